@@ -1,0 +1,110 @@
+# What a developer does with golibx. Everything needs only python3 (3.11 or newer) and make: the rest,
+# the Zig compiler included, comes from PyPI into .venv. What is built goes to build/.
+#
+#   PYTHON=python3.13      the interpreter for .venv, and the first that the tests run on
+#   OPTIMIZE=debug         the native library with assertions: debug or safe; fast is the default
+#   ARGS="-k chan -x"      more arguments for pytest, golibx run, bench/run.py or tests/soak.py
+
+PYTHON ?= python3
+OPTIMIZE ?= fast
+ARGS ?=
+
+export GOLIBX_ZIG_OPTIMIZE := $(OPTIMIZE)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+ZIG := $(BIN)/python -m ziglang
+ZIG_BUILD := $(ZIG) build --cache-dir build/zig-cache
+DIST := build/dist/$(OPTIMIZE)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@echo "make TARGET [PYTHON=python3.12] [OPTIMIZE=debug] [ARGS=...]"
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  %-10s %s\n' "$$target" "$$text"; done
+
+.PHONY: run
+run: $(VENV)/ready build/library-$(OPTIMIZE) ## Run the tour on the runtime: config/golib.toml
+	@$(BIN)/golibx run --config config/golib.toml $(ARGS)
+
+.PHONY: test
+test: check-zig $(DIST)/built ## Test the Zig core, then the installed wheel on every Python at hand
+	@$(PYTHON) tools/run_tests.py $(DIST) $(ARGS)
+
+.PHONY: check-zig
+check-zig: build/tested-zig ## Run the unit tests of the Zig core
+
+.PHONY: lint
+lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, zig fmt
+	@failed=0; for check in "$(BIN)/ruff check ." "$(BIN)/ruff format --check ." "$(BIN)/mypy" \
+			"$(ZIG) fmt --check build.zig zsrc"; do \
+		echo "$$check"; $$check || failed=1; done; exit $$failed
+
+.PHONY: bench
+bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, asyncio and Go: bench/README.md
+	@$(BIN)/python bench/run.py $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
+	@$(BIN)/python tests/soak.py $(ARGS)
+
+.PHONY: build-all
+build-all: $(VENV)/ready ## Compile the library for all six targets, into zig-out/all
+	$(ZIG_BUILD) all -Doptimize=$(OPTIMIZE) --summary all
+
+.PHONY: clean
+clean: ## Remove everything that make has made
+	rm -rf build dist zig-out .zig-cache $(VENV) golibx/_core*.so golibx/_core*.pyd
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The lists of sources, as files that are written only when a source has come or gone: so that also
+# the removal of one is a change.
+ZIG_SOURCES := build.zig $(shell find zsrc -type f)
+WHEEL_SOURCES := $(ZIG_SOURCES) pyproject.toml hatch_build.py README.md LICENSE \
+	$(shell find golibx -name '*.py' -o -name '*.pyi' -o -name py.typed)
+SDIST_SOURCES := $(WHEEL_SOURCES) $(shell find tests -name '*.py')
+
+build/%-sources: FORCE
+	@mkdir -p build
+	@test "$$(cat $@ 2>/dev/null)" = "$(sort $($*_SOURCES))" || echo "$(sort $($*_SOURCES))" >$@
+
+.PHONY: FORCE
+FORCE:
+
+# The virtual environment: golibx as an editable install, what builds it, and what checks it. The
+# requirements of the build are installed first (for an editable one, hatchling wants editables too),
+# so that pip does not fetch the Zig compiler a second time for a build environment of its own.
+$(VENV)/ready: pyproject.toml hatch_build.py golibx/version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "golibx needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "--- setting up $(VENV): a minute or two, the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet editables $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# The library in golibx/, in the mode asked for last.
+build/library-$(OPTIMIZE): $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
+	@echo "--- building the native library ($(OPTIMIZE))"
+	@$(BIN)/python hatch_build.py
+	@rm -f build/library-*
+	@touch $@
+
+build/tested-zig: $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
+	$(ZIG_BUILD) test -Doptimize=debug --test-timeout 120s --summary all
+	@touch $@
+
+$(DIST)/built: $(VENV)/ready build/SDIST-sources $(SDIST_SOURCES)
+	@echo "--- building the wheel ($(OPTIMIZE)) and the sdist"
+	@rm -rf $(DIST)
+	@$(BIN)/python -m hatchling build --directory $(DIST)
+	@touch $@
+
+build/bench-ready: $(VENV)/ready bench/requirements.txt
+	@$(BIN)/python -m pip install --quiet --requirement bench/requirements.txt
+	@touch $@

@@ -1,0 +1,142 @@
+"""The microbenchmarks on golibx.  usage: golibx_micro.py CASE OPERATIONS"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+import harness
+
+from golibx import Chan, WaitGroup, go, gosched, run, select
+
+
+def yields(tasks: int, operations: int) -> None:
+    """Switch between tasks that do nothing but give way."""
+    workers = WaitGroup()
+
+    def worker(turns: int) -> None:
+        for _ in range(turns):
+            gosched()
+        workers.done()
+
+    workers.add(tasks)
+    for _ in range(tasks):
+        go(worker, operations // tasks)
+    workers.wait()
+
+
+def pingpong(operations: int) -> None:
+    """Send operations messages over unbuffered channels: half of them there, half of them back."""
+    there: Chan[int] = Chan()
+    back: Chan[int] = Chan()
+    rounds = operations // 2
+
+    def peer() -> None:
+        for _ in range(rounds):
+            back.send(there.recv())
+
+    go(peer)
+    for i in range(rounds):
+        there.send(i)
+        back.recv()
+
+
+def buffered(operations: int) -> None:
+    """Send messages through a channel with room for 128."""
+    messages: Chan[int] = Chan(128)
+
+    def producer() -> None:
+        for i in range(operations):
+            messages.send(i)
+        messages.close()
+
+    go(producer)
+    for _ in messages:
+        pass
+
+
+def spawn(operations: int) -> None:
+    """Start goroutines that do nothing, then join them all."""
+
+    def nothing() -> None:
+        pass
+
+    for goroutine in [go(nothing) for _ in range(operations)]:
+        goroutine.join()
+
+
+def select4(operations: int) -> None:
+    """Receive from whichever of four producers is ready."""
+    channels: list[Chan[int]] = [Chan() for _ in range(4)]
+
+    def producer(channel: Chan[int]) -> None:
+        for i in range(operations // 4):
+            channel.send(i)
+
+    for channel in channels:
+        go(producer, channel)
+    cases = [channel.on_recv() for channel in channels]
+    for _ in range(operations // 4 * 4):
+        select(*cases)
+
+
+def sieve(operations: int) -> None:
+    """Find as many primes with a chain of filters, a goroutine for each prime."""
+
+    def generate(numbers: Chan[int]) -> None:
+        for number in count(2):
+            numbers.send(number)
+
+    def keep_indivisible(numbers: Chan[int], survivors: Chan[int], prime: int) -> None:
+        for number in numbers:
+            if number % prime:
+                survivors.send(number)
+
+    numbers: Chan[int] = Chan()
+    go(generate, numbers)
+    prime = 0
+    for _ in range(operations):
+        prime = numbers.recv()
+        survivors: Chan[int] = Chan()
+        go(keep_indivisible, numbers, survivors, prime)
+        numbers = survivors
+    harness.check_prime(operations, prime)
+
+
+def parked(operations: int) -> None:
+    """Let goroutines wait to receive from one channel, then close it."""
+    meter = harness.ParkedMeter(operations)
+    gate: Chan[None] = Chan()
+    started, ended = WaitGroup(), WaitGroup()
+
+    def waiter() -> None:
+        started.done()
+        gate.recv_ok()
+        ended.done()
+
+    started.add(operations)
+    ended.add(operations)
+    for _ in range(operations):
+        go(waiter)
+    started.wait()
+    meter.all_parked()
+    gate.close()
+    ended.wait()
+    meter.all_ended()
+
+
+CASES: dict[str, Callable[[int], None]] = {
+    "yield2": partial(yields, 2),
+    "yield1000": partial(yields, 1000),
+    "pingpong": pingpong,
+    "buffered": buffered,
+    "spawn": spawn,
+    "select4": select4,
+    "sieve": sieve,
+    "parked": parked,
+}
+
+if __name__ == "__main__":
+    case, operations = harness.micro_arguments(CASES)
+    run(harness.measure, case, operations, CASES[case])

@@ -1,0 +1,170 @@
+"""How results are shown: tables and a summary for people, a document for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from results import CaseResult
+from runtimes import Lineup, Runtime
+from suite import GOLIBX, Case, Metric
+
+_GREEN, _RED, _YELLOW, _BOLD, _DIM = "32", "31", "33", "1", "2"
+
+
+class Report:
+    """Writes to a text stream, in colour if that is a terminal and NO_COLOR is not set."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+
+    def lineup(self, lineup: Lineup, on: str) -> None:
+        """Say who takes part, who does not and why, and on what machine (see `machine`)."""
+        self._line(on)
+        versions = {runtime.label: runtime.version for runtime in lineup.runtimes}
+        self._line(", ".join(f"{label} {version}" for label, version in versions.items()))
+        self._line(f"load generator: {os.path.basename(lineup.load_generator[-1])}")
+        for key, reason in lineup.missing.items():
+            self._line(self._paint(f"missing: {key}: {reason}", _YELLOW))
+
+    def case(self, result: CaseResult, lineup: Lineup) -> None:
+        """A case's table: a row for each runtime, the target in the row that it refers to."""
+        case = result.case
+        self._line()
+        self._line(self._paint(case.title, _BOLD))
+        headings = [metric.heading for metric in case.metrics]
+        widths = [max(10, len(heading)) for heading in headings]
+        columns = [f"{heading:>{width}}" for heading, width in zip(headings, widths, strict=True)]
+        columns.insert(1, f"{'spread':>7}")
+        line = f"  {'':<10} {'  '.join(columns)}  {'golibx/it':>10}  target"
+        self._line(self._paint(line.rstrip(), _DIM))
+        for runtime in filter(lambda runtime: runtime.offers(case), lineup.runtimes):
+            self._row(result, runtime, widths)
+
+    def _row(self, result: CaseResult, runtime: Runtime, widths: Sequence[int]) -> None:
+        label = f"  {runtime.label:<10} "
+        if runtime.key in result.failures:
+            self._line(label + self._paint(f"failed: {result.failures[runtime.key]}", _RED))
+            return
+        excluded = runtime.why_not(result.case)
+        if excluded is not None:
+            self._line(label + self._paint(f"not measured: {excluded}", _DIM))
+            return
+        cells = []
+        for metric, width in zip(result.case.metrics, widths, strict=True):
+            cells.append(f"{_number(metric, result.median(runtime.key, metric.key)):>{width}}")
+        spread = result.spread(runtime.key)
+        cells.insert(1, f"{'' if spread is None else f'±{spread:.0%}':>7}")
+        ratio = None if runtime.key == GOLIBX else result.ratio(runtime.key)
+        cells.append(f"{'' if ratio is None else f'{ratio:.2f}':>10}")
+        target = result.case.target
+        if target is not None and runtime.key == (target.peer or GOLIBX):
+            cells.append(self._verdict(result))
+        self._line((label + "  ".join(cells)).rstrip())
+
+    def summary(self, results: Sequence[CaseResult]) -> None:
+        """How many targets were met, and which were not."""
+        self._line()
+        targeted = [result for result in results if result.case.target is not None]
+        verdicts = [result.met() for result in targeted]
+        line = f"{verdicts.count(True)} of {len(targeted)} targets met"
+        if None in verdicts:
+            line += f", {verdicts.count(None)} not measured"
+        self._line(self._paint(line, _BOLD))
+        for result in targeted:
+            if not result.met():
+                self._line(f"  {result.case.name}: {self._verdict(result)}")
+
+    def _verdict(self, result: CaseResult) -> str:
+        """The target of a case, what was achieved, and whether that is enough."""
+        allowed = describe_target(result.case)
+        achieved = result.achieved()
+        if achieved is None:
+            return f"{allowed}: " + self._paint("not measured", _YELLOW)
+        word = self._paint("met", _GREEN) if result.met() else self._paint("missed", _RED)
+        return f"{allowed}: {_achieved(result.case, achieved)}, {word}"
+
+    def _line(self, text: str = "") -> None:
+        print(text, file=self._stream)
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._coloured else text
+
+
+def document(
+    on: str, lineup: Lineup, results: Sequence[CaseResult], rounds: int
+) -> dict[str, object]:
+    """Everything that was measured, for JSON; the samples are one number for each round.
+
+    `on` is what `machine` said before the first case.
+    """
+    return {
+        "machine": on,
+        "rounds": rounds,
+        "versions": {runtime.key: runtime.version for runtime in lineup.runtimes},
+        "missing": dict(lineup.missing),
+        "load_generator": os.path.basename(lineup.load_generator[-1]),
+        "cases": {result.case.name: _case_document(result) for result in results},
+    }
+
+
+def _case_document(result: CaseResult) -> Mapping[str, object]:
+    case = result.case
+    content: dict[str, object] = {
+        "title": case.title,
+        "compared": case.metrics[0].key,
+        "samples": result.samples,
+        "medians": {
+            runtime: {metric: result.median(runtime, metric) for metric in metrics}
+            for runtime, metrics in result.samples.items()
+        },
+        "ratios": {
+            runtime: result.ratio(runtime) for runtime in result.samples if runtime != GOLIBX
+        },
+        "failures": result.failures,
+    }
+    if case.target is not None:
+        content["target"] = {
+            "relation": case.target.relation,
+            "peer": case.target.peer,
+            "limit": case.target.limit,
+            "achieved": result.achieved(),
+            "met": result.met(),
+        }
+    return content
+
+
+def machine() -> str:
+    """The machine in one line: system, processor architecture, CPUs to use, how busy it is."""
+    system = platform.uname()
+    cpus = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    return f"{system.system} {system.release}, {system.machine}, {cpus} CPUs, load {load:.1f}"
+
+
+def describe_target(case: Case) -> str:
+    """The target of a case in words, such as "at most 0.6 of go-p1"; "" when it has none."""
+    target = case.target
+    if target is None:
+        return ""
+    limit = _achieved(case, target.limit)
+    if target.relation == "ratio":
+        return f"at most {limit} of {target.peer}"
+    if target.relation == "difference":
+        return f"at most {target.peer} + {limit}"
+    return f"at most {limit}"
+
+
+def _achieved(case: Case, value: float) -> str:
+    """A target's limit, or what it limits, with its unit."""
+    if case.target is not None and case.target.relation == "ratio":
+        return f"{value:.2f}"
+    metric = case.metrics[0]
+    return f"{_number(metric, value)} {metric.heading.split()[-1]}"
+
+
+def _number(metric: Metric, value: float | None) -> str:
+    return "-" if value is None else f"{value:,.{metric.decimals}f}"

@@ -1,0 +1,144 @@
+"""Runs the benchmark suite: golibx beside Go, gevent, asyncio and uvloop, at the same time.
+
+See README.md in this directory for what is measured and how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import report
+from measure import MeasurementError, measure
+from results import CaseResult
+from runtimes import RUNTIMES, Lineup, gather
+from suite import CASES, Case
+
+_DEFAULT_ROUNDS = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit code.
+
+    0: all ran. 2: wrong usage. 1: a program failed, or, with --check, a target was missed or
+    could not be measured.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        _list_cases()
+        return 0
+    if not sys.platform.startswith("linux"):
+        parser.error("the suite reads /proc and pins processes to CPUs: it needs Linux")
+    rounds = 1 if options.quick else options.rounds
+    output = report.Report(sys.stdout)
+    on = report.machine()  # before the suite itself keeps it busy
+    results = []
+    with tempfile.TemporaryDirectory(prefix="golibx-bench-") as build_directory:
+        _progress("building the Go programs, looking for the peers")
+        lineup = gather(Path(build_directory), options.runtime or RUNTIMES)
+        output.lineup(lineup, on)
+        for case in _selected(options.only, options.million):
+            result = _run_case(case, lineup, min(rounds, case.rounds or rounds))
+            output.case(result, lineup)
+            results.append(result)
+    output.summary(results)
+    if options.json:
+        content = json.dumps(report.document(on, lineup, results, rounds), indent=1)
+        options.json.write_text(content + "\n", encoding="utf-8")
+    failed = any(result.failures for result in results)
+    missed = any(result.case.target and not result.met() for result in results)
+    return 1 if failed or (options.check and missed) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [case.name for case in CASES]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="list the cases with their targets, and run nothing")
+    add(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="CASE",
+        help="run this case only (may be given several times; see --list)",
+    )
+    add(
+        "--runtime",
+        action="append",
+        choices=RUNTIMES,
+        metavar="NAME",
+        help=f"run this side only (may be given several times): {', '.join(RUNTIMES)}",
+    )
+    add(
+        "--rounds",
+        type=_positive,
+        default=_DEFAULT_ROUNDS,
+        metavar="K",
+        help="measure everything K times and take medians (default: %(default)s)",
+    )
+    add("--quick", action="store_true", help="one round: a first impression, not a result")
+    add("--million", action="store_true", help="also park 1 000 000 goroutines (16 GiB of memory)")
+    add("--json", type=Path, metavar="FILE", help="write all samples to FILE")
+    add("--check", action="store_true", help="exit with 1 when a target is not met")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _selected(only: list[str] | None, million: bool) -> list[Case]:
+    if only:
+        return [case for case in CASES if case.name in only or (million and case.optional)]
+    return [case for case in CASES if million or not case.optional]
+
+
+def _list_cases() -> None:
+    for case in CASES:
+        target = report.describe_target(case)
+        note = " (only with --million or --only)" if case.optional else ""
+        print(f"{case.name:<14} {case.title}{note}" + (f"; {target}" if target else ""))
+
+
+def _run_case(case: Case, lineup: Lineup, rounds: int) -> CaseResult:
+    """Measure a case on every runtime in turn, round after round: all see the same noise."""
+    result = CaseResult(case)
+    for number in range(1, rounds + 1):
+        for runtime in lineup.runtimes:
+            if runtime.why_not(case) is not None or runtime.key in result.failures:
+                continue
+            _progress(f"{case.name}: round {number} of {rounds}: {runtime.label}")
+            try:
+                result.add(runtime.key, measure(case, runtime, lineup.load_generator))
+            except MeasurementError as error:
+                result.failures[runtime.key] = str(error)
+                _progress(f"{case.name}: {runtime.label} failed: {error}", keep=True)
+    _progress("")
+    return result
+
+
+def _progress(text: str, *, keep: bool = False) -> None:
+    """Show on stderr what is being done: in one line that is overwritten, if that is a terminal."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if keep else "", file=sys.stderr, flush=True)
+        elif text:
+            print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Making the standard library aware of goroutines."""

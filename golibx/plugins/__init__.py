@@ -1,0 +1,1 @@
+"""The plugins that come with golibx. They use what every plugin can use, and nothing else."""

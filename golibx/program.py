@@ -1,0 +1,221 @@
+"""Running somebody's program the way `python` does, inside a runtime.
+
+A program must not be able to tell that golibx started it, except by its goroutines: sys.argv,
+sys.path[0], the module `__main__`, exit codes, tracebacks, sys.excepthook, KeyboardInterrupt and
+what happens at exit are as under plain `python`. The rules are those of CPython's Modules/main.c
+and runpy; for `-m`, and for folders and zip files, runpy's own code runs.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import sys
+from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
+from types import ModuleType
+
+from golibx.values import current_directory
+
+TYPE_CHECKING = False  # typing costs more to import than this whole module
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import CodeType, TracebackType
+
+    from golibx.runtime import Runtime
+
+__all__ = ["Program"]
+
+_FRESH_MAIN_NAMES = (
+    "__annotations__",
+    "__cached__",
+)  # those of them that this Python gives scripts
+
+
+class Program:
+    """A program and its arguments.
+
+    Args:
+        kind: "script" (a path, a folder or zip file with a __main__.py, or "-" for stdin),
+            "module" (as `python -m`) or "function" (package.module:function).
+        name: the path, module or function.
+        arguments: sys.argv[1:].
+        directory: where modules and functions are imported from; a script's own directory is used
+            for scripts. Empty: the current directory.
+    """
+
+    __slots__ = ("arguments", "directory", "kind", "name")
+
+    def __init__(
+        self, kind: str, name: str, arguments: Sequence[str] = (), directory: str = ""
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.arguments = arguments
+        self.directory = directory
+
+    def prepare(self) -> Callable[[], object]:
+        """Sets the process up for the program; what it returns runs the program.
+
+        Raises SystemExit, as python does, if the script can't be read.
+        """
+        name = self.name
+        sys.argv = ["-m" if self.kind == "module" else name, *self.arguments]
+        self.enter_path()
+        if self.kind == "script" and name != "-" and not _is_importable_path(name):
+            return _reader_of(_absolute(name))
+        main = _make_main()
+        if self.kind == "function":
+            return lambda: _run_function(name)
+        if self.kind == "module":
+            return lambda: _run_module(name, alter_argv=True)
+        if name == "-":
+            vars(main)["__file__"] = "<stdin>"
+            vars(main)["__loader__"] = BuiltinImporter
+            return lambda: _run_source(sys.stdin.buffer.read(), "<stdin>", main)
+        return lambda: _run_module("__main__", alter_argv=False)
+
+    def enter_path(self) -> None:
+        """Makes sys.path[0] what it is for the program: where it finds the modules beside it."""
+        if self.kind != "script":
+            directory = self.directory or current_directory()
+        elif self.name == "-":
+            directory = ""
+        elif _is_importable_path(self.name):
+            directory = _absolute(self.name)
+        else:
+            directory = os.path.dirname(os.path.realpath(self.name))
+        # What python put there is the folder of the golibx command, unless it was told not to.
+        if not sys.flags.safe_path:
+            sys.path[0] = directory
+
+    def run(self, main: Callable[[], object], runtime: Runtime) -> None:
+        """Runs what prepare() returned as the main goroutine.
+
+        An exception that it raises, raised on to the interpreter, will be shown without the frames
+        of golibx.
+        """
+        try:
+            runtime.run(main, (), {})
+        except SystemExit:
+            raise
+        except BaseException as exc:
+            _show_only_program_frames(exc, runtime)
+            raise
+
+
+def _absolute(path: str) -> str:
+    """The absolute path as python makes it: with "./" and ".." left in, for programs to see."""
+    here = current_directory()
+    return here if path == os.curdir else os.path.join(here, path)
+
+
+def _make_main() -> ModuleType:
+    """A new `__main__`, with the names that python gives it for a program."""
+    old_main = sys.modules["__main__"]
+    main = ModuleType("__main__")
+    names = vars(main)
+    names["__builtins__"] = builtins
+    for name in _FRESH_MAIN_NAMES:
+        if name in vars(old_main):
+            names[name] = {} if name == "__annotations__" else None
+    sys.modules["__main__"] = main
+    return main
+
+
+def _is_importable_path(path: str) -> bool:
+    """Whether `path` is a folder, a zip file, or whatever else sys.path_hooks know."""
+    for hook in sys.path_hooks:
+        try:
+            hook(path)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def _reader_of(path: str) -> Callable[[], object]:
+    try:
+        with io.open_code(path) as file:
+            content = file.read()
+    except OSError as exc:
+        print(
+            f"golibx: can't open file {path!r}: [Errno {exc.errno}] {exc.strerror}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    main = _make_main()
+    vars(main)["__file__"] = path
+    if path.endswith(".pyc"):
+        loader = SourcelessFileLoader("__main__", path)
+        vars(main)["__loader__"] = loader
+        return lambda: _execute(loader.get_code("__main__"), main)
+    vars(main)["__loader__"] = SourceFileLoader("__main__", path)
+    return lambda: _run_source(content, path, main)
+
+
+def _run_source(content: bytes, path: str, main: ModuleType) -> None:
+    _execute(compile(content, path, "exec", dont_inherit=True), main)
+
+
+def _execute(code: CodeType | None, main: ModuleType) -> None:
+    assert code is not None
+    exec(code, vars(main))
+
+
+def _run_module(name: str, *, alter_argv: bool) -> None:
+    import runpy
+
+    # Not public, but what CPython's own main() calls, by this name, since Python 2.6.
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
+
+
+def _run_function(reference: str) -> None:
+    """Calls package.module:function and ends as a console script that names it would."""
+    module_name, _, function_name = reference.partition(":")
+    try:
+        __import__(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise
+        sys.exit(f"golibx: No module named {exc.name}")
+    function: object = sys.modules[module_name]
+    for name in function_name.split("."):
+        if not hasattr(function, name):
+            sys.exit(f"golibx: module {module_name} has no {function_name}")
+        function = getattr(function, name)
+    if not callable(function):
+        sys.exit(f"golibx: {reference} is not a function")
+    sys.exit(function())
+
+
+def _show_only_program_frames(exc: BaseException, runtime: Runtime) -> None:
+    """Makes the interpreter's report of `exc`, which is on its way up, skip golibx's frames."""
+    frames = program_frames(exc.__traceback__, runtime)
+    hook = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    ) -> None:
+        # For this one report only: what is raised later, at exit, is none of golibx's business.
+        sys.excepthook = hook
+        if value is exc:
+            # The hook may look at the exception or at sys.last_traceback instead of its argument.
+            traceback = value.__traceback__ = sys.last_traceback = frames
+        hook(kind, value, traceback)
+
+    sys.excepthook = excepthook
+
+
+def program_frames(traceback: TracebackType | None, runtime: Runtime) -> TracebackType | None:
+    """`traceback` from the program's first frame on, and without the SIGINT handler at its end."""
+    package = os.path.dirname(__file__) + os.sep
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(package):
+        traceback = traceback.tb_next
+    handler = runtime.on_interrupt.__code__
+    entry = traceback
+    while entry is not None:
+        if entry.tb_next is not None and entry.tb_next.tb_frame.f_code is handler:
+            entry.tb_next = None
+        entry = entry.tb_next
+    return traceback

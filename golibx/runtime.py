@@ -1,0 +1,236 @@
+"""run(): a function as the main goroutine, with its configuration, plugins, signals and end.
+
+The life of a run:
+
+1. the configuration is read; plugins are loaded and get golib_configure;
+2. the native core starts, and this thread becomes the main goroutine: golib_start, then the
+   function;
+3. when the function returned or raised, the goroutines that are left are cancelled and waited for,
+   the last events delivered, golib_stop called;
+4. the core stops, and the result or exception goes to the caller.
+
+How a goroutine's exception that nobody collects can end the program: `[runtime] on_panic = "exit"`
+raises SystemExit(2) in the main goroutine once the exception was printed, and SystemExit and
+KeyboardInterrupt are always passed on to the main goroutine. So sys.exit() does the same in every
+goroutine, and `finally` blocks run however a program ends.
+
+The plugin manager, and pluggy with it, is imported only if a plugin is enabled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+# Before Python 3.13 the first import of threading takes its thread for the main one, and a
+# program's own first import may happen in a goroutine that runs on another thread.
+import threading
+
+from golibx import _core
+from golibx.config import Config
+from golibx.patch import locks
+from golibx.values import format_duration
+
+TYPE_CHECKING = False  # typing costs more to import than this whole module
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
+    from typing import Any, ParamSpec, TypeVar
+
+    from golibx._core import Goroutine
+    from golibx.pluginmanager import Plugin, PluginManager
+
+    Params = ParamSpec("Params")
+    Result = TypeVar("Result")
+
+__all__ = ["Runtime", "run"]
+
+_PANIC_EXIT_CODE = 2  # as in Go
+
+
+def run(
+    fn: Callable[..., Result],
+    /,
+    *args: Any,
+    config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
+    **kwargs: Any,
+) -> Result:
+    """Runs `fn(*args, **kwargs)` as the main goroutine on this thread and returns its result.
+
+    When it returns or raises, the goroutines that are left are cancelled.
+
+    Args:
+        fn: the main function.
+        config: a Config, the path of a golib.toml, or its tables as nested dicts; None for the
+            defaults. The environment's GOLIB_… variables apply unless a Config is given.
+
+    Raises:
+        ConfigError: the configuration or one of its plugins is not right; nothing was run.
+        RuntimeError: a runtime is running in this process already.
+        BaseException: what `fn` raises.
+    """
+    return Runtime(_config_of(config)).run(fn, args, kwargs)
+
+
+def _config_of(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
+    if isinstance(config, Config):
+        return config
+    if config is None or isinstance(config, str | os.PathLike):
+        return Config.load(config)
+    return Config.from_mapping(config)
+
+
+class Runtime:
+    """A run, as plugins see it. Except for `config` it is of use only while the run lasts.
+
+    Attributes:
+        config: the configuration of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._plugins: PluginManager | None = None
+        self._pump: Goroutine[None] | None = None
+        self._event_mask = 0
+        self._main_id = 0
+        self._ending = False
+        if config.plugins.enabled or config.plugins.autoload:
+            from golibx.pluginmanager import PluginManager
+
+            self._plugins = PluginManager(config)
+            self._plugins.configure(self)
+            self._event_mask = self._plugins.event_mask
+
+    @property
+    def plugins(self) -> Sequence[Plugin]:
+        """The plugins that are loaded and have not failed."""
+        return () if self._plugins is None else tuple(self._plugins.plugins)
+
+    def go(
+        self, fn: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs
+    ) -> Goroutine[Result]:
+        """Starts `fn(*args, **kwargs)` as a goroutine of the program."""
+        return _core.go(fn, *args, **kwargs)
+
+    def go_system(self, fn: Callable[..., Result], /, *args: Any) -> Goroutine[Result]:
+        """Starts `fn(*args)` as a service goroutine.
+
+        It does not count as one of the program's: the program ends, and a deadlock is found, in
+        spite of it. Nobody cancels it when the program ends: whoever started it has to.
+        """
+        return _core.go_system(fn, *args)
+
+    def stats(self) -> dict[str, int]:
+        """The scheduler's counters, as golibx.stats()."""
+        return _core.stats()
+
+    def run(
+        self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Result:
+        """What the function run() does, once."""
+        options = self.config.core_options()
+        options["event_mask"] = self._event_mask
+        options["on_main_thread"] = threading.current_thread() is threading.main_thread()
+        locks.install()
+        _core.set_panic_handler(self._on_panic)
+        switch_interval = self.config.runtime.switch_interval_ns / 1e9
+        old_switch_interval = sys.getswitchinterval()
+        takes_interrupts = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, self.on_interrupt)
+        if switch_interval:
+            sys.setswitchinterval(switch_interval)
+        try:
+            result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
+            return result
+        finally:
+            if switch_interval:
+                sys.setswitchinterval(old_switch_interval)
+            # Unless the program has put its own in place.
+            if takes_interrupts and signal.getsignal(signal.SIGINT) == self.on_interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _main(
+        self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Result:
+        """The main goroutine."""
+        main = _core.current()
+        assert main is not None
+        self._main_id = main.id
+        try:
+            if self._plugins is not None:
+                self._plugins.start(self)
+                # After golib_start, because hooks are promised never to be called two at once.
+                self._pump = _core.go_system(self._deliver_events)
+            return fn(*args, **kwargs)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        timeout_ns = self.config.runtime.shutdown_timeout_ns
+        try:
+            left = _core.cancel_all(timeout_ns)
+            if left and timeout_ns:
+                goroutines = "1 goroutine" if left == 1 else f"{left} goroutines"
+                timeout = format_duration(timeout_ns)
+                _write(f"golibx: {goroutines} did not end within {timeout} after cancellation\n")
+        finally:
+            if self._plugins is not None:
+                self._end_plugins(self._plugins, timeout_ns)
+
+    def _end_plugins(self, plugins: PluginManager, timeout_ns: int) -> None:
+        _core.events_stop()
+        # Not for ever: a hook may wait for what will not happen any more.
+        timeout = max(timeout_ns / 1e9, 1.0)
+        if self._pump is not None and not self._pump.join(timeout):
+            _write("golibx: a plugin's hook did not return; events were not delivered\n")
+        plugins.stop(self)
+
+    def _deliver_events(self) -> None:
+        """The pump goroutine: takes the recorded events to the plugins' hooks."""
+        plugins = self._plugins
+        assert plugins is not None
+        budget_ns = self.config.hooks.budget_ns
+        while (events := _core.events_wait()) is not None:
+            plugins.dispatch(events, budget_ns=budget_ns, pause=_core.gosched)
+            if plugins.event_mask != self._event_mask:  # a plugin was disabled
+                self._event_mask = plugins.event_mask
+                _core.set_event_mask(self._event_mask)
+
+    def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""
+        goroutine = _core.current()
+        if not _core.active() or (goroutine is not None and goroutine.id == self._main_id):
+            signal.default_int_handler(signum, frame)
+        _core.interrupt_main()
+
+    def _on_panic(self, goroutine: Goroutine[object], exc: BaseException) -> None:
+        """Called in a goroutine that ended with an exception which nobody collects."""
+        is_request_to_end = isinstance(exc, SystemExit | KeyboardInterrupt)
+        if not is_request_to_end:
+            _report_panic(goroutine, exc)
+        if self._ending:
+            return
+        if is_request_to_end:
+            _core.throw_main(exc)
+        elif self.config.runtime.on_panic == "exit":
+            _core.throw_main(SystemExit(_PANIC_EXIT_CODE))
+
+
+def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
+    import traceback
+
+    place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
+    lines = "".join(traceback.format_exception(exc))
+    _write(f"goroutine {goroutine.id} [{goroutine.name}]{place} panicked:\n{lines}")
+
+
+def _write(text: str) -> None:
+    if sys.stderr is not None:  # there is none under pythonw
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -1,0 +1,547 @@
+"""What can be set in golib.toml: every key with its kind, default, range and description, as data.
+
+The parser, the environment variables, `--set`, the error messages and the reference in
+docs/configuration.md all follow from SCHEMA. Plugins describe the keys of their own table with the
+same Key class (see Config.plugin). How a value of each kind is written is golibx.values' subject,
+where values come from golibx.config's.
+
+`python -m golibx.schema` prints the reference; with the path of docs/configuration.md it updates
+that file.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from golibx.errors import toml_value
+
+TYPE_CHECKING = False  # typing costs more to import than this whole module
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any, Final
+
+__all__ = [
+    "SCHEMA",
+    "Key",
+    "Section",
+    "Table",
+    "reference",
+    "with_reference",
+]
+
+
+class Key:
+    """One setting: how it is written, its default and range, and what it does.
+
+    Args:
+        name: the key as written in TOML.
+        kind: "bool", "int", "duration", "size", "choice", "string", "strings" (a list of strings),
+            "path", "program" (a script's path or package.module:function) or "plugins" (a list of
+            plugin references).
+        default: as it would be written in TOML.
+        description: what the key does, one sentence or two; Markdown.
+        low, high: inclusive range of an "int", "duration" or "size", written as the default is.
+        zero: what 0 means, where it is allowed besides the range.
+        choices: the allowed strings of a "choice".
+        option: the option of the native core that the value becomes; empty if only Python uses it.
+    """
+
+    __slots__ = (
+        "choices",
+        "default",
+        "description",
+        "high",
+        "kind",
+        "low",
+        "name",
+        "option",
+        "zero",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        default: object,
+        description: str,
+        *,
+        low: int | str = 0,
+        high: int | str = 0,
+        zero: str = "",
+        choices: tuple[str, ...] = (),
+        option: str = "",
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.default = default
+        self.description = description
+        self.low = low
+        self.high = high
+        self.zero = zero
+        self.choices = choices
+        self.option = option
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of a Section that holds the value: the name, and the unit of a duration."""
+        if self.kind == "duration":
+            return f"{self.name}_ns"
+        return "async_" if self.name == "async" else self.name  # the one that is a Python keyword
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, in words; empty where anything of the right type may."""
+        if self.kind == "choice":
+            return ", ".join(toml_value(choice) for choice in self.choices)
+        if self.kind not in ("int", "duration", "size"):
+            return {
+                "bool": "true, false",
+                "path": "a path",
+                "strings": 'a list of strings, such as ["a", "b"]',
+                "program": '"path/to/script.py", "package.module:function"',
+                "plugins": 'a list of names, modules, files, such as ["schedtrace", "./mine.py"]',
+            }.get(self.kind, "a string")
+        text = f"{self.low} to {self.high}"
+        return f"{text}, or 0: {self.zero}" if self.zero else text
+
+
+class Table:
+    """A table of golib.toml: its name, what it is about, its keys, and the type of its Section."""
+
+    __slots__ = ("description", "keys", "name", "view")
+
+    def __init__(self, name: str, description: str, view: type[Section], *keys: Key) -> None:
+        self.name = name
+        self.description = description
+        self.view = view
+        self.keys = keys
+
+
+class Section:
+    """The values of one table, read-only, each under its key's attribute (Key.attribute).
+
+    Durations are integers in nanoseconds and end in `_ns`; sizes are integers in bytes; lists are
+    tuples; paths are absolute.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        object.__setattr__(self, "_values", MappingProxyType(dict(values)))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            known = ", ".join(self._values)
+            raise AttributeError(f"no setting {name!r}; there are: {known}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"can't set {name!r}: a configuration is read-only")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"can't delete {name!r}: a configuration is read-only")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._values]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        return f"{type(self).__name__}({values})"
+
+
+class Program(Section):
+    __slots__ = ()
+    entry: str
+    args: tuple[str, ...]
+    cwd: str
+
+
+class Runtime(Section):
+    __slots__ = ()
+    gomaxprocs: int
+    max_threads: int
+    on_panic: str
+    shutdown_timeout_ns: int
+    seed: int
+    switch_interval_ns: int
+
+
+class Sysmon(Section):
+    __slots__ = ()
+    sleep_min_ns: int
+    sleep_max_ns: int
+    idle_rounds: int
+
+
+class Preempt(Section):
+    __slots__ = ()
+    async_: bool
+    slice_ns: int
+
+
+class Retake(Section):
+    __slots__ = ()
+    enabled: bool
+    threshold_ns: int
+    threshold_idle_ns: int
+
+
+class Netpoll(Section):
+    __slots__ = ()
+    backend: str
+
+
+class Stack(Section):
+    __slots__ = ()
+    size: int
+    main_size: int
+    keep: int
+
+
+class Hooks(Section):
+    __slots__ = ()
+    flush_interval_ns: int
+    ring_size: int
+    budget_ns: int
+
+
+class Plugins(Section):
+    __slots__ = ()
+    enabled: tuple[str, ...]
+    autoload: bool
+
+
+# The scheduler's constants are those of Go's runtime (proc.go: forcePreemptNS, sysmon's usleep
+# schedule, retake's 20 us and 10 ms) as the Rust crate go-lib 0.5.2 has them too.
+SCHEMA: Final = (
+    Table(
+        "program",
+        "What `golibx run` starts when its command line names no program. With a program on the "
+        "command line this table is not used.",
+        Program,
+        Key(
+            "entry",
+            "program",
+            "",
+            "The program: a script, or a function that is imported and called without arguments.",
+        ),
+        Key(
+            "args",
+            "strings",
+            [],
+            "The program's arguments, `sys.argv[1:]`. Those after `golibx run --` are appended.",
+        ),
+        Key(
+            "cwd",
+            "path",
+            "",
+            "The directory to change to before the program starts; empty: the current directory.",
+        ),
+    ),
+    Table(
+        "runtime",
+        "The runtime as a whole: its size, and how it ends.",
+        Runtime,
+        Key(
+            "gomaxprocs",
+            "int",
+            0,
+            "How many processors (P) run goroutines in parallel, where the interpreter has no GIL. "
+            "The environment's `GOMAXPROCS` sets it too.",
+            low=1,
+            high=1024,
+            zero="as many as there are CPUs this process may use",
+            option="gomaxprocs",
+        ),
+        Key(
+            "max_threads",
+            "int",
+            10_000,
+            "The most OS threads (M) the runtime may start. To need more is a fatal error, as in "
+            "Go: something blocks that should not.",
+            low=4,
+            high=1_000_000,
+            option="max_threads",
+        ),
+        Key(
+            "on_panic",
+            "choice",
+            "report",
+            "What an exception that ends a goroutine, and that nobody collects by `result()`, "
+            "does after it was printed: nothing more, or end the program with exit code 2.",
+            choices=("report", "exit"),
+        ),
+        Key(
+            "shutdown_timeout",
+            "duration",
+            "5s",
+            "How long the goroutines that are left when the main one returns may take to end "
+            "after they were cancelled: their `finally` blocks run.",
+            low="1us",
+            high="24h",
+            zero="cancel them and do not wait",
+            option="shutdown_timeout_ns",
+        ),
+        Key(
+            "seed",
+            "int",
+            0,
+            "Seed of the scheduler's random choices, such as which ready case a select takes.",
+            low=1,
+            high=2**63 - 1,
+            zero="a new one each run",
+            option="seed",
+        ),
+        Key(
+            "switch_interval",
+            "duration",
+            "0s",
+            "The interpreter's switch interval (`sys.setswitchinterval`) during the run: how long "
+            "a goroutine that comes back from a blocking call may wait for the GIL.",
+            low="1us",
+            high="1s",
+            zero="leave it as it is (5ms unless changed)",
+        ),
+    ),
+    Table(
+        "sysmon",
+        "The thread that polls the network, preempts and retakes when nobody else does. It sleeps "
+        "between its rounds.",
+        Sysmon,
+        Key(
+            "sleep_min",
+            "duration",
+            "20us",
+            "Its sleep between two rounds while there is something to do.",
+            low="1us",
+            high="1s",
+            option="sysmon_sleep_min_ns",
+        ),
+        Key(
+            "sleep_max",
+            "duration",
+            "10ms",
+            "The longest sleep: after `idle_rounds` without work the sleep doubles each round up "
+            "to here.",
+            low="1us",
+            high="10s",
+            option="sysmon_sleep_max_ns",
+        ),
+        Key(
+            "idle_rounds",
+            "int",
+            50,
+            "Rounds without work before the sleep starts to double.",
+            low=1,
+            high=1_000_000,
+            option="sysmon_idle_rounds",
+        ),
+    ),
+    Table(
+        "preempt",
+        "Preemption: taking the processor from a goroutine that computes for long without a wait.",
+        Preempt,
+        Key(
+            "async",
+            "bool",
+            True,
+            "Whether goroutines are preempted. `false` is the kill switch, "
+            "`GOLIB_ASYNCPREEMPT_OFF=1` the same from outside: a goroutine then runs until it "
+            "waits or calls `gosched()`.",
+            option="preempt_async",
+        ),
+        Key(
+            "slice",
+            "duration",
+            "10ms",
+            "How long a goroutine may run before others get their turn.",
+            low="10us",
+            high="1m",
+            option="preempt_slice_ns",
+        ),
+    ),
+    Table(
+        "retake",
+        "Retake: taking the processor from a goroutine that sits in a blocking call which "
+        "released the GIL.",
+        Retake,
+        Key(
+            "enabled",
+            "bool",
+            True,
+            "Whether processors are retaken. If not, a blocking call stops all goroutines until "
+            "it returns.",
+            option="retake_enabled",
+        ),
+        Key(
+            "threshold",
+            "duration",
+            "20us",
+            "How long a call may block before its processor is taken, while other goroutines are "
+            "ready to run.",
+            low="1us",
+            high="10s",
+            option="retake_threshold_ns",
+        ),
+        Key(
+            "threshold_idle",
+            "duration",
+            "10ms",
+            "The same while none is ready: taking the processor then helps only the network and "
+            "timers.",
+            low="1us",
+            high="10s",
+            option="retake_threshold_idle_ns",
+        ),
+    ),
+    Table(
+        "netpoll",
+        "Waiting for sockets.",
+        Netpoll,
+        Key(
+            "backend",
+            "choice",
+            "auto",
+            'The mechanism. `"auto"` takes the best one of the platform; `"epoll"` is Linux only.',
+            choices=("auto", "epoll"),
+        ),
+    ),
+    Table(
+        "stack",
+        "The goroutines' C stacks. They are reserved address space: memory is used as the stack "
+        "grows into it.",
+        Stack,
+        Key(
+            "size",
+            "size",
+            "1MiB",
+            "Stack of a goroutine, a multiple of the page size. Deep recursion through C code "
+            "(json, re, copy, `__repr__`) is what needs more.",
+            low="64KiB",
+            high="1GiB",
+            option="stack_size",
+        ),
+        Key(
+            "main_size",
+            "size",
+            "8MiB",
+            "Stack of the main goroutine, a multiple of the page size.",
+            low="64KiB",
+            high="4GiB",
+            option="stack_main_size",
+        ),
+        Key(
+            "keep",
+            "size",
+            "64MiB",
+            "How much memory of ended goroutines' stacks is kept for the next ones; what exceeds "
+            "it goes back to the operating system.",
+            low="1B",
+            high="1TiB",
+            zero="keep none",
+            option="stack_keep",
+        ),
+    ),
+    Table(
+        "hooks",
+        "How the scheduler's events reach the plugins' hooks. Nothing is recorded that no plugin "
+        "has a hook for.",
+        Hooks,
+        Key(
+            "flush_interval",
+            "duration",
+            "10ms",
+            "Events are delivered in batches, at most this long after the first of a batch "
+            "happened.",
+            low="100us",
+            high="10s",
+            option="hooks_flush_interval_ns",
+        ),
+        Key(
+            "ring_size",
+            "int",
+            16_384,
+            "Events that a processor can hold until they are delivered, a power of two. When it "
+            "is full further ones are dropped, and counted in `stats()` as `events_dropped`.",
+            low=64,
+            high=16_777_216,
+            option="hooks_ring_size",
+        ),
+        Key(
+            "budget",
+            "duration",
+            "1ms",
+            "How long hooks may run in a row before the goroutine that calls them yields to the "
+            "program's.",
+            low="10us",
+            high="10s",
+        ),
+    ),
+    Table(
+        "plugins",
+        "Which plugins are loaded. Each may have a table of its own, `[plugins.NAME]`, whose keys "
+        "it defines.",
+        Plugins,
+        Key(
+            "enabled",
+            "plugins",
+            [],
+            "Plugins to load, in this order: the name of a built-in or installed one, a module, "
+            "`module:object`, or a file starting with `./`.",
+        ),
+        Key(
+            "autoload",
+            "bool",
+            False,
+            "Whether to load every installed plugin (entry points of group `golibx`) as well.",
+        ),
+    ),
+)
+_BEGIN: Final = "<!-- generated by `python -m golibx.schema FILE` from the schema: begin -->"
+_END: Final = "<!-- generated: end -->"
+
+
+def reference() -> str:
+    """Every table and key, as the Markdown that docs/configuration.md holds."""
+    return "\n".join(line for table in SCHEMA for line in _reference_of(table))
+
+
+def _reference_of(table: Table) -> Iterator[str]:
+    yield f"### [{table.name}]"
+    yield ""
+    yield table.description
+    yield ""
+    yield "| key | default | allowed | |"
+    yield "|---|---|---|---|"
+    for key in table.keys:
+        yield f"| `{key.name}` | `{toml_value(key.default)}` | {key.allowed} | {key.description} |"
+    yield ""
+
+
+def with_reference(document: str) -> str:
+    """`document` with what stands between its two marker lines replaced by the reference.
+
+    Raises ValueError when a marker is missing.
+    """
+    head, begin, rest = document.partition(_BEGIN)
+    _, end, tail = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"no lines {_BEGIN!r} and {_END!r}")
+    return f"{head}{begin}\n{reference()}{end}{tail}"
+
+
+def _main(arguments: list[str]) -> None:
+    if not arguments:
+        print(reference(), end="")
+    for path in arguments:
+        with open(path, encoding="utf-8") as file:
+            document = with_reference(file.read())
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(document)
+
+
+if __name__ == "__main__":
+    import sys
+
+    _main(sys.argv[1:])

@@ -1,0 +1,201 @@
+"""What the tests share: a test as the main goroutine, time limits, scripts in their own process.
+
+`@pytest.mark.goroutine(**config)` runs a test as the main goroutine of a golibx.run() with that
+configuration, `{"preempt": {"slice": "1ms"}}` written as `preempt={"slice": "1ms"}`. A module gives
+it to all its tests by `pytestmark`; `goroutine(False)` takes it back for one of them.
+
+Every test has a limit, 60 seconds unless `@pytest.mark.limit(seconds)` says otherwise. A test that
+passes it fails with the stack of every goroutine. If even that is not possible, because the
+interpreter hangs, faulthandler prints what it can from a thread of its own, and ends the process.
+Neither limit needs a Python thread, which would keep deadlocks from being detected.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import golibx
+from golibx import _core
+
+LIMIT = 60.0  # seconds
+GRACE = 15.0  # seconds from the limit to the end of the process
+SCRIPT_LIMIT = 40.0  # seconds
+
+Result = subprocess.CompletedProcess[str]
+
+
+class TimedOut(BaseException):
+    """A test passed its limit. The text holds the goroutines' stacks."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "goroutine(enabled=True, **config): run the test as the main goroutine"
+    )
+    config.addinivalue_line("markers", "limit(seconds): end the test when it takes longer")
+
+
+# ---- time limits ----
+
+
+def _on_alarm(signum: int, frame: FrameType | None) -> None:
+    if not _core.active():
+        raise TimedOut("the test passed its time limit")
+    _core.throw_main(TimedOut(f"the test passed its time limit\n\n{golibx.stacks(system=True)}"))
+
+
+@pytest.fixture(scope="session")
+def _stderr(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The real standard error, which output capture hides."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        fd = os.dup(2)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(autouse=True)
+def _limit(request: pytest.FixtureRequest, _stderr: int) -> Iterator[None]:
+    marker = request.node.get_closest_marker("limit")
+    seconds = float(marker.args[0]) if marker else LIMIT
+    old = signal.signal(signal.SIGALRM, _on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+# ---- a test as the main goroutine ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    marker = pyfuncitem.get_closest_marker("goroutine")
+    if marker is None or marker.args == (False,):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    golibx.run(pyfuncitem.obj, config=marker.kwargs, **arguments)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    yield
+    assert not _core.active(), "the test left a runtime behind"
+
+
+# ---- scripts ----
+
+# Where sitecustomize is found before the script starts. It has no part in how the script's signals
+# and memory faults are handled.
+SITECUSTOMIZE = """\
+import faulthandler, os
+faulthandler.dump_traceback_later(float(os.environ["TEST_LIMIT"]), exit=True)
+"""
+
+
+class Script:
+    """Runs Python programs in a process of their own, from an empty folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._site = folder / "site"
+        self._site.mkdir()
+        (self._site / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        self.cwd = folder / "cwd"
+        self.cwd.mkdir()
+
+    def file(self, program: str | Path) -> Path:
+        """The program's file, written first if it is a text."""
+        if isinstance(program, Path):
+            return program
+        path = self.folder / "program.py"
+        path.write_text(program)
+        return path
+
+    def environment(self, limit: float, env: dict[str, str] | None = None) -> dict[str, str]:
+        # The golibx that this process tests, wherever the process was started.
+        package = str(Path(golibx.__file__).parent.parent)
+        paths = [str(self._site), package]
+        if before := os.environ.get("PYTHONPATH"):
+            paths.append(before)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GOLIB", "GOMAXPROCS"))}
+        kept.pop("PYTHONFAULTHANDLER", None)
+        return {
+            **kept,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "TEST_LIMIT": str(limit),
+            "NO_COLOR": "1",
+            **(env or {}),
+        }
+
+    @contextmanager
+    def start(
+        self,
+        program: str | Path,
+        *args: str,
+        python: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        limit: float = SCRIPT_LIMIT,
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The running program; it and its children are killed at the end of the block."""
+        process = subprocess.Popen(
+            [sys.executable, "-u", *python, str(self.file(program)), *args],
+            cwd=self.cwd,
+            env=self.environment(limit, env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.communicate()
+
+    def __call__(
+        self,
+        program: str | Path,
+        *args: str,
+        python: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        limit: float = SCRIPT_LIMIT,
+        stdin: str = "",
+    ) -> Result:
+        """Runs the program to its end."""
+        with self.start(program, *args, python=python, env=env, limit=limit) as process:
+            out, err = process.communicate(stdin, timeout=limit + GRACE)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def passes(self, program: str | Path, *args: str, **options: object) -> str:
+        """As calling it, for a program that must exit with 0; returns what it printed."""
+        call: Callable[..., Result] = self
+        result = call(program, *args, **options)
+        assert result.returncode == 0, f"exit code {result.returncode}\n{result.stderr}"
+        return result.stdout
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)

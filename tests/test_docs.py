@@ -1,0 +1,118 @@
+"""A setting, a hook or a plugin that is not documented, or has no test, fails here."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from golibx import hookspec
+from golibx.config import Config
+from golibx.errors import toml_value
+from golibx.pluginmanager import PluginManager, builtin_names
+from golibx.schema import SCHEMA, Key, with_reference
+
+ROOT = Path(__file__).parent.parent
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+PLUGINS = ROOT / "docs" / "plugins.md"
+EXAMPLE = ROOT / "config" / "golib.toml"
+KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
+
+
+def ids(value: object) -> str:
+    return value.name if isinstance(value, Key) else str(value)
+
+
+def example_of(table: str, key: str) -> tuple[str, str, bool]:
+    """The comment before a key in config/golib.toml, its value, and whether it is commented out."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    (found,) = re.findall(rf"((?:^#.*\n)*)^(# )?{key} = (.*)$", section, re.MULTILINE)
+    comment, mark, value = found
+    # The comment of this key, not those of the keys before it.
+    lines = comment.splitlines()
+    own = [number for number, line in enumerate(lines) if re.match(r"# \w+ = ", line)]
+    return "\n".join(lines[own[-1] + 1 if own else 0 :]), value, bool(mark)
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS, ids=ids)
+def test_key_is_in_the_example(table: str, key: Key) -> None:
+    comment, value, is_default = example_of(table, key.name)
+    assert comment
+    if is_default:
+        assert value == toml_value(key.default)
+    if key.kind in ("int", "duration", "size"):
+        assert f"{key.low} to {key.high}" in comment.replace("\n# ", " ")
+    if key.zero:
+        assert "0: " in comment.replace("\n# ", " ")
+    for choice in key.choices:
+        assert f'"{choice}"' in comment
+
+
+def test_example_is_a_configuration() -> None:
+    config = Config.load(EXAMPLE, environ={})
+    assert config.program.entry == str(ROOT / "examples" / "tour.py")
+    assert config.plugins.enabled == ("schedtrace",)
+
+
+def test_example_with_every_key_set_is_a_configuration(tmp_path: Path) -> None:
+    text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    path = tmp_path / "golib.toml"
+    path.write_text(text, encoding="utf-8")
+    config = Config.load(path, environ={})
+    assert config.core_options() == Config.load(environ={}).core_options()
+
+
+def test_reference_is_up_to_date() -> None:
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    assert with_reference(text) == text, "run: python -m golibx.schema docs/configuration.md"
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS, ids=ids)
+def test_key_is_in_the_reference(table: str, key: Key) -> None:
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^### \[{table}\]\n(.*?)(?=^### |^<!--)", text, re.M | re.S)
+    assert f"| `{key.name}` | `{toml_value(key.default)}` | {key.allowed} |" in section
+    assert len(key.description) > 20
+
+
+@pytest.mark.parametrize("name", PluginManager.hook_names())
+def test_hook_is_documented(name: str) -> None:
+    hook = getattr(hookspec, name)
+    assert hook.__doc__
+    arguments = hook.__code__.co_varnames[: hook.__code__.co_argcount]
+    text = PLUGINS.read_text(encoding="utf-8")
+    (section,) = re.findall(
+        rf"^### {name}\({', '.join(arguments)}\)\n(.*?)(?=^##)", text, re.M | re.S
+    )
+    assert len(section.split()) > 5
+    if name.startswith("on_"):
+        event = getattr(hookspec, hook.__annotations__["event"])
+        assert f"| `{event.__name__}` | |" in section
+        rows = re.findall(r"^\| `(\w+)` \| .+ \|$", section, re.MULTILINE)
+        assert tuple(rows) == event._fields
+
+
+@pytest.mark.parametrize("name", PluginManager.hook_names())
+def test_hook_has_a_test(name: str) -> None:
+    tree = ast.parse((ROOT / "tests" / "test_hookspec.py").read_text(encoding="utf-8"))
+    tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert f"test_{name}" in tests
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_builtin_plugin_is_documented(name: str) -> None:
+    text = PLUGINS.read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    for key in importlib.import_module(f"golibx.plugins.{name}").KEYS:
+        default = toml_value(key.default)
+        assert f"| `{key.name}` | `{default}` | {key.allowed} | {key.description} |" in section
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_builtin_plugin_has_a_test(name: str) -> None:
+    source = (ROOT / "tests" / "test_pluginmanager.py").read_text(encoding="utf-8")
+    assert f"def test_{name}(" in source

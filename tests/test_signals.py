@@ -1,0 +1,475 @@
+"""Signals: Ctrl-C reaches the main goroutine wherever it is, handlers of the program's own run, and
+the process ends as python's would."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from conftest import Script
+
+PRELUDE = """\
+import os, signal, sys, time
+import golibx
+from golibx import Chan, WaitGroup, go, gosched, net, run, select, sleep
+
+def ready():
+    print("ready", flush=True)
+
+"""
+
+SLICE = 'config={"preempt": {"slice": "1ms"}}'
+
+
+def program(body: str) -> str:
+    return PRELUDE + textwrap.dedent(body)
+
+
+def wait_until_ready(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if line != "ready\n":
+        out, err = process.communicate()
+        pytest.fail(f"no start: {line}{out}{err}")
+
+
+def interrupted(script: Script, body: str, sig: int = signal.SIGINT) -> tuple[int, str, str]:
+    """Sends the signal once the program says that it is ready."""
+    with script.start(program(body)) as process:
+        wait_until_ready(process)
+        process.send_signal(sig)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+# What main does when the signal comes. Each says when it is ready from the goroutine that runs
+# last before all of them wait, so that nothing depends on how long something takes.
+PLACES = {
+    "recv": "go(ready); Chan().recv()",
+    "send": "go(ready); Chan().send(1)",
+    "select": "go(ready); select(Chan().on_recv())",
+    "sleep": "go(ready); sleep(1000)",
+    "join": "go(ready); go(sleep, 1000).join()",
+    "result": "go(ready); go(sleep, 1000).result()",
+    "waitgroup": "g = WaitGroup(); g.add(); go(ready); g.wait()",
+    "accept": "go(ready); net.listen(('127.0.0.1', 0)).accept()",
+    "loop": "ready()\n    while True: pass",
+    "gosched": "ready()\n    while True: gosched()",
+    "time.sleep": "ready(); time.sleep(1000)",
+    "os.read": "ready(); os.read(os.pipe()[0], 1)",
+    "behind a hog": "go(hog); go(ready); Chan().recv()",
+    "behind a blocked one": "go(time.sleep, 1000); go(ready); Chan().recv()",
+    "behind a blocked hog": "go(hog); go(time.sleep, 1000); go(ready); sleep(1000)",
+}
+
+HOG = """
+def hog():
+    while True:
+        pass
+
+"""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c(script: Script, place: str) -> None:
+    # A timer keeps what is parked for ever from being a deadlock.
+    code, out, err = interrupted(
+        script,
+        HOG
+        + f"""
+def main():
+    go(sleep, 1000)
+    try:
+        {PLACES[place].replace("    while", "        while")}
+    except KeyboardInterrupt:
+        print("caught")
+        raise
+    finally:
+        print("finally")
+
+run(main, {SLICE})
+""",
+    )
+    assert out == "caught\nfinally\n", err
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert "in main" in err
+    assert code == -signal.SIGINT
+
+
+@pytest.mark.parametrize("place", ["recv", "loop", "time.sleep"])
+def test_a_ctrl_c_that_is_caught(script: Script, place: str) -> None:
+    code, out, err = interrupted(
+        script,
+        f"""
+def main():
+    go(sleep, 1000)
+    try:
+        {PLACES[place].replace("    while", "        while")}
+    except KeyboardInterrupt:
+        print("caught")
+    go(print, "goes on").join()
+    return 5
+
+print(run(main, {SLICE}))
+""",
+    )
+    assert (code, out, err) == (0, "caught\ngoes on\n5\n", "")
+
+
+def test_ctrl_c_cancels_the_others(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+def f():
+    try:
+        sleep(1000)
+    except BaseException as exc:
+        print(type(exc).__name__)
+        raise
+
+def main():
+    go(f)
+    go(ready)
+    Chan().recv()
+
+run(main)
+""",
+    )
+    assert out == "Cancelled\n"
+    assert code == -signal.SIGINT, err
+
+
+def test_only_main_gets_it(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+caught = []
+
+def hog():
+    try:
+        while not caught:
+            pass
+    except KeyboardInterrupt:
+        print("not the hog")
+
+def main():
+    g = go(hog)
+    go(ready)
+    try:
+        Chan().recv()
+    except KeyboardInterrupt:
+        caught.append(1)
+    g.result()
+    print("only main")
+
+run(main, config={"preempt": {"slice": "1ms"}})
+""",
+    )
+    assert (code, out) == (0, "only main\n"), err
+
+
+def test_with_preemption_switched_off(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+def main():
+    ready()
+    while True:
+        pass
+
+run(main, config={"preempt": {"async": False}})
+""",
+    )
+    assert code == -signal.SIGINT
+    assert "KeyboardInterrupt" in err
+
+
+def test_several_ctrl_c(script: Script) -> None:
+    body = """
+def main():
+    n = 0
+    go(sleep, 1000)
+    while n < 3:
+        try:
+            go(ready)
+            Chan().recv()
+        except KeyboardInterrupt:
+            n += 1
+    print("three")
+
+run(main)
+"""
+    with script.start(program(body)) as process:
+        for _ in range(3):
+            wait_until_ready(process)
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "three\n", "")
+
+
+def test_ctrl_c_as_plain_python_after_the_run(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+run(lambda: None)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+ready()
+time.sleep(1000)
+""",
+    )
+    assert code == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_sigterm_ends_the_process(script: Script) -> None:
+    code, _, err = interrupted(script, "run(lambda: (go(ready), sleep(1000)))", signal.SIGTERM)
+    assert code == -signal.SIGTERM
+    assert err == ""
+
+
+# ---- handlers of the program's own ----
+
+HANDLED = ["recv", "sleep", "loop", "time.sleep", "behind a hog", "behind a blocked one"]
+
+
+@pytest.mark.parametrize("place", HANDLED)
+def test_a_handler_runs_wherever_main_is(script: Script, place: str) -> None:
+    code, out, err = interrupted(
+        script,
+        HOG
+        + f"""
+def handler(signum, frame):
+    print("handler", signum == signal.SIGUSR1, flush=True)
+    os._exit(7)
+
+signal.signal(signal.SIGUSR1, handler)
+
+def main():
+    go(sleep, 1000)
+    {PLACES[place]}
+
+run(main, {SLICE})
+""",
+        signal.SIGUSR1,
+    )
+    assert (code, out) == (7, "handler True\n"), err
+
+
+@pytest.mark.parametrize("place", ["recv", "sleep", "loop", "time.sleep"])
+def test_a_handler_that_raises(script: Script, place: str) -> None:
+    # Where main runs or waits, its exception is raised there.
+    code, out, err = interrupted(
+        script,
+        f"""
+class Mine(Exception):
+    pass
+
+def handler(signum, frame):
+    raise Mine
+
+signal.signal(signal.SIGUSR1, handler)
+
+def main():
+    go(sleep, 1000)
+    try:
+        {PLACES[place].replace("    while", "        while")}
+    except Mine:
+        print("Mine")
+
+run(main, {SLICE})
+""",
+        signal.SIGUSR1,
+    )
+    assert (code, out) == (0, "Mine\n"), err
+
+
+def test_a_handler_may_use_channels_and_spawn(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+ch = Chan(10)
+
+def handler(signum, frame):
+    ch.try_send("from the handler")
+    go(lambda: ch.send("from its goroutine"))
+
+signal.signal(signal.SIGUSR1, handler)
+
+def main():
+    go(sleep, 1000)
+    go(ready)
+    print(ch.recv())
+    print(ch.recv())
+
+run(main)
+""",
+        signal.SIGUSR1,
+    )
+    assert (code, out) == (0, "from the handler\nfrom its goroutine\n"), err
+
+
+def test_a_sigint_handler_of_the_programs_own(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+ch = Chan(1)
+signal.signal(signal.SIGINT, lambda *args: ch.try_send("mine"))
+
+def main():
+    go(sleep, 1000)
+    go(ready)
+    print(ch.recv())
+
+run(main)
+print(signal.getsignal(signal.SIGINT).__name__)
+""",
+    )
+    assert (code, out) == (0, "mine\n<lambda>\n"), err
+
+
+def test_a_handler_set_inside_the_run_stays(script: Script) -> None:
+    out = script.passes(
+        program(
+            """
+def main():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGINT)
+    gosched()
+
+run(main)
+print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+"""
+        )
+    )
+    assert out == "True\n"
+
+
+def test_alarms(script: Script) -> None:
+    out = script.passes(
+        program(
+            """
+ticks = []
+signal.signal(signal.SIGALRM, lambda *args: ticks.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+
+def waits():
+    while len(ticks) < 30:
+        sleep(0.0005)
+
+def computes():
+    while len(ticks) < 60:
+        pass
+
+def blocks():
+    while len(ticks) < 90:
+        time.sleep(0.0005)
+
+def main():
+    for f in (waits, computes, blocks):
+        go(f)
+    for f in (waits, computes, blocks):
+        go(f).join()
+
+run(main, config={"preempt": {"slice": "1ms"}})
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(ticks) >= 90)
+"""
+        )
+    )
+    assert out == "True\n"
+
+
+def test_a_storm_of_signals(script: Script) -> None:
+    body = """
+n = 0
+
+def handler(signum, frame):
+    global n
+    n += 1
+
+signal.signal(signal.SIGUSR1, handler)
+
+def ping(a, b):
+    for v in a:
+        b.send(v)
+
+def main():
+    a, b = Chan(), Chan()
+    go(ping, a, b)
+    ready()
+    v = 0
+    while n < 200:
+        a.send(v)
+        assert b.recv() == v
+        v += 1
+        if v % 50 == 0:
+            time.sleep(0.0001)
+        if v % 70 == 0:
+            sleep(0.0001)
+    print("done", flush=True)
+
+run(main)
+"""
+    with script.start(program(body)) as process:
+        wait_until_ready(process)
+        assert process.stdout is not None
+        while process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "done\n"), err
+
+
+def test_run_outside_the_main_thread_leaves_signals_alone(script: Script) -> None:
+    code, out, err = interrupted(
+        script,
+        """
+import threading
+
+stop = Chan()
+
+def main():
+    go(ready)
+    select(stop.on_recv(), timeout=1000)
+    print("told to stop")
+
+thread = threading.Thread(target=run, args=(main,))
+thread.start()
+try:
+    thread.join()
+except KeyboardInterrupt:
+    print("main thread")
+    stop.close()
+thread.join()
+""",
+    )
+    assert (code, out) == (0, "main thread\ntold to stop\n"), err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no job control")
+def test_stop_and_continue(script: Script) -> None:
+    body = """
+def main():
+    ch = Chan()
+    def ticks():
+        while True:
+            sleep(0.001)
+            ch.try_send(1)
+    go(ticks)
+    ready()
+    sys.stdin.readline()
+    for _ in range(5):
+        ch.recv()
+    print("goes on")
+
+run(main)
+"""
+    with script.start(program(body)) as process:
+        wait_until_ready(process)
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate("\n", timeout=60)
+    assert (process.returncode, out) == (0, "goes on\n"), err

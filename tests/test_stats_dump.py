@@ -1,0 +1,486 @@
+"""stats(), stacks() and the text of a deadlock: what tells people what the goroutines do."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+
+import pytest
+
+import golibx
+from golibx import (
+    Chan,
+    Deadlock,
+    WaitGroup,
+    _core,
+    current,
+    go,
+    gosched,
+    net,
+    num_goroutine,
+    select,
+    sleep,
+    stacks,
+    stats,
+)
+
+pytestmark = pytest.mark.goroutine
+
+KEYS = {
+    "goroutines",
+    "threads",
+    "switches",
+    "spawns",
+    "preemptions",
+    "preempt_requests",
+    "handoffs",
+    "retakes",
+    "retakes_in_vain",
+    "steals",
+    "netpolls",
+    "netpoll_wakeups",
+    "timers",
+    "runq",
+    "idle",
+    "events_dropped",
+    "stacks_total",
+    "stacks_free",
+    "stack_bytes",
+}
+
+
+# ---- stats ----
+
+
+def test_keys_and_types() -> None:
+    found = stats()
+    assert set(found) >= KEYS
+    assert all(type(value) is int and value >= 0 for value in found.values())
+
+
+@pytest.mark.goroutine(False)
+def test_outside_a_run() -> None:
+    golibx.run(lambda: None)
+    found = stats()
+    assert set(found) >= KEYS
+    assert found["goroutines"] == found["threads"] == found["timers"] == found["runq"] == 0
+    assert stacks() == ""
+
+
+def test_spawns_and_switches_are_counted() -> None:
+    before = stats()
+    for _ in range(10):
+        go(gosched).join()
+    after = stats()
+    assert after["spawns"] - before["spawns"] == 10
+    assert after["switches"] - before["switches"] >= 20
+
+
+def test_goroutines_runq_and_timers() -> None:
+    ch: Chan[int] = Chan()
+    before = stats()
+    goroutines = [go(ch.recv) for _ in range(5)] + [go(ch.recv, 1000) for _ in range(3)]
+    now = stats()
+    assert now["goroutines"] - before["goroutines"] == 8 == num_goroutine() - 1
+    assert now["runq"] - before["runq"] == 8
+    gosched()
+    now = stats()
+    assert now["runq"] == before["runq"]
+    assert now["timers"] - before["timers"] == 3
+    for i in range(8):
+        ch.send(i)
+    for g in goroutines:
+        g.join()
+    assert stats()["goroutines"] == before["goroutines"]
+    assert stats()["timers"] == before["timers"]
+
+
+@pytest.mark.goroutine(stack={"size": "256KiB"})
+def test_stacks_are_used_again() -> None:
+    assert stats()["stack_bytes"] == 256 * 1024
+    for _ in range(20):
+        group = WaitGroup()
+        for _ in range(10):
+            group.go(gosched)
+        group.wait()
+    found = stats()
+    assert found["stacks_total"] <= 64
+    assert found["stacks_free"] >= 9
+
+
+def test_network_wakeups_are_counted() -> None:
+    with net.listen(("127.0.0.1", 0)) as listener:
+        accepting = go(listener.accept)
+        gosched()
+        before = stats()
+        net.dial(("127.0.0.1", listener.address[1])).close()
+        accepting.result()[0].close()
+        after = stats()
+    assert after["netpolls"] > before["netpolls"]
+    assert after["netpoll_wakeups"] > before["netpoll_wakeups"]
+
+
+@pytest.mark.goroutine(False)
+def test_counters_start_anew_with_each_run() -> None:
+    def main() -> int:
+        go(gosched).join()
+        return stats()["spawns"]
+
+    assert golibx.run(main) == golibx.run(main)
+
+
+def test_info() -> None:
+    found = _core.info()
+    assert all(isinstance(k, str) and isinstance(v, str) for k, v in found.items())
+    assert found["preempt"] in ("trace", "monitoring")
+    assert found["preempt_reason"] == ""
+    assert found["retake"] != "none"
+
+
+# ---- stacks ----
+
+
+def wait_in(ch: Chan[int]) -> int:
+    return ch.recv()
+
+
+def test_a_goroutines_stack() -> None:
+    ch: Chan[int] = Chan()
+    g = go(wait_in, ch)
+    gosched()
+    me = current()
+    assert me is not None
+    text = stacks()
+    blocks = text.split("\n\n")
+    [own] = [b for b in blocks if b.startswith(f"goroutine {me.id} ")]
+    assert own.startswith(f"goroutine {me.id} [running]")
+    assert "test_a_goroutines_stack at " in own.splitlines()[1]
+    assert "golibx/dump.py" not in own
+    [other] = [b for b in blocks if b.startswith(f"goroutine {g.id} ")]
+    lines = other.splitlines()
+    assert re.fullmatch(rf"goroutine {g.id} \[chan receive\] wait_in:", lines[0])
+    assert re.fullmatch(rf"    wait_in at {re.escape(__file__)}:\d+", lines[1])
+    assert re.fullmatch(
+        rf"    started at {re.escape(__file__)}:\d+ in goroutine {me.id}", lines[2]
+    )
+    assert blocks.index(own) < blocks.index(other)
+    ch.send(1)
+
+
+def test_wait_reasons() -> None:
+    ch: Chan[int] = Chan()
+    group = WaitGroup()
+    group.add()
+    names = {
+        "receives": go(ch.recv),
+        "sends": go(Chan[int]().send, 1),
+        "selects": go(lambda: select(ch.on_recv())),
+        "sleeps": go(sleep, 100),
+        "waits": go(group.wait),
+    }
+    for name, g in names.items():
+        g.name = name
+    names["joins"] = go(names["sleeps"].join)
+    names["joins"].name = "joins"
+    gosched()
+    gosched()
+    text = stacks()
+    reasons = {name: re.search(rf"\[(.+)\] {name}:", text) for name in names}
+    assert all(reasons.values()), text
+    assert len({m[1] for m in reasons.values() if m}) == len(names)
+
+
+def test_equal_goroutines_are_grouped() -> None:
+    ch: Chan[int] = Chan()
+    goroutines = [go(wait_in, ch) for _ in range(20)]
+    gosched()
+    text = stacks()
+    [headline] = [line for line in text.splitlines() if "wait_in:" in line]
+    ids = ", ".join(str(g.id) for g in goroutines[:8])
+    assert headline == f"20 goroutines [chan receive] wait_in: {ids}, …"
+    assert text.count("wait_in at") == 1
+    for i in range(20):
+        ch.send(i)
+
+
+def test_different_places_are_not_grouped() -> None:
+    ch: Chan[int] = Chan()
+
+    def other_place() -> int:
+        return ch.recv()
+
+    go(wait_in, ch)
+    go(other_place)
+    gosched()
+    text = stacks()
+    assert "] wait_in:" in text
+    assert "other_place:" in text
+    assert "2 goroutines" not in text
+    ch.close()
+    for g in _core.goroutines():
+        if g is not current():
+            g.join()
+            assert g.exception is not None
+
+
+def test_goroutines_that_have_not_started() -> None:
+    g = go(wait_in, Chan[int]())
+    text = stacks()
+    [block] = [b for b in text.split("\n\n") if b.startswith(f"goroutine {g.id} ")]
+    assert "[runnable] wait_in:" in block
+    assert "started at" in block
+    assert "wait_in at" not in block
+
+
+def test_system_goroutines_are_hidden() -> None:
+    ch: Chan[int] = Chan()
+    _core.go_system(wait_in, ch)
+    gosched()
+    assert "wait_in" not in stacks()
+    assert "wait_in" in stacks(system=True)
+    ch.send(1)
+
+
+def test_blocked_goroutines_are_shown_with_their_stack() -> None:
+    r, w = os.pipe()
+
+    def reads() -> bytes:
+        return os.read(r, 1)
+
+    g = go(reads)
+    while g.state != "syscall":
+        gosched()
+    [block] = [b for b in stacks().split("\n\n") if b.startswith(f"goroutine {g.id} ")]
+    assert "[syscall]" in block
+    assert "reads at" in block
+    os.write(w, b"x")
+    g.join()
+    os.close(r)
+    os.close(w)
+
+
+def test_many_goroutines() -> None:
+    start: Chan[None] = Chan()
+    for _ in range(3000):
+        go(start.recv_ok)
+    gosched()
+    assert "3000 goroutines" in stacks()
+    start.close()
+
+
+def test_stacks_from_a_thread() -> None:
+    ch: Chan[int] = Chan()
+    go(wait_in, ch)
+    gosched()
+    out: list[str] = []
+    thread = threading.Thread(target=lambda: out.append(stacks()))
+    thread.start()
+    thread.join()
+    assert "wait_in at" in out[0]
+    ch.send(1)
+
+
+# ---- deadlock ----
+
+
+def forever() -> None:
+    Chan[int]().recv()
+
+
+@pytest.mark.goroutine(False)
+def test_main_alone() -> None:
+    with pytest.raises(Deadlock, match="all goroutines are asleep - deadlock!") as info:
+        golibx.run(forever)
+    text = str(info.value)
+    assert "(1 goroutine)" in text
+    assert "goroutine 1 [chan receive]" in text
+    assert "forever at" in text
+
+
+@pytest.mark.goroutine(False)
+def test_every_goroutine_is_in_the_text() -> None:
+    def main() -> None:
+        a: Chan[int] = Chan()
+        b: Chan[int] = Chan()
+        group = WaitGroup()
+        group.go(wait_in, a).name = "first"
+        group.go(lambda: b.send(1)).name = "second"
+        group.wait()
+
+    with pytest.raises(Deadlock) as info:
+        golibx.run(main)
+    text = str(info.value)
+    assert "(3 goroutines)" in text
+    assert re.search(r"goroutine 1 \[.*wait.*\]", text)
+    assert "[chan receive] first:" in text
+    assert "wait_in at" in text
+    assert "[chan send] second:" in text
+
+
+@pytest.mark.goroutine(False)
+@pytest.mark.parametrize("how", ["recv", "send", "select", "join", "wait", "none"])
+def test_every_way_to_wait_for_ever(how: str) -> None:
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        group = WaitGroup()
+        group.add()
+        stuck = go(forever)
+        {
+            "recv": ch.recv,
+            "send": lambda: ch.send(1),
+            "select": lambda: select(ch.on_recv(), ch.on_send(1)),
+            "join": stuck.join,
+            "wait": group.wait,
+            "none": select,
+        }[how]()
+
+    with pytest.raises(Deadlock):
+        golibx.run(main)
+
+
+@pytest.mark.goroutine(False)
+def test_a_deadlock_can_be_caught() -> None:
+    def main() -> list[str]:
+        log = []
+        ch: Chan[int] = Chan(1)
+        for _ in range(3):
+            try:
+                ch.recv()
+            except Deadlock:
+                log.append("caught")
+        go(ch.send, 1)
+        log.append(str(ch.recv()))
+        return log
+
+    assert golibx.run(main) == ["caught"] * 3 + ["1"]
+
+
+@pytest.mark.goroutine(False)
+def test_others_are_cancelled_after_a_deadlock() -> None:
+    log: list[str] = []
+
+    def f() -> None:
+        try:
+            forever()
+        finally:
+            log.append("ended")
+
+    def main() -> None:
+        go(f)
+        forever()
+
+    with pytest.raises(Deadlock):
+        golibx.run(main)
+    assert log == ["ended"]
+
+
+@pytest.mark.goroutine(False)
+def test_main_not_waiting_is_no_deadlock() -> None:
+    def main() -> int:
+        go(forever)
+        gosched()
+        return sum(range(10))
+
+    assert golibx.run(main) == 45
+
+
+@pytest.mark.goroutine(False)
+def test_waiting_for_a_timer_is_no_deadlock() -> None:
+    def main() -> str:
+        ch: Chan[str] = Chan()
+        go(lambda: (sleep(0.02), ch.send("timer")))
+        return ch.recv()
+
+    assert golibx.run(main) == "timer"
+
+
+@pytest.mark.goroutine(False)
+def test_waiting_for_the_network_is_no_deadlock() -> None:
+    def main() -> bytes:
+        ch: Chan[bytes] = Chan()
+        with net.listen(("127.0.0.1", 0)) as listener:
+            port = listener.address[1]
+
+            def accept() -> None:
+                conn, _ = listener.accept()
+                with conn:
+                    ch.send(conn.recv(10))
+
+            go(accept)
+            # In another process, so that no goroutine of this one is runnable meanwhile.
+            pid = os.fork()
+            if pid == 0:
+                import socket
+
+                time.sleep(0.05)
+                with socket.create_connection(("127.0.0.1", port)) as s:
+                    s.sendall(b"net")
+                os._exit(0)
+            received = ch.recv()
+            os.waitpid(pid, 0)
+            return received
+
+    assert golibx.run(main) == b"net"
+
+
+@pytest.mark.goroutine(False)
+def test_a_system_goroutine_does_not_hide_a_deadlock() -> None:
+    def main() -> None:
+        _core.go_system(sleep, 1000)
+        _core.go_system(forever)
+        forever()
+
+    with pytest.raises(Deadlock):
+        golibx.run(main)
+
+
+@pytest.mark.goroutine(False)
+def test_a_thread_may_still_wake_main() -> None:
+    def main() -> int:
+        ch: Chan[int] = Chan()
+        me = current()
+        assert me is not None
+
+        def in_thread() -> None:
+            while "receive" not in me.state:
+                time.sleep(0.001)
+            time.sleep(0.02)
+            assert ch.try_send(5)
+
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        try:
+            return ch.recv()
+        finally:
+            thread.join()
+
+    assert golibx.run(main) == 5
+
+
+@pytest.mark.goroutine(False)
+def test_a_deadlock_is_seen_once_the_last_thread_has_ended() -> None:
+    def main() -> None:
+        thread = threading.Thread(target=time.sleep, args=(0.02,))
+        thread.start()
+        forever()
+
+    with pytest.raises(Deadlock):
+        golibx.run(main)
+
+
+@pytest.mark.goroutine(False)
+def test_a_run_on_another_thread_finds_its_deadlocks() -> None:
+    out: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            golibx.run(forever)
+        except Deadlock as exc:
+            out.append(exc)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert len(out) == 1

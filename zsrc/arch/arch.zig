@@ -1,0 +1,55 @@
+//! The processor's part of a goroutine: saving one context and continuing another.
+const std = @import("std");
+const builtin = @import("builtin");
+
+const impl = switch (builtin.cpu.arch) {
+    .x86_64 => @import("x86_64.zig"),
+    .aarch64 => @import("aarch64.zig"),
+    else => |arch| @compileError("golibx has no context switch for " ++ @tagName(arch)),
+};
+
+pub const switchTo = impl.switchTo;
+pub const prepare = impl.prepare;
+
+/// The address of the running stack, near enough to tell which stack it is.
+pub inline fn stackPointer() usize {
+    return switch (builtin.cpu.arch) {
+        .x86_64 => asm ("movq %%rsp, %[sp]"
+            : [sp] "=r" (-> usize),
+        ),
+        .aarch64 => asm ("mov %[sp], sp"
+            : [sp] "=r" (-> usize),
+        ),
+        else => unreachable,
+    };
+}
+
+test "a stack switches there and back" {
+    const T = struct {
+        var main: usize = 0;
+        var other: usize = 0;
+        var log: [4]u8 = undefined;
+        var len: usize = 0;
+
+        fn put(c: u8) void {
+            log[len] = c;
+            len += 1;
+        }
+
+        fn entry() callconv(.c) noreturn {
+            put('b');
+            switchTo(&other, main);
+            put('d');
+            switchTo(&other, main);
+            unreachable;
+        }
+    };
+    var stack: [64 * 1024]u8 align(16) = undefined;
+    const lo = @intFromPtr(&stack);
+    T.other = prepare(lo, lo + stack.len, T.entry);
+    T.put('a');
+    switchTo(&T.main, T.other);
+    T.put('c');
+    switchTo(&T.main, T.other);
+    try std.testing.expectEqualStrings("abcd", &T.log);
+}

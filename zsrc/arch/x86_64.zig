@@ -1,0 +1,106 @@
+//! Context switch for x86-64: System V (Linux, macOS) and Windows.
+//!
+//! A saved context is one word, the stack pointer; the callee-saved registers lie on the stack it
+//! points to. The floating-point control words are not saved: like Go, golibx treats them as
+//! belonging to the thread. Windows also saves xmm6-15 and the four fields of the thread
+//! information block that describe the current stack, which exception dispatch checks.
+const builtin = @import("builtin");
+const windows = builtin.os.tag == .windows;
+const stackLimit = @import("../os/windows.zig").stackLimit;
+
+/// Saves the caller's context, stores its stack pointer to `save`, and continues at `to`.
+pub inline fn switchTo(save: *usize, to: usize) void {
+    const f: *const fn (*usize, usize) callconv(.c) void = @ptrCast(&switchNaked);
+    f(save, to);
+}
+
+/// Lays out a fresh stack so that the first `switchTo` it enters `entry`. `lo` and `hi` bound the
+/// stack, lowest address first; `hi` is 16-byte aligned.
+pub fn prepare(lo: usize, hi: usize, entry: *const fn () callconv(.c) noreturn) usize {
+    const words: [*]usize = @ptrFromInt(hi - frame_words * @sizeOf(usize));
+    @memset(words[0..frame_words], 0);
+    if (windows) {
+        words[gs_word + 0] = lo; // DeallocationStack
+        words[gs_word + 1] = stackLimit(lo, hi); // StackLimit
+        words[gs_word + 2] = hi; // StackBase
+        words[gs_word + 3] = ~@as(usize, 0); // no exception handlers yet
+    }
+    words[return_word] = @intFromPtr(entry);
+    return @intFromPtr(words);
+}
+
+// What a stack holds, lowest address first: the saved registers, then the return address. One
+// more word keeps `entry` on a stack aligned as after a call.
+const gs_word = 20; // after xmm6-15
+const return_word = if (windows) 20 + 4 + 8 else 6;
+const frame_words = if (windows) return_word + 6 else return_word + 2;
+
+fn switchNaked() callconv(.naked) void {
+    if (windows) asm volatile (
+        \\ pushq %%rbp
+        \\ pushq %%rbx
+        \\ pushq %%rdi
+        \\ pushq %%rsi
+        \\ pushq %%r12
+        \\ pushq %%r13
+        \\ pushq %%r14
+        \\ pushq %%r15
+        \\ pushq %%gs:0
+        \\ pushq %%gs:8
+        \\ pushq %%gs:16
+        \\ pushq %%gs:0x1478
+        \\ subq $160, %%rsp
+        \\ movups %%xmm6, 0(%%rsp)
+        \\ movups %%xmm7, 16(%%rsp)
+        \\ movups %%xmm8, 32(%%rsp)
+        \\ movups %%xmm9, 48(%%rsp)
+        \\ movups %%xmm10, 64(%%rsp)
+        \\ movups %%xmm11, 80(%%rsp)
+        \\ movups %%xmm12, 96(%%rsp)
+        \\ movups %%xmm13, 112(%%rsp)
+        \\ movups %%xmm14, 128(%%rsp)
+        \\ movups %%xmm15, 144(%%rsp)
+        \\ movq %%rsp, (%%rcx)
+        \\ movq %%rdx, %%rsp
+        \\ movups 0(%%rsp), %%xmm6
+        \\ movups 16(%%rsp), %%xmm7
+        \\ movups 32(%%rsp), %%xmm8
+        \\ movups 48(%%rsp), %%xmm9
+        \\ movups 64(%%rsp), %%xmm10
+        \\ movups 80(%%rsp), %%xmm11
+        \\ movups 96(%%rsp), %%xmm12
+        \\ movups 112(%%rsp), %%xmm13
+        \\ movups 128(%%rsp), %%xmm14
+        \\ movups 144(%%rsp), %%xmm15
+        \\ addq $160, %%rsp
+        \\ popq %%gs:0x1478
+        \\ popq %%gs:16
+        \\ popq %%gs:8
+        \\ popq %%gs:0
+        \\ popq %%r15
+        \\ popq %%r14
+        \\ popq %%r13
+        \\ popq %%r12
+        \\ popq %%rsi
+        \\ popq %%rdi
+        \\ popq %%rbx
+        \\ popq %%rbp
+        \\ retq
+    ) else asm volatile (
+        \\ pushq %%rbp
+        \\ pushq %%rbx
+        \\ pushq %%r12
+        \\ pushq %%r13
+        \\ pushq %%r14
+        \\ pushq %%r15
+        \\ movq %%rsp, (%%rdi)
+        \\ movq %%rsi, %%rsp
+        \\ popq %%r15
+        \\ popq %%r14
+        \\ popq %%r13
+        \\ popq %%r12
+        \\ popq %%rbx
+        \\ popq %%rbp
+        \\ retq
+    );
+}

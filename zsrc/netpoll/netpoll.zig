@@ -1,0 +1,230 @@
+//! The network poller: what is readable and writable, and which goroutines wait for it.
+//!
+//! A descriptor is registered once, edge-triggered, for both directions. Each direction (`Side`)
+//! remembers whether an attempt may succeed; a goroutine tries the system call first and parks only
+//! when the kernel said no. Descriptors are never freed, only reused, and carry a sequence number,
+//! so that an event that was fetched before a close finds nobody. All of it belongs to a lane and
+//! needs its lock, but for `wait`, `wake` and `pending`.
+const std = @import("std");
+const builtin = @import("builtin");
+const g_mod = @import("../sched/g.zig");
+const G = g_mod.G;
+
+const backend = switch (builtin.os.tag) {
+    .linux => @import("epoll.zig"),
+    .macos => @import("kqueue.zig"),
+    else => @import("none.zig"),
+};
+
+comptime {
+    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending" }) |decl| {
+        if (!@hasDecl(backend.Backend, decl)) @compileError("poller backend lacks " ++ decl);
+    }
+}
+
+pub const name = backend.name;
+
+/// What a backend reports of one descriptor.
+pub const Ready = struct {
+    tag: u64,
+    read: bool,
+    write: bool,
+    /// Both directions are over: attempts never block again.
+    hangup: bool,
+    /// The peer will send no more.
+    eof: bool,
+};
+
+pub const WaitResult = enum { events, timeout, interrupted };
+
+pub const Waiter = struct {
+    g: *G,
+    next: ?*Waiter = null,
+};
+
+pub const Side = struct {
+    /// An attempt may succeed.
+    ready: bool = true,
+    /// It will never block again.
+    sticky: bool = false,
+    waiters: ?*Waiter = null,
+
+    /// The kernel said that there is nothing more for now.
+    pub inline fn drained(s: *Side) void {
+        s.ready = s.sticky;
+    }
+};
+
+pub const Desc = struct {
+    fd: i32 = -1,
+    index: u32,
+    seq: u32 = 0,
+    closing: bool = false,
+    read: Side = .{},
+    write: Side = .{},
+    next_free: ?*Desc = null,
+
+    fn tag(d: *const Desc) u64 {
+        return @as(u64, d.seq) << 32 | d.index;
+    }
+};
+
+pub const batch = 256;
+
+pub fn Poller(comptime Lane: type) type {
+    return struct {
+        const Self = @This();
+
+        gpa: std.mem.Allocator,
+        lane: *Lane,
+        backend: backend.Backend,
+        descs: std.ArrayList(*Desc) = .empty,
+        free: ?*Desc = null,
+        registered: usize = 0,
+        /// Filled by the M that waits.
+        waited: [batch]Ready = undefined,
+        waited_len: usize = 0,
+        /// Filled by `now`.
+        looked: [batch]Ready = undefined,
+
+        pub fn init(gpa: std.mem.Allocator, lane: *Lane) !Self {
+            return .{ .gpa = gpa, .lane = lane, .backend = try .init() };
+        }
+
+        pub fn deinit(p: *Self) void {
+            for (p.descs.items) |d| p.gpa.destroy(d);
+            p.descs.deinit(p.gpa);
+            p.backend.deinit();
+        }
+
+        /// In the child of a fork: the poller's descriptors are shared with the parent, closing them
+        /// here harms nobody.
+        pub fn forget(p: *Self) void {
+            p.descs.clearRetainingCapacity();
+            p.free = null;
+            p.registered = 0;
+        }
+
+        pub fn open(p: *Self, fd: i32) !*Desc {
+            const d = p.free orelse new: {
+                try p.descs.ensureUnusedCapacity(p.gpa, 1);
+                const d = try p.gpa.create(Desc);
+                d.* = .{ .index = @intCast(p.descs.items.len) };
+                p.descs.appendAssumeCapacity(d);
+                p.free = d;
+                break :new d;
+            };
+            try p.backend.add(fd, @as(u64, d.seq) << 32 | d.index);
+            p.free = d.next_free;
+            d.* = .{ .index = d.index, .seq = d.seq, .fd = fd };
+            p.registered += 1;
+            return d;
+        }
+
+        /// Wakes who waits for it with `closed` and forgets the descriptor. Who closes the file
+        /// does that afterwards.
+        pub fn close(p: *Self, d: *Desc) void {
+            d.closing = true;
+            p.backend.remove(d.fd);
+            p.wakeSide(&d.read, .closed);
+            p.wakeSide(&d.write, .closed);
+            d.seq +%= 1;
+            d.fd = -1;
+            d.next_free = p.free;
+            p.free = d;
+            p.registered -= 1;
+        }
+
+        /// Parks until `side` may be tried again, until `deadline`, or until the close.
+        pub fn park(
+            p: *Self,
+            side: *Side,
+            g: *G,
+            reason: g_mod.WaitReason,
+            deadline: ?u64,
+        ) g_mod.Wake {
+            var waiter: Waiter = .{ .g = g };
+            p.lane.prepare(g);
+            // Those that have waited longest come first.
+            var link = &side.waiters;
+            while (link.*) |w| link = &w.next;
+            link.* = &waiter;
+            if (!g.system) p.lane.net_waiters += 1;
+            const wake = p.lane.park(g, reason, deadline);
+            if (!g.system) p.lane.net_waiters -= 1;
+            if (wake != .ready and wake != .closed) unlink(side, &waiter);
+            return wake;
+        }
+
+        fn unlink(side: *Side, waiter: *Waiter) void {
+            var link = &side.waiters;
+            while (link.*) |w| : (link = &w.next) {
+                if (w == waiter) {
+                    link.* = w.next;
+                    return;
+                }
+            }
+        }
+
+        /// All of them: an edge tells only once, and the first may leave something over.
+        fn wakeSide(p: *Self, side: *Side, wake: g_mod.Wake) void {
+            var it = side.waiters;
+            var kept: ?*Waiter = null;
+            while (it) |w| {
+                it = w.next;
+                if (p.lane.claim(w.g, wake)) {
+                    p.lane.counters.netpoll_wakeups += 1;
+                    p.lane.readyLast(w.g);
+                } else {
+                    // Timed out or interrupted already; it unlinks itself when it runs.
+                    w.next = kept;
+                    kept = w;
+                }
+            }
+            side.waiters = kept;
+        }
+
+        fn deliver(p: *Self, events: []const Ready) void {
+            for (events) |e| {
+                const index: u32 = @truncate(e.tag);
+                const d = p.descs.items[index];
+                if (d.seq != @as(u32, @truncate(e.tag >> 32)) or d.fd < 0) continue;
+                if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
+                if (e.hangup or e.eof) d.read.sticky = true;
+                if (e.hangup) d.write.sticky = true;
+                if (e.read) p.markReady(&d.read);
+                if (e.write) p.markReady(&d.write);
+            }
+        }
+
+        inline fn markReady(p: *Self, side: *Side) void {
+            side.ready = true;
+            if (side.waiters != null) p.wakeSide(side, .ready);
+        }
+
+        fn recordReady(p: *Self, d: *Desc, e: Ready) void {
+            const waiter = if (e.read or e.hangup) d.read.waiters orelse d.write.waiters else d.write.waiters;
+            const w = waiter orelse return;
+            const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
+            p.lane.record(.netpoll_ready, w.g.id, @intCast(d.fd), mode);
+        }
+
+        /// Waits without the lock; `results` delivers with it. `timeout_ns` null is for ever.
+        pub fn wait(p: *Self, timeout_ns: ?u64) WaitResult {
+            return p.backend.wait(&p.waited, &p.waited_len, timeout_ns);
+        }
+
+        pub fn results(p: *Self) void {
+            p.deliver(p.waited[0..p.waited_len]);
+            p.waited_len = 0;
+        }
+
+        /// Looks and delivers, without waiting. Runs on the stacks of goroutines, on which nothing
+        /// large may lie.
+        pub noinline fn now(p: *Self) void {
+            var len: usize = 0;
+            _ = p.backend.wait(&p.looked, &len, 0);
+            p.deliver(p.looked[0..len]);
+        }
+    };
+}

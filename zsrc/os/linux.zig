@@ -1,0 +1,133 @@
+//! The os layer on Linux.
+const std = @import("std");
+const linux = std.os.linux;
+const os = @import("os.zig");
+const posix = @import("posix.zig");
+
+pub const Thread = posix.Thread;
+pub const spawn = posix.spawn;
+pub const threadExitHere = posix.threadExitHere;
+pub const nanotime = posix.nanotime;
+pub const sleepNs = posix.sleepNs;
+pub const cpuCount = posix.cpuCount;
+pub const openStack = posix.openStack;
+pub const Slot = posix.Slot;
+pub const slotGet = posix.slotGet;
+pub const slotSet = posix.slotSet;
+pub const findSlot = posix.findSlot;
+pub const symbol = posix.symbol;
+pub const writeStderr = posix.writeStderr;
+pub const FaultStack = posix.FaultStack;
+pub const handleFault = posix.handleFault;
+
+pub const page_size: usize = 4096;
+
+/// Lets the calling thread's short sleeps be short: the default timer slack is 50 us.
+pub fn preciseSleep() void {
+    _ = linux.prctl(@backingInt(linux.PR.SET_TIMERSLACK), 1000, 0, 0, 0);
+}
+
+/// Waits while `word` holds `expected`. Spurious `woken` is possible, as with the system call.
+pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32, timeout_ns: ?u64) os.Wake {
+    var ts: linux.timespec = undefined;
+    if (timeout_ns) |ns| ts = .{
+        .sec = @intCast(ns / std.time.ns_per_s),
+        .nsec = @intCast(ns % std.time.ns_per_s),
+    };
+    const rc = linux.futex_4arg(
+        &word.raw,
+        .{ .cmd = .WAIT, .private = true },
+        expected,
+        if (timeout_ns != null) &ts else null,
+    );
+    return switch (linux.errno(rc)) {
+        .TIMEDOUT => .timeout,
+        .INTR => .interrupted,
+        else => .woken,
+    };
+}
+
+pub fn futexWake(word: *const std.atomic.Value(u32), count: u32) void {
+    _ = linux.futex_3arg(&word.raw, .{ .cmd = .WAKE, .private = true }, count);
+}
+
+/// Reserves address space that costs memory only where it is touched.
+pub fn reserve(size: usize) error{OutOfMemory}![*]align(4096) u8 {
+    const rc = linux.mmap(
+        null,
+        size,
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .NORESERVE = true },
+        -1,
+        0,
+    );
+    if (linux.errno(rc) != .SUCCESS) return error.OutOfMemory;
+    const pages: [*]align(4096) u8 = @ptrFromInt(rc);
+    // A huge page would make each stack cost 2 MiB on its first touch.
+    _ = linux.madvise(pages, size, linux.MADV.NOHUGEPAGE);
+    return pages;
+}
+
+pub fn release(pages: [*]align(4096) u8, size: usize) void {
+    _ = linux.munmap(pages, size);
+}
+
+/// Gives the memory of these pages back; they read as zeroes afterwards.
+pub fn discard(pages: [*]align(4096) u8, size: usize) void {
+    _ = linux.madvise(pages, size, linux.MADV.DONTNEED);
+}
+
+// Linux 6.13, include/uapi/asm-generic/mman-common.h.
+const madv_guard_install = 102;
+
+var guard_way = std.atomic.Value(enum(u8) { unknown, madvise, mprotect }).init(.unknown);
+
+/// Makes these pages fault on any access. MADV_GUARD_INSTALL splits no mapping; older kernels
+/// take mprotect, which costs two mappings each, of which the system allows vm.max_map_count.
+pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
+    if (guard_way.load(.monotonic) == .unknown) guard_way.store(probeGuard(), .monotonic);
+    const rc = switch (guard_way.load(.monotonic)) {
+        .madvise => linux.madvise(pages, size, madv_guard_install),
+        else => linux.mprotect(pages, size, .{}),
+    };
+    if (linux.errno(rc) != .SUCCESS) return error.OutOfMemory;
+}
+
+/// Some emulators accept the advice and ignore it, so the answer alone is no proof: a guarded
+/// page makes a system call that reads it fail with EFAULT.
+fn probeGuard() @TypeOf(guard_way.raw) {
+    const page = reserve(page_size) catch return .mprotect;
+    defer release(page, page_size);
+    if (linux.errno(linux.madvise(page, page_size, madv_guard_install)) != .SUCCESS) return .mprotect;
+    var fds: [2]i32 = undefined;
+    if (linux.errno(linux.pipe2(&fds, .{ .CLOEXEC = true })) != .SUCCESS) return .mprotect;
+    defer for (fds) |fd| {
+        _ = linux.close(fd);
+    };
+    const guarded = linux.errno(linux.write(fds[1], page, 1)) == .FAULT;
+    return if (guarded) .madvise else .mprotect;
+}
+
+test "a guarded page cannot be read" {
+    const pages = try reserve(4 * page_size);
+    defer release(pages, 4 * page_size);
+    try guard(pages, page_size);
+    pages[page_size] = 1;
+    try std.testing.expectEqual(.mprotect, blk: {
+        // Whatever the way, the kernel must refuse to read the page.
+        var fds: [2]i32 = undefined;
+        _ = linux.pipe2(&fds, .{ .CLOEXEC = true });
+        defer for (fds) |fd| {
+            _ = linux.close(fd);
+        };
+        const e = linux.errno(linux.write(fds[1], pages, 1));
+        break :blk if (e == .FAULT) @as(@TypeOf(guard_way.raw), .mprotect) else .unknown;
+    });
+}
+
+extern "c" fn malloc_usable_size(block: ?*const anyopaque) usize;
+
+/// Bytes of a block of the C library's allocator.
+pub fn allocatedSize(block: *const anyopaque) usize {
+    return malloc_usable_size(block);
+}

@@ -1,0 +1,54 @@
+//! Socket calls where golibx has no poller yet: each fails with "not supported".
+pub const Result = union(enum) { done: usize, again, failed: c_int };
+
+pub const Address = extern struct {
+    bytes: [128]u8 = @splat(0),
+
+    pub const Family = enum { ipv4, ipv6, other };
+
+    pub fn family(_: *const Address) Family {
+        return .other;
+    }
+    pub fn port(_: *const Address) u16 {
+        return 0;
+    }
+    pub fn ipv4(a: *const Address) *const [4]u8 {
+        return a.bytes[0..4];
+    }
+    pub fn ipv6(a: *const Address) *const [16]u8 {
+        return a.bytes[0..16];
+    }
+    pub fn flowInfo(_: *const Address) u32 {
+        return 0;
+    }
+    pub fn scopeId(_: *const Address) u32 {
+        return 0;
+    }
+};
+
+const not_supported = 129; // EOPNOTSUPP of the Windows C runtime
+pub const bad_descriptor: c_int = 9;
+
+pub fn receive(_: i32, _: [*]u8, _: usize, _: c_int) Result {
+    return .{ .failed = not_supported };
+}
+pub fn transmit(_: i32, _: [*]const u8, _: usize, _: c_int) Result {
+    return .{ .failed = not_supported };
+}
+pub fn acceptOne(_: i32, _: *Address) Result {
+    return .{ .failed = not_supported };
+}
+pub fn shut(_: i32, _: c_int) Result {
+    return .{ .failed = not_supported };
+}
+pub fn writable(_: i32) bool {
+    return true;
+}
+pub fn close(_: i32) void {}
+pub fn noDelay(_: i32) void {}
+
+extern "c" fn _errno() *c_int;
+
+pub fn setErrno(e: c_int) void {
+    _errno().* = e;
+}

@@ -1,0 +1,115 @@
+//! What the runtime asks of an operating system, and nothing else: threads, futexes, memory,
+//! clocks, the poller's wake-up, thread-specific slots and the fault handler. One file an OS, all
+//! with the same declarations; `required` lists them, and a missing one stops the build.
+const std = @import("std");
+const builtin = @import("builtin");
+
+pub const impl = switch (builtin.os.tag) {
+    .linux => @import("linux.zig"),
+    .macos => @import("macos.zig"),
+    .windows => @import("windows.zig"),
+    else => |tag| @compileError("golibx does not know " ++ @tagName(tag)),
+};
+
+const required = [_][]const u8{
+    "Thread",    "spawn",        "threadExitHere", "futexWait",   "futexWake",
+    "nanotime",  "sleepNs",      "cpuCount",       "page_size",   "reserve",
+    "release",   "discard",      "guard",          "slotGet",     "slotSet",
+    "findSlot",  "symbol",       "FaultStack",     "handleFault", "writeStderr",
+    "openStack", "preciseSleep", "allocatedSize",
+};
+
+comptime {
+    for (required) |name| {
+        if (!@hasDecl(impl, name)) @compileError("os layer lacks " ++ name);
+    }
+}
+
+/// Socket calls that do not wait.
+pub const net = switch (builtin.os.tag) {
+    .linux, .macos => @import("net_posix.zig"),
+    else => @import("net_none.zig"),
+};
+
+/// How a futex wait ended. `interrupted` means a signal handler ran.
+pub const Wake = enum { woken, timeout, interrupted };
+
+pub const Thread = impl.Thread;
+pub const spawn = impl.spawn;
+pub const futexWait = impl.futexWait;
+pub const futexWake = impl.futexWake;
+pub const nanotime = impl.nanotime;
+pub const sleepNs = impl.sleepNs;
+pub const preciseSleep = impl.preciseSleep;
+pub const cpuCount = impl.cpuCount;
+pub const page_size = impl.page_size;
+pub const reserve = impl.reserve;
+pub const allocatedSize = impl.allocatedSize;
+pub const openStack = impl.openStack;
+pub const release = impl.release;
+pub const discard = impl.discard;
+pub const guard = impl.guard;
+pub const Slot = impl.Slot;
+pub const slotGet = impl.slotGet;
+pub const slotSet = impl.slotSet;
+pub const findSlot = impl.findSlot;
+pub const symbol = impl.symbol;
+pub const FaultStack = impl.FaultStack;
+pub const handleFault = impl.handleFault;
+pub const writeStderr = impl.writeStderr;
+
+/// For threads of the runtime's own. It costs address space only; what libraries keep in
+/// thread-locals is taken from it.
+pub const thread_stack_size = 1 << 20;
+
+pub const max_timeout_ns = std.math.maxInt(u63);
+
+/// A note as in Go's runtime: one thread sleeps on it, another wakes it, once a round.
+pub const Note = struct {
+    word: std.atomic.Value(u32) = .init(0),
+
+    pub fn clear(n: *Note) void {
+        n.word.store(0, .monotonic);
+    }
+
+    /// Release pairs with the acquire in `sleep`: what the waker wrote is seen by the sleeper.
+    pub fn wake(n: *Note) void {
+        if (n.word.swap(1, .release) == 0) futexWake(&n.word, 1);
+    }
+
+    /// Returns when woken, at the time-out, or when a signal handler ran on this thread.
+    pub fn sleep(n: *Note, timeout_ns: ?u64) Wake {
+        while (n.word.load(.acquire) == 0) {
+            switch (futexWait(&n.word, 0, timeout_ns)) {
+                .woken => {},
+                else => |w| return if (n.word.load(.acquire) != 0) .woken else w,
+            }
+        }
+        return .woken;
+    }
+};
+
+/// Stops the process with one line. For broken invariants of the runtime, never for bad input.
+pub fn fatal(comptime format: []const u8, args: anytype) noreturn {
+    @branchHint(.cold);
+    var buffer: [512]u8 = undefined;
+    const line = std.fmt.bufPrint(&buffer, "golibx: fatal: " ++ format ++ "\n", args) catch
+        "golibx: fatal error (message too long)\n";
+    writeStderr(line);
+    std.c.abort();
+}
+
+test "a note wakes its sleeper" {
+    const T = struct {
+        fn waker(arg: ?*anyopaque) void {
+            const n: *Note = @ptrCast(@alignCast(arg.?));
+            n.wake();
+        }
+    };
+    var n: Note = .{};
+    const t = try spawn(T.waker, &n, thread_stack_size);
+    try std.testing.expectEqual(Wake.woken, n.sleep(null));
+    t.join();
+    n.clear();
+    try std.testing.expectEqual(Wake.timeout, n.sleep(1000));
+}

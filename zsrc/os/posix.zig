@@ -1,0 +1,182 @@
+//! What Linux and macOS share of the os layer: pthreads, clocks, dlsym, thread-specific slots and
+//! the fault handler.
+const std = @import("std");
+const builtin = @import("builtin");
+const c = std.c;
+
+pub const Thread = struct {
+    handle: c.pthread_t,
+
+    pub fn join(t: Thread) void {
+        _ = c.pthread_join(t.handle, null);
+    }
+
+    pub fn detach(t: Thread) void {
+        _ = c.pthread_detach(t.handle);
+    }
+};
+
+const Start = struct { function: *const fn (?*anyopaque) void, arg: ?*anyopaque };
+
+fn threadMain(raw: ?*anyopaque) callconv(.c) ?*anyopaque {
+    const start: *Start = @ptrCast(@alignCast(raw.?));
+    const s = start.*;
+    c.free(start);
+    s.function(s.arg);
+    return null;
+}
+
+pub const SpawnError = error{ OutOfMemory, ThreadLimit };
+
+/// Starts a thread. It inherits the caller's signal mask, since children that a goroutine forks
+/// inherit it in turn; the kernel prefers the main thread for the process's signals.
+pub fn spawn(
+    function: *const fn (?*anyopaque) void,
+    arg: ?*anyopaque,
+    stack_size: usize,
+) SpawnError!Thread {
+    const raw = c.malloc(@sizeOf(Start)) orelse return error.OutOfMemory;
+    const start: *Start = @ptrCast(@alignCast(raw));
+    start.* = .{ .function = function, .arg = arg };
+    var attr: c.pthread_attr_t = undefined;
+    _ = c.pthread_attr_init(&attr);
+    defer _ = c.pthread_attr_destroy(&attr);
+    _ = c.pthread_attr_setstacksize(&attr, stack_size);
+    var handle: c.pthread_t = undefined;
+    if (c.pthread_create(&handle, &attr, threadMain, start) != .SUCCESS) {
+        c.free(start);
+        return error.ThreadLimit;
+    }
+    return .{ .handle = handle };
+}
+
+/// Ends the calling thread from whatever stack it is on.
+pub fn threadExitHere() noreturn {
+    c.pthread_exit(null);
+}
+
+/// Monotonic time in nanoseconds.
+pub fn nanotime() u64 {
+    var ts: c.timespec = undefined;
+    _ = c.clock_gettime(.MONOTONIC, &ts);
+    return @as(u64, @intCast(ts.sec)) * std.time.ns_per_s + @as(u64, @intCast(ts.nsec));
+}
+
+pub fn sleepNs(ns: u64) void {
+    const ts: c.timespec = .{
+        .sec = @intCast(ns / std.time.ns_per_s),
+        .nsec = @intCast(ns % std.time.ns_per_s),
+    };
+    _ = c.nanosleep(&ts, null);
+}
+
+/// CPUs this process may run on.
+pub fn cpuCount() usize {
+    return std.Thread.getCpuCount() catch 1;
+}
+
+/// Makes reserved pages, lowest address first, into a stack that a thread may be switched to. For
+/// stacks that are new or were discarded. Here every page becomes memory by being touched.
+pub fn openStack(_: usize, _: usize) error{OutOfMemory}!void {}
+
+/// A thread-specific slot that somebody else created.
+pub const Slot = c.pthread_key_t;
+
+pub fn slotGet(slot: Slot) ?*anyopaque {
+    return c.pthread_getspecific(slot);
+}
+
+pub fn slotSet(slot: Slot, value: ?*anyopaque) void {
+    _ = c.pthread_setspecific(slot, value);
+}
+
+// Linux has PTHREAD_KEYS_MAX, 1024, and answers null for a key that does not exist. macOS gives out
+// the keys 256 to 767, the lower ones are the system's own; it reads any key unchecked.
+const first_key: Slot = if (builtin.os.tag == .macos) 256 else 0;
+const end_key: Slot = if (builtin.os.tag == .macos) 768 else 1024;
+
+/// The slot that holds `value` on this thread.
+pub fn findSlot(value: *anyopaque) ?Slot {
+    var key = first_key;
+    while (key < end_key) : (key += 1) {
+        if (c.pthread_getspecific(key) == value) return key;
+    }
+    return null;
+}
+
+/// The address of a symbol of the process, or null. Rebinding nothing, it is the way to functions
+/// that only some Python versions export.
+pub fn symbol(name: [*:0]const u8) ?*anyopaque {
+    const default: ?*anyopaque = if (builtin.os.tag == .macos)
+        @ptrFromInt(@as(usize, @bitCast(@as(isize, -2))))
+    else
+        null;
+    return c.dlsym(default, name);
+}
+
+pub fn writeStderr(bytes: []const u8) void {
+    var rest = bytes;
+    while (rest.len > 0) {
+        const n = c.write(2, rest.ptr, rest.len);
+        if (n <= 0) return;
+        rest = rest[@intCast(n)..];
+    }
+}
+
+/// The alternate stack on which this thread's fault handler runs: a goroutine that overflowed its
+/// stack has none left. Kept in the thread's M.
+pub const FaultStack = struct {
+    memory: []u8 = &.{},
+    previous: c.stack_t = undefined,
+
+    pub const size = 64 * 1024;
+
+    /// Installs the alternate stack for the calling thread. `memory` must outlive `leave`.
+    pub fn enter(s: *FaultStack, memory: []u8) void {
+        s.memory = memory;
+        var stack: c.stack_t = undefined;
+        stack.sp = memory.ptr;
+        stack.size = @intCast(memory.len); // signed on macOS
+        stack.flags = 0;
+        _ = c.sigaltstack(&stack, &s.previous);
+    }
+
+    /// Puts back what the thread had.
+    pub fn leave(s: *FaultStack) void {
+        _ = c.sigaltstack(&s.previous, null);
+    }
+};
+
+var previous_segv: c.Sigaction = undefined;
+var previous_bus: c.Sigaction = undefined;
+var fault_callback: ?*const fn (address: usize) void = null;
+
+/// Calls `callback` on the alternate stack when a memory fault happens; after it returns, the
+/// handler that was there before gets the signal, as if golibx had not been there.
+pub fn handleFault(callback: ?*const fn (address: usize) void) void {
+    const installed = fault_callback != null;
+    fault_callback = callback;
+    if (callback == null) {
+        if (installed) {
+            _ = c.sigaction(.SEGV, &previous_segv, null);
+            _ = c.sigaction(.BUS, &previous_bus, null);
+        }
+        return;
+    }
+    if (installed) return;
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    action.handler = .{ .sigaction = onFault };
+    action.flags = c.SA.SIGINFO | c.SA.ONSTACK | c.SA.NODEFER;
+    _ = c.sigaction(.SEGV, &action, &previous_segv);
+    _ = c.sigaction(.BUS, &action, &previous_bus);
+}
+
+fn onFault(sig: c.SIG, info: *const c.siginfo_t, _: ?*anyopaque) callconv(.c) void {
+    const address: usize = if (builtin.os.tag == .macos)
+        @intFromPtr(info.addr)
+    else
+        @intFromPtr(info.fields.sigfault.addr);
+    if (fault_callback) |callback| callback(address);
+    // Returning runs the faulting instruction again, now under the previous handler.
+    _ = c.sigaction(sig, if (sig == .SEGV) &previous_segv else &previous_bus, null);
+}

@@ -1,0 +1,56 @@
+//! golibx's exceptions, which are defined in golibx/errors.py and looked up when first raised.
+const std = @import("std");
+const py = @import("py.zig");
+const host = @import("host.zig");
+
+pub const Name = enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock };
+
+var cache: [@typeInfo(Name).@"enum".field_names.len]?*py.Object = @splat(null);
+
+/// The class, borrowed; null with an exception set.
+pub fn get(name: Name) ?*py.Object {
+    if (cache[@backingInt(name)]) |class| return class;
+    const module = py.PyImport_ImportModule("golibx.errors") orelse return null;
+    defer py.decref(module);
+    const class = py.PyObject_GetAttrString(module, @tagName(name)) orelse return null;
+    cache[@backingInt(name)] = class;
+    return class;
+}
+
+/// Fills the cache, so that raising later imports nothing.
+pub fn load() bool {
+    for (std.enums.values(Name)) |name| _ = get(name) orelse return false;
+    return true;
+}
+
+pub fn raise(name: Name, comptime format: []const u8, args: anytype) ?*py.Object {
+    return py.raise(get(name) orelse return null, format, args);
+}
+
+pub fn instance(name: Name) ?*py.Object {
+    return py.PyObject_CallObject(get(name) orelse return null, null);
+}
+
+/// An exception object that is not raised; never null, at worst another exception than asked for.
+pub fn make(class: *py.Object, text: [*:0]const u8) *py.Object {
+    py.PyErr_SetString(class, text);
+    return py.takeException() orelse py.incref(py.none());
+}
+
+pub fn notInGoroutine() void {
+    @branchHint(.cold);
+    const lane = &host.the_lane;
+    if (forked) {
+        _ = py.raise(py.exc.runtimeError(), "this process was forked inside a golibx runtime, " ++
+            "which does not survive a fork: call golibx.run() anew, or exec", .{});
+    } else if (!lane.live) {
+        _ = py.raise(py.exc.runtimeError(), "no golibx runtime is running: " ++
+            "start the program with `golibx run`, or call this inside golibx.run(main)", .{});
+    } else {
+        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine: operations that " ++
+            "park can only be called from one started with go()", .{});
+    }
+}
+
+/// Set in the child of a fork.
+pub var forked = false;

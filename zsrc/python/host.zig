@@ -1,0 +1,366 @@
+//! The Python lane's host: goroutines on thread states, under the interpreter's lock.
+//!
+//! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap and a stack switch. What needs
+//! knowledge of a version is found out by experiment when the module is loaded (`calibrate`), so
+//! that no private header is needed:
+//!  - 3.11 keeps the "gilstate" thread state, which PyGILState_Ensure and so every ctypes callback
+//!    uses, in a thread-specific slot that only PyThreadState_New sets: the slot is found by its
+//!    value and set at each switch. From 3.12 on PyThreadState_Swap does that.
+//!  - Whether a thread state's thread has left the interpreter (a blocking call) is told in 3.11 by
+//!    _PyThreadState_UncheckedGet, from 3.12 on by a word of the thread state that is found by
+//!    watching one leave.
+//!  - Recursion through C is limited by a counter from 3.12 on, found by watching it change.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const m_mod = @import("../sched/m.zig");
+const lane_mod = @import("../sched/lane.zig");
+const netpoll = @import("../netpoll/netpoll.zig");
+const py = @import("py.zig");
+const goroutine = @import("goroutine.zig");
+const preempt = @import("preempt.zig");
+const deadlock = @import("deadlock.zig");
+
+const G = g_mod.G;
+const M = m_mod.M;
+
+pub const Lane = lane_mod.Lane(Host);
+pub const Poller = netpoll.Poller(Lane);
+
+pub const gpa = std.heap.c_allocator;
+
+pub var the_lane: Lane = .{ .gpa = gpa };
+pub var poller: Poller = undefined;
+pub var interpreter: *py.Interpreter = undefined;
+
+/// What was found out about this interpreter.
+pub const Mechanisms = struct {
+    gilstate_slot: ?os.Slot = null,
+    /// 3.12+: where a thread state says that it is attached, and which bits do.
+    attached_offset: ?usize = null,
+    attached_mask: u32 = 0,
+    detached_value: u32 = 0,
+    /// Words of a thread state that are not null once it has thread-local data.
+    local_words: [4]usize = undefined,
+    local_count: usize = 0,
+    /// 3.12, 3.13: the int that counts the C recursion left.
+    c_recursion_offset: ?usize = null,
+};
+pub var mechanisms: Mechanisms = .{};
+
+/// Thread states that wait for a goroutine; all of them are clean.
+var free_states: std.ArrayList(*py.ThreadState) = .empty;
+/// sysmon reads thread states without the interpreter's lock; one is deleted only under this one.
+var states_lock: lane_mod.Lock = .{};
+
+pub const Host = struct {
+    pub inline fn lane() *Lane {
+        return &the_lane;
+    }
+
+    // ---- the lock ----
+
+    pub fn acquire(m: *M) void {
+        py.PyEval_RestoreThread(@ptrCast(m.base.?));
+    }
+
+    pub fn release(_: *M) void {
+        _ = py.PyEval_SaveThread();
+    }
+
+    /// The main goroutine runs on the thread state that called run(), so that the caller's frames,
+    /// thread-local data, tracing and profiling are its own. The thread gets another for g0.
+    pub fn enterThread(m: *M) void {
+        const state = py.PyThreadState_New(interpreter) orelse
+            os.fatal("no memory for a thread state", .{});
+        m.base = @ptrCast(state);
+        if (m.main) {
+            goroutine.main.?.state = py.PyThreadState_Swap(state);
+            if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
+        }
+    }
+
+    /// With the lock; without it afterwards, except on the main M.
+    pub fn leaveThread(m: *M) void {
+        m.state.store(null, .release);
+        const base: *py.ThreadState = @ptrCast(m.base.?);
+        py.PyThreadState_Clear(base);
+        if (m.main) {
+            const own = goroutine.main_state.?;
+            _ = py.PyThreadState_Swap(own);
+            if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, own);
+            return deleteState(base);
+        }
+        states_lock.lock();
+        defer states_lock.unlock();
+        py.PyThreadState_DeleteCurrent();
+    }
+
+    // ---- switching ----
+
+    /// Makes the goroutine's thread state, or the M's base one, the current one.
+    pub inline fn swap(m: *M, next: ?*G) void {
+        const state = if (next) |g| stateOf(g) else m.base.?;
+        _ = py.PyThreadState_Swap(@ptrCast(state));
+        m.state.store(if (next == null) null else state, .monotonic);
+        if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
+    }
+
+    pub inline fn stateOf(g: *G) *anyopaque {
+        return @ptrCast(goroutine.of(g).state.?);
+    }
+
+    pub fn start(g: *G) error{OutOfMemory}!void {
+        const p = goroutine.of(g);
+        if (p == goroutine.main) {
+            g.stack = try goroutine.mainStack();
+            return;
+        }
+        const state = free_states.pop() orelse try newState();
+        errdefer free_states.appendAssumeCapacity(state);
+        p.state = state;
+        g.stack = try the_lane.stacks.get();
+        setRecursionLimit(state, g.stack.size);
+    }
+
+    fn newState() error{OutOfMemory}!*py.ThreadState {
+        try free_states.ensureTotalCapacity(gpa, the_lane.stacks.in_use + free_states.items.len + 2);
+        return py.PyThreadState_New(interpreter) orelse error.OutOfMemory;
+    }
+
+    pub fn runBody(g: *G) void {
+        goroutine.runBody(goroutine.of(g));
+    }
+
+    /// Lets a new goroutine go on with a finished one's stack and thread state.
+    pub inline fn adopt(from: *G, to: *G) bool {
+        const f = goroutine.of(from);
+        if (f == goroutine.main or !f.clean) return false;
+        const t = goroutine.of(to);
+        to.stack = from.stack;
+        to.sp = 1; // it has a stack; the value is written when it parks
+        t.state = f.state;
+        from.stack = .{};
+        f.state = null;
+        return true;
+    }
+
+    /// Takes back what a finished goroutine that was adopted from still has.
+    pub inline fn free(g: *G) void {
+        goroutine.free(goroutine.of(g));
+    }
+
+    /// As free, with its stack and thread state. The caller still runs on that stack.
+    pub fn recycle(g: *G) void {
+        const p = goroutine.of(g);
+        if (p != goroutine.main) {
+            the_lane.stacks.put(g.stack);
+            const state = p.state.?;
+            if (p.clean) free_states.appendAssumeCapacity(state) else deleteState(state);
+        }
+        p.state = null;
+        goroutine.free(p);
+    }
+
+    pub fn refuse(g: *G) void {
+        goroutine.refuse(goroutine.of(g));
+    }
+
+    // ---- what sysmon asks ----
+
+    pub inline fn attachment(state: *anyopaque) lane_mod.Attachment {
+        if (mechanisms.attached_offset) |offset| {
+            states_lock.lock();
+            defer states_lock.unlock();
+            const word: *const u32 = @ptrFromInt(@intFromPtr(state) + offset);
+            const bits = @atomicLoad(u32, word, .monotonic) & mechanisms.attached_mask;
+            return if (bits == mechanisms.detached_value) .detached else .attached;
+        }
+        const current = (py.extra._PyThreadState_UncheckedGet orelse return .attached)();
+        if (current == null) return .detached;
+        return if (@as(*anyopaque, @ptrCast(current.?)) == state) .attached else .unsure;
+    }
+
+    pub fn requestPreempt(m: *M) bool {
+        return preempt.request(m);
+    }
+
+    pub inline fn preemptLead() u64 {
+        return preempt.lead_ns;
+    }
+
+    pub fn armPreempt(g: *G) void {
+        preempt.arm(goroutine.of(g));
+    }
+
+    // ---- the network ----
+
+    pub inline fn pollWanted() bool {
+        return poller.registered > 0;
+    }
+
+    pub fn pollNow() void {
+        poller.now();
+    }
+
+    pub fn pollResults() void {
+        poller.results();
+    }
+
+    /// `deadline` in monotonic ns, or timer.Heap.never.
+    pub fn pollWait(deadline: u64) os.Wake {
+        const timeout: ?u64 = if (deadline == std.math.maxInt(u64))
+            null
+        else
+            deadline -| os.nanotime();
+        return switch (poller.wait(timeout)) {
+            .events => .woken,
+            .timeout => .timeout,
+            .interrupted => .interrupted,
+        };
+    }
+
+    pub fn pollBreak() void {
+        poller.backend.wake();
+    }
+
+    pub fn pollPending() bool {
+        return poller.registered > 0 and poller.backend.pending();
+    }
+
+    // ---- the rest ----
+
+    pub fn onDeadlock() bool {
+        return deadlock.report();
+    }
+
+    /// Signal handlers of the program's own, on the main thread and with the lock, but on no
+    /// goroutine: they can do everything except park.
+    pub fn onSignal() void {
+        if (py.PyErr_CheckSignals() == 0) return;
+        const exception = py.takeException() orelse return;
+        goroutine.interrupt(goroutine.main.?, exception);
+    }
+};
+
+/// One that has been cleared and is not current.
+fn deleteState(state: *py.ThreadState) void {
+    states_lock.lock();
+    defer states_lock.unlock();
+    py.PyThreadState_Delete(state);
+}
+
+/// Whether thread-local data was stored in a goroutine's thread state, one way or another.
+pub fn hasLocals(state: *py.ThreadState) bool {
+    const fields: [*]const usize = @ptrCast(@alignCast(state));
+    for (mechanisms.local_words[0..mechanisms.local_count]) |at| {
+        if (fields[at] != 0) return true;
+    }
+    return false;
+}
+
+/// Finds the words of a thread state that hold thread-local data, by storing some: its dict, from
+/// 3.13 on keys of its own. False with an exception set.
+pub fn findLocals() bool {
+    if (mechanisms.local_count != 0) return true;
+    const module = py.PyImport_ImportModule("threading") orelse return false;
+    defer py.decref(module);
+    const class = py.PyObject_GetAttrString(module, "local") orelse return false;
+    defer py.decref(class);
+    const local = py.call(class, &.{}) orelse return false;
+    defer py.decref(local);
+    const probe = py.PyThreadState_New(interpreter) orelse {
+        _ = py.PyErr_NoMemory();
+        return false;
+    };
+    const own = py.PyThreadState_Swap(probe);
+    const fields: [*]const usize = @ptrCast(@alignCast(probe));
+    const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_fields);
+    const before = fields[0..most_fields].*;
+    const stored = py.PyObject_SetAttrString(local, "x", py.none()) == 0;
+    py.PyErr_Clear();
+    const after = fields[0..most_fields].*;
+    _ = py.PyThreadState_Swap(own);
+    for (before[0..count], after[0..count], 0..) |b, a, i| {
+        // Of what changes, the data is what was not there.
+        if (stored and b == 0 and a > 1 << 16 and mechanisms.local_count < mechanisms.local_words.len) {
+            mechanisms.local_words[mechanisms.local_count] = i;
+            mechanisms.local_count += 1;
+        }
+    }
+    py.PyThreadState_Clear(probe);
+    py.PyThreadState_Delete(probe);
+    return true;
+}
+
+const most_fields = 64;
+
+/// After a run: gives the thread states back. With the lock, on the thread that ran it.
+pub fn releaseStates() void {
+    while (free_states.pop()) |state| {
+        py.PyThreadState_Clear(state);
+        py.PyThreadState_Delete(state);
+    }
+    free_states.deinit(gpa);
+    free_states = .empty;
+}
+
+/// In the child of a fork, which has deleted them.
+pub fn forgetStates() void {
+    free_states.clearRetainingCapacity();
+}
+
+/// Stack bytes that one level of recursion through C may take, generously: a level is the
+/// interpreter loop, a call, and a slot function or two. Measured with the deepest of the
+/// standard library's own (repr, copy, json, re) at under 700 bytes.
+const c_level_bytes = 1024;
+
+fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
+    const offset = mechanisms.c_recursion_offset orelse return;
+    const word: *i32 = @ptrFromInt(@intFromPtr(state) + offset);
+    word.* = @intCast(@min(stack_size / c_level_bytes, 10_000));
+}
+
+const words_looked_at = 48; // the start of a PyThreadState: under 200 bytes
+
+fn words(state: *py.ThreadState) *[words_looked_at]u32 {
+    return @ptrCast(@alignCast(state));
+}
+
+/// Finds out what `Mechanisms` wants to know. With the lock, at import.
+pub fn calibrate() bool {
+    interpreter = py.PyInterpreterState_Get();
+    const own = py.PyThreadState_Get();
+    if (py.minor() == 11) {
+        if (py.PyGILState_GetThisThreadState()) |state|
+            mechanisms.gilstate_slot = os.findSlot(state);
+        return true;
+    }
+    const probe = py.PyThreadState_New(interpreter) orelse return false;
+    _ = py.PyThreadState_Swap(probe);
+    const attached = words(probe).*;
+    // Nobody else has a reason to touch the probe while it is detached.
+    const saved = py.PyEval_SaveThread();
+    const detached = words(probe).*;
+    py.PyEval_RestoreThread(saved.?);
+    const again = words(probe).*;
+    _ = py.Py_EnterRecursiveCall("");
+    _ = py.Py_EnterRecursiveCall("");
+    _ = py.Py_EnterRecursiveCall("");
+    const deep = words(probe).*;
+    py.Py_LeaveRecursiveCall();
+    py.Py_LeaveRecursiveCall();
+    py.Py_LeaveRecursiveCall();
+    _ = py.PyThreadState_Swap(own);
+    py.PyThreadState_Clear(probe);
+    py.PyThreadState_Delete(probe);
+    for (attached, detached, again, deep, 0..) |a, d, b, r, i| {
+        if (a != d and a == b and mechanisms.attached_offset == null) {
+            mechanisms.attached_offset = i * 4;
+            mechanisms.attached_mask = a ^ d;
+            mechanisms.detached_value = d & (a ^ d);
+        }
+        if (b -% r == 3 and b < 1 << 20) mechanisms.c_recursion_offset = i * 4;
+    }
+    return true;
+}

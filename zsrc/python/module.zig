@@ -1,0 +1,512 @@
+//! The extension module golibx._core: its functions, and what a run sets up and takes down.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const netpoll = @import("../netpoll/netpoll.zig");
+const lane_mod = @import("../sched/lane.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+const chan = @import("chan.zig");
+const waitgroup = @import("waitgroup.zig");
+const socket = @import("socket.zig");
+const rlock = @import("rlock.zig");
+const preempt = @import("preempt.zig");
+const deadlock = @import("deadlock.zig");
+const fault = @import("fault.zig");
+const errors = @import("errors.zig");
+const timeouts = @import("timeouts.zig");
+
+const lane = &host.the_lane;
+const Args = [*]const *py.Object;
+
+// ---- a run ----
+
+fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
+    if (lane.live) return py.raise(
+        py.exc.runtimeError(),
+        "a golibx runtime is already running in this process",
+        .{},
+    );
+    const options = readOptions(args[3]) orelse return null;
+    if (!errors.load() or !goroutine.watchTraceHooks() or !host.findLocals()) return null;
+    var few: [8]*py.Object = undefined;
+    const count: usize = @intCast(py.PyTuple_Size(args[1]));
+    if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
+    for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
+    const main = goroutine.create(args[0], &few, count, null, false) catch return null;
+    const handle = py.incref(&main.handle.ob);
+    defer py.decref(handle);
+    if (!runLane(options, main)) return null;
+    const h: *goroutine.Handle = @ptrCast(handle);
+    if (h.result) |value| return py.incref(value);
+    h.collected = true;
+    py.restoreException(py.incref(h.exception.?));
+    return null;
+}
+
+/// Everything of a run, set up and taken down. False with an exception set.
+fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
+    host.poller = host.Poller.init(host.gpa, lane) catch {
+        goroutine.abandon(main);
+        _ = py.raise(py.exc.osError(), "cannot open the network poller: out of file descriptors", .{});
+        return false;
+    };
+    defer host.poller.deinit();
+    chan.seed(options.seed);
+    errors.forked = false;
+    goroutine.main = main;
+    goroutine.main_state = py.PyThreadState_Get();
+    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
+    fault.install();
+    const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    fault.remove();
+    preempt.tearDown();
+    goroutine.main = null;
+    if (started) {
+        host.releaseStates();
+    } else {
+        _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
+    }
+    return started;
+}
+
+/// Keys of the options that are not in Lane's Options, with what they are for.
+fn readOptions(dict: *py.Object) ?lane_mod.Options {
+    var options: lane_mod.Options = .{};
+    const fields = @typeInfo(lane_mod.Options).@"struct";
+    inline for (fields.field_names, fields.field_types) |name, T| {
+        if (py.PyDict_GetItemString(dict, name ++ "")) |value| {
+            const number = py.PyLong_AsLongLong(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return null;
+            if (T == bool) {
+                @field(options, name) = number != 0;
+            } else @field(options, name) = std.math.cast(T, number) orelse {
+                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ name, number });
+                return null;
+            };
+        }
+    }
+    const page = os.page_size;
+    for ([_]usize{ options.stack_size, options.stack_main_size }) |size| {
+        if (size < 64 * 1024 or size % page != 0) {
+            _ = py.raise(
+                py.exc.valueError(),
+                "a stack must be a multiple of {d} bytes and at least 64 KiB, not {d}",
+                .{ page, size },
+            );
+            return null;
+        }
+    }
+    options.hooks_ring_size = std.math.ceilPowerOfTwo(usize, @max(2, options.hooks_ring_size)) catch {
+        _ = py.raise(py.exc.valueError(), "option hooks_ring_size is too large", .{});
+        return null;
+    };
+    if (py.PyDict_GetItemString(dict, "gomaxprocs")) |value| {
+        const number = py.PyLong_AsLongLong(value);
+        if (number > 0) procs = @intCast(number);
+    }
+    if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
+        deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    return options;
+}
+
+var procs: u32 = 0;
+
+// ---- goroutines ----
+
+/// Arguments of go(): a callable, then what it is to be called with.
+pub fn createChecked(
+    comptime name: []const u8,
+    args: Args,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+    system: bool,
+) ?*goroutine.PyG {
+    if (n < 1) {
+        _ = py.raise(py.exc.typeError(), name ++ "() missing the function to run", .{});
+        return null;
+    }
+    if (py.PyCallable_Check(args[0]) == 0) {
+        const t = py.PyObject_GetAttrString(@ptrCast(args[0].type), "__name__") orelse return null;
+        defer py.decref(t);
+        var len: py.Ssize = 0;
+        const text = py.PyUnicode_AsUTF8AndSize(t, &len) orelse return null;
+        _ = py.raise(py.exc.typeError(), name ++ "() needs a callable, not {s}", .{text[0..@intCast(len)]});
+        return null;
+    }
+    if (!lane.live) {
+        errors.notInGoroutine();
+        return null;
+    }
+    return goroutine.create(args[0], args + 1, @intCast(n - 1), kwnames, system) catch null;
+}
+
+fn go(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    return goroutine.launch(createChecked("go", args, n, kwnames, false) orelse return null);
+}
+
+fn goSystem(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    return goroutine.launch(createChecked("go_system", args, n, kwnames, true) orelse return null);
+}
+
+fn gosched(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    lane.gosched(&p.g);
+    if (p.pending != null and goroutine.raisePending(p)) return null;
+    return py.returnNone();
+}
+
+fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyFloat_AsDouble(seconds.?);
+    if (value == -1.0 and py.PyErr_Occurred() != null) return null;
+    const limit = timeouts.fromSeconds(value) orelse return null;
+    const p = goroutine.forPark() orelse return null;
+    if (limit == .poll) {
+        lane.gosched(&p.g);
+        return py.returnNone();
+    }
+    lane.prepare(&p.g);
+    if (lane.park(&p.g, .sleep, limit.deadline()) == .interrupted) {
+        _ = goroutine.raisePending(p);
+        return null;
+    }
+    return py.returnNone();
+}
+
+fn current(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.of(lane.onThread() orelse return py.returnNone());
+    return if (p.ended) py.returnNone() else py.incref(&p.handle.ob);
+}
+
+/// A number that stands for the calling goroutine or, outside of one, thread; for locks that know
+/// their owner.
+fn ident(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(goroutine.ident());
+}
+
+fn blocking(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    if (n < 1) return py.raise(py.exc.typeError(), "blocking() missing the function to call", .{});
+    const p = goroutine.forPark() orelse return null;
+    lane.giveUpP(&p.g);
+    const result = py.extra.PyObject_Vectorcall(args[0], args + 1, @intCast(n - 1), kwnames);
+    // Back on a P before the caller goes on; an exception travels along.
+    var t: ?*py.Object = null;
+    var v: ?*py.Object = null;
+    var tb: ?*py.Object = null;
+    if (result == null) py.PyErr_Fetch(&t, &v, &tb);
+    _ = lane.here();
+    if (result == null) py.PyErr_Restore(t, v, tb);
+    return result;
+}
+
+fn numGoroutine(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(if (lane.live) lane.user_count else 0);
+}
+
+fn gomaxprocs(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("gomaxprocs", &.{"n"}, 0, args, n, kw) orelse return null;
+    const before = if (procs == 0) @as(u32, @intCast(os.cpuCount())) else procs;
+    if (given[0]) |value| if (value != py.none()) {
+        const number = py.PyLong_AsLongLong(value);
+        if (number == -1 and py.PyErr_Occurred() != null) return null;
+        if (number < 0 or number > 1 << 20) return py.raise(
+            py.exc.valueError(),
+            "gomaxprocs must be between 1 and {d}, or 0 to leave it as it is; not {d}",
+            .{ 1 << 20, number },
+        );
+        if (number > 0) procs = @intCast(number);
+    };
+    return py.PyLong_FromUnsignedLongLong(before);
+}
+
+/// All handles of goroutines that live, newest first.
+fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const list = py.PyList_New(0) orelse return null;
+    if (!lane.live) return list;
+    var it = lane.all_g;
+    while (it) |g| : (it = g.all_next) {
+        const p = goroutine.of(g);
+        if (!p.ended and py.PyList_Append(list, &p.handle.ob) != 0) {
+            py.decref(list);
+            return null;
+        }
+    }
+    return list;
+}
+
+fn cancelAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
+    const ns = py.PyLong_AsLongLong(timeout.?);
+    if (ns == -1 and py.PyErr_Occurred() != null) return null;
+    const p = goroutine.forPark() orelse return null;
+    if (!goroutine.cancelAll(p, os.nanotime() +| @as(u64, @intCast(@max(0, ns))))) return null;
+    return py.PyLong_FromUnsignedLongLong(lane.user_count - 1);
+}
+
+fn throwMain(_: ?*py.Object, exception: ?*py.Object) callconv(.c) ?*py.Object {
+    const e = exception.?;
+    if (py.PyErr_GivenExceptionMatches(e, py.exc.baseException()) == 0 or
+        py.PyType_GetFlags(e.type) & (1 << 30) == 0)
+        return py.raise(py.exc.typeError(), "throw_main() needs an exception", .{});
+    const main = goroutine.main orelse return py.returnNone();
+    if (!lane.live) return py.returnNone();
+    goroutine.interrupt(main, py.incref(e));
+    if (main.g.status != .runnable and main.pending != null) preempt.hurry(main);
+    return py.returnNone();
+}
+
+fn interruptMain(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const e = py.PyObject_CallObject(py.exc.keyboardInterrupt(), null) orelse return null;
+    defer py.decref(e);
+    return throwMain(null, e);
+}
+
+fn active(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.boolean(lane.live);
+}
+
+fn setPanicHandler(_: ?*py.Object, handler: ?*py.Object) callconv(.c) ?*py.Object {
+    py.clear(&goroutine.panic_handler);
+    if (handler.? != py.none()) goroutine.panic_handler = py.incref(handler.?);
+    return py.returnNone();
+}
+
+/// In the child of a fork only the calling thread is left, and of the runtime nothing.
+fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (!lane.live) return py.returnNone();
+    errors.forked = true;
+    lane.forget();
+    host.forgetStates();
+    host.poller.forget();
+    goroutine.main = null;
+    fault.remove();
+    preempt.tearDown();
+    return py.returnNone();
+}
+
+// ---- events ----
+
+fn setEventMask(_: ?*py.Object, mask: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(mask.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    lane.ring.mask = @truncate(@as(u64, @bitCast(value)));
+    return py.returnNone();
+}
+
+fn eventsWait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    while (lane.ring.len() == 0) {
+        if (lane.events_stopped) return py.returnNone();
+        lane.prepare(&p.g);
+        lane.events_note = &p.g;
+        const wake = lane.park(&p.g, .events, null);
+        if (lane.events_note == &p.g) lane.events_note = null;
+        if (wake == .interrupted) {
+            _ = goroutine.raisePending(p);
+            return null;
+        }
+    }
+    const list = py.PyList_New(0) orelse return null;
+    // What is recorded while we deliver waits for the next turn.
+    var left = lane.ring.len();
+    while (left > 0) : (left -= 1) {
+        const e = lane.ring.pop() orelse break;
+        const tuple = eventTuple(e);
+        if (tuple == null or py.PyList_Append(list, tuple.?) != 0) {
+            py.xdecref(tuple);
+            py.decref(list);
+            return null;
+        }
+        py.decref(tuple.?);
+    }
+    return list;
+}
+
+fn eventTuple(e: @import("../event/event.zig").Event) ?*py.Object {
+    const tuple = py.PyTuple_New(5) orelse return null;
+    const values = [_]u64{ @backingInt(e.kind), e.time_ns, e.goroutine, e.a, e.b };
+    for (values, 0..) |v, i| {
+        const number = py.PyLong_FromUnsignedLongLong(v) orelse {
+            py.decref(tuple);
+            return null;
+        };
+        _ = py.PyTuple_SetItem(tuple, @intCast(i), number);
+    }
+    return tuple;
+}
+
+fn eventsStop(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    lane.stopEvents();
+    return py.returnNone();
+}
+
+// ---- figures ----
+
+fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    const c = &lane.counters;
+    const live = lane.live;
+    const pool = &lane.stacks;
+    const pairs = .{
+        .{ "goroutines", if (live) lane.user_count else 0 },
+        .{ "threads", if (live) c.threads.load(.monotonic) else 0 },
+        .{ "threads_idle", if (live) lane.idle_count.load(.monotonic) else 0 },
+        .{ "threads_blocked", if (live) lane.lost_count else 0 },
+        .{ "switches", c.switches },
+        .{ "spawns", c.spawns },
+        .{ "preemptions", c.preemptions },
+        .{ "preempt_requests", c.preempt_requests.load(.monotonic) },
+        .{ "handoffs", c.handoffs },
+        .{ "retakes", c.retakes },
+        .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
+        .{ "steals", 0 },
+        .{ "netpolls", c.netpolls },
+        .{ "netpoll_wakeups", c.netpoll_wakeups },
+        .{ "timers", if (live) lane.timers.len() else 0 },
+        .{ "runq", if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0 },
+        .{ "idle", c.idle },
+        .{ "events_dropped", if (live) lane.ring.dropped else 0 },
+        .{ "stacks_total", if (live) pool.in_use + pool.free() else 0 },
+        .{ "stacks_free", if (live) pool.free() else 0 },
+        .{ "stack_bytes", lane.options.stack_size },
+    };
+    inline for (pairs) |pair| {
+        if (!py.setInt(dict, pair[0], pair[1])) {
+            py.decref(dict);
+            return null;
+        }
+    }
+    return dict;
+}
+
+fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    const builtin = @import("builtin");
+    const m = &host.mechanisms;
+    // Without a run, find out what one would use.
+    const idle = !lane.live;
+    if (idle) preempt.setUp();
+    const way = preempt.way;
+    const reason = preempt.reason;
+    if (idle) preempt.tearDown();
+    const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
+    const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
+    const ok = py.setText(dict, "os", @tagName(builtin.os.tag)) and
+        py.setText(dict, "arch", @tagName(builtin.cpu.arch)) and
+        py.setText(dict, "build", @tagName(builtin.mode)) and
+        py.setText(dict, "netpoll", netpoll.name) and
+        py.setText(dict, "preempt", @tagName(way)) and
+        py.setText(dict, "preempt_reason", reason.ptr) and
+        py.setText(dict, "retake", detached) and
+        py.setText(dict, "retake_reason", if (std.mem.eql(u8, std.mem.span(detached), "none"))
+            "no way found to see a thread state leave the interpreter"
+        else
+            "") and
+        py.setText(dict, "gilstate", gilstate) and
+        py.setText(dict, "c_recursion_limit", if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own");
+    if (!ok) {
+        py.decref(dict);
+        return null;
+    }
+    return dict;
+}
+
+// ---- the module ----
+
+const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
+
+const functions = [_]py.MethodDef{
+    .{ .name = "run", .function = @ptrCast(&run), .flags = py.METH_FASTCALL, .doc = "run(fn, args, kwargs, options, /)\n--\n\nRuns fn(*args) as the main goroutine; see golibx.run()." },
+    .{ .name = "go", .function = @ptrCast(&go), .flags = fast, .doc = "go(fn, /, *args, **kwargs)\n--\n\nStarts fn(*args, **kwargs) as a goroutine; returns its Goroutine." },
+    .{ .name = "go_system", .function = @ptrCast(&goSystem), .flags = fast, .doc = "go_system(fn, /, *args)\n--\n\nAs go(), for a service of the runtime: not counted, cancelled or waited for." },
+    .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_NOARGS, .doc = "gosched()\n--\n\nLets the other goroutines run before this one goes on." },
+    .{ .name = "sleep", .function = @ptrCast(&sleep), .flags = py.METH_O, .doc = "sleep(seconds)\n--\n\nParks the goroutine for at least seconds, a float; zero or less is gosched()." },
+    .{ .name = "current", .function = @ptrCast(&current), .flags = py.METH_NOARGS, .doc = "current()\n--\n\nThe Goroutine that calls, or None outside of one." },
+    .{ .name = "ident", .function = @ptrCast(&ident), .flags = py.METH_NOARGS, .doc = "ident()\n--\n\nAn int that stands for the calling goroutine, or thread outside of one." },
+    .{ .name = "blocking", .function = @ptrCast(&blocking), .flags = fast, .doc = "blocking(fn, /, *args, **kwargs)\n--\n\nCalls fn(*args, **kwargs), which is known to block, and returns its result. The other\ngoroutines go on at once instead of after the retake threshold." },
+    .{ .name = "num_goroutine", .function = @ptrCast(&numGoroutine), .flags = py.METH_NOARGS, .doc = "num_goroutine()\n--\n\nHow many goroutines of the program's live, an int." },
+    .{ .name = "gomaxprocs", .function = @ptrCast(&gomaxprocs), .flags = fast, .doc = "gomaxprocs(n=None)\n--\n\nSets how many processors run native goroutines; returns the setting before. Python\ngoroutines have one processor on an interpreter with a global lock, whatever n." },
+    .{ .name = "goroutines", .function = @ptrCast(&goroutines), .flags = py.METH_NOARGS, .doc = "goroutines()\n--\n\nThe Goroutines that live, newest first, those of the runtime included." },
+    .{ .name = "select", .function = @ptrCast(&chan.select), .flags = fast, .doc = "select(*cases, default=False, timeout=None)\n--\n\nWaits until one of the cases can go on, and does it; a random one if several can.\nReturns (index, value, ok): ok is False when a channel was closed. With default, returns\n(-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are over." },
+    .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc = "cancel_all(timeout_ns)\n--\n\nCancels all other goroutines of the program's and waits for them; returns how many are left." },
+    .{ .name = "throw_main", .function = @ptrCast(&throwMain), .flags = py.METH_O, .doc = "throw_main(exception)\n--\n\nRaises exception in the main goroutine, wherever it is." },
+    .{ .name = "interrupt_main", .function = @ptrCast(&interruptMain), .flags = py.METH_NOARGS, .doc = "interrupt_main()\n--\n\nRaises KeyboardInterrupt in the main goroutine, wherever it is." },
+    .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc = "active()\n--\n\nWhether a runtime is running in this process." },
+    .{ .name = "set_panic_handler", .function = @ptrCast(&setPanicHandler), .flags = py.METH_O, .doc = "set_panic_handler(handler)\n--\n\nhandler(goroutine, exception) is called for exceptions that nobody collects." },
+    .{ .name = "set_event_mask", .function = @ptrCast(&setEventMask), .flags = py.METH_O, .doc = "set_event_mask(mask)\n--\n\nBit k: record events of kind k." },
+    .{ .name = "events_wait", .function = @ptrCast(&eventsWait), .flags = py.METH_NOARGS, .doc = "events_wait()\n--\n\nThe recorded events as (kind, time_ns, goroutine_id, a, b), or None after events_stop()." },
+    .{ .name = "events_stop", .function = @ptrCast(&eventsStop), .flags = py.METH_NOARGS, .doc = "events_stop()\n--\n\nMakes events_wait() return None once all events were taken." },
+    .{ .name = "stats", .function = @ptrCast(&stats), .flags = py.METH_NOARGS, .doc = "stats()\n--\n\nThe scheduler's counters, a dict of ints." },
+    .{ .name = "info", .function = @ptrCast(&info), .flags = py.METH_NOARGS, .doc = "info()\n--\n\nWhich mechanisms are active, a dict of strs." },
+    .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc = "_after_fork()\n--\n\nRuns in the child of a fork." },
+    .{},
+};
+
+fn addType(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec) ?*py.Type {
+    const t = py.PyType_FromModuleAndSpec(module, spec, null) orelse return null;
+    if (py.PyModule_AddObjectRef(module, name, t) != 0) return null;
+    return @ptrCast(t);
+}
+
+var loaded = false;
+
+fn exec(module: *py.Object) callconv(.c) c_int {
+    if (loaded) {
+        _ = py.raise(py.exc.importError(), "golibx._core can be loaded once a process: " ++
+            "not in subinterpreters, and not again after it was removed", .{});
+        return -1;
+    }
+    py.loadVersion();
+    if (py.extra.load()) |missing| {
+        _ = py.raise(py.exc.importError(), "this interpreter lacks {s}", .{missing});
+        return -1;
+    }
+    if (!host.calibrate()) {
+        _ = py.PyErr_NoMemory();
+        return -1;
+    }
+    goroutine.goroutine_type = addType(module, "Goroutine", &goroutine.spec) orelse return -1;
+    chan.chan_type = addType(module, "Chan", &chan.spec) orelse return -1;
+    chan.case_type = addType(module, "Case", &chan.case_spec) orelse return -1;
+    rlock.rlock_type = addType(module, "RLock", &rlock.spec) orelse return -1;
+    waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
+    socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
+    if (!registerFork(module)) return -1;
+    loaded = true;
+    return 0;
+}
+
+/// os.register_at_fork(after_in_child=_after_fork).
+fn registerFork(module: *py.Object) bool {
+    const posix = py.PyImport_ImportModule("os") orelse return false;
+    defer py.decref(posix);
+    if (py.PyObject_HasAttrString(posix, "register_at_fork") == 0) return true;
+    const register = py.PyObject_GetAttrString(posix, "register_at_fork") orelse return false;
+    defer py.decref(register);
+    const hook = py.PyObject_GetAttrString(module, "_after_fork") orelse return false;
+    defer py.decref(hook);
+    const kwargs = py.PyDict_New() orelse return false;
+    defer py.decref(kwargs);
+    if (py.PyDict_SetItemString(kwargs, "after_in_child", hook) != 0) return false;
+    const empty = py.PyTuple_New(0) orelse return false;
+    defer py.decref(empty);
+    const r = py.PyObject_Call(register, empty, kwargs) orelse return false;
+    py.decref(r);
+    return true;
+}
+
+const module_slots = [_]py.Slot{
+    .{ .slot = py.slot.mod_exec, .pfunc = @ptrCast(&exec) },
+    .{},
+};
+
+var module_def: py.ModuleDef = .{
+    .name = "golibx._core",
+    .doc = "The native core of golibx.",
+    .methods = &functions,
+    .slots = &module_slots,
+};
+
+pub fn init() ?*py.Object {
+    return py.PyModuleDef_Init(&module_def);
+}

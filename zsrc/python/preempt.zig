@@ -1,0 +1,450 @@
+//! Preemption of bytecode: a request that costs nothing until it is made.
+//!
+//! sysmon asks (`request`); the request is put in the way of the goroutine's next bytecode (`arm`);
+//! there it yields (`arrive`).
+//!  - From 3.12 on arming sets INSTRUCTION events of sys.monitoring on the one code object that the
+//!    goroutine executes; other tools have their own events.
+//!  - On 3.11 it sets a trace function on the goroutine's thread state. One that was there is put
+//!    back before anything else happens, and gets the event.
+//! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
+//! with it, at the goroutine's own next check. On 3.11 a pending call from another thread is not
+//! noticed before something else interrupts the interpreter's loop, so an M is sent that asks for
+//! the lock, early enough to have it when the slice ends.
+//!
+//! The import system's own code holds locks that know threads, not goroutines, for a few
+//! instructions: it is never interrupted.
+const std = @import("std");
+const m_mod = @import("../sched/m.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+
+const M = m_mod.M;
+const PyG = goroutine.PyG;
+const lane = &host.the_lane;
+
+/// A request that has been armed, in its goroutine.
+pub const Request = struct {
+    armed: bool = false,
+    /// Raise what is pending as well, wherever the goroutine is.
+    raise: bool = false,
+    /// 3.12+: the code object with events on, owned.
+    code: ?*py.Object = null,
+    /// 3.11: the program's own trace function.
+    traced_by: ?py.TraceFunction = null,
+    /// 3.11: the frame whose f_trace_opcodes was set for it, owned.
+    frame: ?*py.Object = null,
+};
+
+pub const Way = enum { none, trace, monitoring };
+pub var way: Way = .none;
+/// Why there is none, for `golibx info`.
+pub var reason: [:0]const u8 = "";
+
+// ---- asking ----
+
+/// Called by sysmon, without the lock. False if an M has to arm it.
+pub fn request(m: *M) bool {
+    const about: ?*anyopaque = @ptrFromInt(@as(usize, m.id) + 1);
+    switch (way) {
+        .none => return true,
+        .trace => return false,
+        .monitoring => {
+            const address = py.extra._PyEval_AddPendingCall orelse return false;
+            const add: *const fn (*py.Interpreter, *const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque, c_int) callconv(.c) c_int =
+                @ptrCast(@alignCast(address));
+            return add(host.interpreter, onPending, about, 0) == 0;
+        },
+    }
+}
+
+/// Runs between two bytecodes of whoever holds the lock. Switching is not possible here: the
+/// interpreter runs no further pending call until this one has returned.
+fn onPending(about: ?*anyopaque) callconv(.c) c_int {
+    const m = m_mod.current() orelse return 0;
+    if (@as(usize, m.id) + 1 != @intFromPtr(about)) return 0;
+    const g = lane.onThread() orelse return 0;
+    arm(goroutine.of(g));
+    return 0;
+}
+
+/// Makes a goroutine raise what is pending at its next bytecode, if it does not park first.
+pub fn hurry(p: *PyG) void {
+    if (p.state == null) return;
+    p.request.raise = true;
+    arm(p);
+}
+
+// ---- arming ----
+
+/// With the lock, from any thread.
+pub fn arm(p: *PyG) void {
+    if (p.request.armed) return;
+    const state = p.state orelse return;
+    var t: ?*py.Object = null;
+    var v: ?*py.Object = null;
+    var tb: ?*py.Object = null;
+    py.PyErr_Fetch(&t, &v, &tb);
+    defer py.PyErr_Restore(t, v, tb);
+    switch (way) {
+        .none => {},
+        .trace => armTrace(p, state),
+        .monitoring => armMonitoring(p, state),
+    }
+}
+
+fn armTrace(p: *PyG, state: *py.ThreadState) void {
+    const old = traceFunction(state);
+    const object = traceObject(state);
+    if (object) |o| _ = py.incref(o);
+    defer py.xdecref(object);
+    p.request.traced_by = old;
+    p.request.armed = true;
+    // Line events do not come in a loop of a single instruction, `while True: pass`.
+    if (py.PyThreadState_GetFrame(state)) |frame| watchOpcodes(p, &frame.ob);
+    // With the program's own object, so that sys.gettrace() gives what it gave.
+    if (py.extra._PyEval_SetTrace.?(state, onTrace, object) != 0) {
+        py.PyErr_Clear(); // an audit hook refused
+        forgetOpcodes(p);
+        p.request.armed = false;
+    }
+}
+
+/// Takes the reference to `frame`.
+fn watchOpcodes(p: *PyG, frame: *py.Object) void {
+    const yes = py.boolean(true);
+    defer py.decref(yes);
+    if (!tracesOpcodes(frame) and py.PyObject_SetAttrString(frame, "f_trace_opcodes", yes) == 0) {
+        p.request.frame = frame;
+        return;
+    }
+    py.PyErr_Clear();
+    py.decref(frame);
+}
+
+fn tracesOpcodes(frame: *py.Object) bool {
+    const set = py.PyObject_GetAttrString(frame, "f_trace_opcodes") orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(set);
+    return py.isTrue(set);
+}
+
+fn forgetOpcodes(p: *PyG) void {
+    const frame = p.request.frame orelse return;
+    p.request.frame = null;
+    const no = py.boolean(false);
+    defer py.decref(no);
+    if (py.PyObject_SetAttrString(frame, "f_trace_opcodes", no) != 0) py.PyErr_Clear();
+    py.decref(frame);
+}
+
+fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
+    const frame = py.PyThreadState_GetFrame(state) orelse return;
+    defer py.decref(&frame.ob);
+    // The interpreter's own opcode tracing and events on instructions take each other's away.
+    if (tracesOpcodes(&frame.ob)) return;
+    const code = py.PyFrame_GetCode(frame);
+    if (!setEvents(code, instruction_event)) {
+        py.decref(code);
+        return;
+    }
+    armed.append(host.gpa, p) catch {
+        _ = setEvents(code, 0);
+        py.decref(code);
+        return;
+    };
+    p.request.armed = true;
+    p.request.code = code;
+}
+
+/// 3.12+: the goroutines with a request; several may be in one code object.
+var armed: std.ArrayList(*PyG) = .empty;
+
+// ---- arriving ----
+
+/// The goroutine is at a bytecode boundary, its request taken back. False with an exception set.
+fn arrive(p: *PyG) bool {
+    const g = &p.g;
+    if (takePending(p)) return false;
+    lane.preempt(g);
+    return !takePending(p);
+}
+
+/// A goroutine that the end of the run has cancelled and that does not park is stopped here: it
+/// would keep the program from ending.
+fn takePending(p: *PyG) bool {
+    if (!p.request.raise and !p.told_to_end) return false;
+    p.request.raise = false;
+    return goroutine.raisePending(p);
+}
+
+fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object) callconv(.c) c_int {
+    const g = lane.onThread() orelse return 0;
+    const p = goroutine.of(g);
+    if (!p.request.armed) {
+        // Called once more by an interpreter loop that had read the function before.
+        const now = traceFunction(p.state.?) orelse return 0;
+        return if (now == &onTrace) 0 else now(object, frame, what, arg);
+    }
+    const user = p.request.traced_by;
+    const ours = what == trace_opcode and p.request.frame == frame;
+    p.request.traced_by = null;
+    p.request.armed = false;
+    forgetOpcodes(p);
+    const kept = if (object) |o| py.incref(o) else null;
+    defer py.xdecref(kept);
+    if (py.extra._PyEval_SetTrace.?(p.state.?, user, kept) != 0) py.PyErr_Clear();
+    const code = py.PyFrame_GetCode(@ptrCast(frame));
+    const import_system = isImportSystem(code);
+    py.decref(code);
+    if (!import_system and !arrive(p)) return -1;
+    // The program did not ask for the event that only our setting caused.
+    if (ours) return 0;
+    return if (user) |f| f(kept, frame, what, arg) else 0;
+}
+
+const trace_opcode = 7; // PyTrace_OPCODE
+
+fn onInstruction(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n < 1) return py.returnNone();
+    const g = lane.onThread() orelse return py.returnNone();
+    const p = goroutine.of(g);
+    const code = p.request.code orelse return py.returnNone();
+    if (code != args[0]) return py.returnNone();
+    takeBack(p);
+    if (isImportSystem(args[0])) return py.returnNone();
+    return if (arrive(p)) py.returnNone() else null;
+}
+
+fn takeBack(p: *PyG) void {
+    p.request.armed = false;
+    const code = p.request.code orelse return;
+    p.request.code = null;
+    defer py.decref(code);
+    var shared = false;
+    var at: usize = 0;
+    while (at < armed.items.len) {
+        const each = armed.items[at];
+        if (each == p) {
+            _ = armed.swapRemove(at);
+            continue;
+        }
+        shared = shared or each.request.code == code;
+        at += 1;
+    }
+    if (!shared) _ = setEvents(code, 0);
+}
+
+/// When a goroutine ends with a request in its way.
+pub fn cancelRequest(p: *PyG) void {
+    if (!p.request.armed) return;
+    switch (way) {
+        .none => {},
+        .trace => {
+            forgetOpcodes(p);
+            _ = py.extra._PyEval_SetTrace.?(p.state.?, null, null);
+            p.request.armed = false;
+        },
+        .monitoring => takeBack(p),
+    }
+    p.request = .{};
+}
+
+/// Frozen modules carry this in their file names.
+fn isImportSystem(code: *py.Object) bool {
+    const name = py.PyObject_GetAttrString(code, "co_filename") orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(name);
+    var len: py.Ssize = 0;
+    const text = py.PyUnicode_AsUTF8AndSize(name, &len) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    return std.mem.startsWith(u8, text[0..@intCast(len)], "<frozen importlib");
+}
+
+// ---- setting up ----
+
+/// sys.monitoring.events.INSTRUCTION
+var instruction_event: c_longlong = 0;
+
+var set_local_events: ?*py.Object = null;
+var tool_id: ?*py.Object = null;
+/// Words of a thread state.
+var trace_at: usize = 0;
+var trace_object_at: usize = 0;
+
+fn setEvents(code: *py.Object, events: c_longlong) bool {
+    const number = py.PyLong_FromLongLong(events) orelse return false;
+    defer py.decref(number);
+    const r = py.call(set_local_events orelse return false, &.{ tool_id.?, code, number }) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    py.decref(r);
+    return true;
+}
+
+const callback_def: py.MethodDef = .{
+    .name = "golibx_preempt",
+    .function = @ptrCast(&onInstruction),
+    .flags = py.METH_FASTCALL,
+};
+
+/// How long the lock takes to get from a goroutine that computes: the interpreter's switch interval.
+pub var lead_ns: u64 = 0;
+
+fn readSwitchInterval() u64 {
+    const get = py.PySys_GetObject("getswitchinterval") orelse return 0;
+    const value = py.call(get, &.{}) orelse {
+        py.PyErr_Clear();
+        return 0;
+    };
+    defer py.decref(value);
+    return @intFromFloat(py.PyFloat_AsDouble(value) * 1e9);
+}
+
+/// Before a run. With the lock, on a thread state of Python's own.
+pub fn setUp() void {
+    lead_ns = 0;
+    if (py.minor() == 11) return setUpTrace();
+    if (!setUpMonitoring()) {
+        py.PyErr_Clear();
+        way = .none;
+    }
+}
+
+pub fn tearDown() void {
+    armed.clearRetainingCapacity();
+    if (way == .monitoring) freeTool();
+    way = .none;
+}
+
+/// Where a thread state keeps its trace function, found by setting one.
+fn setUpTrace() void {
+    if (trace_at != 0) {
+        way = .trace;
+        lead_ns = readSwitchInterval();
+        return;
+    }
+    reason = "this interpreter exports no _PyEval_SetTrace";
+    const set = py.extra._PyEval_SetTrace orelse return;
+    reason = "the trace function of a thread state was not found";
+    const probe = py.PyThreadState_New(host.interpreter) orelse return;
+    defer {
+        py.PyThreadState_Clear(probe);
+        py.PyThreadState_Delete(probe);
+    }
+    // c_tracefunc and c_traceobj are neighbours, within the first 24 words.
+    if (set(probe, onTrace, py.none()) != 0) {
+        py.PyErr_Clear();
+        reason = "an audit hook refuses sys.settrace";
+        return;
+    }
+    const words: *[24]usize = @ptrCast(@alignCast(probe));
+    var function_at: usize = 0;
+    var object_at: usize = 0;
+    for (words, 0..) |w, i| {
+        if (w == @intFromPtr(&onTrace)) function_at = i;
+        if (w == @intFromPtr(py.none())) object_at = i;
+    }
+    _ = set(probe, null, null);
+    if (function_at == 0 or object_at == 0) return;
+    if (words[function_at] != 0 or words[object_at] != 0) return;
+    trace_at = function_at;
+    trace_object_at = object_at;
+    reason = "";
+    way = .trace;
+    lead_ns = readSwitchInterval();
+}
+
+fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {
+    const words: [*]usize = @ptrCast(@alignCast(state));
+    return @ptrFromInt(words[trace_at]);
+}
+
+fn traceObject(state: *py.ThreadState) ?*py.Object {
+    const words: [*]usize = @ptrCast(@alignCast(state));
+    return @ptrFromInt(words[trace_object_at]);
+}
+
+/// sys.gettrace and sys.getprofile, and how to end what they tell of.
+const Tracing = struct {
+    get: ?*py.Object = null,
+
+    fn inUse(t: *Tracing, comptime name: [*:0]const u8) bool {
+        if (t.get == null) t.get = py.incref(py.PySys_GetObject(name) orelse return false);
+        const function = py.call(t.get.?, &.{}) orelse {
+            py.PyErr_Clear();
+            return true;
+        };
+        defer py.decref(function);
+        return function != py.none();
+    }
+};
+var tracing: Tracing = .{};
+var profiling: Tracing = .{};
+
+/// A finished goroutine leaves no trace or profile function behind for the next user of its thread
+/// state.
+pub fn stopTracing() void {
+    const traced = if (way == .trace)
+        traceFunction(py.PyThreadState_Get()) != null
+    else
+        tracing.inUse("gettrace");
+    if (traced) py.extra.PyEval_SetTrace(null, null);
+    if (profiling.inUse("getprofile")) py.extra.PyEval_SetProfile(null, null);
+}
+
+fn setUpMonitoring() bool {
+    reason = "sys.monitoring is missing";
+    const monitoring = py.PySys_GetObject("monitoring") orelse return false;
+    const events = py.PyObject_GetAttrString(monitoring, "events") orelse return false;
+    defer py.decref(events);
+    const instruction = py.PyObject_GetAttrString(events, "INSTRUCTION") orelse return false;
+    defer py.decref(instruction);
+    instruction_event = py.PyLong_AsLongLong(instruction);
+    reason = "all tool ids of sys.monitoring are taken";
+    const use = py.PyObject_GetAttrString(monitoring, "use_tool_id") orelse return false;
+    defer py.decref(use);
+    const name = py.PyUnicode_FromString("golibx") orelse return false;
+    defer py.decref(name);
+    // 0, 1, 2 and 5 are meant for debuggers, coverage, profilers and optimizers.
+    const id = for ([_]c_longlong{ 4, 3, 5, 2 }) |n| {
+        const number = py.PyLong_FromLongLong(n) orelse return false;
+        if (py.call(use, &.{ number, name })) |r| {
+            py.decref(r);
+            break number;
+        }
+        py.PyErr_Clear();
+        py.decref(number);
+    } else return false;
+    tool_id = id;
+    const register = py.PyObject_GetAttrString(monitoring, "register_callback") orelse return false;
+    defer py.decref(register);
+    const callback = py.PyCMethod_New(&callback_def, null, null, null) orelse return false;
+    defer py.decref(callback);
+    py.xdecref(py.call(register, &.{ id, instruction, callback }) orelse return false);
+    set_local_events = py.PyObject_GetAttrString(monitoring, "set_local_events") orelse return false;
+    reason = "";
+    way = .monitoring;
+    return true;
+}
+
+fn freeTool() void {
+    py.clear(&set_local_events);
+    if (tool_id) |id| {
+        if (py.PySys_GetObject("monitoring")) |monitoring| {
+            if (py.PyObject_GetAttrString(monitoring, "free_tool_id")) |free| {
+                py.xdecref(py.call(free, &.{id}));
+                py.decref(free);
+            }
+        }
+        py.PyErr_Clear();
+    }
+    py.clear(&tool_id);
+}

@@ -1,0 +1,482 @@
+//! CPython's C API, as much of it as golibx uses: the stable ABI of 3.11, declared by hand, and the
+//! few exported functions beyond it, looked up when the module is loaded (`extra`).
+const std = @import("std");
+const os = @import("../os/os.zig");
+
+pub const Object = extern struct {
+    refcnt: isize,
+    type: *Type,
+};
+/// Only its header is of interest.
+pub const Type = extern struct { ob: Object };
+pub const ThreadState = opaque {};
+pub const Interpreter = opaque {};
+pub const Frame = extern struct { ob: Object };
+pub const Ssize = isize;
+
+pub const CFunction = *const fn (?*Object, ?*Object) callconv(.c) ?*Object;
+pub const FastFunction = *const fn (*Object, [*]const *Object, Ssize) callconv(.c) ?*Object;
+pub const FastKeywords = *const fn (*Object, [*]const *Object, Ssize, ?*Object) callconv(.c) ?*Object;
+pub const Visit = *const fn (*Object, ?*anyopaque) callconv(.c) c_int;
+pub const TraceFunction = *const fn (?*Object, *Object, c_int, ?*Object) callconv(.c) c_int;
+
+pub const METH_NOARGS = 4;
+pub const METH_O = 8;
+pub const METH_FASTCALL = 0x80;
+pub const METH_KEYWORDS = 2;
+pub const METH_CLASS = 0x10;
+
+pub const MethodDef = extern struct {
+    name: ?[*:0]const u8 = null,
+    function: ?*const anyopaque = null,
+    flags: c_int = 0,
+    doc: ?[*:0]const u8 = null,
+};
+
+pub const GetSetDef = extern struct {
+    name: ?[*:0]const u8 = null,
+    get: ?*const fn (*Object, ?*anyopaque) callconv(.c) ?*Object = null,
+    set: ?*const fn (*Object, ?*Object, ?*anyopaque) callconv(.c) c_int = null,
+    doc: ?[*:0]const u8 = null,
+    closure: ?*anyopaque = null,
+};
+
+pub const MemberDef = extern struct {
+    name: ?[*:0]const u8 = null,
+    type: c_int = 0,
+    offset: Ssize = 0,
+    flags: c_int = 0,
+    doc: ?[*:0]const u8 = null,
+};
+
+pub const T_PYSSIZET = 19;
+pub const READONLY = 1;
+
+pub const Slot = extern struct { slot: c_int = 0, pfunc: ?*const anyopaque = null };
+
+pub const TypeSpec = extern struct {
+    name: [*:0]const u8,
+    basicsize: c_int,
+    itemsize: c_int = 0,
+    flags: c_uint,
+    slots: [*]const Slot,
+};
+
+pub const TPFLAGS_DEFAULT = 1 << 18;
+pub const TPFLAGS_BASETYPE = 1 << 10;
+pub const TPFLAGS_HAVE_GC = 1 << 14;
+pub const TPFLAGS_IMMUTABLETYPE = 1 << 8;
+pub const TPFLAGS_DISALLOW_INSTANTIATION = 1 << 7;
+
+// Numbers of CPython's Include/typeslots.h.
+pub const slot = struct {
+    pub const mp_length = 4;
+    pub const nb_bool = 9;
+    pub const sq_length = 45;
+    pub const tp_alloc = 47;
+    pub const tp_call = 50;
+    pub const tp_clear = 51;
+    pub const tp_dealloc = 52;
+    pub const tp_doc = 56;
+    pub const tp_hash = 59;
+    pub const tp_iter = 62;
+    pub const tp_iternext = 63;
+    pub const tp_methods = 64;
+    pub const tp_new = 65;
+    pub const tp_repr = 66;
+    pub const tp_traverse = 71;
+    pub const tp_members = 72;
+    pub const tp_getset = 73;
+    pub const tp_free = 74;
+    pub const mod_exec = 2;
+};
+
+pub const ModuleDef = extern struct {
+    base: extern struct {
+        ob: extern struct { refcnt: isize = 1, type: ?*Type = null } = .{},
+        init: ?*anyopaque = null,
+        index: Ssize = 0,
+        copy: ?*Object = null,
+    } = .{},
+    name: [*:0]const u8,
+    doc: ?[*:0]const u8 = null,
+    size: Ssize = 0,
+    methods: ?[*]const MethodDef = null,
+    slots: ?[*]const Slot = null,
+    traverse: ?*anyopaque = null,
+    clear: ?*anyopaque = null,
+    free: ?*anyopaque = null,
+};
+
+extern var _Py_NoneStruct: Object;
+extern var _Py_TrueStruct: Object;
+extern var _Py_FalseStruct: Object;
+extern var PyExc_RuntimeError: *Object;
+extern var PyExc_ValueError: *Object;
+extern var PyExc_TypeError: *Object;
+extern var PyExc_OverflowError: *Object;
+extern var PyExc_MemoryError: *Object;
+extern var PyExc_KeyboardInterrupt: *Object;
+extern var PyExc_SystemExit: *Object;
+extern var PyExc_OSError: *Object;
+extern var PyExc_BaseException: *Object;
+extern var PyExc_ImportError: *Object;
+extern var PyExc_AttributeError: *Object;
+
+pub inline fn none() *Object {
+    return &_Py_NoneStruct;
+}
+pub inline fn returnNone() *Object {
+    return incref(&_Py_NoneStruct);
+}
+pub inline fn boolean(b: bool) *Object {
+    return incref(if (b) &_Py_TrueStruct else &_Py_FalseStruct);
+}
+pub inline fn isTrue(o: *Object) bool {
+    return o == &_Py_TrueStruct;
+}
+
+pub const exc = struct {
+    pub inline fn runtimeError() *Object {
+        return PyExc_RuntimeError;
+    }
+    pub inline fn valueError() *Object {
+        return PyExc_ValueError;
+    }
+    pub inline fn typeError() *Object {
+        return PyExc_TypeError;
+    }
+    pub inline fn overflowError() *Object {
+        return PyExc_OverflowError;
+    }
+    pub inline fn memoryError() *Object {
+        return PyExc_MemoryError;
+    }
+    pub inline fn keyboardInterrupt() *Object {
+        return PyExc_KeyboardInterrupt;
+    }
+    pub inline fn systemExit() *Object {
+        return PyExc_SystemExit;
+    }
+    pub inline fn osError() *Object {
+        return PyExc_OSError;
+    }
+    pub inline fn baseException() *Object {
+        return PyExc_BaseException;
+    }
+    pub inline fn importError() *Object {
+        return PyExc_ImportError;
+    }
+    pub inline fn attributeError() *Object {
+        return PyExc_AttributeError;
+    }
+};
+
+pub extern fn _Py_Dealloc(*Object) void;
+pub extern fn PyEval_SaveThread() ?*ThreadState;
+pub extern fn PyEval_RestoreThread(*ThreadState) void;
+pub extern fn PyThreadState_New(*Interpreter) ?*ThreadState;
+pub extern fn PyThreadState_Clear(*ThreadState) void;
+pub extern fn PyThreadState_Delete(*ThreadState) void;
+pub extern fn PyThreadState_DeleteCurrent() void;
+pub extern fn PyThreadState_Get() *ThreadState;
+pub extern fn PyThreadState_Swap(?*ThreadState) ?*ThreadState;
+pub extern fn PyThreadState_GetDict() ?*Object;
+pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
+pub extern fn PyInterpreterState_Get() *Interpreter;
+pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
+pub extern fn PyGILState_Ensure() c_int;
+pub extern fn PyGILState_Release(c_int) void;
+pub extern fn PyFrame_GetCode(*Frame) *Object;
+pub extern fn PyFrame_GetLineNumber(*Frame) c_int;
+
+pub extern fn PyErr_SetString(*Object, [*:0]const u8) void;
+pub extern fn PyErr_SetObject(*Object, ?*Object) void;
+pub extern fn PyErr_SetNone(*Object) void;
+pub extern fn PyErr_NoMemory() ?*Object;
+pub extern fn PyErr_Occurred() ?*Object;
+pub extern fn PyErr_Clear() void;
+pub extern fn PyErr_Fetch(*?*Object, *?*Object, *?*Object) void;
+pub extern fn PyErr_Restore(?*Object, ?*Object, ?*Object) void;
+pub extern fn PyErr_NormalizeException(*?*Object, *?*Object, *?*Object) void;
+pub extern fn PyErr_ExceptionMatches(*Object) c_int;
+pub extern fn PyErr_GivenExceptionMatches(?*Object, *Object) c_int;
+pub extern fn PyErr_WriteUnraisable(?*Object) void;
+pub extern fn PyErr_CheckSignals() c_int;
+pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
+pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
+pub extern fn PyException_GetTraceback(*Object) ?*Object;
+pub extern fn Py_EnterRecursiveCall([*:0]const u8) c_int;
+pub extern fn Py_LeaveRecursiveCall() void;
+pub extern fn Py_AddPendingCall(*const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque) c_int;
+
+pub extern fn PyObject_Call(*Object, *Object, ?*Object) ?*Object;
+pub extern fn PyObject_CallObject(*Object, ?*Object) ?*Object;
+pub extern fn PyObject_CallFunctionObjArgs(*Object, ...) ?*Object;
+pub extern fn PyObject_GetAttrString(*Object, [*:0]const u8) ?*Object;
+pub extern fn PyObject_SetAttrString(*Object, [*:0]const u8, *Object) c_int;
+pub extern fn PyObject_IsTrue(*Object) c_int;
+pub extern fn PyObject_Str(*Object) ?*Object;
+pub extern fn PyObject_ClearWeakRefs(*Object) void;
+pub extern fn PyObject_Free(?*anyopaque) void;
+pub extern fn PyObject_GC_Track(*Object) void;
+pub extern fn PyObject_GC_UnTrack(*Object) void;
+pub extern fn PyObject_GC_Del(*Object) void;
+pub extern fn PyObject_GenericGetAttr(*Object, *Object) ?*Object;
+pub extern fn PyObject_HasAttrString(*Object, [*:0]const u8) c_int;
+pub extern fn _PyObject_GC_New(*Type) ?*Object;
+pub extern fn _PyObject_New(*Type) ?*Object;
+pub extern fn PyCallable_Check(*Object) c_int;
+pub extern fn PyType_FromModuleAndSpec(*Object, *const TypeSpec, ?*Object) ?*Object;
+pub extern fn PyType_GenericAlloc(*Type, Ssize) ?*Object;
+pub extern fn PyType_IsSubtype(*Type, *Type) c_int;
+pub extern fn PyType_GetFlags(*Type) c_ulong;
+pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
+
+pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;
+pub extern fn PyModule_GetDict(*Object) ?*Object;
+pub extern fn PyModule_AddObjectRef(*Object, [*:0]const u8, *Object) c_int;
+pub extern fn PyImport_ImportModule([*:0]const u8) ?*Object;
+pub extern fn PyCMethod_New(*const MethodDef, ?*Object, ?*Object, ?*Type) ?*Object;
+
+pub extern fn PyLong_FromLongLong(c_longlong) ?*Object;
+pub extern fn PyLong_FromUnsignedLongLong(c_ulonglong) ?*Object;
+pub extern fn PyLong_AsLongLong(*Object) c_longlong;
+pub extern fn PyLong_AsSsize_t(*Object) Ssize;
+pub extern fn PyNumber_AsSsize_t(*Object, ?*Object) Ssize;
+pub extern fn PyNumber_Index(*Object) ?*Object;
+pub extern fn PyFloat_AsDouble(*Object) f64;
+pub extern fn PyUnicode_FromString([*:0]const u8) ?*Object;
+pub extern fn PyUnicode_FromStringAndSize([*]const u8, Ssize) ?*Object;
+pub extern fn PyUnicode_FromFormat([*:0]const u8, ...) ?*Object;
+pub extern fn PyUnicode_InternFromString([*:0]const u8) ?*Object;
+pub extern fn PyUnicode_CompareWithASCIIString(*Object, [*:0]const u8) c_int;
+pub extern fn PyUnicode_AsUTF8AndSize(*Object, *Ssize) ?[*]const u8;
+pub extern fn PyBytes_FromStringAndSize(?[*]const u8, Ssize) ?*Object;
+pub extern fn PyBytes_AsString(*Object) ?[*]u8;
+pub extern fn PyTuple_New(Ssize) ?*Object;
+pub extern fn PyTuple_Size(*Object) Ssize;
+pub extern fn PyTuple_GetItem(*Object, Ssize) ?*Object;
+pub extern fn PyTuple_SetItem(*Object, Ssize, *Object) c_int;
+pub extern fn PyTuple_Pack(Ssize, ...) ?*Object;
+pub extern fn PyList_New(Ssize) ?*Object;
+pub extern fn PyList_Append(*Object, *Object) c_int;
+pub extern fn PyDict_New() ?*Object;
+pub extern fn PyDict_Size(*Object) Ssize;
+pub extern fn PyDict_Clear(*Object) void;
+pub extern fn PyDict_GetItemString(*Object, [*:0]const u8) ?*Object;
+pub extern fn PyDict_GetItemWithError(*Object, *Object) ?*Object;
+pub extern fn PyDict_SetItemString(*Object, [*:0]const u8, *Object) c_int;
+pub extern fn PyDict_Next(*Object, *Ssize, *?*Object, *?*Object) c_int;
+pub extern fn PyThread_get_thread_ident() c_ulong;
+pub extern fn PySys_GetObject([*:0]const u8) ?*Object;
+
+pub const Buffer = extern struct {
+    buf: ?[*]u8,
+    obj: ?*Object,
+    len: Ssize,
+    itemsize: Ssize,
+    readonly: c_int,
+    ndim: c_int,
+    format: ?[*:0]u8,
+    shape: ?[*]Ssize,
+    strides: ?[*]Ssize,
+    suboffsets: ?[*]Ssize,
+    internal: ?*anyopaque,
+};
+pub extern fn PyObject_GetBuffer(*Object, *Buffer, c_int) c_int;
+pub extern fn PyBuffer_Release(*Buffer) void;
+pub const PyBUF_SIMPLE = 0;
+pub const PyBUF_WRITABLE = 1;
+
+/// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
+pub const Extra = struct {
+    PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
+    PyContext_CopyCurrent: *const fn () callconv(.c) ?*Object,
+    PyContext_Enter: *const fn (*Object) callconv(.c) c_int,
+    PyContext_Exit: *const fn (*Object) callconv(.c) c_int,
+    PyEval_SetTrace: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
+    PyEval_SetProfile: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
+    PyFrame_GetLasti: *const fn (*Frame) callconv(.c) c_int,
+    PyCode_Addr2Line: *const fn (*Object, c_int) callconv(.c) c_int,
+    _PyBytes_Resize: *const fn (*?*Object, Ssize) callconv(.c) c_int,
+    _PyEval_AddPendingCall: ?*const anyopaque,
+    _PyEval_SetTrace: ?*const fn (*ThreadState, ?TraceFunction, ?*Object) callconv(.c) c_int,
+    _PyThreadState_UncheckedGet: ?*const fn () callconv(.c) ?*ThreadState,
+    _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
+
+    pub fn load(self: *Extra) ?[:0]const u8 {
+        inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {
+            const address = os.symbol(field_name ++ "");
+            if (@typeInfo(T) == .optional) {
+                @field(self, field_name) = @ptrCast(@alignCast(address));
+            } else {
+                @field(self, field_name) = @ptrCast(@alignCast(address orelse return field_name));
+            }
+        }
+        return null;
+    }
+};
+
+pub var extra: Extra = undefined;
+/// 0x030b07f0 for 3.11.7.
+pub var version: u32 = 0;
+extern const Py_Version: c_ulong;
+
+pub fn loadVersion() void {
+    version = @intCast(Py_Version);
+}
+
+pub inline fn minor() u32 {
+    return (version >> 16) & 0xff;
+}
+
+/// Immortal objects (3.12+) have a negative low half; nothing else does.
+inline fn immortal(o: *Object) bool {
+    return @as(i32, @truncate(o.refcnt)) < 0;
+}
+
+pub inline fn incref(o: *Object) *Object {
+    if (!immortal(o)) o.refcnt += 1;
+    return o;
+}
+
+pub inline fn decref(o: *Object) void {
+    if (immortal(o)) return;
+    o.refcnt -= 1;
+    // 3.14 keeps flags in the upper half.
+    if (@as(i32, @truncate(o.refcnt)) == 0) _Py_Dealloc(o);
+}
+
+pub inline fn xdecref(o: ?*Object) void {
+    if (o) |x| decref(x);
+}
+
+/// Ends a dealloc: frees the memory the way its type, maybe a subclass, allocated it, and drops the
+/// type.
+pub fn freeObject(o: *Object) void {
+    const t = o.type;
+    const free: *const fn (?*anyopaque) callconv(.c) void = @ptrCast(@alignCast(PyType_GetSlot(t, slot.tp_free).?));
+    free(o);
+    decref(&t.ob);
+}
+
+/// Clears the field before it drops the reference, as Py_CLEAR.
+pub inline fn clear(field: *?*Object) void {
+    const old = field.*;
+    field.* = null;
+    xdecref(old);
+}
+
+pub inline fn typeOf(o: *Object) *Type {
+    return o.type;
+}
+
+pub inline fn call(callable: *Object, args: []const *Object) ?*Object {
+    return extra.PyObject_Vectorcall(callable, args.ptr, args.len, null);
+}
+
+/// Raises `kind` with a formatted message; returns null for the caller to return.
+pub fn raise(kind: *Object, comptime format: []const u8, args: anytype) ?*Object {
+    @branchHint(.cold);
+    var buffer: [512]u8 = undefined;
+    const text = std.fmt.bufPrintSentinel(&buffer, format, args, 0) catch blk: {
+        buffer[buffer.len - 1] = 0;
+        break :blk buffer[0 .. buffer.len - 1 :0];
+    };
+    PyErr_SetString(kind, text.ptr);
+    return null;
+}
+
+/// The raised exception, normalized and with its traceback, as a new reference; clears it.
+pub fn takeException() ?*Object {
+    var t: ?*Object = null;
+    var v: ?*Object = null;
+    var tb: ?*Object = null;
+    PyErr_Fetch(&t, &v, &tb);
+    if (t == null) return null;
+    PyErr_NormalizeException(&t, &v, &tb);
+    if (tb) |traceback| {
+        _ = PyException_SetTraceback(v.?, traceback);
+        decref(traceback);
+    }
+    decref(t.?);
+    return v;
+}
+
+/// Raises an exception object; takes the reference.
+pub fn restoreException(value: *Object) void {
+    PyErr_Restore(incref(@ptrCast(value.type)), value, PyException_GetTraceback(value));
+}
+
+/// Arguments of a METH_FASTCALL | METH_KEYWORDS function, by position or name. `names` are the
+/// parameters in order; the first `required` must be there.
+pub fn parse(
+    comptime function: []const u8,
+    comptime names: []const [:0]const u8,
+    comptime required: usize,
+    args: [*]const *Object,
+    nargs: Ssize,
+    kwnames: ?*Object,
+) ?[names.len]?*Object {
+    var out: [names.len]?*Object = @splat(null);
+    const n: usize = @intCast(nargs);
+    if (n > names.len) {
+        _ = raise(exc.typeError(), function ++ "() takes at most {d} arguments ({d} given)", .{ names.len, n });
+        return null;
+    }
+    for (0..n) |i| out[i] = args[i];
+    if (kwnames) |kw| {
+        const count: usize = @intCast(PyTuple_Size(kw));
+        for (0..count) |k| {
+            const key = PyTuple_GetItem(kw, @intCast(k)).?;
+            const index = inline for (names, 0..) |name, i| {
+                if (PyUnicode_CompareWithASCIIString(key, name.ptr) == 0) break i;
+            } else names.len;
+            if (index == names.len) {
+                _ = raiseKey(function ++ "() got an unexpected keyword argument '", key);
+                return null;
+            }
+            if (out[index] != null) {
+                _ = raiseKey(function ++ "() got multiple values for argument '", key);
+                return null;
+            }
+            out[index] = args[n + k];
+        }
+    }
+    inline for (0..required) |i| {
+        if (out[i] == null) {
+            _ = raise(exc.typeError(), function ++ "() missing required argument '{s}'", .{names[i]});
+            return null;
+        }
+    }
+    return out;
+}
+
+fn raiseKey(prefix: []const u8, key: *Object) ?*Object {
+    var len: Ssize = 0;
+    const text = PyUnicode_AsUTF8AndSize(key, &len) orelse return null;
+    return raise(exc.typeError(), "{s}{s}'", .{ prefix, text[0..@intCast(len)] });
+}
+
+/// What Class[item] is at run time, where the class is generic for type checkers.
+pub fn genericAlias(class: *Object, item: *Object) ?*Object {
+    const types = PyImport_ImportModule("types") orelse return null;
+    defer decref(types);
+    const alias = PyObject_GetAttrString(types, "GenericAlias") orelse return null;
+    defer decref(alias);
+    return call(alias, &.{ class, item });
+}
+
+/// Sets one key of a dict to an integer; false with an exception set.
+pub fn setInt(dict: *Object, key: [*:0]const u8, value: u64) bool {
+    const o = PyLong_FromUnsignedLongLong(value) orelse return false;
+    defer decref(o);
+    return PyDict_SetItemString(dict, key, o) == 0;
+}
+
+pub fn setText(dict: *Object, key: [*:0]const u8, value: [*:0]const u8) bool {
+    const o = PyUnicode_FromString(value) orelse return false;
+    defer decref(o);
+    return PyDict_SetItemString(dict, key, o) == 0;
+}

@@ -1,0 +1,424 @@
+//! golibx._core.Socket: a stream socket whose operations park the goroutine, not the thread.
+//!
+//! Each operation tries the system call, which never waits, and parks only when the kernel has
+//! nothing. Calls keep the interpreter's lock: they copy at most a buffer. golibx/net.py builds Conn
+//! and Listener on it.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const netpoll = @import("../netpoll/netpoll.zig");
+const g_mod = @import("../sched/g.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const timeouts = @import("timeouts.zig");
+
+const lane = &host.the_lane;
+const net = os.net;
+
+const Socket = extern struct {
+    ob: py.Object,
+    weakrefs: ?*py.Object,
+    /// Null when closed, and in a run that the socket was not made in.
+    desc: ?*anyopaque,
+    fd: i32,
+    generation: u32,
+    /// Seconds; negative for none.
+    timeout: f64,
+
+    inline fn d(s: *Socket) ?*netpoll.Desc {
+        if (s.generation != lane.generation or !lane.live) return null;
+        return @ptrCast(@alignCast(s.desc));
+    }
+};
+
+pub var socket_type: *py.Type = undefined;
+
+inline fn self(o: *py.Object) *Socket {
+    return @ptrCast(o);
+}
+
+fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (py.PyTuple_Size(args) != 1)
+        return py.raise(py.exc.typeError(), "Socket() takes the descriptor of a socket", .{});
+    const fd = py.PyLong_AsLongLong(py.PyTuple_GetItem(args, 0).?);
+    if (fd == -1 and py.PyErr_Occurred() != null) return null;
+    if (fd < 0 or fd > std.math.maxInt(i32))
+        return py.raise(py.exc.valueError(), "Socket() needs a descriptor, not {d}", .{fd});
+    if (!lane.live) {
+        errors.notInGoroutine();
+        return null;
+    }
+    const o = py.PyType_GenericAlloc(t, 0) orelse return null;
+    const s = self(o);
+    s.fd = -1;
+    s.timeout = -1;
+    s.generation = lane.generation;
+    s.desc = host.poller.open(@intCast(fd)) catch |e| {
+        py.decref(o);
+        return py.raise(py.exc.osError(), "cannot watch descriptor {d}: {t}", .{ fd, e });
+    };
+    s.fd = @intCast(fd);
+    return o;
+}
+
+fn dealloc(o: *py.Object) callconv(.c) void {
+    const s = self(o);
+    if (s.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+    shut(s);
+    py.freeObject(o);
+}
+
+fn shut(s: *Socket) void {
+    if (s.fd < 0) return;
+    if (s.d()) |d| host.poller.close(d);
+    net.close(s.fd);
+    s.fd = -1;
+    s.desc = null;
+}
+
+fn osError(e: c_int) ?*py.Object {
+    net.setErrno(e);
+    return py.PyErr_SetFromErrno(py.exc.osError());
+}
+
+fn open(s: *Socket) ?*netpoll.Desc {
+    if (s.fd < 0) {
+        _ = osError(net.bad_descriptor);
+        return null;
+    }
+    return s.d() orelse {
+        if (lane.live) {
+            _ = py.raise(py.exc.runtimeError(), "this socket belongs to a golibx runtime that has ended", .{});
+        } else errors.notInGoroutine();
+        return null;
+    };
+}
+
+/// Parks until `side` may be tried again. False with an exception set.
+fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, deadline: *?u64) bool {
+    const p = goroutine.forPark() orelse return false;
+    // Others may have run in there.
+    if (side.ready or s.fd < 0) return true;
+    if (s.timeout == 0) {
+        _ = osError(@backingInt(std.c.E.AGAIN));
+        return false;
+    }
+    if (deadline.* == null and s.timeout > 0) {
+        const limit = timeouts.fromSeconds(s.timeout) orelse return false;
+        deadline.* = limit.deadline();
+    }
+    switch (host.poller.park(side, &p.g, reason, deadline.*)) {
+        .ready => return true,
+        .closed => _ = osError(net.bad_descriptor),
+        .timeout => _ = errors.raise(.DeadlineExceeded, "timed out", .{}),
+        .interrupted => _ = goroutine.raisePending(p),
+    }
+    return false;
+}
+
+const Direction = enum { read, write };
+
+/// Runs `call` until it gives a result. `drained` tells whether a short count means that the kernel
+/// has no more.
+inline fn attempt(
+    s: *Socket,
+    comptime direction: Direction,
+    context: anytype,
+    comptime call: fn (@TypeOf(context), i32) net.Result,
+) ?usize {
+    var deadline: ?u64 = null;
+    while (true) {
+        const d = open(s) orelse return null;
+        const side = if (direction == .read) &d.read else &d.write;
+        if (side.ready) switch (call(context, s.fd)) {
+            .done => |n| return n,
+            .failed => |e| {
+                _ = osError(e);
+                return null;
+            },
+            .again => side.drained(),
+        };
+        const reason: g_mod.WaitReason = if (direction == .read) .io_read else .io_write;
+        if (!wait(s, side, reason, &deadline)) return null;
+    }
+}
+
+const Span = struct {
+    ptr: [*]u8,
+    len: usize,
+    flags: c_int = 0,
+
+    fn receive(b: Span, fd: i32) net.Result {
+        return net.receive(fd, b.ptr, b.len, b.flags);
+    }
+
+    fn transmit(b: Span, fd: i32) net.Result {
+        return net.transmit(fd, b.ptr, b.len, b.flags);
+    }
+};
+
+/// One receive. A stream that gave less than was asked for has no more: the next attempt would be
+/// in vain until the poller reports an edge.
+fn receive(s: *Socket, span: Span) ?usize {
+    const n = attempt(s, .read, span, Span.receive) orelse return null;
+    if (n < span.len and n > 0 and span.flags == 0) {
+        if (s.d()) |d| d.read.drained();
+    }
+    return n;
+}
+
+/// Received bytes land here first, so that the bytes object has the right size at once. No attempt
+/// gives the interpreter's lock away between the system call and the copy.
+var scratch: [256 * 1024]u8 = undefined;
+
+fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n < 1 or n > 2) return py.raise(py.exc.typeError(), "recv() takes a size and flags ({d} given)", .{n});
+    const size = py.PyNumber_AsSsize_t(args[0], py.exc.overflowError());
+    if (size == -1 and py.PyErr_Occurred() != null) return null;
+    if (size < 0) return py.raise(py.exc.valueError(), "negative buffersize in recv: {d}", .{size});
+    var flags: c_int = 0;
+    if (n == 2) {
+        const value = py.PyLong_AsLongLong(args[1]);
+        if (value == -1 and py.PyErr_Occurred() != null) return null;
+        flags = @truncate(value);
+    }
+    const s = self(o);
+    if (size <= scratch.len) {
+        const got = receive(s, .{ .ptr = &scratch, .len = @intCast(size), .flags = flags }) orelse return null;
+        return py.PyBytes_FromStringAndSize(&scratch, @intCast(got));
+    }
+    var bytes = py.PyBytes_FromStringAndSize(null, size);
+    const b = bytes orelse return null;
+    const got = receive(s, .{ .ptr = py.PyBytes_AsString(b).?, .len = @intCast(size), .flags = flags }) orelse {
+        py.decref(b);
+        return null;
+    };
+    if (py.extra._PyBytes_Resize(&bytes, @intCast(got)) != 0) return null;
+    return bytes;
+}
+
+fn recvInto(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("recv_into", &.{ "buffer", "nbytes" }, 1, args, n, kw) orelse return null;
+    var view: py.Buffer = undefined;
+    if (py.PyObject_GetBuffer(given[0].?, &view, py.PyBUF_WRITABLE) != 0) return null;
+    defer py.PyBuffer_Release(&view);
+    var len: py.Ssize = 0;
+    if (given[1]) |size| {
+        len = py.PyNumber_AsSsize_t(size, py.exc.overflowError());
+        if (len == -1 and py.PyErr_Occurred() != null) return null;
+    }
+    if (len < 0 or len > view.len) return py.raise(
+        py.exc.valueError(),
+        "nbytes must be between 0 and the buffer's {d} bytes, not {d}",
+        .{ view.len, len },
+    );
+    if (len == 0) len = view.len;
+    const got = receive(self(o), .{ .ptr = view.buf.?, .len = @intCast(len) }) orelse return null;
+    return py.PyLong_FromLongLong(@intCast(got));
+}
+
+/// A short count means that the socket's buffer is full.
+fn transmit(s: *Socket, bytes: []u8) ?usize {
+    const sent = attempt(s, .write, Span{ .ptr = bytes.ptr, .len = bytes.len }, Span.transmit) orelse return null;
+    if (sent < bytes.len) {
+        if (s.d()) |d| d.write.drained();
+    }
+    return sent;
+}
+
+fn send(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
+    var view: py.Buffer = undefined;
+    if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
+    defer py.PyBuffer_Release(&view);
+    const sent = transmit(self(o), view.buf.?[0..@intCast(view.len)]) orelse return null;
+    return py.PyLong_FromLongLong(@intCast(sent));
+}
+
+fn sendall(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
+    var view: py.Buffer = undefined;
+    if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
+    defer py.PyBuffer_Release(&view);
+    var rest = view.buf.?[0..@intCast(view.len)];
+    while (rest.len > 0) rest = rest[transmit(self(o), rest) orelse return null ..];
+    return py.returnNone();
+}
+
+fn acceptCall(address: *net.Address, fd: i32) net.Result {
+    return net.acceptOne(fd, address);
+}
+
+/// (descriptor, address)
+fn accept(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    var address: net.Address = .{};
+    const fd = attempt(self(o), .read, &address, acceptCall) orelse return null;
+    const where = addressTuple(&address) orelse {
+        net.close(@intCast(fd));
+        return null;
+    };
+    defer py.decref(where);
+    const number = py.PyLong_FromLongLong(@intCast(fd)) orelse return null;
+    defer py.decref(number);
+    return py.PyTuple_Pack(2, number, where);
+}
+
+/// As Python's socket module gives it: ("1.2.3.4", port) or ("::1", port, flow info, scope id).
+fn addressTuple(a: *const net.Address) ?*py.Object {
+    switch (a.family()) {
+        .ipv4 => {
+            const b = a.ipv4();
+            const text = py.PyUnicode_FromFormat(
+                "%d.%d.%d.%d",
+                @as(c_int, b[0]),
+                @as(c_int, b[1]),
+                @as(c_int, b[2]),
+                @as(c_int, b[3]),
+            ) orelse return null;
+            defer py.decref(text);
+            const port = py.PyLong_FromLongLong(a.port()) orelse return null;
+            defer py.decref(port);
+            return py.PyTuple_Pack(2, text, port);
+        },
+        .ipv6 => {
+            const text = ipv6Text(a.ipv6()) orelse return null;
+            defer py.decref(text);
+            const port = py.PyLong_FromLongLong(a.port()) orelse return null;
+            defer py.decref(port);
+            const flow = py.PyLong_FromLongLong(a.flowInfo()) orelse return null;
+            defer py.decref(flow);
+            const scope = py.PyLong_FromLongLong(a.scopeId()) orelse return null;
+            defer py.decref(scope);
+            return py.PyTuple_Pack(4, text, port, flow, scope);
+        },
+        .other => return py.returnNone(),
+    }
+}
+
+extern "c" fn inet_ntop(family: c_int, source: *const anyopaque, out: [*]u8, size: std.c.socklen_t) ?[*:0]const u8;
+
+fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
+    if (@import("builtin").os.tag == .windows) return py.PyUnicode_FromString("::");
+    var buffer: [64]u8 = undefined;
+    const text = inet_ntop(std.c.AF.INET6, bytes, &buffer, buffer.len) orelse return py.PyUnicode_FromString("::");
+    return py.PyUnicode_FromString(text);
+}
+
+/// Parks until the socket is writable: for a connect under way.
+fn waitWrite(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("wait_write", &.{"timeout"}, 0, args, n, kw) orelse return null;
+    const limit = timeouts.parse(given[0]) orelse return null;
+    const s = self(o);
+    const d = open(s) orelse return null;
+    var deadline: ?u64 = limit.deadline();
+    while (!net.writable(s.fd)) {
+        d.write.drained();
+        if (!wait(s, &d.write, .io_write, &deadline)) return null;
+    }
+    return py.returnNone();
+}
+
+fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    shut(self(o));
+    return py.returnNone();
+}
+
+fn detach(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const s = self(o);
+    const fd = s.fd;
+    if (s.d()) |d| host.poller.close(d);
+    s.fd = -1;
+    s.desc = null;
+    return py.PyLong_FromLongLong(fd);
+}
+
+fn fileno(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.PyLong_FromLongLong(self(o).fd);
+}
+
+fn shutdown(o: *py.Object, how: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(how.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    const s = self(o);
+    if (s.fd < 0) return osError(net.bad_descriptor);
+    return switch (net.shut(s.fd, @truncate(value))) {
+        .failed => |e| osError(e),
+        else => py.returnNone(),
+    };
+}
+
+fn settimeout(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
+    const s = self(o);
+    if (value.? == py.none()) {
+        s.timeout = -1;
+        return py.returnNone();
+    }
+    const seconds = py.PyFloat_AsDouble(value.?);
+    if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
+    if (std.math.isNan(seconds) or seconds < 0)
+        return py.raise(py.exc.valueError(), "Timeout value out of range: {d}", .{seconds});
+    s.timeout = seconds;
+    return py.returnNone();
+}
+
+fn gettimeout(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const s = self(o);
+    if (s.timeout < 0) return py.returnNone();
+    return PyFloat_FromDouble(s.timeout);
+}
+
+extern fn PyFloat_FromDouble(f64) ?*py.Object;
+
+fn noDelay(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    net.noDelay(self(o).fd);
+    return py.returnNone();
+}
+
+fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.boolean(self(o).fd < 0);
+}
+
+const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
+
+const methods = [_]py.MethodDef{
+    .{ .name = "recv", .function = @ptrCast(&recv), .flags = py.METH_FASTCALL, .doc = "recv(bufsize, flags=0, /)\n--\n\nWaits for data and returns at most bufsize bytes of it; b\"\" at the end of the stream." },
+    .{ .name = "recv_into", .function = @ptrCast(&recvInto), .flags = fast, .doc = "recv_into(buffer, nbytes=0)\n--\n\nWaits for data and stores at most nbytes bytes (0: as many as fit); returns how many." },
+    .{ .name = "send", .function = @ptrCast(&send), .flags = py.METH_O, .doc = "send(data)\n--\n\nSends some of data, waiting for room; returns how many bytes." },
+    .{ .name = "sendall", .function = @ptrCast(&sendall), .flags = py.METH_O, .doc = "sendall(data)\n--\n\nSends all of data, waiting as often as it takes." },
+    .{ .name = "accept", .function = @ptrCast(&accept), .flags = py.METH_NOARGS, .doc = "accept()\n--\n\nWaits for a connection; returns (descriptor, address)." },
+    .{ .name = "wait_write", .function = @ptrCast(&waitWrite), .flags = fast, .doc = "wait_write(timeout=None)\n--\n\nWaits until a connect under way has ended." },
+    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc = "close()\n--\n\nCloses the socket; goroutines that wait on it raise OSError (EBADF)." },
+    .{ .name = "detach", .function = @ptrCast(&detach), .flags = py.METH_NOARGS, .doc = "detach()\n--\n\nForgets the socket without closing it; returns its descriptor." },
+    .{ .name = "fileno", .function = @ptrCast(&fileno), .flags = py.METH_NOARGS, .doc = "fileno()\n--\n\nThe descriptor, or -1 when closed." },
+    .{ .name = "shutdown", .function = @ptrCast(&shutdown), .flags = py.METH_O, .doc = "shutdown(how)\n--\n\nEnds one direction or both: socket.SHUT_RD, SHUT_WR, SHUT_RDWR." },
+    .{ .name = "settimeout", .function = @ptrCast(&settimeout), .flags = py.METH_O, .doc = "settimeout(seconds)\n--\n\nThe time that each later operation may take; None for any, 0 for none." },
+    .{ .name = "gettimeout", .function = @ptrCast(&gettimeout), .flags = py.METH_NOARGS, .doc = "gettimeout()\n--\n\nThe time-out in seconds, or None." },
+    .{ .name = "no_delay", .function = @ptrCast(&noDelay), .flags = py.METH_NOARGS, .doc = "no_delay()\n--\n\nSends small messages at once (TCP_NODELAY)." },
+    .{},
+};
+
+const getset = [_]py.GetSetDef{
+    .{ .name = "closed", .get = getClosed, .doc = "Whether the socket is closed." },
+    .{},
+};
+
+const members = [_]py.MemberDef{
+    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Socket, "weakrefs"), .flags = py.READONLY },
+    .{},
+};
+
+const slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "Socket(fd, /)\n--\n\nA stream socket of the runtime, which owns the descriptor from then on." },
+    .{},
+};
+
+pub const spec: py.TypeSpec = .{
+    .name = "golibx._core.Socket",
+    .basicsize = @sizeOf(Socket),
+    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_BASETYPE,
+    .slots = &slots,
+};

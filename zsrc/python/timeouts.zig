@@ -1,0 +1,42 @@
+//! Time-outs as Python code gives them: seconds, or None for ever.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const py = @import("py.zig");
+
+pub const Limit = union(enum) {
+    forever,
+    /// Zero or less: do not wait.
+    poll,
+    ns: u64,
+
+    /// Monotonic ns at which the wait ends, from now on.
+    pub fn deadline(l: Limit) ?u64 {
+        return switch (l) {
+            .forever => null,
+            .poll => 0,
+            .ns => |ns| os.nanotime() +| ns,
+        };
+    }
+};
+
+/// Longer waits are for ever: 292 years, the range of Go's time.Duration.
+const longest_s = 9.2e9;
+
+/// Null with an exception set when it is no number.
+pub fn parse(value: ?*py.Object) ?Limit {
+    const v = value orelse return .forever;
+    if (v == py.none()) return .forever;
+    const seconds = py.PyFloat_AsDouble(v);
+    if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
+    return fromSeconds(seconds);
+}
+
+pub fn fromSeconds(seconds: f64) ?Limit {
+    if (std.math.isNan(seconds)) {
+        _ = py.raise(py.exc.valueError(), "a time-out must be a number of seconds, not nan", .{});
+        return null;
+    }
+    if (seconds <= 0) return .poll;
+    if (seconds >= longest_s) return .forever;
+    return .{ .ns = @max(1, @as(u64, @intFromFloat(seconds * 1e9))) };
+}

@@ -1,0 +1,183 @@
+//! G: a goroutine as the scheduler sees it.
+//!
+//! Every field is written under the lane's lock (see lane.zig), most by the M that runs the
+//! goroutine, the rest by whoever wakes it. Nothing here knows what the goroutine executes: a
+//! layer above embeds G in its own structure and finds that again with @fieldParentPtr.
+//!
+//!     idle ──▶ runnable ──▶ running ──▶ dead
+//!                  ▲        │  ▲ │
+//!                  │        │  │ └──▶ parking ──▶ waiting
+//!                  │        │  └─ syscall   │         │
+//!                  │        └──────▲        ▼         │
+//!                  ├───────────────┘    notified      │
+//!                  └────────────────────────┴─────────┘
+//!
+//! `parking` and `notified` cover the moment between queueing a goroutine as a waiter and saving
+//! its context: a wake-up that arrives then must not make it runnable while its stack is in use.
+const std = @import("std");
+const M = @import("m.zig").M;
+const Timer = @import("timer.zig").Timer;
+const fatal = @import("../os/os.zig").fatal;
+
+pub const Status = enum(u8) {
+    /// Created, has neither stack nor context yet.
+    idle,
+    /// In a run queue.
+    runnable,
+    /// Runs on an M that holds the lane's P.
+    running,
+    /// Its M lost the P while the goroutine was in a blocking call.
+    syscall,
+    /// Queued as a waiter, its context not saved yet.
+    parking,
+    /// As parking, and already woken.
+    notified,
+    /// Waits; its context is saved.
+    waiting,
+    /// Finished.
+    dead,
+
+    fn mayBecome(from: Status, to: Status) bool {
+        return switch (from) {
+            .idle => to == .runnable,
+            .runnable => to == .running or to == .dead,
+            .running => switch (to) {
+                .runnable, .syscall, .parking, .dead => true,
+                else => false,
+            },
+            .syscall => to == .running or to == .runnable,
+            .parking => to == .waiting or to == .notified,
+            .notified => to == .runnable,
+            .waiting => to == .runnable,
+            .dead => to == .idle,
+        };
+    }
+};
+
+/// Why a goroutine waits, as its dump says it.
+pub const WaitReason = enum(u8) {
+    none,
+    chan_receive,
+    chan_send,
+    select,
+    select_no_cases,
+    sleep,
+    io_read,
+    io_write,
+    join,
+    wait_group,
+    lock,
+    gosched,
+    preempted,
+    events,
+    shutdown,
+
+    pub fn text(r: WaitReason) [:0]const u8 {
+        return switch (r) {
+            .none => "",
+            .chan_receive => "chan receive",
+            .chan_send => "chan send",
+            .select => "select",
+            .select_no_cases => "select (no cases)",
+            .sleep => "sleep",
+            .io_read => "IO wait (read)",
+            .io_write => "IO wait (write)",
+            .join => "goroutine join",
+            .wait_group => "waitgroup wait",
+            .lock => "lock",
+            .gosched => "gosched",
+            .preempted => "preempted",
+            .events => "event delivery",
+            .shutdown => "shutdown",
+        };
+    }
+};
+
+/// How a wait ended.
+pub const Wake = enum(u8) {
+    /// What was waited for happened.
+    ready,
+    /// The object was closed.
+    closed,
+    /// The time was up.
+    timeout,
+    /// Somebody wants this goroutine to raise; the layer above knows what.
+    interrupted,
+};
+
+pub const Stack = struct {
+    lo: usize = 0,
+    size: usize = 0,
+
+    pub inline fn hi(s: Stack) usize {
+        return s.lo + s.size;
+    }
+
+    pub inline fn contains(s: Stack, address: usize) bool {
+        return address -% s.lo < s.size;
+    }
+};
+
+pub const G = struct {
+    /// Saved stack pointer while not running.
+    sp: usize = 0,
+    stack: Stack = .{},
+    /// The M it runs on, or blocks on while in a syscall.
+    m: ?*M = null,
+    /// Link of the one queue it is in.
+    next: ?*G = null,
+    id: u64 = 0,
+    status: Status = .idle,
+    reason: WaitReason = .none,
+    wake: Wake = .ready,
+    /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
+    claimed: bool = false,
+    /// A helper of the runtime: not counted, not part of deadlock detection.
+    system: bool = false,
+    /// Nothing may preempt it while positive.
+    no_preempt: u32 = 0,
+    /// The waiter that was served, for a wait on several objects.
+    fired: ?*anyopaque = null,
+    timer: Timer = .{},
+    /// All goroutines that are not dead.
+    all_prev: ?*G = null,
+    all_next: ?*G = null,
+
+    pub inline fn transition(g: *G, from: Status, to: Status) void {
+        if (std.debug.runtime_safety and (g.status != from or !from.mayBecome(to)))
+            fatal("goroutine {d} is {t}, cannot go from {t} to {t}", .{ g.id, g.status, from, to });
+        g.status = to;
+    }
+};
+
+/// First in, first out, linked through G.next.
+pub const Queue = struct {
+    head: ?*G = null,
+    tail: ?*G = null,
+    len: usize = 0,
+
+    pub inline fn push(q: *Queue, g: *G) void {
+        g.next = null;
+        if (q.tail) |t| t.next = g else q.head = g;
+        q.tail = g;
+        q.len += 1;
+    }
+
+    pub inline fn pop(q: *Queue) ?*G {
+        const g = q.head orelse return null;
+        q.head = g.next;
+        if (q.head == null) q.tail = null;
+        g.next = null;
+        q.len -= 1;
+        return g;
+    }
+};
+
+test "a queue keeps its order" {
+    var q: Queue = .{};
+    var gs: [3]G = @splat(.{});
+    for (&gs) |*g| q.push(g);
+    for (&gs) |*g| try std.testing.expectEqual(g, q.pop().?);
+    try std.testing.expectEqual(null, q.pop());
+    try std.testing.expectEqual(0, q.len);
+}

@@ -1,0 +1,269 @@
+//! The lane without Python: a host whose lock is a mutex, whose goroutines are Zig functions and
+//! whose poller is a note.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("g.zig");
+const m_mod = @import("m.zig");
+const lane_mod = @import("lane.zig");
+const chan_mod = @import("../sync/chan.zig");
+const wg_mod = @import("../sync/waitgroup.zig");
+
+const G = g_mod.G;
+const M = m_mod.M;
+const Lane = lane_mod.Lane(Host);
+const gpa = std.heap.c_allocator;
+
+var lane: Lane = .{ .gpa = gpa };
+var mutex: lane_mod.Lock = .{};
+var poll_note: os.Note = .{};
+
+/// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
+const T = struct {
+    g: G = .{},
+    inside: std.atomic.Value(bool) = .init(false),
+    function: *const fn (*T) void,
+    value: u64 = 0,
+    freed: bool = false,
+
+    fn of(g: *G) *T {
+        return @fieldParentPtr("g", g);
+    }
+
+    fn current() *T {
+        return of(lane.here().?);
+    }
+};
+
+const Host = struct {
+    pub fn lane() *Lane {
+        return &@import("lane_test.zig").lane;
+    }
+    pub fn acquire(_: *M) void {
+        mutex.lock();
+    }
+    pub fn release(_: *M) void {
+        mutex.unlock();
+    }
+    pub fn enterThread(_: *M) void {}
+    pub fn leaveThread(m: *M) void {
+        if (!m.main) mutex.unlock();
+    }
+    pub fn swap(m: *M, next: ?*G) void {
+        // As an interpreter that lets others in between two thread states.
+        mutex.unlock();
+        mutex.lock();
+        m.state.store(if (next) |g| stateOf(g) else null, .monotonic);
+        if (next) |g| T.of(g).inside.store(true, .monotonic);
+    }
+    pub fn stateOf(g: *G) *anyopaque {
+        return T.of(g);
+    }
+    pub fn start(g: *G) !void {
+        g.stack = try self().stacks.get();
+    }
+    fn self() *Lane {
+        return Host.lane();
+    }
+    pub fn runBody(g: *G) void {
+        T.of(g).function(T.of(g));
+    }
+    pub fn adopt(from: *G, to: *G) bool {
+        to.stack = from.stack;
+        to.sp = 1;
+        T.of(to).inside.store(true, .monotonic);
+        return true;
+    }
+    pub fn free(g: *G) void {
+        T.of(g).freed = true;
+    }
+    pub fn recycle(g: *G) void {
+        self().stacks.put(g.stack);
+        T.of(g).freed = true;
+    }
+    pub fn refuse(_: *G) void {}
+    pub fn attachment(state: *anyopaque) lane_mod.Attachment {
+        const t: *T = @ptrCast(@alignCast(state));
+        return if (t.inside.load(.monotonic)) .attached else .detached;
+    }
+    pub fn preemptLead() u64 {
+        return 0;
+    }
+    pub fn requestPreempt(_: *M) bool {
+        return true;
+    }
+    pub fn armPreempt(_: *G) void {}
+    pub fn pollWanted() bool {
+        return false;
+    }
+    pub fn pollNow() void {}
+    pub fn pollResults() void {}
+    pub fn pollWait(deadline: u64) os.Wake {
+        const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();
+        const wake = poll_note.sleep(timeout);
+        if (wake == .woken) poll_note.clear();
+        return wake;
+    }
+    pub fn pollBreak() void {
+        poll_note.wake();
+    }
+    pub fn pollPending() bool {
+        return false;
+    }
+    pub fn onDeadlock() bool {
+        return false;
+    }
+    pub fn onSignal() void {}
+};
+
+/// Leaves the mutex as a blocking call of an extension leaves the interpreter's lock.
+fn blockFor(t: *T, ns: u64) void {
+    t.inside.store(false, .monotonic);
+    mutex.unlock();
+    os.sleepNs(ns);
+    mutex.lock();
+    t.inside.store(true, .monotonic);
+}
+
+fn runMain(main: *T) !void {
+    mutex.lock();
+    defer mutex.unlock();
+    try lane.run(.{ .stack_size = 256 * 1024 }, &main.g);
+}
+
+const Chan = chan_mod.Chan(u64, Lane);
+
+fn send(c: *Chan, value: u64) void {
+    const t = T.current();
+    if (c.trySend(&lane, value) == .would_block) _ = c.sendWait(&lane, &t.g, value, null);
+}
+
+fn recv(c: *Chan) ?u64 {
+    const t = T.current();
+    var out: u64 = undefined;
+    return switch (c.tryRecv(&lane, &out)) {
+        .done => out,
+        .would_block => if (c.recvWait(&lane, &t.g, &out, null) == .done) out else null,
+        else => null,
+    };
+}
+
+test "goroutines talk over channels, and end" {
+    const S = struct {
+        var c: Chan = .{};
+        var sum: u64 = 0;
+        var producers: [50]T = undefined;
+
+        fn produce(t: *T) void {
+            for (0..100) |i| send(&c, t.value * 100 + i);
+        }
+        fn main(_: *T) void {
+            for (&producers, 0..) |*p, i| {
+                p.* = .{ .function = produce, .value = i };
+                lane.go(&p.g);
+            }
+            for (0..50 * 100) |_| sum += recv(&c).?;
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual(4999 * 5000 / 2, S.sum);
+    for (&S.producers) |*p| try std.testing.expect(p.freed);
+    try std.testing.expect(main.freed);
+}
+
+test "timers wake sleepers in order, and time-outs leave a channel usable" {
+    const S = struct {
+        var order: [3]u64 = undefined;
+        var n: usize = 0;
+        var sleepers: [3]T = undefined;
+        var c: Chan = .{};
+        var timed_out = false;
+
+        fn sleep(t: *T) void {
+            lane.prepare(&t.g);
+            _ = lane.park(&t.g, .sleep, os.nanotime() + t.value * std.time.ns_per_ms);
+            order[n] = t.value;
+            n += 1;
+            if (n == 3) _ = c.close(&lane);
+        }
+        fn main(t: *T) void {
+            for (&sleepers, [_]u64{ 9, 3, 6 }) |*s, ms| {
+                s.* = .{ .function = sleep, .value = ms };
+                lane.go(&s.g);
+            }
+            var out: u64 = undefined;
+            timed_out = c.recvWait(&lane, &t.g, &out, os.nanotime() + 1000) == .timeout;
+            while (recv(&c)) |_| {}
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqualSlices(u64, &.{ 3, 6, 9 }, &S.order);
+    try std.testing.expect(S.timed_out);
+    try std.testing.expectEqual(0, lane.timers.len());
+}
+
+test "a blocked goroutine loses its P, the others go on, and it comes back" {
+    const S = struct {
+        var c: Chan = .{};
+        var blocker: T = undefined;
+        var rounds: u64 = 0;
+        var ended = false;
+        var ticker: T = undefined;
+
+        fn block(t: *T) void {
+            for (0..20) |_| {
+                blockFor(t, 2 * std.time.ns_per_ms);
+                // Where the P was taken, this gets one back.
+                _ = T.current();
+            }
+            ended = true;
+            _ = c.close(&lane);
+        }
+        fn tick(t: *T) void {
+            while (!ended) {
+                rounds += 1;
+                lane.gosched(&T.current().g);
+                _ = t;
+            }
+        }
+        fn main(_: *T) void {
+            blocker = .{ .function = block };
+            ticker = .{ .function = tick };
+            lane.go(&blocker.g);
+            lane.go(&ticker.g);
+            while (recv(&c)) |_| {}
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expect(S.ended);
+    try std.testing.expect(lane.counters.retakes > 0);
+    try std.testing.expect(S.rounds > 0);
+}
+
+test "a wait group waits for all" {
+    const S = struct {
+        var wg: wg_mod.WaitGroup(Lane) = .{};
+        var workers: [10]T = undefined;
+        var done: u64 = 0;
+
+        fn work(t: *T) void {
+            lane.gosched(&t.g);
+            done += 1;
+            wg.add(&lane, -1) catch unreachable;
+        }
+        fn main(t: *T) void {
+            wg.add(&lane, workers.len) catch unreachable;
+            for (&workers) |*w| {
+                w.* = .{ .function = work };
+                lane.go(&w.g);
+            }
+            _ = wg.waiters.wait(&lane, &t.g, .wait_group, null);
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual(10, S.done);
+    try std.testing.expectError(error.Negative, S.wg.add(&lane, -1));
+}

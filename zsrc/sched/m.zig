@@ -1,0 +1,75 @@
+//! M: an OS thread that runs goroutines.
+//!
+//! Its own stack, g0 in Go's words, runs the scheduler loop when no goroutine is at hand. After a
+//! switch a goroutine may find itself on another M, and compilers keep the address of a
+//! thread-local across calls (ziglang/zig#21739); so `current` and `setCurrent` are never inlined,
+//! and nobody keeps an M in a local across a switch.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const G = @import("g.zig").G;
+
+pub const Duty = enum(u8) {
+    none,
+    /// Run the lane, if nobody does.
+    run,
+    /// Take the P from an M whose goroutine blocks, if it still does.
+    retake,
+    /// Take the P from an M whose goroutine runs on and on without a place to be preempted.
+    hand_off,
+    /// Have the host put a preemption request in the way of a goroutine.
+    preempt,
+    /// End the thread.
+    quit,
+};
+
+/// What a duty is about, as sysmon saw it.
+pub const About = struct {
+    /// Id of the M whose goroutine is meant.
+    m: u32 = 0,
+    /// The lane's tick then.
+    tick: u64 = 0,
+    /// Since when it has run or blocked, monotonic ns.
+    since: u64 = 0,
+};
+
+pub const M = struct {
+    id: u32 = 0,
+    /// Saved stack pointer of g0 while a goroutine runs.
+    sp: usize = 0,
+    /// The goroutine on this M, kept while it is in a syscall.
+    curg: ?*G = null,
+    /// The P was taken while curg was in a blocking call. Written under the lane's lock, read by
+    /// sysmon at any time.
+    lost: std.atomic.Value(bool) = .init(false),
+    /// What the host calls the running context (a thread state), for sysmon's look at whether it
+    /// blocks. Written by this M.
+    state: std.atomic.Value(?*anyopaque) = .init(null),
+    /// The host's context for g0.
+    base: ?*anyopaque = null,
+    /// The thread that entered the runtime.
+    main: bool = false,
+    /// The run it belongs to.
+    generation: u32 = 0,
+    note: os.Note = .{},
+    /// Written by whoever wakes an idle M, before its note.
+    duty: Duty = .none,
+    about: About = .{},
+    thread: ?os.Thread = null,
+    /// Whoever started the thread has stored `thread`.
+    known: std.atomic.Value(bool) = .init(false),
+    fault: os.FaultStack = .{},
+    /// sysmon's own: what it saw on its last round.
+    seen_attached: u32 = 0,
+    next_idle: ?*M = null,
+    next_all: ?*M = null,
+};
+
+threadlocal var current_m: ?*M = null;
+
+pub noinline fn current() ?*M {
+    return current_m;
+}
+
+pub noinline fn setCurrent(m: ?*M) void {
+    current_m = m;
+}

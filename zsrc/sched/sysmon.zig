@@ -1,0 +1,243 @@
+//! sysmon: a thread without a P that watches the lane.
+//!
+//! Its three duties, as in Go's runtime: see that the network and the timers are looked at, take
+//! the P from an M whose goroutine blocks (retake), and have a goroutine that runs too long
+//! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It sleeps
+//! 20 us between rounds while something happens, then twice as long each round up to 10 ms, and
+//! until it is woken while the lane is idle.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const m_mod = @import("m.zig");
+const M = m_mod.M;
+
+pub const State = struct {
+    thread: ?os.Thread = null,
+    note: os.Note = .{},
+    stopping: std.atomic.Value(bool) = .init(false),
+    /// sysmon sleeps until an M takes the P. Dekker with `owner`: sysmon stores this, then loads
+    /// owner; an M stores owner, then loads this.
+    waiting: std.atomic.Value(bool) = .init(false),
+    /// An M is on its way to retake or preempt: not another one until it is done.
+    helpers: std.atomic.Value(u32) = .init(0),
+
+    // What the last rounds saw; sysmon's own.
+    tick: u64 = 0,
+    tick_since: u64 = 0,
+    detached_since: u64 = 0,
+    /// When somebody else had the host's lock, one of our helpers or a stranger.
+    lock_busy_at: u64 = 0,
+    requested_at: u64 = 0,
+    requests: u32 = 0,
+    retake_at: u64 = 0,
+    handed_off: bool = false,
+    /// Grows while retakes are in vain, so that waiting for a busy interpreter is not mistaken
+    /// for blocking over and over.
+    backoff_ns: u64 = 0,
+    vain_seen: u64 = 0,
+};
+
+/// Running this often means that a lost goroutine computes rather than passes by.
+const lost_rounds = 2;
+/// A thread that is given the host's lock needs up to this long to wake up on a busy machine.
+const wake_up_ns = std.time.ns_per_ms;
+const hog_share = 10;
+/// One a slice: a request may be lost, when the goroutine returns from the code it was put into.
+const requests_before_hand_off = 3;
+/// A program that has just blocked will again: it is watched closely for a while.
+const recent_retake_ns = 100 * std.time.ns_per_ms;
+const recent_retake_sleep_ns = 200 * std.time.ns_per_us;
+const backoff_start_ns = 50 * std.time.ns_per_us;
+
+pub fn start(lane: anytype) !void {
+    const Lane = @TypeOf(lane);
+    const T = struct {
+        fn main(raw: ?*anyopaque) void {
+            loop(@as(Lane, @ptrCast(@alignCast(raw.?))));
+        }
+    };
+    lane.sysmon.thread = try os.spawn(T.main, lane, os.thread_stack_size);
+}
+
+pub fn stop(lane: anytype) void {
+    const s = &lane.sysmon;
+    s.stopping.store(true, .release);
+    s.note.wake();
+    s.thread.?.join();
+    s.thread = null;
+}
+
+/// An M took the P: sysmon has something to watch.
+pub inline fn wake(lane: anytype) void {
+    const s = &lane.sysmon;
+    if (s.waiting.load(.seq_cst)) wakeSlow(s);
+}
+
+noinline fn wakeSlow(s: *State) void {
+    if (s.waiting.swap(false, .seq_cst)) s.note.wake();
+}
+
+fn loop(lane: anytype) void {
+    const s = &lane.sysmon;
+    const o = &lane.options;
+    os.preciseSleep();
+    var idle: u32 = 0;
+    var delay: u64 = o.sysmon_sleep_min_ns;
+    while (!s.stopping.load(.acquire)) {
+        if (idle == 0) {
+            delay = o.sysmon_sleep_min_ns;
+        } else if (idle > o.sysmon_idle_rounds) {
+            delay *= 2;
+        }
+        delay = @min(delay, o.sysmon_sleep_max_ns);
+        if (os.nanotime() -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
+        if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
+        _ = s.note.sleep(delay);
+        s.note.clear();
+        if (s.stopping.load(.acquire)) return;
+        if (lane.owner.load(.acquire) == null and !anyLost(lane)) {
+            s.waiting.store(true, .seq_cst);
+            if (lane.owner.load(.seq_cst) == null and !s.stopping.load(.acquire)) {
+                _ = s.note.sleep(null);
+                s.note.clear();
+            }
+            s.waiting.store(false, .seq_cst);
+            idle = 0;
+            continue;
+        }
+        idle = if (round(lane, os.nanotime())) 0 else idle +| 1;
+    }
+}
+
+fn anyLost(lane: anytype) bool {
+    lane.m_lock.lock();
+    defer lane.m_lock.unlock();
+    var it = lane.all_m;
+    while (it) |m| : (it = m.next_all) {
+        if (m.lost.load(.monotonic)) return true;
+    }
+    return false;
+}
+
+/// One look at the lane. True if something happened, so that the next look comes soon.
+pub fn round(lane: anytype, now: u64) bool {
+    const busy = watchOwner(lane, now);
+    return watchLost(lane) or busy;
+}
+
+fn watchOwner(lane: anytype, now: u64) bool {
+    const s = &lane.sysmon;
+    const o = &lane.options;
+    const m = lane.owner.load(.acquire) orelse return false;
+    const tick = lane.tick.load(.monotonic);
+    if (tick != s.tick) {
+        s.tick = tick;
+        s.tick_since = now;
+        s.detached_since = 0;
+        s.requests = 0;
+        s.handed_off = false;
+        if (lane.timers.earliest.load(.monotonic) <= now or lane.hogsWait() or
+            now -| lane.last_poll.load(.monotonic) >= o.sysmon_sleep_max_ns)
+            lane.attention.store(true, .monotonic);
+        return false;
+    }
+    const attachment = lane.attachment(m);
+    if (attachment == .unsure or s.helpers.load(.acquire) != 0) s.lock_busy_at = now;
+    if (attachment != .attached) return o.retake_enabled and watchBlocked(lane, m, now);
+    s.detached_since = 0;
+    if (!o.preempt_async or now - s.tick_since + lane.preemptLead() < slice(lane, tick, now)) return false;
+    lane.attention.store(true, .monotonic);
+    if (s.requests > 0 and now - s.requested_at < o.preempt_slice_ns) return false;
+    s.requested_at = now;
+    s.requests += 1;
+    const about: m_mod.About = .{ .m = m.id, .tick = tick, .since = s.tick_since };
+    if (s.requests <= requests_before_hand_off) {
+        _ = lane.counters.preempt_requests.fetchAdd(1, .monotonic);
+        requestPreempt(lane, m, about);
+    } else if (!s.handed_off) {
+        // The requests found no place to stop at. Ask for the lock and take the P along, which
+        // works where the goroutine gives the lock up without running bytecode.
+        s.handed_off = send(lane, .hand_off, about);
+    }
+    return true;
+}
+
+/// How long the goroutine may run. One that was preempted before, and runs because nothing else
+/// could, gives way sooner when something else can.
+fn slice(lane: anytype, tick: u64, now: u64) u64 {
+    const whole = lane.options.preempt_slice_ns;
+    return if (isHog(lane, tick) and othersWait(lane, now)) whole / hog_share else whole;
+}
+
+fn isHog(lane: anytype, tick: u64) bool {
+    return lane.hog_tick.load(.monotonic) == tick;
+}
+
+fn othersWait(lane: anytype, now: u64) bool {
+    return lane.othersRunnable() or lane.timers.earliest.load(.monotonic) <= now or
+        lane.networkPending();
+}
+
+fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
+    const s = &lane.sysmon;
+    const o = &lane.options;
+    if (s.detached_since == 0) {
+        s.detached_since = now;
+        return true;
+    }
+    const others = othersWait(lane, now) or lane.hogsWait();
+    // Others used the lock a moment ago: the goroutine may be about to get it back.
+    const waits = now -| s.lock_busy_at < wake_up_ns;
+    const threshold = if (others and !waits) o.retake_threshold_ns else o.retake_threshold_idle_ns;
+    if (now - s.detached_since < @max(threshold, s.backoff_ns)) return others;
+    return send(lane, .retake, .{ .m = m.id, .tick = s.tick, .since = s.detached_since });
+}
+
+/// The goroutine that a retake is about may have come back while the M was woken.
+pub fn stillBlocked(lane: anytype, m: *M) bool {
+    const owner = lane.owner.load(.acquire) orelse return false;
+    return lane.tick.load(.monotonic) == m.about.tick and lane.attachment(owner) != .attached;
+}
+
+/// Ms whose goroutines came back from a blocking call and compute without a P: those are asked to
+/// queue up like everybody else.
+fn watchLost(lane: anytype) bool {
+    var busy = false;
+    var lost: ?*M = null;
+    lane.m_lock.lock();
+    var it = lane.all_m;
+    while (it) |m| : (it = m.next_all) {
+        if (!m.lost.load(.monotonic) or lane.attachment(m) != .attached) {
+            m.seen_attached = 0;
+            continue;
+        }
+        busy = true;
+        m.seen_attached += 1;
+        if (m.seen_attached % 64 == lost_rounds) lost = m;
+    }
+    lane.m_lock.unlock();
+    if (lost) |m| requestPreempt(lane, m, .{ .m = m.id });
+    return busy;
+}
+
+fn requestPreempt(lane: anytype, m: *M, about: m_mod.About) void {
+    if (!lane.requestPreempt(m)) _ = send(lane, .preempt, about);
+}
+
+fn send(lane: anytype, duty: m_mod.Duty, about: m_mod.About) bool {
+    const s = &lane.sysmon;
+    if (s.helpers.swap(1, .acq_rel) != 0) return false;
+    if (duty == .retake) {
+        s.retake_at = os.nanotime();
+        const vain = @atomicLoad(u64, &lane.counters.retakes_in_vain, .monotonic);
+        s.backoff_ns = if (vain == s.vain_seen) 0 else @min(
+            @max(s.backoff_ns * 2, backoff_start_ns),
+            lane.options.sysmon_sleep_max_ns,
+        );
+        s.vain_seen = vain;
+    }
+    lane.startM(duty, about) catch {
+        s.helpers.store(0, .release);
+        return false;
+    };
+    return true;
+}

@@ -1,0 +1,236 @@
+//! Channels and select, with the semantics of Go's runtime/chan.go and select.go.
+//!
+//! A value goes straight from a sender to a waiting receiver, past the buffer. Waiters lie on the
+//! stacks of their goroutines and are served first come, first served; who is woken is decided by
+//! `Lane.claim`, so that a time-out or a cancellation and a hand-over exclude each other. A waiter
+//! that lost its claim stays linked until its goroutine runs and unlinks it.
+//!
+//! Everything here needs the lane's lock. T is a plain value (a pointer, an integer); the layer
+//! above owns what it refers to.
+const std = @import("std");
+const g_mod = @import("../sched/g.zig");
+const G = g_mod.G;
+
+pub fn Waiter(comptime T: type) type {
+    return struct {
+        g: *G,
+        elem: T = undefined,
+        /// Served by a counterpart, not by a close.
+        ok: bool = false,
+        prev: ?*@This() = null,
+        next: ?*@This() = null,
+        /// Position among a select's cases.
+        index: usize = 0,
+    };
+}
+
+fn List(comptime W: type) type {
+    return struct {
+        head: ?*W = null,
+        tail: ?*W = null,
+
+        inline fn push(l: *@This(), w: *W) void {
+            w.next = null;
+            w.prev = l.tail;
+            if (l.tail) |t| t.next = w else l.head = w;
+            l.tail = w;
+        }
+
+        inline fn remove(l: *@This(), w: *W) void {
+            if (w.prev) |p| p.next = w.next else if (l.head == w) l.head = w.next else return;
+            if (w.next) |n| n.prev = w.prev else l.tail = w.prev;
+            w.prev = null;
+            w.next = null;
+        }
+    };
+}
+
+pub const Outcome = enum { done, closed, would_block, timeout, interrupted };
+
+pub fn Chan(comptime T: type, comptime Lane: type) type {
+    return struct {
+        const Self = @This();
+        pub const W = Waiter(T);
+
+        /// The ring; its length is the capacity.
+        buffer: []T = &.{},
+        first: usize = 0,
+        count: usize = 0,
+        closed: bool = false,
+        receivers: List(W) = .{},
+        senders: List(W) = .{},
+
+        inline fn dequeue(lane: *Lane, list: *List(W)) ?*W {
+            var it = list.head;
+            while (it) |w| {
+                it = w.next;
+                if (lane.claim(w.g, .ready)) {
+                    list.remove(w);
+                    w.g.fired = w;
+                    return w;
+                }
+            }
+            return null;
+        }
+
+        inline fn put(c: *Self, value: T) void {
+            var at = c.first + c.count;
+            if (at >= c.buffer.len) at -= c.buffer.len;
+            c.buffer[at] = value;
+            c.count += 1;
+        }
+
+        inline fn take(c: *Self) T {
+            const value = c.buffer[c.first];
+            c.first += 1;
+            if (c.first == c.buffer.len) c.first = 0;
+            c.count -= 1;
+            return value;
+        }
+
+        /// Sends if that can be done at once.
+        pub inline fn trySend(c: *Self, lane: *Lane, value: T) Outcome {
+            if (c.closed) return .closed;
+            if (c.receivers.head != null) {
+                if (dequeue(lane, &c.receivers)) |w| {
+                    w.elem = value;
+                    w.ok = true;
+                    lane.ready(w.g);
+                    return .done;
+                }
+            }
+            if (c.count < c.buffer.len) {
+                c.put(value);
+                return .done;
+            }
+            return .would_block;
+        }
+
+        /// Receives if that can be done at once. `closed` means closed and drained.
+        pub inline fn tryRecv(c: *Self, lane: *Lane, out: *T) Outcome {
+            if (c.count > 0) {
+                out.* = c.take();
+                // A sender that waits moves up into the free place.
+                if (c.senders.head != null) {
+                    if (dequeue(lane, &c.senders)) |w| {
+                        c.put(w.elem);
+                        w.ok = true;
+                        lane.ready(w.g);
+                    }
+                }
+                return .done;
+            }
+            if (c.senders.head != null) {
+                if (dequeue(lane, &c.senders)) |w| {
+                    out.* = w.elem;
+                    w.ok = true;
+                    lane.ready(w.g);
+                    return .done;
+                }
+            }
+            return if (c.closed) .closed else .would_block;
+        }
+
+        /// Parks until a receiver takes `value`. After `trySend` said `would_block`, with nothing
+        /// in between.
+        pub fn sendWait(c: *Self, lane: *Lane, g: *G, value: T, deadline: ?u64) Outcome {
+            var w: W = .{ .g = g, .elem = value };
+            lane.prepare(g);
+            c.senders.push(&w);
+            return finish(lane.park(g, .chan_send, deadline), &c.senders, &w);
+        }
+
+        /// As sendWait, for receiving.
+        pub fn recvWait(c: *Self, lane: *Lane, g: *G, out: *T, deadline: ?u64) Outcome {
+            var w: W = .{ .g = g };
+            lane.prepare(g);
+            c.receivers.push(&w);
+            const outcome = finish(lane.park(g, .chan_receive, deadline), &c.receivers, &w);
+            if (outcome == .done) out.* = w.elem;
+            return outcome;
+        }
+
+        inline fn finish(wake: g_mod.Wake, list: *List(W), w: *W) Outcome {
+            switch (wake) {
+                .ready => return .done,
+                .closed => return .closed,
+                .timeout, .interrupted => {
+                    list.remove(w);
+                    return if (wake == .timeout) .timeout else .interrupted;
+                },
+            }
+        }
+
+        /// False if it was closed before. Wakes everybody: receivers find it drained, senders fail.
+        pub fn close(c: *Self, lane: *Lane) bool {
+            if (c.closed) return false;
+            c.closed = true;
+            inline for (.{ &c.receivers, &c.senders }) |list| {
+                var it = list.head;
+                while (it) |w| {
+                    it = w.next;
+                    if (lane.claim(w.g, .closed)) {
+                        list.remove(w);
+                        w.g.fired = w;
+                        lane.readyLast(w.g);
+                    }
+                }
+            }
+            return true;
+        }
+
+        // ---- select ----
+
+        pub const Case = struct {
+            chan: ?*Self,
+            send: bool,
+            /// What to send, or what was received.
+            value: T = undefined,
+            waiter: W = undefined,
+        };
+
+        pub const Selected = struct { index: usize, outcome: Outcome };
+
+        /// Looks at the cases in the order given, a random one, and does the first that can be done.
+        pub fn trySelect(lane: *Lane, cases: []Case, order: []const u16) ?Selected {
+            for (order) |at| {
+                const case = &cases[at];
+                const c = case.chan orelse continue;
+                const outcome = if (case.send)
+                    c.trySend(lane, case.value)
+                else
+                    c.tryRecv(lane, &case.value);
+                if (outcome != .would_block) return .{ .index = at, .outcome = outcome };
+            }
+            return null;
+        }
+
+        /// Parks on all cases. After `trySelect` found none, with nothing in between.
+        pub fn selectWait(lane: *Lane, g: *G, cases: []Case, deadline: ?u64) Selected {
+            lane.prepare(g);
+            for (cases, 0..) |*case, i| {
+                const c = case.chan orelse continue;
+                case.waiter = .{ .g = g, .elem = case.value, .index = i };
+                (if (case.send) &c.senders else &c.receivers).push(&case.waiter);
+            }
+            const reason: g_mod.WaitReason = if (cases.len == 0) .select_no_cases else .select;
+            const wake = lane.park(g, reason, deadline);
+            const fired: ?*W = switch (wake) {
+                .ready, .closed => @ptrCast(@alignCast(g.fired.?)),
+                else => null,
+            };
+            for (cases) |*case| {
+                const c = case.chan orelse continue;
+                if (fired == &case.waiter) continue;
+                (if (case.send) &c.senders else &c.receivers).remove(&case.waiter);
+            }
+            const w = fired orelse return .{
+                .index = 0,
+                .outcome = if (wake == .timeout) .timeout else .interrupted,
+            };
+            const case = &cases[w.index];
+            if (wake == .ready and !case.send) case.value = w.elem;
+            return .{ .index = w.index, .outcome = if (wake == .ready) .done else .closed };
+        }
+    };
+}

@@ -1,0 +1,11 @@
+//! Collects the core's unit tests: `zig build test`.
+test {
+    _ = @import("os/os.zig");
+    _ = @import("os/os.zig").impl;
+    _ = @import("arch/arch.zig");
+    _ = @import("sched/stack.zig");
+    _ = @import("sched/g.zig");
+    _ = @import("sched/timer.zig");
+    _ = @import("event/event.zig");
+    _ = @import("sched/lane_test.zig");
+}
