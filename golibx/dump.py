@@ -11,8 +11,11 @@ from golibx.errors import Deadlock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any, TypeAlias
 
-    from golibx._core import Goroutine
+    from golibx import _core as core
+
+    Goroutine: TypeAlias = core.Goroutine[Any]
 
 __all__ = ["stacks"]
 
@@ -74,4 +77,4 @@ def _description(goroutine: Goroutine) -> str:
     if goroutine.started_at:
         parent = f" in goroutine {goroutine.parent}" if goroutine.parent else ""
         lines.append(f"    started at {goroutine.started_at}{parent}\n")
-    return "".join([*lines, f"    state: {goroutine.state}\n"] if not lines else lines)
+    return "".join(lines)

@@ -86,7 +86,7 @@ class _Socket(_core.Socket):
     @property
     def family(self) -> socket.AddressFamily:
         """socket.AF_INET or socket.AF_INET6."""
-        return self._as_socket().family  # type: ignore[return-value]
+        return self._as_socket().family
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +123,7 @@ class Conn(_Socket):
         errors: str | None = None,
         newline: str | None = None,
     ) -> io.BufferedIOBase | io.TextIOWrapper | io.RawIOBase:
-        """A file over the connection, as socket.makefile(); closing it leaves the connection open."""
+        """A file over the connection, as socket.makefile(). Closing it leaves that open."""
         if not set(mode) <= {"r", "w", "b"} or not set(mode) & {"r", "w"}:
             raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
         reading, writing = "r" in mode, "w" in mode
@@ -142,7 +142,7 @@ class Conn(_Socket):
             buffered = io.BufferedWriter(raw, size)
         if "b" in mode:
             return buffered
-        return io.TextIOWrapper(buffered, encoding, errors, newline)  # type: ignore[type-var]
+        return io.TextIOWrapper(buffered, encoding, errors, newline)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         if self.closed:
@@ -306,7 +306,10 @@ def dial(address: Address, timeout: float | None = None) -> Conn:
 
 
 def serve(
-    handler: Callable[[Conn], object], address: Address | Listener, *, backlog: int = DEFAULT_BACKLOG
+    handler: Callable[[Conn], object],
+    address: Address | Listener,
+    *,
+    backlog: int = DEFAULT_BACKLOG,
 ) -> None:
     """Accepts connections for ever and calls `handler(conn)` in a goroutine for each.
 

@@ -29,6 +29,7 @@ import threading
 
 from golibx import _core
 from golibx.config import Config
+from golibx.errors import Cancelled
 from golibx.patch import locks
 from golibx.values import format_duration
 
@@ -95,6 +96,8 @@ class Runtime:
         self._event_mask = 0
         self._main_id = 0
         self._ending = False
+        self._takes_interrupts = False
+        self._abandoning = False
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
 
@@ -131,17 +134,18 @@ class Runtime:
         """What the function run() does, once."""
         options = self.config.core_options()
         options["event_mask"] = self._event_mask
-        options["on_main_thread"] = threading.current_thread() is threading.main_thread()
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        options["on_main_thread"] = on_main_thread
         locks.install()
         _core.set_panic_handler(self._on_panic)
         switch_interval = self.config.runtime.switch_interval_ns / 1e9
         old_switch_interval = sys.getswitchinterval()
-        takes_interrupts = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._takes_interrupts = takes_interrupts = (
+            on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if takes_interrupts:
             signal.signal(signal.SIGINT, self.on_interrupt)
+        wakes_on_signals = on_main_thread and _write_signals_to_pipe()
         if switch_interval:
             sys.setswitchinterval(switch_interval)
         try:
@@ -153,6 +157,8 @@ class Runtime:
             # Unless the program has put its own in place.
             if takes_interrupts and signal.getsignal(signal.SIGINT) == self.on_interrupt:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+            if wakes_on_signals:
+                signal.set_wakeup_fd(-1)
 
     def _main(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -161,6 +167,8 @@ class Runtime:
         main = _core.current()
         assert main is not None
         self._main_id = main.id
+        if _signal_pipe:
+            _core.watch_signals(_signal_pipe[0])
         try:
             if self._plugins is not None:
                 self._plugins.start(self)
@@ -179,9 +187,20 @@ class Runtime:
                 goroutines = "1 goroutine" if left == 1 else f"{left} goroutines"
                 timeout = format_duration(timeout_ns)
                 _write(f"golibx: {goroutines} did not end within {timeout} after cancellation\n")
+            if left:
+                self._free_main_thread()
         finally:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
+
+    def _free_main_thread(self) -> None:
+        """Makes a goroutine that blocks the main thread raise Cancelled: run() has to return there."""
+        if not self._takes_interrupts or signal.getsignal(signal.SIGINT) != self.on_interrupt:
+            return
+        main_thread = threading.main_thread().ident
+        if main_thread is not None and main_thread != threading.get_ident():
+            self._abandoning = True
+            signal.pthread_kill(main_thread, signal.SIGINT)
 
     def _end_plugins(self, plugins: PluginManager, timeout_ns: int) -> None:
         _core.events_stop()
@@ -205,6 +224,8 @@ class Runtime:
     def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""
         goroutine = _core.current()
+        if self._abandoning and goroutine is not None and goroutine.id != self._main_id:
+            raise Cancelled("the program has ended")
         if not _core.active() or (goroutine is not None and goroutine.id == self._main_id):
             signal.default_int_handler(signum, frame)
         _core.interrupt_main()
@@ -220,6 +241,27 @@ class Runtime:
             _core.throw_main(exc)
         elif self.config.runtime.on_panic == "exit":
             _core.throw_main(SystemExit(_PANIC_EXIT_CODE))
+
+
+_signal_pipe: tuple[int, int] | tuple[()] = ()
+"""Its read end wakes the scheduler when a signal comes; made once, and never closed."""
+
+
+def _write_signals_to_pipe() -> bool:
+    """Has signals write to the pipe, unless the program has a use of its own for that."""
+    global _signal_pipe
+    if os.name != "posix":
+        return False
+    if not _signal_pipe:
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        _signal_pipe = (read_end, write_end)
+    previous = signal.set_wakeup_fd(_signal_pipe[1], warn_on_full_buffer=False)
+    if previous not in (-1, _signal_pipe[1]):
+        signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        return False
+    return True
 
 
 def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:

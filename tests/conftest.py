@@ -29,7 +29,7 @@ from golibx import _core
 
 LIMIT = 60.0  # seconds
 GRACE = 15.0  # seconds from the limit to the end of the process
-SCRIPT_LIMIT = 40.0  # seconds
+SCRIPT_LIMIT = 15.0  # seconds
 
 Result = subprocess.CompletedProcess[str]
 
@@ -142,6 +142,8 @@ class Script:
             "PYTHONPATH": os.pathsep.join(paths),
             "TEST_LIMIT": str(limit),
             "NO_COLOR": "1",
+            # The limit is a thread, which fork() warns of since 3.12.
+            "PYTHONWARNINGS": "ignore:This process:DeprecationWarning",
             **(env or {}),
         }
 

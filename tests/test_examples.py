@@ -1,8 +1,8 @@
 """The programs in examples/.
 
-How long the tour's requests take is for bench/ to judge, not for a test on a machine that does other
-things as well: here the middle one of them must be nowhere near the length of a phase, or, with a
-mechanism switched off, not far from it.
+How long the tour's requests take is for bench/ to judge, not for a test on a machine that does
+other things as well: here the middle one of them must be nowhere near the length of a phase, or,
+with a mechanism switched off, not far from it.
 """
 
 from __future__ import annotations
@@ -136,14 +136,17 @@ def test_echo() -> None:
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        port = int(process.stdout.readline().rpartition(":")[2])
-        peers = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
-        for number, peer in enumerate(peers):
-            peer.sendall(b"%d" % number)
-        assert [peer.recv(10) for peer in peers] == [b"0", b"1", b"2"]
-        for peer in peers:
-            peer.close()
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        try:
+            port = int(process.stdout.readline().rpartition(":")[2])
+            peers = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
+            for number, peer in enumerate(peers):
+                peer.sendall(b"%d" % number)
+            assert [peer.recv(10) for peer in peers] == [b"0", b"1", b"2"]
+            for peer in peers:
+                peer.close()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
         assert process.returncode == -signal.SIGINT
         assert errors.splitlines()[-1] == "KeyboardInterrupt"

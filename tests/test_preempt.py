@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 import golibx
-from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
-
 from conftest import Script
+from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
 
 pytestmark = pytest.mark.goroutine(preempt={"slice": "1ms"})
 
@@ -695,7 +694,7 @@ def test_coverage(script: Script, core: str) -> None:
 def test_pdb(script: Script) -> None:
     result = script(
         HOGGED.format(extra="if g == 0: breakpoint()"),
-        stdin="p g\ns\nn\nn\nn\np (n, i, total)\nb 14\nc\np i\nw\ncl 1\nc\n",
+        stdin="p g\nb 14\nc\np (n, i, total)\nw\ncl 1\nc\n",
     )
     assert result.returncode == 0, result.stderr
     assert "(10, 0, 0)" in result.stdout

@@ -22,7 +22,8 @@ from golibx import (
     select,
 )
 
-pytestmark = pytest.mark.goroutine
+# Without preemption, so that a slow machine does not change who runs when.
+pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 
 class Thing:

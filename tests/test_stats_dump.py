@@ -26,7 +26,8 @@ from golibx import (
     stats,
 )
 
-pytestmark = pytest.mark.goroutine
+# Without preemption, so that a slow machine does not change who runs when.
+pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 KEYS = {
     "goroutines",
@@ -97,7 +98,7 @@ def test_goroutines_runq_and_timers() -> None:
     assert stats()["timers"] == before["timers"]
 
 
-@pytest.mark.goroutine(stack={"size": "256KiB"})
+@pytest.mark.goroutine(stack={"size": "256KiB"}, preempt={"async": False})
 def test_stacks_are_used_again() -> None:
     assert stats()["stack_bytes"] == 256 * 1024
     for _ in range(20):
@@ -131,6 +132,7 @@ def test_counters_start_anew_with_each_run() -> None:
     assert golibx.run(main) == golibx.run(main)
 
 
+@pytest.mark.goroutine
 def test_info() -> None:
     found = _core.info()
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in found.items())
@@ -162,9 +164,7 @@ def test_a_goroutines_stack() -> None:
     lines = other.splitlines()
     assert re.fullmatch(rf"goroutine {g.id} \[chan receive\] wait_in:", lines[0])
     assert re.fullmatch(rf"    wait_in at {re.escape(__file__)}:\d+", lines[1])
-    assert re.fullmatch(
-        rf"    started at {re.escape(__file__)}:\d+ in goroutine {me.id}", lines[2]
-    )
+    assert re.fullmatch(rf"    started at {re.escape(__file__)}:\d+ in goroutine {me.id}", lines[2])
     assert blocks.index(own) < blocks.index(other)
     ch.send(1)
 

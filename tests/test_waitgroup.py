@@ -10,7 +10,8 @@ import pytest
 
 from golibx import Cancelled, Chan, WaitGroup, current, go, gosched
 
-pytestmark = pytest.mark.goroutine
+# Without preemption, so that a slow machine does not change who runs when.
+pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 
 def test_waits_for_all() -> None:

@@ -8,12 +8,12 @@ replacements behave as the originals.
 
 from __future__ import annotations
 
+import _imp
+import _thread
 import sys
 import threading
 from types import ModuleType
 
-import _imp
-import _thread
 from golibx import _core
 
 __all__ = ["install"]
@@ -27,7 +27,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    _thread.RLock = _core.RLock  # type: ignore[misc]
+    _thread.RLock = _core.RLock  # type: ignore[assignment,misc]
     # The name by which threading.RLock() finds its implementation in C.
     threading._CRLock = _core.RLock  # type: ignore[attr-defined]
     for name in ("functools", "reprlib"):

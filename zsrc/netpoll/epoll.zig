@@ -10,6 +10,7 @@ const wake_tag = std.math.maxInt(u64);
 pub const Backend = struct {
     epfd: i32,
     wakefd: i32,
+    signal_fd: i32 = -1,
     /// One M waits while another, with the lane's lock, looks: each has its buffer.
     waited: [netpoll.batch]linux.epoll_event = undefined,
     looked: [netpoll.batch]linux.epoll_event = undefined,
@@ -31,6 +32,19 @@ pub const Backend = struct {
             return error.SystemLimit;
         }
         return b;
+    }
+
+    /// Watches the read end of the program's signal wake-up pipe; the caller keeps it.
+    pub fn watchSignals(b: *Backend, fd: i32) void {
+        var e: linux.epoll_event = .{ .events = linux.EPOLL.IN, .data = .{ .u64 = netpoll.signal_tag } };
+        if (linux.errno(linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_ADD, fd, &e)) == .SUCCESS) b.signal_fd = fd;
+    }
+
+    fn drainSignals(b: *Backend) void {
+        var bytes: [64]u8 = undefined;
+        while (linux.errno(linux.read(b.signal_fd, &bytes, bytes.len)) == .SUCCESS) {
+            // A pipe that is empty says EAGAIN.
+        }
     }
 
     pub fn deinit(b: *Backend) void {
@@ -81,6 +95,7 @@ pub const Backend = struct {
                 b.woken.store(false, .release);
                 continue;
             }
+            if (e.data.u64 == netpoll.signal_tag) b.drainSignals();
             const hangup = linux.EPOLL.HUP | linux.EPOLL.ERR;
             out[len.*] = .{
                 .tag = e.data.u64,

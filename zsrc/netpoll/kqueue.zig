@@ -7,6 +7,7 @@ pub const name = "none";
 
 pub const Backend = struct {
     note: *os.Note,
+    signal_fd: i32 = -1,
 
     pub fn init() !Backend {
         const note = try std.heap.c_allocator.create(os.Note);
@@ -17,6 +18,8 @@ pub const Backend = struct {
     pub fn deinit(b: *Backend) void {
         std.heap.c_allocator.destroy(b.note);
     }
+
+    pub fn watchSignals(_: *Backend, _: i32) void {}
 
     pub fn add(_: *Backend, _: i32, _: u64) error{Unsupported}!void {
         return error.Unsupported;

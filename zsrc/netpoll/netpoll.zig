@@ -17,7 +17,7 @@ const backend = switch (builtin.os.tag) {
 };
 
 comptime {
-    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending" }) |decl| {
+    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending", "watchSignals" }) |decl| {
         if (!@hasDecl(backend.Backend, decl)) @compileError("poller backend lacks " ++ decl);
     }
 }
@@ -70,6 +70,9 @@ pub const Desc = struct {
 };
 
 pub const batch = 256;
+
+/// The tag of the descriptor that becomes readable when a signal has come.
+pub const signal_tag = std.math.maxInt(u64) - 1;
 
 pub fn Poller(comptime Lane: type) type {
     return struct {
@@ -186,6 +189,10 @@ pub fn Poller(comptime Lane: type) type {
 
         fn deliver(p: *Self, events: []const Ready) void {
             for (events) |e| {
+                if (e.tag == signal_tag) {
+                    p.lane.signal_pending = true;
+                    continue;
+                }
                 const index: u32 = @truncate(e.tag);
                 const d = p.descs.items[index];
                 if (d.seq != @as(u32, @truncate(e.tag >> 32)) or d.fd < 0) continue;

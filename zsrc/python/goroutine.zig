@@ -119,6 +119,12 @@ pub fn mainStack() error{OutOfMemory}!g_mod.Stack {
     return main_stack;
 }
 
+/// In the child of a fork, which may still run on the main goroutine's stack.
+pub fn forget() void {
+    main = null;
+    main_stack_slab = null;
+}
+
 fn alloc() error{OutOfMemory}!*PyG {
     const p = free_list orelse {
         const block = try host.gpa.alloc(PyG, 32);
@@ -469,7 +475,7 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
             if (g.system or p == caller) continue;
             if (p.ended) continue;
             straggler = p;
-            if (p.told_to_end) continue;
+            if (p.told_to_end or p.handle.live == null) continue;
             p.told_to_end = true;
             if (!cancelG(p)) return false;
             it = lane.all_g; // making the exception may have run code
@@ -477,8 +483,12 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
         const h = (straggler orelse return true).handle;
         if (h.live == null) {
             // It has ended but for what is still to be said of it.
-            if (deadline != null and os.nanotime() > deadline.?) return true;
-            lane.gosched(&caller.g);
+            const now = os.nanotime();
+            if (deadline != null and now > deadline.?) return true;
+            if (lane.here() == null) return true;
+            lane.prepare(&caller.g);
+            _ = lane.park(&caller.g, .shutdown, now + std.time.ns_per_ms);
+            if (raisePending(caller)) return false;
             continue;
         }
         _ = py.incref(&h.ob);
@@ -714,28 +724,28 @@ fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
 
 const methods = [_]py.MethodDef{
     .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Goroutine[T] in annotations." },
-    .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc = 
+    .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
     \\join(timeout=None)
     \\--
     \\
     \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for ever).
     \\Returns whether it has. Does not raise what the goroutine raised: see result().
     },
-    .{ .name = "result", .function = @ptrCast(&result_), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc = 
+    .{ .name = "result", .function = @ptrCast(&result_), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
     \\result(timeout=None)
     \\--
     \\
     \\Waits as join() does and returns what the function returned, or raises what it raised.
     \\Raises DeadlineExceeded when timeout seconds are over first.
     },
-    .{ .name = "cancel", .function = @ptrCast(&cancel), .flags = py.METH_NOARGS, .doc = 
+    .{ .name = "cancel", .function = @ptrCast(&cancel), .flags = py.METH_NOARGS, .doc =
     \\cancel()
     \\--
     \\
     \\Makes the goroutine raise Cancelled where it is parked, or at its next park.
     \\Returns False if it had ended already, else True.
     },
-    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc = 
+    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
     \\done()
     \\--
     \\

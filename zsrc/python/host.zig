@@ -199,6 +199,15 @@ pub const Host = struct {
         return poller.registered > 0;
     }
 
+    pub inline fn signalsWatched() bool {
+        return poller.backend.signal_fd >= 0;
+    }
+
+    /// The end of a goroutine that forked is the end of the child, as with a thread that forks.
+    pub fn exitProcess() noreturn {
+        py.Py_Exit(0);
+    }
+
     pub fn pollNow() void {
         poller.now();
     }
@@ -308,6 +317,8 @@ pub fn releaseStates() void {
 /// In the child of a fork, which has deleted them.
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
+    const m = m_mod.current() orelse return;
+    m.base = py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
 }
 
 /// Stack bytes that one level of recursion through C may take, generously: a level is the

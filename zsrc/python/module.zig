@@ -261,6 +261,14 @@ fn interruptMain(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return throwMain(null, e);
 }
 
+/// The descriptor whose other end a run watches: for signal.set_wakeup_fd().
+fn watchSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(fd.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    if (lane.live and value >= 0 and value <= std.math.maxInt(i32)) host.poller.backend.watchSignals(@intCast(value));
+    return py.returnNone();
+}
+
 fn active(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(lane.live);
 }
@@ -276,9 +284,10 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (!lane.live) return py.returnNone();
     errors.forked = true;
     lane.forget();
+    // The interpreter has deleted all thread states but the calling one.
     host.forgetStates();
     host.poller.forget();
-    goroutine.main = null;
+    goroutine.forget();
     fault.remove();
     preempt.tearDown();
     return py.returnNone();
@@ -296,6 +305,9 @@ fn setEventMask(_: ?*py.Object, mask: ?*py.Object) callconv(.c) ?*py.Object {
 fn eventsWait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     while (lane.ring.len() == 0) {
+        // The P may have been taken in the switch that woke it; getting it back lets others run.
+        _ = lane.here();
+        if (lane.ring.len() != 0) break;
         if (lane.events_stopped) return py.returnNone();
         lane.prepare(&p.g);
         lane.events_note = &p.g;
@@ -431,6 +443,7 @@ const functions = [_]py.MethodDef{
     .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc = "cancel_all(timeout_ns)\n--\n\nCancels all other goroutines of the program's and waits for them; returns how many are left." },
     .{ .name = "throw_main", .function = @ptrCast(&throwMain), .flags = py.METH_O, .doc = "throw_main(exception)\n--\n\nRaises exception in the main goroutine, wherever it is." },
     .{ .name = "interrupt_main", .function = @ptrCast(&interruptMain), .flags = py.METH_NOARGS, .doc = "interrupt_main()\n--\n\nRaises KeyboardInterrupt in the main goroutine, wherever it is." },
+    .{ .name = "watch_signals", .function = @ptrCast(&watchSignals), .flags = py.METH_O, .doc = "watch_signals(fd)\n--\n\nWakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to, is readable." },
     .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc = "active()\n--\n\nWhether a runtime is running in this process." },
     .{ .name = "set_panic_handler", .function = @ptrCast(&setPanicHandler), .flags = py.METH_O, .doc = "set_panic_handler(handler)\n--\n\nhandler(goroutine, exception) is called for exceptions that nobody collects." },
     .{ .name = "set_event_mask", .function = @ptrCast(&setEventMask), .flags = py.METH_O, .doc = "set_event_mask(mask)\n--\n\nBit k: record events of kind k." },

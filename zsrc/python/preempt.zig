@@ -79,7 +79,6 @@ pub fn hurry(p: *PyG) void {
 
 /// With the lock, from any thread.
 pub fn arm(p: *PyG) void {
-    if (p.request.armed) return;
     const state = p.state orelse return;
     var t: ?*py.Object = null;
     var v: ?*py.Object = null;
@@ -95,6 +94,9 @@ pub fn arm(p: *PyG) void {
 
 fn armTrace(p: *PyG, state: *py.ThreadState) void {
     const old = traceFunction(state);
+    if (old == &onTrace) return;
+    // An earlier request was replaced by the program's own sys.settrace().
+    forgetOpcodes(p);
     const object = traceObject(state);
     if (object) |o| _ = py.incref(o);
     defer py.xdecref(object);
@@ -146,6 +148,9 @@ fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     // The interpreter's own opcode tracing and events on instructions take each other's away.
     if (tracesOpcodes(&frame.ob)) return;
     const code = py.PyFrame_GetCode(frame);
+    if (p.request.code == code) return py.decref(code);
+    // An earlier request was put into code that the goroutine has left.
+    takeBack(p);
     if (!setEvents(code, instruction_event)) {
         py.decref(code);
         return;
@@ -168,6 +173,8 @@ var armed: std.ArrayList(*PyG) = .empty;
 fn arrive(p: *PyG) bool {
     const g = &p.g;
     if (takePending(p)) return false;
+    // From 3.13 on a signal interrupts only the thread state that the main thread began with.
+    if (py.PyErr_CheckSignals() != 0) return false;
     lane.preempt(g);
     return !takePending(p);
 }

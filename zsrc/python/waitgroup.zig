@@ -112,26 +112,26 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
-    .{ .name = "add", .function = @ptrCast(&add), .flags = fast, .doc = 
+    .{ .name = "add", .function = @ptrCast(&add), .flags = fast, .doc =
     \\add(delta=1)
     \\--
     \\
     \\Adds delta, an int that may be negative, to the counter. Raises ValueError if it would become
     \\negative; it keeps its value then.
     },
-    .{ .name = "done", .function = @ptrCast(&doneMethod), .flags = py.METH_NOARGS, .doc = 
+    .{ .name = "done", .function = @ptrCast(&doneMethod), .flags = py.METH_NOARGS, .doc =
     \\done()
     \\--
     \\
     \\Takes one off the counter.
     },
-    .{ .name = "wait", .function = @ptrCast(&wait), .flags = fast, .doc = 
+    .{ .name = "wait", .function = @ptrCast(&wait), .flags = fast, .doc =
     \\wait(timeout=None)
     \\--
     \\
     \\Waits until the counter is zero, at most timeout seconds; returns whether it is.
     },
-    .{ .name = "go", .function = @ptrCast(&goMethod), .flags = fast, .doc = 
+    .{ .name = "go", .function = @ptrCast(&goMethod), .flags = fast, .doc =
     \\go(fn, /, *args, **kwargs)
     \\--
     \\
@@ -157,7 +157,7 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = 
+    .{ .slot = py.slot.tp_doc, .pfunc =
     \\WaitGroup()
     \\--
     \\

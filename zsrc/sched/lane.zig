@@ -136,6 +136,9 @@ pub fn Lane(comptime Host: type) type {
         main_done: bool = false,
         /// Between start and stop.
         live: bool = false,
+        /// This process was forked inside a run, whose main goroutine was `forked_main`.
+        forked: bool = false,
+        forked_main: ?*G = null,
         /// Ms whose goroutines are in a blocking call without a P.
         lost_count: usize = 0,
         /// Goroutines of the program's own that wait for the network.
@@ -148,7 +151,11 @@ pub fn Lane(comptime Host: type) type {
         next_m_id: u32 = 0,
         /// Tells the Ms of this run from those an earlier one had to leave behind.
         generation: u32 = 0,
-        m0: M = .{},
+        /// The M of the thread that called `run`.
+        m0: *M = undefined,
+        /// Signal handlers of the program's wait for the main thread.
+        signal_pending: bool = false,
+        signal_for_main: bool = false,
         sysmon: sysmon.State = .{},
         counters: Counters = .{},
         events_note: ?*G = null,
@@ -170,8 +177,10 @@ pub fn Lane(comptime Host: type) type {
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
             self.ring.mask = options.event_mask;
-            const m = &self.m0;
+            const m = try gpa.create(M);
+            errdefer gpa.destroy(m);
             m.* = .{ .main = true };
+            self.m0 = m;
             try self.adoptThread(m);
             self.live = true;
             self.owner.store(m, .release);
@@ -187,6 +196,8 @@ pub fn Lane(comptime Host: type) type {
             self.ready(main);
             while (true) {
                 self.schedule(m);
+                // In the child of a fork the run is over with the goroutine that forked.
+                if (!self.owns(m)) return self.leaveThread(m);
                 if (self.main_done) break;
                 Host.release(m);
                 self.pushIdle(m);
@@ -195,9 +206,11 @@ pub fn Lane(comptime Host: type) type {
                 if (self.main_done) break;
             }
             self.stop(m);
+            gpa.destroy(m);
         }
 
         fn stop(self: *Self, m: *M) void {
+            if (self.running) |g| self.leaveBehind(g);
             self.live = false;
             self.owner.store(null, .release);
             _ = self.retire(m);
@@ -220,6 +233,14 @@ pub fn Lane(comptime Host: type) type {
             if (self.stacks.in_use == 0) self.stacks.deinit();
             self.timers.deinit(self.gpa);
             self.ring.deinit(self.gpa);
+        }
+
+        /// A goroutine that still runs, on another M, when the main one has ended without a P.
+        fn leaveBehind(self: *Self, g: *G) void {
+            g.transition(.running, .syscall);
+            g.m.?.lost.store(true, .monotonic);
+            self.lost_count += 1;
+            self.running = null;
         }
 
         /// Ends the threads that wait for work and joins them.
@@ -290,8 +311,8 @@ pub fn Lane(comptime Host: type) type {
                 // unless this is g0 with a goroutine left on the M, which cannot be.
                 return if (self.running == g) g else null;
             }
-            if (self.running == g) return g;
-            self.regain(g);
+            // The switch that brings it back may let the host's lock go, and another M retake the P.
+            while (self.running != g) self.regain(g);
             return g;
         }
 
@@ -464,7 +485,11 @@ pub fn Lane(comptime Host: type) type {
 
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
-            const next = self.pickStarted() orelse return;
+            const next = self.pickStarted() orelse {
+                if (!self.signal_pending) return;
+                g.transition(.running, .runnable);
+                return self.switchToG0(g, &self.runq);
+            };
             g.transition(.running, .runnable);
             self.switchTo(g, next, &self.runq);
         }
@@ -588,6 +613,7 @@ pub fn Lane(comptime Host: type) type {
             const m = g.m.?;
             if (!self.owns(m)) {
                 // The run that it belonged to is over; only its thread is left to end.
+                if (self.forked and !(m.main and g == self.forked_main)) Host.exitProcess();
                 m.curg = null;
                 Host.swap(m, null);
                 var discard: usize = undefined;
@@ -639,7 +665,7 @@ pub fn Lane(comptime Host: type) type {
 
         fn wakeMain(self: *Self) void {
             self.m0.note.wake();
-            if (self.poller == &self.m0) Host.pollBreak();
+            if (self.poller == self.m0) Host.pollBreak();
         }
 
         // ---- the P ----
@@ -732,7 +758,10 @@ pub fn Lane(comptime Host: type) type {
 
         /// The next goroutine, if there is one without waiting.
         inline fn pickNext(self: *Self) ?*G {
-            if (self.attention.load(.monotonic)) self.attend();
+            if (self.attention.load(.monotonic)) {
+                self.attend();
+                if (self.signal_pending) return null;
+            }
             self.turn +%= 1;
             if (self.turn % poll_turns == 0) self.pollIfWaiting();
             if (self.runnext) |g| {
@@ -758,7 +787,7 @@ pub fn Lane(comptime Host: type) type {
         noinline fn attend(self: *Self) void {
             self.attention.store(false, .monotonic);
             if (self.timers.len() > 0) self.runTimers();
-            self.pollIfWaiting();
+            if (Host.pollWanted() or Host.signalsWatched()) self.poll();
             // Those that were preempted get a slice in two, however busy the others are.
             const now = os.nanotime();
             if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
@@ -773,7 +802,11 @@ pub fn Lane(comptime Host: type) type {
         }
 
         fn pollIfWaiting(self: *Self) void {
-            if (!Host.pollWanted() or self.poller != null) return;
+            if (Host.pollWanted()) self.poll();
+        }
+
+        noinline fn poll(self: *Self) void {
+            if (self.poller != null) return;
             self.last_poll.store(os.nanotime(), .monotonic);
             self.counters.netpolls += 1;
             Host.pollNow();
@@ -788,7 +821,11 @@ pub fn Lane(comptime Host: type) type {
                     if (!m.main) self.wakeMain();
                     return null;
                 }
+                if (self.signal_pending) self.handleSignals(m);
                 if (self.pickStarted()) |g| return g;
+                if (self.signal_pending) continue;
+                if (m.main) Host.onSignal();
+                if (self.anyRunnable()) continue;
                 if (self.stuck() and Host.onDeadlock()) continue;
                 if (self.poller != null) {
                     // Somebody waits in the poller already; it must not oversleep our timers.
@@ -831,6 +868,22 @@ pub fn Lane(comptime Host: type) type {
             Host.pollResults();
             if (wake == .interrupted and m.main) Host.onSignal();
             return free;
+        }
+
+        /// Only the main thread runs signal handlers.
+        fn handleSignals(self: *Self, m: *M) void {
+            if (m.main) {
+                self.signal_pending = false;
+                Host.onSignal();
+            } else {
+                self.signal_pending = false;
+                self.signal_for_main = true;
+                self.m0.note.wake();
+            }
+        }
+
+        inline fn anyRunnable(self: *const Self) bool {
+            return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0;
         }
 
         /// Nothing can ever happen again without help from outside.
@@ -900,7 +953,14 @@ pub fn Lane(comptime Host: type) type {
             const duty = m.duty;
             m.duty = .none;
             switch (duty) {
-                .none => {},
+                .none => if (m.main and self.retire(m)) {
+                    Host.acquire(m);
+                    if (self.signal_for_main) {
+                        self.signal_for_main = false;
+                        Host.onSignal();
+                    }
+                    Host.release(m);
+                },
                 .quit => {
                     Host.acquire(m);
                     self.leaveThread(m); // leaves without the lock
@@ -990,7 +1050,7 @@ pub fn Lane(comptime Host: type) type {
         fn mainIsIdle(self: *Self) bool {
             self.m_lock.lock();
             defer self.m_lock.unlock();
-            return self.idle_m == &self.m0;
+            return self.idle_m == self.m0;
         }
 
         /// Takes an M off the idle list if it is still there.
@@ -1047,10 +1107,12 @@ pub fn Lane(comptime Host: type) type {
 
         /// In the child of a fork: the threads are gone, the goroutines with them.
         pub fn forget(self: *Self) void {
-            const gpa = self.gpa;
-            const generation = self.generation;
-            self.* = .{ .gpa = gpa, .generation = generation +% 1 };
-            m_mod.setCurrent(null);
+            self.* = .{
+                .gpa = self.gpa,
+                .generation = self.generation +% 1,
+                .forked = true,
+                .forked_main = self.main_g,
+            };
         }
     };
 }

@@ -96,6 +96,12 @@ const Host = struct {
         return false;
     }
     pub fn pollNow() void {}
+    pub fn signalsWatched() bool {
+        return false;
+    }
+    pub fn exitProcess() noreturn {
+        unreachable;
+    }
     pub fn pollResults() void {}
     pub fn pollWait(deadline: u64) os.Wake {
         const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();

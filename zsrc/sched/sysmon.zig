@@ -138,6 +138,12 @@ fn watchOwner(lane: anytype, now: u64) bool {
         if (lane.timers.earliest.load(.monotonic) <= now or lane.hogsWait() or
             now -| lane.last_poll.load(.monotonic) >= o.sysmon_sleep_max_ns)
             lane.attention.store(true, .monotonic);
+        // Calls may block for less than our sleep, one after the other: what is away now is looked
+        // at again soon.
+        if (o.retake_enabled and lane.attachment(m) == .detached) {
+            s.detached_since = now;
+            return true;
+        }
         return false;
     }
     const attachment = lane.attachment(m);

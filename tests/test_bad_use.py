@@ -1,0 +1,536 @@
+"""Wrong use of the API: each has a clear outcome. What ends the process is a script in crash/.
+
+The comments at the top of such a script say what it must do: `# exits with N` (negative for a
+signal; `N or M`), `# stdout has RE` and `# stderr has RE` (a regular expression that is found
+there), `# stderr is empty`.
+"""
+
+# A lambda is the shortest way to do two things in a goroutine, though neither returns a value.
+# mypy: disable-error-code="func-returns-value"
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import golibx
+from conftest import Script
+from golibx import (
+    Chan,
+    WaitGroup,
+    _core,
+    blocking,
+    current,
+    go,
+    gomaxprocs,
+    gosched,
+    num_goroutine,
+    run,
+    select,
+    sleep,
+    stats,
+)
+
+CRASHES = sorted((Path(__file__).parent / "crash").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CRASHES, ids=lambda path: path.stem)
+def test_crash(script: Script, path: Path) -> None:
+    source = path.read_text()
+    rules = re.findall(r"^# (exits with|std... has|stderr is empty) ?(.*)$", source, re.MULTILINE)
+    assert rules, "the script must say what it does"
+    result = script(path)
+    output = {"stdout": result.stdout, "stderr": result.stderr}
+    told = f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+    for kind, value in rules:
+        if kind == "exits with":
+            assert str(result.returncode) in value.split(" or "), told
+        elif kind == "stderr is empty":
+            assert result.stderr == "", told
+        else:
+            assert re.search(value, output[kind[:6]].rstrip("\n"), re.MULTILINE), f"{value}\n{told}"
+
+
+# ---- recursion through C ----
+
+RECURSIONS = {
+    "repr": "x = []\nfor _ in range(200_000): x = [x]\nrecurse = lambda: repr(x)",
+    "sort key": "def recurse(): [1, 2].sort(key=lambda _: recurse())",
+    "json": "import json\nx = []\nfor _ in range(200_000): x = [x]\nrecurse = lambda: json.dumps(x)",
+    "json loads": "import json\nrecurse = lambda: json.loads('[' * 200_000)",
+    "getattr": "class C:\n    def __getattr__(self, name): return getattr(self, name + 'x')\n"
+    "recurse = lambda: C().a",
+    "eq": "a = []; b = []\nfor _ in range(200_000): a = [a]; b = [b]\nrecurse = lambda: a == b",
+    "map": "def recurse(): return list(map(lambda _: recurse(), [1]))",
+    "partial": "import functools\nf = lambda: None\n"
+    "for _ in range(200_000): f = functools.partial(f)\nrecurse = f",
+    "call": "class C: pass\nC.__call__ = C()\nrecurse = C()",
+    "str format": "class C:\n    def __format__(self, spec): return f'{self}'\n"
+    "    __str__ = lambda self: format(self)\nrecurse = lambda: str(C())",
+    "new": "class C:\n    def __new__(cls): return C()\nrecurse = C",
+    "hash": "x = ()\nfor _ in range(200_000): x = (x,)\nrecurse = lambda: hash(x)",
+    "copy": "import copy\nx = []\nfor _ in range(50_000): x = [x]\nrecurse = lambda: copy.deepcopy(x)",
+    "pickle": "import pickle\nx = []\nfor _ in range(200_000): x = [x]\n"
+    "recurse = lambda: pickle.dumps(x)",
+    "re": "import re\nrecurse = lambda: re.compile('(' * 5000 + ')' * 5000)",
+    "ast": "recurse = lambda: compile('-' * 100_000 + '1', '', 'eval')",
+    "parser": "recurse = lambda: compile('(' * 150 + ')' * 150, '', 'eval')",
+    "isinstance": "x = int\nfor _ in range(100_000): x = (x, x)\nrecurse = lambda: isinstance('', x)",
+    "compare dicts": "a = {}; b = {}\nfor _ in range(200_000): a = {0: a}; b = {0: b}\n"
+    "recurse = lambda: a == b",
+    "generators": "def g():\n    yield from g()\nrecurse = lambda: next(g())",
+    "del chain": "class N:\n    def __init__(self, n): self.n = n\n    def __del__(self): del self.n\n"
+    "def recurse():\n    x = None\n    for _ in range(20_000): x = N(x)\n    del x",
+}
+
+
+@pytest.mark.parametrize("where", ["main", "goroutine"])
+@pytest.mark.parametrize("kind", RECURSIONS)
+def test_recursion_through_c(script: Script, kind: str, where: str) -> None:
+    start = "recurse()" if where == "main" else "golibx.go(recurse).result()"
+    # os._exit: what is nested that deep can crash Python itself when it is freed.
+    result = script(
+        f"""
+import os, sys
+import golibx
+{RECURSIONS[kind]}
+def main():
+    try:
+        {start}
+    except (RecursionError, MemoryError, ImportError, SyntaxError) as exc:
+        print(type(exc).__name__)
+    else:
+        print("no limit reached")
+    print("alive", golibx.go(lambda: 5).result(), flush=True)
+    os._exit(0)
+golibx.run(main)
+"""
+    )
+    if result.returncode == 0:
+        assert result.stdout.endswith("alive 5\n")
+    else:
+        assert re.search(r"^golibx: fatal: goroutine \d overflowed its stack", result.stderr), (
+            f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+        )
+
+
+@pytest.mark.parametrize("limit", [10_000, 1_000_000])
+@pytest.mark.parametrize("kind", ["sort key", "getattr", "map", "repr"])
+def test_recursion_through_c_beyond_a_raised_limit(script: Script, kind: str, limit: int) -> None:
+    result = script(
+        f"""
+import os, sys
+import golibx
+sys.setrecursionlimit({limit})
+{RECURSIONS[kind]}
+def main():
+    try:
+        golibx.go(recurse).result()
+    except (RecursionError, MemoryError) as exc:
+        print(type(exc).__name__, flush=True)
+    os._exit(0)
+golibx.run(main)
+"""
+    )
+    if result.returncode:
+        assert re.search(r"^golibx: fatal: goroutine 2 overflowed its stack", result.stderr), (
+            f"exit code {result.returncode}\n{result.stderr}"
+        )
+        assert "(most recent call first)" in result.stderr
+    else:
+        assert result.stdout == "RecursionError\n"
+
+
+# ---- where there is no goroutine ----
+
+CALLS: dict[str, Callable[[], object]] = {
+    "go": lambda: go(print),
+    "gosched": gosched,
+    "sleep": lambda: sleep(0.001),
+    "recv": lambda: Chan[int]().recv(),
+    "recv_ok": lambda: Chan[int]().recv_ok(),
+    "send": lambda: Chan[int]().send(1),
+    "iterate": lambda: list(Chan[int]()),
+    "select": lambda: select(Chan[int]().on_recv()),
+    "wait": lambda: (group := WaitGroup(), group.add(), group.wait()),
+    "waitgroup go": lambda: WaitGroup().go(print),
+    "blocking": lambda: blocking(print),
+    "cancel_all": lambda: _core.cancel_all(0),
+    "events_wait": _core.events_wait,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_outside_a_run(name: str) -> None:
+    with pytest.raises(RuntimeError, match="no golibx runtime is running"):
+        CALLS[name]()
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("name", sorted(set(CALLS) - {"go", "waitgroup go"}))
+def test_from_a_foreign_thread(name: str) -> None:
+    caught: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            CALLS[name]()
+        except BaseException as exc:
+            caught.append(exc)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    [exc] = caught
+    assert isinstance(exc, RuntimeError)
+    assert "this thread runs no goroutine" in str(exc)
+
+
+@pytest.mark.goroutine
+def test_go_from_a_foreign_thread() -> None:
+    out: list[object] = []
+    done: Chan[int] = Chan(1)
+
+    def in_thread() -> None:
+        g = go(lambda: done.send(5))
+        out.append((g.parent, g.done()))
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    assert done.recv(timeout=30) == 5
+    thread.join()
+    assert out == [(0, False)] or out == [(0, True)]
+
+
+@pytest.mark.goroutine
+def test_what_works_from_a_foreign_thread() -> None:
+    out: list[object] = []
+    ch: Chan[int] = Chan(5)
+    g = go(ch.recv)
+    gosched()
+
+    def in_thread() -> None:
+        out.append(current())
+        out.append(num_goroutine())
+        out.append(stats()["goroutines"])
+        out.append(ch.try_send(1))
+        out.append(g.done())
+        out.append("goroutine 1 [" in golibx.stacks())
+        out.append(select(ch.on_recv(), default=True)[2] in (True, False))
+        group = WaitGroup()
+        group.add()
+        group.done()
+        out.append(group.wait())
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert out[:4] == [None, 2, 2, True]
+    assert out[5:] == [True, True, True]
+    g.join()
+
+
+@pytest.mark.goroutine
+def test_a_second_run_inside() -> None:
+    with pytest.raises(RuntimeError, match="already running in this process"):
+        run(lambda: None)
+    caught: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            run(lambda: None)
+        except RuntimeError as exc:
+            caught.append(exc)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
+    assert go(lambda: 5).result() == 5
+
+
+def test_runs_in_sequence() -> None:
+    for i in range(50):
+        assert run(lambda i=i: go(lambda: i).result()) == i
+
+
+def test_runs_that_fail_in_sequence() -> None:
+    for _ in range(10):
+        with pytest.raises(ZeroDivisionError):
+            run(lambda: 1 / 0)
+        with pytest.raises(golibx.Deadlock):
+            run(Chan[int]().recv)
+        with pytest.raises(SystemExit):
+            run(exit)
+
+
+def test_runs_on_other_threads() -> None:
+    out: list[object] = []
+    for i in range(5):
+        thread = threading.Thread(target=lambda i=i: out.append(run(lambda: go(abs, -i).result())))
+        thread.start()
+        thread.join()
+    assert out == [0, 1, 2, 3, 4]
+    assert run(lambda: 6) == 6
+
+
+def test_no_threads_are_left() -> None:
+    def main() -> None:
+        import time
+
+        for g in [go(time.sleep, 0.005) for _ in range(5)]:
+            g.join()
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    run(main)
+    before = threads()
+    for _ in range(5):
+        run(main)
+    assert threads() <= before
+
+
+def test_results_and_arguments_of_run() -> None:
+    def f(*args: object, **kwargs: object) -> object:
+        return args, kwargs
+
+    assert run(f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, x=1) == ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10), {"x": 1})
+    with pytest.raises(TypeError):
+        run()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        run(5)  # type: ignore[arg-type]
+
+
+# ---- wrong types and values ----
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("bad", [None, 5, "print", [], ...])
+def test_go_needs_a_callable(bad: object) -> None:
+    with pytest.raises(TypeError, match=f"go\\(\\) needs a callable, not {type(bad).__name__}"):
+        go(bad)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        go(bad, 1, x=2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="missing the function"):
+        go()  # type: ignore[call-arg]
+    assert num_goroutine() == 1
+
+
+@pytest.mark.goroutine
+def test_wrong_arguments_are_the_goroutines_error() -> None:
+    g = go(lambda a, b: None, 1)  # type: ignore[call-arg, misc]
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        g.result()
+
+
+@pytest.mark.goroutine
+def test_join_and_result_of_itself() -> None:
+    me = current()
+    assert me is not None
+    for f in (me.join, me.result, lambda: me.join(1)):
+        with pytest.raises(RuntimeError, match="cannot wait for itself"):
+            f()
+
+
+@pytest.mark.goroutine
+def test_cancel_of_what_has_ended() -> None:
+    good, bad = go(lambda: 5), go(lambda: 1 / 0)
+    good.join()
+    bad.join()
+    assert good.cancel() is False
+    assert bad.cancel() is False
+    assert good.result() == 5
+    assert isinstance(bad.exception, ZeroDivisionError)
+
+
+@pytest.mark.goroutine
+def test_main_cancels_itself() -> None:
+    me = current()
+    assert me is not None
+    assert me.cancel()
+    with pytest.raises(golibx.Cancelled):
+        gosched()
+
+
+def test_a_cancelled_main() -> None:
+    def main() -> None:
+        me = current()
+        assert me is not None
+        go(me.cancel)
+        Chan[int]().recv()
+
+    with pytest.raises(golibx.Cancelled):
+        run(main)
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("bad", ["1", [], object(), b"1", 1j])
+def test_timeouts_of_wrong_types(bad: object) -> None:
+    ch: Chan[int] = Chan()
+    group = WaitGroup()
+    group.add()
+    g = go(ch.recv)
+    calls: list[Callable[[], object]] = [
+        lambda: ch.recv(bad),  # type: ignore[arg-type]
+        lambda: ch.recv_ok(timeout=bad),  # type: ignore[arg-type]
+        lambda: Chan[int]().send(1, bad),  # type: ignore[arg-type]
+        lambda: select(ch.on_recv(), timeout=bad),  # type: ignore[call-overload]
+        lambda: g.join(bad),  # type: ignore[arg-type]
+        lambda: g.result(timeout=bad),  # type: ignore[arg-type]
+        lambda: group.wait(bad),  # type: ignore[arg-type]
+    ]
+    for f in calls:
+        with pytest.raises(TypeError):
+            f()
+    nan_calls: list[Callable[[], object]] = [
+        lambda: ch.recv(float("nan")),
+        lambda: g.join(float("nan")),
+        lambda: group.wait(float("nan")),
+    ]
+    for f in nan_calls:
+        with pytest.raises(ValueError, match="nan"):
+            f()
+    ch.send(1)
+    assert g.result() == 1
+
+
+@pytest.mark.goroutine
+def test_wrong_numbers_of_arguments() -> None:
+    ch: Chan[int] = Chan(1)
+    g = go(lambda: None)
+    calls: list[Callable[[], object]] = [
+        lambda: ch.send(),  # type: ignore[call-arg]
+        lambda: ch.send(1, 2, 3),  # type: ignore[call-arg]
+        lambda: ch.send(1, timeout=1, other=2),  # type: ignore[call-arg]
+        lambda: ch.send(1, 1, timeout=1),  # type: ignore[misc]
+        lambda: ch.recv(1, 2),  # type: ignore[call-arg]
+        lambda: ch.recv(other=1),  # type: ignore[call-arg]
+        lambda: ch.recv_ok(1, 2),  # type: ignore[call-arg]
+        lambda: ch.try_send(),  # type: ignore[call-arg]
+        lambda: ch.try_recv(1),  # type: ignore[call-arg]
+        lambda: ch.close(1),  # type: ignore[call-arg]
+        lambda: ch.on_send(),  # type: ignore[call-arg]
+        lambda: g.join(1, 2),  # type: ignore[call-arg]
+        lambda: g.result(time=1),  # type: ignore[call-arg]
+        lambda: g.cancel(1),  # type: ignore[call-arg]
+        lambda: gosched(1),  # type: ignore[call-arg]
+        lambda: sleep(1, 2),  # type: ignore[call-arg]
+        lambda: sleep(seconds=1),  # type: ignore[call-arg]
+        lambda: num_goroutine(1),  # type: ignore[call-arg]
+        lambda: gomaxprocs(1, 2),  # type: ignore[call-arg]
+    ]
+    for f in calls:
+        with pytest.raises(TypeError):
+            f()
+    assert len(ch) == 0
+
+
+def test_channel_capacities() -> None:
+    for bad in (-1, -(2**62), 2**41):
+        with pytest.raises(ValueError, match="Chan capacity must be between 0 and"):
+            Chan(bad)
+    with pytest.raises((MemoryError, ValueError)):
+        Chan(2**40)
+    with pytest.raises(OverflowError):
+        Chan(2**64)
+    for bad_type in ("1", 1.0, None, []):
+        with pytest.raises(TypeError):
+            Chan(bad_type)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Chan(1, 2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Chan(1, capacity=2)  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Chan(size=2)  # type: ignore[call-arg]
+
+    class Index:
+        def __index__(self) -> int:
+            return 3
+
+    assert Chan(Index()).capacity == 3  # type: ignore[arg-type]
+    assert Chan(True).capacity == 1
+
+
+def test_gomaxprocs() -> None:
+    before = gomaxprocs()
+    assert before >= 1
+    assert gomaxprocs(3) == before
+    assert gomaxprocs(0) == 3
+    assert gomaxprocs(n=before) == 3
+    assert gomaxprocs(None) == before
+    for bad in (-1, 2**20 + 1, 2**70):
+        with pytest.raises((ValueError, OverflowError)):
+            gomaxprocs(bad)
+    with pytest.raises(TypeError):
+        gomaxprocs("2")  # type: ignore[arg-type]
+    assert gomaxprocs() == before
+
+
+@pytest.mark.goroutine
+def test_system_calls_of_the_runtime_layer() -> None:
+    with pytest.raises(TypeError):
+        _core.throw_main("not an exception")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.throw_main(ValueError)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.cancel_all("1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.set_event_mask("1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.go_system(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.Socket()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        _core.Socket("1")  # type: ignore[arg-type]
+    with pytest.raises((ValueError, OSError)):
+        _core.Socket(-1)
+    with pytest.raises(OSError):
+        _core.Socket(10**6)
+
+
+def test_options_of_the_core() -> None:
+    bad: list[dict[str, int]] = [
+        {"stack_size": 1},
+        {"stack_size": 65537},
+        {"stack_size": -1},
+        {"stack_main_size": 5},
+        {"max_threads": -1},
+        {"sysmon_sleep_min_ns": -5},
+        {"hooks_ring_size": -1},
+        {"hooks_ring_size": 2**63},
+    ]
+    for options in bad:
+        with pytest.raises((ValueError, OverflowError)):
+            _core.run(print, (), None, options)
+    with pytest.raises(TypeError):
+        _core.run(print, (), None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        _core.run(print, (), None, {"seed": "x"})  # type: ignore[dict-item]
+    with pytest.raises(TypeError):
+        _core.run(5, (), None, {})  # type: ignore[arg-type]
+    assert _core.run(lambda: 5, (), None, {}) == 5
+
+
+def test_types_cannot_be_changed() -> None:
+    for cls in (Chan, WaitGroup, golibx.Goroutine, golibx.Case):
+        with pytest.raises(TypeError):
+            cls.extra = 1  # type: ignore[attr-defined, union-attr]
+        with pytest.raises(TypeError):
+            type("Mine", (cls,), {})
+    with pytest.raises(AttributeError):
+        Chan[int]().extra = 1  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_copied_or_pickled() -> None:
+    import copy
+    import pickle
+
+    for thing in (Chan[int](), WaitGroup()):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+        with pytest.raises(TypeError):
+            copy.copy(thing)
