@@ -12,7 +12,6 @@ const G = g_mod.G;
 
 const backend = switch (builtin.os.tag) {
     .linux => @import("epoll.zig"),
-    .macos => @import("kqueue.zig"),
     else => @import("none.zig"),
 };
 

@@ -171,6 +171,9 @@ pub fn create(
         _ = py.PyErr_NoMemory();
         return error.Raised;
     };
+    // Nothing else knows it before the goroutine starts: the collector need not look at it again
+    // and again while a million wait for their turn.
+    py.PyObject_GC_UnTrack(context);
     const total = nargs + nkw;
     p.g = .{ .system = system };
     p.state = null;
@@ -203,7 +206,7 @@ pub fn create(
     h.system = system;
     h.named_by = py.incref(function);
     noteOrigin(h);
-    if (lane.running) |parent| p.parent = parent.id else p.parent = 0;
+    p.parent = if (lane.onThread()) |parent| parent.id else 0;
     h.parent = p.parent;
     return p;
 }
@@ -242,6 +245,7 @@ pub fn runBody(p: *PyG) void {
         lane.record(.goroutine_start, id, p.parent, 0);
     }
     const context = p.context.?;
+    py.PyObject_GC_Track(context);
     _ = py.extra.PyContext_Enter(context);
     startTracing();
     const result = if (raisePending(p))
@@ -317,23 +321,37 @@ fn settleHandle(p: *PyG) void {
     const unseen = h.ob.refcnt == 1;
     h.live = null;
     if (h.joiners != null) h.waiters().wakeAll(lane);
-    if (unseen) {
-        if (p != main and h.outcome == .raised and !h.collected) report(h);
-    } else {
+    if (p != main and h.outcome == .raised and !h.collected and (unseen or endsProgram(h))) report(h);
+    if (!unseen) {
         // Name it by its code, so that what a closure holds goes now.
         nameByCode(h);
-        py.PyObject_GC_Track(&h.ob);
+        if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
     }
     p.ended = true;
     py.decref(&h.ob);
 }
 
+/// sys.exit() and Ctrl-C mean the program, whoever holds the handle.
+fn endsProgram(h: *Handle) bool {
+    return py.PyErr_GivenExceptionMatches(h.exception, py.exc.systemExit()) != 0 or
+        py.PyErr_GivenExceptionMatches(h.exception, py.exc.keyboardInterrupt()) != 0;
+}
+
 fn nameByCode(h: *Handle) void {
     const by = h.named_by orelse return;
-    if (py.PyObject_HasAttrString(by, "__code__") == 0) return;
-    const code = py.PyObject_GetAttrString(by, "__code__") orelse return py.PyErr_Clear();
-    h.named_by = code;
+    if (!py.isFunction(by)) return;
+    h.named_by = py.incref(py.extra.PyFunction_GetCode(by) orelse return);
     py.decref(by);
+}
+
+/// Whether what remains of the goroutine can be part of a cycle of references.
+fn mayBeInCycle(h: *Handle) bool {
+    if (h.exception != null) return true;
+    for ([_]?*py.Object{ h.result, h.named_by }) |each| {
+        const o = each orelse continue;
+        if (py.PyType_GetFlags(o.type) & py.TPFLAGS_HAVE_GC != 0 and !py.isCode(o)) return true;
+    }
+    return false;
 }
 
 /// A goroutine for which there was no memory: it ends before it began. Nothing of Python's runs

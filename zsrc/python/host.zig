@@ -317,6 +317,7 @@ pub fn releaseStates() void {
 /// In the child of a fork, which has deleted them.
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
+    states_lock = .{};
     const m = m_mod.current() orelse return;
     m.base = py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
 }

@@ -474,6 +474,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         _ = py.raise(py.exc.importError(), "this interpreter lacks {s}", .{missing});
         return -1;
     }
+    if (!py.loadTypes()) return -1;
     if (!host.calibrate()) {
         _ = py.PyErr_NoMemory();
         return -1;

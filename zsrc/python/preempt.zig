@@ -318,6 +318,7 @@ fn readSwitchInterval() u64 {
 /// Before a run. With the lock, on a thread state of Python's own.
 pub fn setUp() void {
     lead_ns = 0;
+    reason = "";
     if (py.minor() == 11) return setUpTrace();
     if (!setUpMonitoring()) {
         py.PyErr_Clear();

@@ -297,6 +297,7 @@ pub const Extra = struct {
     PyContext_Enter: *const fn (*Object) callconv(.c) c_int,
     PyContext_Exit: *const fn (*Object) callconv(.c) c_int,
     PyEval_SetTrace: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
+    PyFunction_GetCode: *const fn (*Object) callconv(.c) ?*Object,
     PyEval_SetProfile: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
     PyFrame_GetLasti: *const fn (*Frame) callconv(.c) c_int,
     PyCode_Addr2Line: *const fn (*Object, c_int) callconv(.c) c_int,
@@ -458,6 +459,27 @@ fn raiseKey(prefix: []const u8, key: *Object) ?*Object {
     var len: Ssize = 0;
     const text = PyUnicode_AsUTF8AndSize(key, &len) orelse return null;
     return raise(exc.typeError(), "{s}{s}'", .{ prefix, text[0..@intCast(len)] });
+}
+
+var function_type: ?*Type = null;
+var code_type: ?*Type = null;
+
+/// Finds the types of functions and code objects. False with an exception set.
+pub fn loadTypes() bool {
+    const types = PyImport_ImportModule("types") orelse return false;
+    defer decref(types);
+    function_type = @ptrCast(PyObject_GetAttrString(types, "FunctionType") orelse return false);
+    code_type = @ptrCast(PyObject_GetAttrString(types, "CodeType") orelse return false);
+    return true;
+}
+
+/// Exactly a Python function.
+pub inline fn isFunction(o: *Object) bool {
+    return o.type == function_type;
+}
+
+pub inline fn isCode(o: *Object) bool {
+    return o.type == code_type;
 }
 
 /// What Class[item] is at run time, where the class is generic for type checkers.

@@ -156,6 +156,8 @@ pub fn Lane(comptime Host: type) type {
         /// Signal handlers of the program's wait for the main thread.
         signal_pending: bool = false,
         signal_for_main: bool = false,
+        /// The main goroutine is next, and the main thread idle.
+        to_main_thread: bool = false,
         sysmon: sysmon.State = .{},
         counters: Counters = .{},
         events_note: ?*G = null,
@@ -486,7 +488,7 @@ pub fn Lane(comptime Host: type) type {
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
             const next = self.pickStarted() orelse {
-                if (!self.signal_pending) return;
+                if (!self.signal_pending and !self.to_main_thread) return;
                 g.transition(.running, .runnable);
                 return self.switchToG0(g, &self.runq);
             };
@@ -502,8 +504,12 @@ pub fn Lane(comptime Host: type) type {
             }
             const next = self.pickStarted() orelse {
                 // Alone: a new slice begins.
-                _ = self.bumpTick();
-                return;
+                if (!self.to_main_thread) {
+                    _ = self.bumpTick();
+                    return;
+                }
+                g.transition(.running, .runnable);
+                return self.switchToG0(g, &self.runq);
             };
             g.transition(.running, .runnable);
             g.reason = .preempted;
@@ -583,9 +589,22 @@ pub fn Lane(comptime Host: type) type {
         /// it ends before it began, and whoever joins it learns why.
         inline fn pickStarted(self: *Self) ?*G {
             while (self.pickNext()) |g| {
+                if (g == self.main_g and self.belongsElsewhere(g)) return null;
                 if (g.sp != 0 or self.startOn(g)) return g;
             }
             return null;
+        }
+
+        /// The main goroutine prefers the main thread, where signals interrupt what it waits for:
+        /// if that one is idle, the P goes there. On another thread it runs only while the main
+        /// one is blocked.
+        noinline fn belongsElsewhere(self: *Self, g: *G) bool {
+            const m = self.owner.load(.monotonic) orelse return false;
+            if (m.main or !self.mainIsIdle()) return false;
+            if (self.runnext) |other| self.runq.push(other);
+            self.runnext = g;
+            self.to_main_thread = true;
+            return true;
         }
 
         fn startOn(self: *Self, g: *G) bool {
@@ -823,6 +842,15 @@ pub fn Lane(comptime Host: type) type {
                 }
                 if (self.signal_pending) self.handleSignals(m);
                 if (self.pickStarted()) |g| return g;
+                if (self.to_main_thread) {
+                    self.to_main_thread = false;
+                    if (!m.main) {
+                        self.owner.store(null, .release);
+                        self.sendRunner();
+                        return null;
+                    }
+                    continue;
+                }
                 if (self.signal_pending) continue;
                 if (m.main) Host.onSignal();
                 if (self.anyRunnable()) continue;
