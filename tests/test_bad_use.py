@@ -57,6 +57,7 @@ def test_crash(script: Script, path: Path) -> None:
 
 # ---- recursion through C ----
 
+# ruff: noqa: E501 - programs as texts
 RECURSIONS = {
     "repr": "x = []\nfor _ in range(200_000): x = [x]\nrecurse = lambda: repr(x)",
     "sort key": "def recurse(): [1, 2].sort(key=lambda _: recurse())",

@@ -55,7 +55,8 @@ def test_key_is_in_the_example(table: str, key: Key) -> None:
 def test_example_is_a_configuration() -> None:
     config = Config.load(EXAMPLE, environ={})
     assert config.program.entry == str(ROOT / "examples" / "tour.py")
-    assert config.plugins.enabled == ("schedtrace",)
+    counter = str(ROOT / "examples" / "tour_counter.py")
+    assert config.plugins.enabled == ("schedtrace", counter)
 
 
 def test_example_with_every_key_set_is_a_configuration(tmp_path: Path) -> None:

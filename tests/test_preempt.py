@@ -697,7 +697,7 @@ def test_pdb(script: Script) -> None:
         stdin="p g\nb 14\nc\np (n, i, total)\nw\ncl 1\nc\n",
     )
     assert result.returncode == 0, result.stderr
-    assert "(10, 0, 0)" in result.stdout
+    assert "(10, 1, 2)" in result.stdout
     assert "Breakpoint 1 at" in result.stdout
     assert "Deleted breakpoint 1" in result.stdout
     assert "work()" in result.stdout

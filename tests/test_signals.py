@@ -441,7 +441,8 @@ ended = threading.Event()
 thread = threading.Thread(target=run, args=(main,))
 try:
     thread.start()
-    ended.wait()
+    while not ended.wait(0.05):  # a lock without a time-out can miss a signal that comes early
+        pass
 except KeyboardInterrupt:
     print("main thread")
     stop.close()

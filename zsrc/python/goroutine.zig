@@ -171,9 +171,6 @@ pub fn create(
         _ = py.PyErr_NoMemory();
         return error.Raised;
     };
-    // Nothing else knows it before the goroutine starts: the collector need not look at it again
-    // and again while a million wait for their turn.
-    py.PyObject_GC_UnTrack(context);
     const total = nargs + nkw;
     p.g = .{ .system = system };
     p.state = null;
@@ -208,6 +205,9 @@ pub fn create(
     noteOrigin(h);
     p.parent = if (lane.onThread()) |parent| parent.id else 0;
     h.parent = p.parent;
+    // Nothing else knows it before the goroutine starts: the collector need not look at it again
+    // and again while a million wait for their turn.
+    py.PyObject_GC_UnTrack(context);
     return p;
 }
 
@@ -215,6 +215,7 @@ pub fn create(
 pub fn abandon(p: *PyG) void {
     const h = p.handle;
     h.live = null;
+    py.PyObject_GC_Track(p.context.?);
     dropCall(p);
     free(p);
     py.decref(&h.ob);

@@ -596,11 +596,10 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// The main goroutine prefers the main thread, where signals interrupt what it waits for:
-        /// if that one is idle, the P goes there. On another thread it runs only while the main
-        /// one is blocked.
+        /// the P goes there. On another thread it runs only while a goroutine blocks the main one.
         noinline fn belongsElsewhere(self: *Self, g: *G) bool {
             const m = self.owner.load(.monotonic) orelse return false;
-            if (m.main or !self.mainIsIdle()) return false;
+            if (m.main or self.m0.curg != null) return false;
             if (self.runnext) |other| self.runq.push(other);
             self.runnext = g;
             self.to_main_thread = true;
@@ -844,12 +843,11 @@ pub fn Lane(comptime Host: type) type {
                 if (self.pickStarted()) |g| return g;
                 if (self.to_main_thread) {
                     self.to_main_thread = false;
-                    if (!m.main) {
-                        self.owner.store(null, .release);
-                        self.sendRunner();
-                        return null;
-                    }
-                    continue;
+                    if (m.main) continue;
+                    self.owner.store(null, .release);
+                    self.m0.note.wake();
+                    if (self.poller == self.m0) Host.pollBreak();
+                    return null;
                 }
                 if (self.signal_pending) continue;
                 if (m.main) Host.onSignal();
@@ -986,6 +984,11 @@ pub fn Lane(comptime Host: type) type {
                     if (self.signal_for_main) {
                         self.signal_for_main = false;
                         Host.onSignal();
+                    }
+                    if (self.live and self.owner.load(.monotonic) == null and self.anyRunnable()) {
+                        self.owner.store(m, .release);
+                        sysmon.wake(self);
+                        self.schedule(m);
                     }
                     Host.release(m);
                 },
