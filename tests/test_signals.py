@@ -158,8 +158,8 @@ def hog():
 
 def main():
     g = go(hog)
-    go(ready)
     try:
+        ready()
         Chan().recv()
     except KeyboardInterrupt:
         caught.append(1)

@@ -31,7 +31,7 @@ from xml.etree import ElementTree as ET
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test"
 VERSIONS = ("3.11", "3.12", "3.13")
-RUN_LIMIT = 10 * 60.0  # seconds for the tests on one Python, whose own limits should end them before
+RUN_LIMIT = 10 * 60.0  # seconds for one Python's tests, whose own limits should end them before
 PROBE = """
 import ensurepip, sys, sysconfig
 if sysconfig.get_config_var("Py_GIL_DISABLED"):

@@ -1,6 +1,7 @@
 # The child lets the forked function return instead of leaving by os._exit().
 # exits with 0
 # stdout has ^child status 0$
+import faulthandler
 import os
 import sys
 
@@ -10,6 +11,7 @@ import golibx
 def main() -> int:
     golibx.go(golibx.sleep, 1000)
     golibx.gosched()
+    faulthandler.cancel_dump_traceback_later()  # its thread does not survive a fork
     return os.fork()
 
 

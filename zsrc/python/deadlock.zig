@@ -11,7 +11,10 @@ pub fn report() bool {
     const main = goroutine.main orelse return false;
     if (main.g.status != .waiting or otherThreads()) return false;
     const exception = make() orelse py.takeException() orelse return false;
-    goroutine.interrupt(main, exception);
+    // A thread that has ended since may have woken somebody first.
+    if (main.g.status != .waiting or lane.anyRunnable()) {
+        py.decref(exception);
+    } else goroutine.interrupt(main, exception);
     return true;
 }
 

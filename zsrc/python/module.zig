@@ -250,8 +250,9 @@ fn throwMain(_: ?*py.Object, exception: ?*py.Object) callconv(.c) ?*py.Object {
         return py.raise(py.exc.typeError(), "throw_main() needs an exception", .{});
     const main = goroutine.main orelse return py.returnNone();
     if (!lane.live) return py.returnNone();
+    const parked = main.g.status == .waiting or main.g.status == .parking;
     goroutine.interrupt(main, py.incref(e));
-    if (main.g.status != .runnable and main.pending != null) preempt.hurry(main);
+    if (!parked) preempt.hurry(main);
     return py.returnNone();
 }
 

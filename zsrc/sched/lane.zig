@@ -488,7 +488,7 @@ pub fn Lane(comptime Host: type) type {
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
             const next = self.pickStarted() orelse {
-                if (!self.signal_pending and !self.to_main_thread) return;
+                if (!self.wantsG0()) return;
                 g.transition(.running, .runnable);
                 return self.switchToG0(g, &self.runq);
             };
@@ -503,13 +503,13 @@ pub fn Lane(comptime Host: type) type {
                 return if (self.owns(g.m.?)) self.regain(g);
             }
             const next = self.pickStarted() orelse {
-                // Alone: a new slice begins.
-                if (!self.to_main_thread) {
-                    _ = self.bumpTick();
-                    return;
+                if (self.wantsG0()) {
+                    g.transition(.running, .runnable);
+                    return self.switchToG0(g, &self.runq);
                 }
-                g.transition(.running, .runnable);
-                return self.switchToG0(g, &self.runq);
+                // Alone: a new slice begins.
+                _ = self.bumpTick();
+                return;
             };
             g.transition(.running, .runnable);
             g.reason = .preempted;
@@ -908,7 +908,12 @@ pub fn Lane(comptime Host: type) type {
             }
         }
 
-        inline fn anyRunnable(self: *const Self) bool {
+        /// There is something to do that only g0 can.
+        inline fn wantsG0(self: *const Self) bool {
+            return self.signal_pending or self.to_main_thread;
+        }
+
+        pub inline fn anyRunnable(self: *const Self) bool {
             return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0;
         }
 
@@ -981,10 +986,6 @@ pub fn Lane(comptime Host: type) type {
             switch (duty) {
                 .none => if (m.main and self.retire(m)) {
                     Host.acquire(m);
-                    if (self.signal_for_main) {
-                        self.signal_for_main = false;
-                        Host.onSignal();
-                    }
                     if (self.live and self.owner.load(.monotonic) == null and self.anyRunnable()) {
                         self.owner.store(m, .release);
                         sysmon.wake(self);
@@ -1026,7 +1027,15 @@ pub fn Lane(comptime Host: type) type {
                     self.sysmon.helpers.store(0, .release);
                 },
             }
-            if (m.main) return true;
+            if (m.main) {
+                if (self.signal_for_main) {
+                    Host.acquire(m);
+                    self.signal_for_main = false;
+                    Host.onSignal();
+                    Host.release(m);
+                }
+                return true;
+            }
             // Where the lane ended meanwhile, nobody will join this thread.
             if (!self.owns(m)) return self.endThread(m);
             self.pushIdle(m);
