@@ -194,7 +194,7 @@ class Runtime:
                 self._end_plugins(self._plugins, timeout_ns)
 
     def _free_main_thread(self) -> None:
-        """Makes a goroutine that blocks the main thread raise Cancelled: run() has to return there."""
+        """Has a goroutine that blocks the main thread raise Cancelled: run() returns there."""
         if not self._takes_interrupts or signal.getsignal(signal.SIGINT) != self.on_interrupt:
             return
         main_thread = threading.main_thread().ident

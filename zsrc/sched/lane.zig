@@ -965,26 +965,28 @@ pub fn Lane(comptime Host: type) type {
             while (self.serve(m)) {}
         }
 
-        /// One duty of an M that has no P. False when the thread is to end; the M is gone then.
+        /// One duty of an M on the idle list, which is off it afterwards if it is the main one and on
+        /// it again otherwise. False when the thread is to end; the M is gone then.
         fn serve(self: *Self, m: *M) bool {
             const rested = m.note.sleep(if (m.main) null else m_idle_ns);
             if (rested != .woken) {
                 // Whoever took it off the idle list is about to wake it.
-                if (!self.retire(m)) return true;
+                if (!self.retire(m)) return self.serve(m);
                 if (rested == .timeout) return self.endThread(m);
                 if (m.main) {
                     Host.acquire(m);
                     Host.onSignal();
                     Host.release(m);
-                }
-                self.pushIdle(m);
+                } else self.pushIdle(m);
                 return true;
             }
             m.note.clear();
             const duty = m.duty;
             m.duty = .none;
             switch (duty) {
-                .none => if (m.main and self.retire(m)) {
+                .none => {
+                    // Only the main M is woken without a duty, and while it is on the idle list.
+                    if (!self.retire(m)) return self.serve(m);
                     Host.acquire(m);
                     if (self.live and self.owner.load(.monotonic) == null and self.anyRunnable()) {
                         self.owner.store(m, .release);
