@@ -26,7 +26,7 @@ needs_settrace = pytest.mark.skipif(
 def preemptions() -> int:
     """How often a goroutine had to give way, at a bytecode or by losing its processor."""
     counters = stats()
-    return counters["preemptions"] + counters["handoffs"]
+    return counters["preemptions"] + counters["handoffs"] + counters["retakes"]
 
 
 def until_preempted(work: Callable[[], object], times: int = 20) -> None:
