@@ -401,6 +401,11 @@ def test_settrace_set_before_a_long_run() -> None:
 
 
 @needs_settrace
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="opcode events of sys.settrace are lost at times when any sys.monitoring tool sets "
+    "local events on the same code",
+)
 def test_opcodes_under_settrace() -> None:
     def opcodes() -> int:
         count = 0
@@ -540,6 +545,8 @@ def tool() -> Iterator[int]:
 @pytest.mark.parametrize("event", ["LINE", "INSTRUCTION", "BRANCH", "PY_START", "CALL"])
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_monitoring_gets_every_event(tool: int, event: str, scope: str) -> None:
+    if (scope, event) == ("global", "INSTRUCTION"):
+        pytest.skip("an event for every instruction of the process leaves no time to be preempted")
     monitoring = sys.monitoring  # type: ignore[attr-defined]
     number = getattr(monitoring.events, event)
     seen: dict[int, list[tuple[CodeType, object]]] = {}

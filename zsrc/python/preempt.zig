@@ -2,8 +2,10 @@
 //!
 //! sysmon asks (`request`); the request is put in the way of the goroutine's next bytecode (`arm`);
 //! there it yields (`arrive`).
-//!  - From 3.12 on arming sets INSTRUCTION events of sys.monitoring on the one code object that the
-//!    goroutine executes; other tools have their own events.
+//!  - From 3.12 on arming sets events of sys.monitoring on the one code object that the goroutine
+//!    executes: its jumps, starts, yields and returns, one of which comes soon in anything that
+//!    runs for long. Not INSTRUCTION: two tools that have those, the interpreter's own opcode
+//!    tracing among them, take each other's away when one of them changes its mind.
 //!  - On 3.11 it sets a trace function on the goroutine's thread state. One that was there is put
 //!    back before anything else happens, and gets the event.
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
@@ -145,13 +147,11 @@ fn forgetOpcodes(p: *PyG) void {
 fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     const frame = py.PyThreadState_GetFrame(state) orelse return;
     defer py.decref(&frame.ob);
-    // The interpreter's own opcode tracing and events on instructions take each other's away.
-    if (tracesOpcodes(&frame.ob)) return;
     const code = py.PyFrame_GetCode(frame);
     if (p.request.code == code) return py.decref(code);
     // An earlier request was put into code that the goroutine has left.
     takeBack(p);
-    if (!setEvents(code, instruction_event)) {
+    if (!setEvents(code, all_events)) {
         py.decref(code);
         return;
     }
@@ -214,7 +214,7 @@ fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object
 
 const trace_opcode = 7; // PyTrace_OPCODE
 
-fn onInstruction(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+fn onEvent(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1) return py.returnNone();
     const g = lane.onThread() orelse return py.returnNone();
     const p = goroutine.of(g);
@@ -276,8 +276,9 @@ fn isImportSystem(code: *py.Object) bool {
 
 // ---- setting up ----
 
-/// sys.monitoring.events.INSTRUCTION
-var instruction_event: c_longlong = 0;
+/// Names in sys.monitoring.events.
+const event_names = [_][*:0]const u8{ "JUMP", "PY_START", "PY_YIELD", "PY_RETURN" };
+var all_events: c_longlong = 0;
 
 var set_local_events: ?*py.Object = null;
 var tool_id: ?*py.Object = null;
@@ -298,7 +299,7 @@ fn setEvents(code: *py.Object, events: c_longlong) bool {
 
 const callback_def: py.MethodDef = .{
     .name = "golibx_preempt",
-    .function = @ptrCast(&onInstruction),
+    .function = @ptrCast(&onEvent),
     .flags = py.METH_FASTCALL,
 };
 
@@ -413,9 +414,6 @@ fn setUpMonitoring() bool {
     const monitoring = py.PySys_GetObject("monitoring") orelse return false;
     const events = py.PyObject_GetAttrString(monitoring, "events") orelse return false;
     defer py.decref(events);
-    const instruction = py.PyObject_GetAttrString(events, "INSTRUCTION") orelse return false;
-    defer py.decref(instruction);
-    instruction_event = py.PyLong_AsLongLong(instruction);
     reason = "all tool ids of sys.monitoring are taken";
     const use = py.PyObject_GetAttrString(monitoring, "use_tool_id") orelse return false;
     defer py.decref(use);
@@ -436,7 +434,13 @@ fn setUpMonitoring() bool {
     defer py.decref(register);
     const callback = py.PyCMethod_New(&callback_def, null, null, null) orelse return false;
     defer py.decref(callback);
-    py.xdecref(py.call(register, &.{ id, instruction, callback }) orelse return false);
+    all_events = 0;
+    for (event_names) |event_name| {
+        const event = py.PyObject_GetAttrString(events, event_name) orelse return false;
+        defer py.decref(event);
+        all_events |= py.PyLong_AsLongLong(event);
+        py.xdecref(py.call(register, &.{ id, event, callback }) orelse return false);
+    }
     set_local_events = py.PyObject_GetAttrString(monitoring, "set_local_events") orelse return false;
     reason = "";
     way = .monitoring;
