@@ -680,6 +680,8 @@ run(main, config={{"preempt": {{"slice": "1ms"}}}})
 @pytest.mark.goroutine(False)
 @pytest.mark.parametrize("core", ["ctrace", "pytrace", "sysmon"])
 def test_coverage(script: Script, core: str) -> None:
+    if core == "pytrace" and sys.version_info >= (3, 12):
+        pytest.skip("a tracer in Python is itself not preempted: too slow beside a hog")
     coverage = pytest.importorskip("coverage")
     if core == "sysmon" and sys.version_info < (3, 12):
         pytest.skip("no sys.monitoring")

@@ -151,7 +151,7 @@ fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     if (p.request.code == code) return py.decref(code);
     // An earlier request was put into code that the goroutine has left.
     takeBack(p);
-    if (!setEvents(code, all_events)) {
+    if (!setEvents(code, if (wantsRaise(p)) instruction_event else all_events)) {
         py.decref(code);
         return;
     }
@@ -170,21 +170,33 @@ var armed: std.ArrayList(*PyG) = .empty;
 // ---- arriving ----
 
 /// The goroutine is at a bytecode boundary, its request taken back. False with an exception set.
-fn arrive(p: *PyG) bool {
+fn arrive(p: *PyG, exact: bool) bool {
     const g = &p.g;
+    if (!exact and wantsRaise(p)) {
+        arm(p);
+        return true;
+    }
     if (takePending(p)) return false;
     // From 3.13 on a signal interrupts only the thread state that the main thread began with.
     if (py.PyErr_CheckSignals() != 0) return false;
     lane.preempt(g);
+    if (!exact and wantsRaise(p)) {
+        arm(p);
+        return true;
+    }
     return !takePending(p);
 }
 
 /// A goroutine that the end of the run has cancelled and that does not park is stopped here: it
 /// would keep the program from ending.
 fn takePending(p: *PyG) bool {
-    if (!p.request.raise and !p.told_to_end) return false;
+    if (!wantsRaise(p)) return false;
     p.request.raise = false;
     return goroutine.raisePending(p);
+}
+
+fn wantsRaise(p: *const PyG) bool {
+    return p.pending != null and (p.request.raise or p.told_to_end);
 }
 
 fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object) callconv(.c) c_int {
@@ -206,7 +218,7 @@ fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object
     const code = py.PyFrame_GetCode(@ptrCast(frame));
     const import_system = isImportSystem(code);
     py.decref(code);
-    if (!import_system and !arrive(p)) return -1;
+    if (!import_system and !arrive(p, true)) return -1;
     // The program did not ask for the event that only our setting caused.
     if (ours) return 0;
     return if (user) |f| f(kept, frame, what, arg) else 0;
@@ -222,7 +234,7 @@ fn onEvent(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) 
     if (code != args[0]) return py.returnNone();
     takeBack(p);
     if (isImportSystem(args[0])) return py.returnNone();
-    return if (arrive(p)) py.returnNone() else null;
+    return if (arrive(p, n == 2)) py.returnNone() else null;
 }
 
 fn takeBack(p: *PyG) void {
@@ -279,6 +291,8 @@ fn isImportSystem(code: *py.Object) bool {
 /// Names in sys.monitoring.events.
 const event_names = [_][*:0]const u8{ "JUMP", "PY_START", "PY_YIELD", "PY_RETURN" };
 var all_events: c_longlong = 0;
+/// Where something is to be raised: from a jump's event it would miss the `try` it is in.
+var instruction_event: c_longlong = 0;
 
 var set_local_events: ?*py.Object = null;
 var tool_id: ?*py.Object = null;
@@ -435,6 +449,10 @@ fn setUpMonitoring() bool {
     const callback = py.PyCMethod_New(&callback_def, null, null, null) orelse return false;
     defer py.decref(callback);
     all_events = 0;
+    const instruction = py.PyObject_GetAttrString(events, "INSTRUCTION") orelse return false;
+    defer py.decref(instruction);
+    instruction_event = py.PyLong_AsLongLong(instruction);
+    py.xdecref(py.call(register, &.{ id, instruction, callback }) orelse return false);
     for (event_names) |event_name| {
         const event = py.PyObject_GetAttrString(events, event_name) orelse return false;
         defer py.decref(event);
