@@ -298,7 +298,10 @@ def test_no_threads_are_left() -> None:
     before = threads()
     for _ in range(5):
         run(main)
-    assert threads() <= before
+    # A thread that came back late ends by itself, a moment after the run. This passes its time
+    # limit if one never does.
+    while threads() > before:
+        os.sched_yield()
 
 
 def test_results_and_arguments_of_run() -> None:

@@ -206,6 +206,11 @@ pub fn Lane(comptime Host: type) type {
                 _ = self.serve(m);
                 Host.acquire(m);
                 if (self.main_done) break;
+                // It may have been woken for this beside its duty: see belongsElsewhere.
+                if (self.owner.load(.monotonic) == null and self.anyRunnable()) {
+                    self.owner.store(m, .release);
+                    sysmon.wake(self);
+                }
             }
             self.stop(m);
             gpa.destroy(m);
@@ -987,13 +992,6 @@ pub fn Lane(comptime Host: type) type {
                 .none => {
                     // Only the main M is woken without a duty, and while it is on the idle list.
                     if (!self.retire(m)) return self.serve(m);
-                    Host.acquire(m);
-                    if (self.live and self.owner.load(.monotonic) == null and self.anyRunnable()) {
-                        self.owner.store(m, .release);
-                        sysmon.wake(self);
-                        self.schedule(m);
-                    }
-                    Host.release(m);
                 },
                 .quit => {
                     Host.acquire(m);
