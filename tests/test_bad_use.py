@@ -10,6 +10,7 @@ there), `# stderr is empty`, `# before 3.N` (for older Pythons only).
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
