@@ -30,7 +30,7 @@ import threading
 from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
-from golibx.patch import locks
+from golibx.patch import locks, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -159,6 +159,7 @@ class Runtime:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             if wakes_on_signals:
                 signal.set_wakeup_fd(-1)
+            threads.forget_dummy()
 
     def _main(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -100,6 +100,76 @@ run(main, {SLICE})
     assert code == -signal.SIGINT
 
 
+def test_a_signal_that_another_thread_gets(script: Script) -> None:
+    # The kernel may choose any thread that does not block the signal. The goroutine runs on one
+    # that is not the main thread, since main blocks that.
+    result = script(
+        program(
+            """
+            def strike():
+                sleep(0.02)
+                signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+            def main():
+                go(strike)
+                time.sleep(1000)
+
+            import threading
+            run(main)
+            """
+        )
+    )
+    assert result.stderr.endswith("KeyboardInterrupt\n")
+    assert "time.sleep(1000)" in result.stderr
+    assert result.returncode == -signal.SIGINT
+
+
+def test_children_start_with_no_signal_blocked(script: Script) -> None:
+    # sysmon blocks all signals, and starts threads on which goroutines start processes.
+    result = script(
+        program(
+            """
+            import subprocess
+
+            def blocked():
+                sleep(0.02)
+                command = ["grep", "SigBlk", "/proc/self/status"]
+                done.send(subprocess.run(command, capture_output=True, text=True).stdout)
+
+            def main():
+                go(blocked)
+                time.sleep(0.5)
+                print(done.recv())
+
+            done = Chan(1)
+            run(main)
+            """
+        )
+    )
+    assert (result.stdout, result.stderr) == ("SigBlk:\t0000000000000000\n\n", "")
+
+
+def test_the_program_keeps_its_use_of_sigurg(script: Script) -> None:
+    # golibx interrupts the main thread's call by it only where nobody else has a use for it.
+    code, out, err = interrupted(
+        script,
+        """
+        def main():
+            signal.signal(signal.SIGURG, lambda *_: print("urgent"))
+            go(sleep, 1000)
+            ready()
+            try:
+                time.sleep(1000)
+            except KeyboardInterrupt:
+                print("caught")
+
+        run(main)
+        assert signal.getsignal(signal.SIGURG) is not signal.SIG_DFL
+        """,
+    )
+    assert (code, out, err) == (0, "caught\n", "")
+
+
 @pytest.mark.parametrize("place", ["recv", "loop", "time.sleep"])
 def test_a_ctrl_c_that_is_caught(script: Script, place: str) -> None:
     code, out, err = interrupted(

@@ -12,11 +12,12 @@ pub const impl = switch (builtin.os.tag) {
 };
 
 const required = [_][]const u8{
-    "Thread",    "spawn",        "threadExitHere", "futexWait",   "futexWake",
-    "nanotime",  "sleepNs",      "cpuCount",       "page_size",   "reserve",
-    "release",   "discard",      "guard",          "slotGet",     "slotSet",
-    "findSlot",  "symbol",       "FaultStack",     "handleFault", "writeStderr",
-    "openStack", "preciseSleep", "allocatedSize",
+    "Thread",          "spawn",        "threadExitHere", "futexWait",   "futexWake",
+    "nanotime",        "sleepNs",      "cpuCount",       "page_size",   "reserve",
+    "release",         "discard",      "guard",          "slotGet",     "slotSet",
+    "findSlot",        "symbol",       "FaultStack",     "handleFault", "writeStderr",
+    "openStack",       "preciseSleep", "allocatedSize",  "thisThread",  "interrupt",
+    "allowInterrupts", "SignalMask",   "signalMask",
 };
 
 comptime {
@@ -36,6 +37,11 @@ pub const Wake = enum { woken, timeout, interrupted };
 
 pub const Thread = impl.Thread;
 pub const spawn = impl.spawn;
+pub const thisThread = impl.thisThread;
+pub const allowInterrupts = impl.allowInterrupts;
+pub const interrupt = impl.interrupt;
+pub const SignalMask = impl.SignalMask;
+pub const signalMask = impl.signalMask;
 pub const futexWait = impl.futexWait;
 pub const futexWake = impl.futexWake;
 pub const nanotime = impl.nanotime;
@@ -58,9 +64,13 @@ pub const FaultStack = impl.FaultStack;
 pub const handleFault = impl.handleFault;
 pub const writeStderr = impl.writeStderr;
 
-/// For threads of the runtime's own. It costs address space only; what libraries keep in
-/// thread-locals is taken from it.
-pub const thread_stack_size = 1 << 20;
+pub const SpawnOptions = struct {
+    /// It costs address space only; what libraries keep in thread-locals is taken from it.
+    stack_size: usize = 1 << 20,
+    /// What the thread blocks: what its maker does, everything, so that it gets none of the
+    /// process's signals, or a given set.
+    signals: union(enum) { inherited, blocked, mask: impl.SignalMask } = .inherited,
+};
 
 pub const max_timeout_ns = std.math.maxInt(u63);
 
@@ -107,7 +117,7 @@ test "a note wakes its sleeper" {
         }
     };
     var n: Note = .{};
-    const t = try spawn(T.waker, &n, thread_stack_size);
+    const t = try spawn(T.waker, &n, .{});
     try std.testing.expectEqual(Wake.woken, n.sleep(null));
     t.join();
     n.clear();

@@ -2,6 +2,7 @@
 //! the fault handler.
 const std = @import("std");
 const builtin = @import("builtin");
+const os = @import("os.zig");
 const c = std.c;
 
 pub const Thread = struct {
@@ -28,12 +29,37 @@ fn threadMain(raw: ?*anyopaque) callconv(.c) ?*anyopaque {
 
 pub const SpawnError = error{ OutOfMemory, ThreadLimit };
 
-/// Starts a thread. It inherits the caller's signal mask, since children that a goroutine forks
-/// inherit it in turn; the kernel prefers the main thread for the process's signals.
+/// The signals that a thread blocks.
+pub const SignalMask = c.sigset_t;
+
+/// That of the calling thread.
+pub fn signalMask() SignalMask {
+    var none: SignalMask = undefined;
+    _ = c.sigemptyset(&none);
+    var present: SignalMask = undefined;
+    _ = c.pthread_sigmask(c.SIG.BLOCK, &none, &present);
+    return present;
+}
+
+fn setSignalMask(mask: SignalMask) SignalMask {
+    var before: SignalMask = undefined;
+    _ = c.pthread_sigmask(c.SIG.SETMASK, &mask, &before);
+    return before;
+}
+
+/// All but those about the thread's own instructions.
+fn allSignals() SignalMask {
+    var all: SignalMask = undefined;
+    _ = c.sigfillset(&all);
+    for ([_]c.SIG{ .SEGV, .BUS, .FPE, .ILL, .TRAP }) |sig| _ = c.sigdelset(&all, sig);
+    return all;
+}
+
+/// Starts a thread.
 pub fn spawn(
     function: *const fn (?*anyopaque) void,
     arg: ?*anyopaque,
-    stack_size: usize,
+    options: os.SpawnOptions,
 ) SpawnError!Thread {
     const raw = c.malloc(@sizeOf(Start)) orelse return error.OutOfMemory;
     const start: *Start = @ptrCast(@alignCast(raw));
@@ -41,7 +67,15 @@ pub fn spawn(
     var attr: c.pthread_attr_t = undefined;
     _ = c.pthread_attr_init(&attr);
     defer _ = c.pthread_attr_destroy(&attr);
-    _ = c.pthread_attr_setstacksize(&attr, stack_size);
+    _ = c.pthread_attr_setstacksize(&attr, options.stack_size);
+    const before = switch (options.signals) {
+        .inherited => null,
+        .blocked => setSignalMask(allSignals()),
+        .mask => |mask| setSignalMask(mask),
+    };
+    defer if (before) |mask| {
+        _ = setSignalMask(mask);
+    };
     var handle: c.pthread_t = undefined;
     if (c.pthread_create(&handle, &attr, threadMain, start) != .SUCCESS) {
         c.free(start);
@@ -49,6 +83,46 @@ pub fn spawn(
     }
     return .{ .handle = handle };
 }
+
+pub fn thisThread() Thread {
+    return .{ .handle = c.pthread_self() };
+}
+
+/// Signals that a process which knows nothing of them ignores. The first is Go's choice
+/// (runtime/signal_unix.go): debuggers pass it on, libc has no use for it, and it may come for no
+/// reason anyway.
+const interrupt_signals = [_]c.SIG{ .URG, .WINCH };
+
+/// From here on `interrupt` has an effect, by those signals that the program has no use for.
+pub fn allowInterrupts(allow: bool) void {
+    const from = if (allow) c.SIG.DFL else onInterrupt;
+    const to = if (allow) onInterrupt else c.SIG.DFL;
+    for (interrupt_signals) |sig| {
+        if (handlerOf(sig) != from) continue;
+        var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+        action.handler = .{ .handler = to };
+        // Without SA_RESTART: the point is that the call ends.
+        action.flags = c.SA.ONSTACK;
+        _ = c.sigaction(sig, &action, null);
+    }
+}
+
+/// Ends a system call that blocks the thread with EINTR.
+pub fn interrupt(t: Thread) void {
+    for (interrupt_signals) |sig| {
+        if (handlerOf(sig) != onInterrupt) continue;
+        _ = c.pthread_kill(t.handle, sig);
+        return;
+    }
+}
+
+fn handlerOf(sig: c.SIG) ?c.Sigaction.handler_fn {
+    var present: c.Sigaction = undefined;
+    if (c.sigaction(sig, null, &present) != 0) return null;
+    return present.handler.handler;
+}
+
+fn onInterrupt(_: c.SIG) callconv(.c) void {}
 
 /// Ends the calling thread from whatever stack it is on.
 pub fn threadExitHere() noreturn {

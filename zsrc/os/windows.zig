@@ -115,12 +115,12 @@ fn threadMain(raw: ?*anyopaque) callconv(.winapi) u32 {
 
 pub const SpawnError = error{ OutOfMemory, ThreadLimit };
 
-/// Starts a thread. `stack_size` is what it reserves, as elsewhere; without the flag it would be
-/// committed.
+/// Starts a thread. The stack's size is what it reserves, as elsewhere; without the flag it would
+/// be committed.
 pub fn spawn(
     function: *const fn (?*anyopaque) void,
     arg: ?*anyopaque,
-    stack_size: usize,
+    options: os.SpawnOptions,
 ) SpawnError!Thread {
     const raw = std.c.malloc(@sizeOf(Start)) orelse return error.OutOfMemory;
     const start: *Start = @ptrCast(@alignCast(raw));
@@ -128,7 +128,7 @@ pub fn spawn(
     const stack_size_param_is_a_reservation = 0x10000;
     const handle = CreateThread(
         null,
-        stack_size,
+        options.stack_size,
         threadMain,
         start,
         stack_size_param_is_a_reservation,
@@ -139,6 +139,19 @@ pub fn spawn(
     };
     return .{ .handle = handle };
 }
+
+extern "kernel32" fn GetCurrentThread() callconv(.winapi) HANDLE;
+
+/// Of use on this thread only.
+pub fn thisThread() Thread {
+    return .{ .handle = GetCurrentThread() };
+}
+
+// There are no signals; the console's events come on a thread of their own.
+pub const SignalMask = void;
+pub fn signalMask() SignalMask {}
+pub fn allowInterrupts(_: bool) void {}
+pub fn interrupt(_: Thread) void {}
 
 /// Ends the calling thread from whatever stack it is on. The system frees the stack that the
 /// environment block names, which must not be a goroutine's: first goes the thread home.

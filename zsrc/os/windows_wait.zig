@@ -302,7 +302,7 @@ test "no wake-up is lost between precise and other waits" {
             _ = play(1, null);
         }
     };
-    const t = try os.spawn(T.other, null, 64 * 1024);
+    const t = try os.spawn(T.other, null, .{ .stack_size = 64 * 1024 });
     const timeouts = T.play(0, precise_below_ns - 1);
     t.join();
     // A lost wake-up of this thread would show as a time-out, one of the other as a hang.
@@ -323,7 +323,7 @@ test "all waiters are woken, of both kinds" {
     };
     var threads: [6]os.Thread = undefined;
     for (&threads, 0..) |*t, i|
-        t.* = try os.spawn(T.wait, if (i % 2 == 0) null else &T.word, 64 * 1024);
+        t.* = try os.spawn(T.wait, if (i % 2 == 0) null else &T.word, .{ .stack_size = 64 * 1024 });
     while (T.waiting.load(.monotonic) < threads.len) sleepNs(std.time.ns_per_ms);
     sleepNs(5 * std.time.ns_per_ms);
     T.word.store(1, .release);

@@ -59,7 +59,9 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     goroutine.main_state = py.PyThreadState_Get();
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
+    os.allowInterrupts(true);
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    os.allowInterrupts(false);
     fault.remove();
     preempt.tearDown();
     goroutine.main = null;
@@ -289,6 +291,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     host.forgetStates();
     host.poller.forget();
     goroutine.forget();
+    os.allowInterrupts(false);
     fault.remove();
     preempt.tearDown();
     return py.returnNone();

@@ -78,6 +78,9 @@ const prompt_lock_ns = std.time.ns_per_ms;
 /// A goroutine that was woken last runs next, but not more often in a row than this, so that a
 /// pair that wakes each other does not starve the queue.
 const next_turns = 64;
+/// A blocking call that began within this time of a signal is interrupted for it.
+const nudge_interval_ns = 5 * std.time.ns_per_ms;
+const most_nudges = 3;
 /// The network is looked at this often even while there is work.
 const poll_turns = 256;
 
@@ -153,9 +156,15 @@ pub fn Lane(comptime Host: type) type {
         generation: u32 = 0,
         /// The M of the thread that called `run`.
         m0: *M = undefined,
+        /// The program's, for threads that sysmon starts, which blocks all: children that goroutines
+        /// fork inherit it.
+        signal_mask: os.SignalMask = undefined,
         /// Signal handlers of the program's wait for the main thread.
         signal_pending: bool = false,
         signal_for_main: bool = false,
+        /// How often the main thread's blocking call is still to be interrupted for them.
+        nudges: u32 = 0,
+        nudge_timer: Timer = .{},
         /// The main goroutine is next, and the main thread idle.
         to_main_thread: bool = false,
         sysmon: sysmon.State = .{},
@@ -181,8 +190,9 @@ pub fn Lane(comptime Host: type) type {
             self.ring.mask = options.event_mask;
             const m = try gpa.create(M);
             errdefer gpa.destroy(m);
-            m.* = .{ .main = true };
+            m.* = .{ .main = true, .thread = os.thisThread() };
             self.m0 = m;
+            self.signal_mask = os.signalMask();
             try self.adoptThread(m);
             self.live = true;
             self.owner.store(m, .release);
@@ -718,6 +728,7 @@ pub fn Lane(comptime Host: type) type {
             if (!m.lost.load(.monotonic)) return;
             m.lost.store(false, .monotonic);
             self.lost_count -= 1;
+            if (m.main) self.timers.remove(&self.nudge_timer);
         }
 
         /// Takes the P from its owner, whose goroutine blocks or runs on. False if things moved on
@@ -897,20 +908,38 @@ pub fn Lane(comptime Host: type) type {
             self.last_poll.store(os.nanotime(), .monotonic);
             self.counters.netpolls += 1;
             Host.pollResults();
-            if (wake == .interrupted and m.main) Host.onSignal();
+            // The signal may be one that nobody writes to the poller's pipe.
+            if (wake == .interrupted) self.handleSignals(m);
             return free;
         }
 
         /// Only the main thread runs signal handlers.
         fn handleSignals(self: *Self, m: *M) void {
-            if (m.main) {
-                self.signal_pending = false;
-                Host.onSignal();
-            } else {
-                self.signal_pending = false;
-                self.signal_for_main = true;
-                self.m0.note.wake();
-            }
+            self.signal_pending = false;
+            if (m.main) return Host.onSignal();
+            self.signal_for_main = true;
+            self.m0.note.wake();
+            self.nudges = most_nudges;
+            self.nudgeMain();
+        }
+
+        /// The kernel gives a signal to any thread, or to the main one just before that one blocks:
+        /// neither ends a goroutine's blocking call there, so that the handlers would wait for its
+        /// end. The call is interrupted, and once more in case it had not begun.
+        fn nudgeMain(self: *Self) void {
+            self.timers.remove(&self.nudge_timer);
+            if (!self.m0.lost.load(.monotonic)) return;
+            os.interrupt(self.m0.thread.?);
+            self.nudges -= 1;
+            if (self.nudges == 0) return;
+            self.nudge_timer.when = os.nanotime() + nudge_interval_ns;
+            self.nudge_timer.fire = nudgeAgain;
+            self.timers.add(self.gpa, &self.nudge_timer) catch return;
+            if (self.poller != null and self.nudge_timer.when < self.poller_deadline) Host.pollBreak();
+        }
+
+        fn nudgeAgain(_: *Timer) void {
+            Host.lane().nudgeMain();
         }
 
         /// There is something to do that only g0 can.
@@ -959,7 +988,7 @@ pub fn Lane(comptime Host: type) type {
             errdefer self.gpa.destroy(m);
             m.* = .{ .duty = duty, .about = about };
             m.note.word.raw = 1;
-            m.thread = try os.spawn(threadMain, m, os.thread_stack_size);
+            m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
             m.known.store(true, .release);
         }
 
@@ -978,12 +1007,10 @@ pub fn Lane(comptime Host: type) type {
                 // Whoever took it off the idle list is about to wake it.
                 if (!self.retire(m)) return self.serve(m);
                 if (rested == .timeout) return self.endThread(m);
-                if (m.main) {
-                    Host.acquire(m);
-                    Host.onSignal();
-                    Host.release(m);
-                } else self.pushIdle(m);
-                return true;
+                Host.acquire(m);
+                if (self.owns(m)) self.handleSignals(m);
+                Host.release(m);
+                return m.main or self.comeHome(m);
             }
             m.note.clear();
             const duty = m.duty;
@@ -1036,6 +1063,11 @@ pub fn Lane(comptime Host: type) type {
                 }
                 return true;
             }
+            return self.comeHome(m);
+        }
+
+        /// After a duty, on every M but the main one.
+        fn comeHome(self: *Self, m: *M) bool {
             // Where the lane ended meanwhile, nobody will join this thread.
             if (!self.owns(m)) return self.endThread(m);
             self.pushIdle(m);

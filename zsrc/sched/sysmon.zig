@@ -55,7 +55,7 @@ pub fn start(lane: anytype) !void {
             loop(@as(Lane, @ptrCast(@alignCast(raw.?))));
         }
     };
-    lane.sysmon.thread = try os.spawn(T.main, lane, os.thread_stack_size);
+    lane.sysmon.thread = try os.spawn(T.main, lane, .{ .signals = .blocked });
 }
 
 pub fn stop(lane: anytype) void {
