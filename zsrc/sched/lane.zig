@@ -717,9 +717,10 @@ pub fn Lane(comptime Host: type) type {
                 return;
             }
             g.transition(.syscall, .runnable);
-            self.found(m);
             m.curg = null;
             Host.swap(m, null);
+            // Not sooner: it counts as one that blocks until it is in the queue.
+            self.found(m);
             self.settle(g, &self.runq);
             arch.switchTo(&g.sp, m.sp);
         }

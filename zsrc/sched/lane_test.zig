@@ -16,6 +16,10 @@ const gpa = std.heap.c_allocator;
 var lane: Lane = .{ .gpa = gpa };
 var mutex: lane_mod.Lock = .{};
 var poll_note: os.Note = .{};
+/// This M's next swap to g0 gives the mutex away until another M has nothing left to do.
+var swap_waits: ?*M = null;
+var swap_may_end: std.atomic.Value(bool) = .init(false);
+var deadlocks: u32 = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
 const T = struct {
@@ -51,6 +55,7 @@ const Host = struct {
     pub fn swap(m: *M, next: ?*G) void {
         // As an interpreter that lets others in between two thread states.
         mutex.unlock();
+        if (next == null and m == swap_waits) while (!swap_may_end.load(.acquire)) os.sleepNs(1000);
         mutex.lock();
         m.state.store(if (next) |g| stateOf(g) else null, .monotonic);
         if (next) |g| T.of(g).inside.store(true, .monotonic);
@@ -105,6 +110,7 @@ const Host = struct {
     pub fn pollResults() void {}
     pub fn pollWait(deadline: u64) os.Wake {
         const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();
+        swap_may_end.store(true, .release);
         const wake = poll_note.sleep(timeout);
         if (wake == .woken) poll_note.clear();
         return wake;
@@ -116,6 +122,8 @@ const Host = struct {
         return false;
     }
     pub fn onDeadlock() bool {
+        deadlocks += 1;
+        swap_may_end.store(true, .release);
         return false;
     }
     pub fn onSignal() void {}
@@ -249,6 +257,42 @@ test "a blocked goroutine loses its P, the others go on, and it comes back" {
     try std.testing.expect(S.ended);
     try std.testing.expect(lane.counters.retakes > 0);
     try std.testing.expect(S.rounds > 0);
+}
+
+test "one that queues up after a blocking call is not taken for a deadlock" {
+    const S = struct {
+        var c: Chan = .{};
+        var blocker: T = undefined;
+        var ticker: T = undefined;
+
+        fn block(t: *T) void {
+            while (lane.running == &t.g) blockFor(t, std.time.ns_per_ms);
+            swap_may_end.store(false, .release);
+            swap_waits = t.g.m;
+            _ = T.current();
+            swap_waits = null;
+            _ = c.close(&lane);
+        }
+        /// Keeps the P from the blocker until that has come back, then leaves it nothing to do.
+        fn tick(_: *T) void {
+            while (swap_waits == null) {
+                mutex.unlock();
+                os.sleepNs(std.time.ns_per_us);
+                mutex.lock();
+            }
+        }
+        fn main(_: *T) void {
+            blocker = .{ .function = block };
+            ticker = .{ .function = tick };
+            lane.go(&blocker.g);
+            lane.go(&ticker.g);
+            while (recv(&c)) |_| {}
+        }
+    };
+    deadlocks = 0;
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual(0, deadlocks);
 }
 
 test "a wait group waits for all" {
