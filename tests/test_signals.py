@@ -157,8 +157,8 @@ def test_the_program_keeps_its_use_of_sigurg(script: Script) -> None:
         def main():
             signal.signal(signal.SIGURG, lambda *_: print("urgent"))
             go(sleep, 1000)
-            ready()
             try:
+                ready()
                 time.sleep(1000)
             except KeyboardInterrupt:
                 print("caught")

@@ -225,6 +225,7 @@ def test_different_places_are_not_grouped() -> None:
             assert g.exception is not None
 
 
+@pytest.mark.goroutine(preempt={"async": False})  # it would have started
 def test_goroutines_that_have_not_started() -> None:
     g = go(wait_in, Chan[int]())
     text = stacks()

@@ -32,6 +32,8 @@ pub const Request = struct {
     raise: bool = false,
     /// 3.12+: the code object with events on, owned.
     code: ?*py.Object = null,
+    /// 3.12+: its distance from the innermost frame when it was chosen.
+    depth: u32 = 0,
     /// 3.11: the program's own trace function.
     traced_by: ?py.TraceFunction = null,
     /// 3.11: the frame whose f_trace_opcodes was set for it, owned.
@@ -74,6 +76,7 @@ fn onPending(about: ?*anyopaque) callconv(.c) c_int {
 pub fn hurry(p: *PyG) void {
     if (p.state == null) return;
     p.request.raise = true;
+    if (way == .monitoring) takeBack(p);
     arm(p);
 }
 
@@ -145,12 +148,13 @@ fn forgetOpcodes(p: *PyG) void {
 }
 
 fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
-    const frame = py.PyThreadState_GetFrame(state) orelse return;
-    defer py.decref(&frame.ob);
-    const code = py.PyFrame_GetCode(frame);
-    if (p.request.code == code) return py.decref(code);
-    // An earlier request was put into code that the goroutine has left.
+    // While a tool's callback or a trace function runs, its own code has no events. A request that
+    // found no answer goes to the caller next time, but not ever farther, where no code may run
+    // for long.
+    const depth = if (p.request.code != null) (p.request.depth + 1) % depths else 0;
+    const code = codeAt(state, depth) orelse return;
     takeBack(p);
+    p.request.depth = depth;
     if (!setEvents(code, if (wantsRaise(p)) instruction_event else all_events)) {
         py.decref(code);
         return;
@@ -162,6 +166,20 @@ fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     };
     p.request.armed = true;
     p.request.code = code;
+}
+
+const depths = 4; // a callback, what it calls, what that calls, and the code they are about
+
+/// The code of the frame that is `depth` calls away from the innermost one, or of the outermost.
+fn codeAt(state: *py.ThreadState, depth: u32) ?*py.Object {
+    var frame = py.PyThreadState_GetFrame(state) orelse return null;
+    defer py.decref(&frame.ob);
+    for (0..depth) |_| {
+        const caller = py.PyFrame_GetBack(frame) orelse break;
+        py.decref(&frame.ob);
+        frame = caller;
+    }
+    return py.PyFrame_GetCode(frame);
 }
 
 /// 3.12+: the goroutines with a request; several may be in one code object.

@@ -188,6 +188,7 @@ pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
 pub extern fn PyGILState_Ensure() c_int;
 pub extern fn PyGILState_Release(c_int) void;
 pub extern fn PyFrame_GetCode(*Frame) *Object;
+pub extern fn PyFrame_GetBack(*Frame) ?*Frame;
 pub extern fn PyFrame_GetLineNumber(*Frame) c_int;
 
 pub extern fn PyErr_SetString(*Object, [*:0]const u8) void;
