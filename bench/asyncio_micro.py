@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 
 import harness
 
@@ -15,7 +15,7 @@ async def yields(tasks: int, operations: int) -> None:
 
     async def worker(turns: int) -> None:
         sleep = asyncio.sleep
-        for _ in range(turns):
+        for _ in repeat(None, turns):
             await sleep(0)
 
     await asyncio.gather(*(worker(operations // tasks) for _ in range(tasks)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 
 import gevent
 import harness
@@ -20,7 +20,7 @@ def yields(tasks: int, operations: int) -> None:
 
     def worker(turns: int) -> None:
         sleep = gevent.sleep
-        for _ in range(turns):
+        for _ in repeat(None, turns):
             sleep(0)
 
     gevent.joinall([gevent.spawn(worker, operations // tasks) for _ in range(tasks)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 
 import harness
 
@@ -16,7 +16,7 @@ def yields(tasks: int, operations: int) -> None:
     workers = WaitGroup()
 
     def worker(turns: int) -> None:
-        for _ in range(turns):
+        for _ in repeat(None, turns):
             gosched()
         workers.done()
 

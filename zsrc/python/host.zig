@@ -110,6 +110,11 @@ pub const Host = struct {
         return @ptrCast(goroutine.of(g).state.?);
     }
 
+    /// What a switch to the goroutine reads, besides its stack.
+    pub inline fn prefetch(g: *G) void {
+        if (goroutine.of(g).state) |state| @prefetch(state, .{});
+    }
+
     pub fn start(g: *G) error{OutOfMemory}!void {
         const p = goroutine.of(g);
         if (p == goroutine.main) {

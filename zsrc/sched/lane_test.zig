@@ -60,6 +60,7 @@ const Host = struct {
         m.state.store(if (next) |g| stateOf(g) else null, .monotonic);
         if (next) |g| T.of(g).inside.store(true, .monotonic);
     }
+    pub fn prefetch(_: *G) void {}
     pub fn stateOf(g: *G) *anyopaque {
         return T.of(g);
     }
