@@ -401,11 +401,6 @@ def test_settrace_set_before_a_long_run() -> None:
 
 
 @needs_settrace
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12),
-    reason="opcode events of sys.settrace are lost at times when any sys.monitoring tool sets "
-    "local events on the same code",
-)
 def test_opcodes_under_settrace() -> None:
     def opcodes() -> int:
         count = 0

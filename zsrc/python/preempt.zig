@@ -4,8 +4,10 @@
 //! there it yields (`arrive`).
 //!  - From 3.12 on arming sets events of sys.monitoring on the one code object that the goroutine
 //!    executes: its jumps, starts, yields and returns, one of which comes soon in anything that
-//!    runs for long. Not INSTRUCTION: two tools that have those, the interpreter's own opcode
-//!    tracing among them, take each other's away when one of them changes its mind.
+//!    runs for long. Not INSTRUCTION: two tools that have those take each other's away when one of
+//!    them changes its mind. Where the program traces itself (sys.settrace), the request goes in
+//!    front of its trace function instead: 3.12 and 3.13 lose opcode events of code on which any
+//!    tool sets local ones.
 //!  - On 3.11 it sets a trace function on the goroutine's thread state. One that was there is put
 //!    back before anything else happens, and gets the event.
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
@@ -34,7 +36,7 @@ pub const Request = struct {
     code: ?*py.Object = null,
     /// 3.12+: its distance from the innermost frame when it was chosen.
     depth: u32 = 0,
-    /// 3.11: the program's own trace function.
+    /// The program's own trace function, while the request stands in its place.
     traced_by: ?py.TraceFunction = null,
     /// 3.11: the frame whose f_trace_opcodes was set for it, owned.
     frame: ?*py.Object = null,
@@ -93,7 +95,7 @@ pub fn arm(p: *PyG) void {
     switch (way) {
         .none => {},
         .trace => armTrace(p, state),
-        .monitoring => armMonitoring(p, state),
+        .monitoring => if (!armTracer(p, state)) armMonitoring(p, state),
     }
 }
 
@@ -145,6 +147,42 @@ fn forgetOpcodes(p: *PyG) void {
     defer py.decref(no);
     if (py.PyObject_SetAttrString(frame, "f_trace_opcodes", no) != 0) py.PyErr_Clear();
     py.decref(frame);
+}
+
+/// 3.12+: in front of the goroutine's trace function. False if it has none.
+fn armTracer(p: *PyG, state: *py.ThreadState) bool {
+    if (trace_at == 0 and !findTracer(state)) return false;
+    const user = traceFunction(state) orelse return false;
+    if (user == &onTrace) return true;
+    takeBack(p);
+    p.request.traced_by = user;
+    p.request.armed = true;
+    setTraceFunction(state, onTrace);
+    return true;
+}
+
+/// 3.12+: where a thread state keeps its trace function, found by replacing the program's own for a
+/// moment. False if it is not traced, or not the calling one.
+fn findTracer(state: *py.ThreadState) bool {
+    if (state != py.PyThreadState_Get() or !tracing.inUse("gettrace")) return false;
+    const object = py.call(tracing.get.?, &.{}) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(object);
+    const words: [*]const usize = @ptrCast(@alignCast(state));
+    const before = words[0..trace_words].*;
+    py.extra.PyEval_SetTrace(onTrace, object);
+    for (before, 0..) |word, i| {
+        if (words[i] != @intFromPtr(&onTrace) or word == 0) continue;
+        trace_at = i;
+        py.extra.PyEval_SetTrace(@ptrFromInt(word), object);
+        return true;
+    }
+    // Not there: leave it as sys.settrace() would have.
+    if (py.PySys_GetObject("settrace")) |set| py.xdecref(py.call(set, &.{object}));
+    py.PyErr_Clear();
+    return false;
 }
 
 fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
@@ -232,7 +270,9 @@ fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object
     forgetOpcodes(p);
     const kept = if (object) |o| py.incref(o) else null;
     defer py.xdecref(kept);
-    if (py.extra._PyEval_SetTrace.?(p.state.?, user, kept) != 0) py.PyErr_Clear();
+    if (way == .monitoring) {
+        setTraceFunction(p.state.?, user.?);
+    } else if (py.extra._PyEval_SetTrace.?(p.state.?, user, kept) != 0) py.PyErr_Clear();
     const code = py.PyFrame_GetCode(@ptrCast(frame));
     const import_system = isImportSystem(code);
     py.decref(code);
@@ -255,8 +295,14 @@ fn onEvent(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) 
     return if (arrive(p, n == 2)) py.returnNone() else null;
 }
 
+/// 3.12+
 fn takeBack(p: *PyG) void {
     p.request.armed = false;
+    if (p.request.traced_by) |user| {
+        p.request.traced_by = null;
+        // Unless the program has set another one meanwhile.
+        if (traceFunction(p.state.?) == &onTrace) setTraceFunction(p.state.?, user);
+    }
     const code = p.request.code orelse return;
     p.request.code = null;
     defer py.decref(code);
@@ -315,6 +361,7 @@ var instruction_event: c_longlong = 0;
 var set_local_events: ?*py.Object = null;
 var tool_id: ?*py.Object = null;
 /// Words of a thread state.
+const trace_words = 24; // c_tracefunc and c_traceobj are within the first so many
 var trace_at: usize = 0;
 var trace_object_at: usize = 0;
 
@@ -380,13 +427,12 @@ fn setUpTrace() void {
         py.PyThreadState_Clear(probe);
         py.PyThreadState_Delete(probe);
     }
-    // c_tracefunc and c_traceobj are neighbours, within the first 24 words.
     if (set(probe, onTrace, py.none()) != 0) {
         py.PyErr_Clear();
         reason = "an audit hook refuses sys.settrace";
         return;
     }
-    const words: *[24]usize = @ptrCast(@alignCast(probe));
+    const words: *[trace_words]usize = @ptrCast(@alignCast(probe));
     var function_at: usize = 0;
     var object_at: usize = 0;
     for (words, 0..) |w, i| {
@@ -406,6 +452,11 @@ fn setUpTrace() void {
 fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {
     const words: [*]usize = @ptrCast(@alignCast(state));
     return @ptrFromInt(words[trace_at]);
+}
+
+fn setTraceFunction(state: *py.ThreadState, function: py.TraceFunction) void {
+    const words: [*]usize = @ptrCast(@alignCast(state));
+    words[trace_at] = @intFromPtr(function);
 }
 
 fn traceObject(state: *py.ThreadState) ?*py.Object {
