@@ -39,9 +39,9 @@ test: check-zig $(DIST)/built ## Test the Zig core, then the installed wheel on 
 check-zig: build/tested-zig ## Run the unit tests of the Zig core
 
 .PHONY: lint
-lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, zig fmt
+lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, stubtest, zig fmt
 	@failed=0; for check in "$(BIN)/ruff check ." "$(BIN)/ruff format --check ." "$(BIN)/mypy" \
-			"$(ZIG) fmt --check build.zig zsrc"; do \
+			"$(BIN)/stubtest golibx._core" "$(ZIG) fmt --check build.zig zsrc"; do \
 		echo "$$check"; $$check || failed=1; done; exit $$failed
 
 .PHONY: bench

@@ -448,52 +448,52 @@ const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
     .{ .name = "send", .function = @ptrCast(&send), .flags = fast, .doc =
-    \\send(value, timeout=None)
+    \\send($self, /, value, timeout=None)
     \\--
     \\
     \\Sends value, waiting for a receiver or for room in the buffer, at most timeout seconds.
     \\Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is up.
     },
     .{ .name = "recv", .function = @ptrCast(&recv), .flags = fast, .doc =
-    \\recv(timeout=None)
+    \\recv($self, /, timeout=None)
     \\--
     \\
     \\Returns the next value, waiting for one, at most timeout seconds.
     \\Raises ChannelClosed once the channel is closed and drained, DeadlineExceeded when the time is up.
     },
     .{ .name = "recv_ok", .function = @ptrCast(&recvOk), .flags = fast, .doc =
-    \\recv_ok(timeout=None)
+    \\recv_ok($self, /, timeout=None)
     \\--
     \\
     \\As recv(), but returns (value, True), or (None, False) once the channel is closed and drained.
     },
     .{ .name = "try_send", .function = @ptrCast(&trySend), .flags = py.METH_O, .doc =
-    \\try_send(value)
+    \\try_send($self, value, /)
     \\--
     \\
     \\Sends value if that needs no waiting; returns whether it did. Raises ChannelClosed.
     },
     .{ .name = "try_recv", .function = @ptrCast(&tryRecv), .flags = py.METH_NOARGS, .doc =
-    \\try_recv()
+    \\try_recv($self, /)
     \\--
     \\
     \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once the
     \\channel is closed and drained.
     },
     .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
-    \\close()
+    \\close($self, /)
     \\--
     \\
     \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
     },
     .{ .name = "on_recv", .function = @ptrCast(&onRecv), .flags = py.METH_NOARGS, .doc =
-    \\on_recv()
+    \\on_recv($self, /)
     \\--
     \\
     \\A case for select(): receive from this channel. May be used again and again.
     },
     .{ .name = "on_send", .function = @ptrCast(&onSend), .flags = py.METH_O, .doc =
-    \\on_send(value)
+    \\on_send($self, value, /)
     \\--
     \\
     \\A case for select(): send value to this channel. May be used again and again.

@@ -744,28 +744,28 @@ fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
 const methods = [_]py.MethodDef{
     .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Goroutine[T] in annotations." },
     .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\join(timeout=None)
+    \\join($self, /, timeout=None)
     \\--
     \\
     \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for ever).
     \\Returns whether it has. Does not raise what the goroutine raised: see result().
     },
     .{ .name = "result", .function = @ptrCast(&result_), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\result(timeout=None)
+    \\result($self, /, timeout=None)
     \\--
     \\
     \\Waits as join() does and returns what the function returned, or raises what it raised.
     \\Raises DeadlineExceeded when timeout seconds are over first.
     },
     .{ .name = "cancel", .function = @ptrCast(&cancel), .flags = py.METH_NOARGS, .doc =
-    \\cancel()
+    \\cancel($self, /)
     \\--
     \\
     \\Makes the goroutine raise Cancelled where it is parked, or at its next park.
     \\Returns False if it had ended already, else True.
     },
     .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
-    \\done()
+    \\done($self, /)
     \\--
     \\
     \\Whether the goroutine has ended.

@@ -432,30 +432,148 @@ fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const functions = [_]py.MethodDef{
-    .{ .name = "run", .function = @ptrCast(&run), .flags = py.METH_FASTCALL, .doc = "run(fn, args, kwargs, options, /)\n--\n\nRuns fn(*args) as the main goroutine; see golibx.run()." },
-    .{ .name = "go", .function = @ptrCast(&go), .flags = fast, .doc = "go(fn, /, *args, **kwargs)\n--\n\nStarts fn(*args, **kwargs) as a goroutine; returns its Goroutine." },
-    .{ .name = "go_system", .function = @ptrCast(&goSystem), .flags = fast, .doc = "go_system(fn, /, *args)\n--\n\nAs go(), for a service of the runtime: not counted, cancelled or waited for." },
-    .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_NOARGS, .doc = "gosched()\n--\n\nLets the other goroutines run before this one goes on." },
-    .{ .name = "sleep", .function = @ptrCast(&sleep), .flags = py.METH_O, .doc = "sleep(seconds)\n--\n\nParks the goroutine for at least seconds, a float; zero or less is gosched()." },
-    .{ .name = "current", .function = @ptrCast(&current), .flags = py.METH_NOARGS, .doc = "current()\n--\n\nThe Goroutine that calls, or None outside of one." },
-    .{ .name = "ident", .function = @ptrCast(&ident), .flags = py.METH_NOARGS, .doc = "ident()\n--\n\nAn int that stands for the calling goroutine, or thread outside of one." },
-    .{ .name = "blocking", .function = @ptrCast(&blocking), .flags = fast, .doc = "blocking(fn, /, *args, **kwargs)\n--\n\nCalls fn(*args, **kwargs), which is known to block, and returns its result. The other\ngoroutines go on at once instead of after the retake threshold." },
-    .{ .name = "num_goroutine", .function = @ptrCast(&numGoroutine), .flags = py.METH_NOARGS, .doc = "num_goroutine()\n--\n\nHow many goroutines of the program's live, an int." },
-    .{ .name = "gomaxprocs", .function = @ptrCast(&gomaxprocs), .flags = fast, .doc = "gomaxprocs(n=None)\n--\n\nSets how many processors run native goroutines; returns the setting before. Python\ngoroutines have one processor on an interpreter with a global lock, whatever n." },
-    .{ .name = "goroutines", .function = @ptrCast(&goroutines), .flags = py.METH_NOARGS, .doc = "goroutines()\n--\n\nThe Goroutines that live, newest first, those of the runtime included." },
+    .{ .name = "run", .function = @ptrCast(&run), .flags = py.METH_FASTCALL, .doc =
+    \\run(fn, args, kwargs, options, /)
+    \\--
+    \\
+    \\Runs fn(*args) as the main goroutine; see golibx.run().
+    },
+    .{ .name = "go", .function = @ptrCast(&go), .flags = fast, .doc =
+    \\go(fn, /, *args, **kwargs)
+    \\--
+    \\
+    \\Starts fn(*args, **kwargs) as a goroutine; returns its Goroutine.
+    },
+    .{ .name = "go_system", .function = @ptrCast(&goSystem), .flags = fast, .doc =
+    \\go_system(fn, /, *args)
+    \\--
+    \\
+    \\As go(), for a service of the runtime: not counted, cancelled or waited for.
+    },
+    .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_NOARGS, .doc =
+    \\gosched()
+    \\--
+    \\
+    \\Lets the other goroutines run before this one goes on.
+    },
+    .{ .name = "sleep", .function = @ptrCast(&sleep), .flags = py.METH_O, .doc =
+    \\sleep(seconds, /)
+    \\--
+    \\
+    \\Parks the goroutine for at least seconds, a float; zero or less is gosched().
+    },
+    .{ .name = "current", .function = @ptrCast(&current), .flags = py.METH_NOARGS, .doc =
+    \\current()
+    \\--
+    \\
+    \\The Goroutine that calls, or None outside of one.
+    },
+    .{ .name = "ident", .function = @ptrCast(&ident), .flags = py.METH_NOARGS, .doc =
+    \\ident()
+    \\--
+    \\
+    \\An int that stands for the calling goroutine, or thread outside of one.
+    },
+    .{ .name = "blocking", .function = @ptrCast(&blocking), .flags = fast, .doc =
+    \\blocking(fn, /, *args, **kwargs)
+    \\--
+    \\
+    \\Calls fn(*args, **kwargs), which is known to block, and returns its result. The other
+    \\goroutines go on at once instead of after the retake threshold.
+    },
+    .{ .name = "num_goroutine", .function = @ptrCast(&numGoroutine), .flags = py.METH_NOARGS, .doc =
+    \\num_goroutine()
+    \\--
+    \\
+    \\How many goroutines of the program's live, an int.
+    },
+    .{ .name = "gomaxprocs", .function = @ptrCast(&gomaxprocs), .flags = fast, .doc =
+    \\gomaxprocs(n=None)
+    \\--
+    \\
+    \\Sets how many processors run native goroutines; returns the setting before. Python
+    \\goroutines have one processor on an interpreter with a global lock, whatever n.
+    },
+    .{ .name = "goroutines", .function = @ptrCast(&goroutines), .flags = py.METH_NOARGS, .doc =
+    \\goroutines()
+    \\--
+    \\
+    \\The Goroutines that live, newest first, those of the runtime included.
+    },
     .{ .name = "select", .function = @ptrCast(&chan.select), .flags = fast, .doc = "select(*cases, default=False, timeout=None)\n--\n\nWaits until one of the cases can go on, and does it; a random one if several can.\nReturns (index, value, ok): ok is False when a channel was closed. With default, returns\n(-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are over." },
-    .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc = "cancel_all(timeout_ns)\n--\n\nCancels all other goroutines of the program's and waits for them; returns how many are left." },
-    .{ .name = "throw_main", .function = @ptrCast(&throwMain), .flags = py.METH_O, .doc = "throw_main(exception)\n--\n\nRaises exception in the main goroutine, wherever it is." },
-    .{ .name = "interrupt_main", .function = @ptrCast(&interruptMain), .flags = py.METH_NOARGS, .doc = "interrupt_main()\n--\n\nRaises KeyboardInterrupt in the main goroutine, wherever it is." },
-    .{ .name = "watch_signals", .function = @ptrCast(&watchSignals), .flags = py.METH_O, .doc = "watch_signals(fd)\n--\n\nWakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to, is readable." },
-    .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc = "active()\n--\n\nWhether a runtime is running in this process." },
-    .{ .name = "set_panic_handler", .function = @ptrCast(&setPanicHandler), .flags = py.METH_O, .doc = "set_panic_handler(handler)\n--\n\nhandler(goroutine, exception) is called for exceptions that nobody collects." },
-    .{ .name = "set_event_mask", .function = @ptrCast(&setEventMask), .flags = py.METH_O, .doc = "set_event_mask(mask)\n--\n\nBit k: record events of kind k." },
-    .{ .name = "events_wait", .function = @ptrCast(&eventsWait), .flags = py.METH_NOARGS, .doc = "events_wait()\n--\n\nThe recorded events as (kind, time_ns, goroutine_id, a, b), or None after events_stop()." },
-    .{ .name = "events_stop", .function = @ptrCast(&eventsStop), .flags = py.METH_NOARGS, .doc = "events_stop()\n--\n\nMakes events_wait() return None once all events were taken." },
-    .{ .name = "stats", .function = @ptrCast(&stats), .flags = py.METH_NOARGS, .doc = "stats()\n--\n\nThe scheduler's counters, a dict of ints." },
-    .{ .name = "info", .function = @ptrCast(&info), .flags = py.METH_NOARGS, .doc = "info()\n--\n\nWhich mechanisms are active, a dict of strs." },
-    .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc = "_after_fork()\n--\n\nRuns in the child of a fork." },
+    .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc =
+    \\cancel_all(timeout_ns, /)
+    \\--
+    \\
+    \\Cancels all other goroutines of the program's and waits for them; returns how many are left.
+    },
+    .{ .name = "throw_main", .function = @ptrCast(&throwMain), .flags = py.METH_O, .doc =
+    \\throw_main(exception, /)
+    \\--
+    \\
+    \\Raises exception in the main goroutine, wherever it is.
+    },
+    .{ .name = "interrupt_main", .function = @ptrCast(&interruptMain), .flags = py.METH_NOARGS, .doc =
+    \\interrupt_main()
+    \\--
+    \\
+    \\Raises KeyboardInterrupt in the main goroutine, wherever it is.
+    },
+    .{ .name = "watch_signals", .function = @ptrCast(&watchSignals), .flags = py.METH_O, .doc =
+    \\watch_signals(fd, /)
+    \\--
+    \\
+    \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to, is
+    \\readable.
+    },
+    .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc =
+    \\active()
+    \\--
+    \\
+    \\Whether a runtime is running in this process.
+    },
+    .{ .name = "set_panic_handler", .function = @ptrCast(&setPanicHandler), .flags = py.METH_O, .doc =
+    \\set_panic_handler(handler, /)
+    \\--
+    \\
+    \\handler(goroutine, exception) is called for exceptions that nobody collects.
+    },
+    .{ .name = "set_event_mask", .function = @ptrCast(&setEventMask), .flags = py.METH_O, .doc =
+    \\set_event_mask(mask, /)
+    \\--
+    \\
+    \\Bit k: record events of kind k.
+    },
+    .{ .name = "events_wait", .function = @ptrCast(&eventsWait), .flags = py.METH_NOARGS, .doc =
+    \\events_wait()
+    \\--
+    \\
+    \\The recorded events as (kind, time_ns, goroutine_id, a, b), or None after events_stop().
+    },
+    .{ .name = "events_stop", .function = @ptrCast(&eventsStop), .flags = py.METH_NOARGS, .doc =
+    \\events_stop()
+    \\--
+    \\
+    \\Makes events_wait() return None once all events were taken.
+    },
+    .{ .name = "stats", .function = @ptrCast(&stats), .flags = py.METH_NOARGS, .doc =
+    \\stats()
+    \\--
+    \\
+    \\The scheduler's counters, a dict of ints.
+    },
+    .{ .name = "info", .function = @ptrCast(&info), .flags = py.METH_NOARGS, .doc =
+    \\info()
+    \\--
+    \\
+    \\Which mechanisms are active, a dict of strs.
+    },
+    .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
+    \\_after_fork()
+    \\--
+    \\
+    \\Runs in the child of a fork.
+    },
     .{},
 };
 

@@ -210,11 +210,26 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
-    .{ .name = "acquire", .function = @ptrCast(&acquire), .flags = fast, .doc = "acquire(blocking=True, timeout=-1)\n--\n\nAs threading.RLock.acquire()." },
-    .{ .name = "release", .function = @ptrCast(&release), .flags = py.METH_NOARGS, .doc = "release()\n--\n\nAs threading.RLock.release()." },
+    .{ .name = "acquire", .function = @ptrCast(&acquire), .flags = fast, .doc =
+    \\acquire($self, /, blocking=True, timeout=-1)
+    \\--
+    \\
+    \\As threading.RLock.acquire().
+    },
+    .{ .name = "release", .function = @ptrCast(&release), .flags = py.METH_NOARGS, .doc =
+    \\release($self, /)
+    \\--
+    \\
+    \\As threading.RLock.release().
+    },
     .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS },
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL },
-    .{ .name = "locked", .function = @ptrCast(&locked), .flags = py.METH_NOARGS, .doc = "locked()\n--\n\nWhether somebody holds it." },
+    .{ .name = "locked", .function = @ptrCast(&locked), .flags = py.METH_NOARGS, .doc =
+    \\locked($self, /)
+    \\--
+    \\
+    \\Whether somebody holds it.
+    },
     .{ .name = "_is_owned", .function = @ptrCast(&isOwned), .flags = py.METH_NOARGS },
     .{ .name = "_recursion_count", .function = @ptrCast(&recursionCount), .flags = py.METH_NOARGS },
     .{ .name = "_release_save", .function = @ptrCast(&releaseSave), .flags = py.METH_NOARGS },

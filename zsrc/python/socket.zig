@@ -380,19 +380,84 @@ fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
-    .{ .name = "recv", .function = @ptrCast(&recv), .flags = py.METH_FASTCALL, .doc = "recv(bufsize, flags=0, /)\n--\n\nWaits for data and returns at most bufsize bytes of it; b\"\" at the end of the stream." },
-    .{ .name = "recv_into", .function = @ptrCast(&recvInto), .flags = fast, .doc = "recv_into(buffer, nbytes=0)\n--\n\nWaits for data and stores at most nbytes bytes (0: as many as fit); returns how many." },
-    .{ .name = "send", .function = @ptrCast(&send), .flags = py.METH_O, .doc = "send(data)\n--\n\nSends some of data, waiting for room; returns how many bytes." },
-    .{ .name = "sendall", .function = @ptrCast(&sendall), .flags = py.METH_O, .doc = "sendall(data)\n--\n\nSends all of data, waiting as often as it takes." },
-    .{ .name = "accept", .function = @ptrCast(&accept), .flags = py.METH_NOARGS, .doc = "accept()\n--\n\nWaits for a connection; returns (descriptor, address)." },
-    .{ .name = "wait_write", .function = @ptrCast(&waitWrite), .flags = fast, .doc = "wait_write(timeout=None)\n--\n\nWaits until a connect under way has ended." },
-    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc = "close()\n--\n\nCloses the socket; goroutines that wait on it raise OSError (EBADF)." },
-    .{ .name = "detach", .function = @ptrCast(&detach), .flags = py.METH_NOARGS, .doc = "detach()\n--\n\nForgets the socket without closing it; returns its descriptor." },
-    .{ .name = "fileno", .function = @ptrCast(&fileno), .flags = py.METH_NOARGS, .doc = "fileno()\n--\n\nThe descriptor, or -1 when closed." },
-    .{ .name = "shutdown", .function = @ptrCast(&shutdown), .flags = py.METH_O, .doc = "shutdown(how)\n--\n\nEnds one direction or both: socket.SHUT_RD, SHUT_WR, SHUT_RDWR." },
-    .{ .name = "settimeout", .function = @ptrCast(&settimeout), .flags = py.METH_O, .doc = "settimeout(seconds)\n--\n\nThe time that each later operation may take; None for any, 0 for none." },
-    .{ .name = "gettimeout", .function = @ptrCast(&gettimeout), .flags = py.METH_NOARGS, .doc = "gettimeout()\n--\n\nThe time-out in seconds, or None." },
-    .{ .name = "no_delay", .function = @ptrCast(&noDelay), .flags = py.METH_NOARGS, .doc = "no_delay()\n--\n\nSends small messages at once (TCP_NODELAY)." },
+    .{ .name = "recv", .function = @ptrCast(&recv), .flags = py.METH_FASTCALL, .doc =
+    \\recv($self, bufsize, flags=0, /)
+    \\--
+    \\
+    \\Waits for data and returns at most bufsize bytes of it; b"" at the end of the stream.
+    },
+    .{ .name = "recv_into", .function = @ptrCast(&recvInto), .flags = fast, .doc =
+    \\recv_into($self, /, buffer, nbytes=0)
+    \\--
+    \\
+    \\Waits for data and stores at most nbytes bytes (0: as many as fit); returns how many.
+    },
+    .{ .name = "send", .function = @ptrCast(&send), .flags = py.METH_O, .doc =
+    \\send($self, data, /)
+    \\--
+    \\
+    \\Sends some of data, waiting for room; returns how many bytes.
+    },
+    .{ .name = "sendall", .function = @ptrCast(&sendall), .flags = py.METH_O, .doc =
+    \\sendall($self, data, /)
+    \\--
+    \\
+    \\Sends all of data, waiting as often as it takes.
+    },
+    .{ .name = "accept", .function = @ptrCast(&accept), .flags = py.METH_NOARGS, .doc =
+    \\accept($self, /)
+    \\--
+    \\
+    \\Waits for a connection; returns (descriptor, address).
+    },
+    .{ .name = "wait_write", .function = @ptrCast(&waitWrite), .flags = fast, .doc =
+    \\wait_write($self, /, timeout=None)
+    \\--
+    \\
+    \\Waits until a connect under way has ended.
+    },
+    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
+    \\close($self, /)
+    \\--
+    \\
+    \\Closes the socket; goroutines that wait on it raise OSError (EBADF).
+    },
+    .{ .name = "detach", .function = @ptrCast(&detach), .flags = py.METH_NOARGS, .doc =
+    \\detach($self, /)
+    \\--
+    \\
+    \\Forgets the socket without closing it; returns its descriptor.
+    },
+    .{ .name = "fileno", .function = @ptrCast(&fileno), .flags = py.METH_NOARGS, .doc =
+    \\fileno($self, /)
+    \\--
+    \\
+    \\The descriptor, or -1 when closed.
+    },
+    .{ .name = "shutdown", .function = @ptrCast(&shutdown), .flags = py.METH_O, .doc =
+    \\shutdown($self, how, /)
+    \\--
+    \\
+    \\Ends one direction or both: socket.SHUT_RD, SHUT_WR, SHUT_RDWR.
+    },
+    .{ .name = "settimeout", .function = @ptrCast(&settimeout), .flags = py.METH_O, .doc =
+    \\settimeout($self, seconds, /)
+    \\--
+    \\
+    \\The time that each later operation may take; None for any, 0 for none.
+    },
+    .{ .name = "gettimeout", .function = @ptrCast(&gettimeout), .flags = py.METH_NOARGS, .doc =
+    \\gettimeout($self, /)
+    \\--
+    \\
+    \\The time-out in seconds, or None.
+    },
+    .{ .name = "no_delay", .function = @ptrCast(&noDelay), .flags = py.METH_NOARGS, .doc =
+    \\no_delay($self, /)
+    \\--
+    \\
+    \\Sends small messages at once (TCP_NODELAY).
+    },
     .{},
 };
 

@@ -113,26 +113,26 @@ const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
     .{ .name = "add", .function = @ptrCast(&add), .flags = fast, .doc =
-    \\add(delta=1)
+    \\add($self, /, delta=1)
     \\--
     \\
     \\Adds delta, an int that may be negative, to the counter. Raises ValueError if it would become
     \\negative; it keeps its value then.
     },
     .{ .name = "done", .function = @ptrCast(&doneMethod), .flags = py.METH_NOARGS, .doc =
-    \\done()
+    \\done($self, /)
     \\--
     \\
     \\Takes one off the counter.
     },
     .{ .name = "wait", .function = @ptrCast(&wait), .flags = fast, .doc =
-    \\wait(timeout=None)
+    \\wait($self, /, timeout=None)
     \\--
     \\
     \\Waits until the counter is zero, at most timeout seconds; returns whether it is.
     },
     .{ .name = "go", .function = @ptrCast(&goMethod), .flags = fast, .doc =
-    \\go(fn, /, *args, **kwargs)
+    \\go($self, fn, /, *args, **kwargs)
     \\--
     \\
     \\Starts fn(*args, **kwargs) as a goroutine that is counted until it ends; returns the Goroutine.
