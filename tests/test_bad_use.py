@@ -523,6 +523,8 @@ def test_options_of_the_core() -> None:
         _core.run(print, (), None, {"seed": "x"})  # type: ignore[dict-item]
     with pytest.raises(TypeError):
         _core.run(5, (), None, {})  # type: ignore[arg-type]
+    with pytest.raises(SystemError):
+        _core.run(print, [], None, {})  # type: ignore[arg-type]
     assert _core.run(lambda: 5, (), None, {}) == 5
 
 

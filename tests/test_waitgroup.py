@@ -39,6 +39,11 @@ def test_zero_does_not_wait() -> None:
     assert group.wait() is True
 
 
+def test_the_timeout_is_checked_though_nothing_is_waited_for() -> None:
+    with pytest.raises(TypeError, match="number of seconds or None, not 'soon'"):
+        WaitGroup().wait("soon")  # type: ignore[arg-type]
+
+
 def test_count() -> None:
     group = WaitGroup()
     assert group.count == 0

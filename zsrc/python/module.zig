@@ -31,7 +31,9 @@ fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     const options = readOptions(args[3]) orelse return null;
     if (!errors.load() or !goroutine.watchTraceHooks() or !host.findLocals()) return null;
     var few: [8]*py.Object = undefined;
-    const count: usize = @intCast(py.PyTuple_Size(args[1]));
+    const size = py.PyTuple_Size(args[1]);
+    if (size < 0) return null;
+    const count: usize = @intCast(size);
     if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
     for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
     const main = goroutine.create(args[0], &few, count, null, false) catch return null;
@@ -160,8 +162,8 @@ fn gosched(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyFloat_AsDouble(seconds.?);
-    if (value == -1.0 and py.PyErr_Occurred() != null) return null;
+    const value = timeouts.number(seconds.?, "a sleep must be a number of seconds, not %R") orelse
+        return null;
     const limit = timeouts.fromSeconds(value) orelse return null;
     const p = goroutine.forPark() orelse return null;
     if (limit == .poll) {

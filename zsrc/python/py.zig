@@ -192,6 +192,7 @@ pub extern fn PyFrame_GetBack(*Frame) ?*Frame;
 pub extern fn PyFrame_GetLineNumber(*Frame) c_int;
 
 pub extern fn PyErr_SetString(*Object, [*:0]const u8) void;
+pub extern fn PyErr_Format(*Object, [*:0]const u8, ...) ?*Object;
 pub extern fn PyErr_SetObject(*Object, ?*Object) void;
 pub extern fn PyErr_SetNone(*Object) void;
 pub extern fn PyErr_NoMemory() ?*Object;

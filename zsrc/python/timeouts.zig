@@ -26,9 +26,19 @@ const longest_s = 9.2e9;
 pub fn parse(value: ?*py.Object) ?Limit {
     const v = value orelse return .forever;
     if (v == py.none()) return .forever;
-    const seconds = py.PyFloat_AsDouble(v);
-    if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
-    return fromSeconds(seconds);
+    return fromSeconds(number(v, "a time-out must be a number of seconds or None, not %R") orelse return null);
+}
+
+/// `complaint` has a %R for a value that is no number.
+pub fn number(value: *py.Object, complaint: [*:0]const u8) ?f64 {
+    const n = py.PyFloat_AsDouble(value);
+    if (n != -1.0) return n;
+    const raised = py.PyErr_Occurred() orelse return n;
+    if (py.PyErr_GivenExceptionMatches(raised, py.exc.typeError()) != 0) {
+        py.PyErr_Clear();
+        _ = py.PyErr_Format(py.exc.typeError(), complaint, value);
+    }
+    return null;
 }
 
 pub fn fromSeconds(seconds: f64) ?Limit {

@@ -73,9 +73,9 @@ pub fn done(o: *py.Object) void {
 
 fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
+    const limit = timeouts.parse(given[0]) orelse return null;
     const w = inner(o);
     if (w.count == 0) return py.boolean(true);
-    const limit = timeouts.parse(given[0]) orelse return null;
     if (limit == .poll) return py.boolean(false);
     const p = goroutine.forPark() orelse return null;
     if (w.count == 0) return py.boolean(true);
