@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from types import FrameType, GenericAlias
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, final, overload
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, final, overload
 
-from typing_extensions import Buffer, Self, disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
