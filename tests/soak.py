@@ -5,7 +5,8 @@
 
 Workers of many kinds (see WORKERS) each do small jobs with results that are known, over and over,
 until the time is up. Preemption comes every millisecond, sysmon takes the lane back as early as it
-can. Every ten seconds there is a line of progress.
+can, and this file, as a plugin, watches all of it and compares with the scheduler's own counters.
+Every ten seconds there is a line of progress.
 
 Exits 1 if a result was wrong, if a goroutine died of an exception it was not meant to raise, or
 if after the first minute something grew by more than LIMITS allow; 3, with every goroutine's stack,
@@ -46,8 +47,18 @@ from golibx import (
     select,
     sleep,
 )
+from golibx.hookspec import (
+    GoroutineExit,
+    GoroutineStart,
+    NetpollReady,
+    Preempt,
+    Retake,
+    hookimpl,
+)
+from golibx.runtime import Runtime
 
 REPORT_S = 10.0
+LATE_EVENTS = 20
 STALL_S = 20.0
 HANG_EXIT = 3
 
@@ -562,6 +573,61 @@ def growth(samples: list[tuple[float, Sample]]) -> list[str]:
     return grown
 
 
+witnesses: list[Plugin] = []
+
+
+class Plugin:
+    """Sees every event. Python imports this file a second time for it, beside __main__."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.alive: set[int] = set()
+        sys.modules["__main__"].witnesses.append(self)  # type: ignore[attr-defined]
+
+    @hookimpl
+    def on_goroutine_start(self, event: GoroutineStart) -> None:
+        """Nobody starts twice."""
+        self.seen["starts"] += 1
+        if event.goroutine_id in self.alive:
+            self.problems.append(f"goroutine {event.goroutine_id} started twice")
+        self.alive.add(event.goroutine_id)
+
+    @hookimpl
+    def on_goroutine_exit(self, event: GoroutineExit) -> None:
+        """Nobody ends who had not started."""
+        self.seen["exits"] += 1
+        self.alive.discard(event.goroutine_id)
+
+    @hookimpl
+    def on_preempt(self, event: Preempt) -> None:
+        """Counts both ways."""
+        self.seen["handoffs" if event.handed_off else "preemptions"] += 1
+
+    @hookimpl
+    def on_retake(self, event: Retake) -> None:
+        """Counts."""
+        self.seen["retakes"] += 1
+
+    @hookimpl
+    def on_netpoll_ready(self, event: NetpollReady) -> None:
+        """Counts."""
+        self.seen["ready sockets"] += 1
+
+    @hookimpl
+    def golib_stop(self, runtime: Runtime) -> None:
+        """Compares with the counters, which may have gone on since the last event was delivered."""
+        stats = runtime.stats()
+        self.seen["dropped"] = stats["events_dropped"]
+        if stats["events_dropped"]:
+            return
+        for name in ("preemptions", "handoffs", "retakes"):
+            if not stats[name] - LATE_EVENTS <= self.seen[name] <= stats[name]:
+                self.problems.append(f"{self.seen[name]} events, {stats[name]} {name}")
+        if len(self.alive) > LATE_EVENTS:
+            self.problems.append(f"{len(self.alive)} goroutines started whose end was not seen")
+
+
 def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Soak test of the golibx scheduler.")
@@ -575,6 +641,9 @@ def main() -> int:
         "runtime": {"seed": options.seed},
         "preempt": {"slice": options.preempt},
         "retake": {"threshold": options.retake},
+        "plugins": {"enabled": [os.path.abspath(__file__)]},
+        # So many events come that the default would drop some.
+        "hooks": {"ring_size": 1 << 18, "budget": "20ms"},
     }
     finished = threading.Event()
     soaks: list[Soak] = []
@@ -589,7 +658,9 @@ def main() -> int:
     finished.set()
     soak = soaks[0]
     print(", ".join(f"{kind} {count}" for kind, count in sorted(soak.jobs.items())))
-    problems = soak.failures + growth(soak.samples)
+    [witness] = witnesses
+    print(", ".join(f"{kind} {count}" for kind, count in sorted(witness.seen.items())))
+    problems = soak.failures + growth(soak.samples) + witness.problems
     for problem in problems:
         print(f"FAILED {problem}")
     if not problems:
