@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Script
 from golibx import hookspec
 from golibx.config import Config
 from golibx.errors import toml_value
@@ -18,6 +19,7 @@ from golibx.schema import SCHEMA, Key, with_reference
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
+README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
 
@@ -117,3 +119,18 @@ def test_builtin_plugin_is_documented(name: str) -> None:
 def test_builtin_plugin_has_a_test(name: str) -> None:
     source = (ROOT / "tests" / "test_pluginmanager.py").read_text(encoding="utf-8")
     assert f"def test_{name}(" in source
+
+
+# ---- README.md ----
+
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_the_first_program_of_the_readme(script: Script) -> None:
+    assert len([line for line in PROGRAMS[0].splitlines() if line]) <= 12
+    assert sorted(ast.literal_eval(script.passes(PROGRAMS[0]))) == ["a", "b", "c"]
+
+
+def test_the_network_program_of_the_readme(script: Script) -> None:
+    replies = sorted(script.passes(PROGRAMS[1]).splitlines())
+    assert replies == ["b'HELLO 0'", "b'HELLO 1'", "b'HELLO 2'"]
