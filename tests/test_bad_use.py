@@ -146,9 +146,7 @@ golibx.run(main)
         assert re.search(r"^golibx: fatal: goroutine 2 overflowed its stack", result.stderr), (
             f"exit code {result.returncode}\n{result.stderr}"
         )
-        # 3.13 writes no traceback from a signal handler this deep.
-        if sys.version_info[:2] != (3, 13):
-            assert "(most recent call first)" in result.stderr
+        assert "(most recent call first):\n  File" in result.stderr
     else:
         assert result.stdout == "RecursionError\n"
 

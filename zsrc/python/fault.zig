@@ -8,8 +8,26 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 
+/// faulthandler.dump_traceback and its arguments, for Pythons that do not export what it calls.
+var dump_traceback: ?*py.Object = null;
+var dump_arguments: ?*py.Object = null;
+
+/// With the interpreter's lock.
 pub fn install() void {
+    if (py.extra._Py_DumpTraceback == null and dump_traceback == null) prepareDump();
     os.handleFault(onFault);
+}
+
+fn prepareDump() void {
+    defer py.PyErr_Clear();
+    const module = py.PyImport_ImportModule("faulthandler") orelse return;
+    defer py.decref(module);
+    const stderr = py.PyLong_FromLongLong(2) orelse return;
+    defer py.decref(stderr);
+    const all_threads = py.boolean(false);
+    defer py.decref(all_threads);
+    dump_arguments = py.PyTuple_Pack(2, stderr, all_threads) orelse return;
+    dump_traceback = py.PyObject_GetAttrString(module, "dump_traceback");
 }
 
 pub fn remove() void {
@@ -34,6 +52,12 @@ fn onFault(address: usize) void {
     os.writeStderr(line);
     if (py.extra._Py_DumpTraceback) |dump| {
         if (p.state) |state| dump(2, state);
+    } else if (dump_traceback) |dump| {
+        // It allocates nothing. The goroutine's thread state is current, unless it overflowed in a
+        // call that had released the interpreter's lock.
+        const state = py.extra.PyThreadState_GetUnchecked orelse return std.c.abort();
+        if (@as(?*anyopaque, state()) == @as(?*anyopaque, p.state))
+            _ = py.PyObject_Call(dump, dump_arguments.?, null);
     }
     std.c.abort();
 }

@@ -308,6 +308,7 @@ pub const Extra = struct {
     _PyEval_SetTrace: ?*const fn (*ThreadState, ?TraceFunction, ?*Object) callconv(.c) c_int,
     _PyThreadState_UncheckedGet: ?*const fn () callconv(.c) ?*ThreadState,
     _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
+    PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
         inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {
