@@ -325,8 +325,8 @@ fn eventsWait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         }
     }
     const list = py.PyList_New(0) orelse return null;
-    // What is recorded while we deliver waits for the next turn.
-    var left = lane.ring.len();
+    // A backlog stays in the ring, where an event takes a tenth of the memory.
+    var left = @min(lane.ring.len(), largest_batch);
     while (left > 0) : (left -= 1) {
         const e = lane.ring.pop() orelse break;
         const tuple = eventTuple(e);
@@ -339,6 +339,8 @@ fn eventsWait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     }
     return list;
 }
+
+const largest_batch = 1024;
 
 fn eventTuple(e: @import("../event/event.zig").Event) ?*py.Object {
     const tuple = py.PyTuple_New(5) orelse return null;
