@@ -69,23 +69,6 @@ pub const Counters = struct {
     threads: std.atomic.Value(u32) = .init(0),
 };
 
-/// Cache lines of a waiting goroutine's stack that a switch to it reads: registers and frames.
-const warm_lines = 4;
-/// How long an M without work keeps its thread.
-const m_idle_ns = 10 * std.time.ns_per_s;
-/// How often to look again whether all goroutines are asleep for good.
-const stuck_recheck_ns = 100 * std.time.ns_per_ms;
-/// A free lock is there within this time.
-const prompt_lock_ns = std.time.ns_per_ms;
-/// A goroutine that was woken last runs next, but not more often in a row than this, so that a
-/// pair that wakes each other does not starve the queue.
-const next_turns = 64;
-/// A blocking call that began within this time of a signal is interrupted for it.
-const nudge_interval_ns = 5 * std.time.ns_per_ms;
-const most_nudges = 3;
-/// The network is looked at this often even while there is work.
-const poll_turns = 256;
-
 /// What can be told of a goroutine without the host's lock.
 pub const Attachment = enum {
     /// It holds the lock, or its M has none on it.
@@ -262,54 +245,6 @@ pub fn Lane(comptime Host: type) type {
             self.running = null;
         }
 
-        /// Ends the threads that wait for work and joins them.
-        fn quitIdle(self: *Self) void {
-            while (true) {
-                const m = self.popIdle() orelse break;
-                while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
-                const thread = m.thread.?;
-                self.wakeM(m, .quit, .{});
-                thread.join();
-                self.freeM(m);
-            }
-        }
-
-        fn adoptThread(self: *Self, m: *M) Allocator.Error!void {
-            const memory = try self.gpa.alloc(u8, os.FaultStack.size);
-            m.fault.enter(memory);
-            m_mod.setCurrent(m);
-            Host.enterThread(m);
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            m.id = self.next_m_id;
-            m.generation = self.generation;
-            self.next_m_id += 1;
-            m.next_all = self.all_m;
-            self.all_m = m;
-            _ = self.counters.threads.fetchAdd(1, .monotonic);
-        }
-
-        /// Undoes adoptThread, on the same thread. sysmon never sees the M again after it.
-        fn leaveThread(self: *Self, m: *M) void {
-            Host.leaveThread(m);
-            m.fault.leave();
-            self.gpa.free(m.fault.memory);
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            var link = &self.all_m;
-            while (link.*) |it| : (link = &it.next_all) {
-                if (it == m) {
-                    link.* = m.next_all;
-                    _ = self.counters.threads.fetchSub(1, .release);
-                    break;
-                }
-            }
-        }
-
-        fn freeM(self: *Self, m: *M) void {
-            self.gpa.destroy(m);
-        }
-
         // ---- who am I ----
 
         /// The goroutine that calls, holding the P; null if the caller is none. A goroutine that
@@ -342,7 +277,7 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// Whether this M belongs to the present run and not to one that has ended.
-        inline fn owns(self: *Self, m: *M) bool {
+        pub inline fn owns(self: *Self, m: *M) bool {
             return self.live and m.generation == self.generation;
         }
 
@@ -409,14 +344,14 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// There is work and nobody holds the P: as Go's wakep.
-        noinline fn wakeP(self: *Self) void {
+        pub noinline fn wakeP(self: *Self) void {
             if (!self.live) return;
             if (self.poller != null) return Host.pollBreak();
             self.sendRunner();
         }
 
         /// Has an M take the free P, if none is on its way.
-        fn sendRunner(self: *Self) void {
+        pub fn sendRunner(self: *Self) void {
             if (self.runner_sent) return;
             self.runner_sent = true;
             // Without a thread to be had, those that come back from blocking calls take the P.
@@ -545,7 +480,7 @@ pub fn Lane(comptime Host: type) type {
             }
         }
 
-        inline fn bumpTick(self: *Self) u64 {
+        pub inline fn bumpTick(self: *Self) u64 {
             const t = self.tick.raw +% 1;
             self.tick.store(t, .monotonic);
             return t;
@@ -560,7 +495,7 @@ pub fn Lane(comptime Host: type) type {
             arch.switchTo(&g.sp, next.sp);
         }
 
-        inline fn putOn(self: *Self, m: *M, next: *G) void {
+        pub inline fn putOn(self: *Self, m: *M, next: *G) void {
             next.transition(.runnable, .running);
             next.m = m;
             m.curg = next;
@@ -571,7 +506,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// After the host's swap and before the context is saved, without a gap to either: from
         /// here on others may make `g` run.
-        inline fn settle(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
+        pub inline fn settle(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
             g.m = null;
             switch (g.status) {
                 .parking => g.transition(.parking, .waiting),
@@ -604,7 +539,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// The next goroutine, with a stack to run on. One for which there is no memory is refused:
         /// it ends before it began, and whoever joins it learns why.
-        inline fn pickStarted(self: *Self) ?*G {
+        pub inline fn pickStarted(self: *Self) ?*G {
             while (self.pickNext()) |g| {
                 if (g == self.main_g and self.belongsElsewhere(g)) return null;
                 if (g.sp != 0 or self.startOn(g)) return g;
@@ -698,470 +633,36 @@ pub fn Lane(comptime Host: type) type {
             unreachable;
         }
 
-        fn wakeMain(self: *Self) void {
+        pub fn wakeMain(self: *Self) void {
             self.m0.note.wake();
             if (self.poller == self.m0) Host.pollBreak();
         }
 
-        // ---- the P ----
+        // ---- the P, in processor.zig ----
 
-        /// The calling goroutine came back from a blocking call and finds its P taken: it gets a
-        /// free one, or queues itself and its M stops. As Go's exitsyscall.
-        noinline fn regain(self: *Self, g: *G) void {
-            const m = g.m.?;
-            if (self.owner.load(.monotonic) == null) {
-                self.owner.store(m, .release);
-                self.found(m);
-                g.transition(.syscall, .running);
-                self.running = g;
-                _ = self.bumpTick();
-                sysmon.wake(self);
-                return;
-            }
-            g.transition(.syscall, .runnable);
-            m.curg = null;
-            Host.swap(m, null);
-            // Not sooner: it counts as one that blocks until it is in the queue.
-            self.found(m);
-            self.settle(g, &self.runq);
-            arch.switchTo(&g.sp, m.sp);
-        }
+        const processor = @import("processor.zig").Processor(Self, Host);
+        pub const regain = processor.regain;
+        pub const found = processor.found;
+        pub const retake = processor.retake;
+        pub const inVain = processor.inVain;
+        pub const giveUpP = processor.giveUpP;
+        pub const schedule = processor.schedule;
+        pub const pickNext = processor.pickNext;
+        pub const handleSignals = processor.handleSignals;
+        pub const wantsG0 = processor.wantsG0;
+        pub const anyRunnable = processor.anyRunnable;
 
-        fn found(self: *Self, m: *M) void {
-            if (!m.lost.load(.monotonic)) return;
-            m.lost.store(false, .monotonic);
-            self.lost_count -= 1;
-            if (m.main) self.timers.remove(&self.nudge_timer);
-        }
+        // ---- threads, in threads.zig ----
 
-        /// Takes the P from its owner, whose goroutine blocks or runs on. False if things moved on
-        /// since sysmon looked.
-        fn takeOver(self: *Self, m: *M, duty: m_mod.Duty) bool {
-            const old = self.owner.load(.monotonic) orelse return false;
-            const g = self.running orelse return false;
-            if (old == m or self.tick.raw != m.about.tick) return false;
-            g.transition(.running, .syscall);
-            old.lost.store(true, .monotonic);
-            self.lost_count += 1;
-            self.running = null;
-            self.owner.store(m, .release);
-            _ = self.bumpTick();
-            if (duty == .hand_off) {
-                self.counters.handoffs += 1;
-                self.record(.preempt, g.id, os.nanotime() -| m.about.since, 1);
-            } else {
-                self.counters.retakes += 1;
-                self.record(.retake, g.id, os.nanotime() -| m.about.since, 0);
-            }
-            return true;
-        }
-
-        /// Takes the P and runs the lane, unless the goroutine came back while this M waited for the
-        /// lock: a lock that was not free at once was held by somebody, most likely by it.
-        fn retake(self: *Self, m: *M, duty: m_mod.Duty, asked: u64) void {
-            if (!self.live) return;
-            const now = os.nanotime();
-            const waited = now - asked > prompt_lock_ns and duty == .retake;
-            if ((waited and now -| m.about.since < self.options.retake_threshold_idle_ns) or
-                !self.takeOver(m, duty)) return self.inVain();
-            self.schedule(m);
-        }
-
-        fn inVain(self: *Self) void {
-            _ = @atomicRmw(u64, &self.counters.retakes_in_vain, .Add, 1, .monotonic);
-        }
-
-        /// Gives the P up before a call that is known to block: as Go's entersyscallblock.
-        pub fn giveUpP(self: *Self, g: *G) void {
-            const m = g.m.?;
-            g.transition(.running, .syscall);
-            m.lost.store(true, .monotonic);
-            self.lost_count += 1;
-            self.running = null;
-            self.owner.store(null, .release);
-            _ = self.bumpTick();
-            self.wakeP();
-        }
-
-        /// g0's loop: runs goroutines while this M holds the P.
-        fn schedule(self: *Self, m: *M) void {
-            while (self.owner.load(.monotonic) == m) {
-                const g = self.findRunnable(m) orelse return;
-                self.putOn(m, g);
-                Host.swap(m, g);
-                arch.switchTo(&m.sp, g.sp);
-            }
-        }
-
-        /// The next goroutine, if there is one without waiting.
-        inline fn pickNext(self: *Self) ?*G {
-            if (self.attention.load(.monotonic)) {
-                self.attend();
-                if (self.signal_pending) return null;
-            }
-            self.turn +%= 1;
-            if (self.turn % poll_turns == 0) self.pollIfWaiting();
-            if (self.runnext) |g| {
-                self.runnext = null;
-                if (self.turn % next_turns != 0) return g;
-                self.runq.push(g);
-            }
-            const g = self.runq.pop() orelse return self.pickSlow();
-            self.warmNext();
-            return g;
-        }
-
-        /// Among many goroutines the context of the one that runs is in no cache by the time its turn
-        /// comes again. That of the next in the queue is fetched while this one runs.
-        inline fn warmNext(self: *Self) void {
-            const g = self.runq.head orelse return;
-            inline for (0..warm_lines) |i| prefetch(g.sp + i * 64);
-            Host.prefetch(g);
-            // Its own fields come one turn earlier.
-            if (g.next) |after| {
-                prefetch(@intFromPtr(after));
-                prefetch(@intFromPtr(after) + 64);
-                prefetch(@intFromPtr(after) + 128);
-            }
-        }
-
-        inline fn prefetch(address: usize) void {
-            @prefetch(@as([*]allowzero const u8, @ptrFromInt(address)), .{});
-        }
-
-        fn pickSlow(self: *Self) ?*G {
-            if (self.timers.len() > 0) self.runTimers();
-            self.pollIfWaiting();
-            if (self.runq.pop()) |g| return g;
-            const g = self.preempted.pop() orelse return null;
-            self.hog_tick.store(self.tick.raw +% 1, .monotonic);
-            self.hog_at = os.nanotime();
-            return g;
-        }
-
-        /// sysmon's requests: timers are due, the network was not looked at, preempted goroutines
-        /// have waited.
-        noinline fn attend(self: *Self) void {
-            self.attention.store(false, .monotonic);
-            if (self.timers.len() > 0) self.runTimers();
-            if (Host.pollWanted() or Host.signalsWatched()) self.poll();
-            // Those that were preempted get a slice in two, however busy the others are.
-            const now = os.nanotime();
-            if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
-                self.hog_at = now;
-                self.runq.push(self.preempted.pop().?);
-            }
-        }
-
-        fn runTimers(self: *Self) void {
-            const now = os.nanotime();
-            while (self.timers.popDue(now)) |t| t.fire(t);
-        }
-
-        fn pollIfWaiting(self: *Self) void {
-            if (Host.pollWanted()) self.poll();
-        }
-
-        noinline fn poll(self: *Self) void {
-            if (self.poller != null) return;
-            self.last_poll.store(os.nanotime(), .monotonic);
-            self.counters.netpolls += 1;
-            Host.pollNow();
-        }
-
-        /// Work for an M that holds the P, waiting for it if need be. Null when the M has given
-        /// the P up or the lane stops.
-        fn findRunnable(self: *Self, m: *M) ?*G {
-            while (true) {
-                if (self.main_done) {
-                    self.owner.store(null, .release);
-                    if (!m.main) self.wakeMain();
-                    return null;
-                }
-                if (self.signal_pending) self.handleSignals(m);
-                if (self.pickStarted()) |g| return g;
-                if (self.to_main_thread) {
-                    self.to_main_thread = false;
-                    if (m.main) continue;
-                    self.owner.store(null, .release);
-                    self.m0.note.wake();
-                    if (self.poller == self.m0) Host.pollBreak();
-                    return null;
-                }
-                if (self.signal_pending) continue;
-                if (m.main) Host.onSignal();
-                if (self.anyRunnable()) continue;
-                if (self.stuck() and Host.onDeadlock()) continue;
-                if (self.poller != null) {
-                    // Somebody waits in the poller already; it must not oversleep our timers.
-                    self.owner.store(null, .release);
-                    if (self.timers.earliest.load(.monotonic) < self.poller_deadline)
-                        Host.pollBreak();
-                    return null;
-                }
-                if (!m.main and self.mainIsIdle()) {
-                    // The main thread waits for work itself: signals arrive there, and libraries
-                    // that care about threads expect to be on it.
-                    self.owner.store(null, .release);
-                    self.sendRunner();
-                    return null;
-                }
-                if (!self.waitForWork(m)) return null;
-            }
-        }
-
-        /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
-        fn waitForWork(self: *Self, m: *M) bool {
-            var deadline = self.timers.earliest.load(.monotonic);
-            // Only somebody outside can help, and may go away without a word.
-            if (self.stuck()) deadline = @min(deadline, os.nanotime() + stuck_recheck_ns);
-            self.poller = m;
-            self.poller_deadline = deadline;
-            self.counters.idle += 1;
-            self.owner.store(null, .release);
-            Host.release(m);
-            const wake = Host.pollWait(deadline);
-            Host.acquire(m);
-            self.poller = null;
-            const free = self.live and self.owner.load(.monotonic) == null;
-            if (free) {
-                self.owner.store(m, .release);
-                sysmon.wake(self);
-            }
-            self.last_poll.store(os.nanotime(), .monotonic);
-            self.counters.netpolls += 1;
-            Host.pollResults();
-            // The signal may be one that nobody writes to the poller's pipe.
-            if (wake == .interrupted) self.handleSignals(m);
-            return free;
-        }
-
-        /// Only the main thread runs signal handlers.
-        fn handleSignals(self: *Self, m: *M) void {
-            self.signal_pending = false;
-            if (m.main) return Host.onSignal();
-            self.signal_for_main = true;
-            self.m0.note.wake();
-            self.nudges = most_nudges;
-            self.nudgeMain();
-        }
-
-        /// The kernel gives a signal to any thread, or to the main one just before that one blocks:
-        /// neither ends a goroutine's blocking call there, so that the handlers would wait for its
-        /// end. The call is interrupted, and once more in case it had not begun.
-        fn nudgeMain(self: *Self) void {
-            self.timers.remove(&self.nudge_timer);
-            if (!self.m0.lost.load(.monotonic)) return;
-            os.interrupt(self.m0.thread.?);
-            self.nudges -= 1;
-            if (self.nudges == 0) return;
-            self.nudge_timer.when = os.nanotime() + nudge_interval_ns;
-            self.nudge_timer.fire = nudgeAgain;
-            self.timers.add(self.gpa, &self.nudge_timer) catch return;
-            if (self.poller != null and self.nudge_timer.when < self.poller_deadline) Host.pollBreak();
-        }
-
-        fn nudgeAgain(_: *Timer) void {
-            Host.lane().nudgeMain();
-        }
-
-        /// There is something to do that only g0 can.
-        inline fn wantsG0(self: *const Self) bool {
-            return self.signal_pending or self.to_main_thread;
-        }
-
-        pub inline fn anyRunnable(self: *const Self) bool {
-            return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0;
-        }
-
-        /// Nothing can ever happen again without help from outside.
-        fn stuck(self: *Self) bool {
-            return self.user_timers == 0 and self.net_waiters == 0 and self.lost_count == 0 and
-                self.user_count > 0 and self.live;
-        }
-
-        // ---- threads ----
-
-        fn lockedPop(self: *Self) ?*M {
-            const m = self.idle_m orelse return null;
-            self.idle_m = m.next_idle;
-            m.next_idle = null;
-            _ = self.idle_count.fetchSub(1, .monotonic);
-            return m;
-        }
-
-        fn popIdle(self: *Self) ?*M {
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            return self.lockedPop();
-        }
-
-        fn wakeM(_: *Self, m: *M, duty: m_mod.Duty, about: m_mod.About) void {
-            m.duty = duty;
-            m.about = about;
-            m.note.wake();
-        }
-
-        /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
-        pub fn startM(self: *Self, duty: m_mod.Duty, about: m_mod.About) Error!void {
-            if (self.popIdle()) |m| return self.wakeM(m, duty, about);
-            if (self.counters.threads.load(.monotonic) >= self.options.max_threads)
-                return error.ThreadLimit;
-            const m = try self.gpa.create(M);
-            errdefer self.gpa.destroy(m);
-            m.* = .{ .duty = duty, .about = about };
-            m.note.word.raw = 1;
-            m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
-            m.known.store(true, .release);
-        }
-
-        fn threadMain(raw: ?*anyopaque) void {
-            const m: *M = @ptrCast(@alignCast(raw.?));
-            const self = Host.lane();
-            self.adoptThread(m) catch os.fatal("no memory for a thread", .{});
-            while (self.serve(m)) {}
-        }
-
-        /// One duty of an M on the idle list, which is off it afterwards if it is the main one and on
-        /// it again otherwise. False when the thread is to end; the M is gone then.
-        fn serve(self: *Self, m: *M) bool {
-            const rested = m.note.sleep(if (m.main) null else m_idle_ns);
-            if (rested != .woken) {
-                // Whoever took it off the idle list is about to wake it.
-                if (!self.retire(m)) return self.serve(m);
-                if (rested == .timeout) return self.endThread(m);
-                Host.acquire(m);
-                if (self.owns(m)) self.handleSignals(m);
-                Host.release(m);
-                return m.main or self.comeHome(m);
-            }
-            m.note.clear();
-            const duty = m.duty;
-            m.duty = .none;
-            switch (duty) {
-                .none => {
-                    // Only the main M is woken without a duty, and while it is on the idle list.
-                    if (!self.retire(m)) return self.serve(m);
-                },
-                .quit => {
-                    Host.acquire(m);
-                    self.leaveThread(m); // leaves without the lock
-                    return false;
-                },
-                .run => {
-                    Host.acquire(m);
-                    self.runner_sent = false;
-                    if (self.live and self.owner.load(.monotonic) == null) {
-                        self.owner.store(m, .release);
-                        sysmon.wake(self);
-                        self.schedule(m);
-                    }
-                    Host.release(m);
-                },
-                .retake, .hand_off => {
-                    if (duty == .hand_off or sysmon.stillBlocked(self, m)) {
-                        const asked = os.nanotime();
-                        Host.acquire(m);
-                        self.sysmon.helpers.store(0, .release);
-                        self.retake(m, duty, asked);
-                        Host.release(m);
-                    } else {
-                        self.inVain();
-                        self.sysmon.helpers.store(0, .release);
-                    }
-                },
-                .preempt => {
-                    Host.acquire(m);
-                    self.armPreempt(m.about);
-                    Host.release(m);
-                    self.sysmon.helpers.store(0, .release);
-                },
-            }
-            if (m.main) {
-                if (self.signal_for_main) {
-                    Host.acquire(m);
-                    self.signal_for_main = false;
-                    Host.onSignal();
-                    Host.release(m);
-                }
-                return true;
-            }
-            return self.comeHome(m);
-        }
-
-        /// After a duty, on every M but the main one.
-        fn comeHome(self: *Self, m: *M) bool {
-            // Where the lane ended meanwhile, nobody will join this thread.
-            if (!self.owns(m)) return self.endThread(m);
-            self.pushIdle(m);
-            // `stop` may wait for this one to come home.
-            if (!self.live) self.m0.note.wake();
-            return true;
-        }
-
-        fn endThread(self: *Self, m: *M) bool {
-            // A short life may end before the one who gave it has finished.
-            while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
-            const thread = m.thread.?;
-            Host.acquire(m);
-            self.leaveThread(m); // leaves without the host's lock
-            thread.detach();
-            self.freeM(m);
-            return false;
-        }
-
-        /// Puts a preemption request in the way of the goroutine that sysmon meant, if it is still
-        /// where it was.
-        fn armPreempt(self: *Self, about: m_mod.About) void {
-            const target = find: {
-                self.m_lock.lock();
-                defer self.m_lock.unlock();
-                var it = self.all_m;
-                while (it) |m| : (it = m.next_all) {
-                    if (m.id == about.m) break :find m;
-                }
-                return;
-            };
-            const g = target.curg orelse return;
-            if (!self.live or (self.running == g and self.tick.raw != about.tick)) return;
-            Host.armPreempt(g);
-        }
-
-        /// The main M goes first, so that it is the first to be woken.
-        fn pushIdle(self: *Self, m: *M) void {
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            const head = self.idle_m;
-            if (head != null and head.?.main) {
-                m.next_idle = head.?.next_idle;
-                head.?.next_idle = m;
-            } else {
-                m.next_idle = head;
-                self.idle_m = m;
-            }
-            _ = self.idle_count.fetchAdd(1, .monotonic);
-        }
-
-        fn mainIsIdle(self: *Self) bool {
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            return self.idle_m == self.m0;
-        }
-
-        /// Takes an M off the idle list if it is still there.
-        fn retire(self: *Self, m: *M) bool {
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            var link = &self.idle_m;
-            while (link.*) |it| : (link = &it.next_idle) {
-                if (it == m) {
-                    link.* = m.next_idle;
-                    _ = self.idle_count.fetchSub(1, .monotonic);
-                    return true;
-                }
-            }
-            return false;
-        }
+        const threads = @import("threads.zig").Threads(Self, Host);
+        pub const adoptThread = threads.adoptThread;
+        pub const leaveThread = threads.leaveThread;
+        pub const quitIdle = threads.quitIdle;
+        pub const startM = threads.startM;
+        pub const serve = threads.serve;
+        pub const pushIdle = threads.pushIdle;
+        pub const mainIsIdle = threads.mainIsIdle;
+        pub const retire = threads.retire;
 
         // ---- events ----
 

@@ -1,0 +1,313 @@
+//! The P of a serial lane: who holds it, how it changes hands, and what runs on it next.
+//!
+//! All of it happens under the host's lock. An M that runs out of work looks again at everything
+//! that could give it some, in the order of Go's findRunnable, and only then gives the P up. One M
+//! at most waits in the poller; whoever makes work for a free P wakes that one, or sends another.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const arch = @import("../arch/arch.zig");
+const g_mod = @import("g.zig");
+const m_mod = @import("m.zig");
+const timer_mod = @import("timer.zig");
+const sysmon = @import("sysmon.zig");
+
+const G = g_mod.G;
+const M = m_mod.M;
+const Timer = timer_mod.Timer;
+
+/// Cache lines of a waiting goroutine's stack that a switch to it reads: registers and frames.
+const warm_lines = 4;
+/// How often to look again whether all goroutines are asleep for good.
+const stuck_recheck_ns = 100 * std.time.ns_per_ms;
+/// A free lock is there within this time.
+const prompt_lock_ns = std.time.ns_per_ms;
+/// A goroutine that was woken last runs next, but not more often in a row than this, so that a
+/// pair that wakes each other does not starve the queue.
+const next_turns = 64;
+/// A blocking call that began within this time of a signal is interrupted for it.
+const nudge_interval_ns = 5 * std.time.ns_per_ms;
+const most_nudges = 3;
+/// The network is looked at this often even while there is work.
+const poll_turns = 256;
+
+/// The part of a Lane that is about its P.
+pub fn Processor(comptime Lane: type, comptime Host: type) type {
+    return struct {
+        const Self = Lane;
+
+        /// The calling goroutine came back from a blocking call and finds its P taken: it gets a
+        /// free one, or queues itself and its M stops. As Go's exitsyscall.
+        pub noinline fn regain(self: *Self, g: *G) void {
+            const m = g.m.?;
+            if (self.owner.load(.monotonic) == null) {
+                self.owner.store(m, .release);
+                found(self, m);
+                g.transition(.syscall, .running);
+                self.running = g;
+                _ = self.bumpTick();
+                sysmon.wake(self);
+                return;
+            }
+            g.transition(.syscall, .runnable);
+            m.curg = null;
+            Host.swap(m, null);
+            // Not sooner: it counts as one that blocks until it is in the queue.
+            found(self, m);
+            self.settle(g, &self.runq);
+            arch.switchTo(&g.sp, m.sp);
+        }
+
+        pub fn found(self: *Self, m: *M) void {
+            if (!m.lost.load(.monotonic)) return;
+            m.lost.store(false, .monotonic);
+            self.lost_count -= 1;
+            if (m.main) self.timers.remove(&self.nudge_timer);
+        }
+
+        /// Takes the P from its owner, whose goroutine blocks or runs on. False if things moved on
+        /// since sysmon looked.
+        fn takeOver(self: *Self, m: *M, duty: m_mod.Duty) bool {
+            const old = self.owner.load(.monotonic) orelse return false;
+            const g = self.running orelse return false;
+            if (old == m or self.tick.raw != m.about.tick) return false;
+            g.transition(.running, .syscall);
+            old.lost.store(true, .monotonic);
+            self.lost_count += 1;
+            self.running = null;
+            self.owner.store(m, .release);
+            _ = self.bumpTick();
+            if (duty == .hand_off) {
+                self.counters.handoffs += 1;
+                self.record(.preempt, g.id, os.nanotime() -| m.about.since, 1);
+            } else {
+                self.counters.retakes += 1;
+                self.record(.retake, g.id, os.nanotime() -| m.about.since, 0);
+            }
+            return true;
+        }
+
+        /// Takes the P and runs the lane, unless the goroutine came back while this M waited for the
+        /// lock: a lock that was not free at once was held by somebody, most likely by it.
+        pub fn retake(self: *Self, m: *M, duty: m_mod.Duty, asked: u64) void {
+            if (!self.live) return;
+            const now = os.nanotime();
+            const waited = now - asked > prompt_lock_ns and duty == .retake;
+            if ((waited and now -| m.about.since < self.options.retake_threshold_idle_ns) or
+                !takeOver(self, m, duty)) return inVain(self);
+            schedule(self, m);
+        }
+
+        pub fn inVain(self: *Self) void {
+            _ = @atomicRmw(u64, &self.counters.retakes_in_vain, .Add, 1, .monotonic);
+        }
+
+        /// Gives the P up before a call that is known to block: as Go's entersyscallblock.
+        pub fn giveUpP(self: *Self, g: *G) void {
+            const m = g.m.?;
+            g.transition(.running, .syscall);
+            m.lost.store(true, .monotonic);
+            self.lost_count += 1;
+            self.running = null;
+            self.owner.store(null, .release);
+            _ = self.bumpTick();
+            self.wakeP();
+        }
+
+        /// g0's loop: runs goroutines while this M holds the P.
+        pub fn schedule(self: *Self, m: *M) void {
+            while (self.owner.load(.monotonic) == m) {
+                const g = findRunnable(self, m) orelse return;
+                self.putOn(m, g);
+                Host.swap(m, g);
+                arch.switchTo(&m.sp, g.sp);
+            }
+        }
+
+        /// The next goroutine, if there is one without waiting.
+        pub inline fn pickNext(self: *Self) ?*G {
+            if (self.attention.load(.monotonic)) {
+                attend(self);
+                if (self.signal_pending) return null;
+            }
+            self.turn +%= 1;
+            if (self.turn % poll_turns == 0) pollIfWaiting(self);
+            if (self.runnext) |g| {
+                self.runnext = null;
+                if (self.turn % next_turns != 0) return g;
+                self.runq.push(g);
+            }
+            const g = self.runq.pop() orelse return pickSlow(self);
+            warmNext(self);
+            return g;
+        }
+
+        /// Among many goroutines the context of the one that runs is in no cache by the time its turn
+        /// comes again. That of the next in the queue is fetched while this one runs.
+        inline fn warmNext(self: *Self) void {
+            const g = self.runq.head orelse return;
+            inline for (0..warm_lines) |i| prefetch(g.sp + i * 64);
+            Host.prefetch(g);
+            // Its own fields come one turn earlier.
+            if (g.next) |after| {
+                prefetch(@intFromPtr(after));
+                prefetch(@intFromPtr(after) + 64);
+                prefetch(@intFromPtr(after) + 128);
+            }
+        }
+
+        inline fn prefetch(address: usize) void {
+            @prefetch(@as([*]allowzero const u8, @ptrFromInt(address)), .{});
+        }
+
+        fn pickSlow(self: *Self) ?*G {
+            if (self.timers.len() > 0) runTimers(self);
+            pollIfWaiting(self);
+            if (self.runq.pop()) |g| return g;
+            const g = self.preempted.pop() orelse return null;
+            self.hog_tick.store(self.tick.raw +% 1, .monotonic);
+            self.hog_at = os.nanotime();
+            return g;
+        }
+
+        /// sysmon's requests: timers are due, the network was not looked at, preempted goroutines
+        /// have waited.
+        noinline fn attend(self: *Self) void {
+            self.attention.store(false, .monotonic);
+            if (self.timers.len() > 0) runTimers(self);
+            if (Host.pollWanted() or Host.signalsWatched()) poll(self);
+            // Those that were preempted get a slice in two, however busy the others are.
+            const now = os.nanotime();
+            if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
+                self.hog_at = now;
+                self.runq.push(self.preempted.pop().?);
+            }
+        }
+
+        fn runTimers(self: *Self) void {
+            const now = os.nanotime();
+            while (self.timers.popDue(now)) |t| t.fire(t);
+        }
+
+        fn pollIfWaiting(self: *Self) void {
+            if (Host.pollWanted()) poll(self);
+        }
+
+        noinline fn poll(self: *Self) void {
+            if (self.poller != null) return;
+            self.last_poll.store(os.nanotime(), .monotonic);
+            self.counters.netpolls += 1;
+            Host.pollNow();
+        }
+
+        /// Work for an M that holds the P, waiting for it if need be. Null when the M has given
+        /// the P up or the lane stops.
+        fn findRunnable(self: *Self, m: *M) ?*G {
+            while (true) {
+                if (self.main_done) {
+                    self.owner.store(null, .release);
+                    if (!m.main) self.wakeMain();
+                    return null;
+                }
+                if (self.signal_pending) handleSignals(self, m);
+                if (self.pickStarted()) |g| return g;
+                if (self.to_main_thread) {
+                    self.to_main_thread = false;
+                    if (m.main) continue;
+                    self.owner.store(null, .release);
+                    self.m0.note.wake();
+                    if (self.poller == self.m0) Host.pollBreak();
+                    return null;
+                }
+                if (self.signal_pending) continue;
+                if (m.main) Host.onSignal();
+                if (anyRunnable(self)) continue;
+                if (stuck(self) and Host.onDeadlock()) continue;
+                if (self.poller != null) {
+                    // Somebody waits in the poller already; it must not oversleep our timers.
+                    self.owner.store(null, .release);
+                    if (self.timers.earliest.load(.monotonic) < self.poller_deadline)
+                        Host.pollBreak();
+                    return null;
+                }
+                if (!m.main and self.mainIsIdle()) {
+                    // The main thread waits for work itself: signals arrive there, and libraries
+                    // that care about threads expect to be on it.
+                    self.owner.store(null, .release);
+                    self.sendRunner();
+                    return null;
+                }
+                if (!waitForWork(self, m)) return null;
+            }
+        }
+
+        /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
+        fn waitForWork(self: *Self, m: *M) bool {
+            var deadline = self.timers.earliest.load(.monotonic);
+            // Only somebody outside can help, and may go away without a word.
+            if (stuck(self)) deadline = @min(deadline, os.nanotime() + stuck_recheck_ns);
+            self.poller = m;
+            self.poller_deadline = deadline;
+            self.counters.idle += 1;
+            self.owner.store(null, .release);
+            Host.release(m);
+            const wake = Host.pollWait(deadline);
+            Host.acquire(m);
+            self.poller = null;
+            const free = self.live and self.owner.load(.monotonic) == null;
+            if (free) {
+                self.owner.store(m, .release);
+                sysmon.wake(self);
+            }
+            self.last_poll.store(os.nanotime(), .monotonic);
+            self.counters.netpolls += 1;
+            Host.pollResults();
+            // The signal may be one that nobody writes to the poller's pipe.
+            if (wake == .interrupted) handleSignals(self, m);
+            return free;
+        }
+
+        /// Only the main thread runs signal handlers.
+        pub fn handleSignals(self: *Self, m: *M) void {
+            self.signal_pending = false;
+            if (m.main) return Host.onSignal();
+            self.signal_for_main = true;
+            self.m0.note.wake();
+            self.nudges = most_nudges;
+            nudgeMain(self);
+        }
+
+        /// The kernel gives a signal to any thread, or to the main one just before that one blocks:
+        /// neither ends a goroutine's blocking call there, so that the handlers would wait for its
+        /// end. The call is interrupted, and once more in case it had not begun.
+        fn nudgeMain(self: *Self) void {
+            self.timers.remove(&self.nudge_timer);
+            if (!self.m0.lost.load(.monotonic)) return;
+            os.interrupt(self.m0.thread.?);
+            self.nudges -= 1;
+            if (self.nudges == 0) return;
+            self.nudge_timer.when = os.nanotime() + nudge_interval_ns;
+            self.nudge_timer.fire = nudgeAgain;
+            self.timers.add(self.gpa, &self.nudge_timer) catch return;
+            if (self.poller != null and self.nudge_timer.when < self.poller_deadline) Host.pollBreak();
+        }
+
+        fn nudgeAgain(_: *Timer) void {
+            nudgeMain(Host.lane());
+        }
+
+        /// There is something to do that only g0 can.
+        pub inline fn wantsG0(self: *const Self) bool {
+            return self.signal_pending or self.to_main_thread;
+        }
+
+        pub inline fn anyRunnable(self: *const Self) bool {
+            return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0;
+        }
+
+        /// Nothing can ever happen again without help from outside.
+        fn stuck(self: *Self) bool {
+            return self.user_timers == 0 and self.net_waiters == 0 and self.lost_count == 0 and
+                self.user_count > 0 and self.live;
+        }
+    };
+}

@@ -1,0 +1,252 @@
+//! The Ms of a serial lane: threads that rest on the idle list, are sent on errands, and end.
+//!
+//! The idle list has a lock of its own, since sysmon sends Ms without the host's. Who takes an M off
+//! it gives it a duty and wakes it; the M that a time-out or a signal wakes first asks whether it is
+//! still there.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const m_mod = @import("m.zig");
+const sysmon = @import("sysmon.zig");
+
+const M = m_mod.M;
+const Allocator = std.mem.Allocator;
+
+/// How long an M without work keeps its thread.
+const m_idle_ns = 10 * std.time.ns_per_s;
+
+/// The part of a Lane that is about its threads.
+pub fn Threads(comptime Lane: type, comptime Host: type) type {
+    return struct {
+        const Self = Lane;
+        const Error = Lane.Error;
+
+        /// Ends the threads that wait for work and joins them.
+        pub fn quitIdle(self: *Self) void {
+            while (true) {
+                const m = popIdle(self) orelse break;
+                while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
+                const thread = m.thread.?;
+                wakeM(self, m, .quit, .{});
+                thread.join();
+                freeM(self, m);
+            }
+        }
+
+        pub fn adoptThread(self: *Self, m: *M) Allocator.Error!void {
+            const memory = try self.gpa.alloc(u8, os.FaultStack.size);
+            m.fault.enter(memory);
+            m_mod.setCurrent(m);
+            Host.enterThread(m);
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            m.id = self.next_m_id;
+            m.generation = self.generation;
+            self.next_m_id += 1;
+            m.next_all = self.all_m;
+            self.all_m = m;
+            _ = self.counters.threads.fetchAdd(1, .monotonic);
+        }
+
+        /// Undoes adoptThread, on the same thread. sysmon never sees the M again after it.
+        pub fn leaveThread(self: *Self, m: *M) void {
+            Host.leaveThread(m);
+            m.fault.leave();
+            self.gpa.free(m.fault.memory);
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var link = &self.all_m;
+            while (link.*) |it| : (link = &it.next_all) {
+                if (it == m) {
+                    link.* = m.next_all;
+                    _ = self.counters.threads.fetchSub(1, .release);
+                    break;
+                }
+            }
+        }
+
+        fn freeM(self: *Self, m: *M) void {
+            self.gpa.destroy(m);
+        }
+
+        fn lockedPop(self: *Self) ?*M {
+            const m = self.idle_m orelse return null;
+            self.idle_m = m.next_idle;
+            m.next_idle = null;
+            _ = self.idle_count.fetchSub(1, .monotonic);
+            return m;
+        }
+
+        pub fn popIdle(self: *Self) ?*M {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            return lockedPop(self);
+        }
+
+        pub fn wakeM(_: *Self, m: *M, duty: m_mod.Duty, about: m_mod.About) void {
+            m.duty = duty;
+            m.about = about;
+            m.note.wake();
+        }
+
+        /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
+        pub fn startM(self: *Self, duty: m_mod.Duty, about: m_mod.About) Error!void {
+            if (popIdle(self)) |m| return wakeM(self, m, duty, about);
+            if (self.counters.threads.load(.monotonic) >= self.options.max_threads)
+                return error.ThreadLimit;
+            const m = try self.gpa.create(M);
+            errdefer self.gpa.destroy(m);
+            m.* = .{ .duty = duty, .about = about };
+            m.note.word.raw = 1;
+            m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
+            m.known.store(true, .release);
+        }
+
+        fn threadMain(raw: ?*anyopaque) void {
+            const m: *M = @ptrCast(@alignCast(raw.?));
+            const self = Host.lane();
+            adoptThread(self, m) catch os.fatal("no memory for a thread", .{});
+            while (serve(self, m)) {}
+        }
+
+        /// One duty of an M on the idle list, which is off it afterwards if it is the main one and on
+        /// it again otherwise. False when the thread is to end; the M is gone then.
+        pub fn serve(self: *Self, m: *M) bool {
+            const rested = m.note.sleep(if (m.main) null else m_idle_ns);
+            if (rested != .woken) {
+                // Whoever took it off the idle list is about to wake it.
+                if (!retire(self, m)) return serve(self, m);
+                if (rested == .timeout) return endThread(self, m);
+                Host.acquire(m);
+                if (self.owns(m)) self.handleSignals(m);
+                Host.release(m);
+                return m.main or comeHome(self, m);
+            }
+            m.note.clear();
+            const duty = m.duty;
+            m.duty = .none;
+            switch (duty) {
+                .none => {
+                    // Only the main M is woken without a duty, and while it is on the idle list.
+                    if (!retire(self, m)) return serve(self, m);
+                },
+                .quit => {
+                    Host.acquire(m);
+                    leaveThread(self, m); // leaves without the lock
+                    return false;
+                },
+                .run => {
+                    Host.acquire(m);
+                    self.runner_sent = false;
+                    if (self.live and self.owner.load(.monotonic) == null) {
+                        self.owner.store(m, .release);
+                        sysmon.wake(self);
+                        self.schedule(m);
+                    }
+                    Host.release(m);
+                },
+                .retake, .hand_off => {
+                    if (duty == .hand_off or sysmon.stillBlocked(self, m)) {
+                        const asked = os.nanotime();
+                        Host.acquire(m);
+                        self.sysmon.helpers.store(0, .release);
+                        self.retake(m, duty, asked);
+                        Host.release(m);
+                    } else {
+                        self.inVain();
+                        self.sysmon.helpers.store(0, .release);
+                    }
+                },
+                .preempt => {
+                    Host.acquire(m);
+                    armPreempt(self, m.about);
+                    Host.release(m);
+                    self.sysmon.helpers.store(0, .release);
+                },
+            }
+            if (m.main) {
+                if (self.signal_for_main) {
+                    Host.acquire(m);
+                    self.signal_for_main = false;
+                    Host.onSignal();
+                    Host.release(m);
+                }
+                return true;
+            }
+            return comeHome(self, m);
+        }
+
+        /// After a duty, on every M but the main one.
+        fn comeHome(self: *Self, m: *M) bool {
+            // Where the lane ended meanwhile, nobody will join this thread.
+            if (!self.owns(m)) return endThread(self, m);
+            pushIdle(self, m);
+            // `stop` may wait for this one to come home.
+            if (!self.live) self.m0.note.wake();
+            return true;
+        }
+
+        fn endThread(self: *Self, m: *M) bool {
+            // A short life may end before the one who gave it has finished.
+            while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
+            const thread = m.thread.?;
+            Host.acquire(m);
+            leaveThread(self, m); // leaves without the host's lock
+            thread.detach();
+            freeM(self, m);
+            return false;
+        }
+
+        /// Puts a preemption request in the way of the goroutine that sysmon meant, if it is still
+        /// where it was.
+        fn armPreempt(self: *Self, about: m_mod.About) void {
+            const target = find: {
+                self.m_lock.lock();
+                defer self.m_lock.unlock();
+                var it = self.all_m;
+                while (it) |m| : (it = m.next_all) {
+                    if (m.id == about.m) break :find m;
+                }
+                return;
+            };
+            const g = target.curg orelse return;
+            if (!self.live or (self.running == g and self.tick.raw != about.tick)) return;
+            Host.armPreempt(g);
+        }
+
+        /// The main M goes first, so that it is the first to be woken.
+        pub fn pushIdle(self: *Self, m: *M) void {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            const head = self.idle_m;
+            if (head != null and head.?.main) {
+                m.next_idle = head.?.next_idle;
+                head.?.next_idle = m;
+            } else {
+                m.next_idle = head;
+                self.idle_m = m;
+            }
+            _ = self.idle_count.fetchAdd(1, .monotonic);
+        }
+
+        pub fn mainIsIdle(self: *Self) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            return self.idle_m == self.m0;
+        }
+
+        /// Takes an M off the idle list if it is still there.
+        pub fn retire(self: *Self, m: *M) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var link = &self.idle_m;
+            while (link.*) |it| : (link = &it.next_idle) {
+                if (it == m) {
+                    link.* = m.next_idle;
+                    _ = self.idle_count.fetchSub(1, .monotonic);
+                    return true;
+                }
+            }
+            return false;
+        }
+    };
+}
