@@ -48,8 +48,6 @@ from golibx import (
     sleep,
 )
 from golibx.hookspec import (
-    GoroutineExit,
-    GoroutineStart,
     NetpollReady,
     Preempt,
     Retake,
@@ -577,27 +575,15 @@ witnesses: list[Plugin] = []
 
 
 class Plugin:
-    """Sees every event. Python imports this file a second time for it, beside __main__."""
+    """Sees what the scheduler does. Python imports this file a second time for it, beside __main__.
+
+    Not starts and ends: ten thousand a second would be most of the work.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.seen: Counter[str] = Counter()
-        self.alive: set[int] = set()
         sys.modules["__main__"].witnesses.append(self)  # type: ignore[attr-defined]
-
-    @hookimpl
-    def on_goroutine_start(self, event: GoroutineStart) -> None:
-        """Nobody starts twice."""
-        self.seen["starts"] += 1
-        if event.goroutine_id in self.alive:
-            self.problems.append(f"goroutine {event.goroutine_id} started twice")
-        self.alive.add(event.goroutine_id)
-
-    @hookimpl
-    def on_goroutine_exit(self, event: GoroutineExit) -> None:
-        """Nobody ends who had not started."""
-        self.seen["exits"] += 1
-        self.alive.discard(event.goroutine_id)
 
     @hookimpl
     def on_preempt(self, event: Preempt) -> None:
@@ -620,12 +606,10 @@ class Plugin:
         stats = runtime.stats()
         self.seen["dropped"] = stats["events_dropped"]
         if stats["events_dropped"]:
-            return
+            self.problems.append(f"{stats['events_dropped']} events were dropped")
         for name in ("preemptions", "handoffs", "retakes"):
             if not stats[name] - LATE_EVENTS <= self.seen[name] <= stats[name]:
                 self.problems.append(f"{self.seen[name]} events, {stats[name]} {name}")
-        if len(self.alive) > LATE_EVENTS:
-            self.problems.append(f"{len(self.alive)} goroutines started whose end was not seen")
 
 
 def main() -> int:
@@ -642,8 +626,6 @@ def main() -> int:
         "preempt": {"slice": options.preempt},
         "retake": {"threshold": options.retake},
         "plugins": {"enabled": [os.path.abspath(__file__)]},
-        # So many events come that the default would drop some.
-        "hooks": {"ring_size": 1 << 18, "budget": "20ms"},
     }
     finished = threading.Event()
     soaks: list[Soak] = []

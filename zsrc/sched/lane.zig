@@ -467,7 +467,8 @@ pub fn Lane(comptime Host: type) type {
             g.reason = .preempted;
             self.counters.preemptions += 1;
             self.record(.preempt, g.id, os.nanotime() -| self.sysmon.tick_since, 0);
-            self.switchTo(g, next, &self.preempted);
+            // The runtime's own helpers limit themselves: they are not put behind the others.
+            self.switchTo(g, next, if (g.system) &self.runq else &self.preempted);
             g.reason = .none;
         }
 
