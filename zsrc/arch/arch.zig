@@ -44,8 +44,11 @@ test "a stack switches there and back" {
             unreachable;
         }
     };
-    var stack: [64 * 1024]u8 align(16) = undefined;
-    const lo = @intFromPtr(&stack);
+    const stack = try std.testing.allocator.alignedAlloc(u8, .@"16", 64 * 1024);
+    defer std.testing.allocator.free(stack);
+    const known = std.valgrind.stackRegister(stack);
+    defer std.valgrind.stackDeregister(known);
+    const lo = @intFromPtr(stack.ptr);
     T.other = prepare(lo, lo + stack.len, T.entry);
     T.put('a');
     switchTo(&T.main, T.other);

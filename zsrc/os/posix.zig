@@ -150,8 +150,11 @@ pub fn cpuCount() usize {
 }
 
 /// Makes reserved pages, lowest address first, into a stack that a thread may be switched to. For
-/// stacks that are new or were discarded. Here every page becomes memory by being touched.
-pub fn openStack(_: usize, _: usize) error{OutOfMemory}!void {}
+/// stacks that are new or were discarded. Here every page becomes memory by being touched; only
+/// valgrind has to be told, which otherwise takes a switch for a wild jump of the stack pointer.
+pub fn openStack(lo: usize, hi: usize) error{OutOfMemory}!void {
+    _ = std.valgrind.stackRegister(@as([*]u8, @ptrFromInt(lo))[0 .. hi - lo]);
+}
 
 /// A thread-specific slot that somebody else created.
 pub const Slot = c.pthread_key_t;
