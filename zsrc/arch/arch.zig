@@ -28,6 +28,7 @@ test "a stack switches there and back" {
     const T = struct {
         var main: usize = 0;
         var other: usize = 0;
+        var stack: [64 * 1024]u8 align(16) = undefined;
         var log: [4]u8 = undefined;
         var len: usize = 0;
 
@@ -44,12 +45,9 @@ test "a stack switches there and back" {
             unreachable;
         }
     };
-    const stack = try std.testing.allocator.alignedAlloc(u8, .@"16", 64 * 1024);
-    defer std.testing.allocator.free(stack);
-    const known = std.valgrind.stackRegister(stack);
-    defer std.valgrind.stackDeregister(known);
-    const lo = @intFromPtr(stack.ptr);
-    T.other = prepare(lo, lo + stack.len, T.entry);
+    _ = std.valgrind.stackRegister(&T.stack);
+    const lo = @intFromPtr(&T.stack);
+    T.other = prepare(lo, lo + T.stack.len, T.entry);
     T.put('a');
     switchTo(&T.main, T.other);
     T.put('c');
