@@ -234,7 +234,12 @@ fn arrive(p: *PyG, exact: bool) bool {
     }
     if (takePending(p)) return false;
     // From 3.13 on a signal interrupts only the thread state that the main thread began with.
-    if (py.PyErr_CheckSignals() != 0) return false;
+    if (py.PyErr_CheckSignals() != 0) {
+        if (exact) return false;
+        goroutine.interrupt(p, py.takeException() orelse return true);
+        hurry(p);
+        return true;
+    }
     lane.preempt(g);
     if (!exact and wantsRaise(p)) {
         arm(p);
