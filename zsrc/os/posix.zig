@@ -88,10 +88,11 @@ pub fn thisThread() Thread {
     return .{ .handle = c.pthread_self() };
 }
 
-/// Signals that a process which knows nothing of them ignores. The first is Go's choice
-/// (runtime/signal_unix.go): debuggers pass it on, libc has no use for it, and it may come for no
-/// reason anyway.
-const interrupt_signals = [_]c.SIG{ .URG, .WINCH };
+/// The first is Go's choice (runtime/signal_unix.go): debuggers pass it on, libc has no use for it,
+/// a process that knows nothing of it ignores it. Where the program uses it, Linux has others that
+/// mean nothing, numbered up to 64.
+const interrupt_signals = [_]c.SIG{.URG} ++
+    if (builtin.os.tag == .linux) [_]c.SIG{@fromBackingInt(@intCast(62))} else [_]c.SIG{};
 
 /// From here on `interrupt` has an effect, by those signals that the program has no use for.
 pub fn allowInterrupts(allow: bool) void {
