@@ -272,7 +272,7 @@ def test_results_and_exceptions_of_blocking_calls() -> None:
         bad.result()
 
 
-def test_a_blocked_goroutine_comes_back_and_parks() -> None:
+def block_and_send() -> list[int]:
     ch: Chan[int] = Chan()
 
     def f(i: int) -> None:
@@ -282,23 +282,18 @@ def test_a_blocked_goroutine_comes_back_and_parks() -> None:
 
     for i in range(10):
         go(f, i)
-    assert sorted(ch.recv() for _ in range(50)) == sorted(list(range(10)) * 5)
+    return [ch.recv() for _ in range(50)]
+
+
+def test_a_blocked_goroutine_comes_back_and_parks() -> None:
+    assert sorted(block_and_send()) == sorted(list(range(10)) * 5)
 
 
 @pytest.mark.goroutine(False)
 def test_main_is_woken_while_its_thread_is_on_another_errand() -> None:
     # The main thread, sent to retake a P in vain, missed that it was to run the main goroutine.
     def main() -> int:
-        ch: Chan[int] = Chan()
-
-        def f(i: int) -> None:
-            for _ in range(5):
-                time.sleep(0.001)
-                ch.send(i)
-
-        for i in range(10):
-            go(f, i)
-        return sum(ch.recv() for _ in range(50))
+        return sum(block_and_send())
 
     assert {golibx.run(main) for _ in range(40)} == {225}
 

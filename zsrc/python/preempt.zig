@@ -227,12 +227,7 @@ var armed: std.ArrayList(*PyG) = .empty;
 
 /// The goroutine is at a bytecode boundary, its request taken back. False with an exception set.
 fn arrive(p: *PyG, exact: bool) bool {
-    const g = &p.g;
-    if (!exact and wantsRaise(p)) {
-        arm(p);
-        return true;
-    }
-    if (takePending(p)) return false;
+    if (raise(p, exact)) |goes_on| return goes_on;
     // From 3.13 on a signal interrupts only the thread state that the main thread began with.
     if (py.PyErr_CheckSignals() != 0) {
         if (exact) return false;
@@ -240,20 +235,21 @@ fn arrive(p: *PyG, exact: bool) bool {
         hurry(p);
         return true;
     }
-    lane.preempt(g);
-    if (!exact and wantsRaise(p)) {
-        arm(p);
-        return true;
-    }
-    return !takePending(p);
+    lane.preempt(&p.g);
+    return raise(p, exact) orelse true;
 }
 
 /// A goroutine that the end of the run has cancelled and that does not park is stopped here: it
-/// would keep the program from ending.
-fn takePending(p: *PyG) bool {
-    if (!wantsRaise(p)) return false;
+/// would keep the program from ending. Null if nothing is to be raised, false if it was, true if
+/// that has to wait for an exact event.
+fn raise(p: *PyG, exact: bool) ?bool {
+    if (!wantsRaise(p)) return null;
+    if (!exact) {
+        arm(p);
+        return true;
+    }
     p.request.raise = false;
-    return goroutine.raisePending(p);
+    return !goroutine.raisePending(p);
 }
 
 fn wantsRaise(p: *const PyG) bool {

@@ -212,7 +212,8 @@ pub fn Lane(comptime Host: type) type {
         }
 
         fn stop(self: *Self, m: *M) void {
-            if (self.running) |g| self.leaveBehind(g);
+            // One that still runs, on another M, when the main one has ended without a P.
+            if (self.running) |g| self.lose(g);
             self.live = false;
             self.owner.store(null, .release);
             _ = self.retire(m);
@@ -235,14 +236,6 @@ pub fn Lane(comptime Host: type) type {
             if (self.stacks.in_use == 0) self.stacks.deinit();
             self.timers.deinit(self.gpa);
             self.ring.deinit(self.gpa);
-        }
-
-        /// A goroutine that still runs, on another M, when the main one has ended without a P.
-        fn leaveBehind(self: *Self, g: *G) void {
-            g.transition(.running, .syscall);
-            g.m.?.lost.store(true, .monotonic);
-            self.lost_count += 1;
-            self.running = null;
         }
 
         // ---- who am I ----
@@ -643,6 +636,7 @@ pub fn Lane(comptime Host: type) type {
 
         const processor = @import("processor.zig").Processor(Self, Host);
         pub const regain = processor.regain;
+        pub const lose = processor.lose;
         pub const found = processor.found;
         pub const retake = processor.retake;
         pub const inVain = processor.inVain;

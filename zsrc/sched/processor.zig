@@ -57,6 +57,15 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             arch.switchTo(&g.sp, m.sp);
         }
 
+        /// The running goroutine stays on its M, which has no P from here on.
+        pub fn lose(self: *Self, g: *G) void {
+            g.transition(.running, .syscall);
+            g.m.?.lost.store(true, .monotonic);
+            self.lost_count += 1;
+            self.running = null;
+        }
+
+        /// Undoes `lose`, as far as the M is concerned.
         pub fn found(self: *Self, m: *M) void {
             if (!m.lost.load(.monotonic)) return;
             m.lost.store(false, .monotonic);
@@ -70,10 +79,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const old = self.owner.load(.monotonic) orelse return false;
             const g = self.running orelse return false;
             if (old == m or self.tick.raw != m.about.tick) return false;
-            g.transition(.running, .syscall);
-            old.lost.store(true, .monotonic);
-            self.lost_count += 1;
-            self.running = null;
+            lose(self, g);
             self.owner.store(m, .release);
             _ = self.bumpTick();
             if (duty == .hand_off) {
@@ -103,11 +109,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// Gives the P up before a call that is known to block: as Go's entersyscallblock.
         pub fn giveUpP(self: *Self, g: *G) void {
-            const m = g.m.?;
-            g.transition(.running, .syscall);
-            m.lost.store(true, .monotonic);
-            self.lost_count += 1;
-            self.running = null;
+            lose(self, g);
             self.owner.store(null, .release);
             _ = self.bumpTick();
             self.wakeP();
@@ -214,8 +216,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     self.to_main_thread = false;
                     if (m.main) continue;
                     self.owner.store(null, .release);
-                    self.m0.note.wake();
-                    if (self.poller == self.m0) Host.pollBreak();
+                    self.wakeMain();
                     return null;
                 }
                 if (self.signal_pending) continue;
@@ -278,7 +279,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// The kernel gives a signal to any thread, or to the main one just before that one blocks:
         /// neither ends a goroutine's blocking call there, so that the handlers would wait for its
-        /// end. The call is interrupted, and once more in case it had not begun.
+        /// end. The call is interrupted, and twice more in case it had not begun.
         fn nudgeMain(self: *Self) void {
             self.timers.remove(&self.nudge_timer);
             if (!self.m0.lost.load(.monotonic)) return;

@@ -26,9 +26,9 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
                 const m = popIdle(self) orelse break;
                 while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
                 const thread = m.thread.?;
-                wakeM(self, m, .quit, .{});
+                wakeM(m, .quit, .{});
                 thread.join();
-                freeM(self, m);
+                self.gpa.destroy(m);
             }
         }
 
@@ -64,11 +64,9 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             }
         }
 
-        fn freeM(self: *Self, m: *M) void {
-            self.gpa.destroy(m);
-        }
-
-        fn lockedPop(self: *Self) ?*M {
+        fn popIdle(self: *Self) ?*M {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
             const m = self.idle_m orelse return null;
             self.idle_m = m.next_idle;
             m.next_idle = null;
@@ -76,13 +74,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             return m;
         }
 
-        pub fn popIdle(self: *Self) ?*M {
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            return lockedPop(self);
-        }
-
-        pub fn wakeM(_: *Self, m: *M, duty: m_mod.Duty, about: m_mod.About) void {
+        fn wakeM(m: *M, duty: m_mod.Duty, about: m_mod.About) void {
             m.duty = duty;
             m.about = about;
             m.note.wake();
@@ -90,7 +82,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
 
         /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
         pub fn startM(self: *Self, duty: m_mod.Duty, about: m_mod.About) Error!void {
-            if (popIdle(self)) |m| return wakeM(self, m, duty, about);
+            if (popIdle(self)) |m| return wakeM(m, duty, about);
             if (self.counters.threads.load(.monotonic) >= self.options.max_threads)
                 return error.ThreadLimit;
             const m = try self.gpa.create(M);
@@ -192,7 +184,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             Host.acquire(m);
             leaveThread(self, m); // leaves without the host's lock
             thread.detach();
-            freeM(self, m);
+            self.gpa.destroy(m);
             return false;
         }
 
