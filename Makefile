@@ -32,11 +32,15 @@ run: $(VENV)/ready build/library-$(OPTIMIZE) ## Run the tour on the runtime: con
 	@$(BIN)/golibx run --config config/golib.toml $(ARGS)
 
 .PHONY: test
-test: check-zig $(DIST)/built ## Test the Zig core, then the installed wheel on every Python at hand
+test: check-zig build/checked $(DIST)/built ## Test the Zig core and its interleavings, then the installed wheel on every Python at hand
 	@$(PYTHON) tools/run_tests.py $(DIST) $(ARGS)
 
 .PHONY: check-zig
 check-zig: build/tested-zig ## Run the unit tests of the Zig core
+
+.PHONY: check
+check: $(VENV)/ready ## Explore the interleavings of the concurrent parts: zsrc/check; CHECK="-Dcheck-depth=4"
+	@$(ZIG_BUILD) check $(CHECK)
 
 .PHONY: lint
 lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, stubtest, zig fmt
@@ -51,6 +55,7 @@ bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, async
 .PHONY: soak
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/soak.py $(ARGS)
+	@$(ZIG_BUILD) check -Dcheck-seconds=60
 
 .PHONY: build-all
 build-all: $(VENV)/ready ## Compile the library for all six targets, into zig-out/all
@@ -66,7 +71,7 @@ clean: ## Remove everything that make has made
 ZIG_SOURCES := build.zig $(shell find zsrc -type f)
 WHEEL_SOURCES := $(ZIG_SOURCES) pyproject.toml hatch_build.py README.md LICENSE \
 	$(shell find golibx -name '*.py' -o -name '*.pyi' -o -name py.typed)
-SDIST_SOURCES := $(WHEEL_SOURCES) $(shell find tests -name '*.py')
+SDIST_SOURCES := $(WHEEL_SOURCES) $(shell find tests examples -name '*.py' -o -name '*.[ch]')
 
 build/%-sources: FORCE
 	@mkdir -p build
@@ -97,6 +102,10 @@ build/library-$(OPTIMIZE): $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
 
 build/tested-zig: $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
 	$(ZIG_BUILD) test -Doptimize=debug --test-timeout 120s --summary all
+	@touch $@
+
+build/checked: $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
+	$(ZIG_BUILD) check
 	@touch $@
 
 $(DIST)/built: $(VENV)/ready build/SDIST-sources $(SDIST_SOURCES)

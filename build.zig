@@ -4,6 +4,8 @@
 //!   zig build                       the host's library, into zig-out/lib
 //!   zig build -Doptimize=debug      the same with assertions and symbols
 //!   zig build test                  the unit tests of the Zig core, no Python needed
+//!   zig build check                 explores the interleavings of the concurrent parts
+//!   zig build stress                the storms on the native lane, into zig-out/bin
 //!   zig build all                   the library for all six targets, into zig-out/all
 const std = @import("std");
 
@@ -23,7 +25,7 @@ pub fn build(b: *std.Build) !void {
 
     const lib = library(b, target, optimize);
     const host_name = libraryName(target.result.os.tag);
-    b.getInstallStep().dependOn(&b.addInstallFileWithDir(lib.getEmittedBin(), .lib, host_name).step);
+    b.getInstallStep().dependOn(&b.addInstallFileWithDir(lib, .lib, host_name).step);
 
     const tests = b.addTest(.{
         .root_module = module(b, "zsrc/tests.zig", target, optimize),
@@ -33,14 +35,56 @@ pub fn build(b: *std.Build) !void {
     run_tests.has_side_effects = true;
     b.step("test", "Run the Zig core's unit tests").dependOn(&run_tests.step);
 
+    const stress = b.addInstallArtifact(stressProgram(b, target, optimize), .{});
+    b.step("stress", "Build the storms of tests/native_stress, into bin/").dependOn(&stress.step);
+
+    const check = b.addExecutable(.{
+        .name = "check",
+        .root_module = module(b, "zsrc/check_main.zig", target, .safe),
+        .use_llvm = true,
+    });
+    const run_check = b.addRunArtifact(check);
+    run_check.has_side_effects = true;
+    run_check.stdio = .inherit;
+    if (b.option(u32, "check-depth", "Preemptions that check explores (default: by model)")) |n|
+        run_check.addArgs(&.{ "--depth", b.fmt("{d}", .{n}) });
+    if (b.option(u32, "check-seconds", "How long check explores a model (default: 20)")) |n|
+        run_check.addArgs(&.{ "--seconds", b.fmt("{d}", .{n}) });
+    b.step("check", "Explore the interleavings of the concurrent parts").dependOn(&run_check.step);
+
     const all = b.step("all", "Build the library for all six targets");
     for (targets) |triple| {
         const query = try std.Target.Query.parse(.{ .arch_os_abi = triple });
         const resolved = b.resolveTargetQuery(query);
         const cross = library(b, resolved, optimize);
         const name = b.fmt("all/{s}/{s}", .{ triple, libraryName(resolved.result.os.tag) });
-        all.dependOn(&b.addInstallFile(cross.getEmittedBin(), name).step);
+        all.dependOn(&b.addInstallFile(cross, name).step);
     }
+}
+
+/// The storms with the native lane in one program, for where there is no Python, or no loading of a
+/// library: under an emulator, or with ThreadSanitizer.
+fn stressProgram(
+    b: *std.Build,
+    target: std.Build.ResolvedTarget,
+    optimize: std.builtin.OptimizeMode,
+) *std.Build.Step.Compile {
+    const sanitize = b.option(bool, "sanitize-thread", "ThreadSanitizer, for the storms") orelse false;
+    const core = module(b, "zsrc/native_main.zig", target, optimize);
+    core.sanitize_thread = sanitize;
+    const program = b.createModule(.{
+        .target = target,
+        .optimize = optimize,
+        .link_libc = true,
+        .sanitize_thread = sanitize,
+    });
+    program.addObject(b.addObject(.{ .name = "core", .root_module = core, .use_llvm = true }));
+    program.addIncludePath(b.path("zsrc"));
+    program.addCSourceFile(.{
+        .file = b.path("tests/native_stress/stress.c"),
+        .flags = &.{ "-std=gnu11", "-O2", "-fno-sanitize=undefined", "-DSTRESS_STATIC" },
+    });
+    return b.addExecutable(.{ .name = "stress", .root_module = program, .use_llvm = true });
 }
 
 fn libraryName(os: std.Target.Os.Tag) []const u8 {
@@ -53,7 +97,7 @@ fn module(
     target: std.Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
 ) *std.Build.Module {
-    return b.createModule(.{
+    const new = b.createModule(.{
         .root_source_file = b.path(root),
         .target = target,
         .optimize = optimize,
@@ -62,27 +106,72 @@ fn module(
         .omit_frame_pointer = false,
         .pic = true,
     });
+    const options = b.addOptions();
+    options.addOption([:0]const u8, "text", versionText(b));
+    new.addOptions("version", options);
+    return new;
 }
 
+/// What golibx/version.py says.
+fn versionText(b: *std.Build) [:0]const u8 {
+    const path = "golibx/version.py";
+    b.dependOnFileContents(b.path(path));
+    const source = b.root.root_dir.handle.readFileAlloc(
+        b.graph.io,
+        b.pathJoin(&.{ b.root.sub_path, path }),
+        b.allocator,
+        .limited(1 << 16),
+    ) catch |err| std.process.fatal("cannot read {s}: {t}", .{ path, err });
+    const name = "__version__ = \"";
+    const start = (std.mem.indexOf(u8, source, name) orelse
+        std.process.fatal("{s} says no version", .{path})) + name.len;
+    const end = std.mem.indexOfScalarPos(u8, source, start, '"') orelse source.len;
+    return b.allocator.dupeSentinel(u8, source[start..end], 0) catch @panic("OOM");
+}
+
+/// The library's file. CPython's symbols are weak in it, and come from the process that loads it:
+/// Python, or a program that has none. Such a program names what it was linked with in the words of
+/// the library itself, so that these have to be the file's name.
 fn library(
     b: *std.Build,
     target: std.Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
-) *std.Build.Step.Compile {
+) std.Build.LazyPath {
     const root = module(b, "zsrc/root.zig", target, optimize);
+    const os = target.result.os.tag;
+    if (os != .windows and os != .macos) return elfLibrary(b, root, optimize);
     const lib = b.addLibrary(.{
         .name = "golibx",
         .linkage = .dynamic,
         .root_module = root,
         .use_llvm = true,
     });
-    if (target.result.os.tag == .windows) {
+    if (os == .windows) {
         root.addObjectFile(pythonImportLibrary(b, target.result.cpu.arch));
     } else {
-        // CPython's symbols come from the process that loads the extension.
         lib.linker_allow_shlib_undefined = true;
+        lib.install_name = b.fmt("@rpath/{s}", .{libraryName(os)});
     }
-    return lib;
+    return lib.getEmittedBin();
+}
+
+/// Links with a command of its own, because std.Build cannot set the name in the library, its
+/// SONAME, to anything but lib*.so.
+fn elfLibrary(
+    b: *std.Build,
+    root: *std.Build.Module,
+    optimize: std.builtin.OptimizeMode,
+) std.Build.LazyPath {
+    const target = root.resolved_target.?;
+    const file = libraryName(target.result.os.tag);
+    const object = b.addObject(.{ .name = "golibx", .root_module = root, .use_llvm = true });
+    const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-lc" });
+    link.addArgs(&.{ "-O", @tagName(optimize), "-fallow-shlib-undefined" });
+    link.addArgs(&.{ "-target", target.query.zigTriple(b.allocator) catch @panic("OOM") });
+    link.addArgs(&.{ "--name", "golibx", b.fmt("-fsoname={s}", .{file}), "--cache-dir" });
+    link.addDirectoryArg(.cache_root);
+    link.addArtifactArg(object);
+    return link.addPrefixedOutputFileArg("-femit-bin=", file);
 }
 
 /// What stands for python3.dll, the stable ABI's, when linking for Windows: an import library of
@@ -90,16 +179,14 @@ fn library(
 fn pythonImportLibrary(b: *std.Build, arch: std.Target.Cpu.Arch) std.Build.LazyPath {
     var definitions: std.ArrayList(u8) = .empty;
     definitions.appendSlice(b.allocator, "LIBRARY python3.dll\nEXPORTS\n") catch @panic("OOM");
-    for (python_sources) |path| {
-        b.dependOnFileContents(b.path(path));
-        const source = b.root.root_dir.handle.readFileAlloc(
-            b.graph.io,
-            b.pathJoin(&.{ b.root.sub_path, path }),
-            b.allocator,
-            .limited(1 << 20),
-        ) catch |err| std.process.fatal("cannot read {s}: {t}", .{ path, err });
-        appendDefinitions(b.allocator, &definitions, source) catch @panic("OOM");
-    }
+    b.dependOnFileContents(b.path(python_source));
+    const source = b.root.root_dir.handle.readFileAlloc(
+        b.graph.io,
+        b.pathJoin(&.{ b.root.sub_path, python_source }),
+        b.allocator,
+        .limited(1 << 20),
+    ) catch |err| std.process.fatal("cannot read {s}: {t}", .{ python_source, err });
+    appendDefinitions(b.allocator, &definitions, source) catch @panic("OOM");
 
     const dlltool = b.addSystemCommand(&.{ b.graph.zig_exe, "dlltool", "-D", "python3.dll" });
     dlltool.addArgs(&.{ "-m", if (arch == .aarch64) "arm64" else "i386:x86-64" });
@@ -109,8 +196,8 @@ fn pythonImportLibrary(b: *std.Build, arch: std.Target.Cpu.Arch) std.Build.LazyP
     return dlltool.addOutputFileArg("python3.lib");
 }
 
-/// The files that declare functions and variables of CPython.
-const python_sources = [_][]const u8{ "zsrc/python/py.zig", "zsrc/python/socket.zig" };
+/// The file that declares CPython's functions and variables.
+const python_source = "zsrc/python/py.zig";
 
 /// A line for each `extern` declaration of CPython's: `NAME`, or `NAME DATA`.
 fn appendDefinitions(

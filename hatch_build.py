@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
+HEADER = ROOT / "zsrc" / "golibx.h"
 OPTIMIZE_MODES = ("fast", "debug", "safe", "small")
 
 
@@ -57,7 +58,10 @@ class BuildError(SystemExit):
 
 
 class BuildHook(BuildHookInterface[Any]):
-    """Builds the library and has hatchling put it into the wheel, under the right tag."""
+    """Builds the library and has hatchling put it into the wheel, under the right tag.
+
+    golibx.h goes with it; in an editable install, golibx.include finds it in zsrc.
+    """
 
     PLUGIN_NAME = "custom"
 
@@ -71,6 +75,7 @@ class BuildHook(BuildHookInterface[Any]):
             put_into_tree(library)
         else:
             build_data["force_include"][str(library)] = f"golibx/{target.library}"
+            build_data["force_include"][str(HEADER)] = f"golibx/include/{HEADER.name}"
 
 
 def chosen_target() -> Target:

@@ -68,7 +68,10 @@ def test_tests_run_on_the_installed_wheel() -> None:
 def test_wheel_is_the_package_and_the_library(wheel: zipfile.ZipFile) -> None:
     library = "golibx/_core.pyd" if sys.platform == "win32" else "golibx/_core.abi3.so"
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert files == sources("golibx", "*.py", "*.pyi", "py.typed") | {library}
+    assert files == sources("golibx", "*.py", "*.pyi", "py.typed") | {
+        library,
+        "golibx/include/golibx.h",
+    }
 
 
 def test_wheel_is_tagged_for_one_platform_and_all_versions(wheel: zipfile.ZipFile) -> None:
@@ -111,7 +114,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
 def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
     """All that the build reads is there, and nothing that it makes."""
     needed = {"pyproject.toml", "hatch_build.py", "build.zig", "README.md", "LICENSE", "PKG-INFO"}
-    needed |= sources("zsrc", "*.zig") | sources("golibx", "*.py", "*.pyi", "py.typed")
+    needed |= sources("zsrc", "*.zig", "*.h") | sources("golibx", "*.py", "*.pyi", "py.typed")
     assert needed <= sdist
     made = [name for name in sdist for pattern in BINARIES if fnmatch(name, pattern)]
     made += [name for name in sdist if name.startswith(("build/", "zig-out/", ".venv/", ".zig"))]
@@ -120,5 +123,6 @@ def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
 
 def test_sdist_can_be_tested(sdist: set[str]) -> None:
     needed = {"Makefile", "CONTRIBUTING.md", "CHANGELOG.md", "config/golib.toml", ".ci/run"}
-    needed |= sources("tests", "*.py") | sources("tools", "*.py") | sources("bench", "*.py")
-    assert needed | sources("docs", "*.md") | sources("examples", "*.py") <= sdist
+    needed |= sources("tests", "*.py", "*.c", "*.h") | sources("tools", "*.py")
+    needed |= sources("bench", "*.py") | sources("examples", "*.py", "*.c", "*.md")
+    assert needed | sources("docs", "*.md") <= sdist

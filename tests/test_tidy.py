@@ -27,16 +27,17 @@ ZIG_LAYERS = (
     {"arch", "event"},
     {"sched"},
     {"netpoll", "sync"},
-    {"python"},
+    {"native"},
+    {"check", "python"},
 )
-# Those that start with what is imported from outside: root.zig and tests.zig.
-ZIG_ROOTS = {"root", "tests"}
+# Those that start with what is imported from outside, and the programs.
+ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
     {"_core", "errors", "version"},
     {"schema", "values"},
-    {"config", "dump", "net", "patch"},
-    {"hookspec", "plugins"},
+    {"config", "dump", "include", "net", "patch"},
+    {"hookspec", "native", "plugins"},
     {"pluginmanager"},
     {"runtime"},
     {"__init__", "program"},
@@ -100,8 +101,9 @@ def test_zig_layers_are_the_folders() -> None:
     assert folders == set().union(*ZIG_LAYERS) | ZIG_ROOTS
 
 
-def test_root_imports_only_the_extension_module() -> None:
-    assert {zig_layer(path) for path in zig_imports(ZSRC / "root.zig")} == {"python"}
+def test_root_imports_only_what_is_exported() -> None:
+    """The extension module, and the C ABI."""
+    assert {zig_layer(path) for path in zig_imports(ZSRC / "root.zig")} == {"native", "python"}
 
 
 def test_unit_tests_are_collected() -> None:
@@ -170,7 +172,7 @@ def imported_module(module: str, name: str) -> str:
     """The layer that `from module import name` reaches: `from golibx import net` reaches net."""
     if module != "golibx":
         return module.split(".")[1]
-    is_module = any((PACKAGE / f"{name}{suffix}").exists() for suffix in (".py", ".pyi"))
+    is_module = any((PACKAGE / f"{name}{suffix}").exists() for suffix in ("", ".py", ".pyi"))
     return name if is_module else "__init__"
 
 

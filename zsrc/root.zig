@@ -1,4 +1,4 @@
-//! What the library exports, and nothing else: the extension module's entry point.
+//! What the library exports, and nothing else: the extension module's entry point, and the C ABI.
 const std = @import("std");
 
 /// Threads of golibx bring their own alternate signal stack.
@@ -6,4 +6,8 @@ pub const std_options: std.Options = .{ .signal_stack_size = null };
 
 export fn PyInit__core() ?*anyopaque {
     return @import("python/module.zig").init();
+}
+
+comptime {
+    _ = @import("native/capi.zig");
 }

@@ -6,6 +6,11 @@ test {
     _ = @import("sched/stack.zig");
     _ = @import("sched/g.zig");
     _ = @import("sched/timer.zig");
+    _ = @import("sched/inbox.zig");
     _ = @import("event/event.zig");
     _ = @import("sched/lane_test.zig");
+    _ = @import("check/explorer_test.zig");
+    _ = @import("native/lane_test.zig");
+    _ = @import("native/text.zig");
+    _ = @import("native/procs.zig");
 }

@@ -22,6 +22,7 @@ comptime {
 }
 
 pub const name = backend.name;
+pub const Backend = backend.Backend;
 
 /// What a backend reports of one descriptor.
 pub const Ready = struct {

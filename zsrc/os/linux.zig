@@ -136,3 +136,79 @@ extern "c" fn malloc_usable_size(block: ?*const anyopaque) usize;
 pub fn allocatedSize(block: *const anyopaque) usize {
     return malloc_usable_size(block);
 }
+
+/// CPUs that the quota of this process's control group allows, rounded up; null without one. Reads the
+/// limits that container runtimes set, of version 2 and version 1 of control groups.
+pub fn cpuQuota() ?u32 {
+    var buffer: [4096]u8 = undefined;
+    const groups = readFile("/proc/self/cgroup", &buffer) orelse return null;
+    var least: ?u32 = null;
+    var lines = std.mem.splitScalar(u8, groups, '\n');
+    while (lines.next()) |line| {
+        var parts = std.mem.splitScalar(u8, line, ':');
+        _ = parts.next() orelse continue;
+        const controllers = parts.next() orelse continue;
+        const path = std.mem.trimEnd(u8, parts.rest(), "/");
+        const version_2 = controllers.len == 0;
+        if (!version_2 and std.mem.indexOf(u8, controllers, "cpu") == null) continue;
+        // Each group above limits it too, as far as this process can see them.
+        var at: ?usize = path.len;
+        while (at) |end| {
+            const limit = if (version_2) quotaOf2(path[0..end]) else quotaOf1(path[0..end]);
+            if (limit) |n| least = @min(n, least orelse n);
+            at = if (end == 0) null else std.mem.lastIndexOfScalar(u8, path[0..end], '/') orelse 0;
+        }
+    }
+    return least;
+}
+
+fn quotaOf2(group: []const u8) ?u32 {
+    var path: [1024]u8 = undefined;
+    var text: [64]u8 = undefined;
+    const name = std.fmt.bufPrintSentinel(&path, "/sys/fs/cgroup{s}/cpu.max", .{group}, 0) catch return null;
+    return quotaIn(readFile(name, &text) orelse return null);
+}
+
+/// "max 100000" or "50000 100000": quota and period in microseconds.
+fn quotaIn(text: []const u8) ?u32 {
+    var words = std.mem.tokenizeAny(u8, text, " \n");
+    const quota = std.fmt.parseInt(u64, words.next() orelse return null, 10) catch return null;
+    const period = std.fmt.parseInt(u64, words.next() orelse return null, 10) catch return null;
+    if (quota == 0 or period == 0) return null;
+    return @intCast(@min(std.math.divCeil(u64, quota, period) catch return null, std.math.maxInt(u32)));
+}
+
+fn quotaOf1(group: []const u8) ?u32 {
+    var values: [2]u64 = undefined;
+    for ([_][]const u8{ "cpu.cfs_quota_us", "cpu.cfs_period_us" }, &values) |file, *value| {
+        var path: [1024]u8 = undefined;
+        var text: [64]u8 = undefined;
+        const name = std.fmt.bufPrintSentinel(&path, "/sys/fs/cgroup/cpu{s}/{s}", .{ group, file }, 0) catch
+            return null;
+        const given = std.mem.trimEnd(u8, readFile(name, &text) orelse return null, "\n");
+        value.* = std.fmt.parseInt(u64, given, 10) catch return null; // -1 is no limit
+    }
+    if (values[0] == 0 or values[1] == 0) return null;
+    return @intCast(@min(std.math.divCeil(u64, values[0], values[1]) catch return null, std.math.maxInt(u32)));
+}
+
+fn readFile(path: [*:0]const u8, buffer: []u8) ?[]const u8 {
+    const fd = linux.open(path, .{ .CLOEXEC = true }, 0);
+    if (linux.errno(fd) != .SUCCESS) return null;
+    defer _ = linux.close(@intCast(fd));
+    var len: usize = 0;
+    while (len < buffer.len) {
+        const n = linux.read(@intCast(fd), buffer.ptr + len, buffer.len - len);
+        if (linux.errno(n) != .SUCCESS) return null;
+        if (n == 0) break;
+        len += n;
+    }
+    return buffer[0..len];
+}
+
+test "quotas are rounded up" {
+    try std.testing.expectEqual(null, quotaIn("max 100000\n"));
+    try std.testing.expectEqual(2, quotaIn("150000 100000\n"));
+    try std.testing.expectEqual(1, quotaIn("50000 100000\n"));
+    try std.testing.expectEqual(null, quotaIn("nonsense"));
+}

@@ -147,3 +147,8 @@ extern "c" fn malloc_size(block: ?*const anyopaque) usize;
 pub fn allocatedSize(block: *const anyopaque) usize {
     return malloc_size(block);
 }
+
+/// CPUs that a quota allows: no such thing here.
+pub fn cpuQuota() ?u32 {
+    return null;
+}

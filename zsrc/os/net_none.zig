@@ -35,6 +35,12 @@ pub fn receive(_: i32, _: [*]u8, _: usize, _: c_int) Result {
 pub fn transmit(_: i32, _: [*]const u8, _: usize, _: c_int) Result {
     return .{ .failed = not_supported };
 }
+pub fn readAny(_: i32, _: [*]u8, _: usize) Result {
+    return .{ .failed = not_supported };
+}
+pub fn writeAny(_: i32, _: [*]const u8, _: usize) Result {
+    return .{ .failed = not_supported };
+}
 pub fn acceptOne(_: i32, _: *Address) Result {
     return .{ .failed = not_supported };
 }
@@ -47,8 +53,28 @@ pub fn writable(_: i32) bool {
 pub fn close(_: i32) void {}
 pub fn noDelay(_: i32) void {}
 
+pub fn numericAddress(_: [:0]const u8, _: u16, _: *Address) bool {
+    return false;
+}
+pub fn listenOn(_: *const Address, _: c_int) Result {
+    return .{ .failed = not_supported };
+}
+pub fn connectTo(_: *const Address) Result {
+    return .{ .failed = not_supported };
+}
+pub fn pendingError(_: i32) c_int {
+    return not_supported;
+}
+pub fn localAddress(_: i32, _: *Address) bool {
+    return false;
+}
+
 extern "c" fn _errno() *c_int;
 
-pub fn setErrno(e: c_int) void {
+pub noinline fn getErrno() c_int {
+    return _errno().*;
+}
+
+pub noinline fn setErrno(e: c_int) void {
     _errno().* = e;
 }

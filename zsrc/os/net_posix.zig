@@ -85,6 +85,28 @@ pub fn transmit(fd: i32, buf: [*]const u8, len: usize, flags: c_int) Result {
     }
 }
 
+/// As receive, for any non-blocking descriptor.
+pub fn readAny(fd: i32, buf: [*]u8, len: usize) Result {
+    const result = receive(fd, buf, len, 0);
+    if (!isNoSocket(result)) return result;
+    while (true) {
+        return check(c.read(fd, buf, len)) orelse continue;
+    }
+}
+
+/// As transmit, for any non-blocking descriptor.
+pub fn writeAny(fd: i32, buf: [*]const u8, len: usize) Result {
+    const result = transmit(fd, buf, len, 0);
+    if (!isNoSocket(result)) return result;
+    while (true) {
+        return check(c.write(fd, buf, len)) orelse continue;
+    }
+}
+
+fn isNoSocket(result: Result) bool {
+    return result == .failed and result.failed == @as(c_int, @backingInt(c.E.NOTSOCK));
+}
+
 /// A new non-blocking descriptor, not inherited by children.
 pub fn acceptOne(fd: i32, address: *Address) Result {
     while (true) {
@@ -124,6 +146,93 @@ pub fn noDelay(fd: i32) void {
 
 pub const bad_descriptor: c_int = @backingInt(c.E.BADF);
 
-pub fn setErrno(e: c_int) void {
+extern "c" fn inet_pton(family: c_int, text: [*:0]const u8, out: *anyopaque) c_int;
+extern "c" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *c_int, len: *c.socklen_t) c_int;
+
+/// "127.0.0.1" or "::1"; false if it is neither.
+pub fn numericAddress(text: [:0]const u8, number: u16, out: *Address) bool {
+    out.* = .{};
+    const sa: *c.sockaddr = @ptrCast(&out.bytes);
+    if (inet_pton(c.AF.INET, text, out.bytes[4..8]) == 1) {
+        sa.family = c.AF.INET;
+        out.len = 16; // sizeof(struct sockaddr_in)
+    } else if (inet_pton(c.AF.INET6, text, out.bytes[8..24]) == 1) {
+        sa.family = c.AF.INET6;
+        out.len = 28; // sizeof(struct sockaddr_in6)
+    } else return false;
+    std.mem.writeInt(u16, out.bytes[2..4], number, .big);
+    return true;
+}
+
+fn streamSocket(address: *const Address) Result {
+    const sa: *const c.sockaddr = @ptrCast(&address.bytes);
+    const rc = c.socket(sa.family, c.SOCK.STREAM, 0);
+    if (rc < 0) return .{ .failed = errno() };
+    setNonBlocking(rc);
+    return .{ .done = @intCast(rc) };
+}
+
+fn setNonBlocking(fd: c_int) void {
+    _ = fcntl(fd, 4, @as(c_int, if (linux) 0o4000 else 4)); // F_SETFL, O_NONBLOCK
+    _ = fcntl(fd, 2, @as(c_int, 1)); // F_SETFD, FD_CLOEXEC
+}
+
+/// A non-blocking socket that listens.
+pub fn listenOn(address: *const Address, backlog: c_int) Result {
+    const fd: c_int = switch (streamSocket(address)) {
+        .done => |fd| @intCast(fd),
+        else => |r| return r,
+    };
+    const one: c_int = 1;
+    _ = setsockopt(fd, c.SOL.SOCKET, c.SO.REUSEADDR, &one, @sizeOf(c_int));
+    if (c.bind(fd, @ptrCast(&address.bytes), address.len) == 0 and c.listen(fd, @intCast(backlog)) == 0)
+        return .{ .done = @intCast(fd) };
+    return failClosing(fd);
+}
+
+/// A non-blocking socket whose connection is being made: when it is writable, `pendingError` says how
+/// that ended.
+pub fn connectTo(address: *const Address) Result {
+    const fd: c_int = switch (streamSocket(address)) {
+        .done => |fd| @intCast(fd),
+        else => |r| return r,
+    };
+    if (c.connect(fd, @ptrCast(&address.bytes), address.len) == 0) return .{ .done = @intCast(fd) };
+    const e = errno();
+    if (e == @as(c_int, @backingInt(c.E.INPROGRESS)) or e == @as(c_int, @backingInt(c.E.INTR)))
+        return .{ .done = @intCast(fd) };
+    return failClosing(fd);
+}
+
+fn failClosing(fd: c_int) Result {
+    const e = errno();
+    _ = c.close(fd);
+    return .{ .failed = e };
+}
+
+/// errno of what happened on the socket in the background, 0 for nothing.
+pub fn pendingError(fd: i32) c_int {
+    var value: c_int = 0;
+    var len: c.socklen_t = @sizeOf(c_int);
+    if (getsockopt(fd, c.SOL.SOCKET, c.SO.ERROR, &value, &len) != 0) return errno();
+    return value;
+}
+
+/// Of an Internet socket. False with errno set.
+pub fn localAddress(fd: i32, out: *Address) bool {
+    out.len = out.bytes.len;
+    if (c.getsockname(fd, @ptrCast(&out.bytes), &out.len) != 0) return false;
+    if (out.family() != .other) return true;
+    setErrno(@backingInt(c.E.AFNOSUPPORT));
+    return false;
+}
+
+// Never inlined: a goroutine that asks may have changed threads since the address was known.
+
+pub noinline fn getErrno() c_int {
+    return errno();
+}
+
+pub noinline fn setErrno(e: c_int) void {
     c._errno().* = e;
 }

@@ -17,7 +17,7 @@ const required = [_][]const u8{
     "release",         "discard",      "guard",          "slotGet",     "slotSet",
     "findSlot",        "symbol",       "FaultStack",     "handleFault", "writeStderr",
     "openStack",       "preciseSleep", "allocatedSize",  "thisThread",  "interrupt",
-    "allowInterrupts", "SignalMask",   "signalMask",
+    "allowInterrupts", "SignalMask",   "signalMask",     "cpuQuota",
 };
 
 comptime {
@@ -48,6 +48,7 @@ pub const nanotime = impl.nanotime;
 pub const sleepNs = impl.sleepNs;
 pub const preciseSleep = impl.preciseSleep;
 pub const cpuCount = impl.cpuCount;
+pub const cpuQuota = impl.cpuQuota;
 pub const page_size = impl.page_size;
 pub const reserve = impl.reserve;
 pub const allocatedSize = impl.allocatedSize;
@@ -78,8 +79,9 @@ pub const max_timeout_ns = std.math.maxInt(u63);
 pub const Note = struct {
     word: std.atomic.Value(u32) = .init(0),
 
+    /// What the sleeper reads next is as new as any wake-up that this takes away.
     pub fn clear(n: *Note) void {
-        n.word.store(0, .monotonic);
+        _ = n.word.swap(0, .seq_cst);
     }
 
     /// Release pairs with the acquire in `sleep`: what the waker wrote is seen by the sleeper.

@@ -650,3 +650,8 @@ extern "c" fn _msize(block: *const anyopaque) usize;
 pub fn allocatedSize(block: *const anyopaque) usize {
     return _msize(block);
 }
+
+/// CPUs that a quota allows: no such thing here.
+pub fn cpuQuota() ?u32 {
+    return null;
+}

@@ -1,6 +1,11 @@
 //! CPython's C API, as much of it as golibx uses: the stable ABI of 3.11, declared by hand, and the
 //! few exported functions beyond it, looked up when the module is loaded (`extra`).
+//!
+//! A program without Python may load the library too, for its C ABI. So the library does not insist
+//! on CPython's symbols: all references are weak (`weakReferences`), and code that uses them is
+//! reached only through the extension module.
 const std = @import("std");
+const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 
 pub const Object = extern struct {
@@ -108,20 +113,20 @@ pub const ModuleDef = extern struct {
     free: ?*anyopaque = null,
 };
 
-extern var _Py_NoneStruct: Object;
-extern var _Py_TrueStruct: Object;
-extern var _Py_FalseStruct: Object;
-extern var PyExc_RuntimeError: *Object;
-extern var PyExc_ValueError: *Object;
-extern var PyExc_TypeError: *Object;
-extern var PyExc_OverflowError: *Object;
-extern var PyExc_MemoryError: *Object;
-extern var PyExc_KeyboardInterrupt: *Object;
-extern var PyExc_SystemExit: *Object;
-extern var PyExc_OSError: *Object;
-extern var PyExc_BaseException: *Object;
-extern var PyExc_ImportError: *Object;
-extern var PyExc_AttributeError: *Object;
+pub extern var _Py_NoneStruct: Object;
+pub extern var _Py_TrueStruct: Object;
+pub extern var _Py_FalseStruct: Object;
+pub extern var PyExc_RuntimeError: *Object;
+pub extern var PyExc_ValueError: *Object;
+pub extern var PyExc_TypeError: *Object;
+pub extern var PyExc_OverflowError: *Object;
+pub extern var PyExc_MemoryError: *Object;
+pub extern var PyExc_KeyboardInterrupt: *Object;
+pub extern var PyExc_SystemExit: *Object;
+pub extern var PyExc_OSError: *Object;
+pub extern var PyExc_BaseException: *Object;
+pub extern var PyExc_ImportError: *Object;
+pub extern var PyExc_AttributeError: *Object;
 
 pub inline fn none() *Object {
     return &_Py_NoneStruct;
@@ -217,6 +222,7 @@ pub extern fn PyObject_CallObject(*Object, ?*Object) ?*Object;
 pub extern fn PyObject_CallFunctionObjArgs(*Object, ...) ?*Object;
 pub extern fn PyObject_GetAttrString(*Object, [*:0]const u8) ?*Object;
 pub extern fn PyObject_SetAttrString(*Object, [*:0]const u8, *Object) c_int;
+pub extern fn PyObject_IsInstance(*Object, *Object) c_int;
 pub extern fn PyObject_IsTrue(*Object) c_int;
 pub extern fn PyObject_Str(*Object) ?*Object;
 pub extern fn PyObject_ClearWeakRefs(*Object) void;
@@ -244,9 +250,12 @@ pub extern fn PyCMethod_New(*const MethodDef, ?*Object, ?*Object, ?*Type) ?*Obje
 pub extern fn PyLong_FromLongLong(c_longlong) ?*Object;
 pub extern fn PyLong_FromUnsignedLongLong(c_ulonglong) ?*Object;
 pub extern fn PyLong_AsLongLong(*Object) c_longlong;
+pub extern fn PyLong_AsUnsignedLongLong(*Object) c_ulonglong;
+pub extern fn PyLong_AsUnsignedLongLongMask(*Object) c_ulonglong;
 pub extern fn PyLong_AsSsize_t(*Object) Ssize;
 pub extern fn PyNumber_AsSsize_t(*Object, ?*Object) Ssize;
 pub extern fn PyNumber_Index(*Object) ?*Object;
+pub extern fn PyFloat_FromDouble(f64) ?*Object;
 pub extern fn PyFloat_AsDouble(*Object) f64;
 pub extern fn PyUnicode_FromString([*:0]const u8) ?*Object;
 pub extern fn PyUnicode_FromStringAndSize([*]const u8, Ssize) ?*Object;
@@ -255,6 +264,7 @@ pub extern fn PyUnicode_InternFromString([*:0]const u8) ?*Object;
 pub extern fn PyUnicode_CompareWithASCIIString(*Object, [*:0]const u8) c_int;
 pub extern fn PyUnicode_AsUTF8AndSize(*Object, *Ssize) ?[*]const u8;
 pub extern fn PyBytes_FromStringAndSize(?[*]const u8, Ssize) ?*Object;
+pub extern fn PyBytes_Size(*Object) Ssize;
 pub extern fn PyBytes_AsString(*Object) ?[*]u8;
 pub extern fn PyTuple_New(Ssize) ?*Object;
 pub extern fn PyTuple_Size(*Object) Ssize;
@@ -292,6 +302,28 @@ pub extern fn PyBuffer_Release(*Buffer) void;
 pub const PyBUF_SIMPLE = 0;
 pub const PyBUF_WRITABLE = 1;
 
+comptime {
+    if (builtin.os.tag != .windows) asm (weakReferences());
+}
+
+/// Makes the references to all that is declared above weak ones: a symbol that nobody has is then
+/// null, instead of keeping the library from being loaded or a program from being linked with it.
+/// Zig's `extern` cannot say so. On Windows an import is what it is: python3.dll has to be there.
+fn weakReferences() []const u8 {
+    const directive, const prefix = if (builtin.os.tag == .macos)
+        .{ ".weak_reference", "_" }
+    else
+        .{ ".weak", "" };
+    var text: []const u8 = "";
+    @setEvalBranchQuota(100_000);
+    for (@typeInfo(@This()).@"struct".decl_names) |name| {
+        if (!std.mem.startsWith(u8, std.mem.trimStart(u8, name, "_"), "Py")) continue;
+        if (@TypeOf(@field(@This(), name)) == comptime_int) continue; // a #define
+        text = text ++ directive ++ " " ++ prefix ++ name ++ "\n";
+    }
+    return text;
+}
+
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
     PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
@@ -326,7 +358,7 @@ pub const Extra = struct {
 pub var extra: Extra = undefined;
 /// 0x030b07f0 for 3.11.7.
 pub var version: u32 = 0;
-extern const Py_Version: c_ulong;
+pub extern const Py_Version: c_ulong;
 
 pub fn loadVersion() void {
     version = @intCast(Py_Version);

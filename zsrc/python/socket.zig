@@ -363,10 +363,8 @@ fn settimeout(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
 fn gettimeout(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const s = self(o);
     if (s.timeout < 0) return py.returnNone();
-    return PyFloat_FromDouble(s.timeout);
+    return py.PyFloat_FromDouble(s.timeout);
 }
-
-extern fn PyFloat_FromDouble(f64) ?*py.Object;
 
 fn noDelay(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     net.noDelay(self(o).fd);

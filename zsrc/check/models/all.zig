@@ -1,0 +1,292 @@
+//! Every model, how far it is explored, and the bugs that it has to find.
+const check = @import("../explorer.zig");
+const self = @import("self.zig");
+const runq = @import("runq.zig");
+const event = @import("event.zig");
+const proc = @import("proc.zig");
+const procs = @import("procs.zig");
+const chan = @import("chan.zig");
+const pollside = @import("pollside.zig");
+const sync = @import("sync.zig");
+const timers = @import("timers.zig");
+
+pub const Entry = struct {
+    name: []const u8,
+    Model: fn (comptime Sim: type) type,
+    options: check.Options = .{},
+    plants: []const Plant = &.{},
+};
+
+pub const Plant = struct {
+    bug: @EnumLiteral(),
+    /// A part of the failure's message.
+    expects: []const u8,
+};
+
+/// Stores seen late and spurious failures beside the preemptions.
+const unusual: check.Options = .{ .preemptions = 2, .delays = 1, .weak_failures = 1 };
+const deep: check.Options = .{ .preemptions = 6, .delays = 1 };
+
+/// The explorer itself.
+pub const of_the_explorer = [_]Entry{
+    .{
+        .name = "peterson",
+        .Model = self.Peterson,
+        .options = .{ .preemptions = 3, .delays = 2 },
+        .plants = &.{
+            .{ .bug = .no_turn, .expects = "inside once" },
+            .{ .bug = .buffered_stores, .expects = "two are inside" },
+        },
+    },
+    .{
+        .name = "flag lock",
+        .Model = self.FlagLock,
+        .options = .{ .weak_failures = 1 },
+        .plants = &.{
+            .{ .bug = .look_then_set, .expects = "no ordering separates" },
+            .{ .bug = .opens_relaxed, .expects = "no ordering separates" },
+        },
+    },
+    .{
+        .name = "note",
+        .Model = self.NoteHandoff,
+        .options = .{ .preemptions = 4 },
+        .plants = &.{
+            .{ .bug = .clear_after_look, .expects = "lost wake-up or deadlock" },
+            .{ .bug = .time_out, .expects = "woken in time" },
+        },
+    },
+    .{
+        .name = "two locks",
+        .Model = self.TwoLocks,
+        .options = .{ .delays = 1 },
+        .plants = &.{
+            .{ .bug = .crossed, .expects = "lost wake-up or deadlock" },
+        },
+    },
+    .{
+        .name = "parking",
+        .Model = self.Parking,
+        .options = .{ .preemptions = 4 },
+        .plants = &.{
+            .{ .bug = .always_parks, .expects = "lost wake-up or deadlock" },
+            .{ .bug = .late_is_wrong, .expects = "it is early" },
+        },
+    },
+};
+
+/// Of golibx.
+pub const of_the_runtime = [_]Entry{
+    .{
+        .name = "runq steal",
+        .Model = runq.Steal,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .tail_before_slot, .expects = "panic" },
+            .{ .bug = .push_relaxed, .expects = "no ordering separates" },
+            .{ .bug = .pop_without_cas, .expects = "runs twice" },
+            .{ .bug = .steal_without_cas, .expects = "runs twice" },
+            .{ .bug = .steal_publishes_its_own, .expects = "runs twice" },
+        },
+    },
+    .{ .name = "runq steal, buffered", .Model = runq.Steal, .options = unusual },
+    .{
+        .name = "runq overflow",
+        .Model = runq.Overflow,
+        .options = .{ .preemptions = 4 },
+        .plants = &.{
+            .{ .bug = .steal_without_cas, .expects = "" },
+            .{ .bug = .push_relaxed, .expects = "no ordering separates" },
+        },
+    },
+    .{ .name = "runq overflow, buffered", .Model = runq.Overflow, .options = unusual },
+    .{
+        .name = "runq empty",
+        .Model = runq.Empty,
+        .options = .{ .preemptions = 6 },
+        .plants = &.{
+            .{ .bug = .empty_unchecked, .expects = "looks empty" },
+        },
+    },
+    .{
+        .name = "global queue",
+        .Model = runq.Global,
+        .options = deep,
+        .plants = &.{
+            .{ .bug = .unlocked, .expects = "no ordering separates" },
+        },
+    },
+    .{
+        .name = "event ring",
+        .Model = event.Ring,
+        .options = deep,
+        .plants = &.{
+            .{ .bug = .head_before_slot, .expects = "no ordering separates" },
+            .{ .bug = .head_relaxed, .expects = "no ordering separates" },
+            .{ .bug = .never_full, .expects = "" },
+        },
+    },
+    .{
+        .name = "event ring, wake-up",
+        .Model = event.Wakeup,
+        .options = .{ .preemptions = 4, .delays = 1 },
+        .plants = &.{.{ .bug = .tail_read_before, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "mutex",
+        .Model = sync.Mutex,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .queue_unannounced, .expects = "lost wake-up" },
+            .{ .bug = .others_forgotten, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "mutex, handed over",
+        .Model = sync.MutexLate,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .open_when_handed_over, .expects = "" }},
+    },
+    .{ .name = "park and ready", .Model = sync.Park, .options = .{ .preemptions = 4 } },
+    .{
+        .name = "park with a deadline",
+        .Model = sync.ParkUntil,
+        .options = .{ .preemptions = 4 },
+        .plants = &.{
+            .{ .bug = .late_wakeup_lost, .expects = "lost wake-up" },
+            .{ .bug = .claim_without_cas, .expects = "" },
+        },
+    },
+    .{
+        .name = "descriptor edges",
+        .Model = pollside.Edges,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .edge_forgotten, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "descriptor close",
+        .Model = pollside.Close,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .stale_edge, .expects = "an edge of the old file" },
+            .{ .bug = .close_wakes_nobody, .expects = "lost wake-up" },
+        },
+    },
+    .{ .name = "descriptor close, deadline", .Model = pollside.CloseUntil },
+    .{
+        .name = "timers",
+        .Model = timers.Deadline,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .freed_before_fire, .expects = "no ordering separates" },
+            .{ .bug = .removes_blindly, .expects = "" },
+        },
+    },
+    .{
+        .name = "timers, two and a thief",
+        .Model = timers.TwoDeadlines,
+        .options = .{ .preemptions = 0, .random_runs = 20_000 },
+    },
+    .{ .name = "chan, unbuffered", .Model = chan.Unbuffered, .options = .{ .preemptions = 3 } },
+    .{ .name = "chan, buffered", .Model = chan.Buffered, .options = .{ .preemptions = 3 } },
+    .{
+        .name = "chan, close and deadlines",
+        .Model = chan.EndsUnbuffered,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .claim_without_cas, .expects = "" },
+        },
+    },
+    .{
+        .name = "chan, close and deadlines, given up",
+        .Model = chan.EndsGivenUp,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .close_leaves_senders, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "chan, close and deadlines, buffered",
+        .Model = chan.EndsBuffered,
+        .options = .{ .preemptions = 3 },
+    },
+    .{
+        .name = "select, crossed",
+        .Model = chan.SelectCrossed,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .locks_as_given, .expects = "lost wake-up or deadlock" },
+            .{ .bug = .stays_queued, .expects = "" },
+        },
+    },
+    .{
+        .name = "select, deadlines, a channel twice",
+        .Model = chan.SelectDeadline,
+        .plants = &.{.{ .bug = .claim_without_cas, .expects = "" }},
+    },
+    .{
+        .name = "select, close",
+        .Model = chan.SelectClose,
+        .options = .{ .preemptions = 3 },
+    },
+    .{ .name = "proc spawn, 2 Ps", .Model = proc.SpawnOne, .options = .{ .preemptions = 3 } },
+    .{ .name = "proc spawn, 2 children", .Model = proc.SpawnTwo, .options = .{ .preemptions = 3 } },
+    .{
+        .name = "proc spawn, 3 Ps",
+        .Model = proc.SpawnThree,
+        .options = .{ .preemptions = 2 },
+        .plants = &.{.{ .bug = .last_spinner_forgotten, .expects = "lost wake-up" }},
+    },
+    .{ .name = "proc spawn, 4 Ps", .Model = proc.SpawnMany, .options = .{ .preemptions = 1 } },
+    .{
+        .name = "proc late, spinning",
+        .Model = proc.LateSpinning,
+        .options = .{ .preemptions = 2 },
+        .plants = &.{.{ .bug = .no_recheck, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "proc late, spinning, buffered",
+        .Model = proc.LateSpinning,
+        .options = .{ .preemptions = 2, .delays = 1, .max_seconds = 60 },
+        .plants = &.{.{ .bug = .wakep_without_barrier, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "proc late, ending",
+        .Model = proc.LateEnding,
+        .options = .{ .preemptions = 2 },
+        .plants = &.{.{ .bug = .no_needspinning, .expects = "lost wake-up" }},
+    },
+    .{ .name = "proc foreign, idle", .Model = proc.ForeignIdle, .options = .{ .max_seconds = 60 } },
+    .{ .name = "proc foreign, 1 P", .Model = proc.ForeignOne, .options = .{ .preemptions = 2 } },
+    .{
+        .name = "proc foreign, busy",
+        .Model = proc.ForeignBusy,
+        .options = .{ .max_seconds = 60 },
+        .plants = &.{.{ .bug = .idle_skipped, .expects = "livelock" }},
+    },
+    .{ .name = "proc syscall, 1 P, long", .Model = procs.SyscallOne },
+    .{
+        .name = "proc syscall, 1 P, short",
+        .Model = procs.SyscallShort,
+        .plants = &.{.{ .bug = .retake_without_cas, .expects = "" }},
+    },
+    .{
+        .name = "proc syscall, 2 Ps",
+        .Model = procs.SyscallTwo,
+        .plants = &.{.{ .bug = .retake_without_cas, .expects = "" }},
+    },
+    .{
+        .name = "proc shrink",
+        .Model = procs.Shrink,
+        .plants = &.{.{ .bug = .shrunk_unseen, .expects = "livelock" }},
+    },
+    .{ .name = "proc shrink and grow", .Model = procs.ShrinkAndGrow },
+    .{
+        .name = "proc park",
+        .Model = procs.Park,
+        .plants = &.{.{ .bug = .commit_before_switch, .expects = "" }},
+    },
+    .{
+        .name = "proc park with a deadline",
+        .Model = procs.ParkUntil,
+        .plants = &.{.{ .bug = .freed_before_fire, .expects = "" }},
+    },
+};

@@ -1,0 +1,355 @@
+//! Channels and select: a value goes to one receiver or stays the sender's, whatever ends the wait.
+const std = @import("std");
+const check = @import("../explorer.zig");
+const threads_mod = @import("threads.zig");
+const chan = @import("../../native/chan.zig");
+
+/// The operations as capi.zig makes them of begin, block, withdraw and end.
+fn Ops(comptime Sim: type) type {
+    return struct {
+        const Rt = threads_mod.Rt(Sim);
+        const Chan = chan.Chan(Rt);
+        const Case = Chan.Case;
+        const Result = enum { done, closed, timeout };
+
+        fn make(gpa: std.mem.Allocator, capacity: usize) !Chan {
+            const memory = try gpa.alloc(u8, 8 * @max(capacity, 1));
+            return .{ .elem_size = 8, .capacity = capacity, .buffer = memory.ptr };
+        }
+
+        fn bytes(value: *u64) [*]u8 {
+            return @ptrCast(value);
+        }
+
+        fn send(c: *Chan, value: *u64, deadline: ?u64) Result {
+            Sim.writes(value);
+            return transfer(.send, c, value, deadline);
+        }
+
+        fn recv(c: *Chan, value: *u64, deadline: ?u64) Result {
+            const result = transfer(.recv, c, value, deadline);
+            Sim.reads(value);
+            return result;
+        }
+
+        fn transfer(
+            comptime side: enum { send, recv },
+            c: *Chan,
+            value: *u64,
+            deadline: ?u64,
+        ) Result {
+            var b: Rt.Blocker = undefined;
+            b.init(null, deadline != null);
+            var w: Chan.Waiter = .{ .wait = &b.wait, .elem = bytes(value) };
+            const begun = if (side == .send)
+                c.beginSend(bytes(value), &w)
+            else
+                c.beginRecv(bytes(value), &w);
+            switch (begun) {
+                .done => return .done,
+                .closed => return .closed,
+                .waiting => {},
+            }
+            switch (b.block(.none, deadline, unlockChan, c)) {
+                .served => return .done,
+                .closed => return .closed,
+                .timeout, .interrupted => {
+                    if (side == .send) c.withdraw(.send, &w) else c.withdraw(.recv, &w);
+                    return .timeout;
+                },
+            }
+        }
+
+        fn unlockChan(raw: *anyopaque) bool {
+            const c: *Chan = @ptrCast(@alignCast(raw));
+            c.lock.unlock();
+            return true;
+        }
+
+        const Chosen = struct { case: usize = 99, result: Result };
+
+        fn select(comptime n: usize, cases: [n]Case, deadline: ?u64) Chosen {
+            // Not on the stack, so that a bug that touches it later is told in an orderly way.
+            const own = Sim.gpa().create(struct {
+                cases: [n]Case,
+                waiters: [n]Chan.Waiter = undefined,
+                look: [n]u16 = undefined,
+                lock: [n]u16 = undefined,
+                b: Rt.Blocker = undefined,
+            }) catch unreachable;
+            own.* = .{ .cases = cases };
+            var s: Chan.Select = .{
+                .cases = &own.cases,
+                .waiters = &own.waiters,
+                .look_order = &own.look,
+                .lock_order = &own.lock,
+            };
+            const b = &own.b;
+            b.init(null, true);
+            switch (s.begin(&b.wait, Random{})) {
+                .chosen => |at| return .{
+                    .case = at,
+                    .result = if (own.cases[at].closed) .closed else .done,
+                },
+                .would_block => unreachable,
+                .waiting => {},
+            }
+            const how = b.block(.select, deadline, unlockSelect, &s);
+            s.end();
+            return switch (how) {
+                .served => .{ .case = b.wait.fired, .result = .done },
+                .closed => .{ .case = b.wait.fired, .result = .closed },
+                .timeout, .interrupted => .{ .result = .timeout },
+            };
+        }
+
+        fn unlockSelect(raw: *anyopaque) bool {
+            const s: *Chan.Select = @ptrCast(@alignCast(raw));
+            s.unlockAll();
+            return true;
+        }
+
+        const Random = struct {
+            pub fn random(_: Random, below: u32) u32 {
+                return Sim.choose(below);
+            }
+        };
+    };
+}
+
+/// Two senders, one of them of two values, and who receives them all.
+fn Values(comptime Sim: type, comptime capacity: usize) type {
+    return struct {
+        c: Op.Chan = undefined,
+        values: [3]u64 = .{ 1, 2, 3 },
+
+        const Self = @This();
+        const Op = Ops(Sim);
+        pub const threads = .{ .{ "two", two }, .{ "one", one }, .{ "receiver", receive } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            m.c = try Op.make(gpa, capacity);
+        }
+
+        fn two(m: *Self) void {
+            check.expect(Op.send(&m.c, &m.values[0], null) == .done, "it is sent");
+            check.expect(Op.send(&m.c, &m.values[1], null) == .done, "it is sent");
+        }
+
+        fn one(m: *Self) void {
+            check.expect(Op.send(&m.c, &m.values[2], null) == .done, "it is sent");
+        }
+
+        fn receive(m: *Self) void {
+            var seen: [4]bool = @splat(false);
+            for (0..3) |_| {
+                var value: u64 = 0;
+                check.expect(Op.recv(&m.c, &value, null) == .done, "one is received");
+                check.expect(value >= 1 and value <= 3, "a value arrives that nobody sent");
+                check.expect(!seen[value], "a value arrives twice");
+                check.expect(value != 2 or seen[1], "values overtake each other");
+                seen[value] = true;
+            }
+        }
+    };
+}
+
+pub fn Unbuffered(comptime Sim: type) type {
+    return Values(Sim, 0);
+}
+
+pub fn Buffered(comptime Sim: type) type {
+    return Values(Sim, 1);
+}
+
+/// A sender and a receiver with deadlines, and who closes; the receiver gives up or goes on.
+fn Ends(comptime Sim: type, comptime capacity: usize, comptime drains: bool) type {
+    return struct {
+        c: Op.Chan = undefined,
+        sent: [2]u64 = .{ 1, 2 },
+        ok: [2]Op.Result = .{ .closed, .closed },
+        got: [3]bool = @splat(false),
+
+        const Self = @This();
+        const Op = Ops(Sim);
+        pub const threads = .{
+            .{ "sender", send }, .{ "receiver", receive }, .{ "closer", close },
+        };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            m.c = try Op.make(gpa, capacity);
+        }
+
+        fn send(m: *Self) void {
+            m.ok[0] = Op.send(&m.c, &m.sent[0], 5);
+            m.ok[1] = Op.send(&m.c, &m.sent[1], null);
+            for (&m.sent, 1..) |*value, i| {
+                Sim.reads(value);
+                check.expect(value.* == i, "a value that was not sent stays the sender's");
+            }
+        }
+
+        fn receive(m: *Self) void {
+            var value: u64 = 7;
+            if (m.take(Op.recv(&m.c, &value, 6), value)) return;
+            if (drains) {
+                while (!m.take(Op.recv(&m.c, &value, null), value)) {}
+            }
+        }
+
+        /// True at the end.
+        fn take(m: *Self, result: Op.Result, value: u64) bool {
+            switch (result) {
+                .done => {
+                    check.expect(value == 1 or value == 2, "a value arrives that nobody sent");
+                    check.expect(!m.got[value], "a value arrives twice");
+                    m.got[value] = true;
+                },
+                .closed => check.expect(value == 0, "closed is zero"),
+                .timeout => {},
+            }
+            return result == .closed;
+        }
+
+        fn close(m: *Self) void {
+            check.expect(m.c.close(), "it is closed once");
+            check.expect(!m.c.close(), "it is closed once");
+        }
+
+        pub fn end(m: *Self) void {
+            for (m.ok, m.got[1..]) |ok, got|
+                check.expect((ok == .done) == got, "what is sent is received, nothing else");
+            check.expect(m.c.senders.head == null and m.c.receivers.head == null, "none is queued");
+        }
+    };
+}
+
+pub fn EndsUnbuffered(comptime Sim: type) type {
+    return Ends(Sim, 0, true);
+}
+
+pub fn EndsGivenUp(comptime Sim: type) type {
+    return Ends(Sim, 0, false);
+}
+
+pub fn EndsBuffered(comptime Sim: type) type {
+    return Ends(Sim, 1, true);
+}
+
+/// Two selects on the same two channels, named in opposite order: one receives, one sends, twice.
+pub fn SelectCrossed(comptime Sim: type) type {
+    return struct {
+        c: [2]Op.Chan = undefined,
+        values: [2]u64 = .{ 1, 2 },
+
+        const Self = @This();
+        const Op = Ops(Sim);
+        pub const threads = .{ .{ "sender", send }, .{ "receiver", receive } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            for (&m.c) |*each| each.* = try Op.make(gpa, 0);
+        }
+
+        fn sends(m: *Self, i: usize) Op.Case {
+            Sim.writes(&m.values[i]);
+            return .{ .chan = &m.c[i], .send = true, .elem = Op.bytes(&m.values[i]) };
+        }
+
+        fn send(m: *Self) void {
+            const first = Op.select(2, .{ m.sends(1), m.sends(0) }, null);
+            check.expect(first.result == .done, "nobody closes");
+            // Then the one that is left.
+            _ = Op.select(1, .{m.sends(if (first.case == 0) 0 else 1)}, null);
+        }
+
+        fn receive(m: *Self) void {
+            var got: [2]u64 = @splat(0);
+            for (0..2) |_| {
+                var in: [2]u64 = @splat(0);
+                const chosen = Op.select(2, .{
+                    .{ .chan = &m.c[0], .send = false, .elem = Op.bytes(&in[0]) },
+                    .{ .chan = &m.c[1], .send = false, .elem = Op.bytes(&in[1]) },
+                }, null);
+                check.expect(in[1 - chosen.case] == 0, "one case is served");
+                got[chosen.case] += in[chosen.case];
+            }
+            check.expect(got[0] == 1 and got[1] == 2, "each value arrives once");
+        }
+
+        pub fn end(m: *Self) void {
+            for (&m.c) |*each|
+                check.expect(each.senders.head == null and each.receivers.head == null, "queued");
+        }
+    };
+}
+
+/// Each sends on one channel or receives from the other, which comes twice, or gives up: one value
+/// goes one way, or none. A third one may close a channel.
+fn Exchange(comptime Sim: type, comptime closes: bool) type {
+    return struct {
+        c: [2]Op.Chan = undefined,
+        out: [2]u64 = .{ 11, 22 },
+        in: [2][2]u64 = @splat(@splat(0)),
+        chosen: [2]Op.Chosen = undefined,
+
+        const Self = @This();
+        const Op = Ops(Sim);
+        pub const threads = if (closes)
+            .{ .{ "left", left }, .{ "right", right }, .{ "closer", close } }
+        else
+            .{ .{ "left", left }, .{ "right", right } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            for (&m.c) |*each| each.* = try Op.make(gpa, 0);
+        }
+
+        fn left(m: *Self) void {
+            m.exchange(0);
+        }
+
+        fn right(m: *Self) void {
+            m.exchange(1);
+        }
+
+        fn exchange(m: *Self, comptime me: usize) void {
+            const other = &m.c[1 - me];
+            Sim.writes(&m.out[me]);
+            const cases = [_]Op.Case{
+                .{ .chan = &m.c[me], .send = true, .elem = Op.bytes(&m.out[me]) },
+                .{ .chan = other, .send = false, .elem = Op.bytes(&m.in[me][0]) },
+                .{ .chan = other, .send = false, .elem = Op.bytes(&m.in[me][1]) },
+            };
+            // Closing ends the wait; the time does otherwise.
+            m.chosen[me] = if (closes)
+                Op.select(2, cases[0..2].*, null)
+            else
+                Op.select(3, cases, 5 + me);
+        }
+
+        fn close(m: *Self) void {
+            _ = m.c[0].close();
+            _ = m.c[1].close();
+        }
+
+        pub fn end(m: *Self) void {
+            const sum = m.in[0][0] + m.in[0][1] + m.in[1][0] + m.in[1][1];
+            const a, const b = .{ m.chosen[0], m.chosen[1] };
+            if (a.result != .done or b.result != .done) {
+                check.expect(a.result != .done and b.result != .done, "both agree");
+                return check.expect(sum == 0, "a value arrives that was not sent");
+            }
+            check.expect((a.case == 0) != (b.case == 0), "one sends");
+            check.expect(sum == if (a.case == 0) m.out[0] else m.out[1], "one value goes one way");
+            const in = if (a.case == 0) m.in[1][b.case - 1] else m.in[0][a.case - 1];
+            check.expect(in == sum, "it arrives in the case that was chosen");
+        }
+    };
+}
+
+pub fn SelectDeadline(comptime Sim: type) type {
+    return Exchange(Sim, false);
+}
+
+pub fn SelectClose(comptime Sim: type) type {
+    return Exchange(Sim, true);
+}

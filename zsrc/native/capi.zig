@@ -1,0 +1,846 @@
+//! The C ABI: what golibx.h declares, as thin as can be. Documentation is there.
+//!
+//! Each function enters the runtime on behalf of the goroutine that calls, if it is one, so that it is
+//! not preempted inside (switching.zig). Arguments are checked here.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const lane = @import("lane.zig");
+const switching = @import("switching.zig");
+const sync = @import("sync.zig");
+const chan_mod = @import("chan.zig");
+const netpoll = @import("netpoll.zig");
+const preempt = @import("preempt.zig");
+const text = @import("text.zig");
+const procs = @import("procs.zig");
+const types = @import("types.zig");
+const WaitReason = @import("../sched/g.zig").WaitReason;
+
+const G = lane.G;
+pub const Chan = chan_mod.Chan(switching.Rt);
+
+pub const Code = enum(c_int) {
+    ok = 0,
+    closed = -1,
+    would_block = -2,
+    timeout = -3,
+    no_memory = -4,
+    thread_limit = -5,
+    invalid = -6,
+    not_running = -7,
+    running = -8,
+    system = -9,
+};
+
+inline fn code(c: Code) c_int {
+    return @backingInt(c);
+}
+
+const forever = std.math.maxInt(i64);
+
+/// Null is for ever.
+pub inline fn limit(deadline: i64) ?u64 {
+    return if (deadline == forever) null else @intCast(@max(0, deadline));
+}
+
+/// While a goroutine is inside the runtime.
+const Caller = struct {
+    g: ?*G,
+
+    inline fn enter() Caller {
+        return .{ .g = switching.enter() };
+    }
+
+    inline fn leave(c: Caller) void {
+        if (c.g) |g| switching.leave(g);
+    }
+};
+
+// ---- the library ----
+
+const abi_version = 1;
+const version = @import("version").text;
+
+fn abiVersion() callconv(.c) c_int {
+    return abi_version;
+}
+
+fn versionText() callconv(.c) [*:0]const u8 {
+    return version;
+}
+
+fn errorText(number: c_int) callconv(.c) [*:0]const u8 {
+    return switch (number) {
+        0 => "no error",
+        -1 => "closed",
+        -2 => "it would block",
+        -3 => "the deadline passed",
+        -4 => "out of memory",
+        -5 => "no more threads: max_threads or the system's limit is reached",
+        -6 => "an argument is out of range, or the call is a misuse",
+        -7 => "the runtime is not running",
+        -8 => "the runtime is running already",
+        -9 => "the operating system refused, see errno",
+        else => "unknown error",
+    };
+}
+
+fn errnoOfThread() callconv(.c) c_int {
+    return os.net.getErrno();
+}
+
+// ---- the runtime ----
+
+pub const Config = extern struct {
+    size: u32,
+    gomaxprocs: u32 = 0,
+    max_threads: u32 = 0,
+    no_async_preempt: u32 = 0,
+    preempt_slice_ns: u64 = 0,
+    sysmon_sleep_min_ns: u64 = 0,
+    sysmon_sleep_max_ns: u64 = 0,
+    retake_threshold_ns: u64 = 0,
+    retake_threshold_idle_ns: u64 = 0,
+    stack_size: usize = 0,
+    stack_keep: usize = 0,
+    seed: u64 = 0,
+};
+
+const least_stack = 16 * 1024;
+const largest_stack = 64 << 20;
+
+fn readConfig(config: ?*const Config) ?lane.Options {
+    var o: lane.Options = .{};
+    o.gomaxprocs = procs.default();
+    if (procs.asyncPreemptOff()) o.preempt_async = false;
+    const c = config orelse return o;
+    // Fields that the caller's header does not have yet stay at their defaults.
+    if (c.size < 8 or c.size > @sizeOf(Config)) return null;
+    var full: Config = .{ .size = @sizeOf(Config) };
+    const given: [*]const u8 = @ptrCast(c);
+    @memcpy(@as([*]u8, @ptrCast(&full))[0..c.size], given[0..c.size]);
+    if (full.gomaxprocs > procs.most) return null;
+    if (full.stack_size != 0 and (full.stack_size < least_stack or full.stack_size > largest_stack or
+        !std.math.isPowerOfTwo(full.stack_size))) return null;
+    inline for (.{
+        "gomaxprocs",          "max_threads",         "preempt_slice_ns",         "sysmon_sleep_min_ns",
+        "sysmon_sleep_max_ns", "retake_threshold_ns", "retake_threshold_idle_ns", "stack_size",
+        "stack_keep",          "seed",
+    }) |field| {
+        if (@field(full, field) != 0) @field(o, field) = @field(full, field);
+    }
+    if (full.no_async_preempt != 0) o.preempt_async = false;
+    return o;
+}
+
+fn startCode(result: lane.StartError!void) Code {
+    result catch |err| return switch (err) {
+        error.OutOfMemory => .no_memory,
+        error.ThreadLimit => .thread_limit,
+        error.Running => .running,
+        error.SystemLimit => .system,
+    };
+    return .ok;
+}
+
+fn start(config: ?*const Config) callconv(.c) c_int {
+    const o = readConfig(config) orelse return code(.invalid);
+    return code(startCode(lane.start(o)));
+}
+
+fn stop(deadline: i64) callconv(.c) c_int {
+    if (switching.current() != null) return code(.invalid);
+    if (!lane.running()) return code(.not_running);
+    return code(if (lane.stop(limit(deadline))) .ok else .timeout);
+}
+
+const Run = struct {
+    function: Function,
+    arg: ?*anyopaque,
+    done: sync.WaitGroup = .{},
+
+    fn body(raw: ?*anyopaque) callconv(.c) void {
+        const run: *Run = @ptrCast(@alignCast(raw.?));
+        run.function(run.arg);
+        const caller: Caller = .enter();
+        defer caller.leave();
+        run.done.add(-1) catch unreachable;
+    }
+};
+
+fn runMain(config: ?*const Config, function: ?Function, arg: ?*anyopaque) callconv(.c) c_int {
+    const f = function orelse return code(.invalid);
+    const o = readConfig(config) orelse return code(.invalid);
+    const started = startCode(lane.start(o));
+    if (started != .ok and started != .running) return code(started);
+    var run: Run = .{ .function = f, .arg = arg };
+    const caller: Caller = .enter();
+    defer caller.leave();
+    run.done.add(1) catch unreachable;
+    switching.go(Run.body, &run) catch return code(.no_memory);
+    run.done.wait(caller.g, null) catch unreachable;
+    return 0;
+}
+
+fn gomaxprocs(n: c_int) callconv(.c) c_int {
+    if (!lane.running()) return code(.not_running);
+    if (n < 0 or n > procs.most) return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    if (n == 0) return @intCast(lane.sched.gomaxprocs.load(.monotonic));
+    return @intCast(lane.setProcs(@intCast(n)) catch return code(.no_memory));
+}
+
+fn nanotime() callconv(.c) i64 {
+    return @intCast(os.nanotime());
+}
+
+// ---- goroutines ----
+
+const Function = *const fn (?*anyopaque) callconv(.c) void;
+
+fn go(function: ?Function, arg: ?*anyopaque) callconv(.c) c_int {
+    const f = function orelse return code(.invalid);
+    if (!lane.running()) return code(.not_running);
+    switching.go(f, arg) catch return code(.no_memory);
+    return 0;
+}
+
+fn gosched() callconv(.c) void {
+    const g = switching.enter() orelse return std.Thread.yield() catch {};
+    defer switching.leave(g);
+    switching.gosched(g);
+}
+
+fn goid() callconv(.c) u64 {
+    return (switching.current() orelse return 0).id;
+}
+
+fn sleep(ns: i64) callconv(.c) void {
+    const g = switching.enter() orelse return if (ns > 0) os.sleepNs(@intCast(ns));
+    defer switching.leave(g);
+    if (ns <= 0) switching.gosched(g) else switching.sleep(g, @intCast(ns));
+}
+
+fn self() callconv(.c) ?*G {
+    return switching.current();
+}
+
+fn park(deadline: i64) callconv(.c) c_int {
+    const g = switching.enter() orelse return code(.invalid);
+    defer switching.leave(g);
+    var b: switching.Blocker = undefined;
+    b.init(g, deadline != forever);
+    switch (g.token.begin(if (deadline == 0) null else &b.wait)) {
+        .woken => return code(.ok),
+        .would_block => return code(.would_block),
+        .waiting => {},
+    }
+    if (b.block(.lock, limit(deadline), sync.unlockList, &g.token.lock) == .served) return code(.ok);
+    return code(if (g.token.end()) .ok else .timeout);
+}
+
+fn ready(g: ?*G) callconv(.c) void {
+    const target = g orelse return;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    if (target.token.ready()) |wait| switching.Rt.wake(wait);
+}
+
+fn lockOsThread() callconv(.c) c_int {
+    const g = switching.enter() orelse return code(.invalid);
+    defer switching.leave(g);
+    switching.lockThread(g);
+    return 0;
+}
+
+fn unlockOsThread() callconv(.c) c_int {
+    const g = switching.enter() orelse return code(.invalid);
+    defer switching.leave(g);
+    return code(if (switching.unlockThread(g)) .ok else .invalid);
+}
+
+fn enterSyscall() callconv(.c) void {
+    // It stays inside the runtime until the way out: nobody preempts what has no P.
+    const g = switching.enter() orelse return;
+    switching.enterSyscall(g);
+}
+
+fn exitSyscall() callconv(.c) void {
+    const g = switching.current() orelse return;
+    if (g.status.load(.monotonic) != .syscall) return;
+    switching.exitSyscall(g);
+    switching.leave(g);
+}
+
+fn registerText(first: ?*const anyopaque, size: usize) callconv(.c) c_int {
+    const at = @intFromPtr(first orelse return code(.invalid));
+    if (size == 0 or at +% size < at) return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    text.add(.{ .start = at, .end = at + size }) catch return code(.no_memory);
+    return 0;
+}
+
+fn registerModule(address: ?*const anyopaque) callconv(.c) c_int {
+    const at = @intFromPtr(address orelse return code(.invalid));
+    const caller: Caller = .enter();
+    defer caller.leave();
+    var ranges: [16]text.Range = undefined;
+    const n = procs.moduleText(at, &ranges);
+    if (n == 0) return code(.invalid);
+    for (ranges[0..n]) |each| text.add(each) catch return code(.no_memory);
+    return 0;
+}
+
+// ---- channels ----
+
+pub fn chanNew(elem_size: usize, capacity: usize) callconv(.c) ?*Chan {
+    if (elem_size > chan_mod.largest_elem) return null;
+    const bytes = std.math.mul(usize, elem_size, capacity) catch return null;
+    if (bytes > std.math.maxInt(isize) / 2) return null;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const memory = lane.gpa.alignedAlloc(u8, .fromByteUnits(chan_alignment), chan_header + bytes) catch return null;
+    const c: *Chan = @ptrCast(memory.ptr);
+    c.* = .{ .elem_size = @intCast(elem_size), .capacity = capacity };
+    c.buffer = memory.ptr + chan_header;
+    return c;
+}
+
+const chan_alignment = 64;
+const chan_header = std.mem.alignForward(usize, @sizeOf(Chan), 16);
+
+pub fn chanFree(c: ?*Chan) callconv(.c) void {
+    const chan = c orelse return;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const memory: [*]align(chan_alignment) u8 = @ptrCast(@alignCast(chan));
+    lane.gpa.free(memory[0 .. chan_header + chan.capacity * chan.elem_size]);
+}
+
+fn chanLen(c: ?*Chan) callconv(.c) usize {
+    const chan = c orelse return 0;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return chan.len();
+}
+
+fn chanCap(c: ?*Chan) callconv(.c) usize {
+    return (c orelse return 0).capacity;
+}
+
+fn unlockChan(raw: *anyopaque) bool {
+    const c: *Chan = @ptrCast(@alignCast(raw));
+    c.lock.unlock();
+    return true;
+}
+
+inline fn transfer(
+    comptime side: enum { send, recv },
+    c: ?*Chan,
+    elem: ?[*]u8,
+    deadline: ?u64,
+) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const chan = c orelse return waitForever(caller.g, deadline);
+    if (side == .send and elem == null and chan.elem_size > 0) return code(.invalid);
+    var b: switching.Blocker = undefined;
+    b.init(caller.g, deadline != null);
+    var w: Chan.Waiter = .{ .wait = &b.wait, .elem = elem };
+    const waiter = if (deadline == 0) null else &w;
+    const result = if (side == .send)
+        chan.beginSend(elem orelse @ptrCast(&w), waiter)
+    else
+        chan.beginRecv(elem, waiter);
+    switch (result) {
+        .done => return 0,
+        .closed => return code(.closed),
+        .waiting => if (deadline == 0) return code(.would_block),
+    }
+    switch (b.block(if (side == .send) .chan_send else .chan_receive, deadline, unlockChan, chan)) {
+        .served => return 0,
+        .closed => return code(.closed),
+        .timeout, .interrupted => {
+            if (side == .send) chan.withdraw(.send, &w) else chan.withdraw(.recv, &w);
+            return code(.timeout);
+        },
+    }
+}
+
+/// A channel that is NULL never becomes ready.
+noinline fn waitForever(g: ?*G, deadline: ?u64) c_int {
+    if (deadline == 0) return code(.would_block);
+    var nobody: sync.Semaphore = .{};
+    nobody.acquire(g, deadline) catch return code(.timeout);
+    unreachable;
+}
+
+fn chanSend(c: ?*Chan, elem: ?[*]u8) callconv(.c) c_int {
+    return transfer(.send, c, elem, null);
+}
+
+fn chanRecv(c: ?*Chan, elem: ?[*]u8) callconv(.c) c_int {
+    return transfer(.recv, c, elem, null);
+}
+
+fn chanSendUntil(c: ?*Chan, elem: ?[*]u8, deadline: i64) callconv(.c) c_int {
+    return transfer(.send, c, elem, limit(deadline));
+}
+
+fn chanRecvUntil(c: ?*Chan, elem: ?[*]u8, deadline: i64) callconv(.c) c_int {
+    return transfer(.recv, c, elem, limit(deadline));
+}
+
+fn chanClose(c: ?*Chan) callconv(.c) c_int {
+    const chan = c orelse return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return code(if (chan.close()) .ok else .closed);
+}
+
+const CCase = extern struct {
+    chan: ?*Chan,
+    dir: u32,
+    result: i32,
+    elem: ?[*]u8,
+};
+
+/// Up to this many cases lie on the stack.
+const few_cases = 8;
+
+fn select(cases: ?[*]CCase, n: usize, deadline: i64) callconv(.c) c_int {
+    if (n > chan_mod.most_cases or (n > 0 and cases == null)) return code(.invalid);
+    const given: []CCase = if (n == 0) &.{} else cases.?[0..n];
+    for (given) |each| {
+        if (each.dir != 1 and each.dir != 2) return code(.invalid);
+        const c = each.chan orelse continue;
+        if (each.dir == 1 and each.elem == null and c.elem_size > 0) return code(.invalid);
+    }
+    const caller: Caller = .enter();
+    defer caller.leave();
+    if (n <= few_cases) {
+        var few: SelectMemory(few_cases) = undefined;
+        return selectWith(caller.g, given, limit(deadline), few.select(n));
+    }
+    const many = lane.gpa.create(SelectMemory(chan_mod.most_cases)) catch return code(.no_memory);
+    defer lane.gpa.destroy(many);
+    return selectWith(caller.g, given, limit(deadline), many.select(n));
+}
+
+fn SelectMemory(comptime n: usize) type {
+    return struct {
+        cases: [n]Chan.Case,
+        waiters: [n]Chan.Waiter,
+        look: [n]u16,
+        lock: [n]u16,
+
+        inline fn select(m: *@This(), used: usize) Chan.Select {
+            return .{
+                .cases = m.cases[0..used],
+                .waiters = m.waiters[0..used],
+                .look_order = m.look[0..used],
+                .lock_order = m.lock[0..used],
+            };
+        }
+    };
+}
+
+/// The P's random numbers, or for a thread others.
+const Random = struct {
+    g: ?*G,
+
+    pub fn random(r: Random, below: u32) u32 {
+        if (r.g) |g| return g.m.?.p.?.random(below);
+        const x = os.nanotime() *% 0x9E3779B97F4A7C15;
+        return @intCast((x >> 32) % below);
+    }
+};
+
+fn selectWith(g: ?*G, given: []CCase, deadline: ?u64, s: Chan.Select) c_int {
+    for (s.cases, given) |*case, *each| case.* = .{
+        .chan = each.chan,
+        .send = each.dir == 1,
+        .elem = each.elem,
+    };
+    var b: switching.Blocker = undefined;
+    b.init(g, true);
+    const chosen = switch (s.begin(if (deadline == 0) null else &b.wait, Random{ .g = g })) {
+        .chosen => |at| {
+            given[at].result = code(if (s.cases[at].closed) .closed else .ok);
+            return @intCast(at);
+        },
+        .would_block => return code(.would_block),
+        .waiting => blk: {
+            var select_mutable = s;
+            const reason: WaitReason = if (given.len == 0) .select_no_cases else .select;
+            // Where no lock holds it back, a deadline may end the wait, and this frame, before the
+            // unlocking.
+            const unlock = if (s.hasChannel()) &unlockSelect else &unlockNothing;
+            break :blk b.block(reason, deadline, unlock, &select_mutable);
+        },
+    };
+    s.end();
+    if (chosen == .timeout or chosen == .interrupted) return code(.timeout);
+    given[b.wait.fired].result = code(if (chosen == .closed) .closed else .ok);
+    return @intCast(b.wait.fired);
+}
+
+fn unlockNothing(_: *anyopaque) bool {
+    return true;
+}
+
+fn unlockSelect(raw: *anyopaque) bool {
+    const s: *Chan.Select = @ptrCast(@alignCast(raw));
+    s.unlockAll();
+    return true;
+}
+
+// ---- package sync ----
+
+fn mutexLock(m: *sync.Mutex) callconv(.c) void {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    m.lock(caller.g);
+}
+
+fn mutexTryLock(m: *sync.Mutex) callconv(.c) c_int {
+    return code(if (m.tryLock()) .ok else .would_block);
+}
+
+fn mutexUnlock(m: *sync.Mutex) callconv(.c) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return code(if (m.unlock()) .ok else .invalid);
+}
+
+fn syncCode(result: sync.Error!void, deadline: i64) c_int {
+    result catch |err| return code(switch (err) {
+        error.Timeout => if (deadline == 0) .would_block else .timeout,
+        error.Invalid => .invalid,
+    });
+    return 0;
+}
+
+fn condWait(c: *sync.Cond, m: *sync.Mutex, deadline: i64) callconv(.c) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return syncCode(c.wait(caller.g, m, limit(deadline)), deadline);
+}
+
+fn condSignal(c: *sync.Cond) callconv(.c) void {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    c.signal();
+}
+
+fn condBroadcast(c: *sync.Cond) callconv(.c) void {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    c.broadcast();
+}
+
+fn wgAdd(w: *sync.WaitGroup, delta: i64) callconv(.c) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return syncCode(w.add(delta), forever);
+}
+
+fn wgDone(w: *sync.WaitGroup) callconv(.c) c_int {
+    return wgAdd(w, -1);
+}
+
+fn wgWait(w: *sync.WaitGroup, deadline: i64) callconv(.c) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return syncCode(w.wait(caller.g, limit(deadline)), deadline);
+}
+
+fn semInit(s: *sync.Semaphore, permits: u64) callconv(.c) void {
+    s.* = .{ .q = .{ .count = permits } };
+}
+
+fn semAcquire(s: *sync.Semaphore, deadline: i64) callconv(.c) c_int {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return syncCode(s.acquire(caller.g, limit(deadline)), deadline);
+}
+
+fn semRelease(s: *sync.Semaphore) callconv(.c) void {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    s.release();
+}
+
+// ---- timers ----
+
+const CTimer = struct {
+    timer: lane.Timers.Timer,
+    function: Function,
+    arg: ?*anyopaque,
+    /// Orders `reset` and `stop` of one timer.
+    lock: lane.Env.Lock = .{},
+
+    fn fire(t: *lane.Timers.Timer) ?*G {
+        const own: *CTimer = @alignCast(@fieldParentPtr("timer", t));
+        if (!switching.goFromTimer(own.function, own.arg))
+            os.writeStderr("golibx: a timer fired without effect: no memory for its goroutine\n");
+        return null;
+    }
+};
+
+fn timerNew(function: ?Function, arg: ?*anyopaque) callconv(.c) ?*CTimer {
+    const f = function orelse return null;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const t = lane.gpa.create(CTimer) catch return null;
+    t.* = .{ .timer = .{ .fire = CTimer.fire }, .function = f, .arg = arg };
+    return t;
+}
+
+fn timerReset(t: ?*CTimer, when: i64) callconv(.c) c_int {
+    const own = t orelse return code(.invalid);
+    if (!lane.running()) return code(.not_running);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    own.lock.lock();
+    defer own.lock.unlock();
+    const pending = lane.Timers.remove(&own.timer);
+    own.timer.when = @intCast(@max(0, when));
+    const added = if (caller.g) |g|
+        switching.addTimer(g.m.?, &own.timer)
+    else
+        switching.addTimerForeign(&own.timer);
+    if (!added) return code(.no_memory);
+    return @intFromBool(pending);
+}
+
+fn timerStop(t: ?*CTimer) callconv(.c) c_int {
+    const own = t orelse return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    own.lock.lock();
+    defer own.lock.unlock();
+    return @intFromBool(lane.Timers.remove(&own.timer));
+}
+
+fn timerFree(t: ?*CTimer) callconv(.c) void {
+    const own = t orelse return;
+    _ = timerStop(own);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    lane.gpa.destroy(own);
+}
+
+// ---- the network ----
+
+fn fdOpen(fd: c_int) callconv(.c) ?*netpoll.Desc {
+    if (!lane.running()) {
+        os.net.setErrno(@backingInt(std.c.E.INVAL));
+        return null;
+    }
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return openDesc(fd);
+}
+
+pub fn openDesc(fd: c_int) ?*netpoll.Desc {
+    return netpoll.open(fd) catch |err| {
+        os.net.setErrno(@backingInt(@as(std.c.E, switch (err) {
+            error.OutOfMemory => .NOMEM,
+            error.NotPollable => .PERM,
+            error.BadDescriptor => .BADF,
+            error.InUse => .EXIST,
+            error.SystemLimit => .MFILE,
+            error.Unsupported => .OPNOTSUPP,
+        })));
+        return null;
+    };
+}
+
+fn fdWait(d: ?*netpoll.Desc, mode: c_int, deadline: i64) callconv(.c) c_int {
+    const desc = d orelse return code(.invalid);
+    if (mode != 1 and mode != 2) return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return code(switch (netpoll.wait(desc, mode == 2, limit(deadline))) {
+        .ready => .ok,
+        .closed => .closed,
+        .busy => .invalid,
+        .timeout => if (deadline == 0) .would_block else .timeout,
+    });
+}
+
+fn fdClose(d: ?*netpoll.Desc, close_file: c_int) callconv(.c) c_int {
+    const desc = d orelse return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const fd = desc.fd;
+    if (!netpoll.close(desc)) return code(.closed);
+    if (close_file != 0) os.net.close(fd);
+    return 0;
+}
+
+fn fdNumber(d: ?*netpoll.Desc) callconv(.c) c_int {
+    return (d orelse return code(.invalid)).fd;
+}
+
+// ---- figures ----
+
+pub const Counters = extern struct {
+    size: u32,
+    gomaxprocs: u32,
+    goroutines: u64,
+    spawns: u64,
+    switches: u64,
+    steals: u64,
+    threads: u64,
+    threads_idle: u64,
+    thread_limit_hits: u64,
+    handoffs: u64,
+    retakes: u64,
+    netpolls: u64,
+    netpoll_wakeups: u64,
+    timers: u64,
+    timer_fires: u64,
+    timer_steals: u64,
+    preempt_requests: u64,
+    preempt_yields: u64,
+    preempt_klt: u64,
+    preempt_coop: u64,
+    preempt_refused_runtime: u64,
+    preempt_refused_idle: u64,
+    preempt_refused_stale: u64,
+    preempt_refused_stack: u64,
+    preempt_refused_thread: u64,
+    preempt_refused_alone: u64,
+    stacks: u64,
+    stacks_free: u64,
+};
+
+/// Every counter, of a runtime that is on; zeroes otherwise.
+pub fn collect() Counters {
+    var out: Counters = std.mem.zeroes(Counters);
+    out.size = @sizeOf(Counters);
+    if (!lane.running()) return out;
+    const s = &lane.sched;
+    out.gomaxprocs = s.gomaxprocs.load(.monotonic);
+    for (s.procs()) |each| {
+        const c = &each.?.counters;
+        inline for (.{
+            .{ "spawns", "spawns" },
+            .{ "switches", "switches" },
+            .{ "steals", "steals" },
+            .{ "netpoll_wakeups", "netpoll_wakeups" },
+            .{ "timer_fires", "timer_fires" },
+            .{ "timer_steals", "timer_steals" },
+            .{ "preempt_yields", "preempt_yields" },
+            .{ "preempt_klt", "preempt_klt" },
+            .{ "preempt_coop", "preempt_coop" },
+            .{ "preempt_refused_runtime", "refused_runtime" },
+            .{ "preempt_refused_stale", "refused_stale" },
+            .{ "preempt_refused_thread", "refused_thread" },
+            .{ "preempt_refused_alone", "refused_alone" },
+        }) |pair| @field(out, pair[0]) += @atomicLoad(u64, &@field(c, pair[1]), .monotonic);
+        out.timers += each.?.timers.len.load(.monotonic);
+        out.stacks_free += @atomicLoad(usize, &each.?.free.len, .monotonic);
+    }
+    out.spawns += lane.foreign_spawns.load(.monotonic);
+    out.goroutines = lane.goroutineCount();
+    out.threads = @atomicLoad(u32, &s.mcount, .monotonic);
+    out.threads_idle = s.nmidle.load(.monotonic);
+    out.thread_limit_hits = s.thread_limit_hits.load(.monotonic);
+    out.handoffs = s.handoffs.load(.monotonic);
+    out.retakes = s.retakes.load(.monotonic);
+    out.netpolls = s.netpolls.load(.monotonic);
+    out.preempt_requests = preempt.requests.load(.monotonic);
+    out.preempt_refused_idle = preempt.refused_idle.load(.monotonic);
+    out.preempt_refused_stack = preempt.refused_stack.load(.monotonic);
+    out.stacks = @atomicLoad(usize, &lane.arena.fresh, .monotonic);
+    out.stacks_free += lane.arena.freeCount();
+    return out;
+}
+
+fn stats(counters: ?*Counters) callconv(.c) c_int {
+    const out = counters orelse return code(.invalid);
+    const size = out.size;
+    if (size < 8 or size > @sizeOf(Counters)) return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const full = collect();
+    @memcpy(@as([*]u8, @ptrCast(out))[0..size], @as([*]const u8, @ptrCast(&full))[0..size]);
+    out.size = size;
+    return 0;
+}
+
+// ---- names ----
+
+const tcp = @import("tcp.zig");
+
+pub const exported = .{
+    .golibx_abi_version = &abiVersion,
+    .golibx_version = &versionText,
+    .golibx_strerror = &errorText,
+    .golibx_errno = &errnoOfThread,
+    .golibx_start = &start,
+    .golibx_stop = &stop,
+    .golibx_run = &runMain,
+    .golibx_gomaxprocs = &gomaxprocs,
+    .golibx_nanotime = &nanotime,
+    .golibx_go = &go,
+    .golibx_gosched = &gosched,
+    .golibx_goid = &goid,
+    .golibx_sleep = &sleep,
+    .golibx_self = &self,
+    .golibx_park = &park,
+    .golibx_ready = &ready,
+    .golibx_lock_os_thread = &lockOsThread,
+    .golibx_unlock_os_thread = &unlockOsThread,
+    .golibx_entersyscall = &enterSyscall,
+    .golibx_exitsyscall = &exitSyscall,
+    .golibx_register_text = &registerText,
+    .golibx_register_module = &registerModule,
+    .golibx_chan_new = &chanNew,
+    .golibx_chan_free = &chanFree,
+    .golibx_chan_len = &chanLen,
+    .golibx_chan_cap = &chanCap,
+    .golibx_chan_send = &chanSend,
+    .golibx_chan_recv = &chanRecv,
+    .golibx_chan_send_until = &chanSendUntil,
+    .golibx_chan_recv_until = &chanRecvUntil,
+    .golibx_chan_close = &chanClose,
+    .golibx_select = &select,
+    .golibx_mutex_lock = &mutexLock,
+    .golibx_mutex_trylock = &mutexTryLock,
+    .golibx_mutex_unlock = &mutexUnlock,
+    .golibx_cond_wait = &condWait,
+    .golibx_cond_signal = &condSignal,
+    .golibx_cond_broadcast = &condBroadcast,
+    .golibx_wg_add = &wgAdd,
+    .golibx_wg_done = &wgDone,
+    .golibx_wg_wait = &wgWait,
+    .golibx_sem_init = &semInit,
+    .golibx_sem_acquire = &semAcquire,
+    .golibx_sem_release = &semRelease,
+    .golibx_timer_new = &timerNew,
+    .golibx_timer_reset = &timerReset,
+    .golibx_timer_stop = &timerStop,
+    .golibx_timer_free = &timerFree,
+    .golibx_fd_open = &fdOpen,
+    .golibx_fd_wait = &fdWait,
+    .golibx_fd_close = &fdClose,
+    .golibx_fd_number = &fdNumber,
+    .golibx_tcp_listen = &tcp.listen,
+    .golibx_tcp_accept = &tcp.accept,
+    .golibx_tcp_dial = &tcp.dial,
+    .golibx_tcp_port = &tcp.port,
+    .golibx_read = &tcp.read,
+    .golibx_write = &tcp.write,
+    .golibx_stats = &stats,
+};
+
+comptime {
+    for (@typeInfo(@TypeOf(exported)).@"struct".field_names) |name| {
+        @export(@field(exported, name), .{ .name = name });
+    }
+}

@@ -1,0 +1,255 @@
+//! The native lane as a whole, with real threads: what its parts' models cannot show. Storms of all
+//! kinds are C programs (tests/native_stress).
+const std = @import("std");
+const builtin = @import("builtin");
+const os = @import("../os/os.zig");
+const lane = @import("lane.zig");
+const switching = @import("switching.zig");
+const sync = @import("sync.zig");
+const sysmon = @import("sysmon.zig");
+const proc = @import("proc.zig");
+const expect = std.testing.expect;
+const expectEqual = std.testing.expectEqual;
+
+const Atomic = std.atomic.Value;
+
+fn start(procs: u32) !void {
+    try lane.start(.{ .gomaxprocs = procs, .stack_size = 64 * 1024, .seed = 1 });
+}
+
+fn stop() !void {
+    try expect(lane.stop(null));
+}
+
+fn until(flag: *const Atomic(u32), value: u32) void {
+    while (flag.load(.acquire) != value) std.Thread.yield() catch {};
+}
+
+test "goroutines start, yield and end, on any number of processors" {
+    const T = struct {
+        var ended: Atomic(u32) = .init(0);
+
+        fn body(_: ?*anyopaque) callconv(.c) void {
+            for (0..3) |_| {
+                const g = switching.enter().?;
+                switching.gosched(g);
+                switching.leave(g);
+            }
+            _ = ended.fetchAdd(1, .release);
+        }
+    };
+    for ([_]u32{ 1, 2, 3, 8 }) |procs| {
+        T.ended.store(0, .monotonic);
+        try start(procs);
+        for (0..1000) |_| try switching.go(T.body, null);
+        until(&T.ended, 1000);
+        try stop();
+    }
+}
+
+test "a stopped runtime can be started again, and says so when it runs" {
+    try start(1);
+    try std.testing.expectError(error.Running, lane.start(.{}));
+    try stop();
+    try start(2);
+    try stop();
+}
+
+/// A goroutine that blocks in a system call until `let_go`.
+const Blocked = struct {
+    var entered: Atomic(u32) = .init(0);
+    var let_go: Atomic(u32) = .init(0);
+
+    fn body(_: ?*anyopaque) callconv(.c) void {
+        const g = switching.enter().?;
+        switching.enterSyscall(g);
+        entered.store(1, .release);
+        until(&let_go, 1);
+        switching.exitSyscall(g);
+        switching.leave(g);
+        entered.store(2, .release);
+    }
+};
+
+fn procIn(status: anytype) ?*lane.P {
+    for (lane.sched.procs()) |p| {
+        if (p.?.status.load(.acquire) == status) return p;
+    }
+    return null;
+}
+
+test "the first look finds nothing to retake; a processor stuck in a system call is retaken" {
+    try start(1);
+    sysmon.stop(); // this test looks by hand
+    Blocked.entered.store(0, .monotonic);
+    Blocked.let_go.store(0, .monotonic);
+    try switching.go(Blocked.body, null);
+    until(&Blocked.entered, 1);
+    const p = procIn(.syscall).?;
+    const now = os.nanotime();
+    try expect(!sysmon.round(now));
+    try expectEqual(.syscall, p.status.load(.monotonic));
+    try expectEqual(0, lane.sched.retakes.load(.monotonic));
+    // Nobody waits for it: it may keep its processor for the longer time.
+    try expect(!sysmon.round(now + lane.options.retake_threshold_idle_ns / 2) or procIn(.syscall) == null);
+    _ = sysmon.round(now + lane.options.retake_threshold_idle_ns);
+    try expectEqual(1, lane.sched.retakes.load(.monotonic));
+    Blocked.let_go.store(1, .release);
+    until(&Blocked.entered, 2);
+    try stop();
+}
+
+/// A goroutine that computes until `let_go`.
+const Hog = struct {
+    var running: Atomic(u32) = .init(0);
+    var let_go: Atomic(u32) = .init(0);
+
+    fn body(_: ?*anyopaque) callconv(.c) void {
+        _ = running.fetchAdd(1, .release);
+        until(&let_go, 1);
+    }
+};
+
+test "preempting marks and interrupts the thread that is meant, and no other" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    try start(2);
+    sysmon.stop();
+    Hog.running.store(0, .monotonic);
+    Hog.let_go.store(0, .monotonic);
+    try switching.go(Hog.body, null);
+    try switching.go(Hog.body, null);
+    until(&Hog.running, 2);
+    const meant = lane.sched.allp[1].?;
+    const other = lane.sched.allp[0].?;
+    try expectEqual(.running, meant.status.load(.acquire));
+    try expectEqual(.running, other.status.load(.acquire));
+    const now = os.nanotime();
+    sysmon.watchRunning(meant, now);
+    try expect(!meant.attention.load(.monotonic)); // its slice has only begun
+    sysmon.watchRunning(meant, now + lane.options.preempt_slice_ns);
+    try expect(meant.attention.load(.monotonic));
+    try expect(!other.attention.load(.monotonic));
+    // Nothing else wants to run, so the handler refuses, and says so.
+    while (@atomicLoad(u64, &meant.counters.refused_alone, .monotonic) == 0) std.Thread.yield() catch {};
+    try expectEqual(0, @atomicLoad(u64, &other.counters.refused_alone, .monotonic));
+    Hog.let_go.store(1, .release);
+    try stop();
+}
+
+test "more hogs than processors all run" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    try start(1);
+    Hog.running.store(0, .monotonic);
+    Hog.let_go.store(0, .monotonic);
+    for (0..4) |_| try switching.go(Hog.body, null);
+    until(&Hog.running, 4);
+    Hog.let_go.store(1, .release);
+    try stop();
+}
+
+test "sysmon backs off when nothing happens, up to its limit" {
+    lane.options = .{};
+    const o = &lane.options;
+    var delay = sysmon.backOff(o.sysmon_sleep_max_ns, 0);
+    try expectEqual(o.sysmon_sleep_min_ns, delay);
+    for (1..o.sysmon_idle_rounds + 1) |idle| delay = sysmon.backOff(delay, @intCast(idle));
+    try expectEqual(o.sysmon_sleep_min_ns, delay);
+    for (0..20) |i| {
+        const next = sysmon.backOff(delay, o.sysmon_idle_rounds + 1 + @as(u32, @intCast(i)));
+        try expectEqual(@min(2 * delay, o.sysmon_sleep_max_ns), next);
+        delay = next;
+    }
+    try expectEqual(o.sysmon_sleep_max_ns, delay);
+}
+
+test "the clock never goes back" {
+    var last = os.nanotime();
+    for (0..10_000) |_| {
+        const now = os.nanotime();
+        try expect(now >= last);
+        last = now;
+    }
+}
+
+test "GOMAXPROCS shrinks and grows while goroutines run" {
+    const T = struct {
+        var left: Atomic(u32) = .init(0);
+        var rounds: Atomic(u32) = .init(0);
+
+        fn body(_: ?*anyopaque) callconv(.c) void {
+            while (left.load(.acquire) == 0) {
+                const g = switching.enter().?;
+                switching.gosched(g);
+                switching.leave(g);
+                _ = rounds.fetchAdd(1, .monotonic);
+            }
+        }
+    };
+    try start(4);
+    for (0..20) |_| try switching.go(T.body, null);
+    for ([_]u32{ 1, 8, 2, 3, 1, 4 }) |n| {
+        _ = try lane.setProcs(n);
+        // Those beyond it go away, and the rest works on.
+        for (lane.sched.procs(), 0..) |p, i| {
+            while (i >= n and p.?.status.load(.acquire) != .dead) std.Thread.yield() catch {};
+        }
+        const before = T.rounds.load(.monotonic);
+        while (T.rounds.load(.monotonic) -% before < 1000) std.Thread.yield() catch {};
+    }
+    T.left.store(1, .release);
+    try stop();
+}
+
+test "a goroutine locked to its thread stays on it" {
+    const T = struct {
+        var moved: Atomic(u32) = .init(0);
+        var ended: Atomic(u32) = .init(0);
+
+        fn body(_: ?*anyopaque) callconv(.c) void {
+            const g = switching.enter().?;
+            switching.lockThread(g);
+            const m = g.m;
+            for (0..50) |_| {
+                switching.gosched(g);
+                if (g.m != m) _ = moved.fetchAdd(1, .monotonic);
+                switching.sleep(g, 1000);
+                if (g.m != m) _ = moved.fetchAdd(1, .monotonic);
+            }
+            if (!switching.unlockThread(g)) _ = moved.fetchAdd(1, .monotonic);
+            switching.leave(g);
+            _ = ended.fetchAdd(1, .release);
+        }
+    };
+    try start(2);
+    for (0..8) |_| try switching.go(T.body, null);
+    until(&T.ended, 8);
+    try expectEqual(0, T.moved.load(.monotonic));
+    try stop();
+}
+
+test "a burst of goroutines needs no stack for each, and gives its pages back" {
+    const T = struct {
+        var ended: Atomic(u32) = .init(0);
+
+        fn nothing(_: ?*anyopaque) callconv(.c) void {
+            _ = ended.fetchAdd(1, .release);
+        }
+
+        fn spawner(_: ?*anyopaque) callconv(.c) void {
+            for (0..20_000) |_| switching.go(nothing, null) catch unreachable;
+        }
+    };
+    T.ended.store(0, .monotonic);
+    try start(1);
+    try switching.go(T.spawner, null);
+    until(&T.ended, 20_000);
+    try expect(lane.arena.fresh < 2000);
+    lane.arena.keep = 64;
+    var now = os.nanotime();
+    for (0..3) |_| {
+        now += std.time.ns_per_s;
+        while (lane.arena.scavenge(now)) {}
+    }
+    try expect(lane.arena.warm.len <= 64);
+    try stop();
+}

@@ -1,0 +1,140 @@
+//! The signal by which native goroutines are preempted on Linux, and its frame.
+const std = @import("std");
+const builtin = @import("builtin");
+const linux = std.os.linux;
+const c = std.c;
+const os = @import("../os/os.zig");
+const lane = @import("lane.zig");
+const switching = @import("switching.zig");
+const Interrupted = @import("preempt.zig").Interrupted;
+
+pub const name = "signal";
+
+/// Real-time signals that mean nothing to anybody, from the top: the first that the program has no
+/// handler for is taken. 64 and 63 are used by other runtimes, 62 by golibx itself (os/posix.zig).
+const candidates = [_]u8{ 61, 60, 59, 58 };
+
+var number: u8 = 0;
+var callback: ?*const fn (*lane.M, Interrupted) bool = null;
+
+/// Offsets in the kernel's struct ucontext (arch/*/include/uapi/asm/ucontext.h and sigcontext.h).
+const frame = switch (builtin.cpu.arch) {
+    .x86_64 => .{ .stack = 16, .sp = 160, .pc = 168 },
+    .aarch64 => .{ .stack = 16, .sp = 432, .pc = 440 },
+    else => unreachable,
+};
+
+fn word(uc: *anyopaque, offset: usize) usize {
+    return @as(*const usize, @ptrFromInt(@intFromPtr(uc) + offset)).*;
+}
+
+pub fn install(function: *const fn (*lane.M, Interrupted) bool) void {
+    callback = function;
+    for (candidates) |each| {
+        const sig: c.SIG = @fromBackingInt(@intCast(each));
+        var present: c.Sigaction = undefined;
+        if (c.sigaction(sig, null, &present) != 0) continue;
+        if (present.handler.handler != c.SIG.DFL) continue;
+        var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+        action.handler = .{ .sigaction = @ptrCast(&handler) };
+        // On the goroutine's stack: no SA_ONSTACK. It may leave the handler behind on another thread,
+        // so the signal must not stay blocked on this one: SA_NODEFER.
+        action.flags = c.SA.SIGINFO | c.SA.RESTART | c.SA.NODEFER;
+        if (c.sigaction(sig, &action, null) != 0) continue;
+        number = each;
+        return;
+    }
+}
+
+pub fn signalNumber() u8 {
+    return number;
+}
+
+pub fn remove() void {
+    if (number == 0) return;
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    // One that is still on its way must not end the process.
+    action.handler = .{ .handler = c.SIG.IGN };
+    _ = c.sigaction(@fromBackingInt(@intCast(number)), &action, null);
+    action.handler = .{ .handler = c.SIG.DFL };
+    _ = c.sigaction(@fromBackingInt(@intCast(number)), &action, null);
+    number = 0;
+}
+
+/// Unblocks the signal, and gives the thread an alternate stack for faults.
+pub fn enterThread(m: *lane.M) void {
+    m.tid = @intCast(linux.gettid());
+    if (lane.gpa.alloc(u8, os.FaultStack.size)) |memory| {
+        m.fault_memory = memory;
+        m.fault.enter(memory);
+    } else |_| {}
+    if (number == 0) return;
+    var set: c.sigset_t = undefined;
+    _ = c.sigemptyset(&set);
+    _ = c.sigaddset(&set, @fromBackingInt(@intCast(number)));
+    var before: c.sigset_t = undefined;
+    _ = c.pthread_sigmask(c.SIG.UNBLOCK, &set, &before);
+}
+
+pub fn leaveThread(m: *lane.M) void {
+    if (m.fault_memory.len == 0) return;
+    m.fault.leave();
+    lane.gpa.free(m.fault_memory);
+    m.fault_memory = &.{};
+}
+
+/// The M comes with the signal: in the handler a thread-local may not be read, since after a dlopen the
+/// first to read one can need malloc, in which the handler may have interrupted the thread.
+pub fn signal(m: *lane.M) bool {
+    if (number == 0 or m.tid == 0) return false;
+    const pid = linux.getpid();
+    var info: Info = .{ .signo = number, .pid = pid, .uid = linux.getuid(), .value = m };
+    const rc = linux.syscall4(
+        .rt_tgsigqueueinfo,
+        @intCast(pid),
+        @intCast(m.tid),
+        number,
+        @intFromPtr(&info),
+    );
+    return linux.errno(rc) == .SUCCESS;
+}
+
+/// The kernel's siginfo_t of a queued signal (include/uapi/asm-generic/siginfo.h).
+const Info = extern struct {
+    signo: i32,
+    errno: i32 = 0,
+    code: i32 = queued,
+    padding: i32 = 0,
+    pid: i32,
+    uid: u32,
+    value: ?*lane.M,
+    rest: [12]u64 = @splat(0),
+
+    const queued = -1; // SI_QUEUE
+
+    comptime {
+        std.debug.assert(@sizeOf(Info) == 128);
+    }
+};
+
+fn handler(_: c.SIG, info: *const Info, raw: ?*anyopaque) callconv(.c) void {
+    if (info.code != Info.queued or info.pid != linux.getpid()) return; // somebody else's
+    const m = info.value orelse return;
+    const errno = os.net.getErrno();
+    const uc = raw.?;
+    const moved = callback.?(m, .{ .pc = word(uc, frame.pc), .sp = word(uc, frame.sp) });
+    if (moved) useStackOfThread(uc);
+    os.net.setErrno(errno);
+}
+
+/// The return from the handler sets the thread's alternate stack to what the frame says: that has to
+/// be this thread's.
+fn useStackOfThread(uc: *anyopaque) void {
+    const stack: *c.stack_t = @ptrFromInt(@intFromPtr(uc) + frame.stack);
+    const m = switching.current().?.m.?;
+    if (m.fault_memory.len == 0) {
+        stack.flags = c.SS.DISABLE;
+        return;
+    }
+    stack.* = .{ .sp = m.fault_memory.ptr, .flags = 0, .size = m.fault_memory.len };
+}

@@ -1,0 +1,789 @@
+//! The scheduler of the native lane: which M runs which goroutine, and which M sleeps.
+//!
+//! The protocols are those of Go's runtime/proc.go, by the same names. What keeps a wake-up from being
+//! lost is one rule with two sides:
+//!  - who makes work (a goroutine runnable, a timer) publishes it, then, after a full barrier, reads
+//!    `nmspinning`, and starts a spinning M if there is none and a P is idle (`wakeP`);
+//!  - an M that gives up looking takes itself out of `nmspinning` by an atomic decrement, a full
+//!    barrier, and then looks at everything again (`findRunnable`, after "recheck").
+//! So either the maker sees a spinner gone, or the spinner sees the work. An M that finds work and was
+//! the last one spinning starts another (`resetSpinning`), since there may be more.
+//!
+//! Generic over the environment and the host. The host says what running a goroutine, polling the
+//! network and making a thread are; `zsrc/check` has one in which a thread is a fiber, and explores
+//! this very code.
+//!
+//! Locks: `lock` guards the lists of idle Ms and Ps, the global queue and the number of Ps. It is taken
+//! after a heap of timers' lock or a channel's, never before one.
+const std = @import("std");
+const runq = @import("runq.zig");
+const types = @import("types.zig");
+const count = types.count;
+
+/// Go's runtime/proc.go, findRunnable: how often the global queue comes first, for fairness.
+pub const global_turns = 61;
+/// With so many timers pending an M sleeps so long at least.
+const crowd = 64;
+const crowd_slack_ns = std.time.ns_per_ms;
+/// Go's limit is 1024 too (runtime/debug.go before 1.10); here it bounds an array.
+pub const most_procs = 1024;
+
+pub fn Proc(comptime Env: type, comptime Host: type) type {
+    return struct {
+        const Self = @This();
+        pub const T = types.Types(Env);
+        pub const G = T.G;
+        pub const M = T.M;
+        pub const P = T.P;
+        pub const Batch = T.Batch;
+        const never = T.Timers.never;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
+
+        lock: Env.Lock = .{},
+        gomaxprocs: Env.Atomic(u32) = .init(0),
+        /// All Ps that ever were, those beyond GOMAXPROCS are dead.
+        allp: [most_procs]?*P = @splat(null),
+        nallp: Env.Atomic(u32) = .init(0),
+        idle_p: ?*P = null,
+        npidle: Env.Atomic(u32) = .init(0),
+        idle_m: ?*M = null,
+        nmidle: Env.Atomic(u32) = .init(0),
+        /// Ms that exist, those whose threads are being made included.
+        mcount: u32 = 0,
+        max_threads: u32 = 10_000,
+        nmspinning: Env.Atomic(u32) = .init(0),
+        /// An M wanted to spin and found no P: whoever drops one should look again.
+        needspinning: Env.Atomic(u32) = .init(0),
+        queue: runq.GlobalQueue(Env, G) = .{},
+        /// When the network was looked at last, 0 while an M waits in the poller.
+        lastpoll: Env.Atomic(u64) = .init(1),
+        /// When the waiting M will return by itself; 0: it has no limit, or nobody waits.
+        poll_until: Env.Atomic(u64) = .init(0),
+        stopping: Env.Atomic(bool) = .init(false),
+        /// There was no thread for a P. Under `lock`.
+        refused: bool = false,
+        /// sysmon sleeps until somebody takes a P. Under `lock`.
+        sysmon_waits: bool = false,
+        thread_limit_hits: Env.Atomic(u64) = .init(0),
+        handoffs: Env.Atomic(u64) = .init(0),
+        retakes: Env.Atomic(u64) = .init(0),
+        netpolls: Env.Atomic(u64) = .init(0),
+
+        // ---- M and P ----
+
+        pub fn acquireP(m: *M, p: *P) void {
+            if (m.p != null) Env.fatal("M {d} has a P already", .{m.id});
+            p.m.store(m, .monotonic);
+            p.status.store(.running, .release);
+            m.p = p;
+        }
+
+        pub fn releaseP(m: *M) *P {
+            const p = m.p.?;
+            m.p = null;
+            p.m.store(null, .monotonic);
+            p.status.store(.idle, .release);
+            return p;
+        }
+
+        /// With the lock. A P beyond GOMAXPROCS dies here, at the latest.
+        fn putIdleP(s: *Self, p: *P) void {
+            if (std.debug.runtime_safety and !p.runq.isEmpty()) Env.fatal("P {d} goes idle with work", .{p.id});
+            if (p.id >= s.gomaxprocs.load(.monotonic)) {
+                // Its timers stay; others run them.
+                return p.status.store(.dead, .release);
+            }
+            p.idle_next = s.idle_p;
+            s.idle_p = p;
+            _ = s.npidle.fetchAdd(1, .seq_cst);
+        }
+
+        /// With the lock.
+        fn takeIdleP(s: *Self) ?*P {
+            const p = s.idle_p orelse return null;
+            s.idle_p = p.idle_next;
+            p.idle_next = null;
+            _ = s.npidle.fetchSub(1, .seq_cst);
+            if (s.sysmon_waits) {
+                s.sysmon_waits = false;
+                Host.wakeSysmon(s);
+            }
+            return p;
+        }
+
+        /// As takeIdleP, for one that wants to spin.
+        fn takeIdlePSpinning(s: *Self) ?*P {
+            return s.takeIdleP() orelse {
+                if (planted != .no_needspinning) s.needspinning.store(1, .seq_cst);
+                return null;
+            };
+        }
+
+        fn putIdleM(s: *Self, m: *M) void {
+            m.idle = true;
+            m.idle_next = s.idle_m;
+            s.idle_m = m;
+            _ = s.nmidle.fetchAdd(1, .monotonic);
+        }
+
+        fn takeIdleM(s: *Self) ?*M {
+            const m = s.idle_m orelse return null;
+            s.idle_m = m.idle_next;
+            m.idle_next = null;
+            m.idle = false;
+            _ = s.nmidle.fetchSub(1, .monotonic);
+            return m;
+        }
+
+        /// An idle M, for a P that is to be handed over at once.
+        pub fn takeSpare(s: *Self) ?*M {
+            s.lock.lock();
+            defer s.lock.unlock();
+            return s.takeIdleM();
+        }
+
+        /// With the lock. For an M that wakes up by itself: false if somebody took it off the list.
+        pub fn unlistM(s: *Self, m: *M) bool {
+            var link = &s.idle_m;
+            while (link.*) |each| : (link = &each.idle_next) {
+                if (each != m) continue;
+                link.* = m.idle_next;
+                m.idle_next = null;
+                m.idle = false;
+                _ = s.nmidle.fetchSub(1, .monotonic);
+                return true;
+            }
+            return false;
+        }
+
+        /// Puts the M to sleep until somebody gives it a P. False if it is to end instead.
+        pub fn stopM(s: *Self, m: *M) bool {
+            if (m.p != null or m.spinning) Env.fatal("M {d} stops with a P, or spinning", .{m.id});
+            s.lock.lock();
+            if (s.stopping.load(.monotonic)) {
+                s.lock.unlock();
+                return false;
+            }
+            // A P that got no thread while this M was about to stop: see refuseM.
+            if (s.refused) {
+                s.refused = false;
+                if (s.takeIdleP()) |p| {
+                    s.becomeSpinning(m);
+                    s.lock.unlock();
+                    acquireP(m, p);
+                    return true;
+                }
+            }
+            s.putIdleM(m);
+            s.lock.unlock();
+            if (!Host.sleepM(s, m)) return false;
+            return s.takeNextP(m);
+        }
+
+        /// Of an M that was woken.
+        pub fn takeNextP(_: *Self, m: *M) bool {
+            m.note.clear();
+            const p = m.nextp orelse {
+                if (!m.quit) Env.fatal("M {d} was woken without a P", .{m.id});
+                return false;
+            };
+            m.nextp = null;
+            acquireP(m, p);
+            return true;
+        }
+
+        /// Has an M run `given`, or an idle P; makes one if none is idle. If `spinning`, the caller has
+        /// counted it in nmspinning.
+        pub fn startM(s: *Self, given: ?*P, spinning: bool) void {
+            s.lock.lock();
+            const p = given orelse s.takeIdleP() orelse {
+                if (spinning) s.endSpinning();
+                return s.lock.unlock();
+            };
+            if (s.takeIdleM()) |m| {
+                s.lock.unlock();
+                m.spinning = spinning;
+                m.nextp = p;
+                return m.note.wake();
+            }
+            if (s.mcount < s.max_threads) {
+                s.mcount += 1;
+                s.lock.unlock();
+                return Host.newM(s, p, spinning);
+            }
+            s.refuseM(p, spinning);
+        }
+
+        /// With the lock, which it lets go: there is no thread for `p`. Ms that come back from where they
+        /// block find it idle, and the work with it; the next one that would stop takes it instead.
+        fn refuseM(s: *Self, p: *P, spinning: bool) void {
+            if (spinning) s.endSpinning();
+            s.refused = true;
+            // What only this P could reach goes where every M looks.
+            s.drain(p);
+            s.putIdleP(p);
+            s.lock.unlock();
+            if (s.thread_limit_hits.fetchAdd(1, .monotonic) == 0) Host.warnThreadLimit(s);
+        }
+
+        /// The thread that newM was to make could not be made.
+        pub fn newMFailed(s: *Self, p: *P, spinning: bool) void {
+            s.lock.lock();
+            s.mcount -= 1;
+            s.refuseM(p, spinning);
+        }
+
+        fn endSpinning(s: *Self) void {
+            if (s.nmspinning.fetchSub(1, .seq_cst) == 0) Env.fatal("nmspinning is negative", .{});
+        }
+
+        fn becomeSpinning(s: *Self, m: *M) void {
+            m.spinning = true;
+            _ = s.nmspinning.fetchAdd(1, .seq_cst);
+            s.needspinning.store(0, .seq_cst);
+        }
+
+        /// An M that has found work stops spinning; if it was the last, another starts.
+        pub fn resetSpinning(s: *Self, m: *M) void {
+            m.spinning = false;
+            s.endSpinning();
+            if (planted != .last_spinner_forgotten) s.wakeP();
+        }
+
+        /// There may be work for one more M. After the work was published.
+        pub inline fn wakeP(s: *Self) void {
+            // With one P, whoever has work to publish holds it, or will find no other idle.
+            if (s.gomaxprocs.load(.monotonic) > 1) s.wakePSlow();
+        }
+
+        /// As wakeP, by who holds no P.
+        pub noinline fn wakePSlow(s: *Self) void {
+            // A read-modify-write, for its barrier: the work must be visible before nmspinning is read.
+            const spinning = if (planted == .wakep_without_barrier)
+                s.nmspinning.load(.monotonic)
+            else
+                s.nmspinning.fetchAdd(0, .seq_cst);
+            if (spinning != 0 or s.npidle.load(.monotonic) == 0 and s.settled()) return;
+            if (s.nmspinning.cmpxchgStrong(0, 1, .seq_cst, .monotonic) != null) return;
+            s.lock.lock();
+            const p = s.takeIdlePSpinning() orelse {
+                s.endSpinning();
+                return s.lock.unlock();
+            };
+            s.lock.unlock();
+            s.startM(p, true);
+        }
+
+        /// Whether somebody who drops his P will look for work again: without an idle P, that has to be
+        /// asked for.
+        inline fn settled(s: *Self) bool {
+            return s.needspinning.load(.monotonic) != 0;
+        }
+
+        // ---- making goroutines runnable ----
+
+        /// By the owner of `p`. The goroutine that was to run next, if any, goes to the end.
+        pub inline fn putNext(s: *Self, p: *P, g: *G) void {
+            if (p.runq.pushNext(g)) |kicked| s.putSlow(p, kicked);
+        }
+
+        /// By the owner of `p`.
+        pub inline fn putLast(s: *Self, p: *P, g: *G) void {
+            if (!p.runq.push(g)) s.putSlow(p, g);
+        }
+
+        noinline fn putSlow(s: *Self, p: *P, g: *G) void {
+            while (true) {
+                var batch = p.runq.overflow(g) orelse {
+                    if (p.runq.push(g)) return;
+                    continue;
+                };
+                s.lock.lock();
+                s.queue.pushAll(&batch);
+                return s.lock.unlock();
+            }
+        }
+
+        pub fn putGlobal(s: *Self, g: *G) void {
+            s.lock.lock();
+            s.queue.push(g);
+            s.lock.unlock();
+        }
+
+        /// By who holds no P: all of the batch to the global queue, and Ms for it.
+        pub fn inject(s: *Self, batch: *Batch) void {
+            var n = batch.len;
+            if (n == 0) return;
+            s.lock.lock();
+            s.queue.pushAll(batch);
+            s.lock.unlock();
+            // As Go's injectglist: an M for each, as far as there are Ps; these start more.
+            n = @min(n, s.npidle.load(.seq_cst));
+            while (n > 0) : (n -= 1) {
+                s.lock.lock();
+                const p = s.takeIdlePSpinning();
+                s.lock.unlock();
+                s.startM(p orelse return, false);
+            }
+            s.wakePSlow();
+        }
+
+        /// With the lock: what is in the local queue goes to the global one. By the owner of `p`.
+        fn drain(s: *Self, p: *P) void {
+            if (p.runq.popNext()) |g| s.queue.push(g);
+            while (p.runq.pop()) |g| s.queue.push(g);
+        }
+
+        /// With the lock: a share of the global queue, all but the first to the local one.
+        fn takeGlobal(s: *Self, p: *P, most: u32) ?*G {
+            const len: u32 = @intCast(s.queue.list.len);
+            if (len == 0) return null;
+            var n = @min(len / s.gomaxprocs.load(.monotonic) + 1, len, Env.local_queue_size / 2);
+            if (most > 0) n = @min(n, most);
+            const first = s.queue.pop();
+            while (n > 1) : (n -= 1) {
+                const g = s.queue.pop().?;
+                if (!p.runq.push(g)) {
+                    s.queue.push(g);
+                    break;
+                }
+            }
+            return first;
+        }
+
+        // ---- finding work ----
+
+        /// A goroutine that was found without looking far, and no request to look: for who switches
+        /// from one goroutine to another without a detour over g0.
+        pub inline fn takeLocal(_: *Self, p: *P) ?*G {
+            if (p.attention.load(.monotonic)) return null;
+            if (p.runq.popNext()) |g| return g; // inherits the time slice
+            const tick = p.schedtick.raw +% 1;
+            if (tick % global_turns == 0) return null;
+            const g = p.runq.pop() orelse return null;
+            p.schedtick.store(tick, .monotonic);
+            p.runq.warm();
+            return g;
+        }
+
+        /// Work for an M that holds a P, however long it takes. Null if the thread is to end.
+        pub fn findRunnable(s: *Self, m: *M) ?*G {
+            top: while (true) {
+                const p = m.p.?;
+                if (p.attention.load(.monotonic)) s.attend(p);
+                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
+                    const was_spinning = m.spinning;
+                    if (was_spinning) {
+                        m.spinning = false;
+                        s.endSpinning();
+                    }
+                    s.lock.lock();
+                    s.drain(p);
+                    s.putIdleP(releaseP(m));
+                    s.lock.unlock();
+                    if (s.stopping.load(.monotonic)) return null; // nobody is left to be woken
+                    // What it handed over may wait for an M, as may what was made while this one counted
+                    // as spinning, and so may its timers.
+                    if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
+                    const due = p.timers.earliest.load(.acquire);
+                    if (due != never) s.timerAdded(due);
+                    if (!s.stopM(m)) return null;
+                    continue;
+                }
+
+                var now: u64 = 0;
+                var until = s.runTimers(p, p, &now);
+                for (s.leftTo(p)) |dead| until = @min(until, s.runTimers(p, dead.?, &now));
+
+                const tick = p.schedtick.raw +% 1;
+                p.schedtick.store(tick, .monotonic);
+                if (tick % global_turns == 0 and s.queue.len.load(.monotonic) > 0) {
+                    s.lock.lock();
+                    const g = s.takeGlobal(p, 1);
+                    s.lock.unlock();
+                    if (g) |found| return found;
+                }
+                if (p.runq.popNext()) |g| return g;
+                if (p.runq.pop()) |g| return g;
+                if (s.queue.len.load(.monotonic) > 0) {
+                    s.lock.lock();
+                    const g = s.takeGlobal(p, 0);
+                    s.lock.unlock();
+                    if (g) |found| return found;
+                }
+                if (Host.pollWanted(s) and s.lastpoll.load(.monotonic) != 0) {
+                    var batch: Batch = .{};
+                    Host.poll(s, 0, &batch);
+                    if (batch.pop()) |g| {
+                        count(&p.counters.netpoll_wakeups, batch.len + 1);
+                        while (batch.pop()) |more| s.putLast(p, more);
+                        if (p.runq.len() > 0) s.wakeP();
+                        return g;
+                    }
+                }
+
+                // Spinning Ms are limited to half of the busy Ps.
+                const limit = s.gomaxprocs.load(.monotonic);
+                // One that spins looks also with a limit of 1: the recheck may have seen work on a P that
+                // is beyond a new GOMAXPROCS and runs on.
+                const alone = limit == 1 and (!m.spinning or planted == .shrunk_unseen);
+                if (!alone and (m.spinning or
+                    2 * s.nmspinning.load(.monotonic) < limit -| s.npidle.load(.monotonic)))
+                {
+                    if (!m.spinning) s.becomeSpinning(m);
+                    switch (s.steal(p, &now, &until)) {
+                        .found => |g| return g,
+                        .again => continue :top,
+                        .nothing => {},
+                    }
+                }
+
+                s.lock.lock();
+                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
+                    s.lock.unlock();
+                    continue;
+                }
+                if (s.takeGlobal(p, 0)) |g| {
+                    s.lock.unlock();
+                    return g;
+                }
+                if (!m.spinning and s.needspinning.load(.seq_cst) == 1) {
+                    s.becomeSpinning(m);
+                    s.lock.unlock();
+                    continue;
+                }
+                s.putIdleP(releaseP(m));
+                s.lock.unlock();
+
+                const was_spinning = m.spinning;
+                if (was_spinning) {
+                    m.spinning = false;
+                    s.endSpinning();
+                    // Recheck: work that was made while nmspinning still counted this M. The decrement is
+                    // the barrier that pairs with the one in wakeP.
+                    if (planted != .no_recheck) {
+                        if (s.takePForWork(m)) {
+                            s.becomeSpinning(m);
+                            continue;
+                        }
+                        until = @min(until, s.earliestTimer());
+                    }
+                }
+
+                if ((Host.pollWanted(s) or until != never) and s.lastpoll.swap(0, .seq_cst) != 0) {
+                    s.poll_until.store(if (until == never) 0 else until, .seq_cst);
+                    // A timer that was added before the store above did not see whom to break.
+                    until = @min(until, s.earliestTimer());
+                    var batch: Batch = .{};
+                    const delay: ?u64 = if (until == never)
+                        null
+                    else
+                        s.coalesce(until -| (if (now == 0) Env.nanotime() else now));
+                    Host.poll(s, delay, &batch);
+                    s.poll_until.store(0, .seq_cst);
+                    s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
+                    s.lock.lock();
+                    const got = s.takeIdleP();
+                    s.lock.unlock();
+                    if (got) |q| {
+                        acquireP(m, q);
+                        if (batch.pop()) |g| {
+                            count(&q.counters.netpoll_wakeups, batch.len + 1);
+                            if (batch.len > 0) {
+                                while (batch.pop()) |more| s.putLast(q, more);
+                                s.wakeP();
+                            }
+                            return g;
+                        }
+                        if (was_spinning) s.becomeSpinning(m);
+                        continue;
+                    }
+                    s.inject(&batch);
+                } else if (until != never) {
+                    const other = s.poll_until.load(.seq_cst);
+                    if (other == 0 or other > until) Host.pollBreak(s);
+                }
+                if (!s.stopM(m)) return null;
+            }
+        }
+
+        /// sysmon's request: the time slice is over. Who was to run next has had his share of it.
+        fn attend(s: *Self, p: *P) void {
+            p.attention.store(false, .monotonic);
+            p.slice_at.store(Env.nanotime(), .monotonic);
+            if (p.runq.popNext()) |g| s.putLast(p, g);
+        }
+
+        /// Runs the due timers of `of`, on P `p`. Returns when the next is due.
+        fn runTimers(s: *Self, p: *P, of: *P, now: *u64) u64 {
+            const due = of.timers.earliest.load(.acquire);
+            if (due == never) return never;
+            if (now.* == 0) now.* = Env.nanotime();
+            if (due > now.*) return due;
+            const fired = of.timers.run(now.*, Waker{ .s = s, .p = p });
+            count(&p.counters.timer_fires, fired);
+            if (of != p) count(&p.counters.timer_steals, fired);
+            if (fired > 1) s.wakeP();
+            return of.timers.earliest.load(.monotonic);
+        }
+
+        const Waker = struct {
+            s: *Self,
+            p: *P,
+
+            pub fn ready(w: Waker, g: *G) void {
+                g.transition(.waiting, .runnable);
+                // The first runs next: its time was up first.
+                if (w.p.runq.next.load(.monotonic) == null) w.s.putNext(w.p, g) else w.s.putLast(w.p, g);
+            }
+        };
+
+        /// Waking up for each of many timers costs more than they do. (Go's netpoll waits for whole
+        /// milliseconds, however few there are: runtime/netpoll_epoll.go.)
+        fn coalesce(s: *Self, delay: u64) u64 {
+            if (delay >= crowd_slack_ns) return delay;
+            var pending: u32 = 0;
+            for (s.procs()) |p| pending += p.?.timers.len.load(.monotonic);
+            return if (pending < crowd) delay else crowd_slack_ns;
+        }
+
+        /// The Ps beyond GOMAXPROCS, of whose timers the first P takes care.
+        inline fn leftTo(s: *Self, p: *P) []const ?*P {
+            const from = s.gomaxprocs.load(.monotonic);
+            const to = s.nallp.load(.acquire);
+            return if (p.id != 0 or from >= to) &.{} else s.allp[from..to];
+        }
+
+        /// Whether timers that `p` should run are due.
+        pub fn timersDue(s: *Self, p: *P, now: u64) bool {
+            if (p.timers.earliest.load(.monotonic) <= now) return true;
+            for (s.leftTo(p)) |dead| {
+                if (dead.?.timers.earliest.load(.monotonic) <= now) return true;
+            }
+            return false;
+        }
+
+        fn earliestTimer(s: *Self) u64 {
+            var until: u64 = never;
+            for (s.procs()) |p| until = @min(until, p.?.timers.earliest.load(.acquire));
+            return until;
+        }
+
+        pub inline fn procs(s: *Self) []const ?*P {
+            return s.allp[0..s.nallp.load(.acquire)];
+        }
+
+        const Stolen = union(enum) { found: *G, again, nothing };
+
+        /// Looks at all other Ps in random order, a few times; the last time also at their timers and at
+        /// the goroutine each has next.
+        fn steal(s: *Self, p: *P, now: *u64, until: *u64) Stolen {
+            const all = s.procs();
+            const n: u32 = @intCast(all.len);
+            for (0..Env.steal_tries) |try_number| {
+                const last = try_number == Env.steal_tries - 1;
+                var at = p.random(n);
+                const stride = coprime(p, n);
+                for (0..n) |_| {
+                    at = (at + stride) % n;
+                    const victim = all[at].?;
+                    if (victim == p) continue;
+                    if (last) {
+                        const fired = p.counters.timer_steals;
+                        until.* = @min(until.*, s.runTimers(p, victim, now));
+                        if (p.counters.timer_steals != fired) {
+                            if (p.runq.popNext() orelse p.runq.pop()) |g| return .{ .found = g };
+                            return .again;
+                        }
+                    }
+                    // Also from a P that is idle: one that is being handed over has work, and its M may
+                    // take a while to come.
+                    const idle = planted == .idle_skipped and victim.status.load(.monotonic) == .idle;
+                    if (idle) continue;
+                    if (last) Host.letRun(victim);
+                    var stolen: u64 = 0;
+                    const g = p.runq.stealFrom(&victim.runq, last, &stolen) orelse continue;
+                    count(&p.counters.steals, stolen);
+                    return .{ .found = g };
+                }
+                if (s.stopping.load(.monotonic)) return .again;
+                if (!last) Env.spin();
+            }
+            return .nothing;
+        }
+
+        /// A step that visits all of 0..n, each once.
+        fn coprime(p: *P, n: u32) u32 {
+            if (n <= 2) return 1;
+            var stride = p.random(n - 1) + 1;
+            while (std.math.gcd(stride, n) != 1) stride = stride % (n - 1) + 1;
+            return stride;
+        }
+
+        /// For an M that has dropped its P and stopped spinning. True if there is work, and it got a P.
+        fn takePForWork(s: *Self, m: *M) bool {
+            if (!s.anyWork()) return false;
+            s.lock.lock();
+            const p = s.takeIdlePSpinning();
+            s.lock.unlock();
+            acquireP(m, p orelse return false);
+            return true;
+        }
+
+        fn anyWork(s: *Self) bool {
+            if (s.queue.len.load(.seq_cst) > 0) return true;
+            for (s.procs()) |p| {
+                if (p.?.status.load(.monotonic) != .dead and !p.?.runq.isEmpty()) return true;
+            }
+            return false;
+        }
+
+        // ---- handing a P on ----
+
+        /// Of a P that no M holds: gives it to one if there is something to do for it.
+        pub fn handOffP(s: *Self, p: *P) void {
+            _ = s.handoffs.fetchAdd(1, .monotonic);
+            const live = p.id < s.gomaxprocs.load(.monotonic);
+            if (live) {
+                if (!p.runq.isEmpty() or s.queue.len.load(.seq_cst) > 0) return s.startM(p, false);
+                // Nobody looks for work: one should.
+                if (s.nmspinning.load(.seq_cst) + s.npidle.load(.seq_cst) == 0 and
+                    s.nmspinning.cmpxchgStrong(0, 1, .seq_cst, .monotonic) == null)
+                {
+                    s.needspinning.store(0, .seq_cst);
+                    return s.startM(p, true);
+                }
+            }
+            s.lock.lock();
+            if (live and s.queue.list.len > 0) {
+                s.lock.unlock();
+                return s.startM(p, false);
+            }
+            // The last P that runs: somebody has to look at the network.
+            if (live and s.npidle.load(.monotonic) + 1 == s.gomaxprocs.load(.monotonic) and
+                Host.pollWanted(s) and s.lastpoll.load(.seq_cst) != 0)
+            {
+                s.lock.unlock();
+                return s.startM(p, false);
+            }
+            s.drain(p);
+            const due = p.timers.earliest.load(.acquire);
+            s.putIdleP(p);
+            const handed_over = s.queue.list.len > 0;
+            s.lock.unlock();
+            if (handed_over) s.wakePSlow();
+            // Nobody may be waiting for its timers.
+            if (due != never) s.timerAdded(due);
+        }
+
+        /// The next timer is earlier than before, on a P that may be idle: who waits in the poller must
+        /// not oversleep it.
+        pub fn timerAdded(s: *Self, when: u64) void {
+            if (s.lastpoll.load(.seq_cst) == 0) {
+                const until = s.poll_until.load(.seq_cst);
+                if (until == 0 or until > when) Host.pollBreak(s);
+            } else s.wakePSlow();
+        }
+
+        // ---- goroutines that are tied to a thread ----
+
+        /// `g` may run only on its own M: that one gets the P of `m`, which stops. False if `m` ends.
+        pub fn startLockedM(s: *Self, m: *M, g: *G) bool {
+            const own = g.locked_m.?;
+            if (m.spinning) s.resetSpinning(m);
+            own.nextp = releaseP(m);
+            own.note.wake();
+            return s.stopM(m);
+        }
+
+        /// The goroutine of a locked M waits, or was put into a queue: the M waits for it.
+        pub fn stopLockedM(s: *Self, m: *M) bool {
+            if (m.p != null) s.handOffP(releaseP(m));
+            while (m.note.sleep(null) != .woken) {}
+            return s.takeNextP(m);
+        }
+
+        // ---- system calls ----
+
+        /// From here on sysmon may take the P.
+        pub inline fn enterSyscall(_: *Self, m: *M) void {
+            const p = m.p.?;
+            p.syscalltick.store(p.syscalltick.raw +% 1, .monotonic);
+            m.oldp = p;
+            m.p = null;
+            // Release pairs with the acquire of sysmon's CAS.
+            p.status.store(.syscall, .release);
+        }
+
+        /// True if the M has a P again: its old one, or an idle one.
+        pub fn exitSyscall(s: *Self, m: *M) bool {
+            const p = m.oldp.?;
+            m.oldp = null;
+            if (p.status.cmpxchgStrong(.syscall, .running, .acq_rel, .monotonic) == null) {
+                m.p = p;
+                // It may have been retaken, and be in the system call of another M by now.
+                p.m.store(m, .monotonic);
+                p.syscalltick.store(p.syscalltick.raw +% 1, .monotonic);
+                return true;
+            }
+            s.lock.lock();
+            const idle = s.takeIdleP();
+            s.lock.unlock();
+            acquireP(m, idle orelse return false);
+            return true;
+        }
+
+        /// sysmon's: takes the P of an M in a system call. False if that came back first.
+        pub fn retake(s: *Self, p: *P) bool {
+            if (planted == .retake_without_cas) {
+                if (p.status.load(.monotonic) != .syscall) return false;
+                p.status.store(.idle, .monotonic);
+            } else if (p.status.cmpxchgStrong(.syscall, .idle, .acq_rel, .monotonic) != null) return false;
+            p.m.store(null, .monotonic);
+            p.syscalltick.store(p.syscalltick.raw +% 1, .monotonic);
+            _ = s.retakes.fetchAdd(1, .monotonic);
+            s.handOffP(p);
+            return true;
+        }
+
+        // ---- GOMAXPROCS ----
+
+        /// With room for them in allp: Ps 0..n live from here on, the others hand their work over when
+        /// their Ms next look for some. Returns the number before.
+        pub fn setProcs(s: *Self, n: u32) u32 {
+            s.lock.lock();
+            const before = s.gomaxprocs.load(.monotonic);
+            s.gomaxprocs.store(n, .seq_cst);
+            // Idle ones die at once, dead ones come back.
+            var keep: ?*P = null;
+            var kept: u32 = 0;
+            while (s.idle_p) |p| {
+                s.idle_p = p.idle_next;
+                p.idle_next = null;
+                if (p.id >= n) {
+                    p.status.store(.dead, .release);
+                } else {
+                    p.idle_next = keep;
+                    keep = p;
+                    kept += 1;
+                }
+            }
+            s.idle_p = keep;
+            for (s.procs()[0..n]) |each| {
+                const p = each.?;
+                if (p.status.load(.monotonic) != .dead) continue;
+                p.status.store(.idle, .release);
+                p.idle_next = s.idle_p;
+                s.idle_p = p;
+                kept += 1;
+            }
+            s.npidle.store(kept, .seq_cst);
+            for (s.procs()) |each| {
+                if (each.?.id >= n) each.?.attention.store(true, .monotonic);
+            }
+            s.lock.unlock();
+            if (n > before) s.wakePSlow();
+            return before;
+        }
+    };
+}

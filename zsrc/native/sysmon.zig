@@ -1,0 +1,170 @@
+//! sysmon: the thread without a P that watches all of them.
+//!
+//! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms, takes
+//! Ps from system calls, and asks goroutines that have had their time slice to give way. It sleeps
+//! 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10 ms, but
+//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const lane = @import("lane.zig");
+const netpoll = @import("netpoll.zig");
+const preempt = @import("preempt.zig");
+
+/// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
+const poll_interval_ns = 10 * std.time.ns_per_ms;
+
+var thread: ?os.Thread = null;
+var note: os.Note = .{};
+var stopping: std.atomic.Value(bool) = .init(false);
+
+pub fn start() error{ThreadLimit}!void {
+    stopping.store(false, .monotonic);
+    note = .{};
+    thread = os.spawn(main, null, .{ .signals = .blocked }) catch
+        return error.ThreadLimit;
+}
+
+/// Ends the thread, if it runs.
+pub fn stop() void {
+    const running = thread orelse return;
+    thread = null;
+    stopping.store(true, .release);
+    note.wake();
+    running.join();
+}
+
+pub fn wake() void {
+    note.wake();
+}
+
+fn main(_: ?*anyopaque) void {
+    os.preciseSleep();
+    const o = &lane.options;
+    var delay = o.sysmon_sleep_min_ns;
+    var idle: u32 = 0;
+    while (!stopping.load(.acquire)) {
+        // Not for every short rest: to be woken costs those who are busy a system call.
+        if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
+            _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else null);
+            delay = o.sysmon_sleep_min_ns;
+            idle = 0;
+        } else {
+            delay = backOff(delay, idle);
+            const now = os.nanotime();
+            _ = note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, nextSliceEnd(now) -| now)));
+        }
+        note.clear();
+        idle = if (round(os.nanotime())) 0 else idle +| 1;
+    }
+}
+
+/// How long to sleep after `idle` rounds without an event, when it was `delay` before.
+pub fn backOff(delay: u64, idle: u32) u64 {
+    const o = &lane.options;
+    if (idle == 0) return o.sysmon_sleep_min_ns;
+    if (idle <= o.sysmon_idle_rounds) return delay;
+    return @min(delay * 2, o.sysmon_sleep_max_ns);
+}
+
+/// Whether all Ps are idle: then whoever takes one wakes us.
+fn allIdle() bool {
+    const s = &lane.sched;
+    if (s.npidle.load(.monotonic) != s.gomaxprocs.load(.monotonic)) return false;
+    s.lock.lock();
+    defer s.lock.unlock();
+    const live = s.gomaxprocs.load(.monotonic);
+    s.sysmon_waits = s.npidle.load(.monotonic) == live and !stopping.load(.acquire) and
+        for (s.procs()[live..]) |p| {
+            // One beyond GOMAXPROCS that still runs has to be asked to stop.
+            if (p.?.status.load(.monotonic) != .dead) break false;
+        } else true;
+    return s.sysmon_waits;
+}
+
+fn nextSliceEnd(now: u64) u64 {
+    var end: u64 = std.math.maxInt(u64);
+    for (lane.sched.procs()) |each| {
+        const p = each.?;
+        if (p.status.load(.monotonic) != .running) continue;
+        const began = @max(p.seen_sched_at, p.slice_at.load(.monotonic));
+        end = @min(end, @max(began, p.requested_at) + lane.options.preempt_slice_ns);
+    }
+    return @max(end, now);
+}
+
+/// One look at everything. True if a P was retaken, so that the next look comes soon.
+pub fn round(now: u64) bool {
+    const s = &lane.sched;
+    const last = s.lastpoll.load(.monotonic);
+    if (netpoll.wanted() and last != 0 and now -| last > poll_interval_ns) {
+        if (s.lastpoll.cmpxchgStrong(last, now, .seq_cst, .monotonic) == null) {
+            var batch: lane.Batch = .{};
+            lane.Host.poll(s, 0, &batch);
+            s.inject(&batch);
+        }
+    }
+    _ = lane.arena.scavenge(now);
+    var retaken = false;
+    var due = false;
+    for (s.procs()) |each| {
+        const p = each.?;
+        due = due or p.timers.earliest.load(.monotonic) <= now;
+        switch (p.status.load(.acquire)) {
+            .running => watchRunning(p, now),
+            .syscall => retaken = watchSyscall(p, now) or retaken,
+            .idle, .dead => {},
+        }
+    }
+    // A P that computes does not see that its timers are due; another could run them.
+    if (due and s.npidle.load(.monotonic) > 0) s.wakePSlow();
+    return retaken;
+}
+
+/// Asks for the P of a goroutine that has had its slice.
+pub fn watchRunning(p: *lane.P, now: u64) void {
+    const tick = p.schedtick.load(.monotonic);
+    if (p.seen_schedtick != tick) {
+        p.seen_schedtick = tick;
+        // After a preemption it is known when the slice began; otherwise some time before now.
+        const obeyed = p.slice_at.load(.monotonic);
+        p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
+        p.requested_at = 0;
+    }
+    const slice = lane.options.preempt_slice_ns;
+    // One beyond GOMAXPROCS is to give its work up at once.
+    if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
+    if (now -| p.requested_at < slice) return;
+    p.requested_at = now;
+    p.preempt_tick.store(tick, .monotonic);
+    p.attention.store(true, .release);
+    const m = p.m.load(.acquire) orelse return;
+    preempt.send(m);
+}
+
+fn watchSyscall(p: *lane.P, now: u64) bool {
+    const s = &lane.sched;
+    const o = &lane.options;
+    const ran = p.schedtick.load(.monotonic);
+    if (p.seen_schedtick != ran) {
+        p.seen_schedtick = ran;
+        p.seen_sched_at = now;
+        p.requested_at = 0;
+    }
+    // As Go's retake: who makes one short call after the other has had his slice too at some time.
+    const had_slice = now -| p.seen_sched_at >= o.preempt_slice_ns;
+    const tick = p.syscalltick.load(.monotonic);
+    if (p.seen_syscalltick != tick) {
+        p.seen_syscalltick = tick;
+        p.seen_syscall_at = now;
+        if (!had_slice) return false;
+    }
+    if (!o.retake_enabled) return false;
+    const away = now -| p.seen_syscall_at;
+    // Nothing waits for it, and others look for work: it may keep its P for a while.
+    const wanted = !p.runq.isEmpty() or
+        s.nmspinning.load(.monotonic) + s.npidle.load(.monotonic) == 0 or
+        s.queue.len.load(.monotonic) > 0;
+    const threshold = if (wanted) o.retake_threshold_ns else o.retake_threshold_idle_ns;
+    if (away < threshold and !(had_slice and wanted)) return false;
+    return s.retake(p);
+}

@@ -1,0 +1,90 @@
+//! One operation that waits: who waits, how he is woken, and who decides how the wait ends.
+//!
+//! A wait on one object without a deadline ends in one way only, so that nobody competes. A wait that
+//! several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim` it
+//! decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody may
+//! touch them.
+const std = @import("std");
+
+pub const Outcome = enum(u8) { served, closed, timeout, interrupted };
+
+pub fn Wait(comptime Env: type) type {
+    return struct {
+        const Self = @This();
+
+        /// The native goroutine that waits; null for threads and for goroutines of the other lane.
+        g: ?*anyopaque = null,
+        /// How to wake the others.
+        wake: *const fn (*Self) void = undefined,
+        contested: bool = false,
+        claimed: Env.Atomic(u32) = .init(0),
+        outcome: Outcome = .served,
+        /// Which of a select's cases was served, by its index.
+        fired: u32 = 0,
+
+        /// True for the first that asks; how the wait ends is then his to say.
+        pub inline fn claim(w: *Self, outcome: Outcome) bool {
+            if (w.contested) {
+                const planted = @hasDecl(Env, "planted") and Env.planted == .claim_without_cas;
+                if (planted) {
+                    if (w.claimed.load(.acquire) != 0) return false;
+                    w.claimed.store(1, .release);
+                } else if (w.claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) != null) return false;
+            }
+            w.outcome = outcome;
+            return true;
+        }
+    };
+}
+
+/// Waiters of one object, first come, first served. Under that object's lock.
+pub fn Waiter(comptime Env: type) type {
+    return struct {
+        wait: *Wait(Env),
+        /// What is sent, or where the received value goes; null for none.
+        elem: ?[*]u8 = null,
+        /// Position among a select's cases.
+        index: u32 = 0,
+        linked: bool = false,
+        prev: ?*@This() = null,
+        next: ?*@This() = null,
+    };
+}
+
+pub fn WaiterList(comptime Env: type) type {
+    return struct {
+        const Self = @This();
+        const W = Waiter(Env);
+
+        head: ?*W = null,
+        tail: ?*W = null,
+
+        pub inline fn push(l: *Self, w: *W) void {
+            w.linked = true;
+            w.next = null;
+            w.prev = l.tail;
+            if (l.tail) |t| t.next = w else l.head = w;
+            l.tail = w;
+        }
+
+        /// For one that was served already, nothing.
+        pub inline fn remove(l: *Self, w: *W) void {
+            if (!w.linked) return;
+            w.linked = false;
+            if (w.prev) |p| p.next = w.next else l.head = w.next;
+            if (w.next) |n| n.prev = w.prev else l.tail = w.prev;
+        }
+
+        /// The first that can still be served, which the caller then has to do and to wake.
+        pub inline fn pop(l: *Self, outcome: Outcome) ?*W {
+            while (l.head) |w| {
+                l.remove(w);
+                // The index is written before the wake-up, which publishes it.
+                if (!w.wait.claim(outcome)) continue;
+                w.wait.fired = w.index;
+                return w;
+            }
+            return null;
+        }
+    };
+}
