@@ -44,6 +44,7 @@ from golibx.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from golibx import native as native
     from golibx import net as net
     from golibx.dump import stacks as stacks
 
@@ -64,6 +65,7 @@ __all__ = [
     "go",
     "gomaxprocs",
     "gosched",
+    "native",
     "net",
     "num_goroutine",
     "run",
@@ -75,7 +77,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The modules behind these import socket and traceback, which a program may never need.
+    # The modules behind these import ctypes, socket and traceback, which a program may never need.
+    if name == "native":
+        import golibx.native
+
+        return golibx.native
     if name == "net":
         import golibx.net
 

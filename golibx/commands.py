@@ -174,9 +174,25 @@ def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
     _show_table(("plugin", "origin", "enabled", "hooks"), sorted(rows))
 
 
-@group.command("info", short_help="Show versions and active mechanisms.")
-def info_command() -> None:
+@group.command(
+    "info",
+    short_help="Show versions and active mechanisms.",
+    epilog="""\b
+Examples:
+  golibx info
+  cc -I$(golibx info --include) -c program.c
+  python -m golibx.include --help         all that a C compiler may want to know
+""",
+)
+@click.option("--include", "show_include", is_flag=True, help="Print only golibx.h's folder.")
+@click.option("--library", "show_library", is_flag=True, help="Print only the library's path.")
+def info_command(show_include: bool, show_library: bool) -> None:
     """Show versions, the platform, and which mechanisms are active and why not otherwise."""
+    if show_include or show_library:
+        _show_paths(show_include, show_library)
+        return
+    from golibx import include
+
     mechanisms = _core.info()
     rows = [
         ("golibx", __version__),
@@ -188,7 +204,24 @@ def info_command() -> None:
         if name != "python" and not name.endswith("_reason"):
             reason = mechanisms.get(f"{name}_reason")
             rows.append((name, f"{value} ({reason})" if reason else value))
+    rows.append(("library", include.library()))
+    try:
+        rows.append(("golibx.h", include.header()))
+    except FileNotFoundError as exc:
+        rows.append(("golibx.h", f"missing ({exc})"))
     _show_table(None, rows)
+
+
+def _show_paths(show_include: bool, show_library: bool) -> None:
+    from golibx import include
+
+    try:
+        if show_include:
+            click.echo(include.folder())
+        if show_library:
+            click.echo(include.library())
+    except FileNotFoundError as exc:
+        raise click.ClickException(str(exc)) from None
 
 
 def _show_table(header: tuple[str, ...] | None, rows: Sequence[tuple[str, ...]]) -> None:

@@ -220,6 +220,10 @@ class _Builder:
             if self._number(path) % _PAGE_SIZE:
                 page = format_size(_PAGE_SIZE)
                 raise self._error(path, f"not a multiple of the page size ({page})")
+        native_size = self._number("stack.native_size")
+        if native_size & (native_size - 1):
+            example = f"such as {format_size(1 << native_size.bit_length())}"
+            raise self._error("stack.native_size", "not a power of two", example)
         ring_size = self._number("hooks.ring_size")
         if ring_size & (ring_size - 1):
             example = f"such as {1 << ring_size.bit_length()}"

@@ -26,6 +26,7 @@ import sys
 # Before Python 3.13 the first import of threading takes its thread for the main one, and a
 # program's own first import may happen in a goroutine that runs on another thread.
 import threading
+import time
 
 from golibx import _core
 from golibx.config import Config
@@ -181,6 +182,7 @@ class Runtime:
 
     def _end(self) -> None:
         self._ending = True
+        began_ns = time.monotonic_ns()
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         try:
             left = _core.cancel_all(timeout_ns)
@@ -190,9 +192,19 @@ class Runtime:
                 _write(f"golibx: {goroutines} did not end within {timeout} after cancellation\n")
             if left:
                 self._free_main_thread()
+            self._wait_for_native(time.monotonic_ns() - began_ns)
         finally:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
+
+    def _wait_for_native(self, spent_ns: int) -> None:
+        """Nobody can cancel native goroutines: those that do not end go on with the process."""
+        timeout_ns = self.config.runtime.shutdown_timeout_ns
+        left = _core.native_wait(max(0, timeout_ns - spent_ns))
+        if left and timeout_ns:
+            goroutines = "1 native goroutine" if left == 1 else f"{left} native goroutines"
+            timeout = format_duration(timeout_ns)
+            _write(f"golibx: {goroutines} did not end within {timeout}; what they run goes on\n")
 
     def _free_main_thread(self) -> None:
         """Has a goroutine that blocks the main thread raise Cancelled: run() returns there."""

@@ -196,6 +196,7 @@ class Stack(Section):
     __slots__ = ()
     size: int
     main_size: int
+    native_size: int
     keep: int
 
 
@@ -247,8 +248,8 @@ SCHEMA: Final = (
             "gomaxprocs",
             "int",
             0,
-            "How many processors (P) run goroutines in parallel, where the interpreter has no GIL. "
-            "The environment's `GOMAXPROCS` sets it too.",
+            "How many processors (P) run native goroutines in parallel, and Python's where the "
+            "interpreter has no GIL. The environment's `GOMAXPROCS` sets it too.",
             low=1,
             high=1024,
             zero="as many as there are CPUs this process may use",
@@ -430,6 +431,16 @@ SCHEMA: Final = (
             low="64KiB",
             high="4GiB",
             option="stack_main_size",
+        ),
+        Key(
+            "native_size",
+            "size",
+            "256KiB",
+            "Stack of a native goroutine (`golibx.native`), guard included, a power of two. Python "
+            "code that C code calls back into runs on it too.",
+            low="16KiB",
+            high="64MiB",
+            option="stack_native_size",
         ),
         Key(
             "keep",

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+import golibx
+
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 pytestmark = [
@@ -34,9 +36,17 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def program(name: str, *arguments: object, timeout: float = 60) -> dict[str, float]:
+    """Run a benchmark program in Python; returns what it printed."""
+    return printed(sys.executable, BENCH / name, *arguments, timeout=timeout)
+
+
+def printed(
+    *command: object, environment: dict[str, str] | None = None, timeout: float = 60
+) -> dict[str, float]:
     """Run a benchmark program; returns what it printed."""
     result = subprocess.run(
-        [sys.executable, BENCH / name, *map(str, arguments)],
+        [str(argument) for argument in command],
+        env=os.environ | (environment or {}),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -65,6 +75,56 @@ def test_micro(runtime: str, case: str, operations: int, metrics: set[str]) -> N
     results = program(f"{runtime}_micro.py", case, operations)
     assert results.keys() == metrics
     assert all(value > 0 for name, value in results.items() if name != "bytes")
+
+
+NATIVE_WORK = [
+    *WORK,
+    ("timers", 100, {"cpu_ns", "cold_cpu_ns", "late_p99_ms"}),
+    ("speedup", 1000, {"speedup", "serial_ms", "parallel_ms"}),
+]
+NATIVE_IDS = [work[0] for work in NATIVE_WORK]
+
+
+@pytest.fixture(scope="module")
+def native_micro(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program of the native lane."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        runtimes: Any = importlib.import_module("runtimes")
+        if runtimes.c_compiler() is None:
+            pytest.skip("there is no C compiler: neither ziglang nor cc")
+        executable, version = runtimes.build_native(tmp_path_factory.mktemp("native"))
+    assert version == golibx.__version__
+    return str(executable)
+
+
+@pytest.mark.parametrize("processors", ["1", "2"])
+@pytest.mark.parametrize(("case", "operations", "metrics"), NATIVE_WORK, ids=NATIVE_IDS)
+def test_native(
+    native_micro: str, case: str, operations: int, metrics: set[str], processors: str
+) -> None:
+    results = printed(native_micro, case, operations, environment={"GOMAXPROCS": processors})
+    assert results.keys() == metrics
+    maybe_zero = {"bytes", "cpu_ns", "cold_cpu_ns"}
+    assert all(value > 0 for name, value in results.items() if name not in maybe_zero)
+
+
+@pytest.mark.parametrize("case", ["preempt", "preempt-klt"])
+def test_native_preemption(bench: SimpleNamespace, native_micro: str, case: str) -> None:
+    results = printed(native_micro, case, 50, environment={"GOMAXPROCS": "2"})
+    (found,) = (each for each in bench.suite.CASES if each.name == f"native-{case}")
+    assert results.keys() >= {metric.key for metric in found.metrics}
+    # On a busy machine, 50 ms may be over before anybody has had a slice of 10 ms.
+    assert all(value > 0 for name, value in results.items() if name != "preempts_10ms")
+
+
+def test_native_arguments_are_explained(native_micro: str) -> None:
+    for arguments in (["yield3", "100"], ["yield2", "many"], ["yield2"]):
+        result = subprocess.run(
+            [native_micro, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert result.returncode == 2
+        assert "yield2" in result.stderr
 
 
 @pytest.mark.parametrize("key", ["golibx", "asyncio"])
@@ -126,6 +186,7 @@ def test_targets(
     achieved: float | None,
     met: bool | None,
 ) -> None:
+    target = bench.suite.Target(relation, 0.6, peer)
     result = bench.results.CaseResult(
         bench.suite.Case(
             name="case",
@@ -133,15 +194,54 @@ def test_targets(
             kind="micro",
             metrics=(bench.suite.Metric("ns", "ns"),),
             program="case",
-            target=bench.suite.Target(relation, 0.6, peer),
+            targets=(target,),
         )
     )
     for value in ours:
         result.add("golibx", {"ns": value})
     for value in theirs:
         result.add(str(peer), {"ns": value})
-    assert result.achieved() == (None if achieved is None else pytest.approx(achieved))
-    assert result.met() is met
+    assert result.achieved(target) == (None if achieved is None else pytest.approx(achieved))
+    assert result.met(target) is met
+
+
+def test_native_targets_are_for_as_many_processors(bench: SimpleNamespace) -> None:
+    (case,) = (case for case in bench.suite.CASES if case.name == "native-yield2")
+    result = bench.results.CaseResult(case)
+    for runtime, value in {"go-p1": 100.0, "go-p2": 80.0, "golibx-native-p1": 50.0}.items():
+        result.add(runtime, {"ns": value})
+    on_one, on_two = case.targets
+    assert (on_one.peer, result.achieved(on_one), result.met(on_one)) == ("go-p1", 0.5, True)
+    assert (on_two.peer, result.achieved(on_two), result.met(on_two)) == ("go-p2", None, None)
+    ratios = {runtime: result.ratio(runtime) for runtime in result.samples}
+    assert ratios == {"go-p1": 0.5, "go-p2": None, "golibx-native-p1": None}
+
+
+def test_a_target_may_be_a_least_value_of_any_metric(bench: SimpleNamespace) -> None:
+    (case,) = (case for case in bench.suite.CASES if case.name == "native-preempt")
+    result = bench.results.CaseResult(case)
+    numbers = {metric.key: 97.5 for metric in case.metrics} | {"kept_10ms": 99.75}
+    result.add("golibx-native-p1", numbers)
+    met = {(target.runtime, target.metric): result.met(target) for target in case.targets}
+    assert met == {
+        ("golibx-native-p1", "kept_10ms"): True,
+        ("golibx-native-p1", "kept_1ms"): False,
+        ("golibx-native-p2", "kept_10ms"): None,
+        ("golibx-native-p2", "kept_1ms"): None,
+    }
+    # Go has one slice only: its other numbers are not asked for.
+    result.add("go-p1", {"kept_10ms": 99.0, "cpu_kept_10ms": 99.0, "krows_off": 1.0})
+    assert result.median("go-p1", "kept_1ms") is None
+
+
+def test_preemption_that_did_not_happen_fails(bench: SimpleNamespace) -> None:
+    (case,) = (case for case in bench.suite.CASES if case.name == "native-preempt")
+    lines = [f"{metric.key}\t{0 if metric.key == 'preempts_1ms' else 1}" for metric in case.metrics]
+    command = (sys.executable, "-c", f"print({chr(10).join(lines)!r})")
+    key = "golibx-native-p1"
+    runtime = bench.runtimes.Runtime(key, key, "1.0", {"native": command})
+    with pytest.raises(bench.measure.MeasurementError, match="preempts_1ms is 0"):
+        bench.measure.measure(case, runtime, ())
 
 
 @pytest.fixture
@@ -189,7 +289,8 @@ def test_json_holds_every_sample(
     case = content["cases"]["yield2"]
     assert case["samples"] == {"go-p1": {"ns": [100.0] * 2}, "golibx": {"ns": [50.0] * 2}}
     assert case["ratios"] == {"go-p1": 0.5}
-    assert case["target"]["met"] is True
+    (target,) = case["targets"]
+    assert (target["peer"], target["metric"], target["met"]) == ("go-p1", "ns", True)
 
 
 def test_a_crash_is_reported_once_and_fails_the_run(
@@ -220,9 +321,54 @@ def test_a_missing_golibx_is_said(bench: SimpleNamespace, monkeypatch: pytest.Mo
     assert "No module named" in lineup.missing["golibx_of_another_name"]
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--only", "native-y*"], ["native-yield2", "native-yield1000"]),
+        (["--only", "native-park*"], ["native-parked"]),
+        (["--only", "native-parked1m"], ["native-parked1m"]),
+        (["--only", "echo", "--million"], ["parked1m", "echo", "native-parked1m"]),
+    ],
+)
+def test_cases_are_selected_by_pattern(
+    bench: SimpleNamespace,
+    fake_lineup: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    names: list[str],
+) -> None:
+    run: list[str] = []
+
+    def run_case(case: Any, lineup: object, rounds: int) -> Any:
+        run.append(case.name)
+        return bench.results.CaseResult(case)
+
+    monkeypatch.setattr(bench.run, "_run_case", run_case)
+    assert bench.run.main(options) == 0
+    assert run == names
+
+
+def test_a_pattern_without_a_case_is_refused(
+    bench: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.run.main(["--only", "nativ-*"])
+    assert "there is no case 'nativ-*'" in capsys.readouterr().err
+
+
+def test_a_missing_compiler_is_said(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.runtimes, "c_compiler", lambda: None)
+    lineup = bench.runtimes.gather(Path(os.devnull), ["golibx-native-p2"])
+    assert not lineup.runtimes
+    assert "no C compiler" in lineup.missing["golibx-native-p2"]
+
+
 def test_every_case_has_a_program_in_golibx(bench: SimpleNamespace) -> None:
     names = {case.name for case in bench.suite.CASES}
     assert len(names) == len(bench.suite.CASES)
-    source = (BENCH / "golibx_micro.py").read_text(encoding="utf-8")
+    sources = {"micro": BENCH / "golibx_micro.py", "native": BENCH / "native_micro.c"}
+    texts = {kind: path.read_text(encoding="utf-8") for kind, path in sources.items()}
     for case in bench.suite.CASES:
-        assert case.kind != "micro" or f'"{case.program}":' in source
+        assert f'"{case.program}"' in texts.get(case.kind, f'"{case.program}"')

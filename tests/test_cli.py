@@ -680,7 +680,7 @@ def test_info(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names[:4] == ["golibx", "python", "executable", "platform"]
-    assert {"preempt", "retake"} <= set(names)
+    assert {"preempt", "retake", "native_gomaxprocs", "native_preempt", "golibx.h"} <= set(names)
     assert not any(name.endswith("_reason") for name in names)
 
 

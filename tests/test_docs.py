@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Script
-from golibx import hookspec
+from golibx import hookspec, native
 from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
@@ -19,6 +19,7 @@ from golibx.schema import SCHEMA, Key, with_reference
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
+NATIVE = ROOT / "docs" / "native.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -134,3 +135,21 @@ def test_the_first_program_of_the_readme(script: Script) -> None:
 def test_the_network_program_of_the_readme(script: Script) -> None:
     replies = sorted(script.passes(PROGRAMS[1]).splitlines())
     assert replies == ["b'HELLO 0'", "b'HELLO 1'", "b'HELLO 2'"]
+
+
+def test_the_native_program_of_the_readme(script: Script) -> None:
+    assert script.passes(PROGRAMS[2]) == "5 [b'fig', b'lime', b'pear', b'plum']\n"
+
+
+# ---- docs/native.md ----
+
+
+def test_native_counters_are_documented() -> None:
+    text = NATIVE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    assert rows == [f"native_{name}" for name in native.counters() if name != "steals"]
+
+
+def test_the_programs_of_native_md(script: Script) -> None:
+    programs = re.findall(r"^```python\n(.*?)^```", NATIVE.read_text(encoding="utf-8"), re.M | re.S)
+    assert script.passes(programs[0]) == "1.0\n"

@@ -129,6 +129,30 @@ def test_sieve() -> None:
     assert result.stdout.split() == ["2", "3", "5", "7", "11", "13", "17", "19"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="native goroutines are for POSIX")
+def test_native_ctypes() -> None:
+    result = execute(*GOLIBX, str(EXAMPLES / "native_ctypes.py"), "2000")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert " arrays of 2000 strings in " in result.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names a library of Linux")
+def test_native_cffi() -> None:
+    pytest.importorskip("cffi")
+    result = execute(*GOLIBX, str(EXAMPLES / "native_cffi.py"))
+    assert (result.returncode, result.stderr) == (0, "")
+    numbers = [f"received in C: {n}" for n in range(3)]
+    assert result.stdout.splitlines() == ["hypot: 5.0", *numbers, "then: closed"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="native goroutines are for POSIX")
+def test_native_numba() -> None:
+    pytest.importorskip("numba")
+    result = execute(*GOLIBX, str(EXAMPLES / "native_numba.py"), "1000000")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "pi is about 3.141592\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_echo() -> None:
     command = [*GOLIBX, str(EXAMPLES / "echo.py"), "127.0.0.1:0"]

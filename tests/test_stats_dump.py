@@ -18,6 +18,7 @@ from golibx import (
     current,
     go,
     gosched,
+    native,
     net,
     num_goroutine,
     select,
@@ -49,7 +50,7 @@ KEYS = {
     "stacks_total",
     "stacks_free",
     "stack_bytes",
-}
+} | {f"native_{name}" for name in native.counters() if name != "steals"}
 
 
 # ---- stats ----

@@ -15,6 +15,7 @@ const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
 const m_mod = @import("../sched/m.zig");
 const lane_mod = @import("../sched/lane.zig");
+const inbox_mod = @import("../sched/inbox.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
@@ -54,6 +55,9 @@ var free_states: std.ArrayList(*py.ThreadState) = .empty;
 var states_lock: lane_mod.Lock = .{};
 
 pub const Host = struct {
+    /// Outlives runs: what native code posts may arrive at any time.
+    pub var inbox: inbox_mod.Inbox = .{};
+
     pub inline fn lane() *Lane {
         return &the_lane;
     }

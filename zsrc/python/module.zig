@@ -7,6 +7,8 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
+const native = @import("native.zig");
+const native_chan = @import("native_chan.zig");
 const waitgroup = @import("waitgroup.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
@@ -56,6 +58,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     };
     defer host.poller.deinit();
     chan.seed(options.seed);
+    native.startRun();
     errors.forked = false;
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
@@ -78,19 +81,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
 /// Keys of the options that are not in Lane's Options, with what they are for.
 fn readOptions(dict: *py.Object) ?lane_mod.Options {
     var options: lane_mod.Options = .{};
-    const fields = @typeInfo(lane_mod.Options).@"struct";
-    inline for (fields.field_names, fields.field_types) |name, T| {
-        if (py.PyDict_GetItemString(dict, name ++ "")) |value| {
-            const number = py.PyLong_AsLongLong(value);
-            if (number == -1 and py.PyErr_Occurred() != null) return null;
-            if (T == bool) {
-                @field(options, name) = number != 0;
-            } else @field(options, name) = std.math.cast(T, number) orelse {
-                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ name, number });
-                return null;
-            };
-        }
-    }
+    if (!readScheduling(dict, &options)) return null;
     const page = os.page_size;
     for ([_]usize{ options.stack_size, options.stack_main_size }) |size| {
         if (size < 64 * 1024 or size % page != 0) {
@@ -106,16 +97,29 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         _ = py.raise(py.exc.valueError(), "option hooks_ring_size is too large", .{});
         return null;
     };
-    if (py.PyDict_GetItemString(dict, "gomaxprocs")) |value| {
-        const number = py.PyLong_AsLongLong(value);
-        if (number > 0) procs = @intCast(number);
-    }
+    if (!native.readSettings(&options, dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
     return options;
 }
 
-var procs: u32 = 0;
+/// The options that are Lane's. False with an exception set.
+pub fn readScheduling(dict: *py.Object, options: *lane_mod.Options) bool {
+    const fields = @typeInfo(lane_mod.Options).@"struct";
+    inline for (fields.field_names, fields.field_types) |name, T| {
+        if (py.PyDict_GetItemString(dict, name ++ "")) |value| {
+            const number = py.PyLong_AsLongLong(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return false;
+            if (T == bool) {
+                @field(options, name) = number != 0;
+            } else @field(options, name) = std.math.cast(T, number) orelse {
+                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ name, number });
+                return false;
+            };
+        }
+    }
+    return true;
+}
 
 // ---- goroutines ----
 
@@ -210,16 +214,16 @@ fn numGoroutine(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn gomaxprocs(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("gomaxprocs", &.{"n"}, 0, args, n, kw) orelse return null;
-    const before = if (procs == 0) @as(u32, @intCast(os.cpuCount())) else procs;
+    const before = native.procCount();
     if (given[0]) |value| if (value != py.none()) {
         const number = py.PyLong_AsLongLong(value);
         if (number == -1 and py.PyErr_Occurred() != null) return null;
-        if (number < 0 or number > 1 << 20) return py.raise(
+        if (number < 0 or number > native.most_procs) return py.raise(
             py.exc.valueError(),
             "gomaxprocs must be between 1 and {d}, or 0 to leave it as it is; not {d}",
-            .{ 1 << 20, number },
+            .{ native.most_procs, number },
         );
-        if (number > 0) procs = @intCast(number);
+        if (number > 0) _ = native.setProcs(@intCast(number)) catch return py.PyErr_NoMemory();
     };
     return py.PyLong_FromUnsignedLongLong(before);
 }
@@ -286,6 +290,7 @@ fn setPanicHandler(_: ?*py.Object, handler: ?*py.Object) callconv(.c) ?*py.Objec
 
 /// In the child of a fork only the calling thread is left, and of the runtime nothing.
 fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    native.afterFork();
     if (!lane.live) return py.returnNone();
     errors.forked = true;
     lane.forget();
@@ -379,7 +384,7 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "handoffs", c.handoffs },
         .{ "retakes", c.retakes },
         .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
-        .{ "steals", 0 },
+        .{ "steals", native.steals() },
         .{ "netpolls", c.netpolls },
         .{ "netpoll_wakeups", c.netpoll_wakeups },
         .{ "timers", if (live) lane.timers.len() else 0 },
@@ -396,6 +401,10 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
             return null;
         }
     }
+    if (!native.addCounters(dict, "native_")) {
+        py.decref(dict);
+        return null;
+    }
     return dict;
 }
 
@@ -411,7 +420,13 @@ fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (idle) preempt.tearDown();
     const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
     const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
-    const ok = py.setText(dict, "os", @tagName(builtin.os.tag)) and
+    var buffer: [32]u8 = undefined;
+    const native_way = native.preemptWay(&buffer);
+    const ok = setNumberText(dict, "native_gomaxprocs", native.procCount()) and
+        setNumberText(dict, "native_stack_bytes", native.stackSize()) and
+        py.setText(dict, "native_preempt", native_way.way) and
+        py.setText(dict, "native_preempt_reason", native_way.reason) and
+        py.setText(dict, "os", @tagName(builtin.os.tag)) and
         py.setText(dict, "arch", @tagName(builtin.cpu.arch)) and
         py.setText(dict, "build", @tagName(builtin.mode)) and
         py.setText(dict, "netpoll", netpoll.name) and
@@ -429,6 +444,11 @@ fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         return null;
     }
     return dict;
+}
+
+fn setNumberText(dict: *py.Object, key: [*:0]const u8, number: usize) bool {
+    var buffer: [24]u8 = undefined;
+    return py.setText(dict, key, std.fmt.bufPrintSentinel(&buffer, "{d}", .{number}, 0) catch unreachable);
 }
 
 // ---- the module ----
@@ -572,6 +592,46 @@ const functions = [_]py.MethodDef{
     \\
     \\Which mechanisms are active, a dict of strs.
     },
+    .{ .name = "native_start", .function = @ptrCast(&native.start), .flags = py.METH_O, .doc =
+    \\native_start(options, /)
+    \\--
+    \\
+    \\Starts the native runtime unless it runs: with options, a dict of Config.core_options(),
+    \\or inside of a run with that one's.
+    },
+    .{ .name = "native_running", .function = @ptrCast(&native.running), .flags = py.METH_NOARGS, .doc =
+    \\native_running()
+    \\--
+    \\
+    \\Whether the native runtime runs.
+    },
+    .{ .name = "native_go", .function = @ptrCast(&native.go), .flags = py.METH_FASTCALL, .doc =
+    \\native_go(address, arg, keep, /)
+    \\--
+    \\
+    \\Starts the C function at address as a native goroutine and returns its NativeGoroutine;
+    \\keep lives until the function has returned.
+    },
+    .{ .name = "native_call", .function = @ptrCast(&native.call), .flags = py.METH_FASTCALL, .doc =
+    \\native_call(address, kinds, values, result, keep, /)
+    \\--
+    \\
+    \\Calls the C function at address on the native lane and waits for it. kinds has a letter for
+    \\each of values, a tuple: "i" an integer or pointer, "d" a double, "f" a float; result is one
+    \\of struct's letters, or "v" for none.
+    },
+    .{ .name = "native_wait", .function = @ptrCast(&native.waitAll), .flags = py.METH_O, .doc =
+    \\native_wait(timeout_ns, /)
+    \\--
+    \\
+    \\Waits for the native goroutines that this run has started; returns how many are left.
+    },
+    .{ .name = "native_counters", .function = @ptrCast(&native.counters), .flags = py.METH_NOARGS, .doc =
+    \\native_counters()
+    \\--
+    \\
+    \\The native runtime's counters, a dict of ints: golibx_counters of golibx.h.
+    },
     .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
     \\_after_fork()
     \\--
@@ -610,6 +670,9 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     chan.case_type = addType(module, "Case", &chan.case_spec) orelse return -1;
     rlock.rlock_type = addType(module, "RLock", &rlock.spec) orelse return -1;
     waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
+    native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
+    native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
+    native_chan.buffer_type = addType(module, "NativeBuffer", &native_chan.buffer_spec) orelse return -1;
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
     if (!registerFork(module)) return -1;
     loaded = true;

@@ -71,6 +71,7 @@ pub const WaitReason = enum(u8) {
     preempted,
     events,
     shutdown,
+    native_call,
 
     pub fn text(r: WaitReason) [:0]const u8 {
         return switch (r) {
@@ -89,6 +90,7 @@ pub const WaitReason = enum(u8) {
             .preempted => "preempted",
             .events => "event delivery",
             .shutdown => "shutdown",
+            .native_call => "native call",
         };
     }
 };

@@ -27,11 +27,13 @@ const m_mod = @import("m.zig");
 const stack_mod = @import("stack.zig");
 const timer_mod = @import("timer.zig");
 const sysmon = @import("sysmon.zig");
+const inbox = @import("inbox.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
 const Timer = timer_mod.Timer;
 const Allocator = std.mem.Allocator;
+pub const Lock = @import("lock.zig").Lock;
 
 /// Durations in nanoseconds, sizes in bytes. The constants are Go's (runtime/proc.go: forcePreemptNS,
 /// sysmon's sleep schedule, retake's thresholds).
@@ -112,8 +114,9 @@ pub fn Lane(comptime Host: type) type {
         /// When the poller will return by itself.
         poller_deadline: u64 = 0,
 
-        /// sysmon asks for a turn of `attend`.
+        /// A turn of `attend` is wanted: something was posted, or sysmon `asked`.
         attention: std.atomic.Value(bool) = .init(false),
+        asked: std.atomic.Value(bool) = .init(false),
         last_poll: std.atomic.Value(u64) = .init(0),
 
         // All goroutines and threads.
@@ -131,6 +134,8 @@ pub fn Lane(comptime Host: type) type {
         lost_count: usize = 0,
         /// Goroutines of the program's own that wait for the network.
         net_waiters: usize = 0,
+        /// The same that wait for somebody outside of the lane, who will post.
+        outside_waiters: usize = 0,
         /// Guards the lists of Ms, which sysmon uses without the host's lock.
         m_lock: Lock = .{},
         idle_m: ?*M = null,
@@ -353,12 +358,25 @@ pub fn Lane(comptime Host: type) type {
             };
         }
 
+        /// Has the entry arrive soon. Any thread, without the lock: see inbox.zig. It may be gone when
+        /// this returns.
+        pub fn post(self: *Self, posted: *inbox.Entry) void {
+            Host.inbox.push(posted);
+            self.attention.store(true, .seq_cst);
+            Host.inbox.ring(Host.pollBreak);
+        }
+
         // ---- what sysmon asks, without the lock ----
+
+        pub fn askAttention(self: *Self) void {
+            self.asked.store(true, .monotonic);
+            self.attention.store(true, .release);
+        }
 
         /// Whether goroutines wait for the P, as far as can be told without the lock.
         pub fn othersRunnable(self: *Self) bool {
             return @atomicLoad(usize, &self.runq.len, .monotonic) > 0 or
-                @atomicLoad(?*G, &self.runnext, .monotonic) != null;
+                @atomicLoad(?*G, &self.runnext, .monotonic) != null or !Host.inbox.isEmpty();
         }
 
         pub fn hogsWait(self: *Self) bool {
@@ -707,17 +725,3 @@ pub fn Lane(comptime Host: type) type {
         }
     };
 }
-
-/// A short spin lock for lists that are touched for a few instructions; it sleeps when contended.
-pub const Lock = struct {
-    word: std.atomic.Value(u32) = .init(0),
-
-    pub fn lock(l: *Lock) void {
-        if (l.word.cmpxchgStrong(0, 1, .acquire, .monotonic) == null) return;
-        while (l.word.swap(2, .acquire) != 0) _ = os.futexWait(&l.word, 2, null);
-    }
-
-    pub fn unlock(l: *Lock) void {
-        if (l.word.swap(0, .release) == 2) os.futexWake(&l.word, 1);
-    }
-};

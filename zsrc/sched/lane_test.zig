@@ -5,6 +5,7 @@ const os = @import("../os/os.zig");
 const g_mod = @import("g.zig");
 const m_mod = @import("m.zig");
 const lane_mod = @import("lane.zig");
+const inbox_mod = @import("inbox.zig");
 const chan_mod = @import("../sync/chan.zig");
 const wg_mod = @import("../sync/waitgroup.zig");
 
@@ -39,6 +40,8 @@ const T = struct {
 };
 
 const Host = struct {
+    pub var inbox: inbox_mod.Inbox = .{};
+
     pub fn lane() *Lane {
         return &@import("lane_test.zig").lane;
     }
@@ -295,6 +298,93 @@ test "one that queues up after a blocking call is not taken for a deadlock" {
     deadlocks = 0;
     var main: T = .{ .function = S.main };
     try runMain(&main);
+    try std.testing.expectEqual(0, deadlocks);
+}
+
+/// A wait that a thread without the lane's lock ends.
+const Letter = struct {
+    entry: inbox_mod.Entry = .{ .arrive = arrive },
+    g: *G,
+    wanted: std.atomic.Value(bool) = .init(false),
+    arrived: bool = false,
+
+    fn arrive(e: *inbox_mod.Entry) void {
+        const letter: *Letter = @fieldParentPtr("entry", e);
+        letter.arrived = true;
+        if (lane.claim(letter.g, .ready)) lane.readyLast(letter.g);
+    }
+
+    fn wait(letter: *Letter) void {
+        letter.g = &T.current().g;
+        lane.prepare(letter.g);
+        lane.outside_waiters += 1;
+        letter.wanted.store(true, .release);
+        _ = lane.park(letter.g, .chan_receive, null);
+        lane.outside_waiters -= 1;
+    }
+};
+
+test "a thread makes goroutines ready, whether the lane is idle, busy or blocked" {
+    const S = struct {
+        const rounds = 300;
+        const waiters = 3;
+        var letters: [waiters][rounds]Letter = undefined;
+        var goroutines: [waiters]T = undefined;
+        var busy: T = undefined;
+        var arrived: u32 = 0;
+        var ended: u32 = 0;
+
+        fn wait(t: *T) void {
+            for (&letters[t.value]) |*letter| {
+                letter.wait();
+                if (letter.arrived) arrived += 1;
+            }
+            ended += 1;
+        }
+        /// Runs, blocks and leaves the lane idle by turns.
+        fn work(t: *T) void {
+            var turn: u32 = 0;
+            while (ended < waiters) : (turn += 1) switch (turn % 4) {
+                0 => blockFor(t, 20 * std.time.ns_per_us),
+                1 => {
+                    lane.prepare(&T.current().g);
+                    _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
+                },
+                else => lane.gosched(&T.current().g),
+            };
+        }
+        fn post(_: ?*anyopaque) void {
+            for (0..rounds) |i| {
+                for (0..waiters) |k| {
+                    const letter = &letters[k][i];
+                    while (!letter.wanted.load(.acquire)) os.sleepNs(1000);
+                    lane.post(&letter.entry);
+                }
+            }
+        }
+        fn main(_: *T) void {
+            busy = .{ .function = work };
+            lane.go(&busy.g);
+            for (&goroutines, 0..) |*g, i| {
+                g.* = .{ .function = wait, .value = i };
+                lane.go(&g.g);
+            }
+            while (ended < waiters) {
+                const t = T.current();
+                lane.prepare(&t.g);
+                _ = lane.park(&t.g, .sleep, os.nanotime() + std.time.ns_per_ms);
+            }
+        }
+    };
+    for (&S.letters) |*row| for (row) |*letter| {
+        letter.* = .{ .g = undefined };
+    };
+    deadlocks = 0;
+    const poster = try os.spawn(S.post, null, .{});
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    poster.join();
+    try std.testing.expectEqual(S.rounds * S.waiters, S.arrived);
     try std.testing.expectEqual(0, deadlocks);
 }
 

@@ -171,10 +171,12 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return g;
         }
 
-        /// sysmon's requests: timers are due, the network was not looked at, preempted goroutines
-        /// have waited.
+        /// What was posted, and sysmon's requests: timers are due, the network was not looked at,
+        /// preempted goroutines have waited.
         noinline fn attend(self: *Self) void {
-            self.attention.store(false, .monotonic);
+            self.attention.store(false, .seq_cst);
+            if (!Host.inbox.isEmpty()) Host.inbox.drain();
+            if (!self.asked.swap(false, .acquire)) return;
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
@@ -211,6 +213,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     return null;
                 }
                 if (self.signal_pending) handleSignals(self, m);
+                if (!Host.inbox.isEmpty()) Host.inbox.drain();
                 if (self.pickStarted()) |g| return g;
                 if (self.to_main_thread) {
                     self.to_main_thread = false;
@@ -246,6 +249,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             var deadline = self.timers.earliest.load(.monotonic);
             // Only somebody outside can help, and may go away without a word.
             if (stuck(self)) deadline = @min(deadline, os.nanotime() + stuck_recheck_ns);
+            if (Host.inbox.fallAsleep()) return true;
             self.poller = m;
             self.poller_deadline = deadline;
             self.counters.idle += 1;
@@ -253,6 +257,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             Host.release(m);
             const wake = Host.pollWait(deadline);
             Host.acquire(m);
+            Host.inbox.awake();
             self.poller = null;
             const free = self.live and self.owner.load(.monotonic) == null;
             if (free) {
@@ -262,6 +267,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.last_poll.store(os.nanotime(), .monotonic);
             self.counters.netpolls += 1;
             Host.pollResults();
+            if (!Host.inbox.isEmpty()) Host.inbox.drain();
             // The signal may be one that nobody writes to the poller's pipe.
             if (wake == .interrupted) handleSignals(self, m);
             return free;
@@ -308,7 +314,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// Nothing can ever happen again without help from outside.
         fn stuck(self: *Self) bool {
             return self.user_timers == 0 and self.net_waiters == 0 and self.lost_count == 0 and
-                self.user_count > 0 and self.live;
+                self.outside_waiters == 0 and self.user_count > 0 and self.live;
         }
     };
 }

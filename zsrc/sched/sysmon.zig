@@ -137,7 +137,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
         s.handed_off = false;
         if (lane.timers.earliest.load(.monotonic) <= now or lane.hogsWait() or
             now -| lane.last_poll.load(.monotonic) >= o.sysmon_sleep_max_ns)
-            lane.attention.store(true, .monotonic);
+            lane.askAttention();
         // Calls may block for less than our sleep, one after the other: what is away now is looked
         // at again soon.
         if (o.retake_enabled and lane.attachment(m) == .detached) {
@@ -151,7 +151,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
     if (attachment != .attached) return o.retake_enabled and watchBlocked(lane, m, now);
     s.detached_since = 0;
     if (!o.preempt_async or now - s.tick_since + lane.preemptLead() < slice(lane, tick, now)) return false;
-    lane.attention.store(true, .monotonic);
+    lane.askAttention();
     if (s.requests > 0 and now - s.requested_at < o.preempt_slice_ns) return false;
     s.requested_at = now;
     s.requests += 1;

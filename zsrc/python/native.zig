@@ -1,0 +1,645 @@
+//! The native lane for Python: its start, goroutines of C functions (`NativeGoroutine`), calls, figures.
+//!
+//! A `Task` is one C function on the native lane. It belongs to that until its entry has arrived in the
+//! Python lane's inbox (outside.zig), and to its handle, a Python object, until that is gone. What the
+//! task keeps alive for the function is let go afterwards by `reap`, at a moment when finalizers may
+//! run. A native goroutine touches no Python object by itself, so one may outlive the interpreter.
+//!
+//! The native lane is started by the first use of it, with the settings of the run, and stays until the
+//! process ends: C code may use it for itself, and goroutines in it cannot be cancelled.
+const std = @import("std");
+const builtin = @import("builtin");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const inbox = @import("../sched/inbox.zig");
+const lane_mod = @import("../sched/lane.zig");
+const native = @import("../native/lane.zig");
+const switching = @import("../native/switching.zig");
+const capi = @import("../native/capi.zig");
+const native_preempt = @import("../native/preempt.zig");
+const procs = @import("../native/procs.zig");
+const waitgroup = @import("../sync/waitgroup.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const timeouts = @import("timeouts.zig");
+const outside = @import("outside.zig");
+const call_mod = @import("native_call.zig");
+
+const lane = &host.the_lane;
+const Args = [*]const *py.Object;
+const Caller = outside.Caller;
+const Call = call_mod.Call;
+const WaitList = waitgroup.WaitList(host.Lane);
+
+// ---- the native lane's life ----
+
+/// What it is started with: of the run that is going on, or the last one.
+var settings: native.Options = .{};
+/// What gomaxprocs() was told before the start; 0: nothing.
+var wanted_procs: u32 = 0;
+
+pub const most_procs = procs.most;
+
+/// Takes from a run's options what is for both lanes. `given` holds the others. False with an exception
+/// set.
+pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
+    var s: native.Options = .{
+        .max_threads = o.max_threads,
+        .preempt_async = o.preempt_async and !procs.asyncPreemptOff(),
+        .preempt_slice_ns = o.preempt_slice_ns,
+        .sysmon_sleep_min_ns = o.sysmon_sleep_min_ns,
+        .sysmon_sleep_max_ns = o.sysmon_sleep_max_ns,
+        .sysmon_idle_rounds = o.sysmon_idle_rounds,
+        .retake_enabled = o.retake_enabled,
+        .retake_threshold_ns = o.retake_threshold_ns,
+        .retake_threshold_idle_ns = o.retake_threshold_idle_ns,
+        .stack_keep = o.stack_keep,
+        .seed = o.seed,
+    };
+    var n: u32 = 0;
+    inline for (.{ .{ "gomaxprocs", &n }, .{ "stack_native_size", &s.stack_size } }) |option| {
+        if (py.PyDict_GetItemString(given, option[0])) |value| {
+            const number = py.PyLong_AsLongLong(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return false;
+            const T = @TypeOf(option[1].*);
+            option[1].* = std.math.cast(T, number) orelse {
+                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ option[0], number });
+                return false;
+            };
+        }
+    }
+    if (!std.math.isPowerOfTwo(s.stack_size) or s.stack_size < 16 * 1024 or s.stack_size > 64 << 20) {
+        _ = py.raise(py.exc.valueError(), "option stack_native_size cannot be {d}: a power of two, " ++
+            "16 KiB to 64 MiB", .{s.stack_size});
+        return false;
+    }
+    settings = s;
+    if (n > 0) _ = setProcs(@min(n, most_procs)) catch return raiseMemory();
+    return true;
+}
+
+fn raiseMemory() bool {
+    _ = py.PyErr_NoMemory();
+    return false;
+}
+
+/// The number of processors of the native lane, or what it will start with.
+pub fn procCount() u32 {
+    if (native.running()) return native.sched.gomaxprocs.load(.monotonic);
+    return if (wanted_procs > 0) wanted_procs else procs.default();
+}
+
+/// Returns the number before.
+pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
+    const before = procCount();
+    if (native.running()) {
+        const caller: Caller = .enter();
+        defer caller.leave();
+        _ = try native.setProcs(n);
+    }
+    wanted_procs = n;
+    return before;
+}
+
+/// False with an exception set.
+fn ensureStarted() bool {
+    if (native.running()) return true;
+    if (!call_mod.supported) {
+        _ = py.raise(py.exc.runtimeError(), "native goroutines are not supported on this platform", .{});
+        return false;
+    }
+    var o = settings;
+    o.gomaxprocs = procCount();
+    native.start(o) catch |e| switch (e) {
+        error.Running => {}, // C code was quicker
+        error.OutOfMemory => return raiseMemory(),
+        error.ThreadLimit, error.SystemLimit => {
+            _ = py.raise(
+                py.exc.runtimeError(),
+                "cannot start the native runtime: the system's limit of {s} is reached",
+                .{if (e == error.ThreadLimit) "threads" else "open files"},
+            );
+            return false;
+        },
+    };
+    return true;
+}
+
+/// native_start(options, /): an options dict of Config's, or None for the run's.
+pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
+    if (!native.running() and !lane.live and options.? != py.none()) {
+        var o: lane_mod.Options = .{};
+        if (!@import("module.zig").readScheduling(options.?, &o)) return null;
+        if (!readSettings(&o, options.?)) return null;
+    }
+    return if (ensureStarted()) py.returnNone() else null;
+}
+
+pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.boolean(native.running());
+}
+
+/// In the child of a fork: nothing of it is left, and what was on its way never arrives.
+pub fn afterFork() void {
+    host.Host.inbox = .{};
+    unfinished = 0;
+    all_ended = .{};
+    graveyard = null;
+    reap_wanted = false;
+    if (native.state.load(.monotonic) == .off) return;
+    native_preempt.remove();
+    native.forget();
+}
+
+// ---- tasks ----
+
+const Task = struct {
+    entry: inbox.Entry = .{ .arrive = arrive },
+    function: usize,
+    arg: ?*anyopaque = null,
+    /// Of a call: its arguments, and where its result goes.
+    call: ?*Call = null,
+    result_kind: u8 = 'v',
+    integer: u64 = 0,
+    double: f64 = 0,
+    id: u64 = 0,
+    /// 1 once the function has returned. A futex of threads that wait for it.
+    ended: std.atomic.Value(u32) = .init(0),
+    threads: std.atomic.Value(u32) = .init(0),
+
+    // The rest is for those with the interpreter's lock.
+    arrived: bool = false,
+    joiners: WaitList = .{},
+    joiners_generation: u32 = 0,
+    /// The run that it was started in.
+    run: u32 = 0,
+    /// A handle or a call will look at it again.
+    held: bool = true,
+    /// What the function may use.
+    keep: ?*py.Object = null,
+    next_dead: ?*Task = null,
+
+    /// On the native lane.
+    fn body(raw: ?*anyopaque) callconv(.c) void {
+        const t: *Task = @ptrCast(@alignCast(raw.?));
+        if (t.call) |c| {
+            if (t.result_kind == 'd' or t.result_kind == 'f') {
+                t.double = c.double(t.function);
+            } else t.integer = c.integer(t.function);
+        } else {
+            const function: *const fn (?*anyopaque) callconv(.c) void = @ptrFromInt(t.function);
+            function(t.arg);
+        }
+        const caller: Caller = .enter();
+        defer caller.leave();
+        // Dekker with joinThread: it counts itself, then looks whether the function has ended.
+        t.ended.store(1, .seq_cst);
+        if (t.threads.load(.seq_cst) > 0) os.futexWake(&t.ended, std.math.maxInt(i32));
+        lane.post(&t.entry);
+    }
+
+    fn arrive(e: *inbox.Entry) void {
+        const t: *Task = @alignCast(@fieldParentPtr("entry", e));
+        t.arrived = true;
+        if (lane.live) {
+            if (t.joiners_generation == lane.generation) t.joiners.wakeAll(lane);
+            if (t.run == lane.generation) {
+                unfinished -= 1;
+                if (unfinished == 0) all_ended.wakeAll(lane);
+            }
+        }
+        t.next_dead = graveyard;
+        graveyard = t;
+        // It comes in the main thread, at the latest when that next runs Python code.
+        if (!reap_wanted) reap_wanted = py.Py_AddPendingCall(reapPending, null) == 0;
+    }
+
+    /// Of one that was not launched.
+    fn discard(t: *Task) void {
+        t.arrived = true;
+        t.letGo();
+    }
+
+    fn letGo(t: *Task) void {
+        t.held = false;
+        t.release();
+    }
+
+    fn release(t: *Task) void {
+        if (!t.arrived or t.held or t.keep != null) return;
+        const caller: Caller = .enter();
+        defer caller.leave();
+        if (t.call) |c| native.gpa.destroy(c);
+        native.gpa.destroy(t);
+    }
+};
+
+/// Tasks of this run that have not arrived, and the goroutine that waits for them.
+var unfinished: u64 = 0;
+var all_ended: WaitList = .{};
+/// Those that have arrived and may still keep something alive.
+var graveyard: ?*Task = null;
+var reap_wanted = false;
+
+fn reapPending(_: ?*anyopaque) callconv(.c) c_int {
+    reap_wanted = false;
+    reap();
+    return 0;
+}
+
+/// May run code of the program's.
+fn reap() void {
+    while (graveyard) |t| {
+        graveyard = t.next_dead;
+        const keep = t.keep;
+        t.keep = null;
+        t.release();
+        py.xdecref(keep);
+    }
+}
+
+/// What has ended meanwhile, without a run that would take it in.
+fn settle() void {
+    if (!host.Host.inbox.isEmpty()) host.Host.inbox.drain();
+    if (graveyard != null) reap();
+}
+
+pub fn startRun() void {
+    unfinished = 0;
+    all_ended = .{};
+}
+
+/// Starts the task, which is the native lane's from here on. False with an exception set; it is gone then.
+fn launch(t: *Task, keep: *py.Object) bool {
+    t.run = if (lane.live) lane.generation else lane.generation -% 1;
+    t.keep = py.incref(keep);
+    const caller: Caller = .enter();
+    const id = switching.goForeign(Task.body, t);
+    caller.leave();
+    t.id = id catch {
+        t.keep = null;
+        t.discard();
+        py.decref(keep);
+        return raiseMemory();
+    };
+    if (lane.live) unfinished += 1;
+    return true;
+}
+
+fn newTask(function: usize) ?*Task {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const t = native.gpa.create(Task) catch {
+        _ = py.PyErr_NoMemory();
+        return null;
+    };
+    t.* = .{ .function = function };
+    return t;
+}
+
+fn isOver(t: *const Task) bool {
+    return t.ended.load(.acquire) == 1;
+}
+
+/// Until the task has ended.
+fn waitFor(t: *Task, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
+    while (!isOver(t)) {
+        const g = lane.here() orelse {
+            const ended = joinThread(t, deadline);
+            if (ended != .again) return ended;
+            if (py.PyErr_CheckSignals() != 0) return .raised;
+            continue;
+        };
+        const p = goroutine.of(g);
+        if (goroutine.raisePending(p)) return .raised;
+        if (t.arrived) break;
+        if (t.joiners_generation != lane.generation) {
+            t.joiners = .{};
+            t.joiners_generation = lane.generation;
+        }
+        if (!p.g.system) lane.outside_waiters += 1;
+        const wake = t.joiners.wait(lane, g, reason, deadline);
+        if (!p.g.system) lane.outside_waiters -= 1;
+        switch (wake) {
+            .ready, .closed => break,
+            .timeout => if (!isOver(t)) return .timeout,
+            .interrupted => {
+                // Ended all the same: the next park raises.
+                if (isOver(t)) break;
+                _ = goroutine.raisePending(p);
+                return .raised;
+            },
+        }
+    }
+    return .served;
+}
+
+fn joinThread(t: *Task, deadline: ?u64) outside.Ended {
+    _ = t.threads.fetchAdd(1, .seq_cst);
+    const thread: outside.Detached = .leave();
+    var ended: outside.Ended = .served;
+    while (t.ended.load(.seq_cst) == 0) {
+        const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
+        const woken = os.futexWait(&t.ended, 0, timeout);
+        if (t.ended.load(.seq_cst) == 1) break;
+        if (deadline != null and os.nanotime() >= deadline.?) {
+            ended = .timeout;
+            break;
+        }
+        if (woken == .interrupted) {
+            ended = .again;
+            break;
+        }
+    }
+    thread.comeBack();
+    _ = t.threads.fetchSub(1, .seq_cst);
+    return ended;
+}
+
+/// native_wait(timeout_ns, /): until the goroutines of this run have ended; how many have not.
+pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
+    const ns = py.PyLong_AsLongLong(timeout.?);
+    if (ns == -1 and py.PyErr_Occurred() != null) return null;
+    if (unfinished > 0) host.Host.inbox.drain();
+    if (unfinished > 0 and ns > 0) {
+        const p = goroutine.forPark() orelse return null;
+        const deadline = os.nanotime() +| @as(u64, @intCast(ns));
+        lane.outside_waiters += 1;
+        const wake = all_ended.wait(lane, &p.g, .shutdown, deadline);
+        lane.outside_waiters -= 1;
+        if (wake == .interrupted) {
+            _ = goroutine.raisePending(p);
+            return null;
+        }
+    }
+    if (graveyard != null) reap();
+    return py.PyLong_FromUnsignedLongLong(unfinished);
+}
+
+// ---- functions ----
+
+/// native_go(address, arg, keep, /)
+pub fn go(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 3) return py.raise(py.exc.typeError(), "native_go() takes 3 arguments ({d} given)", .{n});
+    const function = addressOf(args[0]) orelse return null;
+    const arg = addressOf(args[1]) orelse return null;
+    if (!ensureStarted()) return null;
+    settle();
+    const h: *Handle = @ptrCast(py.PyType_GenericAlloc(goroutine_type, 0) orelse return null);
+    const t = newTask(function) orelse {
+        py.decref(&h.ob);
+        return null;
+    };
+    t.arg = @ptrFromInt(arg);
+    h.task = t;
+    if (!launch(t, args[2])) {
+        h.task = null;
+        py.decref(&h.ob);
+        return null;
+    }
+    h.id = t.id;
+    return &h.ob;
+}
+
+fn addressOf(o: *py.Object) ?usize {
+    const value = py.PyLong_AsUnsignedLongLong(o);
+    if (value == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
+    return @intCast(value);
+}
+
+/// native_call(address, kinds, values, result, keep, /): `kinds` has a letter for each value, "i" for an
+/// integer or pointer, "d" and "f" for a double and a float; `result` is one of struct's letters, "v" for
+/// none. Returns an int, a float or None.
+pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 5) return py.raise(py.exc.typeError(), "native_call() takes 5 arguments ({d} given)", .{n});
+    const function = addressOf(args[0]) orelse return null;
+    var kinds_len: py.Ssize = 0;
+    const kinds = py.PyUnicode_AsUTF8AndSize(args[1], &kinds_len) orelse return null;
+    var result_len: py.Ssize = 0;
+    const result = py.PyUnicode_AsUTF8AndSize(args[3], &result_len) orelse return null;
+    const count = py.PyTuple_Size(args[2]);
+    if (count < 0) return null;
+    if (count != kinds_len or result_len != 1)
+        return py.raise(py.exc.valueError(), "native_call(): a kind for each value, one for the result", .{});
+    if (!ensureStarted()) return null;
+    settle();
+    var prepared: Call = .{};
+    for (kinds[0..@intCast(kinds_len)], 0..) |kind, i| {
+        const value = py.PyTuple_GetItem(args[2], @intCast(i)).?;
+        const fits = if (kind == 'i') integer: {
+            const bits = py.PyLong_AsUnsignedLongLongMask(value);
+            if (bits == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
+            break :integer prepared.addInteger(bits);
+        } else float: {
+            const number = py.PyFloat_AsDouble(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return null;
+            break :float if (kind == 'f') prepared.addFloat(@floatCast(number)) else prepared.addDouble(number);
+        };
+        if (!fits) return py.raise(
+            py.exc.valueError(),
+            "argument {d}: there is no room for it: {d} integers or pointers, {d} floating-point numbers, " ++
+                "and {d} more of either",
+            .{ i + 1, call_mod.most_integers, call_mod.most_floats, call_mod.most_on_stack },
+        );
+    }
+    const t = newTask(function) orelse return null;
+    t.result_kind = result[0];
+    t.call = newCall(prepared) orelse {
+        t.discard();
+        return null;
+    };
+    if (!launch(t, args[4])) return null;
+    const ended = waitFor(t, .native_call, null);
+    const value = if (ended == .served) resultOf(t) else null;
+    // After an exception the function goes on; the task ends with it.
+    t.letGo();
+    if (ended == .served) keepException(settle);
+    return value;
+}
+
+/// `function` may run code of the program's, whose exceptions are its own.
+fn keepException(comptime function: fn () void) void {
+    var t: ?*py.Object = null;
+    var v: ?*py.Object = null;
+    var tb: ?*py.Object = null;
+    py.PyErr_Fetch(&t, &v, &tb);
+    function();
+    py.PyErr_Restore(t, v, tb);
+}
+
+fn newCall(prepared: Call) ?*Call {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const c = native.gpa.create(Call) catch {
+        _ = py.PyErr_NoMemory();
+        return null;
+    };
+    c.* = prepared;
+    return c;
+}
+
+fn resultOf(t: *const Task) ?*py.Object {
+    const bits = t.integer;
+    return switch (t.result_kind) {
+        'v' => py.returnNone(),
+        '?' => py.boolean(bits & 0xff != 0),
+        'b' => signed(i8, bits),
+        'h' => signed(i16, bits),
+        'i' => signed(i32, bits),
+        'q' => signed(i64, bits),
+        'B' => py.PyLong_FromUnsignedLongLong(@as(u8, @truncate(bits))),
+        'H' => py.PyLong_FromUnsignedLongLong(@as(u16, @truncate(bits))),
+        'I' => py.PyLong_FromUnsignedLongLong(@as(u32, @truncate(bits))),
+        'Q' => py.PyLong_FromUnsignedLongLong(bits),
+        'd' => py.PyFloat_FromDouble(t.double),
+        'f' => py.PyFloat_FromDouble(@as(f32, @bitCast(@as(u32, @truncate(@as(u64, @bitCast(t.double))))))),
+        else => py.raise(py.exc.valueError(), "native_call(): no kind of result '{c}'", .{t.result_kind}),
+    };
+}
+
+fn signed(comptime T: type, bits: u64) ?*py.Object {
+    const U = @Int(.unsigned, @bitSizeOf(T));
+    return py.PyLong_FromLongLong(@as(T, @bitCast(@as(U, @truncate(bits)))));
+}
+
+// ---- figures ----
+
+/// golibx_counters as a dict. Null with an exception set.
+pub fn counters(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    if (addCounters(dict, "")) return dict;
+    py.decref(dict);
+    return null;
+}
+
+pub fn addCounters(dict: *py.Object, comptime prefix: []const u8) bool {
+    const caller: Caller = .enter();
+    const c = capi.collect();
+    caller.leave();
+    const info = @typeInfo(capi.Counters).@"struct";
+    inline for (info.field_names) |name| {
+        comptime if (std.mem.eql(u8, name, "size")) continue;
+        const value: u64 = if (comptime std.mem.eql(u8, name, "gomaxprocs")) procCount() else @field(c, name);
+        if (!py.setInt(dict, prefix ++ name ++ "", value)) return false;
+    }
+    return true;
+}
+
+pub fn steals() u64 {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return capi.collect().steals;
+}
+
+/// Rows for `golibx info`: how native goroutines are preempted, or would be.
+pub const PreemptWay = struct { way: [:0]const u8, reason: [:0]const u8 };
+
+pub fn preemptWay(buffer: *[32]u8) PreemptWay {
+    const by_calls = "at calls only";
+    if (std.mem.eql(u8, native_preempt.name, "none"))
+        return .{ .way = by_calls, .reason = "no signals for it on this platform" };
+    const o = if (native.running()) &native.options else &settings;
+    if (!o.preempt_async or procs.asyncPreemptOff())
+        return .{ .way = by_calls, .reason = "switched off by preempt.async" };
+    if (!native.running()) return .{ .way = "signal", .reason = "" };
+    const number = native_preempt.signalNumber();
+    if (number == 0) return .{ .way = by_calls, .reason = "no signal is free: the program handles them all" };
+    return .{ .way = std.fmt.bufPrintSentinel(buffer, "signal {d}", .{number}, 0) catch "signal", .reason = "" };
+}
+
+pub fn stackSize() usize {
+    return if (native.running()) native.options.stack_size else settings.stack_size;
+}
+
+// ---- golibx.native.NativeGoroutine ----
+
+pub var goroutine_type: *py.Type = undefined;
+
+const Handle = extern struct {
+    ob: py.Object,
+    weakrefs: ?*py.Object,
+    task: ?*Task,
+    id: u64,
+};
+
+fn self(o: *py.Object) *Handle {
+    return @ptrCast(o);
+}
+
+fn dealloc(o: *py.Object) callconv(.c) void {
+    const h = self(o);
+    if (h.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+    if (h.task) |t| t.letGo();
+    py.freeObject(o);
+}
+
+fn join(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
+    const limit = timeouts.parse(given[0]) orelse return null;
+    const t = self(o).task.?;
+    if (isOver(t)) return py.boolean(true);
+    if (limit == .poll) return py.boolean(false);
+    const ended = waitFor(t, .join, limit.deadline());
+    if (ended == .raised) return null;
+    keepException(settle);
+    return py.boolean(ended == .served);
+}
+
+fn done(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.boolean(isOver(self(o).task.?));
+}
+
+fn getId(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(self(o).id);
+}
+
+fn repr(o: *py.Object) callconv(.c) ?*py.Object {
+    const state: [*:0]const u8 = if (isOver(self(o).task.?)) "done" else "running";
+    return py.PyUnicode_FromFormat("<NativeGoroutine %llu [%s]>", self(o).id, state);
+}
+
+const methods = [_]py.MethodDef{
+    .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
+    \\join($self, /, timeout=None)
+    \\--
+    \\
+    \\Waits until the function has returned, at most timeout seconds (a float; None: for ever).
+    \\Returns whether it has. Goroutines park meanwhile; threads block without the interpreter's lock.
+    },
+    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
+    \\done($self, /)
+    \\--
+    \\
+    \\Whether the function has returned.
+    },
+    .{},
+};
+
+const getset = [_]py.GetSetDef{
+    .{ .name = "id", .get = getId, .doc = "Number of the goroutine on the native lane, an int: golibx_goid() in C." },
+    .{},
+};
+
+const members = [_]py.MemberDef{
+    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Handle, "weakrefs"), .flags = py.READONLY },
+    .{},
+};
+
+const slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
+    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "A C function that runs as a native goroutine, as native.go() returns it." },
+    .{},
+};
+
+pub const spec: py.TypeSpec = .{
+    .name = "golibx.native.NativeGoroutine",
+    .basicsize = @sizeOf(Handle),
+    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = &slots,
+};

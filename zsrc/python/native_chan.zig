@@ -1,0 +1,615 @@
+//! Channels of C values, golibx.native.Chan: native/chan.zig with Python on one side or both.
+//!
+//! An element has a `kind`, one of struct's letters for what ctypes calls simple types, or 'r' for any
+//! other ctypes type, whose bytes are copied. Values are converted here, outside of the channel's lock. While
+//! a goroutine or thread waits, the element lies on its stack, or in memory of its own if it is large.
+const std = @import("std");
+const capi = @import("../native/capi.zig");
+const chan_mod = @import("../native/chan.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const timeouts = @import("timeouts.zig");
+const outside = @import("outside.zig");
+
+const C = capi.Chan;
+const Caller = outside.Caller;
+const Ended = outside.Ended;
+const Side = enum { send, recv };
+
+/// Elements up to here lie on the stack of whoever waits.
+const small = 256;
+
+const Chan = extern struct {
+    ob: py.Object,
+    weakrefs: ?*py.Object,
+    c: *C,
+    /// The ctypes type of the elements.
+    ctype: *py.Object,
+    kind: u8,
+    owned: bool,
+};
+
+pub var chan_type: *py.Type = undefined;
+
+inline fn self(o: *py.Object) *Chan {
+    return @ptrCast(o);
+}
+
+/// NativeChan(kind, size, capacity, ctype, address, /): of the channel at `address`, if that is not 0.
+fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (py.PyTuple_Size(args) != 5)
+        return py.raise(py.exc.typeError(), "NativeChan() takes 5 arguments: see golibx.native.Chan", .{});
+    var kind_len: py.Ssize = 0;
+    const kind = py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(args, 0).?, &kind_len) orelse return null;
+    const size = unsigned(py.PyTuple_GetItem(args, 1).?) orelse return null;
+    const capacity = unsigned(py.PyTuple_GetItem(args, 2).?) orelse return null;
+    const ctype = py.PyTuple_GetItem(args, 3).?;
+    const address = unsigned(py.PyTuple_GetItem(args, 4).?) orelse return null;
+    if (kind_len != 1) return py.raise(py.exc.valueError(), "NativeChan(): a kind is one letter", .{});
+    if (size > chan_mod.largest_elem) return py.raise(
+        py.exc.valueError(),
+        "an element of a native.Chan has at most {d} bytes, not {d}",
+        .{ chan_mod.largest_elem, size },
+    );
+    if (sizeOfKind(kind[0])) |fixed| if (fixed != size) return py.raise(
+        py.exc.valueError(),
+        "NativeChan(): an element of kind '{c}' has {d} bytes, not {d}",
+        .{ kind[0], fixed, size },
+    );
+    const c: *C = if (address != 0) @ptrFromInt(address) else capi.chanNew(size, capacity) orelse
+        return py.PyErr_NoMemory();
+    const o = py.PyType_GenericAlloc(t, 0) orelse {
+        if (address == 0) capi.chanFree(c);
+        return null;
+    };
+    const ch = self(o);
+    ch.c = c;
+    ch.kind = kind[0];
+    ch.ctype = py.incref(ctype);
+    ch.owned = address == 0;
+    // Of a foreign one, a wrong type would overwrite memory.
+    if (c.elem_size == size) return o;
+    defer py.decref(o);
+    return py.raise(
+        py.exc.valueError(),
+        "the channel at 0x{x} has elements of {d} bytes, not {d}",
+        .{ address, c.elem_size, size },
+    );
+}
+
+fn unsigned(o: *py.Object) ?usize {
+    const value = py.PyLong_AsUnsignedLongLong(o);
+    if (value == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
+    return @intCast(value);
+}
+
+fn dealloc(o: *py.Object) callconv(.c) void {
+    const ch = self(o);
+    if (ch.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+    if (ch.owned) {
+        // Somebody in C who still waits there waits for ever, but in memory that is a channel.
+        if (isIdle(ch.c)) capi.chanFree(ch.c);
+    }
+    py.decref(ch.ctype);
+    py.freeObject(o);
+}
+
+fn isIdle(c: *C) bool {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    c.lock.lock();
+    defer c.lock.unlock();
+    return c.receivers.head == null and c.senders.head == null;
+}
+
+// ---- values ----
+
+fn sizeOfKind(kind: u8) ?usize {
+    return switch (kind) {
+        '?', 'c', 'b', 'B' => 1,
+        'h', 'H' => 2,
+        'i', 'I', 'f' => 4,
+        'q', 'Q', 'd' => 8,
+        'P' => @sizeOf(usize),
+        else => null,
+    };
+}
+
+fn put(comptime T: type, out: []u8, value: T) bool {
+    out[0..@sizeOf(T)].* = @bitCast(value);
+    return true;
+}
+
+fn get(comptime T: type, from: []const u8) T {
+    return @bitCast(from[0..@sizeOf(T)].*);
+}
+
+/// Writes `given` as an element. False with an exception set.
+fn encode(ch: *Chan, given: *py.Object, out: []u8) bool {
+    const is_own = py.PyObject_IsInstance(given, ch.ctype);
+    if (is_own < 0) return false;
+    if (ch.kind == 'r') {
+        if (is_own == 0) return complain(ch, given);
+        return copyBytes(given, out);
+    }
+    if (is_own == 0) return encodeSimple(ch, given, out);
+    const value = py.PyObject_GetAttrString(given, "value") orelse return false;
+    defer py.decref(value);
+    return encodeSimple(ch, value, out);
+}
+
+fn encodeSimple(ch: *Chan, value: *py.Object, out: []u8) bool {
+    switch (ch.kind) {
+        '?' => {
+            const truth = py.PyObject_IsTrue(value);
+            return truth >= 0 and put(u8, out, @intCast(truth));
+        },
+        'd', 'f' => {
+            const number = py.PyFloat_AsDouble(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return complain(ch, value);
+            return if (ch.kind == 'd') put(f64, out, number) else put(f32, out, @floatCast(number));
+        },
+        'c' => {
+            if (py.PyType_GetFlags(value.type) & bytes_subclass == 0 or py.PyBytes_Size(value) != 1)
+                return complain(ch, value);
+            out[0] = (py.PyBytes_AsString(value) orelse return false)[0];
+            return true;
+        },
+        'b' => return putInteger(i8, ch, value, out),
+        'h' => return putInteger(i16, ch, value, out),
+        'i' => return putInteger(i32, ch, value, out),
+        'q' => return putInteger(i64, ch, value, out),
+        'B' => return putInteger(u8, ch, value, out),
+        'H' => return putInteger(u16, ch, value, out),
+        'I' => return putInteger(u32, ch, value, out),
+        'Q' => return putInteger(u64, ch, value, out),
+        else => return if (value == py.none()) put(usize, out, 0) else putInteger(usize, ch, value, out),
+    }
+}
+
+const bytes_subclass = 1 << 27; // Py_TPFLAGS_BYTES_SUBCLASS
+
+fn putInteger(comptime T: type, ch: *Chan, value: *py.Object, out: []u8) bool {
+    const index = py.PyNumber_Index(value) orelse return complain(ch, value);
+    defer py.decref(index);
+    const is_signed = @typeInfo(T).int.signedness == .signed;
+    const Wide = if (is_signed) c_longlong else c_ulonglong;
+    const wide: Wide = if (is_signed) py.PyLong_AsLongLong(index) else py.PyLong_AsUnsignedLongLong(index);
+    const bad = wide == std.math.maxInt(c_ulonglong) or (is_signed and wide == -1);
+    if (!(bad and py.PyErr_Occurred() != null)) {
+        if (std.math.cast(T, wide)) |fits| return put(T, out, fits);
+    }
+    py.PyErr_Clear();
+    _ = py.PyErr_Format(
+        py.exc.valueError(),
+        std.fmt.comptimePrint("%R is not in the range of a native.Chan of %R: {d} to {d}", .{
+            std.math.minInt(T), std.math.maxInt(T),
+        }),
+        value,
+        ch.ctype,
+    );
+    return false;
+}
+
+fn complain(ch: *Chan, value: *py.Object) bool {
+    if (py.PyErr_Occurred()) |raised| {
+        if (py.PyErr_GivenExceptionMatches(raised, py.exc.typeError()) == 0) return false;
+        py.PyErr_Clear();
+    }
+    _ = py.PyErr_Format(py.exc.typeError(), "a native.Chan of %R cannot carry %R", ch.ctype, value);
+    return false;
+}
+
+fn copyBytes(value: *py.Object, out: []u8) bool {
+    var view: py.Buffer = undefined;
+    if (py.PyObject_GetBuffer(value, &view, py.PyBUF_SIMPLE) != 0) return false;
+    defer py.PyBuffer_Release(&view);
+    const n: usize = @intCast(view.len);
+    if (n != out.len) {
+        _ = py.raise(py.exc.valueError(), "an element of this native.Chan has {d} bytes, not {d}", .{ out.len, n });
+        return false;
+    }
+    if (n > 0) @memcpy(out, view.buf.?[0..n]);
+    return true;
+}
+
+/// The Python value of an element. Null with an exception set.
+fn decode(ch: *Chan, from: []const u8) ?*py.Object {
+    return switch (ch.kind) {
+        '?' => py.boolean(from[0] != 0),
+        'c' => py.PyBytes_FromStringAndSize(from.ptr, 1),
+        'b' => py.PyLong_FromLongLong(get(i8, from)),
+        'h' => py.PyLong_FromLongLong(get(i16, from)),
+        'i' => py.PyLong_FromLongLong(get(i32, from)),
+        'q' => py.PyLong_FromLongLong(get(i64, from)),
+        'B' => py.PyLong_FromUnsignedLongLong(get(u8, from)),
+        'H' => py.PyLong_FromUnsignedLongLong(get(u16, from)),
+        'I' => py.PyLong_FromUnsignedLongLong(get(u32, from)),
+        'Q' => py.PyLong_FromUnsignedLongLong(get(u64, from)),
+        'd' => py.PyFloat_FromDouble(get(f64, from)),
+        'f' => py.PyFloat_FromDouble(get(f32, from)),
+        'P' => if (get(usize, from) == 0) py.returnNone() else py.PyLong_FromUnsignedLongLong(get(usize, from)),
+        else => instance(ch, from),
+    };
+}
+
+fn instance(ch: *Chan, from: []const u8) ?*py.Object {
+    const make = py.PyObject_GetAttrString(ch.ctype, "from_buffer_copy") orelse return null;
+    defer py.decref(make);
+    const bytes = py.PyBytes_FromStringAndSize(from.ptr, @intCast(from.len)) orelse return null;
+    defer py.decref(bytes);
+    return py.call(make, &.{bytes});
+}
+
+// ---- operations ----
+
+/// Room for an element.
+const Elem = struct {
+    few: [small]u8 align(16) = undefined,
+    many: []u8 = &.{},
+    size: usize,
+
+    fn init(e: *Elem, size: usize) bool {
+        e.size = size;
+        e.many = &.{};
+        if (size <= small) return true;
+        e.many = host.gpa.alloc(u8, size) catch {
+            _ = py.PyErr_NoMemory();
+            return false;
+        };
+        return true;
+    }
+
+    fn bytes(e: *Elem) []u8 {
+        return if (e.size <= small) e.few[0..e.size] else e.many;
+    }
+
+    fn deinit(e: *Elem) void {
+        if (e.many.len > 0) host.gpa.free(e.many);
+    }
+};
+
+inline fn begin(comptime side: Side, c: *C, elem: []u8, waiter: ?*C.Waiter) chan_mod.Result {
+    return if (side == .send) c.beginSend(elem.ptr, waiter) else c.beginRecv(elem.ptr, waiter);
+}
+
+/// A channel's lock that is held, inside the runtime.
+const Locked = struct {
+    c: *C,
+    caller: Caller,
+
+    fn unlock(l: Locked) void {
+        l.c.lock.unlock();
+        l.caller.leave();
+    }
+};
+
+/// `elem` is sent, or receives. `timeout` is said at once where `limit` is to poll.
+fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) Ended {
+    const c = ch.c;
+    const first = attempt(side, c, elem);
+    if (first != .waiting) return if (first == .done) .served else .closed;
+    if (limit == .poll) return .timeout;
+    // It must not go while this waits, even if its last reference does.
+    _ = py.incref(&ch.ob);
+    defer py.decref(&ch.ob);
+    const deadline = limit.deadline();
+    while (true) {
+        const ended = wait(side, c, elem, deadline);
+        if (ended != .again) return ended;
+    }
+}
+
+fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Result {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return begin(side, c, elem, null);
+}
+
+fn wait(comptime side: Side, c: *C, elem: []u8, deadline: ?u64) Ended {
+    var w: outside.Waiting = undefined;
+    if (!w.init()) return .raised;
+    var waiter: C.Waiter = .{ .wait = &w.wait, .elem = elem.ptr };
+    const locked: Locked = .{ .c = c, .caller = .enter() };
+    const result = begin(side, c, elem, &waiter);
+    if (result != .waiting) {
+        locked.caller.leave();
+        return if (result == .done) .served else .closed;
+    }
+    const reason = if (side == .send) .chan_send else .chan_receive;
+    const ended = w.block(reason, deadline, locked, Locked.unlock);
+    if (ended == .served or ended == .closed) return ended;
+    const caller: Caller = .enter();
+    defer caller.leave();
+    if (side == .send) c.withdraw(.send, &waiter) else c.withdraw(.recv, &waiter);
+    return ended;
+}
+
+fn failed(comptime side: Side, ended: Ended) ?*py.Object {
+    const what = if (side == .send) "send" else "receive";
+    return switch (ended) {
+        .closed => errors.raise(.ChannelClosed, what ++ " on a closed channel", .{}),
+        .timeout => errors.raise(.DeadlineExceeded, "channel " ++ what ++ " timed out", .{}),
+        else => null,
+    };
+}
+
+/// Null with an exception set.
+fn sendValue(ch: *Chan, value: *py.Object, limit: timeouts.Limit) ?Ended {
+    var elem: Elem = undefined;
+    if (!elem.init(ch.c.elem_size)) return null;
+    defer elem.deinit();
+    if (!encode(ch, value, elem.bytes())) return null;
+    const ended = transfer(.send, ch, elem.bytes(), limit);
+    return if (ended == .raised) null else ended;
+}
+
+const Received = struct { ended: Ended, value: ?*py.Object };
+
+fn recvValue(ch: *Chan, limit: timeouts.Limit) Received {
+    var elem: Elem = undefined;
+    if (!elem.init(ch.c.elem_size)) return .{ .ended = .raised, .value = null };
+    defer elem.deinit();
+    const ended = transfer(.recv, ch, elem.bytes(), limit);
+    if (ended != .served) return .{ .ended = ended, .value = null };
+    const value = decode(ch, elem.bytes());
+    return .{ .ended = if (value == null) .raised else .served, .value = value };
+}
+
+const Args = [*]const *py.Object;
+
+fn send(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
+    const limit = timeouts.parse(given[1]) orelse return null;
+    const ended = sendValue(self(o), given[0].?, limit) orelse return null;
+    return if (ended == .served) py.returnNone() else failed(.send, ended);
+}
+
+fn recv(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("recv", &.{"timeout"}, 0, args, n, kw) orelse return null;
+    const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
+    return r.value orelse failed(.recv, r.ended);
+}
+
+fn recvOk(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
+    const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
+    if (r.value) |value| return pair(value, true);
+    return if (r.ended == .closed) pair(py.returnNone(), false) else failed(.recv, r.ended);
+}
+
+/// Takes the reference to `value`.
+fn pair(value: *py.Object, ok: bool) ?*py.Object {
+    defer py.decref(value);
+    const flag = py.boolean(ok);
+    defer py.decref(flag);
+    return py.PyTuple_Pack(2, value, flag);
+}
+
+fn trySend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
+    return switch (sendValue(self(o), value.?, .poll) orelse return null) {
+        .served => py.boolean(true),
+        .timeout => py.boolean(false),
+        else => |ended| failed(.send, ended),
+    };
+}
+
+fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const r = recvValue(self(o), .poll);
+    if (r.value) |value| return pair(value, true);
+    return if (r.ended == .timeout) pair(py.returnNone(), false) else failed(.recv, r.ended);
+}
+
+fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const caller: Caller = .enter();
+    const closed = self(o).c.close();
+    caller.leave();
+    return if (closed) py.returnNone() else errors.raise(.ChannelClosed, "close of a closed channel", .{});
+}
+
+fn select(_: *py.Object, _: Args, _: py.Ssize, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.raise(py.exc.typeError(), "select() takes cases of golibx.Chan only, not of native.Chan: " ++
+        "have a goroutine receive from it and send to a golibx.Chan, or use golibx_select() in C", .{});
+}
+
+fn length(o: *py.Object) callconv(.c) py.Ssize {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    return @intCast(self(o).c.len());
+}
+
+fn boolean(_: *py.Object) callconv(.c) c_int {
+    return 1;
+}
+
+fn iter(o: *py.Object) callconv(.c) ?*py.Object {
+    return py.incref(o);
+}
+
+fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
+    const r = recvValue(self(o), .forever);
+    return r.value orelse if (r.ended == .closed) null else failed(.recv, r.ended);
+}
+
+fn getCapacity(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(self(o).c.capacity);
+}
+
+fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const c = self(o).c;
+    const caller: Caller = .enter();
+    c.lock.lock();
+    const closed = c.closed;
+    c.lock.unlock();
+    caller.leave();
+    return py.boolean(closed);
+}
+
+fn getAddress(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(@intFromPtr(self(o).c));
+}
+
+fn getCtype(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.incref(self(o).ctype);
+}
+
+fn repr(o: *py.Object) callconv(.c) ?*py.Object {
+    const ch = self(o);
+    const name = py.PyObject_GetAttrString(ch.ctype, "__name__") orelse return null;
+    defer py.decref(name);
+    const closed = getClosed(o, null).?;
+    defer py.decref(closed);
+    return py.PyUnicode_FromFormat(
+        "<native.Chan of %U at %p %zd/%zd%s>",
+        name,
+        @as(*anyopaque, @ptrCast(ch.c)),
+        length(o),
+        @as(py.Ssize, @intCast(ch.c.capacity)),
+        @as([*:0]const u8, if (py.isTrue(closed)) " closed" else ""),
+    );
+}
+
+const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
+
+const methods = [_]py.MethodDef{
+    .{ .name = "send", .function = @ptrCast(&send), .flags = fast, .doc =
+    \\send($self, /, value, timeout=None)
+    \\--
+    \\
+    \\Sends value, waiting for a receiver or for room in the buffer, at most timeout seconds.
+    \\Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is up, TypeError and
+    \\ValueError for what is no value of the channel's type.
+    },
+    .{ .name = "recv", .function = @ptrCast(&recv), .flags = fast, .doc =
+    \\recv($self, /, timeout=None)
+    \\--
+    \\
+    \\Returns the next value, waiting for one, at most timeout seconds.
+    \\Raises ChannelClosed once the channel is closed and drained, DeadlineExceeded when the time is up.
+    },
+    .{ .name = "recv_ok", .function = @ptrCast(&recvOk), .flags = fast, .doc =
+    \\recv_ok($self, /, timeout=None)
+    \\--
+    \\
+    \\As recv(), but returns (value, True), or (None, False) once the channel is closed and drained.
+    },
+    .{ .name = "try_send", .function = @ptrCast(&trySend), .flags = py.METH_O, .doc =
+    \\try_send($self, value, /)
+    \\--
+    \\
+    \\Sends value if that needs no waiting; returns whether it did. Raises ChannelClosed.
+    },
+    .{ .name = "try_recv", .function = @ptrCast(&tryRecv), .flags = py.METH_NOARGS, .doc =
+    \\try_recv($self, /)
+    \\--
+    \\
+    \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once the
+    \\channel is closed and drained.
+    },
+    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
+    \\close($self, /)
+    \\--
+    \\
+    \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
+    },
+    .{ .name = "on_recv", .function = @ptrCast(&select), .flags = fast, .doc =
+    \\on_recv($self, /)
+    \\--
+    \\
+    \\Raises TypeError: select() takes cases of golibx.Chan only.
+    },
+    .{ .name = "on_send", .function = @ptrCast(&select), .flags = fast, .doc =
+    \\on_send($self, /, value)
+    \\--
+    \\
+    \\Raises TypeError: select() takes cases of golibx.Chan only.
+    },
+    .{},
+};
+
+const getset = [_]py.GetSetDef{
+    .{ .name = "capacity", .get = getCapacity, .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
+    .{ .name = "closed", .get = getClosed, .doc = "Whether the channel was closed." },
+    .{ .name = "address", .get = getAddress, .doc = "Where the channel is, an int: the golibx_chan * for C code." },
+    .{ .name = "ctype", .get = getCtype, .doc = "The ctypes type of the values." },
+    .{},
+};
+
+const members = [_]py.MemberDef{
+    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Chan, "weakrefs"), .flags = py.READONLY },
+    .{},
+};
+
+const slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
+    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
+    .{ .slot = py.slot.tp_iter, .pfunc = @ptrCast(&iter) },
+    .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
+    .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
+    .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "What golibx.native.Chan is made of." },
+    .{},
+};
+
+pub const spec: py.TypeSpec = .{
+    .name = "golibx._core.NativeChan",
+    .basicsize = @sizeOf(Chan),
+    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_BASETYPE,
+    .slots = &slots,
+};
+
+// ---- the memory of an argument ----
+
+/// Holds an object's buffer for a C function.
+const View = extern struct {
+    ob: py.Object,
+    view: py.Buffer,
+};
+
+pub var buffer_type: *py.Type = undefined;
+
+fn newBuffer(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (py.PyTuple_Size(args) != 1) return py.raise(py.exc.typeError(), "NativeBuffer() takes 1 argument", .{});
+    const o = py.PyType_GenericAlloc(t, 0) orelse return null;
+    const b: *View = @ptrCast(o);
+    if (py.PyObject_GetBuffer(py.PyTuple_GetItem(args, 0).?, &b.view, py.PyBUF_SIMPLE) == 0) return o;
+    b.view.obj = null;
+    py.decref(o);
+    return null;
+}
+
+fn deallocBuffer(o: *py.Object) callconv(.c) void {
+    const b: *View = @ptrCast(o);
+    if (b.view.obj != null) py.PyBuffer_Release(&b.view);
+    py.freeObject(o);
+}
+
+fn bufferAddress(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const b: *View = @ptrCast(o);
+    return py.PyLong_FromUnsignedLongLong(@intFromPtr(b.view.buf));
+}
+
+const buffer_getset = [_]py.GetSetDef{
+    .{ .name = "address", .get = bufferAddress, .doc = "Where the memory is, an int." },
+    .{},
+};
+
+const buffer_slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newBuffer) },
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocBuffer) },
+    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&buffer_getset) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "Holds the contiguous memory of an object while a C function may use it." },
+    .{},
+};
+
+pub const buffer_spec: py.TypeSpec = .{
+    .name = "golibx._core.NativeBuffer",
+    .basicsize = @sizeOf(View),
+    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_IMMUTABLETYPE,
+    .slots = &buffer_slots,
+};

@@ -1,0 +1,183 @@
+//! How Python code waits for native code: goroutines of the Python lane park, threads block without
+//! the interpreter's lock.
+//!
+//! A wait on a native object (native/wait.zig) is decided there, by `claim`, by whoever comes first: a
+//! native goroutine that serves it, a time-out, or a cancellation. A goroutine's park is decided by
+//! its lane, under the interpreter's lock. The two meet here. Who serves the wait claims it and posts the
+//! entry to the lane (sched/inbox.zig), whose arrival claims the park. When the park ended otherwise,
+//! the goroutine claims the wait itself; if somebody has been quicker, a value was given or
+//! taken, and the operation has succeeded after all. Either way the wait lies on the stack of the
+//! goroutine, which stays until the entry has arrived: whoever posts touches nothing of it afterwards.
+//!
+//! Python code may run on a native goroutine too, called back by C code. That is tied to its thread while
+//! it waits here, because the thread state is the thread's, and its processor is free for others.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const inbox = @import("../sched/inbox.zig");
+const native = @import("../native/lane.zig");
+const switching = @import("../native/switching.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+
+const lane = &host.the_lane;
+
+/// While the caller, if it is a native goroutine, is inside the runtime.
+pub const Caller = struct {
+    g: ?*native.G,
+
+    pub inline fn enter() Caller {
+        return .{ .g = switching.enter() };
+    }
+
+    pub inline fn leave(c: Caller) void {
+        if (c.g) |g| switching.leave(g);
+    }
+};
+
+/// How a wait ended; `again`: a signal came, and the operation is to be tried anew.
+pub const Ended = enum { served, closed, timeout, raised, again };
+
+pub const Waiting = struct {
+    wait: switching.Wait,
+    entry: inbox.Entry = .{ .arrive = arrive },
+    /// The goroutine that waits, null for a thread.
+    p: ?*goroutine.PyG,
+    generation: u32 = 0,
+    arrived: bool = false,
+    note: os.Note = .{},
+
+    /// For the calling goroutine or thread. False with an exception set.
+    pub fn init(w: *Waiting) bool {
+        w.* = .{ .wait = .{ .contested = true }, .p = null };
+        if (lane.here()) |g| {
+            const p = goroutine.of(g);
+            if (goroutine.raisePending(p)) return false;
+            w.p = p;
+            w.generation = lane.generation;
+            w.wait.wake = wakeGoroutine;
+        } else w.wait.wake = wakeThread;
+        return true;
+    }
+
+    fn wakeGoroutine(wait: *switching.Wait) void {
+        const w: *Waiting = @alignCast(@fieldParentPtr("wait", wait));
+        lane.post(&w.entry);
+    }
+
+    fn wakeThread(wait: *switching.Wait) void {
+        const w: *Waiting = @alignCast(@fieldParentPtr("wait", wait));
+        w.note.wake();
+    }
+
+    fn arrive(e: *inbox.Entry) void {
+        const w: *Waiting = @alignCast(@fieldParentPtr("entry", e));
+        w.arrived = true;
+        const g = &w.p.?.g;
+        // What a run has left behind does not go on in another.
+        if (lane.live and w.generation == lane.generation and lane.claim(g, .ready)) lane.readyLast(g);
+    }
+
+    /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock` lets
+    /// go. After `timeout`, `raised` and `again` nobody will: the caller takes it out of its queue.
+    pub fn block(
+        w: *Waiting,
+        reason: g_mod.WaitReason,
+        deadline: ?u64,
+        context: anytype,
+        comptime unlock: fn (@TypeOf(context)) void,
+    ) Ended {
+        const p = w.p orelse {
+            unlock(context);
+            return w.blockThread(deadline);
+        };
+        const wake = parkOutside(p, reason, deadline, context, unlock);
+        if (wake != .ready and w.wait.claim(if (wake == .timeout) .timeout else .interrupted)) {
+            if (wake == .timeout) return .timeout;
+            _ = goroutine.raisePending(p);
+            return .raised;
+        }
+        // Served. What interrupted the goroutine is raised when it next parks.
+        var turns: u32 = 0;
+        while (!w.arrived) : (turns += 1) {
+            host.Host.inbox.drain();
+            if (turns < 100) std.atomic.spinLoopHint() else std.Thread.yield() catch {};
+        }
+        return w.result();
+    }
+
+    fn result(w: *const Waiting) Ended {
+        return if (w.wait.outcome == .closed) .closed else .served;
+    }
+
+    fn blockThread(w: *Waiting, deadline: ?u64) Ended {
+        const thread: Detached = .leave();
+        const ended = w.sleep(deadline);
+        thread.comeBack();
+        if (ended != .again) return ended;
+        return if (py.PyErr_CheckSignals() == 0) .again else .raised;
+    }
+
+    fn sleep(w: *Waiting, deadline: ?u64) Ended {
+        while (true) {
+            const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
+            const woken = w.note.sleep(timeout);
+            if (woken == .woken) return w.result();
+            const late = deadline != null and os.nanotime() >= deadline.?;
+            if (!late and woken == .timeout) continue;
+            if (w.wait.claim(if (late) .timeout else .interrupted))
+                return if (late) .timeout else .again;
+            // Somebody was first: his wake-up is on its way.
+            while (w.note.sleep(null) != .woken) {}
+            return w.result();
+        }
+    }
+};
+
+/// Parks a goroutine of the Python lane that somebody outside of it will make ready.
+pub fn parkOutside(
+    p: *goroutine.PyG,
+    reason: g_mod.WaitReason,
+    deadline: ?u64,
+    context: anytype,
+    comptime unlock: fn (@TypeOf(context)) void,
+) g_mod.Wake {
+    const counted = !p.g.system;
+    lane.prepare(&p.g);
+    if (counted) lane.outside_waiters += 1;
+    unlock(context);
+    const wake = lane.park(&p.g, reason, deadline);
+    if (counted) lane.outside_waiters -= 1;
+    return wake;
+}
+
+/// A thread that blocks: without the interpreter's lock, and if it runs a native goroutine without a P,
+/// but tied to it.
+pub const Detached = struct {
+    g: ?*native.G,
+    state: *py.ThreadState,
+
+    pub fn leave() Detached {
+        const g = switching.enter();
+        if (g) |own| switching.lockThread(own);
+        const state = py.PyEval_SaveThread().?;
+        if (g) |own| switching.enterSyscall(own);
+        return .{ .g = g, .state = state };
+    }
+
+    pub fn comeBack(d: Detached) void {
+        // The processor first: whoever waits for one should not have the interpreter's lock. To wait for
+        // that is outside of the runtime, where sysmon may pass the processor on.
+        if (d.g) |own| {
+            switching.exitSyscall(own);
+            switching.leave(own);
+        }
+        py.PyEval_RestoreThread(d.state);
+        if (d.g) |own| {
+            switching.lock(own);
+            _ = switching.unlockThread(own);
+            switching.leave(own);
+        }
+    }
+};
