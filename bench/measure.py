@@ -43,7 +43,8 @@ class MeasurementError(Exception):
 def measure(case: Case, runtime: Runtime, load_generator: Sequence[str]) -> dict[str, float]:
     """Measure a case once; returns at least its metrics, by name. Raises MeasurementError."""
     results = _measure(case, runtime, load_generator)
-    missing = [metric.key for metric in case.metrics if metric.key not in results]
+    metrics = case.metrics_of(runtime.key)
+    missing = [metric.key for metric in metrics if metric.key not in results]
     if missing:
         raise MeasurementError(f"printed no {', '.join(missing)}")
     return results
@@ -51,7 +52,7 @@ def measure(case: Case, runtime: Runtime, load_generator: Sequence[str]) -> dict
 
 def _measure(case: Case, runtime: Runtime, load_generator: Sequence[str]) -> dict[str, float]:
     match case.kind:
-        case "micro":
+        case "micro" | "native":
             return _measure_micro(case, runtime)
         case "startup":
             return _measure_startup(case, runtime)
@@ -65,8 +66,12 @@ def _measure_micro(case: Case, runtime: Runtime) -> dict[str, float]:
     operations = case.operations_of(runtime.key)
     if case.program == "parked":
         _require_memory(operations * _PARKED_AT_MOST_BYTES)
-    command = [*runtime.commands["micro"], case.program, str(operations)]
-    return _parse(_call(command, runtime.environment))
+    command = [*runtime.commands[case.kind], case.program, str(operations)]
+    results = _parse(_call(command, runtime.environment))
+    for metric in case.metrics_of(runtime.key):
+        if metric.key.startswith("preempts_") and results.get(metric.key) == 0:
+            raise MeasurementError(f"preempted nobody: {metric.key} is 0")
+    return results
 
 
 def _require_memory(needed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from typing import TextIO
 
 from results import CaseResult
 from runtimes import Lineup, Runtime
-from suite import GOLIBX, Case, Metric
+from suite import GOLIBX, Case, Metric, Target
 
+_LABEL = 11  # characters
 _GREEN, _RED, _YELLOW, _BOLD, _DIM = "32", "31", "33", "1", "2"
 
 
@@ -39,13 +41,13 @@ class Report:
         widths = [max(10, len(heading)) for heading in headings]
         columns = [f"{heading:>{width}}" for heading, width in zip(headings, widths, strict=True)]
         columns.insert(1, f"{'spread':>7}")
-        line = f"  {'':<10} {'  '.join(columns)}  {'golibx/it':>10}  target"
+        line = f"  {'':<{_LABEL}} {'  '.join(columns)}  {'golibx/it':>10}  target"
         self._line(self._paint(line.rstrip(), _DIM))
         for runtime in filter(lambda runtime: runtime.offers(case), lineup.runtimes):
             self._row(result, runtime, widths)
 
     def _row(self, result: CaseResult, runtime: Runtime, widths: Sequence[int]) -> None:
-        label = f"  {runtime.label:<10} "
+        label = f"  {runtime.label:<{_LABEL}} "
         if runtime.key in result.failures:
             self._line(label + self._paint(f"failed: {result.failures[runtime.key]}", _RED))
             return
@@ -58,34 +60,36 @@ class Report:
             cells.append(f"{_number(metric, result.median(runtime.key, metric.key)):>{width}}")
         spread = result.spread(runtime.key)
         cells.insert(1, f"{'' if spread is None else f'±{spread:.0%}':>7}")
-        ratio = None if runtime.key == GOLIBX else result.ratio(runtime.key)
+        ratio = result.ratio(runtime.key)
         cells.append(f"{'' if ratio is None else f'{ratio:.2f}':>10}")
-        target = result.case.target
-        if target is not None and runtime.key == (target.peer or GOLIBX):
-            cells.append(self._verdict(result))
+        targets = [t for t in result.case.targets if runtime.key == (t.peer or t.runtime)]
+        if targets:
+            cells.append("; ".join(self._verdict(result, target) for target in targets))
         self._line((label + "  ".join(cells)).rstrip())
 
     def summary(self, results: Sequence[CaseResult]) -> None:
         """How many targets were met, and which were not."""
         self._line()
-        targeted = [result for result in results if result.case.target is not None]
-        verdicts = [result.met() for result in targeted]
+        targeted = [(result, target) for result in results for target in result.case.targets]
+        verdicts = [result.met(target) for result, target in targeted]
         line = f"{verdicts.count(True)} of {len(targeted)} targets met"
         if None in verdicts:
             line += f", {verdicts.count(None)} not measured"
         self._line(self._paint(line, _BOLD))
-        for result in targeted:
-            if not result.met():
-                self._line(f"  {result.case.name}: {self._verdict(result)}")
+        for (result, target), met in zip(targeted, verdicts, strict=True):
+            if not met:
+                who = "" if target.runtime == GOLIBX else f"{target.runtime} "
+                self._line(f"  {result.case.name}: {who}{self._verdict(result, target)}")
 
-    def _verdict(self, result: CaseResult) -> str:
-        """The target of a case, what was achieved, and whether that is enough."""
-        allowed = describe_target(result.case)
-        achieved = result.achieved()
+    def _verdict(self, result: CaseResult, target: Target) -> str:
+        """A target of a case, what was achieved, and whether that is enough."""
+        allowed = _describe(result.case, target)
+        achieved = result.achieved(target)
         if achieved is None:
             return f"{allowed}: " + self._paint("not measured", _YELLOW)
-        word = self._paint("met", _GREEN) if result.met() else self._paint("missed", _RED)
-        return f"{allowed}: {_achieved(result.case, achieved)}, {word}"
+        met = result.met(target)
+        word = self._paint("met", _GREEN) if met else self._paint("missed", _RED)
+        return f"{allowed}: {_limited(result.case, target, achieved)}, {word}"
 
     def _line(self, text: str = "") -> None:
         print(text, file=self._stream)
@@ -122,18 +126,21 @@ def _case_document(result: CaseResult) -> Mapping[str, object]:
             for runtime, metrics in result.samples.items()
         },
         "ratios": {
-            runtime: result.ratio(runtime) for runtime in result.samples if runtime != GOLIBX
+            runtime: result.ratio(runtime)
+            for runtime in result.samples
+            if case.golibx_beside(runtime) is not None
         },
         "failures": result.failures,
     }
-    if case.target is not None:
-        content["target"] = {
-            "relation": case.target.relation,
-            "peer": case.target.peer,
-            "limit": case.target.limit,
-            "achieved": result.achieved(),
-            "met": result.met(),
+    content["targets"] = [
+        dataclasses.asdict(target)
+        | {
+            "metric": case.metric(target.metric).key,
+            "achieved": result.achieved(target),
+            "met": result.met(target),
         }
+        for target in case.targets
+    ]
     return content
 
 
@@ -145,24 +152,27 @@ def machine() -> str:
     return f"{system.system} {system.release}, {system.machine}, {cpus} CPUs, load {load:.1f}"
 
 
-def describe_target(case: Case) -> str:
-    """The target of a case in words, such as "at most 0.6 of go-p1"; "" when it has none."""
-    target = case.target
-    if target is None:
-        return ""
-    limit = _achieved(case, target.limit)
+def describe_targets(case: Case) -> str:
+    """The targets of a case in words, such as "at most 0.6 of go-p1"; "" when it has none."""
+    words = (_describe(case, target) for target in case.targets)
+    return "; ".join(dict.fromkeys(words))
+
+
+def _describe(case: Case, target: Target) -> str:
+    limit = _limited(case, target, target.limit)
     if target.relation == "ratio":
-        return f"at most {limit} of {target.peer}"
+        return f"{target.bound} {limit} of {target.peer}"
     if target.relation == "difference":
-        return f"at most {target.peer} + {limit}"
-    return f"at most {limit}"
+        return f"{target.bound} {target.peer} + {limit}"
+    which = "" if target.metric is None else case.metric(target.metric).heading.rpartition(" ")[0]
+    return f"{which} {target.bound} {limit}".lstrip()
 
 
-def _achieved(case: Case, value: float) -> str:
+def _limited(case: Case, target: Target, value: float) -> str:
     """A target's limit, or what it limits, with its unit."""
-    if case.target is not None and case.target.relation == "ratio":
+    if target.relation == "ratio":
         return f"{value:.2f}"
-    metric = case.metrics[0]
+    metric = case.metric(target.metric)
     return f"{_number(metric, value)} {metric.heading.split()[-1]}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from suite import GOLIBX, Case
+from suite import Case, Target
 
 
 @dataclass
@@ -25,7 +25,7 @@ class CaseResult:
     def add(self, runtime: str, metrics: dict[str, float]) -> None:
         """Record one measurement. Raises KeyError when a metric of the case is missing from it."""
         lists = self.samples.setdefault(runtime, {})
-        for metric in self.case.metrics:
+        for metric in self.case.metrics_of(runtime):
             lists.setdefault(metric.key, []).append(metrics[metric.key])
 
     def median(self, runtime: str, metric: str) -> float | None:
@@ -46,27 +46,27 @@ class CaseResult:
 
     def ratio(self, runtime: str) -> float | None:
         """golibx's median over the runtime's; None when either is missing or the latter is 0."""
-        metric = self.case.metrics[0].key
-        ours, theirs = self.median(GOLIBX, metric), self.median(runtime, metric)
-        return None if ours is None or theirs is None or theirs <= 0 else ours / theirs
+        ours = self.case.golibx_beside(runtime)
+        return None if ours is None else self._ratio(ours, runtime, self.case.metrics[0].key)
 
-    def achieved(self) -> float | None:
-        """What the target limits; None when the case has no target or it could not be measured."""
-        target = self.case.target
-        metric = self.case.metrics[0].key
-        ours = self.median(GOLIBX, metric)
-        if target is None or ours is None:
-            return None
-        if target.peer is None:
+    def _ratio(self, ours: str, theirs: str, metric: str) -> float | None:
+        over, under = self.median(ours, metric), self.median(theirs, metric)
+        return None if over is None or under is None or under <= 0 else over / under
+
+    def achieved(self, target: Target) -> float | None:
+        """What a target of the case limits; None when it could not be measured."""
+        metric = self.case.metric(target.metric).key
+        ours = self.median(target.runtime, metric)
+        if ours is None or target.peer is None:
             return ours
         if target.relation == "ratio":
-            return self.ratio(target.peer)
+            return self._ratio(target.runtime, target.peer, metric)
         theirs = self.median(target.peer, metric)
         return None if theirs is None else ours - theirs
 
-    def met(self) -> bool | None:
-        """Whether the target was met; None when the case has none or it could not be measured."""
-        achieved = self.achieved()
-        if self.case.target is None or achieved is None:
+    def met(self, target: Target) -> bool | None:
+        """Whether a target of the case was met; None when it could not be measured."""
+        achieved = self.achieved(target)
+        if achieved is None:
             return None
-        return achieved <= self.case.target.limit
+        return achieved <= target.limit if target.bound == "at most" else achieved >= target.limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -12,10 +13,20 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from suite import GOLIBX, Case, Kind
+from suite import GOLIBX, NATIVE_PEERS, Case, Kind
 
 # In the order in which they are measured: what most targets refer to runs right before golibx.
-RUNTIMES = ("asyncio", "gevent", "uvloop", "go-p2", "go-p1", "python", GOLIBX)
+RUNTIMES = (
+    "asyncio",
+    "gevent",
+    "uvloop",
+    "go-p2",
+    "golibx-native-p2",
+    "go-p1",
+    "golibx-native-p1",
+    "python",
+    GOLIBX,
+)
 
 _HERE = Path(__file__).parent
 _INSTALL = "pip install -r bench/requirements.txt"
@@ -67,18 +78,19 @@ class Lineup:
 
 
 def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
-    """Find those of RUNTIMES that are wanted; build the Go programs in an existing directory."""
+    """Find those of RUNTIMES that are wanted; build programs in an existing directory."""
     found: dict[str, Runtime] = {}
     missing: dict[str, str] = {}
     load_generator: tuple[str, ...] = (sys.executable, str(_HERE / "load.py"))
 
     try:
         program, version = _build_go(build_directory)
-    except _MissingError as reason:
+    except MissingError as reason:
         missing |= {key: str(reason) for key in ("go-p1", "go-p2") if key in wanted}
     else:
         load_generator = (program,)
         programs = _programs(micro=(program, "micro"), echo=(program, "echo"))
+        programs["native"] = programs["micro"]
         for processors in ("1", "2"):
             found[f"go-p{processors}"] = Runtime(
                 f"go-p{processors}",
@@ -88,6 +100,23 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
                 {"GOMAXPROCS": processors},
             )
 
+    wanted_native = [key for key in NATIVE_PEERS if key in wanted]
+    if wanted_native:
+        try:
+            program, version = build_native(build_directory)
+        except MissingError as reason:
+            missing |= {key: str(reason) for key in wanted_native}
+        else:
+            for key in wanted_native:
+                processors = key[-1]
+                found[key] = Runtime(
+                    key,
+                    f"native, P={processors}",
+                    version,
+                    {"native": (program,)},
+                    {"GOMAXPROCS": processors},
+                )
+
     python_version = platform.python_version()
     found["python"] = Runtime("python", "python", python_version, {"startup": (sys.executable,)})
     found["asyncio"] = Runtime("asyncio", "asyncio", python_version, _python_programs("asyncio"))
@@ -96,7 +125,7 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
             continue
         try:
             version = _import_version(key)
-        except _MissingError as reason:
+        except MissingError as reason:
             missing[key] = str(reason)
             continue
         programs = _python_programs(key)
@@ -107,7 +136,7 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
     return Lineup(tuple(in_order), missing, load_generator)
 
 
-class _MissingError(Exception):
+class MissingError(Exception):
     """A runtime that cannot take part, and why."""
 
 
@@ -135,11 +164,47 @@ def _import_version(module: str) -> str:
     if result.returncode:
         last_line = (result.stderr.strip().splitlines() or ["no message"])[-1]
         remedy = "build and install it" if module == GOLIBX else _INSTALL
-        raise _MissingError(f"cannot be imported ({last_line}): {remedy}")
+        raise MissingError(f"cannot be imported ({last_line}): {remedy}")
     try:
         return metadata.version(module)
     except metadata.PackageNotFoundError:
         return "not installed, found on the path"
+
+
+def c_compiler() -> list[str] | None:
+    """The command of a C compiler: the one that builds golibx, or the system's; None for none."""
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    system = shutil.which("cc")
+    return None if system is None else [system]
+
+
+def build_native(directory: Path) -> tuple[str, str]:
+    """Build the C program; returns the executable's path and the version of golibx it runs on.
+
+    It gets a copy of the library, so that a measurement does not see the next build. Raises
+    MissingError.
+    """
+    compiler = c_compiler()
+    if compiler is None:
+        raise MissingError("there is no C compiler: pip install ziglang, or install cc")
+    headers = _output([sys.executable, "-m", "golibx.include"], "golibx.h is not to be had")
+    library = _output([sys.executable, "-m", "golibx.include", "--library"], "no library")
+    copy = str(shutil.copy(library, directory))
+    program = str(directory / "native_micro")
+    flags = ["-O2", f"-I{headers}", "-o", program]
+    link = [copy, "-Wl,-rpath,$ORIGIN", "-lm", "-lpthread"]
+    _output([*compiler, str(_HERE / "native_micro.c"), *flags, *link], "native_micro.c: no build")
+    return program, _output([program, "version"], "native_micro does not start")
+
+
+def _output(command: list[str], trouble: str) -> str:
+    """What a command prints. Raises MissingError, with the last line of its complaint."""
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if result.returncode:
+        lines = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()
+        raise MissingError(f"{trouble}: {lines[-1]}")
+    return result.stdout.strip()
 
 
 def _build_go(directory: Path) -> tuple[str, str]:
@@ -147,7 +212,7 @@ def _build_go(directory: Path) -> tuple[str, str]:
     beside_python = os.path.dirname(sys.executable)
     go = shutil.which("go", path=beside_python) or shutil.which("go")
     if go is None:
-        raise _MissingError(f"there is no go command: {_INSTALL}")
+        raise MissingError(f"there is no go command: {_INSTALL}")
     program = str(directory / "gopeer")
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
     build = subprocess.run(
@@ -160,7 +225,7 @@ def _build_go(directory: Path) -> tuple[str, str]:
         check=False,
     )
     if build.returncode:
-        raise _MissingError(f"`go build` failed: {build.stderr.strip()}")
+        raise MissingError(f"`go build` failed: {build.stderr.strip()}")
     version = subprocess.run(
         [go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=True
     )

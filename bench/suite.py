@@ -10,34 +10,51 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["micro", "echo", "latency", "startup"]
+Kind = Literal["micro", "native", "echo", "latency", "startup"]
 
 GOLIBX = "golibx"
+# The sides of golibx in a native case, and the peer that has as many processors.
+NATIVE_PEERS = {"golibx-native-p1": "go-p1", "golibx-native-p2": "go-p2"}
+NATIVE = tuple(NATIVE_PEERS)
 PYTHON_PEERS = ("asyncio", "uvloop", "gevent")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a measurement: its name in a program's output, and how to show it."""
+    """One number of a measurement: its name in a program's output, and how to show it.
+
+    Attributes:
+        key: its name in a program's output.
+        heading: its column's; the last word is its unit.
+        decimals: how many to show.
+        absent: runtimes whose programs cannot tell it.
+    """
 
     key: str
     heading: str
     decimals: int = 0
+    absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the first metric of golibx may be at most, in units of that metric.
+    """What a metric of golibx may be at most, or has to be at least, in units of that metric.
 
     Attributes:
         relation: "ratio" to the peer's, "difference" from the peer's, or an "absolute" number.
-        limit: the largest value that meets the target.
+        limit: the last value that meets the target.
         peer: key of the runtime it is compared with; None for an absolute number.
+        runtime: key of the side of golibx that has to reach it.
+        metric: the metric's key; None for the first.
+        bound: which side of the limit meets the target.
     """
 
     relation: Literal["ratio", "difference", "absolute"]
     limit: float
     peer: str | None = None
+    runtime: str = GOLIBX
+    metric: str | None = None
+    bound: Literal["at most", "at least"] = "at most"
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,8 @@ class Case:
         metrics: the numbers to show; the first is the one that is compared.
         program: the name or argument that the programs know it by.
         operations: how often a micro case is done: by golibx, by "go" with any number of
-            processors, and by the peers in "python".
-        target: what golibx should reach; None for none.
+            processors, and by the peers in "python". A native case's number is that of "all".
+        targets: what golibx should reach.
         excluded: runtimes that offer the programs but not this case, with the reason.
         rounds: how many rounds at most; None for as many as asked.
         optional: only run when asked for by name.
@@ -64,13 +81,31 @@ class Case:
     metrics: tuple[Metric, ...]
     program: str
     operations: Mapping[str, int] = field(default_factory=dict)
-    target: Target | None = None
+    targets: tuple[Target, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
     rounds: int | None = None
     optional: bool = False
 
+    def metric(self, key: str | None) -> Metric:
+        """The metric of that key; the first for None."""
+        if key is None:
+            return self.metrics[0]
+        return next(metric for metric in self.metrics if metric.key == key)
+
+    def metrics_of(self, runtime: str) -> tuple[Metric, ...]:
+        """Those that a runtime's program can tell."""
+        return tuple(metric for metric in self.metrics if runtime not in metric.absent)
+
+    def golibx_beside(self, runtime: str) -> str | None:
+        """The side of golibx that a runtime is compared with; None for golibx itself."""
+        if self.kind != "native":
+            return None if runtime == GOLIBX else GOLIBX
+        return next((ours for ours, peer in NATIVE_PEERS.items() if peer == runtime), None)
+
     def operations_of(self, runtime: str) -> int:
-        """How often a runtime does a micro case."""
+        """How often a runtime does a micro or native case."""
+        if self.kind == "native":
+            return self.operations["all"]
         family = {"go-p1": "go", "go-p2": "go", GOLIBX: GOLIBX}.get(runtime, "python")
         return self.operations[family]
 
@@ -78,6 +113,45 @@ class Case:
 def _amounts(quick: int, python: int) -> dict[str, int]:
     """Operations of a micro case: quick runtimes need more of them to last long enough."""
     return {"go": quick, GOLIBX: quick, "python": python}
+
+
+def _native(
+    name: str,
+    title: str,
+    metrics: tuple[Metric, ...],
+    operations: int,
+    targets: tuple[Target, ...],
+    excluded: Mapping[str, str] | None = None,
+    rounds: int | None = None,
+    optional: bool = False,
+) -> Case:
+    """A case of the native lane and Go, as often on all sides; "native-" comes before its name."""
+    return Case(
+        name=f"native-{name}",
+        title=f"Native: {title}",
+        kind="native",
+        metrics=metrics,
+        program="parked" if name == "parked1m" else name,
+        operations={"all": operations},
+        targets=targets,
+        excluded=excluded or {},
+        rounds=rounds,
+        optional=optional,
+    )
+
+
+def _of_go(limit: float) -> tuple[Target, ...]:
+    """At most so many times what Go needs with as many processors."""
+    return tuple(Target("ratio", limit, peer, ours) for ours, peer in NATIVE_PEERS.items())
+
+
+def _kept(limit_10ms: float, limit_1ms: float) -> tuple[Target, ...]:
+    """Throughput under preemption in percent of that without, at both slices, on both sides."""
+    return tuple(
+        Target("absolute", limit, runtime=ours, metric=metric, bound="at least")
+        for ours in NATIVE
+        for metric, limit in (("kept_10ms", limit_10ms), ("kept_1ms", limit_1ms))
+    )
 
 
 _PARKED = (
@@ -90,6 +164,18 @@ _LATENCY = (
     Metric("p50_ms", "p50 ms", 2),
     Metric("max_ms", "max ms", 2),
 )
+_GO = frozenset(NATIVE_PEERS.values())
+_PREEMPT = (
+    Metric("kept_10ms", "10 ms: %", 2),
+    Metric("kept_1ms", "1 ms: %", 2, absent=_GO),
+    Metric("cpu_kept_10ms", "10 ms: CPU %", 2),
+    Metric("cpu_kept_1ms", "1 ms: CPU %", 2, absent=_GO),
+    Metric("krows_off", "without: krows/s"),
+    Metric("preempts_10ms", "10 ms: times/s", absent=_GO),
+    Metric("preempts_1ms", "1 ms: times/s", absent=_GO),
+)
+_PARKED_NATIVE_BYTES = tuple(Target("absolute", 5 * 1024, runtime=ours) for ours in NATIVE)
+_NEEDS_TWO = dict.fromkeys(("go-p1", "golibx-native-p1"), "needs two processors")
 _NOT_WITH_GO_P2 = {"go-p2": "the server has one CPU"}
 
 CASES = (
@@ -100,7 +186,7 @@ CASES = (
         metrics=(Metric("ns", "ns/yield", 1),),
         program="yield2",
         operations=_amounts(5_000_000, 500_000),
-        target=Target("ratio", 0.6, "go-p1"),
+        targets=(Target("ratio", 0.6, "go-p1"),),
     ),
     Case(
         name="yield1000",
@@ -109,7 +195,7 @@ CASES = (
         metrics=(Metric("ns", "ns/yield", 1),),
         program="yield1000",
         operations=_amounts(5_000_000, 500_000),
-        target=Target("ratio", 0.6, "go-p1"),
+        targets=(Target("ratio", 0.6, "go-p1"),),
     ),
     Case(
         name="pingpong",
@@ -118,7 +204,7 @@ CASES = (
         metrics=(Metric("ns", "ns/message", 1),),
         program="pingpong",
         operations=_amounts(2_000_000, 200_000),
-        target=Target("ratio", 1.2, "go-p1"),
+        targets=(Target("ratio", 1.2, "go-p1"),),
     ),
     Case(
         name="buffered",
@@ -127,7 +213,7 @@ CASES = (
         metrics=(Metric("ns", "ns/message", 1),),
         program="buffered",
         operations=_amounts(5_000_000, 500_000),
-        target=Target("ratio", 2.5, "go-p1"),
+        targets=(Target("ratio", 2.5, "go-p1"),),
     ),
     Case(
         name="spawn",
@@ -136,7 +222,7 @@ CASES = (
         metrics=(Metric("ns", "ns/task", 0), Metric("cold_ns", "first time ns", 0)),
         program="spawn",
         operations=_amounts(100_000, 100_000),
-        target=Target("ratio", 0.7, "go-p1"),
+        targets=(Target("ratio", 0.7, "go-p1"),),
     ),
     Case(
         name="select4",
@@ -145,7 +231,7 @@ CASES = (
         metrics=(Metric("ns", "ns/message", 1),),
         program="select4",
         operations=_amounts(1_000_000, 40_000),
-        target=Target("ratio", 2.5, "go-p1"),
+        targets=(Target("ratio", 2.5, "go-p1"),),
         excluded={"gevent": "has no select over channels"},
     ),
     Case(
@@ -155,7 +241,7 @@ CASES = (
         metrics=(Metric("ms", "ms", 0),),
         program="sieve",
         operations=_amounts(1000, 1000),
-        target=Target("ratio", 2.0, "go-p1"),
+        targets=(Target("ratio", 2.0, "go-p1"),),
     ),
     Case(
         name="parked",
@@ -164,7 +250,7 @@ CASES = (
         metrics=_PARKED,
         program="parked",
         operations=_amounts(100_000, 100_000),
-        target=Target("absolute", 12 * 1024),
+        targets=(Target("absolute", 12 * 1024),),
     ),
     Case(
         name="parked1m",
@@ -173,7 +259,7 @@ CASES = (
         metrics=_PARKED,
         program="parked",
         operations=_amounts(1_000_000, 1_000_000),
-        target=Target("absolute", 12 * 1024),
+        targets=(Target("absolute", 12 * 1024),),
         excluded=dict.fromkeys(PYTHON_PEERS, "slow, and 100 000 tell as much")
         | {"go-p2": "as Go, P=1"},
         rounds=1,
@@ -189,7 +275,7 @@ CASES = (
             Metric("p99_ms", "p99 ms", 2),
         ),
         program="load",
-        target=Target("ratio", 1.1, "uvloop"),
+        targets=(Target("ratio", 1.1, "uvloop"),),
         excluded=_NOT_WITH_GO_P2,
     ),
     Case(
@@ -206,7 +292,7 @@ CASES = (
         kind="latency",
         metrics=_LATENCY,
         program="H",
-        target=Target("absolute", 25.0),
+        targets=(Target("absolute", 25.0),),
         excluded=_NOT_WITH_GO_P2,
     ),
     Case(
@@ -215,7 +301,7 @@ CASES = (
         kind="latency",
         metrics=_LATENCY,
         program="B",
-        target=Target("absolute", 5.0),
+        targets=(Target("absolute", 5.0),),
         excluded=_NOT_WITH_GO_P2,
     ),
     Case(
@@ -224,6 +310,111 @@ CASES = (
         kind="startup",
         metrics=(Metric("ms", "ms", 1),),
         program="hello.py",
-        target=Target("difference", 60.0, "python"),
+        targets=(Target("difference", 60.0, "python"),),
+    ),
+    _native(
+        "yield2",
+        "yield, 2 goroutines",
+        (Metric("ns", "ns/yield", 1),),
+        5_000_000,
+        _of_go(0.6),
+    ),
+    _native(
+        "yield1000",
+        "yield, 1000 goroutines",
+        (Metric("ns", "ns/yield", 1),),
+        5_000_000,
+        _of_go(0.6),
+    ),
+    _native(
+        "pingpong",
+        "ping-pong over unbuffered channels (a round trip is two messages)",
+        (Metric("ns", "ns/message", 1),),
+        2_000_000,
+        _of_go(0.9),
+    ),
+    _native(
+        "buffered",
+        "producer to consumer over a buffered channel (128)",
+        (Metric("ns", "ns/message", 1),),
+        5_000_000,
+        _of_go(1.0),
+    ),
+    _native(
+        "spawn",
+        "spawn and join 100 000 goroutines",
+        (Metric("ns", "ns/task", 0), Metric("cold_ns", "first time ns", 0)),
+        100_000,
+        _of_go(0.9),
+    ),
+    _native(
+        "select4",
+        "select over 4 unbuffered channels",
+        (Metric("ns", "ns/message", 1),),
+        1_000_000,
+        _of_go(1.0),
+    ),
+    _native(
+        "sieve",
+        "prime sieve, 1000 primes (half a million messages, 1000 goroutines)",
+        (Metric("ms", "ms", 0),),
+        1000,
+        _of_go(1.0),
+    ),
+    _native(
+        "timers",
+        "100 000 goroutines that each sleep twice for 1 to 1000 ms",
+        (
+            Metric("cpu_ns", "CPU ns/timer"),
+            Metric("cold_cpu_ns", "first time ns"),
+            Metric("late_p99_ms", "late p99 ms", 2),
+        ),
+        100_000,
+        _of_go(0.7),
+    ),
+    _native(
+        "parked",
+        "memory of a parked goroutine, 100 000 of them",
+        _PARKED,
+        100_000,
+        _PARKED_NATIVE_BYTES,
+    ),
+    _native(
+        "parked1m",
+        "memory of a parked goroutine, 1 000 000 of them",
+        _PARKED,
+        1_000_000,
+        _PARKED_NATIVE_BYTES,
+        rounds=1,
+        optional=True,
+    ),
+    _native(
+        "preempt",
+        "spectral norms, 4 goroutines a processor: throughput with slices, in % of that without",
+        _PREEMPT,
+        200,
+        _kept(99.5, 98.0),
+        rounds=3,
+    ),
+    _native(
+        "preempt-klt",
+        "the same, preempted together with the thread: the code is not registered",
+        _PREEMPT,
+        200,
+        _kept(99.5, 98.0),
+        excluded=dict.fromkeys(sorted(_GO), "has one way only"),
+        rounds=3,
+    ),
+    _native(
+        "speedup",
+        "two CPU-bound goroutines: one after the other, and both at once",
+        (
+            Metric("speedup", "times", 2),
+            Metric("serial_ms", "serial ms"),
+            Metric("parallel_ms", "at once ms"),
+        ),
+        200_000_000,
+        (Target("absolute", 1.9, runtime="golibx-native-p2", bound="at least"),),
+        excluded=_NEEDS_TWO,
     ),
 )

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// works are the cases that run as often as asked; parked reports for itself.
+// works are the cases that run as often as asked.
 var works = map[string]func(n int){
 	"yield2":    func(n int) { yield(2, n) },
 	"yield1000": func(n int) { yield(1000, n) },
@@ -20,15 +20,19 @@ var works = map[string]func(n int){
 	"select4":   select4,
 }
 
+// reports are the cases that say themselves how they went.
+var reports = map[string]func(n int){
+	"sieve":   sieve,
+	"parked":  parked,
+	"timers":  timers,
+	"speedup": speedup,
+	"preempt": preempt,
+	"contest": contest, // one process of preempt
+}
+
 func micro(name string, n int) {
-	switch name {
-	case "parked":
-		parked(n)
-		return
-	case "sieve":
-		start := time.Now()
-		sieve(n)
-		emit("ms", float64(time.Since(start))/1e6)
+	if report, known := reports[name]; known {
+		report(n)
 		return
 	}
 	work, known := works[name]
@@ -121,6 +125,7 @@ func select4(n int) {
 
 // sieve finds the n-th prime with a chain of filters, a goroutine for each prime.
 func sieve(n int) {
+	start := time.Now()
 	numbers := make(chan int)
 	go func(out chan<- int) {
 		for i := 2; ; i++ {
@@ -134,6 +139,7 @@ func sieve(n int) {
 		go filter(numbers, survivors, prime)
 		numbers = survivors
 	}
+	emit("ms", float64(time.Since(start))/1e6)
 	if n == 1000 && prime != 7919 {
 		fail("the 1000th prime is 7919, not %d", prime)
 	}
