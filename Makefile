@@ -3,7 +3,7 @@
 #
 #   PYTHON=python3.13      the interpreter for .venv, and the first that the tests run on
 #   OPTIMIZE=debug         the native library with assertions: debug or safe; fast is the default
-#   ARGS="-k chan -x"      more arguments for pytest, golibx run, bench/run.py or tests/soak.py
+#   ARGS="-k chan -x"      more arguments for pytest, golibx run, bench/run.py, tests/soak.py or the storms
 
 PYTHON ?= python3
 OPTIMIZE ?= fast
@@ -56,6 +56,21 @@ bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, async
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@$(ZIG_BUILD) check -Dcheck-seconds=60
+
+.PHONY: stress
+stress: $(VENV)/ready build/library-$(OPTIMIZE) ## Run storms on the native lane; ARGS=--times=50 is the long form
+	@$(BIN)/python tests/native_stress/run.py $(ARGS)
+
+# Preemption is left out: ThreadSanitizer holds signals back, and a handler must not switch away then.
+.PHONY: stress-tsan
+stress-tsan: $(VENV)/ready ## The same with ThreadSanitizer, without preemption
+	$(ZIG_BUILD) stress -Doptimize=safe -Dsanitize-thread --prefix build/tsan
+	@TSAN_OPTIONS=suppressions=tests/native_stress/tsan.supp $(BIN)/python \
+		tests/native_stress/run.py --program build/tsan/bin/stress --ways off $(ARGS)
+
+.PHONY: test-aarch64
+test-aarch64: $(VENV)/ready ## Test the native lane as an arm64 program, under qemu: tools/test_aarch64.sh
+	@tools/test_aarch64.sh "$(ZIG)"
 
 .PHONY: build-all
 build-all: $(VENV)/ready ## Compile the library for all six targets, into zig-out/all

@@ -13,4 +13,5 @@ test {
     _ = @import("native/lane_test.zig");
     _ = @import("native/text.zig");
     _ = @import("native/procs.zig");
+    if (@import("builtin").os.tag == .linux) _ = @import("native/preempt_linux.zig");
 }

@@ -149,8 +149,9 @@ fn signalYield(g: *G) void {
 noinline fn switchThread(m: *M, p: *P, g: *G) void {
     const s = &lane.sched;
     // A P must not wait for a thread to be made: the goroutine that stops here may hold what making
-    // one needs.
-    const spare = s.takeSpare() orelse {
+    // one needs. Nor must it stay here for want of one: this goroutine may wait for what another holds
+    // that was stopped in the same way, and that one has its thread.
+    const heir = s.takeHeir(p) orelse {
         count(&p.counters.refused_thread, 1);
         return lane.wantSpare();
     };
@@ -161,9 +162,9 @@ noinline fn switchThread(m: *M, p: *P, g: *G) void {
     const tied = g.locked_m != null;
     g.locked_m = m;
     m.curg.store(null, .monotonic);
-    spare.nextp = lane.Sched.releaseP(m);
+    heir.nextp = lane.Sched.releaseP(m);
     s.putGlobal(g);
-    spare.note.wake();
+    heir.note.wake();
     lane.wantSpare();
     while (m.note.sleep(null) != .woken) {}
     _ = s.takeNextP(m);

@@ -138,3 +138,40 @@ fn useStackOfThread(uc: *anyopaque) void {
     }
     stack.* = .{ .sp = m.fault_memory.ptr, .flags = 0, .size = m.fault_memory.len };
 }
+
+test "a signal's frame tells code and stack, and holds the alternate stack" {
+    const T = struct {
+        var seen: Interrupted = undefined;
+        var stack: c.stack_t = undefined;
+        var before: c.stack_t = undefined;
+
+        fn note(_: c.SIG, _: *const c.siginfo_t, raw: ?*anyopaque) callconv(.c) void {
+            seen = .{ .pc = word(raw.?, frame.pc), .sp = word(raw.?, frame.sp) };
+            stack = @as(*const c.stack_t, @ptrFromInt(@intFromPtr(raw.?) + frame.stack)).*;
+        }
+    };
+    const sig: c.SIG = @fromBackingInt(@intCast(candidates[0]));
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    action.handler = .{ .sigaction = T.note };
+    action.flags = c.SA.SIGINFO;
+    var old: c.Sigaction = undefined;
+    _ = c.sigaction(sig, &action, &old);
+    defer _ = c.sigaction(sig, &old, null);
+    var memory: [os.FaultStack.size]u8 align(16) = undefined;
+    var alternate: os.FaultStack = .{};
+    alternate.enter(&memory);
+    defer alternate.leave();
+
+    // It comes at the return from this system call, whose instruction is in this program.
+    const here = @import("../arch/arch.zig").stackPointer();
+    _ = linux.tgkill(linux.getpid(), linux.gettid(), sig);
+    try std.testing.expect(T.seen.sp <= here and here - T.seen.sp < 4096);
+    try std.testing.expectEqual(@intFromPtr(&memory), @intFromPtr(T.stack.sp));
+    try std.testing.expectEqual(memory.len, T.stack.size);
+    const procs = @import("procs.zig");
+    var ranges: [16]@import("text.zig").Range = undefined;
+    for (ranges[0..procs.moduleText(@intFromPtr(&install), &ranges)]) |each| {
+        if (each.start <= T.seen.pc and T.seen.pc < each.end) return;
+    }
+    return error.NotInThisProgram;
+}

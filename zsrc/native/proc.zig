@@ -135,13 +135,6 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return m;
         }
 
-        /// An idle M, for a P that is to be handed over at once.
-        pub fn takeSpare(s: *Self) ?*M {
-            s.lock.lock();
-            defer s.lock.unlock();
-            return s.takeIdleM();
-        }
-
         /// With the lock. For an M that wakes up by itself: false if somebody took it off the list.
         pub fn unlistM(s: *Self, m: *M) bool {
             var link = &s.idle_m;
@@ -206,6 +199,13 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 m.nextp = p;
                 return m.note.wake();
             }
+            // Making a thread may have to wait for what a goroutine holds that was stopped with its own.
+            if (!spinning) if (s.takeTied(p)) |g| {
+                s.lock.unlock();
+                const own = g.locked_m.?;
+                own.nextp = p;
+                return own.note.wake();
+            };
             if (s.mcount < s.max_threads) {
                 s.mcount += 1;
                 s.lock.unlock();
@@ -332,6 +332,33 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         fn drain(s: *Self, p: *P) void {
             if (p.runq.popNext()) |g| s.queue.push(g);
             while (p.runq.pop()) |g| s.queue.push(g);
+        }
+
+        /// With the lock, by the owner of `p`: a goroutine that waits for its turn on a thread of its own,
+        /// out of what `p` and the global queue hold. It needs a P, but no other thread.
+        fn takeTied(s: *Self, p: *P) ?*G {
+            s.drain(p);
+            var before: ?*G = null;
+            var at = s.queue.list.head;
+            while (at) |g| {
+                if (g.locked_m != null) {
+                    s.queue.removeAfter(before, g);
+                    return g;
+                }
+                before = g;
+                at = g.next;
+            }
+            return null;
+        }
+
+        /// The M that the owner of `p` may pass it on to at once: an idle one, or that of a goroutine which
+        /// has one of its own.
+        pub fn takeHeir(s: *Self, p: *P) ?*M {
+            s.lock.lock();
+            defer s.lock.unlock();
+            if (s.takeIdleM()) |m| return m;
+            const g = s.takeTied(p) orelse return null;
+            return g.locked_m.?;
         }
 
         /// With the lock: a share of the global queue, all but the first to the local one.

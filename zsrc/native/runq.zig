@@ -221,6 +221,15 @@ pub fn GlobalQueue(comptime Env: type, comptime T: type) type {
             q.len.store(@intCast(q.list.len), .release);
         }
 
+        /// Takes out `t`, whose predecessor `before` is.
+        pub fn removeAfter(q: *Self, before: ?*T, t: *T) void {
+            if (before) |b| b.next = t.next else q.list.head = t.next;
+            if (t.next == null) q.list.tail = before;
+            t.next = null;
+            q.list.len -= 1;
+            q.len.store(@intCast(q.list.len), .release);
+        }
+
         pub fn pop(q: *Self) ?*T {
             const t = q.list.pop() orelse return null;
             q.len.store(@intCast(q.list.len), .release);
