@@ -128,7 +128,8 @@ int golibx_lock_os_thread(void);
 int golibx_unlock_os_thread(void);
 
 /* Around calls that may block: the processor may be taken for other goroutines meanwhile. The
- * goroutine must not call anything else of this file in between. */
+ * goroutine must not call anything else of this file in between. Without them a preemption signal may
+ * end sleeps and polls of the C library early, with EINTR, as any signal may. */
 void golibx_entersyscall(void);
 void golibx_exitsyscall(void);
 
@@ -217,7 +218,9 @@ golibx_fd *golibx_fd_open(int fd);
 /* Waits until a read or write may succeed. Call it after one said EAGAIN. One goroutine a direction
  * at a time: GOLIBX_INVALID for a second. GOLIBX_CLOSED once it is closed. */
 int golibx_fd_wait(golibx_fd *d, int mode, int64_t deadline);
-/* Wakes who waits and forgets the descriptor; closes the file too if `close_file` is not 0. */
+/* Wakes who waits and forgets the descriptor; closes the file too if `close_file` is not 0. Calls that
+ * begin later, or are inside a read or write at that moment, are an error of the program: the handle and
+ * the number may belong to another file by then. */
 int golibx_fd_close(golibx_fd *d, int close_file);
 int golibx_fd_number(golibx_fd *d);
 
