@@ -112,16 +112,21 @@ fn module(
     return new;
 }
 
-/// What golibx/version.py says.
-fn versionText(b: *std.Build) [:0]const u8 {
-    const path = "golibx/version.py";
+/// A file of the repository, on whose contents the build depends from here on.
+fn readSource(b: *std.Build, path: []const u8) []const u8 {
     b.dependOnFileContents(b.path(path));
-    const source = b.root.root_dir.handle.readFileAlloc(
+    return b.root.root_dir.handle.readFileAlloc(
         b.graph.io,
         b.pathJoin(&.{ b.root.sub_path, path }),
         b.allocator,
-        .limited(1 << 16),
+        .limited(1 << 20),
     ) catch |err| std.process.fatal("cannot read {s}: {t}", .{ path, err });
+}
+
+/// What golibx/version.py says.
+fn versionText(b: *std.Build) [:0]const u8 {
+    const path = "golibx/version.py";
+    const source = readSource(b, path);
     const name = "__version__ = \"";
     const start = (std.mem.indexOf(u8, source, name) orelse
         std.process.fatal("{s} says no version", .{path})) + name.len;
@@ -179,13 +184,7 @@ fn elfLibrary(
 fn pythonImportLibrary(b: *std.Build, arch: std.Target.Cpu.Arch) std.Build.LazyPath {
     var definitions: std.ArrayList(u8) = .empty;
     definitions.appendSlice(b.allocator, "LIBRARY python3.dll\nEXPORTS\n") catch @panic("OOM");
-    b.dependOnFileContents(b.path(python_source));
-    const source = b.root.root_dir.handle.readFileAlloc(
-        b.graph.io,
-        b.pathJoin(&.{ b.root.sub_path, python_source }),
-        b.allocator,
-        .limited(1 << 20),
-    ) catch |err| std.process.fatal("cannot read {s}: {t}", .{ python_source, err });
+    const source = readSource(b, python_source);
     appendDefinitions(b.allocator, &definitions, source) catch @panic("OOM");
 
     const dlltool = b.addSystemCommand(&.{ b.graph.zig_exe, "dlltool", "-D", "python3.dll" });

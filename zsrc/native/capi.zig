@@ -12,7 +12,6 @@ const netpoll = @import("netpoll.zig");
 const preempt = @import("preempt.zig");
 const text = @import("text.zig");
 const procs = @import("procs.zig");
-const types = @import("types.zig");
 const WaitReason = @import("../sched/g.zig").WaitReason;
 
 const G = lane.G;

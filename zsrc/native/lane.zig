@@ -9,7 +9,6 @@ const os = @import("../os/os.zig");
 const env = @import("env.zig");
 const arena_mod = @import("arena.zig");
 const proc = @import("proc.zig");
-const types = @import("types.zig");
 const switching = @import("switching.zig");
 const sysmon = @import("sysmon.zig");
 const netpoll = @import("netpoll.zig");

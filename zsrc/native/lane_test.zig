@@ -5,9 +5,7 @@ const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
 const switching = @import("switching.zig");
-const sync = @import("sync.zig");
 const sysmon = @import("sysmon.zig");
-const proc = @import("proc.zig");
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
 

@@ -3,13 +3,11 @@
 //! At most one M waits in the poller (proc.zig); others may look. The backends are those of the Python
 //! lane, with an instance of their own. Descriptors are never freed, only reused.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const env = @import("env.zig");
 const lane = @import("lane.zig");
 const poller = @import("../netpoll/netpoll.zig");
 const pollside = @import("pollside.zig");
 const switching = @import("switching.zig");
-const wait_mod = @import("wait.zig");
 
 pub const Desc = pollside.PollDesc(switching.Rt);
 

@@ -4,7 +4,6 @@
 //! waiter; who waits takes the mark. Spurious wake-ups are allowed, a lost one is not: the caller has
 //! tried and was told to wait, so an edge after that attempt finds either the mark unset or him
 //! queued, both under `lock`.
-const std = @import("std");
 const wait_mod = @import("wait.zig");
 
 pub const Begin = enum { ready, closed, busy, waiting };

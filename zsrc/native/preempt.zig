@@ -89,8 +89,7 @@ fn onSignal(m: *M, where: Interrupted) bool {
     switching.lock(g);
     const moved = obey(m, g, where.pc);
     // Not `leave`: the next request comes by its own signal.
-    asm volatile ("" ::: .{ .memory = true });
-    @as(*volatile u32, &g.locks).* = g.locks - 1;
+    _ = switching.letGo(g);
     return moved;
 }
 

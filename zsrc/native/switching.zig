@@ -48,10 +48,16 @@ pub inline fn lock(g: *G) void {
     asm volatile ("" ::: .{ .memory = true });
 }
 
-pub inline fn leave(g: *G) void {
+/// Undoes `lock`; how many are left. For who does not give way: the handler of a signal.
+pub inline fn letGo(g: *G) u32 {
     asm volatile ("" ::: .{ .memory = true });
     const left = g.locks - 1;
     @as(*volatile u32, &g.locks).* = left;
+    return left;
+}
+
+pub inline fn leave(g: *G) void {
+    const left = letGo(g);
     if (left == 0 and @as(*volatile bool, &g.preempt).*) giveWay(g);
 }
 
@@ -71,7 +77,7 @@ noinline fn giveWay(g: *G) void {
         g.reason = .none;
         os.net.setErrno(errno);
     }
-    @as(*volatile u32, &g.locks).* = g.locks - 1;
+    _ = letGo(g);
 }
 
 /// g0's loop, on an M with a P; returns when the thread is to end.

@@ -1,6 +1,5 @@
 //! TCP for goroutines, over the poller: what golibx.h calls golibx_tcp_*, golibx_read and golibx_write.
 const std = @import("std");
-const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const capi = @import("capi.zig");
 const netpoll = @import("netpoll.zig");

@@ -4,7 +4,6 @@
 //! several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim` it
 //! decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody may
 //! touch them.
-const std = @import("std");
 
 pub const Outcome = enum(u8) { served, closed, timeout, interrupted };
 
