@@ -5,9 +5,10 @@
 //! the G of the running stack is found from the stack pointer without a thread-local, which a
 //! goroutine that changes threads must not keep the address of. Reserving costs address space only.
 //!
-//! Free goroutines stay warm. Those beyond a limit that nobody has needed for a second give their pages
-//! back to the system, a few at a time, by sysmon (`scavenge`): so bursts that come again and again cost
-//! no system calls. The lists are under `lock`; each P keeps a few of its own (`switching.zig`).
+//! Free goroutines stay warm. Those beyond a limit that nobody has needed for some seconds give their
+//! pages back to the system, a few at a time, by sysmon (`scavenge`): so bursts that come again and again
+//! cost no system calls. The lists are under `lock`; each P keeps a few of its own (`switching.zig`). They
+//! hold numbers, so that those who take many do not fetch one cold page to learn where the next is.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
@@ -33,7 +34,8 @@ pub const Arena = struct {
     lock: env.SpinLock = .{},
     /// Pieces up to here were used at some time.
     fresh: usize = 0,
-    warm: Batch = .{},
+    /// Numbers of the free pieces, those used last at the end; there is room for all that are `fresh`.
+    warm: std.ArrayList(u32) = .empty,
     keep: usize = 0,
     /// The fewest that were warm since `scavenged_at`.
     low_water: usize = 0,
@@ -67,6 +69,7 @@ pub const Arena = struct {
 
     pub fn deinit(a: *Arena) void {
         os.release(a.memory.ptr, a.memory.len);
+        a.warm.deinit(gpa);
         a.cold.deinit(gpa);
         a.* = .{};
     }
@@ -84,22 +87,25 @@ pub const Arena = struct {
     /// Up to `n` free goroutines, at least one.
     pub fn get(a: *Arena, n: usize) error{OutOfMemory}!Batch {
         const most = 64;
+        const wanted = @min(n, most);
         var numbers: [most]u32 = undefined;
         var count: usize = 0;
+        var first_cold: usize = 0;
         var first_new: usize = 0;
         var out: Batch = .{};
         {
             a.lock.lock();
             defer a.lock.unlock();
-            while (out.len < n) out.push(a.warm.pop() orelse break);
-            a.low_water = @min(a.low_water, a.warm.len);
-            const missing = @min(n, most) -| out.len;
-            while (count < missing) : (count += 1) numbers[count] = a.cold.pop() orelse break;
+            while (count < wanted) : (count += 1) numbers[count] = a.warm.pop() orelse break;
+            a.low_water = @min(a.low_water, a.warm.items.len);
+            first_cold = count;
+            while (count < wanted) : (count += 1) numbers[count] = a.cold.pop() orelse break;
             first_new = count;
-            while (count < missing) : (count += 1) numbers[count] = a.carve() catch break;
+            while (count < wanted) : (count += 1) numbers[count] = a.carve() catch break;
         }
+        for (numbers[0..first_cold]) |number| out.push(a.at(number));
         // What takes system calls and page faults is done without the lock.
-        for (numbers[0..count], 0..) |number, i| {
+        for (numbers[first_cold..count], first_cold..) |number, i| {
             if (i >= first_new) a.open(number) catch {
                 var last = count;
                 while (last > i) : (last -= 1) a.giveBack(numbers[last - 1]);
@@ -116,6 +122,7 @@ pub const Arena = struct {
     /// The number of a piece that nobody has used yet.
     fn carve(a: *Arena) error{OutOfMemory}!u32 {
         if ((a.fresh + 1) * a.piece > a.size) return error.OutOfMemory;
+        try a.warm.ensureTotalCapacity(gpa, a.fresh + 1);
         try a.cold.ensureTotalCapacity(gpa, a.fresh + 1);
         a.fresh += 1;
         return @intCast(a.fresh - 1);
@@ -142,50 +149,60 @@ pub const Arena = struct {
     pub fn put(a: *Arena, batch: *Batch) void {
         a.lock.lock();
         defer a.lock.unlock();
-        while (batch.pop()) |g| a.warm.pushFront(g);
+        while (batch.pop()) |g| a.warm.appendAssumeCapacity(a.numberOf(g));
     }
 
-    const scavenge_interval_ns = std.time.ns_per_s;
+    inline fn numberOf(a: *const Arena, g: *const G) u32 {
+        return @intCast((@intFromPtr(g) - a.base) / a.piece);
+    }
+
+    /// How long what is free stays warm at least, twice that at most: between Go's scavenger, which takes
+    /// minutes, and jemalloc's dirty_decay_ms of 10 s.
+    pub const scavenge_interval_ns = 5 * std.time.ns_per_s;
     const scavenge_batch = 256;
 
     /// sysmon's, each round. True if there is more to do soon.
     pub fn scavenge(a: *Arena, now: u64) bool {
         // The lock is for those who need stacks.
         if (a.surplus == 0 and (!a.hasSurplus() or now -| a.scavenged_at < scavenge_interval_ns)) return false;
-        var batch: [scavenge_batch]*G = undefined;
+        var batch: [scavenge_batch]u32 = undefined;
         var n: usize = 0;
         {
             a.lock.lock();
             defer a.lock.unlock();
             if (now -| a.scavenged_at >= scavenge_interval_ns) {
-                a.surplus = @min(a.low_water, a.warm.len -| a.keep);
-                a.low_water = a.warm.len;
+                a.surplus = @min(a.low_water, a.warm.items.len -| a.keep);
+                a.low_water = a.warm.items.len;
                 a.scavenged_at = now;
             }
-            while (n < scavenge_batch and a.surplus > 0) : (a.surplus -= 1) {
-                batch[n] = a.warm.pop() orelse break;
-                n += 1;
-            }
+            // Those at the front have been free the longest; the order among the rest means less.
+            const all = a.warm.items;
+            n = @min(scavenge_batch, a.surplus, all.len);
+            @memcpy(batch[0..n], all[0..n]);
+            const moved = @min(n, all.len - n);
+            @memcpy(all[0..moved], all[all.len - moved ..]);
+            a.warm.shrinkRetainingCapacity(all.len - n);
+            a.surplus -= n;
         }
-        for (batch[0..n]) |g| {
-            const lo = @intFromPtr(g) & ~a.mask;
+        for (batch[0..n]) |number| {
+            const lo = a.base + number * a.piece;
             os.discard(@ptrFromInt(lo + a.guard), a.piece - a.guard);
         }
         if (n == 0) return a.surplus > 0;
         a.lock.lock();
         defer a.lock.unlock();
-        for (batch[0..n]) |g| a.cold.appendAssumeCapacity(@intCast((@intFromPtr(g) - a.base) / a.piece));
+        a.cold.appendSliceAssumeCapacity(batch[0..n]);
         return a.surplus > 0;
     }
 
     /// Whether `scavenge` may have something to do later.
     pub fn hasSurplus(a: *Arena) bool {
-        return @atomicLoad(usize, &a.warm.len, .monotonic) > a.keep;
+        return @atomicLoad(usize, &a.warm.items.len, .monotonic) > a.keep;
     }
 
     pub fn freeCount(a: *Arena) usize {
         a.lock.lock();
         defer a.lock.unlock();
-        return a.warm.len + a.cold.items.len;
+        return a.warm.items.len + a.cold.items.len;
     }
 };

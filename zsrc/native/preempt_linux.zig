@@ -15,6 +15,9 @@ pub const name = "signal";
 const candidates = [_]u8{ 61, 60, 59, 58 };
 
 var number: u8 = 0;
+/// This process, which the C library no longer keeps.
+var own_pid: linux.pid_t = 0;
+var own_uid: linux.uid_t = 0;
 var callback: ?*const fn (*lane.M, Interrupted) bool = null;
 
 /// Offsets in the kernel's struct ucontext (arch/*/include/uapi/asm/ucontext.h and sigcontext.h).
@@ -30,6 +33,8 @@ fn word(uc: *anyopaque, offset: usize) usize {
 
 pub fn install(function: *const fn (*lane.M, Interrupted) bool) void {
     callback = function;
+    own_pid = linux.getpid();
+    own_uid = linux.getuid();
     for (candidates) |each| {
         const sig: c.SIG = @fromBackingInt(@intCast(each));
         var present: c.Sigaction = undefined;
@@ -87,11 +92,10 @@ pub fn leaveThread(m: *lane.M) void {
 /// first to read one can need malloc, in which the handler may have interrupted the thread.
 pub fn signal(m: *lane.M) bool {
     if (number == 0 or m.tid == 0) return false;
-    const pid = linux.getpid();
-    var info: Info = .{ .signo = number, .pid = pid, .uid = linux.getuid(), .value = m };
+    var info: Info = .{ .signo = number, .pid = own_pid, .uid = own_uid, .value = m };
     const rc = linux.syscall4(
         .rt_tgsigqueueinfo,
-        @intCast(pid),
+        @intCast(own_pid),
         @intCast(m.tid),
         number,
         @intFromPtr(&info),
@@ -118,7 +122,7 @@ const Info = extern struct {
 };
 
 fn handler(_: c.SIG, info: *const Info, raw: ?*anyopaque) callconv(.c) void {
-    if (info.code != Info.queued or info.pid != linux.getpid()) return; // somebody else's
+    if (info.code != Info.queued or info.pid != own_pid) return; // somebody else's
     const m = info.value orelse return;
     const errno = os.net.getErrno();
     const uc = raw.?;

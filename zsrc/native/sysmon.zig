@@ -3,7 +3,8 @@
 //! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms, takes
 //! Ps from system calls, and asks goroutines that have had their time slice to give way. It sleeps
 //! 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10 ms, but
-//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken.
+//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken. It begins anew
+//! with 20 us if there have been system calls since it last did, which is what so short a sleep is for.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
@@ -12,6 +13,9 @@ const preempt = @import("preempt.zig");
 
 /// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
 const poll_interval_ns = 10 * std.time.ns_per_ms;
+
+/// A slice may end this part of it early.
+const slice_slack = 16;
 
 var thread: ?os.Thread = null;
 var note: os.Note = .{};
@@ -42,12 +46,17 @@ fn main(_: ?*anyopaque) void {
     const o = &lane.options;
     var delay = o.sysmon_sleep_min_ns;
     var idle: u32 = 0;
+    var syscalls: u32 = 0;
     while (!stopping.load(.acquire)) {
         // Not for every short rest: to be woken costs those who are busy a system call.
         if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
             _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else null);
-            delay = o.sysmon_sleep_min_ns;
-            idle = 0;
+            const made = syscallsMade();
+            if (made != syscalls) {
+                syscalls = made;
+                delay = o.sysmon_sleep_min_ns;
+                idle = 0;
+            }
         } else {
             delay = backOff(delay, idle);
             const now = os.nanotime();
@@ -56,6 +65,13 @@ fn main(_: ?*anyopaque) void {
         note.clear();
         idle = if (round(os.nanotime())) 0 else idle +| 1;
     }
+}
+
+/// Changes with each.
+fn syscallsMade() u32 {
+    var sum: u32 = 0;
+    for (lane.sched.procs()) |p| sum +%= p.?.syscalltick.load(.monotonic);
+    return sum;
 }
 
 /// How long to sleep after `idle` rounds without an event, when it was `delay` before.
@@ -130,7 +146,9 @@ pub fn watchRunning(p: *lane.P, now: u64) void {
         p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
         p.requested_at = 0;
     }
-    const slice = lane.options.preempt_slice_ns;
+    // Ps whose slices end at about the same time are asked in one go: from then on they stay together, and
+    // sysmon wakes once a slice for all of them.
+    const slice = lane.options.preempt_slice_ns - lane.options.preempt_slice_ns / slice_slack;
     // One beyond GOMAXPROCS is to give its work up at once.
     if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
     if (now -| p.requested_at < slice) return;

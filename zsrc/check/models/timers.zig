@@ -93,7 +93,7 @@ fn Deadlines(comptime Sim: type, comptime both: bool) type {
 
         pub fn end(m: *Self) void {
             check.expect(m.left == 1 + @as(u32, @intFromBool(both)), "all have left");
-            check.expect(m.heap.items.items.len == 0, "the heap is empty");
+            check.expect(m.heap.isEmpty(), "the heap is empty");
             check.expect(m.heap.earliest.raw == T.never, "and says so");
             for (m.sleepers[0..m.left]) |*s| check.expect(
                 s.timer.index == 1234 and @intFromPtr(s.timer.heap.raw) == 0x1000,
