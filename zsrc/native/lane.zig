@@ -92,9 +92,14 @@ pub inline fn running() bool {
 
 pub const Host = struct {
     pub fn sleepM(s: *Sched, m: *M) bool {
+        if (m.rest.spin(Woken{ .note = &m.note })) return true;
+        const began = os.nanotime();
         while (true) {
             switch (m.note.sleep(m_idle_ns)) {
-                .woken => return true,
+                .woken => {
+                    m.rest.slept(began);
+                    return true;
+                },
                 .interrupted => {},
                 .timeout => {
                     s.lock.lock();
@@ -106,6 +111,14 @@ pub const Host = struct {
             }
         }
     }
+
+    const Woken = struct {
+        note: *os.Note,
+
+        pub inline fn woken(w: Woken) bool {
+            return w.note.isWoken();
+        }
+    };
 
     /// `p` is nobody's, and mcount counts the thread already.
     pub fn newM(s: *Sched, p: *P, spinning: bool) void {

@@ -318,14 +318,16 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.queue.pushAll(batch);
             s.lock.unlock();
             // As Go's injectglist: an M for each, as far as there are Ps; these start more.
-            n = @min(n, s.npidle.load(.seq_cst));
+            const idle = s.npidle.load(.seq_cst);
+            const enough = idle >= n;
+            n = @min(n, idle);
             while (n > 0) : (n -= 1) {
                 s.lock.lock();
                 const p = s.takeIdlePSpinning();
                 s.lock.unlock();
                 s.startM(p orelse return, false);
             }
-            s.wakePSlow();
+            if (!enough) s.wakePSlow();
         }
 
         /// With the lock: what is in the local queue goes to the global one. By the owner of `p`.

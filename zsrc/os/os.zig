@@ -77,27 +77,73 @@ pub const max_timeout_ns = std.math.maxInt(u63);
 
 /// A note as in Go's runtime: one thread sleeps on it, another wakes it, once a round.
 pub const Note = struct {
-    word: std.atomic.Value(u32) = .init(0),
+    word: std.atomic.Value(u32) = .init(empty),
+
+    const empty = 0;
+    const woken = 1;
+    /// Somebody sleeps, or was about to: only then a wake-up takes a system call.
+    const slept_on = 2;
 
     /// What the sleeper reads next is as new as any wake-up that this takes away.
     pub fn clear(n: *Note) void {
-        _ = n.word.swap(0, .seq_cst);
+        _ = n.word.swap(empty, .seq_cst);
     }
 
     /// Release pairs with the acquire in `sleep`: what the waker wrote is seen by the sleeper.
     pub fn wake(n: *Note) void {
-        if (n.word.swap(1, .release) == 0) futexWake(&n.word, 1);
+        if (n.word.swap(woken, .release) == slept_on) futexWake(&n.word, 1);
+    }
+
+    pub fn isWoken(n: *const Note) bool {
+        return n.word.load(.acquire) == woken;
     }
 
     /// Returns when woken, at the time-out, or when a signal handler ran on this thread.
     pub fn sleep(n: *Note, timeout_ns: ?u64) Wake {
-        while (n.word.load(.acquire) == 0) {
-            switch (futexWait(&n.word, 0, timeout_ns)) {
+        while (!n.isWoken()) {
+            if (n.word.cmpxchgStrong(empty, slept_on, .acquire, .acquire)) |present| {
+                if (present == woken) break;
+            }
+            switch (futexWait(&n.word, slept_on, timeout_ns)) {
                 .woken => {},
-                else => |w| return if (n.word.load(.acquire) != 0) .woken else w,
+                else => |w| return if (n.isWoken()) .woken else w,
             }
         }
         return .woken;
+    }
+};
+
+/// Whether a thread that runs out of work should look for more on its CPU for a moment before it sleeps:
+/// to be woken takes the system tens of microseconds where it has to wake a CPU too. It does so only if
+/// its last rests were as short as that, and if there is another CPU for those who make the work.
+pub const Rest = struct {
+    /// How many more may be in vain.
+    credit: u8 = 0,
+
+    pub const spin_ns = 30 * std.time.ns_per_us;
+    const most_credit = 3;
+
+    /// Spins; true if `context.woken()` was true before the time was up.
+    pub fn spin(r: *Rest, context: anytype) bool {
+        if (r.credit == 0) return false;
+        const until = nanotime() + spin_ns;
+        while (true) {
+            for (0..16) |_| {
+                if (context.woken()) {
+                    r.credit = most_credit;
+                    return true;
+                }
+                std.atomic.spinLoopHint();
+            }
+            if (nanotime() >= until) break;
+        }
+        r.credit -= 1;
+        return false;
+    }
+
+    /// After a sleep from `start` on, which somebody ended.
+    pub fn slept(r: *Rest, start: u64) void {
+        if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1) r.credit = @min(r.credit + 1, most_credit);
     }
 };
 

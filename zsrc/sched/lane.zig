@@ -111,6 +111,7 @@ pub fn Lane(comptime Host: type) type {
         poller: ?*M = null,
         /// An M is on its way to take the free P.
         runner_sent: bool = false,
+        rest: os.Rest = .{},
         /// When the poller will return by itself.
         poller_deadline: u64 = 0,
 

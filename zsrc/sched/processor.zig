@@ -240,9 +240,17 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     self.sendRunner();
                     return null;
                 }
+                // One that waits for a native goroutine often need not wait long.
+                if (self.outside_waiters > 0 and self.rest.spin(Posted{})) continue;
                 if (!waitForWork(self, m)) return null;
             }
         }
+
+        const Posted = struct {
+            pub inline fn woken(_: Posted) bool {
+                return !Host.inbox.isEmpty();
+            }
+        };
 
         /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
         fn waitForWork(self: *Self, m: *M) bool {
@@ -255,7 +263,9 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.counters.idle += 1;
             self.owner.store(null, .release);
             Host.release(m);
+            const start = os.nanotime();
             const wake = Host.pollWait(deadline);
+            if (!Host.inbox.isEmpty()) self.rest.slept(start);
             Host.acquire(m);
             Host.inbox.awake();
             self.poller = null;
