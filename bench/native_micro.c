@@ -360,6 +360,121 @@ static void speedup(int64_t n) {
     emit("parallel_ms", median(parallel_ms, ROUNDS));
 }
 
+/* ---- fairness ----
+ *
+ * One hog for each processor and one more, and a goroutine that sleeps 1 ms again and again. The hogs
+ * call nothing of golibx, and sit in libc or in text that nobody registered.
+ */
+
+enum { KEYS = 2000, BLOCK = 256 * 1024 };
+
+static atomic_bool enough;
+
+static int by_key(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void spin_once(void *space) {
+    volatile uint32_t *word = space;
+    for (int i = 0; i < 10000; i++) *word += 1;
+}
+
+static void sort_once(void *space) {
+    uint32_t *keys = space, x = 1;
+    for (int i = 0; i < KEYS; i++) keys[i] = x = x * 1664525u + 1013904223u;
+    qsort(keys, KEYS, sizeof *keys, by_key);
+}
+
+static void copy_once(void *space) {
+    memcpy(space, (char *)space + BLOCK, BLOCK);
+}
+
+static void allocate_once(void *unused) {
+    (void)unused;
+    void *blocks[64];
+    for (size_t i = 0; i < COUNT(blocks); i++) blocks[i] = malloc(16 + 200 * i);
+    for (size_t i = 0; i < COUNT(blocks); i++) free(blocks[i]);
+}
+
+static const struct labour {
+    const char *name;
+    void (*once)(void *space);
+} labours[] = {
+    {"spin", spin_once}, {"qsort", sort_once}, {"memcpy", copy_once}, {"malloc", allocate_once}};
+
+struct hog {
+    const struct labour *labour;
+    void *space;
+    uint64_t rounds;
+};
+
+static void hog(void *argument) {
+    struct hog *h = argument;
+    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
+        h->labour->once(h->space);
+        h->rounds++;
+    }
+    MUST(golibx_wg_done(&tasks));
+}
+
+static void napper(void *worst) {
+    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
+        int64_t due = golibx_nanotime() + 1000000;
+        golibx_sleep(1000000);
+        double late = (double)(golibx_nanotime() - due) / 1e6;
+        if (late > *(double *)worst) *(double *)worst = late;
+    }
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* How far the share of one hog is from an equal one at most, in percent of that. */
+static double among_hogs(const struct labour *labour, int64_t length_ns, double *late_ms) {
+    int count = golibx_gomaxprocs(0) + 1;
+    struct hog *hogs = allocate((size_t)count, sizeof *hogs);
+    atomic_store(&enough, false);
+    MUST(golibx_wg_add(&tasks, count + 1));
+    for (int i = 0; i < count; i++) {
+        hogs[i].labour = labour;
+        hogs[i].space = allocate(2, BLOCK);
+        MUST(golibx_go(hog, &hogs[i]));
+    }
+    MUST(golibx_go(napper, late_ms));
+    golibx_sleep(length_ns);
+    atomic_store(&enough, true);
+    wait_for_tasks();
+    double total = 0, worst = 0;
+    for (int i = 0; i < count; i++) total += (double)hogs[i].rounds;
+    for (int i = 0; i < count; i++) {
+        double off = fabs((double)hogs[i].rounds * count / total - 1) * 100;
+        if (off > worst) worst = off;
+        free(hogs[i].space);
+    }
+    free(hogs);
+    return worst;
+}
+
+/* Each labour for n milliseconds, in unregistered text, and spinning in registered text too. */
+static void fair(int64_t n) {
+    double worst_off = 0, worst_late = 0;
+    for (size_t i = 0; i <= COUNT(labours); i++) {
+        const struct labour *labour = &labours[i % COUNT(labours)];
+        if (i == COUNT(labours)) MUST(golibx_register_module((const void *)fair));
+        double late = 0, off = among_hogs(labour, n * 1000000, &late);
+        char name[32];
+        snprintf(name, sizeof name, "%s%s", labour->name, i == COUNT(labours) ? "_registered" : "");
+        char whole[64];
+        snprintf(whole, sizeof whole, "off_%s", name);
+        emit(whole, off);
+        snprintf(whole, sizeof whole, "late_%s", name);
+        emit(whole, late);
+        worst_off = fmax(worst_off, off);
+        worst_late = fmax(worst_late, late);
+    }
+    emit("off_pct", worst_off);
+    emit("late_ms", worst_late);
+}
+
 /* ---- preemption ----
  *
  * More goroutines than processors compute spectral norms, each its own, over and over, for a fixed
@@ -559,7 +674,7 @@ static const struct work {
     {"yield2", yield2, NULL},     {"yield1000", yield1000, NULL}, {"pingpong", pingpong, NULL},
     {"buffered", buffered, NULL}, {"spawn", spawn, NULL},         {"select4", select4, NULL},
     {"sieve", NULL, sieve},       {"parked", NULL, parked},       {"timers", NULL, timers},
-    {"speedup", NULL, speedup},
+    {"speedup", NULL, speedup},   {"fair", NULL, fair},
 };
 
 static const struct work *work;
@@ -573,7 +688,7 @@ static double ns_per_operation(void) {
 
 static void measure(void *unused) {
     (void)unused;
-    MUST(golibx_register_module((const void *)measure));
+    if (work->once != fair) MUST(golibx_register_module((const void *)measure));
     if (work->once != NULL) {
         work->once(operations);
         return;

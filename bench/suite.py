@@ -174,6 +174,7 @@ _PREEMPT = (
     Metric("preempts_10ms", "10 ms: times/s", absent=_GO),
     Metric("preempts_1ms", "1 ms: times/s", absent=_GO),
 )
+_HOGS = ("spin", "qsort", "memcpy", "malloc", "spin_registered")
 _PARKED_NATIVE_BYTES = tuple(Target("absolute", 5 * 1024, runtime=ours) for ours in NATIVE)
 _NEEDS_TWO = dict.fromkeys(("go-p1", "golibx-native-p1"), "needs two processors")
 _NOT_WITH_GO_P2 = {"go-p2": "the server has one CPU"}
@@ -416,5 +417,23 @@ CASES = (
         200_000_000,
         (Target("absolute", 1.9, runtime="golibx-native-p2", bound="at least"),),
         excluded=_NEEDS_TWO,
+    ),
+    _native(
+        "fair",
+        "a hog a processor and one more, spinning or in libc, and a sleeper: 5 x 2 s",
+        (
+            Metric("off_pct", "share off by %", 1),
+            Metric("late_ms", "sleeper late ms", 1),
+            *(Metric(f"off_{kind}", f"{kind}: %", 1) for kind in _HOGS),
+            *(Metric(f"late_{kind}", f"{kind}: ms", 1) for kind in _HOGS),
+        ),
+        2000,
+        tuple(
+            Target("absolute", limit, runtime=ours, metric=metric)
+            for ours in NATIVE
+            for metric, limit in (("off_pct", 10.0), ("late_ms", 25.0))
+        ),
+        excluded=dict.fromkeys(sorted(_GO), "compiles no hog that sits in libc"),
+        rounds=3,
     ),
 )

@@ -77,10 +77,12 @@ def test_micro(runtime: str, case: str, operations: int, metrics: set[str]) -> N
     assert all(value > 0 for name, value in results.items() if name != "bytes")
 
 
+HOGS = ("spin", "qsort", "memcpy", "malloc", "spin_registered")
 NATIVE_WORK = [
     *WORK,
     ("timers", 100, {"cpu_ns", "cold_cpu_ns", "late_p99_ms"}),
     ("speedup", 1000, {"speedup", "serial_ms", "parallel_ms"}),
+    ("fair", 20, {"off_pct", "late_ms"} | {f"{m}_{k}" for m in ("off", "late") for k in HOGS}),
 ]
 NATIVE_IDS = [work[0] for work in NATIVE_WORK]
 
@@ -105,7 +107,7 @@ def test_native(
 ) -> None:
     results = printed(native_micro, case, operations, environment={"GOMAXPROCS": processors})
     assert results.keys() == metrics
-    maybe_zero = {"bytes", "cpu_ns", "cold_cpu_ns"}
+    maybe_zero = {"bytes", "cpu_ns", "cold_cpu_ns", "off_pct", *(f"off_{kind}" for kind in HOGS)}
     assert all(value > 0 for name, value in results.items() if name not in maybe_zero)
 
 
