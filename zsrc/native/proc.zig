@@ -388,7 +388,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (p.attention.load(.monotonic)) return null;
             if (p.runq.popNext()) |g| return g; // inherits the time slice
             const tick = p.schedtick.raw +% 1;
-            if (tick % global_turns == 0) return null;
+            if (tick % global_turns == 0 or p.global_owed) return null;
             const g = p.runq.pop() orelse return null;
             p.schedtick.store(tick, .monotonic);
             p.runq.warm();
@@ -426,13 +426,18 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
                 const tick = p.schedtick.raw +% 1;
                 p.schedtick.store(tick, .monotonic);
-                if (tick % global_turns == 0 and s.queue.len.load(.monotonic) > 0) {
-                    s.lock.lock();
-                    const g = s.takeGlobal(p, 1);
-                    s.lock.unlock();
-                    if (g) |found| return found;
-                }
+                if (tick % global_turns == 0) p.global_owed = true;
+                // One that a timer has just woken goes before those, who have had slices.
                 if (p.runq.popNext()) |g| return g;
+                if (p.global_owed) {
+                    p.global_owed = false;
+                    if (s.queue.len.load(.monotonic) > 0) {
+                        s.lock.lock();
+                        const g = s.takeGlobal(p, 1);
+                        s.lock.unlock();
+                        if (g) |found| return found;
+                    }
+                }
                 if (p.runq.pop()) |g| return g;
                 if (s.queue.len.load(.monotonic) > 0) {
                     s.lock.lock();

@@ -43,6 +43,7 @@ pub fn wake() void {
 
 fn main(_: ?*anyopaque) void {
     os.preciseSleep();
+    os.promptWake();
     const o = &lane.options;
     var delay = o.sysmon_sleep_min_ns;
     var idle: u32 = 0;

@@ -178,6 +178,8 @@ pub fn Types(comptime Env: type) type {
             runq: runq.LocalQueue(Env, G, Env.local_queue_size) = .{},
             /// Counts the goroutines that got a time slice.
             schedtick: Env.Atomic(u32) = .init(0),
+            /// The global queue comes before the local one.
+            global_owed: bool = false,
             /// Counts the system calls.
             syscalltick: Env.Atomic(u32) = .init(0),
             /// sysmon asks the P to look at everything before it goes on.

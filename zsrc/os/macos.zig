@@ -46,6 +46,9 @@ pub fn preciseSleep() void {
     _ = c.pthread_set_qos_class_self_np(.USER_INTERACTIVE, 0);
 }
 
+/// For a thread that never computes for long: nothing more than its class does.
+pub fn promptWake() void {}
+
 /// Waits while `word` holds `expected`. Spurious `woken` is possible, as with the system call.
 pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32, timeout_ns: ?u64) os.Wake {
     // The call takes 0 as "for ever".

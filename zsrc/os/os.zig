@@ -12,12 +12,12 @@ pub const impl = switch (builtin.os.tag) {
 };
 
 const required = [_][]const u8{
-    "Thread",          "spawn",        "threadExitHere", "futexWait",   "futexWake",
-    "nanotime",        "sleepNs",      "cpuCount",       "page_size",   "reserve",
-    "release",         "discard",      "guard",          "slotGet",     "slotSet",
-    "findSlot",        "symbol",       "FaultStack",     "handleFault", "writeStderr",
-    "openStack",       "preciseSleep", "allocatedSize",  "thisThread",  "interrupt",
-    "allowInterrupts", "SignalMask",   "signalMask",     "cpuQuota",
+    "Thread",    "spawn",           "threadExitHere", "futexWait",     "futexWake",
+    "nanotime",  "sleepNs",         "cpuCount",       "page_size",     "reserve",
+    "release",   "discard",         "guard",          "slotGet",       "slotSet",
+    "findSlot",  "symbol",          "FaultStack",     "handleFault",   "writeStderr",
+    "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
+    "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
 };
 
 comptime {
@@ -47,6 +47,7 @@ pub const futexWake = impl.futexWake;
 pub const nanotime = impl.nanotime;
 pub const sleepNs = impl.sleepNs;
 pub const preciseSleep = impl.preciseSleep;
+pub const promptWake = impl.promptWake;
 pub const cpuCount = impl.cpuCount;
 pub const cpuQuota = impl.cpuQuota;
 pub const page_size = impl.page_size;

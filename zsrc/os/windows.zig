@@ -26,6 +26,7 @@ const waits = @import("windows_wait.zig");
 pub const nanotime = waits.nanotime;
 pub const sleepNs = waits.sleepNs;
 pub const preciseSleep = waits.preciseSleep;
+pub const promptWake = waits.promptWake;
 pub const futexWait = waits.futexWait;
 pub const futexWake = waits.futexWake;
 

@@ -145,6 +145,15 @@ pub fn sleepNs(ns: u64) void {
 /// Nothing to ask for: waits below `precise_below_ns` are always on a high-resolution timer.
 pub fn preciseSleep() void {}
 
+extern "kernel32" fn GetCurrentThread() callconv(.winapi) *anyopaque;
+extern "kernel32" fn SetThreadPriority(thread: *anyopaque, priority: i32) callconv(.winapi) i32;
+
+/// Has the calling thread, which never computes for long, run as soon as it wakes up.
+pub fn promptWake() void {
+    const highest = 2; // THREAD_PRIORITY_HIGHEST
+    _ = SetThreadPriority(GetCurrentThread(), highest);
+}
+
 // ---- futex ----
 
 /// A wait that is to end within this time is made precise: RtlWaitOnAddress counts ticks.

@@ -80,6 +80,7 @@ fn loop(lane: anytype) void {
     const s = &lane.sysmon;
     const o = &lane.options;
     os.preciseSleep();
+    os.promptWake();
     var idle: u32 = 0;
     var delay: u64 = o.sysmon_sleep_min_ns;
     while (!s.stopping.load(.acquire)) {
