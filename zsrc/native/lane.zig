@@ -97,6 +97,7 @@ pub const Host = struct {
         while (true) {
             switch (m.note.sleep(m_idle_ns)) {
                 .woken => {
+                    preempt.letMove(m);
                     m.rest.slept(began);
                     return true;
                 },

@@ -30,7 +30,7 @@ const impl = switch (builtin.os.tag) {
 };
 
 comptime {
-    for ([_][]const u8{ "name", "install", "remove", "enterThread", "leaveThread", "signal", "signalNumber" }) |decl| {
+    for ([_][]const u8{ "name", "install", "remove", "enterThread", "leaveThread", "signal", "signalNumber", "bringHere", "letMove" }) |decl| {
         if (!@hasDecl(impl, decl)) @compileError("preemption lacks " ++ decl);
     }
 }
@@ -56,6 +56,11 @@ pub fn signalNumber() u8 {
 
 pub fn enterThread(m: *M) void {
     impl.enterThread(m);
+}
+
+/// The calling thread goes on, after `bringHere` perhaps.
+pub inline fn letMove(m: *M) void {
+    if (m.brought) impl.letMove(m);
 }
 
 pub fn leaveThread(m: *M) void {
@@ -150,7 +155,7 @@ noinline fn switchThread(m: *M, p: *P, g: *G) void {
     // A P must not wait for a thread to be made: the goroutine that stops here may hold what making
     // one needs. Nor must it stay here for want of one: this goroutine may wait for what another holds
     // that was stopped in the same way, and that one has its thread.
-    const heir = s.takeHeir(p) orelse {
+    const heir = s.takeHeir(p, s.timersDue(p, os.nanotime())) orelse {
         count(&p.counters.refused_thread, 1);
         return lane.wantSpare();
     };
@@ -162,10 +167,13 @@ noinline fn switchThread(m: *M, p: *P, g: *G) void {
     g.locked_m = m;
     m.curg.store(null, .monotonic);
     heir.nextp = lane.Sched.releaseP(m);
+    // One that its goroutine has locked wakes up elsewhere (Proc.stopLockedM).
+    if (heir.locked_g == null) impl.bringHere(heir);
     s.putGlobal(g);
     heir.note.wake();
     lane.wantSpare();
     while (m.note.sleep(null) != .woken) {}
+    letMove(m);
     _ = s.takeNextP(m);
     if (!tied) g.locked_m = null;
     g.reason = .none;

@@ -103,6 +103,31 @@ pub fn signal(m: *lane.M) bool {
     return linux.errno(rc) == .SUCCESS;
 }
 
+/// Has the thread of `m`, which sleeps, wake up on this CPU, which the caller is about to leave. Left to
+/// itself the kernel may put it behind another hog while this CPU idles.
+pub fn bringHere(m: *lane.M) void {
+    var cpu: u32 = 0;
+    if (linux.errno(linux.syscall3(.getcpu, @intFromPtr(&cpu), 0, 0)) != .SUCCESS) return;
+    const size = @sizeOf(linux.cpu_set_t);
+    // As many bytes as the kernel has CPUs for are written; the rest of the set stays empty.
+    m.affinity = @splat(0);
+    const got = linux.syscall3(.sched_getaffinity, @intCast(m.tid), size, @intFromPtr(&m.affinity));
+    if (linux.errno(got) != .SUCCESS) return;
+    var here: linux.cpu_set_t = @splat(0);
+    const bits = @bitSizeOf(usize);
+    if (cpu >= here.len * bits or m.affinity[cpu / bits] >> @intCast(cpu % bits) & 1 == 0) return;
+    here[cpu / bits] = @as(usize, 1) << @intCast(cpu % bits);
+    const set = linux.syscall3(.sched_setaffinity, @intCast(m.tid), size, @intFromPtr(&here));
+    m.brought = linux.errno(set) == .SUCCESS;
+}
+
+/// On its own thread: it may go where it was allowed before.
+pub fn letMove(m: *lane.M) void {
+    m.brought = false;
+    const size = @sizeOf(linux.cpu_set_t);
+    _ = linux.syscall3(.sched_setaffinity, 0, size, @intFromPtr(&m.affinity));
+}
+
 /// The kernel's siginfo_t of a queued signal (include/uapi/asm-generic/siginfo.h).
 const Info = extern struct {
     signo: i32,

@@ -8,6 +8,8 @@ pub fn install(_: *const fn (*lane.M, Interrupted) bool) void {}
 pub fn remove() void {}
 pub fn enterThread(_: *lane.M) void {}
 pub fn leaveThread(_: *lane.M) void {}
+pub fn bringHere(_: *lane.M) void {}
+pub fn letMove(_: *lane.M) void {}
 
 pub fn signal(_: *lane.M) bool {
     return false;

@@ -353,11 +353,19 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return null;
         }
 
-        /// The M that the owner of `p` may pass it on to at once: an idle one, or that of a goroutine which
-        /// has one of its own.
-        pub fn takeHeir(s: *Self, p: *P) ?*M {
+        /// The M that the owner of `p` may pass it on to at once: that of the goroutine which is next, if it
+        /// has one of its own, an idle one, or else that of another goroutine of that kind. `busy`: there
+        /// is something else to look at first.
+        pub fn takeHeir(s: *Self, p: *P, busy: bool) ?*M {
             s.lock.lock();
             defer s.lock.unlock();
+            if (!busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
+                s.queue.removeAfter(null, g);
+                // Its slice begins now: it does not come past findRunnable.
+                s.attend(p);
+                p.schedtick.store(p.schedtick.raw +% 1, .monotonic);
+                return own;
+            };
             if (s.takeIdleM()) |m| return m;
             const g = s.takeTied(p) orelse return null;
             return g.locked_m.?;

@@ -164,6 +164,10 @@ pub fn Types(comptime Env: type) type {
             fiber: tsan.Fiber = tsan.none,
             thread: ?os.Thread = null,
             tid: i32 = 0,
+            /// The CPUs that its thread may use; by whoever brings it to his own, which is only for a
+            /// wake-up.
+            affinity: [16]usize = undefined,
+            brought: bool = false,
             /// A preemption signal is on its way.
             signalled: Env.Atomic(bool) = .init(false),
             fault: os.FaultStack = .{},
