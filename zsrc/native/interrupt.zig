@@ -135,7 +135,7 @@ pub fn Interrupt(comptime lane: type) type {
             lane.threads.wantSpare();
             while (m.note.sleep(null) != .woken) {}
             _ = s.takeNextP(m);
-            if (!tied) g.locked_m = null;
+            if (!tied and planted != .stays_tied) g.locked_m = null;
             g.reason = .none;
             switching.runOn(m, m.p.?, g);
         }

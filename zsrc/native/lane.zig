@@ -224,6 +224,7 @@ pub fn forget() void {
     netpoll.deinit();
     sched = .{};
     threads.forget();
+    sysmon.forget();
     arena = .{};
     current_m = null;
     state.store(.off, .release);

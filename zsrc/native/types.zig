@@ -162,7 +162,7 @@ pub fn Types(comptime Env: type) type {
 
             // Of the real thread.
             fiber: tsan.Fiber = tsan.none,
-            thread: ?os.Thread = null,
+            thread: ?Env.Thread = null,
             tid: i32 = 0,
             /// A preemption signal is on its way.
             signalled: Env.Atomic(bool) = .init(false),
