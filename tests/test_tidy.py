@@ -36,8 +36,8 @@ ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 PYTHON_LAYERS = (
     {"_core", "errors", "version"},
     {"schema", "values"},
-    {"config", "dump", "include", "net", "patch"},
-    {"hookspec", "native", "plugins"},
+    {"config", "context", "dump", "include", "net", "patch"},
+    {"hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},
     {"__init__", "program"},
