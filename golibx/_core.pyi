@@ -4,8 +4,9 @@ from collections.abc import Callable
 from types import FrameType, GenericAlias
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, final, overload
 
-from golibx.errors import Cancelled, DeadlineExceeded
 from typing_extensions import Buffer, disjoint_base
+
+from golibx.errors import Cancelled, DeadlineExceeded
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -1,32 +1,22 @@
 """Contexts, as Go's package context: cancellation and deadlines for everything that waits.
 
     with context.with_timeout(context.current(), 1.0):
-        conn = net.dial("example.org:80")  # DeadlineExceeded once the second is over,
-        go(read, conn)                     # in here and in the goroutines started here
+        conn = net.dial("example.org:80")  # DeadlineExceeded once the second is over, in here
+        go(read, conn)  # and in the goroutines that are started here
 
 A context is passed on as an argument, as in Go, or made the ambient one by `with`: each call of
-golibx's that waits then raises `Cancelled` or `DeadlineExceeded` once the context is done. It raises
-where it waits; code that does not wait is not interrupted, and what could be done at once, such as a
-receive from a channel that holds a value, is done. A context that is done stays so: what waits
-under it afterwards raises at once, in `finally` blocks too, unless they use without_cancel().
+golibx's that waits then raises `Cancelled` or `DeadlineExceeded` once the context is done. It
+raises where it waits; code that does not wait is not interrupted, and what could be done at once,
+such as a receive from a channel that holds a value, is done. A context that is done stays so: what
+waits under it afterwards raises at once, in `finally` blocks too, unless they use without_cancel().
 
 A goroutine begins with the ambient context of the one that started it.
 """
 
 from __future__ import annotations
 
-from golibx._core import (
-    Context,
-    after_func as _after_func,
-    context_background as background,
-    context_cause as cause,
-    context_current as current,
-    context_with_cancel as _with_cancel,
-    context_with_deadline as _with_deadline,
-    context_with_timeout as _with_timeout,
-    context_with_value as _with_value,
-    context_without_cancel as _without_cancel,
-)
+from golibx import _core
+from golibx._core import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +46,11 @@ __all__ = [
     "with_value",
     "without_cancel",
 ]
+
+
+background = _core.context_background
+cause = _core.context_cause
+current = _core.context_current
 
 
 class Cancellable(_WithCancel):
@@ -96,7 +91,7 @@ def with_cancel(parent: Context) -> Cancellable:
     cancel() also cancels all contexts derived from ctx; calling it again does nothing. It may be
     called from any goroutine or thread.
     """
-    ctx = _with_cancel(parent)
+    ctx = _core.context_with_cancel(parent)
     return Cancellable((ctx, ctx._cancel))  # noqa: SLF001
 
 
@@ -105,7 +100,7 @@ def with_cancel_cause(parent: Context) -> CancellableCause:
 
     The cause is an exception. cause(ctx) returns it, and it is the `__cause__` of what is raised.
     """
-    ctx = _with_cancel(parent)
+    ctx = _core.context_with_cancel(parent)
     return CancellableCause((ctx, ctx._cancel_cause))  # noqa: SLF001
 
 
@@ -117,13 +112,13 @@ def with_timeout(parent: Context, seconds: float, /) -> Cancellable:
     Raises:
         TypeError, ValueError: `seconds` is no number.
     """
-    ctx = _with_timeout(parent, seconds)
+    ctx = _core.context_with_timeout(parent, seconds)
     return Cancellable((ctx, ctx._cancel))  # noqa: SLF001
 
 
 def with_deadline(parent: Context, t: float, /) -> Cancellable:
     """As with_timeout(), at the time `t`, in seconds of time.monotonic()."""
-    ctx = _with_deadline(parent, t)
+    ctx = _core.context_with_deadline(parent, t)
     return Cancellable((ctx, ctx._cancel))  # noqa: SLF001
 
 
@@ -133,7 +128,7 @@ def with_value(parent: Context, key: object, value: object, /) -> Context:
     Keys are compared by ==. For data of a request that crosses functions which know nothing of it,
     not for arguments. A key that only its module knows, such as an object(), collides with none.
     """
-    return _with_value(parent, key, value)
+    return _core.context_with_value(parent, key, value)
 
 
 def without_cancel(parent: Context, /) -> Context:
@@ -145,7 +140,7 @@ def without_cancel(parent: Context, /) -> Context:
             with context.without_cancel(context.current()):
                 conn.sendall(b"bye")
     """
-    return _without_cancel(parent)
+    return _core.context_without_cancel(parent)
 
 
 def after_func(ctx: Context, fn: Callable[[], object], /) -> Callable[[], bool]:
@@ -159,4 +154,4 @@ def after_func(ctx: Context, fn: Callable[[], object], /) -> Callable[[], bool]:
     Raises:
         RuntimeError: no runtime is running.
     """
-    return _after_func(ctx, fn).stop
+    return _core.after_func(ctx, fn).stop

@@ -5,8 +5,8 @@
             s.go(fetch, url)
     # here all of them have ended
 
-The first error, of a child or of the block itself, cancels the rest: what waits in the block or in a
-child raises Cancelled. When all have ended, the errors are raised together as an ExceptionGroup.
+The first error, of a child or of the block itself, cancels the rest: what waits in the block or in
+a child raises Cancelled. When all have ended, the errors are raised together, as ExceptionGroup.
 
 A scope is a context (golibx.context): the ambient one of its block and of its children.
 """
@@ -21,9 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import ParamSpec, TypeVar
+    from typing import ParamSpec, Self, TypeVar
 
-    from golibx._core import Goroutine
+    from golibx._core import Context, Goroutine
 
     Params = ParamSpec("Params")
     Result = TypeVar("Result")
@@ -34,9 +34,7 @@ __all__ = ["Scope", "as_completed", "scope"]
 _ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
 
 
-def scope(
-    *, limit: int | None = None, timeout: float | None = None, shield: bool = False
-) -> Scope:
+def scope(*, limit: int | None = None, timeout: float | None = None, shield: bool = False) -> Scope:
     """A block that its goroutines do not outlive: `with scope() as s: s.go(fn, …)`.
 
     Args:
@@ -79,7 +77,7 @@ class Scope:
         "context",
     )
 
-    context: context.Context | None
+    context: Context | None
 
     def __init__(self, limit: int | None, timeout: float | None, shield: bool) -> None:
         self.context = None
@@ -154,13 +152,13 @@ class Scope:
         """
         self._open_context()._cancel_cause(cause)  # noqa: SLF001
 
-    def _open_context(self) -> context.Context:
+    def _open_context(self) -> Context:
         ctx = self.context
         if ctx is None:
             raise RuntimeError("the scope has not begun: use it by `with scope() as s:`")
         return ctx
 
-    def __enter__(self) -> Scope:
+    def __enter__(self) -> Self:
         if self.context is not None:
             raise RuntimeError("a scope can be entered only once")
         parent = context.current()
@@ -208,12 +206,11 @@ class Scope:
         elif self._is_own(exc):
             if isinstance(exc, DeadlineExceeded):
                 passing.append(exc)
+        # A deadline of a context around the scope is not the block's error, but what ended it.
+        elif isinstance(exc, Cancelled | Deadlock) or self._is_echo(exc):
+            passing.append(exc)
         else:
-            # A deadline of a context around the scope is not the block's error, but what ended it.
-            if isinstance(exc, Cancelled | Deadlock) or self._is_echo(exc):
-                passing.append(exc)
-            else:
-                self._errors.append(exc)
+            self._errors.append(exc)
         self.cancel(exc)
 
     def _wait_for_children(self, passing: list[BaseException]) -> bool:

@@ -34,7 +34,8 @@ ZIG_LAYERS = (
 ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
-    {"_core", "errors", "version"},
+    {"errors", "version"},
+    {"_core"},
     {"schema", "values"},
     {"config", "context", "dump", "include", "net", "patch"},
     {"hookspec", "native", "plugins", "scope"},

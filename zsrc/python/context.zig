@@ -642,7 +642,7 @@ const methods = [_]py.MethodDef{
     \\Makes it the goroutine's ambient context, until the end of the block.
     },
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc =
-    \\__exit__($self, exc_type, exc, traceback, /)
+    \\__exit__($self, /, *exc_info)
     \\--
     \\
     \\Makes the one before the ambient context again.
