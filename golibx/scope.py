@@ -216,11 +216,12 @@ class Scope:
     def _wait_for_children(self, passing: list[BaseException]) -> bool:
         """False if there may be more. What is thrown at this goroutine meanwhile cancels them."""
         try:
-            while self._live:
-                child = next(iter(self._live))
-                assert child is not None
-                child.join()
-                self._ended(child)
+            # Others change the dict at any time: a copy is made in one step.
+            while children := [*self._live]:
+                for child in children:
+                    assert child is not None
+                    child.join()
+                    self._ended(child)
             # Another goroutine may have started one just now.
             self._live[None] = None
             if len(self._live) == 1:

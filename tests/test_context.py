@@ -485,6 +485,16 @@ def test_a_wait_under_a_context_that_is_done_raises(name: str) -> None:
     assert stats()["switches"] == switches  # and does not wait first
 
 
+def test_a_native_call_under_a_context_that_is_done_does_not_begin() -> None:
+    labs = ctypes.CDLL(None).labs
+    assert native.call(labs, -1, restype=ctypes.c_long) == 1
+    begun = native.counters()["spawns"]
+    with context.with_cancel(context.background()) as (_, cancel):
+        cancel()
+        assert isinstance(outcome(partial(native.call, labs, -1)), Cancelled)
+    assert native.counters()["spawns"] == begun
+
+
 def test_other_park_points_obey() -> None:
     with context.with_cancel(context.background()) as (_, cancel):
         cancel()
