@@ -421,9 +421,26 @@ def unserved_group() -> Callable[[], object]:
     return group.wait
 
 
+opened: list[Callable[[], None]] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_what_was_opened() -> Iterator[None]:
+    yield
+    while opened:
+        opened.pop()()
+
+
 def silent_socket() -> Callable[[], object]:
-    ours, theirs = (golibx._core.Socket(s.detach()) for s in socket.socketpair())
-    return lambda: (theirs, ours.recv(1))
+    pair = [golibx._core.Socket(s.detach()) for s in socket.socketpair()]
+    opened.extend(s.close for s in pair)
+    return partial(pair[0].recv, 1)
+
+
+def silent_listener() -> Callable[[], object]:
+    listener = net.listen("127.0.0.1:0")
+    opened.append(listener.close)
+    return listener.accept
 
 
 WAITS: dict[str, Callable[[], Callable[[], object]]] = {
@@ -438,7 +455,7 @@ WAITS: dict[str, Callable[[], Callable[[], object]]] = {
     "join": unserved_join,
     "result": lambda: partial(go(never).result, FAR),
     "wait_group": unserved_group,
-    "accept": lambda: net.listen("127.0.0.1:0").accept,
+    "accept": silent_listener,
     "socket": silent_socket,
     "native_chan": lambda: native.Chan(ctypes.c_int64).recv,
     "native_call": lambda: partial(native.call, ctypes.CDLL(None).usleep, 100_000),
