@@ -16,6 +16,7 @@ processor back from those.
 
 from __future__ import annotations
 
+from golibx import context as context
 from golibx._core import (
     Case,
     Chan,
@@ -40,6 +41,7 @@ from golibx.errors import (
     GolibxError,
 )
 from golibx.runtime import run
+from golibx.scope import as_completed, scope
 from golibx.version import __version__
 
 TYPE_CHECKING = False
@@ -60,7 +62,9 @@ __all__ = [
     "Goroutine",
     "WaitGroup",
     "__version__",
+    "as_completed",
     "blocking",
+    "context",
     "current",
     "go",
     "gomaxprocs",
@@ -69,6 +73,7 @@ __all__ = [
     "net",
     "num_goroutine",
     "run",
+    "scope",
     "select",
     "sleep",
     "stacks",

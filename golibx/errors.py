@@ -7,6 +7,10 @@ a setting came from.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from golibx._core import Context
+
 __all__ = [
     "Cancelled",
     "ChannelClosed",
@@ -39,14 +43,24 @@ class Cancelled(BaseException):
     Exception` that means "whatever goes wrong with this request, log it and take the next" must not
     keep a goroutine alive that was told to end. Clean up in `finally`; if it is caught, raise it
     again.
+
+    Attributes:
+        context: the Context that was cancelled, or None: Goroutine.cancel(), the program's end.
     """
+
+    context: Context | None = None
 
 
 class DeadlineExceeded(GolibxError, TimeoutError):
     """A timeout or deadline passed before the operation could complete.
 
     Also a TimeoutError (hence an OSError), so that code written for sockets handles it unchanged.
+
+    Attributes:
+        context: the Context whose deadline it was, or None: a call's own timeout.
     """
+
+    context: Context | None = None
 
 
 class ConfigError(GolibxError):

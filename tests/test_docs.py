@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Script
-from golibx import hookspec, native
+from golibx import context, hookspec, native
 from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
@@ -139,6 +139,32 @@ def test_the_network_program_of_the_readme(script: Script) -> None:
 
 def test_the_native_program_of_the_readme(script: Script) -> None:
     assert script.passes(PROGRAMS[2]) == "5 [b'fig', b'lime', b'pear', b'plum']\n"
+
+
+# ---- docs/context.md and docs/scope.md ----
+
+
+def programs_of(name: str) -> list[str]:
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+
+
+def test_the_programs_of_context_md(script: Script) -> None:
+    deadline, argument = programs_of("context")
+    assert script.passes(deadline) == "context deadline exceeded\ncleaned up\n"
+    assert script.passes(argument) == "3 context cancelled\n"
+
+
+def test_the_programs_of_scope_md(script: Script) -> None:
+    first, results = programs_of("scope")
+    assert script.passes(first) == "(ValueError('cannot fetch b'),)\n"
+    assert script.passes(results) == "[0, 1, 4]\n[4, 1, 0]\n"
+
+
+@pytest.mark.parametrize("name", context.__all__)
+def test_context_md_names_it(name: str) -> None:
+    text = (ROOT / "docs" / "context.md").read_text(encoding="utf-8")
+    assert f"`{name}(" in text or f"context.{name}" in text
 
 
 # ---- docs/native.md ----

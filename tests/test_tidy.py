@@ -34,10 +34,11 @@ ZIG_LAYERS = (
 ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
-    {"_core", "errors", "version"},
+    {"errors", "version"},
+    {"_core"},
     {"schema", "values"},
-    {"config", "dump", "include", "net", "patch"},
-    {"hookspec", "native", "plugins"},
+    {"config", "context", "dump", "include", "net", "patch"},
+    {"hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},
     {"__init__", "program"},

@@ -17,6 +17,8 @@ const lane = &host.the_lane;
 pub const Chan = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
+    /// What will close it, owned.
+    keeper: ?*py.Object,
     inner: [@sizeOf(C)]u8 align(@alignOf(C)),
 };
 
@@ -74,6 +76,10 @@ fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int
     const c = inner(o);
     const t = visit(@ptrCast(o.type), arg);
     if (t != 0) return t;
+    if ((@as(*Chan, @ptrCast(o))).keeper) |k| {
+        const r = visit(k, arg);
+        if (r != 0) return r;
+    }
     for (0..c.count) |i| {
         const r = visit(c.buffer[(c.first + i) % c.buffer.len], arg);
         if (r != 0) return r;
@@ -89,6 +95,7 @@ fn clear(o: *py.Object) callconv(.c) c_int {
         c.first = (c.first + 1) % c.buffer.len;
         py.decref(value);
     }
+    keep(o, null);
     return 0;
 }
 
@@ -101,6 +108,19 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     const t: *py.Object = @ptrCast(o.type);
     py.PyObject_GC_Del(o);
     py.decref(t);
+}
+
+/// Has the channel keep `keeper` alive, instead of what it kept before.
+pub fn keep(o: *py.Object, keeper: ?*py.Object) void {
+    const c: *Chan = @ptrCast(o);
+    const old = c.keeper;
+    c.keeper = if (keeper) |k| py.incref(k) else null;
+    py.xdecref(old);
+}
+
+/// From anywhere, also where no Python code may run, into a channel that has room. `ch` is one.
+pub fn deliver(ch: *py.Object, value: *py.Object) void {
+    if (inner(ch).trySend(lane, py.incref(value)) != .done) py.decref(value);
 }
 
 // ---- operations ----

@@ -15,6 +15,8 @@ const waitgroup = @import("../sync/waitgroup.zig");
 const timeouts = @import("timeouts.zig");
 const preempt = @import("preempt.zig");
 const groups = @import("waitgroup.zig");
+const contexts = @import("context.zig");
+const chan = @import("chan.zig");
 
 const G = g_mod.G;
 const Lane = host.Lane;
@@ -39,6 +41,15 @@ pub const PyG = struct {
     context: ?*py.Object = null,
     /// What the goroutine is to raise at its next park, owned.
     pending: ?*py.Object = null,
+    /// What it is to raise at those after that.
+    later: ?*Thrown = null,
+    /// The context whose end ends its waits, owned; and those that it entered.
+    ambient: ?*py.Object = null,
+    entered: ?*contexts.Entered = null,
+    /// Called with the handle when all is over, owned.
+    on_end: ?*py.Object = null,
+    /// Let go at its end.
+    kept: ?*py.Object = null,
     /// Its thread state is as new.
     clean: bool = false,
     /// The handle is gone; only what its end runs is left to do.
@@ -50,6 +61,9 @@ pub const PyG = struct {
     few: [inline_args]*py.Object = undefined,
     next_free: ?*PyG = null,
 };
+
+/// An exception that waits for its turn.
+const Thrown = struct { exception: *py.Object, next: ?*Thrown = null };
 
 pub inline fn of(g: *G) *PyG {
     return @fieldParentPtr("g", g);
@@ -71,10 +85,14 @@ pub const Handle = extern struct {
     outcome: Outcome,
     collected: bool,
     system: bool,
+    /// Its exception tells where it was started.
+    noted: bool,
     result: ?*py.Object,
     exception: ?*py.Object,
     /// A waitgroup.WaitList of those in join().
     joiners: ?*anyopaque,
+    /// A list of channels that get the handle when the goroutine has ended.
+    watchers: ?*py.Object,
 
     inline fn pyg(h: *Handle) ?*PyG {
         return @ptrCast(@alignCast(h.live));
@@ -175,6 +193,11 @@ pub fn create(
     p.g = .{ .system = system };
     p.state = null;
     p.pending = null;
+    p.later = null;
+    p.ambient = null;
+    p.entered = null;
+    p.on_end = null;
+    p.kept = null;
     p.clean = false;
     p.ended = false;
     p.told_to_end = false;
@@ -202,8 +225,12 @@ pub fn create(
     h.live = p;
     h.system = system;
     h.named_by = py.incref(function);
-    noteOrigin(h);
-    p.parent = if (lane.onThread()) |parent| parent.id else 0;
+    noteOrigin(h, py.PyThreadState_GetFrame(py.PyThreadState_Get()));
+    p.parent = 0;
+    if (lane.onThread()) |parent| {
+        p.parent = parent.id;
+        if (!system) contexts.inherit(p, of(parent));
+    }
     h.parent = p.parent;
     // Nothing else knows it before the goroutine starts: the collector need not look at it again
     // and again while a million wait for their turn.
@@ -221,12 +248,28 @@ pub fn abandon(p: *PyG) void {
     py.decref(&h.ob);
 }
 
-/// Remembers where go() was called.
-fn noteOrigin(h: *Handle) void {
-    const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
-    h.code = py.PyFrame_GetCode(frame);
+/// Remembers where go() was called. Takes the reference to the frame.
+fn noteOrigin(h: *Handle, where: ?*py.Frame) void {
+    const frame = where orelse return;
+    const code = py.PyFrame_GetCode(frame);
     h.lasti = py.extra.PyFrame_GetLasti(frame);
     py.decref(@ptrCast(frame));
+    const old = h.code;
+    h.code = code;
+    py.xdecref(old);
+}
+
+/// Makes it a child of somebody who looks after it: `on_end` is called with its handle when it has
+/// ended, and what it raises counts as collected. It runs under `context`, and was started where the
+/// function that calls was called. Takes both references.
+pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object) void {
+    p.on_end = on_end;
+    p.handle.collected = true;
+    contexts.setAmbient(p, context);
+    const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
+    const caller = py.PyFrame_GetBack(frame);
+    py.decref(@ptrCast(frame));
+    noteOrigin(p.handle, caller);
 }
 
 /// Queues it. The handle is a new reference for the caller.
@@ -249,7 +292,7 @@ pub fn runBody(p: *PyG) void {
     py.PyObject_GC_Track(context);
     _ = py.extra.PyContext_Enter(context);
     startTracing();
-    const result = if (raisePending(p))
+    const result = if (raiseThrown(p))
         null
     else
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);
@@ -275,6 +318,8 @@ fn dropCall(p: *PyG) void {
     py.clear(&p.kwnames);
     py.clear(&p.function);
     py.clear(&p.context);
+    if (p.ambient != null or p.entered != null) contexts.leaveAll(p);
+    py.clear(&p.kept);
 }
 
 /// Stores how the function ended and wakes those who wait for it.
@@ -287,10 +332,13 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         const exception = py.takeException() orelse errors.make(py.exc.runtimeError(), "no exception was set");
         h.exception = exception;
         const cancelled = errors.get(.Cancelled);
-        h.outcome = if (cancelled != null and
-            py.PyErr_GivenExceptionMatches(exception, cancelled.?) != 0) .cancelled else .raised;
+        const was_cancelled = (cancelled != null and
+            py.PyErr_GivenExceptionMatches(exception, cancelled.?) != 0) or contexts.isEcho(p, exception);
+        h.outcome = if (was_cancelled) .cancelled else .raised;
+        if (p.on_end != null) noteStart(h);
     }
     py.clear(&p.pending);
+    dropLater(p);
     if (p.group) |group| {
         p.group = null;
         groups.done(group);
@@ -322,11 +370,17 @@ fn settleHandle(p: *PyG) void {
     const unseen = h.ob.refcnt == 1;
     h.live = null;
     if (h.joiners != null) h.waiters().wakeAll(lane);
+    if (h.watchers != null) tellWatchers(h);
     if (p != main and h.outcome == .raised and !h.collected and (unseen or endsProgram(h))) report(h);
     if (!unseen) {
         // Name it by its code, so that what a closure holds goes now.
         nameByCode(h);
         if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
+    }
+    if (p.on_end) |on_end| {
+        p.on_end = null;
+        if (py.call(on_end, &.{&h.ob})) |r| py.decref(r) else py.PyErr_WriteUnraisable(on_end);
+        py.decref(on_end);
     }
     p.ended = true;
     py.decref(&h.ob);
@@ -363,6 +417,54 @@ pub fn refuse(p: *PyG) void {
     h.outcome = .raised;
     h.exception = errors.make(py.exc.memoryError(), "no memory for the goroutine's stack");
     if (h.joiners != null) h.waiters().wakeAll(lane);
+    const list = h.watchers orelse return;
+    for (0..@intCast(py.PyList_Size(list))) |i| chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);
+}
+
+fn tellWatchers(h: *Handle) void {
+    const list = h.watchers.?;
+    h.watchers = null;
+    for (0..@intCast(py.PyList_Size(list))) |i| chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);
+    py.decref(list);
+}
+
+/// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it ends.
+pub fn notifyEnd(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2 or args[1].type != chan.chan_type)
+        return py.raise(py.exc.typeError(), "notify_end() takes a Goroutine and a Chan", .{});
+    if (args[0].type != goroutine_type)
+        return py.PyErr_Format(py.exc.typeError(), "%R is not a Goroutine", args[0]);
+    const h = self(args[0]);
+    if (h.live != null and h.watchers == null) {
+        const list = py.PyList_New(0) orelse return null;
+        // Making it may have run other code that did the same, or the goroutine.
+        if (h.watchers == null) h.watchers = list else py.decref(list);
+    }
+    if (h.live == null) {
+        chan.deliver(args[1], args[0]);
+    } else if (py.PyList_Append(h.watchers.?, args[1]) != 0) return null;
+    return py.returnNone();
+}
+
+/// Has its exception tell, whoever raises it again, where the goroutine was started.
+fn noteStart(h: *Handle) void {
+    if (h.noted or h.outcome != .raised) return;
+    h.noted = true;
+    if (!addNote(h)) py.PyErr_Clear();
+}
+
+fn addNote(h: *Handle) bool {
+    const name = getName(&h.ob, null) orelse return false;
+    defer py.decref(name);
+    const place = getStartedAt(&h.ob, null) orelse return false;
+    defer py.decref(place);
+    const text = py.PyUnicode_FromFormat("goroutine %llu [%U] started at %U", h.id, name, place) orelse
+        return false;
+    defer py.decref(text);
+    const add = py.PyObject_GetAttrString(h.exception.?, "add_note") orelse return false;
+    defer py.decref(add);
+    py.decref(py.call(add, &.{text}) orelse return false);
+    return true;
 }
 
 /// Hands an exception that nobody will collect to the runtime layer's handler.
@@ -396,18 +498,44 @@ fn wakePending(p: *PyG) void {
     }
 }
 
-/// Raises what `interrupt` left. True if there was something; an exception is set then.
+/// Raises what the goroutine is to raise where it parks. True if there was something; an exception
+/// is set then.
 pub fn raisePending(p: *PyG) bool {
+    return raiseThrown(p) or contexts.raiseAmbient(p);
+}
+
+/// Raises what `interrupt` left.
+fn raiseThrown(p: *PyG) bool {
     const exception = p.pending orelse return false;
     p.pending = null;
+    if (p.later) |next| {
+        p.pending = next.exception;
+        p.later = next.next;
+        host.gpa.destroy(next);
+    }
     py.restoreException(exception);
     return true;
+}
+
+fn dropLater(p: *PyG) void {
+    while (p.later) |next| {
+        p.later = next.next;
+        const exception = next.exception;
+        host.gpa.destroy(next);
+        py.decref(exception);
+    }
+}
+
+/// Whether raisePending has something to raise.
+inline fn isInterrupted(p: *const PyG) bool {
+    if (p.pending != null) return true;
+    return if (p.g.context) |c| c.done() else false;
 }
 
 /// The calling goroutine, for an operation that parks. Null with an exception set otherwise.
 pub inline fn forPark() ?*PyG {
     const p = forCall() orelse return null;
-    if (p.pending != null) {
+    if (isInterrupted(p)) {
         _ = raisePending(p);
         return null;
     }
@@ -564,8 +692,39 @@ fn result_(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Objec
     }
     if (h.result) |value| return py.incref(value);
     h.collected = true;
+    noteStart(h);
     py.restoreException(py.incref(h.exception.?));
     return null;
+}
+
+fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
+    var exception = py.incref(given.?);
+    if (py.isExceptionClass(exception)) {
+        const made = py.PyObject_CallObject(exception, null);
+        py.decref(exception);
+        exception = made orelse return null;
+    }
+    if (!py.isException(exception)) {
+        defer py.decref(exception);
+        return py.PyErr_Format(py.exc.typeError(), "throw() needs an exception, not %R", exception);
+    }
+    const p = self(o).pyg() orelse {
+        py.decref(exception);
+        return py.boolean(false);
+    };
+    if (p.pending == null) {
+        interrupt(p, exception);
+        return py.boolean(true);
+    }
+    const last = host.gpa.create(Thrown) catch {
+        py.decref(exception);
+        return py.PyErr_NoMemory();
+    };
+    last.* = .{ .exception = exception };
+    var at = &p.later;
+    while (at.*) |thrown| at = &thrown.next;
+    at.* = last;
+    return py.boolean(true);
 }
 
 fn cancel(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
@@ -683,7 +842,7 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 
 fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
     const h = self(o);
-    for ([_]?*py.Object{ @ptrCast(o.type), h.result, h.exception, h.named_by, h.code }) |each| {
+    for ([_]?*py.Object{ @ptrCast(o.type), h.result, h.exception, h.named_by, h.code, h.watchers }) |each| {
         if (each) |x| {
             const r = visit(x, arg);
             if (r != 0) return r;
@@ -697,6 +856,7 @@ fn clearHandle(o: *py.Object) callconv(.c) c_int {
     py.clear(&h.exception);
     py.clear(&h.result);
     py.clear(&h.named_by);
+    py.clear(&h.watchers);
     return 0;
 }
 
@@ -763,6 +923,13 @@ const methods = [_]py.MethodDef{
     \\
     \\Makes the goroutine raise Cancelled where it is parked, or at its next park.
     \\Returns False if it had ended already, else True.
+    },
+    .{ .name = "throw", .function = @ptrCast(&throw), .flags = py.METH_O, .doc =
+    \\throw($self, exception, /)
+    \\--
+    \\
+    \\Makes the goroutine raise exception, an exception or a class of them, where it is parked, or at
+    \\its next park. Those thrown before come first. Returns False if it had ended already, else True.
     },
     .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
     \\done($self, /)

@@ -8,6 +8,7 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
 const native = @import("native.zig");
+const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
 const waitgroup = @import("waitgroup.zig");
 const socket = @import("socket.zig");
@@ -158,11 +159,26 @@ fn goSystem(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callc
     return goroutine.launch(createChecked("go_system", args, n, kwnames, true) orelse return null);
 }
 
+/// go_child(context, on_end, children, fn, /, *args, **kwargs)
+fn goChild(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    if (n < 3 or args[0].type != context.context_type)
+        return py.raise(py.exc.typeError(), "go_child() takes a Context, a callable and a dict first", .{});
+    const p = createChecked("go", args + 3, n - 3, kwnames, false) orelse return null;
+    goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]));
+    // From here to the launch nobody else runs.
+    const ended = py.PyDict_GetItemWithError(args[2], py.none()) != null;
+    if (ended) _ = py.raise(py.exc.runtimeError(), "the scope has ended: it takes no more goroutines", .{});
+    if (ended or py.PyDict_SetItem(args[2], &p.handle.ob, py.none()) != 0) {
+        goroutine.abandon(p);
+        return null;
+    }
+    return goroutine.launch(p);
+}
+
 fn gosched(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     lane.gosched(&p.g);
-    if (p.pending != null and goroutine.raisePending(p)) return null;
-    return py.returnNone();
+    return if (goroutine.raisePending(p)) null else py.returnNone();
 }
 
 fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
@@ -246,6 +262,8 @@ fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 fn cancelAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
     const ns = py.PyLong_AsLongLong(timeout.?);
     if (ns == -1 and py.PyErr_Occurred() != null) return null;
+    // The end of the run is under no context of the program's.
+    context.leaveAll(goroutine.forCall() orelse return null);
     const p = goroutine.forPark() orelse return null;
     if (!goroutine.cancelAll(p, os.nanotime() +| @as(u64, @intCast(@max(0, ns))))) return null;
     return py.PyLong_FromUnsignedLongLong(lane.user_count - 1);
@@ -474,6 +492,74 @@ const functions = [_]py.MethodDef{
     \\
     \\As go(), for a service of the runtime: not counted, cancelled or waited for.
     },
+    .{ .name = "go_child", .function = @ptrCast(&goChild), .flags = fast, .doc =
+    \\go_child(context, on_end, children, fn, /, *args, **kwargs)
+    \\--
+    \\
+    \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has the key
+    \\None: RuntimeError. on_end(goroutine) is called when it has ended; what it raised counts as
+    \\collected.
+    },
+    .{ .name = "notify_end", .function = @ptrCast(&goroutine.notifyEnd), .flags = py.METH_FASTCALL, .doc =
+    \\notify_end(goroutine, chan, /)
+    \\--
+    \\
+    \\Sends goroutine to chan, which has room for it, when it ends, or now if it has.
+    },
+    .{ .name = "context_background", .function = @ptrCast(&context.background), .flags = py.METH_NOARGS, .doc =
+    \\context_background()
+    \\--
+    \\
+    \\The context that nothing cancels.
+    },
+    .{ .name = "context_current", .function = @ptrCast(&context.current), .flags = py.METH_NOARGS, .doc =
+    \\context_current()
+    \\--
+    \\
+    \\The ambient context of the calling goroutine.
+    },
+    .{ .name = "context_with_cancel", .function = @ptrCast(&context.withCancel), .flags = py.METH_O, .doc =
+    \\context_with_cancel(parent, /)
+    \\--
+    \\
+    \\A child of parent that can be cancelled.
+    },
+    .{ .name = "context_with_timeout", .function = @ptrCast(&context.withTimeout), .flags = py.METH_FASTCALL, .doc =
+    \\context_with_timeout(parent, seconds, /)
+    \\--
+    \\
+    \\A child of parent that lasts at most that many seconds.
+    },
+    .{ .name = "context_with_deadline", .function = @ptrCast(&context.withDeadline), .flags = py.METH_FASTCALL, .doc =
+    \\context_with_deadline(parent, t, /)
+    \\--
+    \\
+    \\A child of parent that lasts at most until t, in seconds of time.monotonic().
+    },
+    .{ .name = "context_with_value", .function = @ptrCast(&context.withValue), .flags = py.METH_FASTCALL, .doc =
+    \\context_with_value(parent, key, value, /)
+    \\--
+    \\
+    \\A child of parent with a value.
+    },
+    .{ .name = "context_without_cancel", .function = @ptrCast(&context.withoutCancel), .flags = py.METH_O, .doc =
+    \\context_without_cancel(parent, /)
+    \\--
+    \\
+    \\A child of parent that has its values and is cancelled by nothing.
+    },
+    .{ .name = "context_cause", .function = @ptrCast(&context.causeOf), .flags = py.METH_O, .doc =
+    \\context_cause(context, /)
+    \\--
+    \\
+    \\Why the context is done, an exception; None while it is live.
+    },
+    .{ .name = "after_func", .function = @ptrCast(&context.afterFunc), .flags = py.METH_FASTCALL, .doc =
+    \\after_func(context, fn, /)
+    \\--
+    \\
+    \\Has fn() called in a goroutine of its own once the context is done; returns an AfterFunc.
+    },
     .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_NOARGS, .doc =
     \\gosched()
     \\--
@@ -665,6 +751,8 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         _ = py.PyErr_NoMemory();
         return -1;
     }
+    context.context_type = addType(module, "Context", &context.spec) orelse return -1;
+    context.registration_type = addType(module, "AfterFunc", &context.registration_spec) orelse return -1;
     goroutine.goroutine_type = addType(module, "Goroutine", &goroutine.spec) orelse return -1;
     chan.chan_type = addType(module, "Chan", &chan.spec) orelse return -1;
     chan.case_type = addType(module, "Case", &chan.case_spec) orelse return -1;

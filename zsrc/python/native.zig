@@ -444,6 +444,8 @@ pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
             .{ i + 1, call_mod.most_integers, call_mod.most_floats, call_mod.most_on_stack },
         );
     }
+    // A function that nobody would wait for is not begun.
+    if (lane.here()) |g| if (goroutine.raisePending(goroutine.of(g))) return null;
     const t = newTask(function) orelse return null;
     t.result_kind = result[0];
     t.call = newCall(prepared) orelse {

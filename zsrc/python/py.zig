@@ -54,6 +54,9 @@ pub const MemberDef = extern struct {
     doc: ?[*:0]const u8 = null,
 };
 
+/// Py_EQ, of PyObject_RichCompareBool.
+pub const EQ = 2;
+
 pub const T_PYSSIZET = 19;
 pub const READONLY = 1;
 
@@ -213,6 +216,7 @@ pub extern fn PyErr_CheckSignals() c_int;
 pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
 pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
 pub extern fn PyException_GetTraceback(*Object) ?*Object;
+pub extern fn PyException_SetCause(*Object, ?*Object) void;
 pub extern fn Py_EnterRecursiveCall([*:0]const u8) c_int;
 pub extern fn Py_LeaveRecursiveCall() void;
 pub extern fn Py_AddPendingCall(*const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque) c_int;
@@ -224,6 +228,7 @@ pub extern fn PyObject_GetAttrString(*Object, [*:0]const u8) ?*Object;
 pub extern fn PyObject_SetAttrString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyObject_IsInstance(*Object, *Object) c_int;
 pub extern fn PyObject_IsTrue(*Object) c_int;
+pub extern fn PyObject_RichCompareBool(*Object, *Object, c_int) c_int;
 pub extern fn PyObject_Str(*Object) ?*Object;
 pub extern fn PyObject_ClearWeakRefs(*Object) void;
 pub extern fn PyObject_Free(?*anyopaque) void;
@@ -273,11 +278,14 @@ pub extern fn PyTuple_SetItem(*Object, Ssize, *Object) c_int;
 pub extern fn PyTuple_Pack(Ssize, ...) ?*Object;
 pub extern fn PyList_New(Ssize) ?*Object;
 pub extern fn PyList_Append(*Object, *Object) c_int;
+pub extern fn PyList_Size(*Object) Ssize;
+pub extern fn PyList_GetItem(*Object, Ssize) ?*Object;
 pub extern fn PyDict_New() ?*Object;
 pub extern fn PyDict_Size(*Object) Ssize;
 pub extern fn PyDict_Clear(*Object) void;
 pub extern fn PyDict_GetItemString(*Object, [*:0]const u8) ?*Object;
 pub extern fn PyDict_GetItemWithError(*Object, *Object) ?*Object;
+pub extern fn PyDict_SetItem(*Object, *Object, *Object) c_int;
 pub extern fn PyDict_SetItemString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyDict_Next(*Object, *Ssize, *?*Object, *?*Object) c_int;
 pub extern fn Py_Exit(c_int) noreturn;
@@ -515,6 +523,17 @@ pub inline fn isFunction(o: *Object) bool {
 
 pub inline fn isCode(o: *Object) bool {
     return o.type == code_type;
+}
+
+/// Whether it is an exception object.
+pub inline fn isException(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 30) != 0; // Py_TPFLAGS_BASE_EXC_SUBCLASS
+}
+
+/// Whether it is a class of exceptions.
+pub fn isExceptionClass(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 31) != 0 and // Py_TPFLAGS_TYPE_SUBCLASS
+        PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
 }
 
 /// What Class[item] is at run time, where the class is generic for type checkers.

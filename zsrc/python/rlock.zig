@@ -68,7 +68,13 @@ fn take(l: *RLock, me: u64, limit: timeouts.Limit) ?bool {
 }
 
 fn parkOn(l: *RLock, deadline: ?u64) ?bool {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forCall() orelse return null;
+    // Contexts are for what golibx itself waits for: code that locks for a moment, such as logging
+    // and imports, is to work in a `finally` block under one that is done.
+    const context = p.g.context;
+    p.g.context = null;
+    defer p.g.context = context;
+    if (goroutine.raisePending(p)) return null;
     if (l.owner == 0) return true;
     return switch (l.goroutines().wait(lane, &p.g, .lock, deadline)) {
         .ready, .closed => true,

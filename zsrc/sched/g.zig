@@ -17,6 +17,7 @@
 const std = @import("std");
 const M = @import("m.zig").M;
 const Timer = @import("timer.zig").Timer;
+const Context = @import("context.zig").Context;
 const fatal = @import("../os/os.zig").fatal;
 
 pub const Status = enum(u8) {
@@ -141,6 +142,10 @@ pub const G = struct {
     /// The waiter that was served, for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},
+    /// What cancels its waits, and its place among those that wait under it.
+    context: ?*Context = null,
+    watch_link: ?*?*G = null,
+    watch_next: ?*G = null,
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,

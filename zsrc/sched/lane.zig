@@ -28,6 +28,7 @@ const stack_mod = @import("stack.zig");
 const timer_mod = @import("timer.zig");
 const sysmon = @import("sysmon.zig");
 const inbox = @import("inbox.zig");
+const context = @import("context.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -414,9 +415,10 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// Parks the calling goroutine, which `prepare` announced, until somebody claims it and
-        /// makes it ready, or until `deadline` (monotonic ns).
+        /// makes it ready, until `deadline` (monotonic ns), or until its context is done.
         pub fn park(self: *Self, g: *G, reason: g_mod.WaitReason, deadline: ?u64) g_mod.Wake {
             g.reason = reason;
+            if (g.context) |c| self.watchContext(c, g);
             if (deadline) |when| {
                 self.armTimer(g, when) catch {
                     // Without memory for the timer the wait cannot be bounded: end it now.
@@ -425,6 +427,7 @@ pub fn Lane(comptime Host: type) type {
                 self.leave(g);
                 self.disarmTimer(g);
             } else self.leave(g);
+            context.unwatch(g);
             g.reason = .none;
             return g.wake;
         }
@@ -677,6 +680,17 @@ pub fn Lane(comptime Host: type) type {
         pub const pushIdle = threads.pushIdle;
         pub const mainIsIdle = threads.mainIsIdle;
         pub const retire = threads.retire;
+
+        // ---- contexts, in context.zig ----
+
+        const contexts = context.Contexts(Self, Host);
+        pub const attachContext = contexts.attachContext;
+        pub const detachContext = contexts.detachContext;
+        pub const armContext = contexts.armContext;
+        pub const addContextTimer = contexts.addContextTimer;
+        pub const expireContext = contexts.expireContext;
+        pub const cancelContext = contexts.cancelContext;
+        pub const watchContext = contexts.watchContext;
 
         // ---- events ----
 

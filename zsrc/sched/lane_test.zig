@@ -14,7 +14,7 @@ const M = m_mod.M;
 const Lane = lane_mod.Lane(Host);
 const gpa = std.heap.c_allocator;
 
-var lane: Lane = .{ .gpa = gpa };
+pub var lane: Lane = .{ .gpa = gpa };
 var mutex: lane_mod.Lock = .{};
 var poll_note: os.Note = .{};
 /// This M's next swap to g0 gives the mutex away until another M has nothing left to do.
@@ -23,7 +23,7 @@ var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
-const T = struct {
+pub const T = struct {
     g: G = .{},
     inside: std.atomic.Value(bool) = .init(false),
     function: *const fn (*T) void,
@@ -142,13 +142,13 @@ fn blockFor(t: *T, ns: u64) void {
     t.inside.store(true, .monotonic);
 }
 
-fn runMain(main: *T) !void {
+pub fn runMain(main: *T) !void {
     mutex.lock();
     defer mutex.unlock();
     try lane.run(.{ .stack_size = 256 * 1024 }, &main.g);
 }
 
-const Chan = chan_mod.Chan(u64, Lane);
+pub const Chan = chan_mod.Chan(u64, Lane);
 
 fn send(c: *Chan, value: u64) void {
     const t = T.current();

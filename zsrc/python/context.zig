@@ -1,0 +1,708 @@
+//! golibx.context in native code: contexts as Python objects, and the ambient one of each goroutine.
+//!
+//! A context object holds its parent; the tree of sched/context.zig points the other way, without
+//! owning, so that a forgotten context goes away, its timer with it. One with a value, or without
+//! cancellation, has no node in the tree: `source` is the node that it obeys.
+//!
+//! A timer cancels contexts in the middle of a switch, where no Python code may run. So what is to
+//! happen then is made before: the channel of done() is closed natively, and after_func() makes its
+//! goroutine when it is called. A channel holds its context (Chan.keeper): it has to be closed as
+//! long as anybody can wait for that. A registration of after_func() holds it if somebody else, a
+//! parent or a timer, can still cancel it.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const sched = @import("../sched/context.zig");
+const chan_mod = @import("../sync/chan.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const chan = @import("chan.zig");
+const timeouts = @import("timeouts.zig");
+
+const Node = sched.Context;
+const PyG = goroutine.PyG;
+const Args = [*]const *py.Object;
+const lane = &host.the_lane;
+
+/// golibx.context.Context.
+const Object = extern struct {
+    ob: py.Object,
+    weakrefs: ?*py.Object,
+    parent: ?*Object,
+    /// A *Node: its own, an ancestor's, or null if nothing can cancel it.
+    source: ?*anyopaque,
+    /// What with_value() gave it.
+    key: ?*py.Object,
+    value: ?*py.Object,
+    /// Why it was cancelled, if that was said.
+    cause: ?*py.Object,
+    /// What done() returns.
+    chan: ?*py.Object,
+    registrations: ?*Registration,
+    node: [@sizeOf(Node)]u8 align(@alignOf(Node)),
+
+    inline fn obeys(o: *Object) ?*Node {
+        return @ptrCast(@alignCast(o.source));
+    }
+
+    inline fn own(o: *Object) *Node {
+        return @ptrCast(&o.node);
+    }
+
+    inline fn owns(o: *Object) bool {
+        return o.source == @as(?*anyopaque, &o.node);
+    }
+
+    inline fn ofNode(node: *Node) *Object {
+        return @alignCast(@fieldParentPtr("node", @as(*[@sizeOf(Node)]u8, @ptrCast(node))));
+    }
+};
+
+/// What after_func() registered: a goroutine that is not launched yet. Its context's list owns one
+/// reference to it while it is linked.
+const Registration = extern struct {
+    ob: py.Object,
+    /// The object whose list it is in, owned; owned twice if `pinned`.
+    context: ?*Object,
+    /// A *PyG.
+    p: ?*anyopaque,
+    prev: ?*Registration,
+    next: ?*Registration,
+    generation: u32,
+    linked: bool,
+    pinned: bool,
+
+    inline fn pyg(r: *Registration) ?*PyG {
+        return @ptrCast(@alignCast(r.p));
+    }
+};
+
+pub var context_type: *py.Type = undefined;
+pub var registration_type: *py.Type = undefined;
+var background_object: ?*py.Object = null;
+
+inline fn self(o: *py.Object) *Object {
+    return @ptrCast(o);
+}
+
+/// Null with an exception set.
+fn parseContext(o: *py.Object, what: [*:0]const u8) ?*Object {
+    if (o.type == context_type) return self(o);
+    _ = py.PyErr_Format(py.exc.typeError(), "%s must be a Context of golibx.context, not %R", what, o);
+    return null;
+}
+
+// ---- making them ----
+
+fn make(parent: ?*Object) ?*Object {
+    const object = py._PyObject_GC_New(context_type) orelse return null;
+    @memset(@as([*]u8, @ptrCast(object))[@sizeOf(py.Object)..@sizeOf(Object)], 0);
+    const o = self(object);
+    o.own().* = .{ .on_done = onDone };
+    if (parent) |p| {
+        o.parent = @ptrCast(py.incref(&p.ob));
+        o.source = p.source;
+    }
+    return o;
+}
+
+inline fn finished(o: *Object) *py.Object {
+    py.PyObject_GC_Track(&o.ob);
+    return &o.ob;
+}
+
+/// context_background()
+pub fn background(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (background_object == null) {
+        const made = finished(make(null) orelse return null);
+        // Making it may have run other code that did the same.
+        if (background_object == null) background_object = made else py.decref(made);
+    }
+    return py.incref(background_object.?);
+}
+
+/// context_current()
+pub fn current(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (lane.onThread()) |g| {
+        if (goroutine.of(g).ambient) |o| return py.incref(o);
+    }
+    return background(null, null);
+}
+
+fn derive(parent: *py.Object, deadline: u64) ?*py.Object {
+    const p = parseContext(parent, "the parent") orelse return null;
+    const o = make(p) orelse return null;
+    const above = o.obeys();
+    o.source = o.own();
+    lane.attachContext(o.own(), above, deadline) catch {
+        py.decref(finished(o));
+        return py.PyErr_NoMemory();
+    };
+    return finished(o);
+}
+
+/// context_with_cancel(parent, /)
+pub fn withCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Object {
+    return derive(parent.?, sched.never);
+}
+
+/// context_with_timeout(parent, seconds, /)
+pub fn withTimeout(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "context_with_timeout() takes 2 arguments ({d} given)", .{n});
+    const seconds = timeouts.number(args[1], "a time-out must be a number of seconds, not %R") orelse
+        return null;
+    const limit = timeouts.fromSeconds(seconds) orelse return null;
+    return derive(args[0], switch (limit) {
+        .poll => os.nanotime(),
+        else => limit.deadline() orelse sched.never,
+    });
+}
+
+/// context_with_deadline(parent, t, /): seconds of time.monotonic().
+pub fn withDeadline(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "context_with_deadline() takes 2 arguments ({d} given)", .{n});
+    const t = timeouts.number(args[1], "a deadline must be a number of seconds, not %R") orelse return null;
+    return derive(args[0], switch (timeouts.fromSeconds(t) orelse return null) {
+        .poll => 0,
+        .forever => sched.never,
+        .ns => |ns| ns,
+    });
+}
+
+/// context_with_value(parent, key, value, /)
+pub fn withValue(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 3) return py.raise(py.exc.typeError(), "context_with_value() takes 3 arguments ({d} given)", .{n});
+    const o = make(parseContext(args[0], "the parent") orelse return null) orelse return null;
+    o.key = py.incref(args[1]);
+    o.value = py.incref(args[2]);
+    return finished(o);
+}
+
+/// context_without_cancel(parent, /)
+pub fn withoutCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Object {
+    const o = make(parseContext(parent.?, "the parent") orelse return null) orelse return null;
+    o.source = null;
+    return finished(o);
+}
+
+// ---- their end ----
+
+/// Runs wherever a context is cancelled, also where no Python code may run.
+fn onDone(node: *Node) void {
+    const o = Object.ofNode(node);
+    if (o.chan) |ch| closeChan(ch);
+    var it = o.registrations;
+    while (it) |r| {
+        it = r.next;
+        // What an earlier run has left behind does not start in this one.
+        if (!lane.live or r.generation != lane.generation) continue;
+        unlink(r);
+        const p = r.pyg().?;
+        r.p = null;
+        // The list's reference, which is let go where that may run code.
+        p.kept = &r.ob;
+        lane.go(&p.g);
+        p.handle.id = p.g.id;
+    }
+}
+
+fn closeChan(ch: *py.Object) void {
+    const C = chan_mod.Chan(*py.Object, host.Lane);
+    const c: *chan.Chan = @ptrCast(ch);
+    const inner: *C = @ptrCast(&c.inner);
+    _ = inner.close(lane);
+}
+
+fn cancel(o: *Object, cause: ?*py.Object) void {
+    const node = o.own();
+    lane.expireContext(node);
+    if (node.done()) return;
+    if (cause) |c| o.cause = py.incref(c);
+    lane.cancelContext(node, .cancelled);
+    // Closed as it is, the channel does not need the context any more.
+    if (o.chan) |ch| chan.keep(ch, null);
+}
+
+fn cancelMethod(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (self(object).owns()) cancel(self(object), null);
+    return py.returnNone();
+}
+
+fn cancelCause(object: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("cancel", &.{"cause"}, 0, args, n, kw) orelse return null;
+    var cause: ?*py.Object = null;
+    if (given[0]) |c| if (c != py.none()) {
+        if (!py.isException(c)) return py.PyErr_Format(
+            py.exc.typeError(),
+            "the cause of a cancellation must be an exception or None, not %R",
+            c,
+        );
+        cause = c;
+    };
+    if (self(object).owns()) cancel(self(object), cause);
+    return py.returnNone();
+}
+
+/// The error of a context that is done: a new exception, or null with one set.
+fn makeError(node: *Node) ?*py.Object {
+    const origin = Object.ofNode(node.origin.?);
+    // Making the exception may run code.
+    _ = py.incref(&origin.ob);
+    defer py.decref(&origin.ob);
+    const name: errors.Name, const text: [*:0]const u8 = switch (node.state) {
+        .expired => .{ .DeadlineExceeded, "context deadline exceeded" },
+        else => .{ .Cancelled, "context cancelled" },
+    };
+    const message = py.PyUnicode_FromString(text) orelse return null;
+    defer py.decref(message);
+    const exception = py.call(errors.get(name) orelse return null, &.{message}) orelse return null;
+    if (py.PyObject_SetAttrString(exception, "context", &origin.ob) != 0) {
+        py.decref(exception);
+        return null;
+    }
+    if (origin.cause) |cause| py.PyException_SetCause(exception, py.incref(cause));
+    return exception;
+}
+
+/// Raises the error of the ambient context, if that is done. True if an exception is set.
+pub noinline fn raiseAmbient(p: *PyG) bool {
+    const node = p.g.context orelse return false;
+    if (!node.done()) return false;
+    py.restoreException(makeError(node) orelse return true);
+    return true;
+}
+
+/// Whether `exception` is what the end of the goroutine's ambient context has raised.
+pub fn isEcho(p: *PyG, exception: *py.Object) bool {
+    const node = p.g.context orelse return false;
+    const origin = node.origin orelse return false;
+    const class = errors.get(.DeadlineExceeded) orelse return false;
+    if (py.PyErr_GivenExceptionMatches(exception, class) == 0) return false;
+    const context = py.PyObject_GetAttrString(exception, "context") orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(context);
+    return context == &Object.ofNode(origin).ob;
+}
+
+// ---- the ambient one ----
+
+/// What was ambient before a context was entered.
+pub const Entered = struct { before: ?*py.Object, below: ?*Entered };
+
+/// Takes the reference.
+pub fn setAmbient(p: *PyG, object: ?*py.Object) void {
+    const old = p.ambient;
+    p.ambient = object;
+    p.g.context = if (object) |o| self(o).obeys() else null;
+    py.xdecref(old);
+}
+
+/// As its spawner's.
+pub inline fn inherit(p: *PyG, parent: *const PyG) void {
+    p.ambient = py.incref(parent.ambient orelse return);
+    p.g.context = parent.g.context;
+}
+
+/// Leaves all contexts, and the one that was inherited.
+pub fn leaveAll(p: *PyG) void {
+    while (p.entered) |e| {
+        p.entered = e.below;
+        const before = e.before;
+        host.gpa.destroy(e);
+        py.xdecref(before);
+    }
+    setAmbient(p, null);
+}
+
+fn enter(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forCall() orelse return null;
+    if (self(object).obeys()) |node| lane.armContext(node) catch return py.PyErr_NoMemory();
+    const e = host.gpa.create(Entered) catch return py.PyErr_NoMemory();
+    e.* = .{ .before = p.ambient, .below = p.entered };
+    p.entered = e;
+    p.ambient = null;
+    setAmbient(p, py.incref(object));
+    return py.incref(object);
+}
+
+fn exit(object: *py.Object, _: Args, _: py.Ssize) callconv(.c) ?*py.Object {
+    const p = goroutine.forCall() orelse return null;
+    const e = p.entered;
+    if (e == null or p.ambient != object) return py.raise(
+        py.exc.runtimeError(),
+        "a context is left by the goroutine that entered it, before those that it entered earlier",
+        .{},
+    );
+    p.entered = e.?.below;
+    const before = e.?.before;
+    host.gpa.destroy(e.?);
+    setAmbient(p, before);
+    return py.boolean(false);
+}
+
+// ---- what they tell ----
+
+/// The node that it obeys, its deadline looked at.
+fn look(o: *Object) ?*Node {
+    const node = o.obeys() orelse return null;
+    lane.expireContext(node);
+    return node;
+}
+
+fn done(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const node = look(self(object));
+    const o = if (node) |n| Object.ofNode(n) else self(object);
+    if (o.chan) |ch| return py.incref(ch);
+    const made = py.call(@ptrCast(chan.chan_type), &.{}) orelse return null;
+    // Making it may have run other code that did the same.
+    if (o.chan) |ch| {
+        py.decref(made);
+        return py.incref(ch);
+    }
+    o.chan = py.incref(made);
+    if (node) |n| {
+        if (n.done()) {
+            closeChan(made);
+        } else {
+            chan.keep(made, &o.ob);
+            lane.armContext(n) catch {
+                py.decref(made);
+                return py.PyErr_NoMemory();
+            };
+        }
+    }
+    return made;
+}
+
+fn err(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const node = look(self(object)) orelse return py.returnNone();
+    return if (node.done()) makeError(node) else py.returnNone();
+}
+
+/// context_cause(context, /)
+pub fn causeOf(_: ?*py.Object, object: ?*py.Object) callconv(.c) ?*py.Object {
+    const o = parseContext(object.?, "the context") orelse return null;
+    const node = look(o) orelse return py.returnNone();
+    if (!node.done()) return py.returnNone();
+    if (Object.ofNode(node.origin.?).cause) |cause| return py.incref(cause);
+    return makeError(node);
+}
+
+fn deadline_(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const node = self(object).obeys() orelse return py.returnNone();
+    if (node.deadline == sched.never) return py.returnNone();
+    return py.PyFloat_FromDouble(@as(f64, @floatFromInt(node.deadline)) / 1e9);
+}
+
+fn value_(object: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = py.parse("value", &.{ "key", "default" }, 1, args, n, kw) orelse return null;
+    var it: ?*Object = self(object);
+    while (it) |o| : (it = o.parent) {
+        const key = o.key orelse continue;
+        if (key != given[0].?) {
+            const same = py.PyObject_RichCompareBool(key, given[0].?, py.EQ);
+            if (same < 0) return null;
+            if (same == 0) continue;
+        }
+        return py.incref(o.value.?);
+    }
+    return py.incref(given[1] orelse py.none());
+}
+
+fn getOrigin(object: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const node = look(self(object)) orelse return py.returnNone();
+    const origin = node.origin orelse return py.returnNone();
+    return py.incref(&Object.ofNode(origin).ob);
+}
+
+fn repr(object: *py.Object) callconv(.c) ?*py.Object {
+    const state: [*:0]const u8 = if (look(self(object))) |node| switch (node.state) {
+        .live => "live",
+        .cancelled => "cancelled",
+        .expired => "deadline exceeded",
+    } else "without cancellation";
+    return py.PyUnicode_FromFormat("<Context %p %s>", object, state);
+}
+
+// ---- after_func ----
+
+/// after_func(context, fn, /)
+pub fn afterFunc(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "after_func() takes 2 arguments ({d} given)", .{n});
+    const o = parseContext(args[0], "the context") orelse return null;
+    const detached = withoutCancel(null, args[0]) orelse return null;
+    const p = @import("module.zig").createChecked("after_func", args + 1, 1, null, false) orelse {
+        py.decref(detached);
+        return null;
+    };
+    setAmbient(p, detached);
+    const object = py._PyObject_GC_New(registration_type) orelse {
+        goroutine.abandon(p);
+        return null;
+    };
+    @memset(@as([*]u8, @ptrCast(object))[@sizeOf(py.Object)..@sizeOf(Registration)], 0);
+    const r: *Registration = @ptrCast(object);
+    py.PyObject_GC_Track(object);
+    const node = look(o) orelse {
+        r.p = p;
+        return object;
+    };
+    if (node.done()) {
+        py.decref(goroutine.launch(p));
+        return object;
+    }
+    lane.armContext(node) catch {
+        goroutine.abandon(p);
+        py.decref(object);
+        return py.PyErr_NoMemory();
+    };
+    r.p = p;
+    link(r, Object.ofNode(node));
+    return object;
+}
+
+fn link(r: *Registration, o: *Object) void {
+    const node = o.own();
+    r.context = @ptrCast(py.incref(&o.ob));
+    r.pinned = node.parent != null or node.timed;
+    if (r.pinned) _ = py.incref(&o.ob);
+    r.generation = lane.generation;
+    r.linked = true;
+    r.next = o.registrations;
+    if (o.registrations) |first| first.prev = r;
+    o.registrations = r;
+    _ = py.incref(&r.ob);
+}
+
+/// The list's reference is the caller's then.
+fn unlink(r: *Registration) void {
+    if (r.prev) |prev| prev.next = r.next else r.context.?.registrations = r.next;
+    if (r.next) |next| next.prev = r.prev;
+    r.prev = null;
+    r.next = null;
+    r.linked = false;
+}
+
+fn letGo(r: *Registration) void {
+    const o = r.context orelse return;
+    r.context = null;
+    if (r.pinned) py.decref(&o.ob);
+    py.decref(&o.ob);
+}
+
+fn stop(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const r: *Registration = @ptrCast(object);
+    // Its deadline may have passed unnoticed.
+    if (r.context) |o| _ = look(o);
+    const p = r.pyg() orelse return py.boolean(false);
+    r.p = null;
+    const linked = r.linked;
+    if (linked) unlink(r);
+    goroutine.abandon(p);
+    letGo(r);
+    if (linked) py.decref(object);
+    return py.boolean(true);
+}
+
+fn traverseRegistration(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
+    const r: *Registration = @ptrCast(object);
+    var all: [5]?*py.Object = @splat(null);
+    all[0] = @ptrCast(object.type);
+    if (r.context) |o| all[1] = &o.ob;
+    if (r.pyg()) |p| {
+        all[2] = p.function;
+        all[3] = p.handle.named_by;
+        all[4] = p.ambient;
+    }
+    return visitAll(&all, visit, arg);
+}
+
+fn visitAll(all: []const ?*py.Object, visit: py.Visit, arg: ?*anyopaque) c_int {
+    for (all) |each| {
+        const r = visit(each orelse continue, arg);
+        if (r != 0) return r;
+    }
+    return 0;
+}
+
+fn clearRegistration(object: *py.Object) callconv(.c) c_int {
+    const r: *Registration = @ptrCast(object);
+    const p = r.pyg();
+    r.p = null;
+    const linked = r.linked;
+    if (linked) unlink(r);
+    if (p) |g| goroutine.abandon(g);
+    letGo(r);
+    if (linked) py.decref(object);
+    return 0;
+}
+
+fn deallocRegistration(object: *py.Object) callconv(.c) void {
+    py.PyObject_GC_UnTrack(object);
+    _ = clearRegistration(object);
+    const t: *py.Object = @ptrCast(object.type);
+    py.PyObject_GC_Del(object);
+    py.decref(t);
+}
+
+// ---- the types ----
+
+fn traverse(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
+    const o = self(object);
+    const parent: ?*py.Object = if (o.parent) |p| &p.ob else null;
+    const r = visitAll(&.{ @ptrCast(object.type), parent, o.key, o.value, o.cause, o.chan }, visit, arg);
+    if (r != 0) return r;
+    var it = o.registrations;
+    while (it) |each| : (it = each.next) {
+        const v = visit(&each.ob, arg);
+        if (v != 0) return v;
+    }
+    return 0;
+}
+
+/// Not the parent, on which the tree relies: it has no way back to here but these.
+fn clear(object: *py.Object) callconv(.c) c_int {
+    const o = self(object);
+    while (o.registrations) |r| _ = clearRegistration(&r.ob);
+    py.clear(&o.value);
+    py.clear(&o.key);
+    py.clear(&o.cause);
+    py.clear(&o.chan);
+    return 0;
+}
+
+fn dealloc(object: *py.Object) callconv(.c) void {
+    const o = self(object);
+    py.PyObject_GC_UnTrack(object);
+    if (o.weakrefs != null) py.PyObject_ClearWeakRefs(object);
+    if (o.owns()) lane.detachContext(o.own());
+    _ = clear(object);
+    var up = o.parent;
+    const t: *py.Object = @ptrCast(object.type);
+    py.PyObject_GC_Del(object);
+    py.decref(t);
+    // A long chain would overflow the stack if each freed the next.
+    while (up) |u| {
+        up = null;
+        if (@as(i32, @truncate(u.ob.refcnt)) == 1) {
+            up = u.parent;
+            u.parent = null;
+        }
+        py.decref(&u.ob);
+    }
+}
+
+const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
+
+const methods = [_]py.MethodDef{
+    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
+    \\done($self, /)
+    \\--
+    \\
+    \\A Chan that is closed when the context is done: for select().
+    },
+    .{ .name = "err", .function = @ptrCast(&err), .flags = py.METH_NOARGS, .doc =
+    \\err($self, /)
+    \\--
+    \\
+    \\None while the context is live; then a Cancelled or a DeadlineExceeded, not raised.
+    },
+    .{ .name = "deadline", .function = @ptrCast(&deadline_), .flags = py.METH_NOARGS, .doc =
+    \\deadline($self, /)
+    \\--
+    \\
+    \\When the context will be cancelled at the latest, a float in seconds of time.monotonic(), or
+    \\None.
+    },
+    .{ .name = "value", .function = @ptrCast(&value_), .flags = fast, .doc =
+    \\value($self, /, key, default=None)
+    \\--
+    \\
+    \\What with_value() stored under key in this context or the nearest ancestor, else default.
+    },
+    .{ .name = "_cancel", .function = @ptrCast(&cancelMethod), .flags = py.METH_NOARGS, .doc =
+    \\_cancel($self, /)
+    \\--
+    \\
+    \\Cancels the context and all that were derived from it. Does nothing if it is done.
+    },
+    .{ .name = "_cancel_cause", .function = @ptrCast(&cancelCause), .flags = fast, .doc =
+    \\_cancel_cause($self, /, cause=None)
+    \\--
+    \\
+    \\As _cancel(), with the exception that is the reason.
+    },
+    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc =
+    \\__enter__($self, /)
+    \\--
+    \\
+    \\Makes it the goroutine's ambient context, until the end of the block.
+    },
+    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc =
+    \\__exit__($self, /, *exc_info)
+    \\--
+    \\
+    \\Makes the one before the ambient context again.
+    },
+    .{},
+};
+
+const getset = [_]py.GetSetDef{
+    .{ .name = "_origin", .get = getOrigin, .doc = "The Context whose cancellation reached this one, or None." },
+    .{},
+};
+
+const members = [_]py.MemberDef{
+    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Object, "weakrefs"), .flags = py.READONLY },
+    .{},
+};
+
+const slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
+    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
+    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clear) },
+    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "A context, as the functions of golibx.context return it. `with ctx:` makes it the\nambient one: everything that waits in the block, and in goroutines started there, ends with it." },
+    .{},
+};
+
+const flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION;
+
+pub const spec: py.TypeSpec = .{
+    .name = "golibx.context.Context",
+    .basicsize = @sizeOf(Object),
+    .flags = flags,
+    .slots = &slots,
+};
+
+const registration_methods = [_]py.MethodDef{
+    .{ .name = "stop", .function = @ptrCast(&stop), .flags = py.METH_NOARGS, .doc =
+    \\stop($self, /)
+    \\--
+    \\
+    \\Keeps the function from being called. Returns False if it was, or was kept from it before.
+    },
+    .{},
+};
+
+const registration_slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocRegistration) },
+    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverseRegistration) },
+    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clearRegistration) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&registration_methods) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "What context.after_func() registered." },
+    .{},
+};
+
+pub const registration_spec: py.TypeSpec = .{
+    .name = "golibx._core.AfterFunc",
+    .basicsize = @sizeOf(Registration),
+    .flags = flags,
+    .slots = &registration_slots,
+};
