@@ -17,9 +17,18 @@ processor back from those.
 from __future__ import annotations
 
 from golibx._core import (
+    AtomicInt,
+    Barrier,
     Case,
     Chan,
+    Cond,
+    Event,
     Goroutine,
+    Mutex,
+    Once,
+    Pool,
+    RWMutex,
+    Semaphore,
     WaitGroup,
     blocking,
     current,
@@ -32,6 +41,7 @@ from golibx._core import (
     stats,
 )
 from golibx.errors import (
+    BrokenBarrierError,
     Cancelled,
     ChannelClosed,
     ConfigError,
@@ -40,24 +50,36 @@ from golibx.errors import (
     GolibxError,
 )
 from golibx.runtime import run
+from golibx.sync import once
 from golibx.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from golibx import native as native
     from golibx import net as net
+    from golibx import singleflight as singleflight
     from golibx.dump import stacks as stacks
 
 __all__ = [
+    "AtomicInt",
+    "Barrier",
+    "BrokenBarrierError",
     "Cancelled",
     "Case",
     "Chan",
     "ChannelClosed",
+    "Cond",
     "ConfigError",
     "DeadlineExceeded",
     "Deadlock",
+    "Event",
     "GolibxError",
     "Goroutine",
+    "Mutex",
+    "Once",
+    "Pool",
+    "RWMutex",
+    "Semaphore",
     "WaitGroup",
     "__version__",
     "blocking",
@@ -68,8 +90,10 @@ __all__ = [
     "native",
     "net",
     "num_goroutine",
+    "once",
     "run",
     "select",
+    "singleflight",
     "sleep",
     "stacks",
     "stats",
@@ -86,6 +110,10 @@ def __getattr__(name: str) -> object:
         import golibx.net
 
         return golibx.net
+    if name == "singleflight":
+        import golibx.singleflight
+
+        return golibx.singleflight
     if name == "stacks":
         from golibx.dump import stacks
 

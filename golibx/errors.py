@@ -7,7 +7,10 @@ a setting came from.
 
 from __future__ import annotations
 
+import threading
+
 __all__ = [
+    "BrokenBarrierError",
     "Cancelled",
     "ChannelClosed",
     "ConfigError",
@@ -46,6 +49,13 @@ class DeadlineExceeded(GolibxError, TimeoutError):
     """A timeout or deadline passed before the operation could complete.
 
     Also a TimeoutError (hence an OSError), so that code written for sockets handles it unchanged.
+    """
+
+
+class BrokenBarrierError(GolibxError, threading.BrokenBarrierError):
+    """A Barrier that one of its parties left, or that was aborted or reset.
+
+    Also threading's error of that name.
     """
 
 
