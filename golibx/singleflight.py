@@ -7,9 +7,12 @@ that fills a cache, so that a thousand goroutines that miss the cache make one c
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 from golibx._core import Event, Mutex
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["Group"]
 
@@ -19,13 +22,14 @@ _P = ParamSpec("_P")
 
 
 class _Call(Generic[_T]):
-    __slots__ = ("done", "error", "shared", "value")
+    __slots__ = ("done", "error", "shared", "traceback", "value")
 
     def __init__(self) -> None:
         self.done = Event()
         self.shared = False
         self.value: _T | None = None
         self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None
 
 
 class Group(Generic[_K, _T]):
@@ -56,11 +60,12 @@ class Group(Generic[_K, _T]):
             if call.error is None:
                 return cast("_T", call.value), True
             if isinstance(call.error, Exception):
-                raise call.error.with_traceback(call.error.__traceback__)
+                raise call.error.with_traceback(call.traceback)
         try:
             call.value = fn(*args, **kwargs)
         except BaseException as error:
             call.error = error
+            call.traceback = error.__traceback__
             raise
         finally:
             call.done.set()

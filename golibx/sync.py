@@ -28,6 +28,7 @@ from golibx.errors import BrokenBarrierError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 __all__ = [
     "AtomicInt",
@@ -54,6 +55,7 @@ class _OnceFunction(Generic[_T]):
         self._fn: Callable[[], _T] | None = fn
         self._value: _T | None = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
         update_wrapper(self, fn)
         # It would keep what the function holds alive after the call.
         self.__dict__.pop("__wrapped__", None)
@@ -66,7 +68,8 @@ class _OnceFunction(Generic[_T]):
         if error is None:
             return cast("_T", self._value)
         if isinstance(error, Exception):
-            raise error.with_traceback(error.__traceback__)
+            # Where fn raised it: what earlier callers have added is of no interest.
+            raise error.with_traceback(self._traceback)
         # Not this goroutine was cancelled.
         raise RuntimeError(f"the only call ended with {error!r}") from error
 
@@ -75,6 +78,7 @@ class _OnceFunction(Generic[_T]):
             self._value = fn()
         except BaseException as error:
             self._error = error
+            self._traceback = error.__traceback__
             raise
         finally:
             self._fn = None
