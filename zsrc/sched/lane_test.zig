@@ -11,10 +11,10 @@ const wg_mod = @import("../sync/waitgroup.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
-const Lane = lane_mod.Lane(Host);
+pub const Lane = lane_mod.Lane(Host);
 const gpa = std.heap.c_allocator;
 
-var lane: Lane = .{ .gpa = gpa };
+pub var lane: Lane = .{ .gpa = gpa };
 var mutex: lane_mod.Lock = .{};
 var poll_note: os.Note = .{};
 /// This M's next swap to g0 gives the mutex away until another M has nothing left to do.
@@ -23,18 +23,18 @@ var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
-const T = struct {
+pub const T = struct {
     g: G = .{},
     inside: std.atomic.Value(bool) = .init(false),
     function: *const fn (*T) void,
     value: u64 = 0,
     freed: bool = false,
 
-    fn of(g: *G) *T {
+    pub fn of(g: *G) *T {
         return @fieldParentPtr("g", g);
     }
 
-    fn current() *T {
+    pub fn current() *T {
         return of(lane.here().?);
     }
 };
@@ -142,7 +142,7 @@ fn blockFor(t: *T, ns: u64) void {
     t.inside.store(true, .monotonic);
 }
 
-fn runMain(main: *T) !void {
+pub fn runMain(main: *T) !void {
     mutex.lock();
     defer mutex.unlock();
     try lane.run(.{ .stack_size = 256 * 1024 }, &main.g);
