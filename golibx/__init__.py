@@ -18,9 +18,18 @@ from __future__ import annotations
 
 from golibx import context as context
 from golibx._core import (
+    AtomicInt,
+    Barrier,
     Case,
     Chan,
+    Cond,
+    Event,
     Goroutine,
+    Mutex,
+    Once,
+    Pool,
+    RWMutex,
+    Semaphore,
     WaitGroup,
     blocking,
     current,
@@ -33,6 +42,7 @@ from golibx._core import (
     stats,
 )
 from golibx.errors import (
+    BrokenBarrierError,
     Cancelled,
     ChannelClosed,
     ConfigError,
@@ -42,24 +52,36 @@ from golibx.errors import (
 )
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
+from golibx.sync import once
 from golibx.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from golibx import native as native
     from golibx import net as net
+    from golibx import singleflight as singleflight
     from golibx.dump import stacks as stacks
 
 __all__ = [
+    "AtomicInt",
+    "Barrier",
+    "BrokenBarrierError",
     "Cancelled",
     "Case",
     "Chan",
     "ChannelClosed",
+    "Cond",
     "ConfigError",
     "DeadlineExceeded",
     "Deadlock",
+    "Event",
     "GolibxError",
     "Goroutine",
+    "Mutex",
+    "Once",
+    "Pool",
+    "RWMutex",
+    "Semaphore",
     "WaitGroup",
     "__version__",
     "as_completed",
@@ -72,9 +94,11 @@ __all__ = [
     "native",
     "net",
     "num_goroutine",
+    "once",
     "run",
     "scope",
     "select",
+    "singleflight",
     "sleep",
     "stacks",
     "stats",
@@ -91,6 +115,10 @@ def __getattr__(name: str) -> object:
         import golibx.net
 
         return golibx.net
+    if name == "singleflight":
+        import golibx.singleflight
+
+        return golibx.singleflight
     if name == "stacks":
         from golibx.dump import stacks
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import golibx
 from conftest import Script
-from golibx import context, hookspec, native
+from golibx import context, hookspec, native, sync
 from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
 NATIVE = ROOT / "docs" / "native.md"
+SYNC = ROOT / "docs" / "sync.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -179,3 +181,32 @@ def test_native_counters_are_documented() -> None:
 def test_the_programs_of_native_md(script: Script) -> None:
     programs = re.findall(r"^```python\n(.*?)^```", NATIVE.read_text(encoding="utf-8"), re.M | re.S)
     assert script.passes(programs[0]) == "1.0\n"
+
+
+# ---- docs/sync.md ----
+
+SYNC_OUTPUT = (
+    "[4, 4, 4]\nTrue False\n",
+    "42\n",
+    "[0, 1, 2] 10\n",
+    "sets up\nreads the settings\n[42, 42, 42]\n",
+    "True\n{('EXAMPLE', True)} 1\n",
+)
+SYNC_PROGRAMS = re.findall(r"^```python\n(.*?)^```", SYNC.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(SYNC_OUTPUT)))
+def test_the_programs_of_sync_md(script: Script, number: int) -> None:
+    assert len(SYNC_PROGRAMS) == len(SYNC_OUTPUT)
+    assert script.passes(SYNC_PROGRAMS[number]) == SYNC_OUTPUT[number]
+
+
+@pytest.mark.parametrize("name", [*sync.__all__, "singleflight"])
+def test_sync_is_documented(name: str) -> None:
+    text = SYNC.read_text(encoding="utf-8")
+    assert f"`{name}" in text
+    found = getattr(golibx, name, None) or getattr(sync, name)
+    if isinstance(found, type) and not issubclass(found, BaseException):
+        for method in vars(found):
+            if not method.startswith("_"):
+                assert re.search(rf"\b{method}\b", text), f"{name}.{method}"

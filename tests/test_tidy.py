@@ -37,7 +37,7 @@ PYTHON_LAYERS = (
     {"errors", "version"},
     {"_core"},
     {"schema", "values"},
-    {"config", "context", "dump", "include", "net", "patch"},
+    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync"},
     {"hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},

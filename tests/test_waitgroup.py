@@ -185,16 +185,18 @@ def test_a_waiter_can_be_cancelled() -> None:
     assert group.wait() is True
 
 
-def test_a_waiter_that_adds_again_at_once() -> None:
-    # As in Go: the waiters of the first round are woken though the second has begun.
+def test_used_again_before_the_waiters_have_returned() -> None:
+    # Go panics: the waiters of the first round cannot tell that it has ended.
     group = WaitGroup()
     group.add()
     waiter = go(group.wait)
     gosched()
     group.done()
     group.add()
-    assert waiter.result() is True
+    with pytest.raises(RuntimeError, match="used again, with a count of 1, before wait"):
+        waiter.result()
     group.done()
+    assert group.wait() is True
 
 
 def test_references() -> None:

@@ -10,6 +10,7 @@ test {
     _ = @import("event/event.zig");
     _ = @import("sched/lane_test.zig");
     _ = @import("sched/context_test.zig");
+    _ = @import("sync/sync_test.zig");
     _ = @import("check/explorer_test.zig");
     _ = @import("native/lane_test.zig");
     _ = @import("native/text.zig");

@@ -3,7 +3,7 @@ const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");
 
-pub const Name = enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock };
+pub const Name = enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock, BrokenBarrierError };
 
 var cache: [@typeInfo(Name).@"enum".field_names.len]?*py.Object = @splat(null);
 

@@ -11,6 +11,7 @@ const native = @import("native.zig");
 const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
 const waitgroup = @import("waitgroup.zig");
+const sync = @import("sync.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
 const preempt = @import("preempt.zig");
@@ -758,6 +759,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     chan.case_type = addType(module, "Case", &chan.case_spec) orelse return -1;
     rlock.rlock_type = addType(module, "RLock", &rlock.spec) orelse return -1;
     waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
+    if (!sync.add(module, addType)) return -1;
     native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
     native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
     native_chan.buffer_type = addType(module, "NativeBuffer", &native_chan.buffer_spec) orelse return -1;

@@ -498,6 +498,45 @@ pub fn parse(
     return out;
 }
 
+/// For a tp_new function without arguments. False with an exception set.
+pub fn noArguments(comptime function: []const u8, args: *Object, kwargs: ?*Object) bool {
+    if (PyTuple_Size(args) == 0 and (kwargs == null or PyDict_Size(kwargs.?) == 0)) return true;
+    _ = raise(exc.typeError(), function ++ "() takes no arguments", .{});
+    return false;
+}
+
+/// As `parse`, for a tp_new function; what it returns is borrowed from the two.
+pub fn parseNew(
+    comptime function: []const u8,
+    comptime names: []const [:0]const u8,
+    comptime required: usize,
+    args: *Object,
+    kwargs: ?*Object,
+) ?[names.len]?*Object {
+    const most = 8;
+    const positional: usize = @intCast(PyTuple_Size(args));
+    const named: usize = if (kwargs) |kw| @intCast(PyDict_Size(kw)) else 0;
+    if (positional + named > most) {
+        const text = function ++ "() takes at most {d} arguments ({d} given)";
+        _ = raise(exc.typeError(), text, .{ names.len, positional + named });
+        return null;
+    }
+    var values: [most]*Object = undefined;
+    for (0..positional) |i| values[i] = PyTuple_GetItem(args, @intCast(i)).?;
+    if (named == 0) return parse(function, names, required, &values, @intCast(positional), null);
+    const keys = PyTuple_New(@intCast(named)) orelse return null;
+    defer decref(keys);
+    var at: Ssize = 0;
+    var key: ?*Object = null;
+    var value: ?*Object = null;
+    var i: usize = 0;
+    while (i < named and PyDict_Next(kwargs.?, &at, &key, &value) != 0) : (i += 1) {
+        _ = PyTuple_SetItem(keys, @intCast(i), incref(key.?));
+        values[positional + i] = value.?;
+    }
+    return parse(function, names, required, &values, @intCast(positional), keys);
+}
+
 fn raiseKey(prefix: []const u8, key: *Object) ?*Object {
     var len: Ssize = 0;
     const text = PyUnicode_AsUTF8AndSize(key, &len) orelse return null;

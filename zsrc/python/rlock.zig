@@ -39,8 +39,7 @@ inline fn self(o: *py.Object) *RLock {
 }
 
 fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    if (py.PyTuple_Size(args) != 0 or (kwargs != null and py.PyDict_Size(kwargs.?) != 0))
-        return py.raise(py.exc.typeError(), "RLock() takes no arguments", .{});
+    if (!py.noArguments("RLock", args, kwargs)) return null;
     return py.PyType_GenericAlloc(t, 0);
 }
 

@@ -23,8 +23,7 @@ inline fn inner(o: *py.Object) *W {
 }
 
 fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    if (py.PyTuple_Size(args) != 0 or (kwargs != null and py.PyDict_Size(kwargs.?) != 0))
-        return py.raise(py.exc.typeError(), "WaitGroup() takes no arguments", .{});
+    if (!py.noArguments("WaitGroup", args, kwargs)) return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
     inner(o).* = .{};
     return o;
@@ -80,7 +79,11 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     const p = goroutine.forPark() orelse return null;
     if (w.count == 0) return py.boolean(true);
     return switch (w.waiters.wait(lane, &p.g, .wait_group, limit.deadline())) {
-        .ready, .closed => py.boolean(true),
+        .ready, .closed => if (w.count == 0) py.boolean(true) else py.raise(
+            py.exc.runtimeError(),
+            "WaitGroup is used again, with a count of {d}, before wait() has returned",
+            .{w.count},
+        ),
         .timeout => py.boolean(w.count == 0),
         .interrupted => {
             _ = goroutine.raisePending(p);
@@ -129,7 +132,8 @@ const methods = [_]py.MethodDef{
     \\wait($self, /, timeout=None)
     \\--
     \\
-    \\Waits until the counter is zero, at most timeout seconds; returns whether it is.
+    \\Waits until the counter is zero, at most timeout seconds; returns whether it is. Raises
+    \\RuntimeError if somebody adds to it again before the call has returned.
     },
     .{ .name = "go", .function = @ptrCast(&goMethod), .flags = fast, .doc =
     \\go($self, fn, /, *args, **kwargs)

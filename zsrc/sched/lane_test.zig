@@ -11,7 +11,7 @@ const wg_mod = @import("../sync/waitgroup.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
-const Lane = lane_mod.Lane(Host);
+pub const Lane = lane_mod.Lane(Host);
 const gpa = std.heap.c_allocator;
 
 pub var lane: Lane = .{ .gpa = gpa };
@@ -30,11 +30,11 @@ pub const T = struct {
     value: u64 = 0,
     freed: bool = false,
 
-    fn of(g: *G) *T {
+    pub fn of(g: *G) *T {
         return @fieldParentPtr("g", g);
     }
 
-    fn current() *T {
+    pub fn current() *T {
         return of(lane.here().?);
     }
 };

@@ -1,0 +1,80 @@
+"""Calls that many want at the same time, made once for all of them: Go's x/sync/singleflight.
+
+A Group is put before something slow whose answer is the same for all who ask, such as a look-up
+that fills a cache, so that a thousand goroutines that miss the cache make one call together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
+
+from golibx._core import Event, Mutex
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Group"]
+
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+class _Call(Generic[_T]):
+    __slots__ = ("done", "error", "shared", "traceback", "value")
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.shared = False
+        self.value: _T | None = None
+        self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None
+
+
+class Group(Generic[_K, _T]):
+    """Calls in progress, by key: `Group[str, bytes]()` has keys that are str and results bytes."""
+
+    def __init__(self) -> None:
+        self._mutex = Mutex()
+        self._calls: dict[_K, _Call[_T]] = {}
+
+    def do(
+        self, key: _K, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> tuple[_T, bool]:
+        """Returns (fn(*args, **kwargs), shared), or waits for the call that is made for the key.
+
+        `shared` is whether several callers got this result. An Exception that fn raises is raised
+        in all of them. When it is another BaseException, such as Cancelled, only the caller that
+        made the call raises it, and one of those who waited makes the next.
+        """
+        while True:
+            with self._mutex:
+                call = self._calls.get(key)
+                # One that is done may still be there, if its goroutine was cancelled then.
+                if call is None or call.done.is_set():
+                    self._calls[key] = call = _Call()
+                    break
+                call.shared = True
+            call.done.wait()
+            if call.error is None:
+                return cast("_T", call.value), True
+            if isinstance(call.error, Exception):
+                raise call.error.with_traceback(call.traceback)
+        try:
+            call.value = fn(*args, **kwargs)
+        except BaseException as error:
+            call.error = error
+            call.traceback = error.__traceback__
+            raise
+        finally:
+            call.done.set()
+            with self._mutex:
+                if self._calls.get(key) is call:
+                    del self._calls[key]
+        return call.value, call.shared
+
+    def forget(self, key: _K) -> None:
+        """Has the next do() for the key call its function, and not wait for the present call."""
+        with self._mutex:
+            self._calls.pop(key, None)

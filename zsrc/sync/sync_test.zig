@@ -1,0 +1,287 @@
+//! The primitives of this folder on the lane of sched/lane_test.zig, without Python.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const harness = @import("../sched/lane_test.zig");
+const Mutex = @import("mutex.zig").Mutex(Lane);
+const RWMutex = @import("rwmutex.zig").RWMutex(Lane);
+const Semaphore = @import("semaphore.zig").Semaphore(Lane);
+const Barrier = @import("barrier.zig").Barrier(Lane);
+
+const Lane = harness.Lane;
+const T = harness.T;
+const lane = &harness.lane;
+const expect = std.testing.expect;
+const expectEqual = std.testing.expectEqual;
+
+fn start(t: *T, function: *const fn (*T) void, value: u64) void {
+    t.* = .{ .function = function, .value = value };
+    lane.go(&t.g);
+}
+
+fn sched() void {
+    lane.gosched(&T.current().g);
+}
+
+/// As a cancellation does.
+fn interrupt(t: *T) void {
+    if (lane.claim(&t.g, .interrupted)) lane.ready(&t.g);
+}
+
+fn sleepUntil(when: u64) void {
+    const t = T.current();
+    lane.prepare(&t.g);
+    _ = lane.park(&t.g, .sleep, when);
+}
+
+fn run(main: *const fn (*T) void) !void {
+    var t: T = .{ .function = main };
+    try harness.runMain(&t);
+}
+
+/// Null if it was interrupted or the time was up.
+fn lock(m: *Mutex, deadline: ?u64) ?void {
+    var since: u64 = 0;
+    while (!m.tryLock()) {
+        switch (m.wait(lane, &T.current().g, &since, deadline)) {
+            .locked => return,
+            .again => {},
+            .timeout, .interrupted => return null,
+        }
+    }
+}
+
+fn unlock(m: *Mutex) void {
+    m.unlock(lane) catch unreachable;
+}
+
+test "a mutex excludes, in the order of those who wait" {
+    const S = struct {
+        var m: Mutex = .{};
+        var workers: [20]T = undefined;
+        var inside: u32 = 0;
+        var order: [20]u64 = undefined;
+        var n: usize = 0;
+
+        fn work(t: *T) void {
+            lock(&m, null).?;
+            inside += 1;
+            sched();
+            if (inside != 1) unreachable;
+            inside -= 1;
+            order[n] = t.value;
+            n += 1;
+            unlock(&m);
+        }
+        fn main(_: *T) void {
+            lock(&m, null).?;
+            for (&workers, 0..) |*w, i| start(w, work, i);
+            sched();
+            unlock(&m);
+            while (n < workers.len) sched();
+        }
+    };
+    try run(S.main);
+    for (S.order, 0..) |value, i| try expectEqual(i, value);
+    try expectEqual(false, S.m.locked);
+    try expectEqual(false, S.m.starving);
+    try std.testing.expectError(error.Unlocked, S.m.unlock(lane));
+}
+
+test "a waiter of a mutex that starves is given it" {
+    const S = struct {
+        var m: Mutex = .{};
+        var waiter: T = undefined;
+        var lost: u32 = 0;
+        var has: bool = false;
+
+        fn wait(_: *T) void {
+            lock(&m, null).?;
+            has = true;
+            unlock(&m);
+        }
+        fn main(_: *T) void {
+            lock(&m, null).?;
+            start(&waiter, wait, 0);
+            sched();
+            sleepUntil(os.nanotime() + 2 * std.time.ns_per_ms);
+            // Woken, it loses, and asks for it.
+            unlock(&m);
+            _ = m.tryLock() or unreachable;
+            sched();
+            if (has or !m.starving) unreachable;
+            unlock(&m);
+            if (m.tryLock()) unreachable;
+            while (!has) sched();
+        }
+    };
+    try run(S.main);
+    try expectEqual(false, S.m.starving);
+    try expectEqual(false, S.m.locked);
+}
+
+test "a mutex passes by those who left, in both modes" {
+    const S = struct {
+        var m: Mutex = .{};
+        var leaver: T = undefined;
+        var waiter: T = undefined;
+        var got: [2]bool = @splat(false);
+
+        fn wait(t: *T) void {
+            if (lock(&m, null)) |_| got[t.value] = true;
+        }
+        fn main(_: *T) void {
+            for ([_]bool{ false, true }) |starving| {
+                got = @splat(false);
+                lock(&m, null).?;
+                start(&leaver, wait, 0);
+                start(&waiter, wait, 1);
+                sched();
+                m.starving = starving;
+                interrupt(&leaver);
+                unlock(&m);
+                while (!got[1]) sched();
+                unlock(&m);
+                if (got[0] or m.locked or m.starving) unreachable;
+            }
+        }
+    };
+    try run(S.main);
+}
+
+test "a deadline ends the wait for a mutex" {
+    const S = struct {
+        var m: Mutex = .{};
+        var in_time = true;
+
+        fn main(_: *T) void {
+            lock(&m, null).?;
+            in_time = lock(&m, os.nanotime() + 1000) != null;
+            unlock(&m);
+        }
+    };
+    try run(S.main);
+    try expectEqual(false, S.in_time);
+    try expectEqual(null, S.m.queue.head);
+}
+
+test "readers wait behind a writer, and go on when it leaves" {
+    const S = struct {
+        var m: RWMutex = .{};
+        var writer: T = undefined;
+        var readers: [3]T = undefined;
+        var wrote = false;
+        var read: u32 = 0;
+
+        fn write(t: *T) void {
+            wrote = m.lockWait(lane, &t.g, null) == .ready;
+        }
+        fn reading(t: *T) void {
+            if (m.tryRLock(lane)) unreachable;
+            if (m.rLockWait(lane, &t.g, null) == .ready) read += 1;
+        }
+        fn main(_: *T) void {
+            for ([_]bool{ true, false }) |leaves| {
+                read = 0;
+                if (!m.tryRLock(lane)) unreachable;
+                start(&writer, write, 0);
+                sched();
+                for (&readers) |*r| start(r, reading, 0);
+                sched();
+                if (leaves) interrupt(&writer) else m.rUnlock(lane) catch unreachable;
+                sched();
+                if (leaves == wrote) unreachable;
+                if (wrote) m.unlock(lane) catch unreachable;
+                while (read < readers.len) sched();
+                while (m.readers > 0) m.rUnlock(lane) catch unreachable;
+            }
+        }
+    };
+    try run(S.main);
+    try std.testing.expectError(error.Unlocked, S.m.unlock(lane));
+    try std.testing.expectError(error.Unlocked, S.m.rUnlock(lane));
+}
+
+test "permits go to those who came first, and past one that leaves" {
+    const S = struct {
+        var s: Semaphore = .{ .size = 5 };
+        var waiters: [3]T = undefined;
+        var order: [3]u64 = undefined;
+        var n: usize = 0;
+
+        fn wait(t: *T) void {
+            if (s.acquireWait(lane, &t.g, t.value, null) != .ready) return;
+            order[n] = t.value;
+            n += 1;
+        }
+        fn main(_: *T) void {
+            if (!s.tryAcquire(lane, 3)) unreachable;
+            for (&waiters, [_]u64{ 5, 1, 2 }) |*w, need| start(w, wait, need);
+            sched();
+            if (s.tryAcquire(lane, 1)) unreachable;
+            s.release(lane, 1) catch unreachable;
+            sched();
+            if (n != 0) unreachable;
+            interrupt(&waiters[0]);
+            while (n < 2) sched();
+        }
+    };
+    try run(S.main);
+    try std.testing.expectEqualSlices(u64, &.{ 1, 2 }, S.order[0..2]);
+    try expectEqual(5, S.s.held);
+    try std.testing.expectError(error.NotHeld, S.s.release(lane, 6));
+}
+
+test "a full round of a barrier has passed, whoever is told to leave then" {
+    const S = struct {
+        var b: Barrier = .{ .parties = 3 };
+        var parties: [2]T = undefined;
+        var places: [2]?u64 = @splat(null);
+
+        fn wait(t: *T) void {
+            places[t.value] = switch (b.wait(lane, &t.g, null)) {
+                .place => |place| place,
+                else => null,
+            };
+        }
+        fn main(_: *T) void {
+            for (&parties, 0..) |*p, i| start(p, wait, i);
+            sched();
+            interrupt(&parties[0]);
+            if (b.complete(lane).? != 2) unreachable;
+            while (places[0] == null or places[1] == null) sched();
+            if (b.broken) unreachable;
+            // And one that leaves before breaks it.
+            for (&parties, 0..) |*p, i| start(p, wait, i);
+            sched();
+            interrupt(&parties[0]);
+            while (places[0] != null or places[1] != null) sched();
+        }
+    };
+    try run(S.main);
+    try expect(S.b.broken);
+}
+
+test "waiters of a run that has ended are forgotten" {
+    const S = struct {
+        var s: Semaphore = .{ .size = 1 };
+        var left_behind: T = undefined;
+
+        fn wait(t: *T) void {
+            _ = s.acquireWait(lane, &t.g, 1, null);
+        }
+        fn first(_: *T) void {
+            if (!s.tryAcquire(lane, 1)) unreachable;
+            start(&left_behind, wait, 0);
+            sched();
+        }
+        fn second(_: *T) void {
+            s.release(lane, 1) catch unreachable;
+            if (!s.tryAcquire(lane, 1)) unreachable;
+        }
+    };
+    try run(S.first);
+    try expect(S.s.queue.head != null);
+    try run(S.second);
+    try expectEqual(null, S.s.queue.head);
+    try expectEqual(.waiting, S.left_behind.g.status);
+}

@@ -1,0 +1,123 @@
+//! Goroutines that wait for one object, first come, first served: what the primitives of this folder
+//! are made of. Everything here needs the lane's lock.
+//!
+//! A waiter lies on the stack of its goroutine. Who wakes it is decided by `Lane.claim`: an object
+//! gives something only to a waiter that it has claimed, and a waiter that a time-out or a
+//! cancellation has claimed first is passed by. So nothing is given to one that has left, and one
+//! that was given something keeps it, whatever else it is told meanwhile.
+//!
+//! A run that ends may leave goroutines behind, and a fork all of them: they never go on. A queue
+//! forgets those of another run than the present one.
+const g_mod = @import("../sched/g.zig");
+const G = g_mod.G;
+
+pub fn Waiters(comptime Lane: type) type {
+    return struct {
+        const Self = @This();
+
+        pub const Waiter = struct {
+            g: *G,
+            /// What it asks for, where waiters ask for different amounts.
+            need: u64 = 0,
+            /// It has been given what it waits for, however its park ended.
+            given: bool = false,
+            queued: bool = false,
+            prev: ?*Waiter = null,
+            next: ?*Waiter = null,
+        };
+
+        head: ?*Waiter = null,
+        tail: ?*Waiter = null,
+        /// The run whose goroutines these are.
+        generation: u32 = 0,
+
+        pub fn push(q: *Self, lane: *const Lane, w: *Waiter) void {
+            q.forgetOthers(lane);
+            w.prev = q.tail;
+            w.next = null;
+            if (q.tail) |t| t.next = w else q.head = w;
+            q.tail = w;
+            w.queued = true;
+        }
+
+        pub fn pushFront(q: *Self, lane: *const Lane, w: *Waiter) void {
+            q.forgetOthers(lane);
+            w.prev = null;
+            w.next = q.head;
+            if (q.head) |h| h.prev = w else q.tail = w;
+            q.head = w;
+            w.queued = true;
+        }
+
+        /// Does nothing if it has been taken out before.
+        pub fn remove(q: *Self, w: *Waiter) void {
+            if (!w.queued) return;
+            if (w.prev) |p| p.next = w.next else q.head = w.next;
+            if (w.next) |n| n.prev = w.prev else q.tail = w.prev;
+            w.queued = false;
+        }
+
+        /// Before something is given: forgets waiters of a run that has ended.
+        pub fn forgetOthers(q: *Self, lane: *const Lane) void {
+            if (q.generation == lane.generation) return;
+            q.head = null;
+            q.tail = null;
+            q.generation = lane.generation;
+        }
+
+        /// The first that can still be given something.
+        pub fn first(q: *Self, lane: *const Lane) ?*Waiter {
+            q.forgetOthers(lane);
+            while (q.head) |w| {
+                if (!w.g.claimed) return w;
+                q.remove(w); // its goroutine has left already
+            }
+            return null;
+        }
+
+        /// Takes out the first that can be woken, claimed: the caller makes its goroutine ready.
+        pub fn take(q: *Self, lane: *Lane) ?*Waiter {
+            const w = q.first(lane) orelse return null;
+            q.remove(w);
+            _ = lane.claim(w.g, .ready);
+            w.given = true;
+            return w;
+        }
+
+        /// Takes all out, in order. Those who left before do not notice, except by `given`.
+        pub fn wakeAll(q: *Self, lane: *Lane, wake: g_mod.Wake) void {
+            q.forgetOthers(lane);
+            while (q.head) |w| {
+                q.remove(w);
+                w.given = wake == .ready;
+                if (lane.claim(w.g, wake)) lane.readyLast(w.g);
+            }
+        }
+
+        /// Queues the calling goroutine at the end and parks it.
+        pub fn wait(
+            q: *Self,
+            lane: *Lane,
+            w: *Waiter,
+            reason: g_mod.WaitReason,
+            deadline: ?u64,
+        ) g_mod.Wake {
+            q.push(lane, w);
+            return q.park(lane, w, reason, deadline);
+        }
+
+        /// Parks one that is queued.
+        pub fn park(
+            q: *Self,
+            lane: *Lane,
+            w: *Waiter,
+            reason: g_mod.WaitReason,
+            deadline: ?u64,
+        ) g_mod.Wake {
+            lane.prepare(w.g);
+            const wake = lane.park(w.g, reason, deadline);
+            q.remove(w);
+            return wake;
+        }
+    };
+}
