@@ -303,8 +303,13 @@ fn isOver(t: *const Task) bool {
     return t.ended.load(.acquire) == 1;
 }
 
-/// Until the task has ended.
-fn waitFor(t: *Task, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
+/// Until the task has ended. `handle` is what dumps show.
+fn waitFor(
+    t: *Task,
+    handle: ?*py.Object,
+    reason: g_mod.WaitReason,
+    deadline: ?u64,
+) outside.Ended {
     while (!isOver(t)) {
         const g = lane.here() orelse {
             const ended = joinThread(t, deadline);
@@ -320,6 +325,7 @@ fn waitFor(t: *Task, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
             t.joiners_generation = lane.generation;
         }
         if (!p.g.system) lane.outside_waiters += 1;
+        p.g.waiting_on = handle;
         const wake = t.joiners.wait(lane, g, reason, deadline);
         if (!p.g.system) lane.outside_waiters -= 1;
         switch (wake) {
@@ -451,7 +457,7 @@ pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
         return null;
     };
     if (!launch(t, args[4])) return null;
-    const ended = waitFor(t, .native_call, null);
+    const ended = waitFor(t, null, .native_call, null);
     const value = if (ended == .served) resultOf(t) else null;
     // After an exception the function goes on; the task ends with it.
     t.letGo();
@@ -581,7 +587,7 @@ fn join(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*
     const t = self(o).task.?;
     if (isOver(t)) return py.boolean(true);
     if (limit == .poll) return py.boolean(false);
-    const ended = waitFor(t, .join, limit.deadline());
+    const ended = waitFor(t, o, .join, limit.deadline());
     if (ended == .raised) return null;
     keepException(settle);
     return py.boolean(ended == .served);

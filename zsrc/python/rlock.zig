@@ -70,6 +70,7 @@ fn take(l: *RLock, me: u64, limit: timeouts.Limit) ?bool {
 fn parkOn(l: *RLock, deadline: ?u64) ?bool {
     const p = goroutine.forPark() orelse return null;
     if (l.owner == 0) return true;
+    p.g.waiting_on = l;
     return switch (l.goroutines().wait(lane, &p.g, .lock, deadline)) {
         .ready, .closed => true,
         .timeout => l.owner == 0,
