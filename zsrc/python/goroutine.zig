@@ -683,6 +683,11 @@ fn getWaitingOn(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return tuple;
 }
 
+fn getWaiting(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.boolean(false);
+    return py.boolean(isParked(p));
+}
+
 fn getWaited(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const p = self(o).pyg() orelse return py.PyFloat_FromDouble(0);
     if (!isParked(p)) return py.PyFloat_FromDouble(0);
@@ -815,6 +820,7 @@ const getset = [_]py.GetSetDef{
     .{ .name = "started_at", .get = getStartedAt, .doc = "Where go() was called, a str \"FILE:LINE\"; empty if not from Python." },
     .{ .name = "state", .get = getState, .doc = "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …" },
     .{ .name = "waiting_on", .get = getWaitingOn, .doc = "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait." },
+    .{ .name = "waiting", .get = getWaiting, .doc = "Whether it is parked: `state` is then a wait reason." },
     .{ .name = "waited", .get = getWaited, .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not." },
     .{ .name = "frame", .get = getFrame, .doc = "The Python frame it is at, or None." },
     .{ .name = "exception", .get = getException, .doc = "What it raised, or None." },

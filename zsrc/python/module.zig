@@ -16,6 +16,7 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
+const requests = @import("requests.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
@@ -65,7 +66,9 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
+    if (!requests.start(request_settings)) warnOfSignal();
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    requests.stop();
     os.allowInterrupts(false);
     fault.remove();
     preempt.tearDown();
@@ -76,6 +79,14 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
         _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
     }
     return started;
+}
+
+var request_settings: requests.Settings = .{};
+
+fn warnOfSignal() void {
+    var buffer: [128]u8 = undefined;
+    os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
+        "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
 }
 
 /// Keys of the options that are not in Lane's Options, with what they are for.
@@ -100,6 +111,18 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     if (!native.readSettings(&options, dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    request_settings = .{};
+    if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
+        request_settings.quit = py.PyObject_IsTrue(value) != 0;
+    if (py.PyDict_GetItemString(dict, "dump_signal")) |value| {
+        const number = py.PyLong_AsLongLong(value);
+        if (number < 0 or number > 64) {
+            if (py.PyErr_Occurred() == null)
+                _ = py.raise(py.exc.valueError(), "option dump_signal cannot be {d}", .{number});
+            return null;
+        }
+        request_settings.dump_signal = @intCast(number);
+    }
     return options;
 }
 
@@ -293,6 +316,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     native.afterFork();
     if (!lane.live) return py.returnNone();
     errors.forked = true;
+    requests.forget();
     lane.forget();
     // The interpreter has deleted all thread states but the calling one.
     host.forgetStates();
@@ -625,6 +649,12 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Waits for the native goroutines that this run has started; returns how many are left.
+    },
+    .{ .name = "native_goroutines", .function = @ptrCast(&native.goroutines), .flags = py.METH_NOARGS, .doc =
+    \\native_goroutines()
+    \\--
+    \\
+    \\Those that live, as (id, state, function, locked_to_thread): int, str, the name of a symbol, bool.
     },
     .{ .name = "native_counters", .function = @ptrCast(&native.counters), .flags = py.METH_NOARGS, .doc =
     \\native_counters()

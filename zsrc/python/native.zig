@@ -18,6 +18,7 @@ const switching = @import("../native/switching.zig");
 const capi = @import("../native/capi.zig");
 const native_preempt = @import("../native/preempt.zig");
 const procs = @import("../native/procs.zig");
+const list = @import("../native/list.zig");
 const waitgroup = @import("../sync/waitgroup.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -139,6 +140,48 @@ pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
 
 pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(native.running());
+}
+
+/// What a native goroutine runs: the function that Python code gave, by the symbol it has in its library.
+pub fn functionName(entry: list.Entry, buffer: *[256]u8) []const u8 {
+    var function = entry.function;
+    if (function == @intFromPtr(&Task.body)) {
+        // The task goes when its function has returned, which may have been just now.
+        const field = entry.arg + @offsetOf(Task, "function");
+        if (!os.peek(field, std.mem.asBytes(&function))) return "?";
+    }
+    const found = os.symbolOf(function) orelse
+        return std.fmt.bufPrint(buffer, "0x{x}", .{function}) catch unreachable;
+    const name = std.mem.span(found.name);
+    const shown = name[0..@min(name.len, 200)];
+    return if (found.offset == 0)
+        std.fmt.bufPrint(buffer, "{s}", .{shown}) catch unreachable
+    else
+        std.fmt.bufPrint(buffer, "{s}+0x{x}", .{ shown, found.offset }) catch unreachable;
+}
+
+/// native_goroutines(): (id, state, function, locked) of each that lives.
+pub fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const result = py.PyList_New(0) orelse return null;
+    var it: list.Iterator = .{};
+    while (it.next()) |entry| {
+        var name: [256]u8 = undefined;
+        const text = functionName(entry, &name);
+        const row = py.PyTuple_New(4) orelse break;
+        const values = [_]?*py.Object{
+            py.PyLong_FromUnsignedLongLong(entry.id),
+            py.PyUnicode_FromString(entry.state().ptr),
+            py.PyUnicode_FromStringAndSize(text.ptr, @intCast(text.len)),
+            py.boolean(entry.locked),
+        };
+        for (values, 0..) |value, i| _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
+        const appended = py.PyList_Append(result, row);
+        py.decref(row);
+        if (appended != 0) break;
+    }
+    if (py.PyErr_Occurred() == null) return result;
+    py.decref(result);
+    return null;
 }
 
 /// In the child of a fork: nothing of it is left, and what was on its way never arrives.
