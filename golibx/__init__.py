@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from golibx import native as native
     from golibx import net as net
     from golibx.dump import stacks as stacks
+    from golibx.leaked import leaks as leaks
 
 __all__ = [
     "Cancelled",
@@ -65,6 +66,7 @@ __all__ = [
     "go",
     "gomaxprocs",
     "gosched",
+    "leaks",
     "native",
     "net",
     "num_goroutine",
@@ -77,7 +79,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The modules behind these import ctypes, socket and traceback, which a program may never need.
+    # The modules behind these import ctypes, dis, socket and traceback, which a program may never need.
     if name == "native":
         import golibx.native
 
@@ -90,4 +92,8 @@ def __getattr__(name: str) -> object:
         from golibx.dump import stacks
 
         return stacks
+    if name == "leaks":
+        from golibx.leaked import leaks
+
+        return leaks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

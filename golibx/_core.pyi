@@ -1,7 +1,7 @@
 """The native core, zsrc/python. Each function's docstring is in its Zig source."""
 
 from collections.abc import Callable
-from types import FrameType, GenericAlias
+from types import CodeType, FrameType, GenericAlias
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
@@ -158,6 +158,10 @@ def select(
 def select(
     *cases: Case | None, default: bool, timeout: float | None = None
 ) -> tuple[int, Any, bool]: ...
+def leaked(
+    stacks: tuple[tuple[Goroutine[Any], tuple[tuple[FrameType, int, int], ...]], ...], /
+) -> list[Goroutine[Any]]: ...
+def frame_slots(code: CodeType, count: int, frame: FrameType, /) -> list[Any] | None: ...
 def cancel_all(timeout_ns: int, /) -> int: ...
 def throw_main(exception: BaseException, /) -> None: ...
 def interrupt_main() -> None: ...

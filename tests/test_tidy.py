@@ -36,7 +36,7 @@ ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 PYTHON_LAYERS = (
     {"_core", "errors", "version"},
     {"schema", "values"},
-    {"config", "dump", "include", "net", "patch"},
+    {"config", "dump", "include", "leaked", "net", "patch"},
     {"hookspec", "native", "plugins"},
     {"pluginmanager"},
     {"runtime"},

@@ -420,7 +420,7 @@ pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?
         for (cases) |*case| if (case.send) {
             _ = py.incref(case.value);
         };
-        p.g.waiting_on = @ptrCast(@constCast(args));
+        p.g.waiting_on = if (count > 0) @ptrCast(@constCast(args)) else null;
         p.g.waiting_count = @intCast(count);
         const s = C.selectWait(lane, &p.g, cases, limit.deadline());
         p.g.waiting_count = 0;

@@ -658,6 +658,15 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.PyUnicode_FromString(text);
 }
 
+/// The goroutine of a handle, while it lives.
+pub inline fn liveOf(handle: *py.Object) ?*PyG {
+    return self(handle).pyg();
+}
+
+pub fn namedBy(p: *PyG) ?*py.Object {
+    return p.handle.named_by;
+}
+
 /// Whether it is parked, so that `waiting_on` says on what.
 pub inline fn isParked(p: *const PyG) bool {
     return p.g.status == .waiting or p.g.status == .parking;

@@ -16,6 +16,7 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
+const leaks = @import("leaks.zig");
 const requests = @import("requests.zig");
 const timeouts = @import("timeouts.zig");
 
@@ -549,6 +550,18 @@ const functions = [_]py.MethodDef{
     \\The Goroutines that live, newest first, those of the runtime included.
     },
     .{ .name = "select", .function = @ptrCast(&chan.select), .flags = fast, .doc = "select(*cases, default=False, timeout=None)\n--\n\nWaits until one of the cases can go on, and does it; a random one if several can.\nReturns (index, value, ok): ok is False when a channel was closed. With default, returns\n(-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are over." },
+    .{ .name = "leaked", .function = @ptrCast(&leaks.leaked), .flags = py.METH_O, .doc =
+    \\leaked(stacks, /)
+    \\--
+    \\
+    \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
+    },
+    .{ .name = "frame_slots", .function = @ptrCast(&leaks.frameSlots), .flags = py.METH_FASTCALL, .doc =
+    \\frame_slots(code, count, frame, /)
+    \\--
+    \\
+    \\What the local variables of frame hold, or None; code is one with count of them: see golibx.leaked.
+    },
     .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc =
     \\cancel_all(timeout_ns, /)
     \\--

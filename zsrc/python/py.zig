@@ -229,6 +229,7 @@ pub extern fn PyObject_ClearWeakRefs(*Object) void;
 pub extern fn PyObject_Free(?*anyopaque) void;
 pub extern fn PyObject_GC_Track(*Object) void;
 pub extern fn PyObject_GC_UnTrack(*Object) void;
+pub extern fn PyObject_GC_IsTracked(*Object) c_int;
 pub extern fn PyObject_GC_Del(*Object) void;
 pub extern fn PyObject_GenericGetAttr(*Object, *Object) ?*Object;
 pub extern fn PyObject_HasAttrString(*Object, [*:0]const u8) c_int;
@@ -371,6 +372,11 @@ pub inline fn minor() u32 {
 /// Immortal objects (3.12+) have a negative low half; nothing else does.
 inline fn immortal(o: *Object) bool {
     return @as(i32, @truncate(o.refcnt)) < 0;
+}
+
+/// An immortal object's is larger than any that is counted.
+pub inline fn refcount(o: *Object) isize {
+    return if (immortal(o)) std.math.maxInt(isize) else o.refcnt;
 }
 
 pub inline fn incref(o: *Object) *Object {
