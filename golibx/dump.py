@@ -7,6 +7,7 @@ from itertools import groupby
 
 from golibx import _core
 from golibx.errors import Deadlock
+from golibx.leaked import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from golibx import _core as core
 
     Goroutine: TypeAlias = core.Goroutine[Any]
-    Waiters: TypeAlias = dict[int, list[int]]
+    Numbers: TypeAlias = dict[int, list[int]]
 
 __all__ = ["DumpError", "deadlock", "describe", "report", "request", "stacks"]
 
+_MOST_SEARCHED = 1000
+"""How many goroutines a deadlock's text looks for objects in."""
 _MOST_SHOWN = 8
 """Of the goroutines of a group, and of the objects they wait on."""
 
@@ -46,20 +49,43 @@ def deadlock() -> Deadlock:
     """The exception that the main goroutine raises when all goroutines are asleep."""
     count = _core.num_goroutine()
     goroutines = "1 goroutine" if count == 1 else f"{count} goroutines"
-    return Deadlock(f"all goroutines are asleep - deadlock! ({goroutines})\n\n{stacks()}")
+    shown = [g for g in reversed(_core.goroutines()) if not g.system]
+    text = "\n".join(filter(None, (describe(shown, _holders(shown)), _native())))
+    return Deadlock(f"all goroutines are asleep - deadlock! ({goroutines})\n\n{text}")
 
 
-def describe(goroutines: Sequence[Goroutine]) -> str:
-    """The stacks of these goroutines, equal ones grouped, in the order of their ids."""
+def describe(goroutines: Sequence[Goroutine], holders: Numbers | None = None) -> str:
+    """The stacks of these goroutines, equal ones grouped, in the order of their ids.
+
+    Args:
+        goroutines: the goroutines.
+        holders: which goroutines have an object in a local variable, by its id().
+    """
     members = [_Member(g) for g in goroutines]
-    waiters: Waiters = {}
+    waiters: Numbers = {}
     for member in members:
         for each in member.waits_on:
             waiters.setdefault(id(each), []).append(member.id)
     members.sort(key=lambda m: (m.key, m.id))
     groups = [list(group) for _, group in groupby(members, key=lambda m: m.key)]
     groups.sort(key=lambda group: group[0].id)
-    return "\n".join(_block(group, waiters) for group in groups)
+    return "\n".join(_block(group, waiters, holders or {}) for group in groups)
+
+
+def _holders(goroutines: Sequence[Goroutine]) -> Numbers:
+    """Which of the goroutines have an object that one of them waits on in a local variable."""
+    on = [g.waiting_on for g in goroutines]
+    wanted = {id(each) for one in on for each in (one if isinstance(one, tuple) else (one,))}
+    wanted.discard(id(None))
+    holders: Numbers = {}
+    for goroutine in goroutines[:_MOST_SEARCHED]:
+        frame = goroutine.frame
+        while frame is not None:
+            for each in variables(frame):
+                if id(each) in wanted and goroutine.id not in holders.setdefault(id(each), []):
+                    holders[id(each)].append(goroutine.id)
+            frame = frame.f_back
+    return holders
 
 
 class _Member:
@@ -89,20 +115,20 @@ class _Member:
 
 
 def _frames(goroutine: Goroutine) -> str:
-    import traceback
-
     frame = goroutine.frame
     if goroutine is _core.current():
         # Not the frames of this module.
         while frame is not None and frame.f_globals.get("__name__") == __name__:
             frame = frame.f_back
-    if frame is None:
-        return ""
-    entries = traceback.extract_stack(frame)
-    return "".join(f"    {e.name} at {e.filename}:{e.lineno}\n" for e in reversed(entries))
+    lines = []
+    while frame is not None:
+        code = frame.f_code
+        lines.append(f"    {code.co_qualname} at {code.co_filename}:{frame.f_lineno}\n")
+        frame = frame.f_back
+    return "".join(lines)
 
 
-def _block(group: Sequence[_Member], waiters: Waiters) -> str:
+def _block(group: Sequence[_Member], waiters: Numbers, holders: Numbers) -> str:
     first = group[0]
     ids = {member.id for member in group}
     state = first.state + _duration([member.waited for member in group])
@@ -113,7 +139,9 @@ def _block(group: Sequence[_Member], waiters: Waiters) -> str:
         headline = f"{len(group)} goroutines [{state}] {first.name}: {listed}\n"
     objects = {id(each): each for member in group for each in member.waits_on}
     waits = "".join(
-        f"    waits on {_repr(each)}{_others(waiters[number], ids)}\n"
+        f"    waits on {_repr(each)}"
+        f"{_others(', as', waiters[number], ids)}"
+        f"{_others(', which is also a variable in', holders.get(number, ()), ids)}\n"
         for number, each in list(objects.items())[:_MOST_SHOWN]
     )
     if len(objects) > _MOST_SHOWN:
@@ -121,12 +149,12 @@ def _block(group: Sequence[_Member], waiters: Waiters) -> str:
     return headline + first.frames + waits + first.created
 
 
-def _others(waiters: Sequence[int], ids: set[int]) -> str:
-    """The goroutines of other groups that wait on the same object."""
-    others = [str(each) for each in waiters if each not in ids]
+def _others(what: str, goroutines: Sequence[int], ids: set[int]) -> str:
+    """The goroutines of other groups that wait on the same object, or have it."""
+    others = [str(each) for each in goroutines if each not in ids]
     if not others:
         return ""
-    return f", as goroutine{'s' if len(others) > 1 else ''} {_abridged(others)}"
+    return f"{what} goroutine{'s' if len(others) > 1 else ''} {_abridged(others)}"
 
 
 def _duration(waited: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import gc
 import sys
+from types import CellType
 
 from golibx import _core
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Frames: TypeAlias = tuple[tuple[FrameType, int, int], ...]
     Depths: TypeAlias = dict[CodeType, dict[int, int]]
 
-__all__ = ["leaks"]
+__all__ = ["leaks", "variables"]
 
 
 def leaks() -> list[Goroutine]:
@@ -69,9 +70,27 @@ def _frames_of(goroutine: Goroutine, depths: Depths) -> Frames:
     return tuple(frames)
 
 
+def variables(frame: FrameType) -> list[object]:
+    """What the local variables of a frame hold, closures' included; nothing if that is not known.
+
+    Unlike frame.f_locals it leaves the frame as it is: that keeps what it gives before Python 3.13.
+    """
+    if not _frames_are_known():
+        return []
+    found = _core.frame_slots(frame) or ()
+    return [_contents(value) if isinstance(value, CellType) else value for value in found]
+
+
+def _contents(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
 # ---- how deep the value stack is ----
 
-# While these run, all that they will take off the stack still lies there and is owned by it.
+# While these run, what they will take off the stack still lies there and is owned by it.
 _KEEPS_OPERANDS = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "FOR_ITER", "PRECALL"}
 _NEVER_GOES_ON = {
     "JUMP_BACKWARD",
@@ -116,10 +135,17 @@ def _depths_of(code: CodeType) -> dict[int, int]:
             depth += _effect(instruction, jump=False)
             i += 1
     return {
-        instructions[i].offset: depth
+        instructions[i].offset: depth - _taken_before(instructions[i])
         for i, depth in before.items()
         if instructions[i].opname in _KEEPS_OPERANDS
     }
+
+
+def _taken_before(instruction: dis.Instruction) -> int:
+    """What the instruction takes off the stack before it calls."""
+    if instruction.opname == "CALL_FUNCTION_EX":
+        return 1 + ((instruction.arg or 0) & 1)  # the arguments, which may become another tuple
+    return 0
 
 
 def _effect(instruction: dis.Instruction, *, jump: bool) -> int:
@@ -189,8 +215,7 @@ def _probe() -> bool:
         return cell
 
     frame = sys._getframe()
-    found = _core.frame_slots(many.__code__, 777, frame)
-    if found is None:
+    if not _core.measure_frames(many.__code__, 777) or (found := _core.frame_slots(frame)) is None:
         return False
     code = frame.f_code
     names = [*code.co_varnames, *code.co_cellvars, *code.co_freevars]

@@ -35,8 +35,8 @@ ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
     {"_core", "errors", "version"},
-    {"schema", "values"},
-    {"config", "dump", "include", "leaked", "net", "patch"},
+    {"leaked", "schema", "values"},
+    {"config", "dump", "include", "net", "patch"},
     {"hookspec", "native", "plugins"},
     {"pluginmanager"},
     {"runtime"},

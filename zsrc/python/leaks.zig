@@ -17,6 +17,7 @@
 //! high the value stack is while a C function runs is not stored anywhere; golibx.leaked tells by the code.
 //! All of `leaked` runs with the interpreter's lock and without a call that could let go of it.
 const std = @import("std");
+const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -39,8 +40,9 @@ fn supported() bool {
 const InterpreterFrame = struct {
     words: [*]const ?*py.Object,
 
-    /// Null if the frame has ended, or is a generator's, which its generator's tp_traverse covers.
+    /// Null if it is none, if the frame has ended, or is a generator's, which its generator's tp_traverse covers.
     fn of(frame: *py.Object) ?InterpreterFrame {
+        if (@intFromPtr(frame.type) != peek.layout.?.frame_type) return null;
         const field: *const usize = @ptrFromInt(@intFromPtr(frame) + peek.frame_object_frame);
         const f: InterpreterFrame = .{ .words = @ptrFromInt(field.*) };
         const owner_at: usize = if (py.minor() == 11) 69 else 70;
@@ -76,21 +78,30 @@ fn slotCount(frame: *py.Object) usize {
     return @intCast(field.*);
 }
 
-/// frame_slots(code, count, frame, /): what the local variables of `frame` hold, where they are by what
-/// leaks() supposes; None if it supposes nothing. `code` is one with `count` variables of all kinds.
-pub fn frameSlots(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 3) return py.raise(py.exc.typeError(), "frame_slots() takes 3 arguments ({d} given)", .{n});
+/// measure_frames(code, count, /): looks where a code object, by one with `count` variables of all kinds,
+/// has their number. False if frames are not known, or it cannot be found.
+pub fn measureFrames(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "measure_frames() takes 2 arguments ({d} given)", .{n});
     peek.calibrate();
-    if (!supported()) return py.returnNone();
+    if (!supported()) return py.boolean(false);
     const count = py.PyLong_AsLongLong(args[1]);
     if (count == -1 and py.PyErr_Occurred() != null) return null;
+    if (!py.isCode(args[0]))
+        return py.raise(py.exc.typeError(), "measure_frames() needs a code object", .{});
     const code: [*]const i32 = @ptrCast(@alignCast(args[0]));
     slot_count_offset = for (4..48) |i| {
         if (code[i] == count) break i * 4;
-    } else return py.returnNone();
-    const frame = InterpreterFrame.of(args[2]) orelse return py.returnNone();
+    } else 0;
+    return py.boolean(slot_count_offset != 0);
+}
+
+/// frame_slots(frame, /): what its local variables hold, None for one that holds nothing; or None if that
+/// is not known.
+pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
+    if (slot_count_offset == 0) return py.returnNone();
+    const frame = InterpreterFrame.of(o.?) orelse return py.returnNone();
     const list = py.PyList_New(0) orelse return null;
-    for (frame.slots()[0..slotCount(args[2])]) |slot| {
+    for (frame.slots()[0..slotCount(o.?)]) |slot| {
         if (py.PyList_Append(list, slot orelse py.none()) != 0) {
             py.decref(list);
             return null;
@@ -131,9 +142,30 @@ const Suspect = struct {
             const depth: usize = @intCast(@max(0, py.PyLong_AsLongLong(py.PyTuple_GetItem(entry, 2).?)));
             const used = frame.stored() orelse variables + depth;
             for (frame.slots()[0..used]) |slot| if (slot) |o| visit(context, o);
+            if (i == 0 and frame.stored() == null) if (s.argumentsOf(frame.slots()[0..used])) |o| visit(context, o);
         }
     }
+
+    /// The tuple that `select(*cases)` was called with. The interpreter has taken it off the stack, of
+    /// which `slots` are left, and keeps it until the call returns.
+    fn argumentsOf(s: Suspect, slots: []const ?*py.Object) ?*py.Object {
+        const n = s.p.g.waiting_count;
+        if (n == 0 or slots.len < 2) return null;
+        const calls_select = for (slots[slots.len - 2 ..]) |slot| {
+            const o = slot orelse continue;
+            if (o.type == builtin_type and py.PyCFunction_GetFunction(o) == @as(?*const anyopaque, &chan.select))
+                break true;
+        } else false;
+        if (!calls_select) return null;
+        // A tuple's items follow its header: references, type and length.
+        const items: [*]const usize = @ptrCast(@alignCast(s.p.g.waiting_on.?));
+        const tuple: *py.Object = @ptrCast(@constCast(items - 3));
+        return if ((items - 2)[0] == @intFromPtr(tuple_type) and (items - 1)[0] == n) tuple else null;
+    }
 };
+
+var builtin_type: ?*py.Type = null;
+var tuple_type: ?*py.Type = null;
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
@@ -250,7 +282,10 @@ const Graph = struct {
         var it = g.nodes.iterator();
         while (it.next()) |entry| {
             const o = entry.key_ptr.*;
-            if (py.refcount(o) > entry.value_ptr.found) g.mark(o);
+            const found = entry.value_ptr.found;
+            if (std.debug.runtime_safety and found > py.refcount(o))
+                os.fatal("leaks(): {d} references to an object that has {d}", .{ found, py.refcount(o) });
+            if (found != py.refcount(o)) g.mark(o);
         }
         g.follow(visitMark);
     }
@@ -322,6 +357,8 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
         const module = py.PyImport_ImportModule("_weakref") orelse return null;
         defer py.decref(module);
         weak_count = py.PyObject_GetAttrString(module, "getweakrefcount") orelse return null;
+        builtin_type = weak_count.?.type;
+        tuple_type = stacks.?.type;
     }
     const n = py.PyTuple_Size(stacks.?);
     if (n < 0) return null;

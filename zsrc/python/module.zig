@@ -556,11 +556,17 @@ const functions = [_]py.MethodDef{
     \\
     \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
     },
-    .{ .name = "frame_slots", .function = @ptrCast(&leaks.frameSlots), .flags = py.METH_FASTCALL, .doc =
-    \\frame_slots(code, count, frame, /)
+    .{ .name = "measure_frames", .function = @ptrCast(&leaks.measureFrames), .flags = py.METH_FASTCALL, .doc =
+    \\measure_frames(code, count, /)
     \\--
     \\
-    \\What the local variables of frame hold, or None; code is one with count of them: see golibx.leaked.
+    \\Finds out about frames by a code object with count variables of all kinds; returns whether it could.
+    },
+    .{ .name = "frame_slots", .function = @ptrCast(&leaks.frameSlots), .flags = py.METH_O, .doc =
+    \\frame_slots(frame, /)
+    \\--
+    \\
+    \\What the local variables of frame hold, a list; None where that is not known.
     },
     .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc =
     \\cancel_all(timeout_ns, /)

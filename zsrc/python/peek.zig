@@ -26,6 +26,7 @@ pub const Layout = struct {
     text_data: usize = 0,
     bytes_data: usize = 0,
     code_type: usize = 0,
+    frame_type: usize = 0,
 };
 
 pub var layout: ?Layout = null;
@@ -88,6 +89,7 @@ fn measure(state: *py.ThreadState, frame: *py.Frame) ?Layout {
     defer py.decref(code);
     l.frame_code = find(address, @intFromPtr(code)) orelse return null;
     l.code_type = @intFromPtr(code.type);
+    l.frame_type = @intFromPtr(frame.ob.type);
     l.frame_previous = previousOffset(frame) orelse return null;
     return if (measureCode(&l, frame, address, code)) l else null;
 }

@@ -235,6 +235,7 @@ pub extern fn PyObject_GenericGetAttr(*Object, *Object) ?*Object;
 pub extern fn PyObject_HasAttrString(*Object, [*:0]const u8) c_int;
 pub extern fn _PyObject_GC_New(*Type) ?*Object;
 pub extern fn _PyObject_New(*Type) ?*Object;
+pub extern fn PyCFunction_GetFunction(*Object) ?*const anyopaque;
 pub extern fn PyCallable_Check(*Object) c_int;
 pub extern fn PyType_FromModuleAndSpec(*Object, *const TypeSpec, ?*Object) ?*Object;
 pub extern fn PyType_GenericAlloc(*Type, Ssize) ?*Object;
