@@ -214,8 +214,8 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
 
     if sys.platform != "linux":
         raise DumpError("golibx dump works on Linux only: elsewhere use py-spy or a debugger")
-    if pid <= 0:
-        raise DumpError(f"{pid} is not the id of a process: it must be positive")
+    if not 0 < pid < 1 << 31:
+        raise DumpError(f"{pid} is not the id of a process (allowed: 1 to {(1 << 31) - 1})")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
 NATIVE = ROOT / "docs" / "native.md"
+DEBUGGING = ROOT / "docs" / "debugging.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -153,3 +154,27 @@ def test_native_counters_are_documented() -> None:
 def test_the_programs_of_native_md(script: Script) -> None:
     programs = re.findall(r"^```python\n(.*?)^```", NATIVE.read_text(encoding="utf-8"), re.M | re.S)
     assert script.passes(programs[0]) == "1.0\n"
+
+
+# ---- docs/debugging.md ----
+
+SHOWN = re.findall(
+    r"^```python\n(.*?)^```\n(?:\nprints\n)?\n```text\n(.*?)^```",
+    DEBUGGING.read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("number", range(len(SHOWN)))
+def test_a_program_of_debugging_md(script: Script, number: int) -> None:
+    program, shown = SHOWN[number]
+    result = script(program)
+    assert result.returncode == 0, result.stderr
+    out = (result.stdout + result.stderr).replace(str(script.file(program)), "program.py")
+    # A line "…" stands for any number of lines, within a line it stands for any characters.
+    pattern = re.escape(shown).replace(r"\ \ \ \ …\n", "(.*\n)*?").replace("…", "[^ ]*")
+    assert re.fullmatch(pattern + r"\n*", out), out
+
+
+def test_every_program_of_debugging_md_shows_its_output() -> None:
+    assert len(SHOWN) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
