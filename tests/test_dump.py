@@ -31,8 +31,11 @@ def middle(ch):
     worker(ch)
 
 def hold_the_lock():
+    # A lock taken twice: unlike a sleep it is not ended by a signal.
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
     print("ready", flush=True)
-    ctypes.PyDLL(None).sleep(60)
+    libc.pthread_mutex_lock(mutex)  # again
 
 def wait():
     print("ready", flush=True)
@@ -93,13 +96,16 @@ def check_stacks(text: str, path: Path) -> None:
 def check_stuck(text: str, path: Path) -> None:
     assert text.startswith("golibx: the interpreter has not answered for 1 s")
     check_stacks(text, path)
-    assert "goroutine 1 [running, has the interpreter]:\n" in text
-    sleeps = line_of("    ctypes.PyDLL(None).sleep(60)")
+    # It has been taken its P, if that was tried while it printed.
+    assert re.search(r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE)
+    assert text.count("has the interpreter") == 1
+    sleeps = line_of("    libc.pthread_mutex_lock(mutex)  # again")
     assert f"    hold_the_lock at {path}:{sleeps}\n    main at {path}:" in text
     assert re.search(r"^goroutine 2 \[chan receive\]:$", text, re.MULTILINE)
     assert text.count("    waits on <golibx.Chan 0x") == 5
     numbers = [int(n) for n in re.findall(r"^goroutine (\d+) \[", text, re.MULTILINE)]
     assert numbers == [1, 2, 3, 4, 5, 6]
+    assert text.count("\n\n") == 1 + len(numbers)
 
 
 # ---- golibx dump ----
@@ -126,6 +132,19 @@ def test_of_a_process_whose_interpreter_is_stuck(script: Script) -> None:
             assert result.returncode == 0, result.stderr
             check_stuck(result.stdout, script.file(program()))
         assert process.poll() is None
+
+
+def test_of_a_process_that_sleeps_with_the_lock_held(script: Script) -> None:
+    source = (
+        "import ctypes, golibx\n"
+        "def main():\n    print('ready', flush=True)\n    ctypes.PyDLL(None).sleep(60)\n"
+        "golibx.run(main)\n"
+    )
+    with script.start(source, limit=60) as process:
+        until_ready(process)
+        text = golibx_dump(process.pid).stdout
+        assert re.search(r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE)
+        assert f"    main at {script.file(source)}:4\n" in text
 
 
 def test_native_goroutines_of_a_stuck_process(script: Script) -> None:

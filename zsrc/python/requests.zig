@@ -138,7 +138,7 @@ fn askInterpreter() ?[]u8 {
 fn ask(raw: ?*anyopaque) void {
     const answer: *Answer = @ptrCast(@alignCast(raw.?));
     const state = py.PyGILState_Ensure();
-    const text = if (lane.live) makeText() else null;
+    const text = makeText();
     py.PyGILState_Release(state);
     asker_busy.store(false, .release);
     answer.text = text;
@@ -219,7 +219,7 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
     const reason = @atomicLoad(g_mod.WaitReason, &g.reason, .monotonic);
     out.print("goroutine {d} [{s}", .{ @atomicLoad(u64, &g.id, .monotonic), switch (status) {
         .idle, .runnable, .notified => "runnable",
-        .running => "running, has the interpreter",
+        .running => "running",
         .syscall => "syscall",
         .parking, .waiting => reason.text(),
         .dead => unreachable,
@@ -229,8 +229,11 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
         const minutes = (os.nanotime() -| parked_at) / std.time.ns_per_min;
         if (minutes > 0) out.print(", {d} minute{s}", .{ minutes, if (minutes > 1) "s" else "" });
     }
-    out.print("]:\n", .{});
     const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
+    // In a call that blocks with the lock held, or in one that lost its P before it got the lock back.
+    if ((status == .running or status == .syscall) and host.hasInterpreter(state))
+        out.print(", has the interpreter", .{});
+    out.print("]:\n", .{});
     if (state != 0) {
         var frames: peek.Frames = .of(state);
         while (frames.next()) |place| printPlace(out, &place);
