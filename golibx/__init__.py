@@ -79,7 +79,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The modules behind these import ctypes, dis, socket and traceback, which a program may never need.
+    # The modules behind these import ctypes, dis and socket, which a program may never need.
     if name == "native":
         import golibx.native
 

@@ -283,8 +283,8 @@ class Config:
     __slots__ = (
         "_plugin_tables",
         "_sources",
-        "directory",
         "debug",
+        "directory",
         "hooks",
         "netpoll",
         "path",

@@ -1,9 +1,9 @@
 """leaks(): goroutines parked for ever, because only they can reach what they wait on.
 
-The search itself is zsrc/python/leaks.zig, whose essay says what it can and cannot see. It has to know
-every reference that a parked goroutine's stack holds. Of a frame that has called a C function, such as
-Chan.recv, the interpreter does not store how many values lie on its value stack; but that follows from
-the code: this module goes through it with the stack effects that dis knows.
+The search itself is zsrc/python/leaks.zig, whose essay says what it can and cannot see. It has to
+know every reference that a parked goroutine's stack holds. Of a frame that has called a C function,
+such as Chan.recv, the interpreter does not store how many values lie on its value stack; but that
+follows from the code: this module goes through it with the stack effects that dis knows.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def leaks() -> list[Goroutine]:
     living part of the program can reach: no module, no goroutine that runs, sleeps or waits for
     something alive, no thread, and no C code. A goroutine that is found is certain to wait until it
     is cancelled; not all are found: what C code, generators or weak references may hold counts as
-    alive. A Goroutine that is held, to cancel it or not, does not keep it from being found. It takes
-    as long as a full garbage collection.
+    alive. That somebody has a goroutine's Goroutine does not keep it from being found. It takes as
+    long as a full garbage collection.
 
     Raises:
         RuntimeError: the frames of this Python are not known (3.11, 3.12 and 3.13 are).
@@ -202,7 +202,8 @@ def _probe() -> bool:
     used = ", ".join(f"b{i}" for i in range(277))
     source = (
         f"def outer({free}):\n"
-        f"    def many():\n        {plain}\n        {cells}\n        return lambda: ({used}), {free}\n"
+        f"    def many():\n        {plain}\n        {cells}\n"
+        f"        return lambda: ({used}), {free}\n"
         "    return many\n"
     )
     namespace: dict[str, Any] = {}

@@ -172,7 +172,9 @@ def test_a_program_of_debugging_md(script: Script, number: int) -> None:
     assert result.returncode == 0, result.stderr
     out = (result.stdout + result.stderr).replace(str(script.file(program)), "program.py")
     # A line "…" stands for any number of lines, within a line it stands for any characters.
-    lines = ["(.*\n)*?" if line == "    …\n" else re.escape(line) for line in shown.splitlines(True)]
+    lines = [
+        "(.*\n)*?" if line == "    …\n" else re.escape(line) for line in shown.splitlines(True)
+    ]
     pattern = "".join(lines).replace("…", "[^ ]*")
     assert re.fullmatch(pattern + r"\n*", out), out
 

@@ -1,7 +1,6 @@
-"""Dumps asked for from outside: SIGQUIT, `[debug] dump_signal`, `golibx dump`; leaks at the end of a run.
+"""Dumps asked for from outside: SIGQUIT, dump_signal, `golibx dump`; leaks at the end of a run.
 
-Each case is a real process, with an interpreter that works, that is stuck in C with its lock held, or
-whose goroutines are all asleep.
+Each case is a real process, whose interpreter works or is stuck in C with its lock held.
 """
 
 from __future__ import annotations
@@ -74,7 +73,9 @@ def until_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
-def golibx_dump(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def golibx_dump(
+    *arguments: object, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "golibx", "dump", *map(str, arguments)],
         capture_output=True,
@@ -97,7 +98,9 @@ def check_stuck(text: str, path: Path) -> None:
     assert text.startswith("golibx: the interpreter has not answered for 1 s")
     check_stacks(text, path)
     # It has been taken its P, if that was tried while it printed.
-    assert re.search(r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE)
+    assert re.search(
+        r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE
+    )
     assert text.count("has the interpreter") == 1
     sleeps = line_of("    libc.pthread_mutex_lock(mutex)  # again")
     assert f"    hold_the_lock at {path}:{sleeps}\n    main at {path}:" in text
@@ -143,7 +146,9 @@ def test_of_a_process_that_sleeps_with_the_lock_held(script: Script) -> None:
     with script.start(source, limit=60) as process:
         until_ready(process)
         text = golibx_dump(process.pid).stdout
-        assert re.search(r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE)
+        assert re.search(
+            r"^goroutine 1 \[(running|syscall), has the interpreter\]:$", text, re.MULTILINE
+        )
         assert f"    main at {script.file(source)}:4\n" in text
 
 
@@ -191,9 +196,7 @@ def test_there_is_no_such_process(script: Script) -> None:
         process.wait()
     result = golibx_dump(process.pid)
     assert result.returncode == 1
-    assert result.stderr == (
-        f"Error: there is no process {process.pid}: `pgrep -f golibx` lists those that may be meant\n"
-    )
+    assert f"Error: there is no process {process.pid}: `pgrep -f golibx` lists" in result.stderr
 
 
 def test_a_process_without_golibx(script: Script) -> None:
@@ -241,7 +244,10 @@ def test_other_users_are_refused(script: Script) -> None:
     with script.start(program(), "wait") as process:
         until_ready(process)
         out = subprocess.run(
-            [sys.executable, "-c", ask, str(process.pid)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", ask, str(process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert out.stdout.startswith("-")
 
@@ -334,7 +340,10 @@ def test_a_handler_that_the_program_installs_later_wins_and_stays(script: Script
 
 
 def test_after_the_run_sigquit_is_as_before(script: Script) -> None:
-    source = "import golibx, signal, os\ngolibx.run(lambda: None)\nos.kill(os.getpid(), signal.SIGQUIT)\n"
+    source = (
+        "import golibx, signal, os\n"
+        "golibx.run(lambda: None)\nos.kill(os.getpid(), signal.SIGQUIT)\n"
+    )
     assert script(source).returncode == -signal.SIGQUIT
 
 

@@ -418,7 +418,9 @@ def test_native_goroutines_are_shown_while_they_run() -> None:
     while not any("read" in row[2] for row in _core.native_goroutines()):
         gosched()
     text = stacks()
-    assert re.search(r"^native goroutine \d+ \[\w+\]:\n    (__|_)?(libc_)?read$", text, re.MULTILINE), text
+    assert re.search(
+        r"^native goroutine \d+ \[\w+\]:\n    (__|_)?(libc_)?read$", text, re.MULTILINE
+    ), text
     os.write(w, b"x")
     assert g.result() == 1
     os.close(r)

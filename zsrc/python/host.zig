@@ -267,7 +267,7 @@ pub fn hasInterpreter(state: usize) bool {
     if (state == 0) return false;
     if (mechanisms.attached_offset) |offset| {
         var bits: u32 = undefined;
-        if (!os.peek(state + offset, std.mem.asBytes(&bits))) return false;
+        if (!os.peek(state +% offset, std.mem.asBytes(&bits))) return false;
         return bits & mechanisms.attached_mask != mechanisms.detached_value;
     }
     const current = (py.extra._PyThreadState_UncheckedGet orelse return false)();

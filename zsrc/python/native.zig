@@ -147,7 +147,7 @@ pub fn functionName(entry: list.Entry, buffer: *[256]u8) []const u8 {
     var function = entry.function;
     if (function == @intFromPtr(&Task.body)) {
         // The task goes when its function has returned, which may have been just now.
-        const field = entry.arg + @offsetOf(Task, "function");
+        const field = entry.arg +% @offsetOf(Task, "function");
         if (!os.peek(field, std.mem.asBytes(&function))) return "?";
     }
     const found = os.symbolOf(function) orelse

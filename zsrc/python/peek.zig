@@ -46,7 +46,7 @@ pub fn word(address: usize) ?usize {
 /// The offset of the word that holds `value`, of those at `address`.
 fn find(address: usize, value: usize) ?usize {
     for (0..most_words) |i| {
-        if ((word(address + i * 8) orelse return null) == value) return i * 8;
+        if ((word(address +% i * 8) orelse return null) == value) return i * 8;
     }
     return null;
 }
@@ -114,7 +114,7 @@ fn measureCode(l: *Layout, frame: *py.Frame, address: usize, code: *py.Object) b
     const at = @intFromPtr(code);
     const lasti: usize = @intCast(py.extra.PyFrame_GetLasti(frame));
     for (0..16) |i| {
-        const value = word(address + i * 8) orelse return false;
+        const value = word(address +% i * 8) orelse return false;
         if (value <= at + 64 or value -% at > 1 << 20 or value < lasti + at) continue;
         l.frame_instruction = i * 8;
         l.code_start = value - lasti - at;
@@ -184,7 +184,7 @@ pub const Frames = struct {
 
     pub fn of(state: usize) Frames {
         const l = layout orelse return .{ .at = 0 };
-        var at = word(state + l.state_frame) orelse 0;
+        var at = word(state +% l.state_frame) orelse 0;
         if (l.indirect) |offset| at = word(at +% offset) orelse 0;
         return .{ .at = at };
     }
@@ -195,9 +195,9 @@ pub const Frames = struct {
         while (f.left > 0 and f.at != 0) {
             f.left -= 1;
             const frame = f.at;
-            f.at = word(frame + l.frame_previous) orelse 0;
-            const code = word(frame + l.frame_code) orelse return null;
-            const instruction = word(frame + l.frame_instruction) orelse return null;
+            f.at = word(frame +% l.frame_previous) orelse 0;
+            const code = word(frame +% l.frame_code) orelse return null;
+            const instruction = word(frame +% l.frame_instruction) orelse return null;
             // What C code puts between frames of Python has other code, or none.
             return placeOf(code, instruction -% code -% l.code_start) orelse continue;
         }
@@ -210,12 +210,12 @@ pub fn placeOf(code: usize, lasti: usize) ?Place {
     const l = layout orelse return null;
     if ((word(code +% 8) orelse return null) != l.code_type) return null;
     var place: Place = .{};
-    place.file = textAt(word(code + l.code_file) orelse return null);
+    place.file = textAt(word(code +% l.code_file) orelse return null);
     if (std.mem.eql(u8, place.file.slice(), "<shim>")) return null;
-    place.name = textAt(word(code + l.code_name) orelse return null);
+    place.name = textAt(word(code +% l.code_name) orelse return null);
     var first: i32 = undefined;
-    if (!os.peek(code + l.code_line, std.mem.asBytes(&first))) return null;
-    place.line = first + lineDelta(word(code + l.code_table) orelse return null, lasti);
+    if (!os.peek(code +% l.code_line, std.mem.asBytes(&first))) return null;
+    place.line = first + lineDelta(word(code +% l.code_table) orelse return null, lasti);
     return place;
 }
 
@@ -223,7 +223,7 @@ pub fn placeOf(code: usize, lasti: usize) ?Place {
 pub fn typeName(object: usize) Text {
     var t: Text = .{};
     const address = word((word(object +% 8) orelse return t) +% 24) orelse return t;
-    while (t.len < 64 and os.peek(address + t.len, t.bytes[t.len..][0..1])) : (t.len += 1) {
+    while (t.len < 64 and os.peek(address +% t.len, t.bytes[t.len..][0..1])) : (t.len += 1) {
         const byte = t.bytes[t.len];
         if (byte < ' ' or byte > '~') break;
     }
@@ -236,7 +236,7 @@ fn textAt(address: usize) Text {
     var t: Text = .{};
     const length = word(address +% object_size) orelse return t;
     const n = @min(length, t.bytes.len);
-    if (!os.peek(address + l.text_data, t.bytes[0..n])) return t;
+    if (!os.peek(address +% l.text_data, t.bytes[0..n])) return t;
     for (t.bytes[0..n]) |byte| if (byte < ' ' or byte > '~') return t;
     t.len = n;
     return t;
@@ -247,7 +247,7 @@ fn lineDelta(table: usize, lasti: usize) i64 {
     var bytes: [16 * 1024]u8 = undefined;
     const length = word(table +% object_size) orelse return 0;
     const n = @min(length, bytes.len);
-    if (!os.peek(table + layout.?.bytes_data, bytes[0..n])) return 0;
+    if (!os.peek(table +% layout.?.bytes_data, bytes[0..n])) return 0;
     return deltaIn(bytes[0..n], lasti);
 }
 

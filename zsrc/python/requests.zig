@@ -242,8 +242,8 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
     const handle = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.handle)), .monotonic);
     const Handle = goroutine.Handle;
     var lasti: c_int = 0;
-    const code = peek.word(handle + @offsetOf(Handle, "code")) orelse 0;
-    if (code != 0 and os.peek(handle + @offsetOf(Handle, "lasti"), std.mem.asBytes(&lasti))) {
+    const code = peek.word(handle +% @offsetOf(Handle, "code")) orelse 0;
+    if (code != 0 and os.peek(handle +% @offsetOf(Handle, "lasti"), std.mem.asBytes(&lasti))) {
         if (peek.placeOf(code, @intCast(@max(0, lasti)))) |place| {
             const parent = @atomicLoad(u64, &p.parent, .monotonic);
             out.print("    created ", .{});
