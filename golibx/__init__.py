@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from golibx import net as net
     from golibx import singleflight as singleflight
     from golibx.dump import stacks as stacks
+    from golibx.leaked import leaks as leaks
 
 __all__ = [
     "AtomicInt",
@@ -91,6 +92,7 @@ __all__ = [
     "go",
     "gomaxprocs",
     "gosched",
+    "leaks",
     "native",
     "net",
     "num_goroutine",
@@ -106,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The modules behind these import ctypes, socket and traceback, which a program may never need.
+    # The modules behind these import ctypes, dis and socket, which a program may never need.
     if name == "native":
         import golibx.native
 
@@ -123,4 +125,8 @@ def __getattr__(name: str) -> object:
         from golibx.dump import stacks
 
         return stacks
+    if name == "leaks":
+        from golibx.leaked import leaks
+
+        return leaks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -175,6 +175,39 @@ def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
 
 
 @group.command(
+    "dump",
+    short_help="Show what the goroutines of a process do.",
+    epilog="""\b
+Examples:
+  golibx dump 1234
+  golibx dump $(pgrep -f server.py)
+  kill -QUIT 1234                         prints the same to its stderr, and ends it
+""",
+)
+@click.argument("pid", type=int)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its answer.",
+)
+def dump_command(pid: int, timeout: float) -> None:
+    """Show the goroutines of process PID, which is in a golibx run: what each does and where.
+
+    Works for a process that hangs, too: if its interpreter does not answer within a second, the
+    process says what can be told without it. Only its own user and root may ask.
+    """
+    from golibx import dump
+
+    try:
+        click.echo(dump.request(pid, timeout=timeout), nl=False)
+    except dump.DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+
+
+@group.command(
     "info",
     short_help="Show versions and active mechanisms.",
     epilog="""\b

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from golibx.schema import (
+        Debug,
         Hooks,
         Netpoll,
         Plugins,
@@ -282,6 +283,7 @@ class Config:
     __slots__ = (
         "_plugin_tables",
         "_sources",
+        "debug",
         "directory",
         "hooks",
         "netpoll",
@@ -303,6 +305,7 @@ class Config:
     retake: Retake
     netpoll: Netpoll
     stack: Stack
+    debug: Debug
     hooks: Hooks
     plugins: Plugins
     _plugin_tables: dict[str, dict[str, object]]

@@ -137,6 +137,10 @@ class Runtime:
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
         options["on_main_thread"] = on_main_thread
+        options["quit_signal"] = True
+        dump_signal = self.config.debug.dump_signal
+        if dump_signal != "none":
+            options["dump_signal"] = getattr(signal, dump_signal, 0)
         locks.install()
         _core.set_panic_handler(self._on_panic)
         switch_interval = self.config.runtime.switch_interval_ns / 1e9
@@ -182,6 +186,8 @@ class Runtime:
 
     def _end(self) -> None:
         self._ending = True
+        if self.config.debug.leaks:
+            _report_leaks()
         began_ns = time.monotonic_ns()
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         try:
@@ -283,6 +289,18 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
     place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
     lines = "".join(traceback.format_exception(exc))
     _write(f"goroutine {goroutine.id} [{goroutine.name}]{place} panicked:\n{lines}")
+
+
+def _report_leaks() -> None:
+    """Says which goroutines the main one leaves behind, for `[debug] leaks`."""
+    from golibx import dump
+
+    main = _core.current()
+    left = [g for g in reversed(_core.goroutines()) if g is not main and not g.system and g.waiting]
+    if not left:
+        return
+    goroutines = "1 goroutine" if len(left) == 1 else f"{len(left)} goroutines"
+    _write(f"golibx: {goroutines} still waited when main returned:\n\n{dump.describe(left)}\n")
 
 
 def _write(text: str) -> None:

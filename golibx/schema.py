@@ -207,6 +207,12 @@ class Hooks(Section):
     budget_ns: int
 
 
+class Debug(Section):
+    __slots__ = ()
+    leaks: bool
+    dump_signal: str
+
+
 class Plugins(Section):
     __slots__ = ()
     enabled: tuple[str, ...]
@@ -487,6 +493,26 @@ SCHEMA: Final = (
             "program's.",
             low="10us",
             high="10s",
+        ),
+    ),
+    Table(
+        "debug",
+        "What the runtime says about a program that goes wrong.",
+        Debug,
+        Key(
+            "leaks",
+            "bool",
+            False,
+            "Whether to print, when the main goroutine returns, the goroutines that still wait: "
+            "their stacks, what each waits on, and where it was started.",
+        ),
+        Key(
+            "dump_signal",
+            "choice",
+            "none",
+            "The signal at which the process prints all goroutines' stacks to stderr and goes on. "
+            "SIGQUIT (Ctrl-\\) prints them and ends it, whatever is set here.",
+            choices=("none", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGVTALRM"),
         ),
     ),
     Table(

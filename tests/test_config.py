@@ -46,6 +46,8 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "hooks.flush_interval": ('"2ms"', 2_000_000, ['"99us"', '"11s"', "10"]),
     "hooks.ring_size": ("1024", 1024, ["32", "1000", "33554432", '"1024"']),
     "hooks.budget": ('"3ms"', 3_000_000, ['"1us"', '"11s"', "1"]),
+    "debug.leaks": ("true", True, ["1", '"yes"']),
+    "debug.dump_signal": ('"SIGUSR1"', "SIGUSR1", ['"SIGKILL"', '"usr1"', "10", '""']),
     "plugins.enabled": ('["a", "b.c:D"]', ("a", "b.c:D"), ['"a"', "[1]", "true"]),
     "plugins.autoload": ("true", True, ["1", '"all"']),
 }

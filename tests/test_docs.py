@@ -22,6 +22,7 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 PLUGINS = ROOT / "docs" / "plugins.md"
 NATIVE = ROOT / "docs" / "native.md"
 SYNC = ROOT / "docs" / "sync.md"
+DEBUGGING = ROOT / "docs" / "debugging.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -210,3 +211,30 @@ def test_sync_is_documented(name: str) -> None:
         for method in vars(found):
             if not method.startswith("_"):
                 assert re.search(rf"\b{method}\b", text), f"{name}.{method}"
+
+
+# ---- docs/debugging.md ----
+
+SHOWN = re.findall(
+    r"^```python\n(.*?)^```\n(?:\nprints\n)?\n```text\n(.*?)^```",
+    DEBUGGING.read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("number", range(len(SHOWN)))
+def test_a_program_of_debugging_md(script: Script, number: int) -> None:
+    program, shown = SHOWN[number]
+    result = script(program)
+    assert result.returncode == 0, result.stderr
+    out = (result.stdout + result.stderr).replace(str(script.file(program)), "program.py")
+    # A line "…" stands for any number of lines, within a line it stands for any characters.
+    lines = [
+        "(.*\n)*?" if line == "    …\n" else re.escape(line) for line in shown.splitlines(True)
+    ]
+    pattern = "".join(lines).replace("…", "[^ ]*")
+    assert re.fullmatch(pattern + r"\n*", out), out
+
+
+def test_every_program_of_debugging_md_shows_its_output() -> None:
+    assert len(SHOWN) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from golibx import (
     WaitGroup,
     _core,
     current,
+    dump,
     go,
     gosched,
     native,
@@ -165,7 +168,9 @@ def test_a_goroutines_stack() -> None:
     lines = other.splitlines()
     assert re.fullmatch(rf"goroutine {g.id} \[chan receive\] wait_in:", lines[0])
     assert re.fullmatch(rf"    wait_in at {re.escape(__file__)}:\d+", lines[1])
-    assert re.fullmatch(rf"    started at {re.escape(__file__)}:\d+ in goroutine {me.id}", lines[2])
+    assert lines[2] == f"    waits on {ch!r}"
+    created = rf"    created by goroutine {me.id} at {re.escape(__file__)}:\d+"
+    assert re.fullmatch(created, lines[3])
     assert blocks.index(own) < blocks.index(other)
     ch.send(1)
 
@@ -232,7 +237,7 @@ def test_goroutines_that_have_not_started() -> None:
     text = stacks()
     [block] = [b for b in text.split("\n\n") if b.startswith(f"goroutine {g.id} ")]
     assert "[runnable] wait_in:" in block
-    assert "started at" in block
+    assert "created by goroutine" in block
     assert "wait_in at" not in block
 
 
@@ -284,6 +289,147 @@ def test_stacks_from_a_thread() -> None:
     ch.send(1)
 
 
+def test_a_group_may_wait_on_different_objects() -> None:
+    channels = [Chan[int]() for _ in range(3)]
+    ids = [go(wait_in, ch).id for ch in channels]
+    gosched()
+    [block] = [b for b in stacks().split("\n\n") if "wait_in:" in b]
+    assert f"3 goroutines [chan receive] wait_in: {', '.join(map(str, ids))}" in block
+    assert all(f"    waits on {ch!r}\n" in block for ch in channels)
+    for ch in channels:
+        ch.send(1)
+
+
+def test_others_that_wait_on_the_same_object_are_named() -> None:
+    ch: Chan[int] = Chan()
+
+    def selects() -> None:
+        select(ch.on_recv(), Chan[int]().on_recv(), ch.on_recv())
+
+    a, b = go(wait_in, ch), go(selects)
+    gosched()
+    text = stacks()
+    assert f"    waits on {ch!r}, as goroutine {a.id}\n" in text
+    assert f"    waits on {ch!r}, as goroutine {b.id}\n" in text
+    [block] = [block for block in text.split("\n\n") if "selects:" in block]
+    assert block.count(repr(ch)) == 1, "it has two cases"
+    for g in (a, b):
+        ch.send(1)
+        g.join()
+
+
+def test_how_long_a_goroutine_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    ch: Chan[int] = Chan()
+    for _ in range(3):
+        go(wait_in, ch)
+    gosched()
+    member = dump._Member
+    waits = iter([61.0, 59.9, 725.0])
+
+    class Later(member):  # type: ignore[valid-type,misc]
+        __slots__ = ()
+
+        def __init__(self, goroutine: golibx.Goroutine[object]) -> None:
+            super().__init__(goroutine)
+            if self.state == "chan receive":
+                self.waited = next(waits)
+
+    monkeypatch.setattr(dump, "_Member", Later)
+    assert "3 goroutines [chan receive, 0~12 minutes] wait_in:" in stacks()
+    ch.close()
+    for g in _core.goroutines():
+        if g is not current():
+            g.join()
+            assert g.exception is not None
+
+
+def test_waited_grows_while_a_goroutine_waits() -> None:
+    ch: Chan[int] = Chan()
+    g = go(wait_in, ch)
+    assert g.waited == 0.0
+    gosched()
+    first = g.waited
+    while g.waited < first + 0.02:
+        sleep(0.005)
+    h = go(wait_in, ch)
+    gosched()
+    assert 0.0 <= h.waited < g.waited
+    ch.send(1)
+    ch.send(1)
+    g.join()
+    assert g.waited == 0.0
+
+
+def test_what_a_goroutine_waits_on() -> None:
+    ch: Chan[int] = Chan()
+    other: Chan[int] = Chan(1)
+    group = WaitGroup()
+    group.add()
+    many = [Chan[int]() for _ in range(20)]
+    sleeps = go(sleep, 1000)
+    expected: list[tuple[golibx.Goroutine[Any], object]] = [
+        (go(ch.recv), ch),
+        (go(ch.recv, 1000), ch),
+        (go(lambda: next(ch)), ch),
+        (go(select, ch.on_recv(), None, other.on_recv()), (ch, None, other)),
+        (go(select, *(each.on_recv() for each in many)), tuple(many)),
+        (go(select), None),
+        (go(group.wait), group),
+        (go(sleeps.join), sleeps),
+        (sleeps, None),
+    ]
+    gosched()
+    for g, on in expected:
+        assert g.waiting
+        assert g.waiting_on == on
+    me = current()
+    assert me is not None
+    assert not me.waiting
+    assert me.waiting_on is None
+    for g, _ in expected:
+        g.cancel()
+        g.join()
+        assert not g.waiting
+        assert g.waiting_on is None
+
+
+def test_sockets_and_native_objects_are_waited_on() -> None:
+    with net.listen(("127.0.0.1", 0)) as listener:
+        g = go(listener.accept)
+        numbers = native.Chan(ctypes.c_int)
+        h = go(numbers.recv)
+        gosched()
+        assert g.waiting_on is listener
+        assert h.waiting_on is numbers
+        for each in (g, h):
+            each.cancel()
+            each.join()
+
+
+# ---- native goroutines ----
+
+
+def test_native_goroutines_are_shown_while_they_run() -> None:
+    libc = ctypes.CDLL(None)
+    r, w = os.pipe()
+    buffer = ctypes.create_string_buffer(1)
+    g = go(lambda: native.call(libc.read, r, buffer, 1, restype=ctypes.c_ssize_t))
+    numbers = native.Chan(ctypes.c_int64)
+    while not any("read" in row[2] for row in _core.native_goroutines()):
+        gosched()
+    text = stacks()
+    assert re.search(
+        r"^native goroutine \d+ \[\w+\]:\n    (__|_)?(libc_)?read$", text, re.MULTILINE
+    ), text
+    os.write(w, b"x")
+    assert g.result() == 1
+    os.close(r)
+    os.close(w)
+    numbers.close()
+    while any("read" in row[2] for row in _core.native_goroutines()):
+        gosched()
+
+
 # ---- deadlock ----
 
 
@@ -319,6 +465,37 @@ def test_every_goroutine_is_in_the_text() -> None:
     assert "[chan receive] first:" in text
     assert "wait_in at" in text
     assert "[chan send] second:" in text
+    assert text.count("waits on <Chan 0x") == 2
+    assert "waits on <WaitGroup 0x" in text
+    assert text.count(f"created by goroutine 1 at {__file__}:") == 2
+
+
+@pytest.mark.goroutine(False)
+def test_who_has_what_is_waited_on() -> None:
+    out: list[Chan[int]] = []
+
+    def has(ch: Chan[int]) -> None:
+        Chan[int]().recv()
+        ch.send(1)
+
+    def has_it_in_a_closure(ch: Chan[int]) -> None:
+        def inner() -> None:
+            Chan[int]().recv()
+            ch.send(1)
+
+        inner()
+
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        out.append(ch)
+        go(has, ch)
+        go(has_it_in_a_closure, ch)
+        ch.recv()
+
+    with pytest.raises(Deadlock) as info:
+        golibx.run(main)
+    held = f"waits on {out[0]!r}, which is also a variable in goroutines 2, 3\n"
+    assert held in str(info.value)
 
 
 @pytest.mark.goroutine(False)

@@ -36,7 +36,7 @@ ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 PYTHON_LAYERS = (
     {"errors", "version"},
     {"_core"},
-    {"schema", "values"},
+    {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync"},
     {"hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
@@ -46,7 +46,7 @@ PYTHON_LAYERS = (
     {"__main__"},
 )
 # Two that belong together, and know each other.
-PYTHON_PAIRS = ({"schema", "values"}, {"cli", "commands"})
+PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 # What describes and checks a configuration works without the native library.
 WITHOUT_CORE = {"config", "errors", "hookspec", "pluginmanager", "schema", "values", "version"}
 # What a plugin imports: what a third party's could.

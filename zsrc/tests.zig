@@ -15,5 +15,6 @@ test {
     _ = @import("native/lane_test.zig");
     _ = @import("native/text.zig");
     _ = @import("native/procs.zig");
+    _ = @import("python/peek.zig");
     if (@import("builtin").os.tag == .linux) _ = @import("native/preempt_linux.zig");
 }

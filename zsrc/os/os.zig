@@ -18,6 +18,7 @@ const required = [_][]const u8{
     "findSlot",  "symbol",          "FaultStack",     "handleFault",   "writeStderr",
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
+    "peek",
 };
 
 comptime {
@@ -30,6 +31,12 @@ comptime {
 pub const net = switch (builtin.os.tag) {
     .linux, .macos => @import("net_posix.zig"),
     else => @import("net_none.zig"),
+};
+
+/// How others ask what the process does.
+pub const requests = switch (builtin.os.tag) {
+    .linux => @import("requests_linux.zig"),
+    else => @import("requests_none.zig"),
 };
 
 /// How a futex wait ended. `interrupted` means a signal handler ran.
@@ -65,6 +72,25 @@ pub const symbol = impl.symbol;
 pub const FaultStack = impl.FaultStack;
 pub const handleFault = impl.handleFault;
 pub const writeStderr = impl.writeStderr;
+pub const peek = impl.peek;
+
+/// Where an address lies in a library's symbols.
+pub const SymbolOf = struct { name: [*:0]const u8, offset: usize };
+
+/// The symbol that holds `address`; null where the system knows none.
+pub fn symbolOf(address: usize) ?SymbolOf {
+    const Info = extern struct {
+        file: ?[*:0]const u8,
+        file_base: ?*anyopaque,
+        name: ?[*:0]const u8,
+        address: ?*anyopaque,
+    };
+    const dladdr: *const fn (usize, *Info) callconv(.c) c_int =
+        @ptrCast(@alignCast(symbol("dladdr") orelse return null));
+    var info: Info = undefined;
+    if (dladdr(address, &info) == 0) return null;
+    return .{ .name = info.name orelse return null, .offset = address - @intFromPtr(info.address) };
+}
 
 pub const SpawnOptions = struct {
     /// It costs address space only; what libraries keep in thread-locals is taken from it.

@@ -5,6 +5,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const chan_mod = @import("../sync/chan.zig");
+const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
@@ -35,6 +36,14 @@ pub var case_type: *py.Type = undefined;
 inline fn inner(o: *py.Object) *C {
     const c: *Chan = @ptrCast(o);
     return @ptrCast(&c.inner);
+}
+
+/// The goroutine `p`, which is about to wait on `c`.
+inline fn waitingOn(p: *goroutine.PyG, c: *C) *g_mod.G {
+    const bytes: *align(@alignOf(C)) [@sizeOf(C)]u8 = @ptrCast(c);
+    const o: *Chan = @alignCast(@fieldParentPtr("inner", bytes));
+    p.g.waiting_on = o;
+    return &p.g;
 }
 
 const largest_capacity = 1 << 40;
@@ -158,7 +167,7 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
     if (outcome == .would_block) outcome = if (limit == .poll)
         .timeout
     else
-        c.sendWait(lane, &p.g, value, limit.deadline());
+        c.sendWait(lane, waitingOn(p, c), value, limit.deadline());
     if (outcome == .done) return py.returnNone();
     py.decref(value);
     return failed(outcome, p, "send");
@@ -169,7 +178,7 @@ fn recvWait(c: *C, p: *goroutine.PyG, out: **py.Object, limit: timeouts.Limit) c
     // Others may have run in forPark: the first answer is no longer true.
     const outcome = c.tryRecv(lane, out);
     if (outcome != .would_block) return outcome;
-    return if (limit == .poll) .timeout else c.recvWait(lane, &p.g, out, limit.deadline());
+    return if (limit == .poll) .timeout else c.recvWait(lane, waitingOn(p, c), out, limit.deadline());
 }
 
 fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u8) ?*py.Object {
@@ -313,6 +322,13 @@ fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
 
 // ---- select ----
 
+/// What a select with this case waits on.
+pub fn objectOf(case: *py.Object) *py.Object {
+    if (case.type != case_type) return case;
+    const c: *Case = @ptrCast(case);
+    return &c.chan.ob;
+}
+
 fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return newCase(o, null);
 }
@@ -424,7 +440,10 @@ pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?
         for (cases) |*case| if (case.send) {
             _ = py.incref(case.value);
         };
+        p.g.waiting_on = if (count > 0) @ptrCast(@constCast(args)) else null;
+        p.g.waiting_count = @intCast(count);
         const s = C.selectWait(lane, &p.g, cases, limit.deadline());
+        p.g.waiting_count = 0;
         for (cases, 0..) |*case, i| {
             const taken = s.outcome == .done and s.index == i;
             if (case.send and !taken) py.decref(case.value);

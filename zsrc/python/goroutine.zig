@@ -643,6 +643,7 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
         // Making exceptions may have cost the P, and getting it back may have let others run.
         if (lane.here() == null) return true;
         if (h.live == null) continue;
+        caller.g.waiting_on = h;
         switch (h.waiters().wait(lane, &caller.g, .shutdown, deadline)) {
             .ready, .closed => {},
             .timeout => return true,
@@ -668,6 +669,7 @@ fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     if (limit == .poll) return .timeout;
     _ = py.incref(&h.ob);
     defer py.decref(&h.ob);
+    p.g.waiting_on = h;
     return switch (h.waiters().wait(lane, &p.g, .join, limit.deadline())) {
         .ready, .closed => .ended,
         .timeout => if (h.live == null) .ended else .timeout,
@@ -814,6 +816,52 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.PyUnicode_FromString(text);
 }
 
+/// The goroutine of a handle, while it lives.
+pub inline fn liveOf(handle: *py.Object) ?*PyG {
+    return self(handle).pyg();
+}
+
+pub fn namedBy(p: *PyG) ?*py.Object {
+    return p.handle.named_by;
+}
+
+/// Whether it is parked, so that `waiting_on` says on what.
+pub inline fn isParked(p: *const PyG) bool {
+    return p.g.status == .waiting or p.g.status == .parking;
+}
+
+/// The object, a tuple of the cases' for a select, or None.
+fn getWaitingOn(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.returnNone();
+    if (!isParked(p)) return py.returnNone();
+    const on = p.g.waiting_on orelse return py.returnNone();
+    const n = p.g.waiting_count;
+    if (n == 0) return py.incref(@ptrCast(@alignCast(on)));
+    // Copied first: to make a tuple may let the goroutine go on.
+    const objects = host.gpa.alloc(*py.Object, n) catch return py.PyErr_NoMemory();
+    defer host.gpa.free(objects);
+    const cases: [*]const *py.Object = @ptrCast(@alignCast(on));
+    for (objects, cases[0..n]) |*object, case| object.* = py.incref(chan.objectOf(case));
+    const tuple = py.PyTuple_New(n) orelse {
+        for (objects) |object| py.decref(object);
+        return null;
+    };
+    for (objects, 0..) |object, i| _ = py.PyTuple_SetItem(tuple, @intCast(i), object);
+    return tuple;
+}
+
+fn getWaiting(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.boolean(false);
+    return py.boolean(isParked(p));
+}
+
+fn getWaited(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.PyFloat_FromDouble(0);
+    if (!isParked(p)) return py.PyFloat_FromDouble(0);
+    const waited_ns: f64 = @floatFromInt(os.nanotime() -| p.g.parked_at);
+    return py.PyFloat_FromDouble(waited_ns / std.time.ns_per_s);
+}
+
 /// The frame the goroutine is at, or None: for dumps.
 fn getFrame(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const p = self(o).pyg() orelse return py.returnNone();
@@ -946,6 +994,9 @@ const getset = [_]py.GetSetDef{
     .{ .name = "name", .get = getName, .set = setName, .doc = "Name for people, a str; the function's unless it was set." },
     .{ .name = "started_at", .get = getStartedAt, .doc = "Where go() was called, a str \"FILE:LINE\"; empty if not from Python." },
     .{ .name = "state", .get = getState, .doc = "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …" },
+    .{ .name = "waiting_on", .get = getWaitingOn, .doc = "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait." },
+    .{ .name = "waiting", .get = getWaiting, .doc = "Whether it is parked: `state` is then a wait reason." },
+    .{ .name = "waited", .get = getWaited, .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not." },
     .{ .name = "frame", .get = getFrame, .doc = "The Python frame it is at, or None." },
     .{ .name = "exception", .get = getException, .doc = "What it raised, or None." },
     .{ .name = "system", .get = getSystem, .doc = "Whether it belongs to the runtime and not to the program." },

@@ -261,6 +261,19 @@ pub const Host = struct {
     }
 };
 
+/// Whether the interpreter's lock is held by a thread state that may not be there any more. For dumps:
+/// it needs no lock.
+pub fn hasInterpreter(state: usize) bool {
+    if (state == 0) return false;
+    if (mechanisms.attached_offset) |offset| {
+        var bits: u32 = undefined;
+        if (!os.peek(state +% offset, std.mem.asBytes(&bits))) return false;
+        return bits & mechanisms.attached_mask != mechanisms.detached_value;
+    }
+    const current = (py.extra._PyThreadState_UncheckedGet orelse return false)();
+    return @intFromPtr(current) == state;
+}
+
 /// One that has been cleared and is not current.
 fn deleteState(state: *py.ThreadState) void {
     states_lock.lock();

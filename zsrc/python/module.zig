@@ -18,6 +18,8 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
+const leaks = @import("leaks.zig");
+const requests = @import("requests.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
@@ -67,7 +69,9 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
+    if (!requests.start(request_settings)) warnOfSignal();
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    requests.stop();
     os.allowInterrupts(false);
     fault.remove();
     preempt.tearDown();
@@ -78,6 +82,14 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
         _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
     }
     return started;
+}
+
+var request_settings: requests.Settings = .{};
+
+fn warnOfSignal() void {
+    var buffer: [128]u8 = undefined;
+    os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
+        "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
 }
 
 /// Keys of the options that are not in Lane's Options, with what they are for.
@@ -102,6 +114,18 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     if (!native.readSettings(&options, dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    request_settings = .{};
+    if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
+        request_settings.quit = py.PyObject_IsTrue(value) != 0;
+    if (py.PyDict_GetItemString(dict, "dump_signal")) |value| {
+        const number = py.PyLong_AsLongLong(value);
+        if (number < 0 or number > 64) {
+            if (py.PyErr_Occurred() == null)
+                _ = py.raise(py.exc.valueError(), "option dump_signal cannot be {d}", .{number});
+            return null;
+        }
+        request_settings.dump_signal = @intCast(number);
+    }
     return options;
 }
 
@@ -312,6 +336,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     native.afterFork();
     if (!lane.live) return py.returnNone();
     errors.forked = true;
+    requests.forget();
     lane.forget();
     // The interpreter has deleted all thread states but the calling one.
     host.forgetStates();
@@ -612,6 +637,24 @@ const functions = [_]py.MethodDef{
     \\The Goroutines that live, newest first, those of the runtime included.
     },
     .{ .name = "select", .function = @ptrCast(&chan.select), .flags = fast, .doc = "select(*cases, default=False, timeout=None)\n--\n\nWaits until one of the cases can go on, and does it; a random one if several can.\nReturns (index, value, ok): ok is False when a channel was closed. With default, returns\n(-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are over." },
+    .{ .name = "leaked", .function = @ptrCast(&leaks.leaked), .flags = py.METH_O, .doc =
+    \\leaked(stacks, /)
+    \\--
+    \\
+    \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
+    },
+    .{ .name = "measure_frames", .function = @ptrCast(&leaks.measureFrames), .flags = py.METH_FASTCALL, .doc =
+    \\measure_frames(code, count, /)
+    \\--
+    \\
+    \\Finds out about frames by a code object with count variables of all kinds; returns whether it could.
+    },
+    .{ .name = "frame_slots", .function = @ptrCast(&leaks.frameSlots), .flags = py.METH_O, .doc =
+    \\frame_slots(frame, /)
+    \\--
+    \\
+    \\What the local variables of frame hold, a list; None where that is not known.
+    },
     .{ .name = "cancel_all", .function = @ptrCast(&cancelAll), .flags = py.METH_O, .doc =
     \\cancel_all(timeout_ns, /)
     \\--
@@ -712,6 +755,12 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Waits for the native goroutines that this run has started; returns how many are left.
+    },
+    .{ .name = "native_goroutines", .function = @ptrCast(&native.goroutines), .flags = py.METH_NOARGS, .doc =
+    \\native_goroutines()
+    \\--
+    \\
+    \\Those that live, as (id, state, function, locked_to_thread): int, str, the name of a symbol, bool.
     },
     .{ .name = "native_counters", .function = @ptrCast(&native.counters), .flags = py.METH_NOARGS, .doc =
     \\native_counters()

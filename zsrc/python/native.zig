@@ -18,6 +18,7 @@ const switching = native.switching;
 const capi = @import("../native/capi.zig");
 const native_preempt = @import("../native/preempt.zig");
 const procs = @import("../native/procs.zig");
+const list = @import("../native/list.zig");
 const waitgroup = @import("../sync/waitgroup.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -139,6 +140,48 @@ pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
 
 pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(native.running());
+}
+
+/// What a native goroutine runs: the function that Python code gave, by the symbol it has in its library.
+pub fn functionName(entry: list.Entry, buffer: *[256]u8) []const u8 {
+    var function = entry.function;
+    if (function == @intFromPtr(&Task.body)) {
+        // The task goes when its function has returned, which may have been just now.
+        const field = entry.arg +% @offsetOf(Task, "function");
+        if (!os.peek(field, std.mem.asBytes(&function))) return "?";
+    }
+    const found = os.symbolOf(function) orelse
+        return std.fmt.bufPrint(buffer, "0x{x}", .{function}) catch unreachable;
+    const name = std.mem.span(found.name);
+    const shown = name[0..@min(name.len, 200)];
+    return if (found.offset == 0)
+        std.fmt.bufPrint(buffer, "{s}", .{shown}) catch unreachable
+    else
+        std.fmt.bufPrint(buffer, "{s}+0x{x}", .{ shown, found.offset }) catch unreachable;
+}
+
+/// native_goroutines(): (id, state, function, locked) of each that lives.
+pub fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const result = py.PyList_New(0) orelse return null;
+    var it: list.Iterator = .{};
+    while (it.next()) |entry| {
+        var name: [256]u8 = undefined;
+        const text = functionName(entry, &name);
+        const row = py.PyTuple_New(4) orelse break;
+        const values = [_]?*py.Object{
+            py.PyLong_FromUnsignedLongLong(entry.id),
+            py.PyUnicode_FromString(entry.state().ptr),
+            py.PyUnicode_FromStringAndSize(text.ptr, @intCast(text.len)),
+            py.boolean(entry.locked),
+        };
+        for (values, 0..) |value, i| _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
+        const appended = py.PyList_Append(result, row);
+        py.decref(row);
+        if (appended != 0) break;
+    }
+    if (py.PyErr_Occurred() == null) return result;
+    py.decref(result);
+    return null;
 }
 
 /// In the child of a fork: nothing of it is left, and what was on its way never arrives.
@@ -303,8 +346,13 @@ fn isOver(t: *const Task) bool {
     return t.ended.load(.acquire) == 1;
 }
 
-/// Until the task has ended.
-fn waitFor(t: *Task, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
+/// Until the task has ended. `handle` is what dumps show.
+fn waitFor(
+    t: *Task,
+    handle: ?*py.Object,
+    reason: g_mod.WaitReason,
+    deadline: ?u64,
+) outside.Ended {
     while (!isOver(t)) {
         const g = lane.here() orelse {
             const ended = joinThread(t, deadline);
@@ -320,6 +368,7 @@ fn waitFor(t: *Task, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
             t.joiners_generation = lane.generation;
         }
         if (!p.g.system) lane.outside_waiters += 1;
+        p.g.waiting_on = handle;
         const wake = t.joiners.wait(lane, g, reason, deadline);
         if (!p.g.system) lane.outside_waiters -= 1;
         switch (wake) {
@@ -453,7 +502,7 @@ pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
         return null;
     };
     if (!launch(t, args[4])) return null;
-    const ended = waitFor(t, .native_call, null);
+    const ended = waitFor(t, null, .native_call, null);
     const value = if (ended == .served) resultOf(t) else null;
     // After an exception the function goes on; the task ends with it.
     t.letGo();
@@ -583,7 +632,7 @@ fn join(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*
     const t = self(o).task.?;
     if (isOver(t)) return py.boolean(true);
     if (limit == .poll) return py.boolean(false);
-    const ended = waitFor(t, .join, limit.deadline());
+    const ended = waitFor(t, o, .join, limit.deadline());
     if (ended == .raised) return null;
     keepException(settle);
     return py.boolean(ended == .served);

@@ -296,7 +296,7 @@ fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) E
     defer py.decref(&ch.ob);
     const deadline = limit.deadline();
     while (true) {
-        const ended = wait(side, c, elem, deadline);
+        const ended = wait(side, ch, elem, deadline);
         if (ended != .again) return ended;
     }
 }
@@ -307,9 +307,11 @@ fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Result {
     return begin(side, c, elem, null);
 }
 
-fn wait(comptime side: Side, c: *C, elem: []u8, deadline: ?u64) Ended {
+fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
+    const c = ch.c;
     var w: outside.Waiting = undefined;
     if (!w.init()) return .raised;
+    if (w.p) |p| p.g.waiting_on = ch;
     var waiter: C.Waiter = .{ .wait = &w.wait, .elem = elem.ptr };
     const locked: Locked = .{ .c = c, .caller = .enter() };
     const result = begin(side, c, elem, &waiter);

@@ -234,11 +234,13 @@ pub extern fn PyObject_ClearWeakRefs(*Object) void;
 pub extern fn PyObject_Free(?*anyopaque) void;
 pub extern fn PyObject_GC_Track(*Object) void;
 pub extern fn PyObject_GC_UnTrack(*Object) void;
+pub extern fn PyObject_GC_IsTracked(*Object) c_int;
 pub extern fn PyObject_GC_Del(*Object) void;
 pub extern fn PyObject_GenericGetAttr(*Object, *Object) ?*Object;
 pub extern fn PyObject_HasAttrString(*Object, [*:0]const u8) c_int;
 pub extern fn _PyObject_GC_New(*Type) ?*Object;
 pub extern fn _PyObject_New(*Type) ?*Object;
+pub extern fn PyCFunction_GetFunction(*Object) ?*const anyopaque;
 pub extern fn PyCallable_Check(*Object) c_int;
 pub extern fn PyType_FromModuleAndSpec(*Object, *const TypeSpec, ?*Object) ?*Object;
 pub extern fn PyType_GenericAlloc(*Type, Ssize) ?*Object;
@@ -379,6 +381,11 @@ pub inline fn minor() u32 {
 /// Immortal objects (3.12+) have a negative low half; nothing else does.
 inline fn immortal(o: *Object) bool {
     return @as(i32, @truncate(o.refcnt)) < 0;
+}
+
+/// An immortal object's is larger than any that is counted.
+pub inline fn refcount(o: *Object) isize {
+    return if (immortal(o)) std.math.maxInt(isize) else o.refcnt;
 }
 
 pub inline fn incref(o: *Object) *Object {

@@ -75,6 +75,7 @@ fn parkOn(l: *RLock, deadline: ?u64) ?bool {
     defer p.g.context = context;
     if (goroutine.raisePending(p)) return null;
     if (l.owner == 0) return true;
+    p.g.waiting_on = l;
     return switch (l.goroutines().wait(lane, &p.g, .lock, deadline)) {
         .ready, .closed => true,
         .timeout => l.owner == 0,

@@ -108,6 +108,7 @@ fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, deadline: *?u
         const limit = timeouts.fromSeconds(s.timeout) orelse return false;
         deadline.* = limit.deadline();
     }
+    p.g.waiting_on = s;
     switch (host.poller.park(side, &p.g, reason, deadline.*)) {
         .ready => return true,
         .closed => _ = osError(net.bad_descriptor),

@@ -78,6 +78,7 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     if (limit == .poll) return py.boolean(false);
     const p = goroutine.forPark() orelse return null;
     if (w.count == 0) return py.boolean(true);
+    p.g.waiting_on = o;
     return switch (w.waiters.wait(lane, &p.g, .wait_group, limit.deadline())) {
         .ready, .closed => if (w.count == 0) py.boolean(true) else py.raise(
             py.exc.runtimeError(),

@@ -155,6 +155,12 @@ pub const G = struct {
     system: bool = false,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
+    /// For dumps: what it waits on while it is parked, an object of the layer above that the waiting
+    /// call holds, or an array of `waiting_count` of them. Set just before the wait; null afterwards.
+    waiting_on: ?*anyopaque = null,
+    waiting_count: u32 = 0,
+    /// About when it was parked last, by Lane.clock.
+    parked_at: u64 = 0,
     /// The waiter that was served, for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},

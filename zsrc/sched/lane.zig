@@ -120,6 +120,8 @@ pub fn Lane(comptime Host: type) type {
         attention: std.atomic.Value(bool) = .init(false),
         asked: std.atomic.Value(bool) = .init(false),
         last_poll: std.atomic.Value(u64) = .init(0),
+        /// Monotonic ns, late by a round of sysmon's at most: for what need not be exact.
+        clock: std.atomic.Value(u64) = .init(0),
 
         // All goroutines and threads.
         all_g: ?*G = null,
@@ -180,6 +182,7 @@ pub fn Lane(comptime Host: type) type {
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
             self.ring.mask = options.event_mask;
+            self.clock.raw = os.nanotime();
             const m = try gpa.create(M);
             errdefer gpa.destroy(m);
             m.* = .{ .main = true, .thread = os.thisThread() };
@@ -419,6 +422,7 @@ pub fn Lane(comptime Host: type) type {
         pub fn park(self: *Self, g: *G, reason: g_mod.WaitReason, deadline: ?u64) g_mod.Wake {
             g.reason = reason;
             if (g.context) |c| self.watchContext(c, g);
+            g.parked_at = self.clock.raw;
             if (deadline) |when| {
                 self.armTimer(g, when) catch {
                     // Without memory for the timer the wait cannot be bounded: end it now.
@@ -429,6 +433,7 @@ pub fn Lane(comptime Host: type) type {
             } else self.leave(g);
             context.unwatch(g);
             g.reason = .none;
+            g.waiting_on = null;
             return g.wake;
         }
 

@@ -274,7 +274,9 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 self.owner.store(m, .release);
                 sysmon.wake(self);
             }
-            self.last_poll.store(os.nanotime(), .monotonic);
+            const now = os.nanotime();
+            self.clock.store(now, .monotonic);
+            self.last_poll.store(now, .monotonic);
             self.counters.netpolls += 1;
             Host.pollResults();
             if (!Host.inbox.isEmpty()) Host.inbox.drain();

@@ -121,6 +121,7 @@ fn anyLost(lane: anytype) bool {
 
 /// One look at the lane. True if something happened, so that the next look comes soon.
 pub fn round(lane: anytype, now: u64) bool {
+    lane.clock.store(now, .monotonic);
     const busy = watchOwner(lane, now);
     return watchLost(lane) or busy;
 }

@@ -1,0 +1,169 @@
+//! How somebody outside asks a process what it does: a socket that `golibx dump` connects to, and
+//! signals. Both reach the one thread that sits in `wait`, whatever the others are stuck in.
+//!
+//! The socket is an abstract one, whose name holds the process's number: nothing of it is left when
+//! the process ends. The signal handler only adds to an eventfd, which it may at any point of any
+//! program.
+const std = @import("std");
+const linux = std.os.linux;
+const c = std.c;
+
+pub const supported = true;
+
+pub const Request = union(enum) {
+    stop,
+    /// A signal asked. `quit`: the process is to end afterwards.
+    signal: struct { quit: bool },
+    /// A connection, which the caller closes.
+    connection: i32,
+};
+
+// What is added to the eventfd, a counter of 64 bits.
+const dump_count = 1;
+const quit_count = 1 << 20;
+const stop_count = 1 << 40;
+
+var event_fd: std.atomic.Value(i32) = .init(-1);
+var listen_fd: i32 = -1;
+/// Signals that are ours to give back.
+var taken: [2]?c.SIG = .{ null, null };
+
+/// False if the process has no descriptors left, or another limit is reached.
+pub fn open() bool {
+    const event = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
+    if (linux.errno(event) != .SUCCESS) return false;
+    event_fd.store(@intCast(event), .release);
+    listen_fd = listen() orelse -1;
+    return true;
+}
+
+fn listen() ?i32 {
+    const flags = linux.SOCK.STREAM | linux.SOCK.CLOEXEC | linux.SOCK.NONBLOCK;
+    const rc = linux.socket(linux.AF.UNIX, flags, 0);
+    if (linux.errno(rc) != .SUCCESS) return null;
+    const fd: i32 = @intCast(rc);
+    var address: linux.sockaddr.un = .{ .path = @splat(0) };
+    const name = std.fmt.bufPrint(address.path[1..], "golibx-{d}", .{linux.getpid()}) catch unreachable;
+    const size: linux.socklen_t = @intCast(@offsetOf(linux.sockaddr.un, "path") + 1 + name.len);
+    if (linux.errno(linux.bind(fd, @ptrCast(&address), size)) == .SUCCESS and
+        linux.errno(linux.listen(fd, 8)) == .SUCCESS) return fd;
+    _ = linux.close(fd);
+    return null;
+}
+
+/// After `stop` has been seen, or in the child of a fork.
+pub fn close() void {
+    releaseSignals();
+    const event = event_fd.swap(-1, .acq_rel);
+    if (event >= 0) _ = linux.close(event);
+    if (listen_fd >= 0) _ = linux.close(listen_fd);
+    listen_fd = -1;
+}
+
+pub fn stop() void {
+    add(stop_count);
+}
+
+fn add(count: u64) void {
+    const fd = event_fd.load(.acquire);
+    if (fd >= 0) _ = linux.write(fd, @ptrCast(&count), @sizeOf(u64));
+}
+
+pub fn wait() Request {
+    while (true) {
+        var fds = [_]linux.pollfd{
+            .{ .fd = event_fd.load(.acquire), .events = linux.POLL.IN, .revents = 0 },
+            .{ .fd = listen_fd, .events = linux.POLL.IN, .revents = 0 },
+        };
+        if (linux.errno(linux.poll(&fds, fds.len, -1)) != .SUCCESS) continue;
+        if (fds[0].revents != 0) {
+            var count: u64 = 0;
+            _ = linux.read(fds[0].fd, @ptrCast(&count), @sizeOf(u64));
+            if (count >= stop_count) return .stop;
+            if (count > 0) return .{ .signal = .{ .quit = count >= quit_count } };
+        }
+        if (fds[1].revents != 0) {
+            const rc = linux.accept4(listen_fd, null, null, linux.SOCK.CLOEXEC);
+            if (linux.errno(rc) == .SUCCESS) return .{ .connection = @intCast(rc) };
+        }
+    }
+}
+
+/// Whether who has connected may know what this process does: its own user, and root.
+pub fn mayAsk(fd: i32) bool {
+    const Credentials = extern struct { pid: i32, uid: u32, gid: u32 };
+    var peer: Credentials = undefined;
+    var size: linux.socklen_t = @sizeOf(Credentials);
+    const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.PEERCRED, @ptrCast(&peer), &size);
+    if (linux.errno(rc) != .SUCCESS) return false;
+    return peer.uid == 0 or peer.uid == linux.geteuid();
+}
+
+/// False when the reader is gone, or does not read for seconds.
+pub fn send(fd: i32, bytes: []const u8) bool {
+    var rest = bytes;
+    while (rest.len > 0) {
+        const rc = linux.sendto(fd, rest.ptr, rest.len, linux.MSG.NOSIGNAL, null, 0);
+        switch (linux.errno(rc)) {
+            .SUCCESS => rest = rest[rc..],
+            .INTR => {},
+            else => return false,
+        }
+    }
+    return true;
+}
+
+/// Nobody keeps the thread waiting who does not read.
+pub fn limitSends(fd: i32) void {
+    const limit: linux.timeval = .{ .sec = 5, .usec = 0 };
+    _ = linux.setsockopt(fd, linux.SOL.SOCKET, linux.SO.SNDTIMEO, @ptrCast(&limit), @sizeOf(linux.timeval));
+}
+
+pub fn hangUp(fd: i32) void {
+    _ = linux.close(fd);
+}
+
+pub fn exitProcess(status: u8) noreturn {
+    linux.exit_group(status);
+}
+
+// ---- signals ----
+
+/// From here on the signal asks for a dump. False if the program handles or ignores it itself.
+pub fn takeSignal(number: u32, quit: bool) bool {
+    const sig: c.SIG = @fromBackingInt(@intCast(number));
+    var present: c.Sigaction = undefined;
+    if (c.sigaction(sig, null, &present) != 0) return false;
+    if (present.handler.handler != c.SIG.DFL) return false;
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    action.handler = .{ .handler = if (quit) onQuit else onDump };
+    action.flags = c.SA.ONSTACK | c.SA.RESTART;
+    if (c.sigaction(sig, &action, null) != 0) return false;
+    taken[@intFromBool(quit)] = sig;
+    return true;
+}
+
+pub const quit_signal: u32 = @backingInt(c.SIG.QUIT);
+
+/// Those that the program has put a handler of its own to meanwhile stay as they are.
+fn releaseSignals() void {
+    for (&taken) |*each| {
+        const sig = each.* orelse continue;
+        each.* = null;
+        var present: c.Sigaction = undefined;
+        if (c.sigaction(sig, null, &present) != 0) continue;
+        const handler = present.handler.handler;
+        if (handler != onQuit and handler != onDump) continue;
+        var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+        action.handler = .{ .handler = c.SIG.DFL };
+        _ = c.sigaction(sig, &action, null);
+    }
+}
+
+fn onDump(_: c.SIG) callconv(.c) void {
+    add(dump_count);
+}
+
+fn onQuit(_: c.SIG) callconv(.c) void {
+    add(quit_count);
+}

@@ -1,0 +1,279 @@
+//! Dumps that somebody outside asks for: SIGQUIT, the signal of `[debug] dump_signal`, `golibx dump`.
+//!
+//! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter for the dump that
+//! stacks() gives. If that does not answer within a second, some C code holds its lock, and the thread
+//! writes what it can read without it (peek.zig). It never takes the interpreter's lock itself: a second
+//! thread does, the asker, which may be left waiting for it; there is one at most.
+//!
+//! `answer` belongs to both: whoever moves its state away from `asked` last frees it.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const requests = os.requests;
+const g_mod = @import("../sched/g.zig");
+const list = @import("../native/list.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+const native = @import("native.zig");
+const peek = @import("peek.zig");
+
+const lane = &host.the_lane;
+const gpa = host.gpa;
+
+/// What the run's options say.
+pub const Settings = struct {
+    /// Take SIGQUIT.
+    quit: bool = false,
+    /// The number of another signal; 0: none.
+    dump_signal: u32 = 0,
+};
+
+/// How long the interpreter has for its answer.
+const patience_ns = std.time.ns_per_s;
+const quit_status = 2; // as in Go
+/// More than these are only counted in a dump without the interpreter.
+const most_shown = 1000;
+const most_looked_at = 1 << 20;
+
+var thread: ?os.Thread = null;
+
+/// With the interpreter's lock. What cannot be had here is no reason not to run. False if the signal
+/// for dumps is the program's own.
+pub fn start(s: Settings) bool {
+    peek.calibrate();
+    if (!requests.open()) return true;
+    thread = os.spawn(serve, null, .{ .signals = .blocked }) catch {
+        requests.close();
+        return true;
+    };
+    if (s.quit) _ = requests.takeSignal(requests.quit_signal, true);
+    return s.dump_signal == 0 or requests.takeSignal(s.dump_signal, false);
+}
+
+/// With the interpreter's lock, which others get meanwhile: a dump may be on its way.
+pub fn stop() void {
+    const t = thread orelse return;
+    thread = null;
+    requests.stop();
+    const state = py.PyEval_SaveThread();
+    t.join();
+    py.PyEval_RestoreThread(state.?);
+    requests.close();
+}
+
+/// In the child of a fork.
+pub fn forget() void {
+    thread = null;
+    asker_busy.store(false, .monotonic);
+    requests.close();
+}
+
+fn serve(_: ?*anyopaque) void {
+    while (true) switch (requests.wait()) {
+        .stop => return,
+        .signal => |s| {
+            if (s.quit) os.writeStderr("SIGQUIT: quit\n\n");
+            dump(stderr);
+            if (s.quit) requests.exitProcess(quit_status);
+        },
+        .connection => |fd| {
+            defer requests.hangUp(fd);
+            requests.limitSends(fd);
+            if (!requests.mayAsk(fd)) {
+                _ = requests.send(fd, "-another user's process\n");
+                continue;
+            }
+            // The reader takes the first byte for: here it comes.
+            if (requests.send(fd, "+")) dump(fd);
+        },
+    };
+}
+
+const stderr = -1;
+
+fn write(fd: i32, bytes: []const u8) void {
+    if (fd == stderr) os.writeStderr(bytes) else _ = requests.send(fd, bytes);
+}
+
+fn dump(fd: i32) void {
+    const text = askInterpreter() orelse return dumpWithout(fd);
+    defer gpa.free(text);
+    write(fd, text);
+}
+
+// ---- with the interpreter ----
+
+const Answer = struct {
+    const State = enum(u8) { asked, answered, given_up };
+    state: std.atomic.Value(State) = .init(.asked),
+    note: os.Note = .{},
+    text: ?[]u8 = null,
+};
+
+var asker_busy: std.atomic.Value(bool) = .init(false);
+
+/// The text, from gpa; null if there is none.
+fn askInterpreter() ?[]u8 {
+    if (asker_busy.swap(true, .acq_rel)) return null; // it still waits for the lock
+    const answer = gpa.create(Answer) catch {
+        asker_busy.store(false, .release);
+        return null;
+    };
+    answer.* = .{};
+    const asker = os.spawn(ask, answer, .{ .signals = .blocked }) catch {
+        gpa.destroy(answer);
+        asker_busy.store(false, .release);
+        return null;
+    };
+    asker.detach();
+    const until = os.nanotime() + patience_ns;
+    while (answer.note.sleep(until -| os.nanotime()) == .interrupted) {}
+    if (answer.state.cmpxchgStrong(.asked, .given_up, .acq_rel, .acquire) == null) return null;
+    // `answered`, so that the asker will not look at it any more once it has rung.
+    while (answer.note.sleep(null) == .interrupted) {}
+    defer gpa.destroy(answer);
+    return answer.text;
+}
+
+fn ask(raw: ?*anyopaque) void {
+    const answer: *Answer = @ptrCast(@alignCast(raw.?));
+    const state = py.PyGILState_Ensure();
+    const text = makeText();
+    py.PyGILState_Release(state);
+    asker_busy.store(false, .release);
+    answer.text = text;
+    if (answer.state.cmpxchgStrong(.asked, .answered, .acq_rel, .acquire) != null) {
+        if (text) |t| gpa.free(t);
+        gpa.destroy(answer);
+    } else answer.note.wake();
+}
+
+/// golibx.dump.report(), copied.
+fn makeText() ?[]u8 {
+    defer py.PyErr_Clear();
+    const module = py.PyImport_ImportModule("golibx.dump") orelse return null;
+    defer py.decref(module);
+    const function = py.PyObject_GetAttrString(module, "report") orelse return null;
+    defer py.decref(function);
+    const text = py.call(function, &.{}) orelse return null;
+    defer py.decref(text);
+    var length: py.Ssize = 0;
+    const bytes = py.PyUnicode_AsUTF8AndSize(text, &length) orelse return null;
+    return gpa.dupe(u8, bytes[0..@intCast(length)]) catch null;
+}
+
+// ---- without it ----
+
+/// Collects lines, so that a dump is few writes.
+const Out = struct {
+    fd: i32,
+    buffer: [4096]u8 = undefined,
+    len: usize = 0,
+
+    fn print(o: *Out, comptime format: []const u8, args: anytype) void {
+        if (o.len > o.buffer.len - 1024) o.flush();
+        const line = std.fmt.bufPrint(o.buffer[o.len..], format, args) catch return;
+        o.len += line.len;
+    }
+
+    fn flush(o: *Out) void {
+        write(o.fd, o.buffer[0..o.len]);
+        o.len = 0;
+    }
+};
+
+fn dumpWithout(fd: i32) void {
+    var out: Out = .{ .fd = fd };
+    defer out.flush();
+    out.print("golibx: the interpreter has not answered for {d} s: C code holds its lock, or the process " ++
+        "is stopped at a\nbreakpoint. What follows was read without it, and may be out of date.\n\n", .{
+        patience_ns / std.time.ns_per_s,
+    });
+    var shown: usize = 0;
+    // The newest come first. PyGs are never freed; the list may change under way, and then lead
+    // anywhere in itself.
+    var goroutines: [most_shown]*g_mod.G = undefined;
+    var it = @atomicLoad(?*g_mod.G, &lane.all_g, .acquire);
+    while (it) |g| : (it = @atomicLoad(?*g_mod.G, &g.all_next, .monotonic)) {
+        if (@atomicLoad(bool, &g.system, .monotonic)) continue;
+        goroutines[shown % most_shown] = g;
+        shown += 1;
+        if (shown == most_looked_at) break;
+    }
+    // The oldest that there is room for.
+    for (0..@min(shown, most_shown)) |i| printGoroutine(&out, goroutines[(shown - 1 - i) % most_shown]);
+    if (shown > most_shown) out.print("… and {d} goroutines more\n\n", .{shown - most_shown});
+    var natives: list.Iterator = .{};
+    shown = 0;
+    while (natives.next()) |entry| {
+        shown += 1;
+        if (shown <= most_shown) printNative(&out, entry);
+    }
+    if (shown > most_shown) out.print("… and {d} native goroutines more\n\n", .{shown - most_shown});
+}
+
+fn printGoroutine(out: *Out, g: *g_mod.G) void {
+    const p = goroutine.of(g);
+    const status = @atomicLoad(g_mod.Status, &g.status, .monotonic);
+    if (status == .dead) return;
+    const reason = @atomicLoad(g_mod.WaitReason, &g.reason, .monotonic);
+    out.print("goroutine {d} [{s}", .{ @atomicLoad(u64, &g.id, .monotonic), switch (status) {
+        .idle, .runnable, .notified => "runnable",
+        .running => "running",
+        .syscall => "syscall",
+        .parking, .waiting => reason.text(),
+        .dead => unreachable,
+    } });
+    if (status == .waiting) {
+        const parked_at = @atomicLoad(u64, &g.parked_at, .monotonic);
+        const minutes = (os.nanotime() -| parked_at) / std.time.ns_per_min;
+        if (minutes > 0) out.print(", {d} minute{s}", .{ minutes, if (minutes > 1) "s" else "" });
+    }
+    const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
+    // In a call that blocks with the lock held, or in one that lost its P before it got the lock back.
+    if ((status == .running or status == .syscall) and host.hasInterpreter(state))
+        out.print(", has the interpreter", .{});
+    out.print("]:\n", .{});
+    if (state != 0) {
+        var frames: peek.Frames = .of(state);
+        while (frames.next()) |place| printPlace(out, &place);
+    }
+    if (status == .waiting) printWait(out, g);
+    const handle = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.handle)), .monotonic);
+    const Handle = goroutine.Handle;
+    var lasti: c_int = 0;
+    const code = peek.word(handle +% @offsetOf(Handle, "code")) orelse 0;
+    if (code != 0 and os.peek(handle +% @offsetOf(Handle, "lasti"), std.mem.asBytes(&lasti))) {
+        if (peek.placeOf(code, @intCast(@max(0, lasti)))) |place| {
+            const parent = @atomicLoad(u64, &p.parent, .monotonic);
+            out.print("    created ", .{});
+            if (parent != 0) out.print("by goroutine {d} ", .{parent});
+            out.print("at {s}:{d}\n", .{ place.file.slice(), place.line });
+        }
+    }
+    out.print("\n", .{});
+}
+
+/// The object that it waits on; of a select's only that it has several.
+fn printWait(out: *Out, g: *g_mod.G) void {
+    const on = @atomicLoad(usize, @as(*const usize, @ptrCast(&g.waiting_on)), .monotonic);
+    if (on == 0) return;
+    const cases = @atomicLoad(u32, &g.waiting_count, .monotonic);
+    if (cases > 0) return out.print("    waits on {d} cases\n", .{cases});
+    const name = peek.typeName(on);
+    out.print("    waits on <{s} 0x{x}>\n", .{ name.slice(), on });
+}
+
+fn printPlace(out: *Out, place: *const peek.Place) void {
+    out.print("    {s} at {s}:{d}\n", .{ place.name.slice(), place.file.slice(), place.line });
+}
+
+fn printNative(out: *Out, entry: list.Entry) void {
+    var name: [256]u8 = undefined;
+    out.print("native goroutine {d} [{s}{s}]:\n    {s}\n\n", .{
+        entry.id,
+        entry.state(),
+        if (entry.locked) ", locked to thread" else "",
+        native.functionName(entry, &name),
+    });
+}
