@@ -17,10 +17,17 @@ import pytest
 import golibx
 from conftest import Script
 from golibx import (
+    Barrier,
     Chan,
+    Cond,
+    Event,
     Goroutine,
+    Mutex,
+    RWMutex,
+    Semaphore,
     WaitGroup,
     _core,
+    context,
     current,
     go,
     gosched,
@@ -131,6 +138,38 @@ def make_wait_group() -> None:
     group = WaitGroup()
     group.add()
     group.wait()
+
+
+def make_mutex() -> None:
+    mutex = Mutex()
+    mutex.lock()
+    mutex.lock()
+
+
+def make_rwmutex() -> None:
+    mutex = RWMutex()
+    mutex.rlock()
+    mutex.lock()
+
+
+def make_cond() -> None:
+    cond = Cond()
+    with cond:
+        cond.wait()
+
+
+def make_semaphore() -> None:
+    semaphore = Semaphore(2)
+    semaphore.acquire(2)
+    semaphore.acquire()
+
+
+def make_event() -> None:
+    Event().wait()
+
+
+def make_barrier() -> None:
+    Barrier(2).wait()
 
 
 def make_method() -> None:
@@ -467,6 +506,20 @@ def test_a_value_in_the_buffer_of_a_living_channel() -> None:
     parked(g)
     assert leaks() == []
     carrier.recv().send(1)
+
+
+def test_a_context_can_end_the_wait() -> None:
+    ctx, cancel = context.with_cancel(context.current())
+
+    def wait() -> None:
+        with ctx:
+            Chan[int]().recv()
+
+    g = go(wait)
+    parked(g)
+    assert leaks() == []
+    cancel()
+    assert g.join()
 
 
 def test_sockets_sleepers_and_system_goroutines_are_not_judged() -> None:

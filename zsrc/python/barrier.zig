@@ -33,6 +33,7 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     // Others may have run in forPark.
     if (b.broken) return brokenError();
     if (b.complete(lane)) |place| return py.PyLong_FromUnsignedLongLong(place);
+    p.g.waiting_on = o;
     switch (b.wait(lane, &p.g, limit.deadline())) {
         .place => |place| return py.PyLong_FromUnsignedLongLong(place),
         .broken => return brokenError(),

@@ -95,6 +95,7 @@ fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
     }
     c.unlock();
     var w: Queue.Waiter = .{ .g = &p.g };
+    p.g.waiting_on = O.objectOf(c);
     const wake = c.queue.wait(lane, &w, .cond_wait, deadline);
     if (!c.lock()) return null;
     switch (wake) {

@@ -42,6 +42,7 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     const p = goroutine.forPark() orelse return null;
     if (e.flag) return py.boolean(true);
     var w: Queue.Waiter = .{ .g = &p.g };
+    p.g.waiting_on = o;
     const wake = e.queue.wait(lane, &w, .event_wait, limit.deadline());
     // Set while it waited, though it may have been cleared since.
     if (w.given) return py.boolean(true);

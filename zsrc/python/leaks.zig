@@ -24,6 +24,7 @@ const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
 const waitgroup = @import("waitgroup.zig");
 const rlock = @import("rlock.zig");
+const sync = @import("sync.zig");
 const peek = @import("peek.zig");
 
 const PyG = goroutine.PyG;
@@ -170,7 +171,7 @@ var tuple_type: ?*py.Type = null;
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
     return o == py.none() or o.type == chan.chan_type or o.type == waitgroup.wg_type or
-        o.type == rlock.rlock_type or o.type == goroutine.goroutine_type;
+        o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or sync.waitsOn(o.type);
 }
 
 /// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone on
@@ -183,6 +184,8 @@ fn suspectOf(pair: *py.Object) ?Suspect {
     const s: Suspect = .{ .p = p, .frames = frames };
     if (p.g.status != .waiting or p.g.claimed or p.g.system) return null;
     if (p.g.timer.pending() or p.pending != null) return null;
+    // Whoever holds its context can end the wait.
+    if (p.g.context != null) return null;
     switch (p.g.reason) {
         .select_no_cases => {},
         else => if (p.g.waiting_on == null) return null,

@@ -25,6 +25,7 @@ noinline fn acquire(m: *M, limit: timeouts.Limit) ?bool {
         const p = goroutine.forPark() orelse return null;
         // Others may have run in forPark.
         if (m.tryLock()) return true;
+        p.g.waiting_on = O.objectOf(m);
         switch (m.wait(lane, &p.g, &since, deadline)) {
             .locked => return true,
             .again => {},

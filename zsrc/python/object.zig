@@ -17,6 +17,11 @@ pub fn Object(comptime T: type) type {
             return @ptrCast(&layout.value);
         }
 
+        /// The object that `value` is in.
+        pub inline fn objectOf(value: *T) *py.Object {
+            return @ptrFromInt(@intFromPtr(value) - @offsetOf(Layout, "value"));
+        }
+
         /// A new object of type `t`.
         pub fn make(t: *py.Type, value: T) ?*py.Object {
             const o = py.PyType_GenericAlloc(t, 0) orelse return null;

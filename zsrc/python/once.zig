@@ -50,6 +50,7 @@ fn waitDone(once: *Once) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     if (once.state == .done) return py.returnNone();
     var w: Queue.Waiter = .{ .g = &p.g };
+    p.g.waiting_on = O.objectOf(once);
     _ = once.queue.wait(lane, &w, .once_do, null);
     if (w.given) return py.returnNone();
     _ = goroutine.raisePending(p);

@@ -22,6 +22,7 @@ noinline fn acquire(m: *M, comptime side: Side, limit: timeouts.Limit) ?bool {
     const p = goroutine.forPark() orelse return null;
     if (tryTake(m, side)) return true;
     const deadline = limit.deadline();
+    p.g.waiting_on = O.objectOf(m);
     return switch (if (side == .read) m.rLockWait(lane, &p.g, deadline) else m.lockWait(lane, &p.g, deadline)) {
         .ready, .closed => true,
         .timeout => false,

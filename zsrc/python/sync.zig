@@ -26,6 +26,12 @@ const types = [_]Type{
     .{ "AtomicInt", &atomic.atomic_type, &atomic.spec },
 };
 
+/// Whether goroutines wait on objects of that type until another calls a method.
+pub fn waitsOn(t: *py.Type) bool {
+    for (types) |each| if (each[1].* == t) return true;
+    return false;
+}
+
 /// Adds them to the module by `addType`. False with an exception set.
 pub fn add(
     module: *py.Object,
