@@ -5,7 +5,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
-const switching = @import("switching.zig");
+const switching = lane.switching;
 const sync = @import("sync.zig");
 const chan_mod = @import("chan.zig");
 const netpoll = @import("netpoll.zig");
@@ -234,7 +234,7 @@ fn park(deadline: i64) callconv(.c) c_int {
         .would_block => return code(.would_block),
         .waiting => {},
     }
-    if (b.block(.lock, limit(deadline), sync.unlockList, &g.token.lock) == .served) return code(.ok);
+    if (b.block(.lock, limit(deadline), sync.unlockGuard, &g.token.lock) == .served) return code(.ok);
     return code(if (g.token.end()) .ok else .timeout);
 }
 
@@ -745,16 +745,16 @@ pub fn collect() Counters {
         out.stacks_free += @atomicLoad(usize, &each.?.free.len, .monotonic);
     }
     out.spawns += lane.foreign_spawns.load(.monotonic);
-    out.goroutines = lane.goroutineCount();
+    out.goroutines = switching.goroutineCount();
     out.threads = @atomicLoad(u32, &s.mcount, .monotonic);
     out.threads_idle = s.nmidle.load(.monotonic);
     out.thread_limit_hits = s.thread_limit_hits.load(.monotonic);
     out.handoffs = s.handoffs.load(.monotonic);
     out.retakes = s.retakes.load(.monotonic);
     out.netpolls = s.netpolls.load(.monotonic);
-    out.preempt_requests = preempt.requests.load(.monotonic);
-    out.preempt_refused_idle = preempt.refused_idle.load(.monotonic);
-    out.preempt_refused_stack = preempt.refused_stack.load(.monotonic);
+    out.preempt_requests = lane.interrupt.requests.load(.monotonic);
+    out.preempt_refused_idle = lane.interrupt.refused_idle.load(.monotonic);
+    out.preempt_refused_stack = lane.interrupt.refused_stack.load(.monotonic);
     out.stacks = @atomicLoad(usize, &lane.arena.fresh, .monotonic);
     out.stacks_free += lane.arena.freeCount();
     return out;

@@ -1,18 +1,16 @@
 //! The native lane of this process: its one scheduler, its goroutines' memory and its threads.
 //!
-//! `switching.zig` moves between goroutines, `proc.zig` decides which runs, `sysmon.zig` watches; here
-//! are the Ms. Threads are made by a thread of their own, the starter: pthread_create takes locks of
-//! the C library that a goroutine stopped in mid-call may hold, and a P that waited for it could be
-//! the one that this goroutine needs.
+//! `switching.zig` moves between goroutines, `proc.zig` decides which runs, `threads.zig` has the Ms,
+//! `sysmon.zig` watches, `interrupt.zig` preempts: all generic, so that `zsrc/check` explores the same
+//! code. Here they are put together.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
 const arena_mod = @import("arena.zig");
 const proc = @import("proc.zig");
-const switching = @import("switching.zig");
-const sysmon = @import("sysmon.zig");
 const netpoll = @import("netpoll.zig");
 const preempt = @import("preempt.zig");
+const text = @import("text.zig");
 const tsan = @import("tsan.zig");
 
 pub const Env = env.Real;
@@ -23,11 +21,17 @@ pub const P = Sched.P;
 pub const Batch = Sched.Batch;
 pub const Timers = Sched.T.Timers;
 
+pub const switching = @import("switching.zig").Switching(lane);
+pub const threads = @import("threads.zig").Threads(lane);
+pub const sysmon = @import("sysmon.zig").Sysmon(lane);
+pub const interrupt = @import("interrupt.zig").Interrupt(lane);
+const lane = @This();
+
 /// Nothing here comes from malloc, whose locks a stopped goroutine may hold.
 pub const gpa = std.heap.smp_allocator;
 
 /// How long an M without work keeps its thread.
-const m_idle_ns = 10 * std.time.ns_per_s;
+pub const m_idle_ns: ?u64 = 10 * std.time.ns_per_s;
 
 pub const Options = struct {
     gomaxprocs: u32 = 0,
@@ -55,24 +59,6 @@ pub var next_id: std.atomic.Value(u64) = .init(1);
 /// Goroutines that threads outside of the runtime have started.
 pub var foreign_spawns: std.atomic.Value(u64) = .init(0);
 
-var threads: Threads = .{};
-
-const Threads = struct {
-    lock: env.SpinLock = .{},
-    next_m: u32 = 0,
-    all: ?*M = null,
-    /// To be started, with their Ps in nextp.
-    wanted: ?*M = null,
-    /// Have ended, to be joined.
-    ended: ?*M = null,
-    /// Have been joined.
-    buried: ?*M = null,
-    starter: ?os.Thread = null,
-    note: os.Note = .{},
-    spare_wanted: std.atomic.Value(bool) = .init(false),
-    stop: bool = false,
-};
-
 threadlocal var current_m: ?*M = null;
 
 /// The M of this thread. Never inlined: see sched/m.zig.
@@ -91,42 +77,8 @@ pub inline fn running() bool {
 // ---- what the scheduler asks of its host ----
 
 pub const Host = struct {
-    pub fn sleepM(s: *Sched, m: *M) bool {
-        if (m.rest.spin(Woken{ .note = &m.note })) return true;
-        const began = os.nanotime();
-        while (true) {
-            switch (m.note.sleep(m_idle_ns)) {
-                .woken => {
-                    preempt.letMove(m);
-                    m.rest.slept(began);
-                    return true;
-                },
-                .interrupted => {},
-                .timeout => {
-                    s.lock.lock();
-                    defer s.lock.unlock();
-                    // One spare is kept for a preemption that needs it.
-                    if (s.nmidle.load(.monotonic) <= s.gomaxprocs.load(.monotonic)) continue;
-                    if (s.unlistM(m)) return false;
-                },
-            }
-        }
-    }
-
-    const Woken = struct {
-        note: *os.Note,
-
-        pub inline fn woken(w: Woken) bool {
-            return w.note.isWoken();
-        }
-    };
-
-    /// `p` is nobody's, and mcount counts the thread already.
-    pub fn newM(s: *Sched, p: *P, spinning: bool) void {
-        const m = newMemory() catch return s.newMFailed(p, spinning);
-        m.* = .{ .nextp = p, .spinning = spinning };
-        request(m);
-    }
+    pub const sleepM = threads.sleepM;
+    pub const newM = threads.newM;
 
     pub fn warnThreadLimit(s: *Sched) void {
         var line: [160]u8 = undefined;
@@ -161,135 +113,32 @@ pub const Host = struct {
     }
 };
 
-// ---- threads ----
+// ---- what the Ms ask of it ----
 
-fn request(m: *M) void {
-    threads.lock.lock();
-    m.id = threads.next_m;
-    threads.next_m += 1;
-    m.idle_next = threads.wanted;
-    threads.wanted = m;
-    threads.lock.unlock();
-    threads.note.wake();
-}
+pub const Os = os;
 
-/// A spare M for preemptions that need one, unless there is one or the limit is reached. Signal handlers
-/// call this, so the starter does the work.
-pub fn wantSpare() void {
-    if (sched.nmidle.load(.monotonic) > 0) return;
-    threads.spare_wanted.store(true, .release);
-    threads.note.wake();
-}
-
-fn makeSpare() void {
-    if (sched.nmidle.load(.monotonic) > 0) return;
-    sched.lock.lock();
-    const allowed = sched.mcount < sched.max_threads and !sched.stopping.load(.monotonic);
-    if (allowed) sched.mcount += 1;
-    sched.lock.unlock();
-    if (!allowed) return;
-    const m = gpa.create(M) catch {
-        sched.lock.lock();
-        sched.mcount -= 1;
-        return sched.lock.unlock();
-    };
-    m.* = .{};
-    request(m);
-}
-
-fn starterMain(_: ?*anyopaque) void {
-    while (true) {
-        _ = threads.note.sleep(null);
-        threads.note.clear();
-        if (threads.spare_wanted.swap(false, .acquire)) makeSpare();
-        while (true) {
-            threads.lock.lock();
-            const ended = threads.ended;
-            if (ended) |m| threads.ended = m.idle_next;
-            const wanted = if (ended == null) threads.wanted else null;
-            if (wanted) |m| {
-                threads.wanted = m.idle_next;
-                m.idle_next = null;
-                m.all_next = threads.all;
-                threads.all = m;
-            }
-            const ending = threads.stop;
-            threads.lock.unlock();
-            if (ended) |m| bury(m) else if (wanted) |m| startThread(m) else if (ending) return else break;
-        }
-    }
-}
-
-fn startThread(m: *M) void {
-    m.thread = os.spawn(mMain, m, .{ .signals = .blocked }) catch {
-        const p = m.nextp;
-        const spinning = m.spinning;
-        unlistThread(m);
-        if (p) |given| return sched.newMFailed(given, spinning);
-        sched.lock.lock();
-        sched.mcount -= 1;
-        return sched.lock.unlock();
-    };
-}
-
-fn bury(m: *M) void {
-    m.thread.?.join();
-    unlistThread(m);
-}
-
-fn unlistThread(m: *M) void {
-    threads.lock.lock();
-    defer threads.lock.unlock();
-    var link = &threads.all;
-    while (link.*) |each| : (link = &each.all_next) {
-        if (each != m) continue;
-        link.* = m.all_next;
-        break;
-    }
-    m.idle_next = threads.buried;
-    threads.buried = m;
-}
-
-/// For an M. sysmon may still be about to signal one whose thread has ended, so that their memory is
-/// used again, but given back only when sysmon has ended.
-fn newMemory() error{OutOfMemory}!*M {
-    threads.lock.lock();
-    const used = threads.buried;
-    if (used) |m| threads.buried = m.idle_next;
-    threads.lock.unlock();
-    return used orelse gpa.create(M);
-}
-
-fn freeMemory() void {
-    while (threads.buried) |m| {
-        threads.buried = m.idle_next;
-        gpa.destroy(m);
-    }
-}
-
-fn mMain(raw: ?*anyopaque) void {
-    const m: *M = @ptrCast(@alignCast(raw.?));
+/// The first and the last of an M's thread.
+pub fn enterThread(m: *M) void {
     setCurrentM(m);
     m.fiber = tsan.thread();
     os.preciseSleep();
     preempt.enterThread(m);
-    if (m.nextp) |p| {
-        m.nextp = null;
-        Sched.acquireP(m, p);
-        switching.loop(m);
-    } else if (sched.stopM(m)) switching.loop(m);
+}
+
+pub fn leaveThread(m: *M) void {
     preempt.leaveThread(m);
     setCurrentM(null);
-    threads.lock.lock();
-    m.idle_next = threads.ended;
-    threads.ended = m;
-    threads.lock.unlock();
-    threads.note.wake();
-    // Last: `stop` waits for it, and then for the starter, which joins what has ended.
-    sched.lock.lock();
-    sched.mcount -= 1;
-    sched.lock.unlock();
 }
+
+/// Whether a goroutine may be preempted there by a switch.
+pub const preemptible = text.contains;
+
+/// Where the threads of Ms run: see preempt.zig.
+pub const bringHere = preempt.bringHere;
+pub const letMove = preempt.letMove;
+
+/// Interrupts the M's thread; false if that is not possible.
+pub const signal = preempt.signal;
 
 // ---- life ----
 
@@ -305,7 +154,6 @@ pub fn start(o: Options) StartError!void {
     options = o;
     if (options.seed == 0) options.seed = os.nanotime() ^ @intFromPtr(&options);
     sched = .{ .max_threads = @max(o.max_threads, 2) };
-    threads = .{};
     foreign_spawns.store(0, .monotonic);
     arena = try .init(o.stack_size, o.stack_keep);
     errdefer arena.deinit();
@@ -317,20 +165,12 @@ pub fn start(o: Options) StartError!void {
     // Before the first thread, which unblocks the signal.
     preempt.install();
     errdefer preempt.remove();
-    threads.starter = os.spawn(starterMain, null, .{ .signals = .blocked }) catch return error.ThreadLimit;
-    errdefer stopStarter();
+    try threads.start();
+    errdefer threads.stopStarter();
     try sysmon.start();
     _ = sched.setProcs(n);
     state.store(.on, .release);
-    wantSpare();
-}
-
-fn stopStarter() void {
-    threads.lock.lock();
-    threads.stop = true;
-    threads.lock.unlock();
-    threads.note.wake();
-    threads.starter.?.join();
+    threads.wantSpare();
 }
 
 var procs_lock: env.SpinLock = .{};
@@ -364,46 +204,16 @@ pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
     return before;
 }
 
-/// Goroutines that live. Ends are read before beginnings, so that none left is true.
-pub fn goroutineCount() u64 {
-    var ended: u64 = 0;
-    for (sched.procs()) |p| ended += @atomicLoad(u64, &p.?.counters.exits, .acquire);
-    var begun: u64 = 0;
-    for (sched.procs()) |p| begun += @atomicLoad(u64, &p.?.counters.spawns, .acquire);
-    return (begun + foreign_spawns.load(.acquire)) -| ended;
-}
-
 /// Ends all threads. False, with everything as it was, if goroutines are left at `deadline`.
 pub fn stop(deadline: ?u64) bool {
-    while (goroutineCount() != 0) {
+    while (switching.goroutineCount() != 0) {
         if (deadline) |when| {
             if (os.nanotime() >= when) return false;
         }
         os.sleepNs(200 * std.time.ns_per_us);
     }
     if (state.cmpxchgStrong(.on, .stopping, .acq_rel, .monotonic) != null) return true;
-    sched.lock.lock();
-    sched.stopping.store(true, .seq_cst);
-    sched.lock.unlock();
-    sysmon.stop();
-    while (true) {
-        netpoll.wake();
-        sched.lock.lock();
-        while (sched.idle_m) |m| {
-            sched.idle_m = m.idle_next;
-            m.idle_next = null;
-            m.idle = false;
-            _ = sched.nmidle.fetchSub(1, .monotonic);
-            m.quit = true;
-            m.note.wake();
-        }
-        const left = sched.mcount;
-        sched.lock.unlock();
-        if (left == 0) break;
-        os.sleepNs(20 * std.time.ns_per_us);
-    }
-    stopStarter();
-    freeMemory();
+    threads.stop();
     preempt.remove();
     netpoll.deinit();
     freeProcs();
@@ -418,7 +228,7 @@ pub fn forget() void {
     preempt.remove();
     netpoll.deinit();
     sched = .{};
-    threads = .{};
+    threads.forget();
     arena = .{};
     current_m = null;
     state.store(.off, .release);

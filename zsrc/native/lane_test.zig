@@ -5,8 +5,8 @@ const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
 const Arena = @import("arena.zig").Arena;
-const switching = @import("switching.zig");
-const sysmon = @import("sysmon.zig");
+const switching = lane.switching;
+const sysmon = lane.sysmon;
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
 

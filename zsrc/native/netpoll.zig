@@ -7,7 +7,7 @@ const env = @import("env.zig");
 const lane = @import("lane.zig");
 const poller = @import("../netpoll/netpoll.zig");
 const pollside = @import("pollside.zig");
-const switching = @import("switching.zig");
+const switching = lane.switching;
 
 pub const Desc = pollside.PollDesc(switching.Rt);
 

@@ -1,48 +1,31 @@
-//! Preemption of native goroutines: which way is open where the signal finds one.
-//!
-//! The ideas are those of "Lightweight Preemptive User-Level Threads" (PPoPP '21). The signal handler
-//! runs on the goroutine's own stack.
-//!  - Signal-yield, in registered text: the handler switches to another goroutine. The kernel's signal
-//!    frame, on the stack that stays behind, keeps every register; the goroutine may return from its
-//!    handler on another thread, whose alternate signal stack is entered into the frame first, since
-//!    the return sets it.
-//!  - KLT-switch, anywhere else: libraries may hold locks or addresses of thread-locals. The thread
-//!    sleeps inside the handler, goroutine and all, and passes its P on; to run the goroutine is to
-//!    give a P to that thread.
-//!  - Inside the runtime neither is possible; the end of the call gives way (switching.leave).
-//! A request that is refused is counted by its reason, and comes again after another slice.
+//! Preemption of native goroutines by signals, where it is built: its installation, and the threads'
+//! part in it. What a signal does is in interrupt.zig.
 const std = @import("std");
 const builtin = @import("builtin");
-const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
-const switching = @import("switching.zig");
-const text = @import("text.zig");
-const types = @import("types.zig");
-const count = types.count;
 
-const G = lane.G;
 const M = lane.M;
-const P = lane.P;
 
 const impl = switch (builtin.os.tag) {
     .linux => @import("preempt_linux.zig"),
     else => @import("preempt_none.zig"),
 };
 
+const required = [_][]const u8{
+    "name",   "install",      "remove",    "enterThread", "leaveThread",
+    "signal", "signalNumber", "bringHere", "letMove",
+};
+
 comptime {
-    for ([_][]const u8{ "name", "install", "remove", "enterThread", "leaveThread", "signal", "signalNumber", "bringHere", "letMove" }) |decl| {
+    for (required) |decl| {
         if (!@hasDecl(impl, decl)) @compileError("preemption lacks " ++ decl);
     }
 }
 
 pub const name = impl.name;
 
-pub var requests: std.atomic.Value(u64) = .init(0);
-pub var refused_idle: std.atomic.Value(u64) = .init(0);
-pub var refused_stack: std.atomic.Value(u64) = .init(0);
-
 pub fn install() void {
-    if (lane.options.preempt_async) impl.install(onSignal);
+    if (lane.options.preempt_async) impl.install(lane.interrupt.onSignal);
 }
 
 pub fn remove() void {
@@ -58,6 +41,11 @@ pub fn enterThread(m: *M) void {
     impl.enterThread(m);
 }
 
+/// To the CPU of the calling thread, which is about to sleep: `m` is to go on in its place.
+pub fn bringHere(m: *M) void {
+    impl.bringHere(m);
+}
+
 /// The calling thread goes on, after `bringHere` perhaps.
 pub inline fn letMove(m: *M) void {
     if (m.brought) impl.letMove(m);
@@ -67,115 +55,7 @@ pub fn leaveThread(m: *M) void {
     impl.leaveThread(m);
 }
 
-/// sysmon's: signals the M, one signal at a time. Its P asks for attention already.
-pub fn send(m: *M) void {
-    if (!lane.options.preempt_async) return;
-    if (m.signalled.swap(true, .acq_rel)) return;
-    if (impl.signal(m)) {
-        _ = requests.fetchAdd(1, .monotonic);
-    } else m.signalled.store(false, .release);
-}
-
-/// Where the signal found the thread, and how to leave it.
-pub const Interrupted = struct {
-    pc: usize,
-    sp: usize,
-};
-
-/// In the handler, on whatever stack the thread was on. True if the goroutine may have changed threads.
-fn onSignal(m: *M, where: Interrupted) bool {
-    const g = lane.arena.find(where.sp) orelse {
-        m.signalled.store(false, .release);
-        refuse(if (m.curg.load(.monotonic) == null) &refused_idle else &refused_stack);
-        return false;
-    };
-    // From here on the goroutine is inside the runtime: a second signal that comes into this handler
-    // must find it so, before anything of its M is read or a lock taken.
-    switching.lock(g);
-    const moved = obey(m, g, where.pc);
-    // Not `leave`: the next request comes by its own signal.
-    _ = switching.letGo(g);
-    return moved;
-}
-
-/// `g` counts this handler among its `locks`.
-fn obey(m: *M, g: *G, pc: usize) bool {
-    m.signalled.store(false, .release);
-    const p = m.p orelse {
-        refuse(&refused_idle);
-        return false;
-    };
-    // Only this handler writes these counters, and no two run at a time on one P.
-    if (g.locks > 1) {
-        g.preempt = true;
-        count(&p.counters.refused_runtime, 1);
-        return false;
-    }
-    if (g.status.load(.monotonic) != .running or m.curg.load(.monotonic) != g) {
-        refuse(&refused_idle);
-        return false;
-    }
-    if (p.schedtick.load(.monotonic) != p.preempt_tick.load(.monotonic)) {
-        count(&p.counters.refused_stale, 1);
-        return false;
-    }
-    if (!wantedByOthers(p)) {
-        count(&p.counters.refused_alone, 1);
-        return false;
-    }
-    if (text.contains(pc)) {
-        count(&p.counters.preempt_yields, 1);
-        signalYield(g);
-        return true;
-    }
-    switchThread(m, p, g);
-    return false;
-}
-
-fn refuse(counter: *std.atomic.Value(u64)) void {
-    _ = counter.fetchAdd(1, .monotonic);
-}
-
-fn wantedByOthers(p: *P) bool {
-    const s = &lane.sched;
-    return !p.runq.isEmpty() or s.queue.len.load(.monotonic) > 0 or
-        p.id >= s.gomaxprocs.load(.monotonic) or s.timersDue(p, os.nanotime());
-}
-
-fn signalYield(g: *G) void {
-    g.transition(.running, .preempted);
-    g.reason = .preempted;
-    switching.switchAway(g, switching.commitPreempted, null);
-    g.reason = .none;
-}
-
-/// The thread sleeps with its goroutine until that one's turn has come.
-noinline fn switchThread(m: *M, p: *P, g: *G) void {
-    const s = &lane.sched;
-    // A P must not wait for a thread to be made: the goroutine that stops here may hold what making
-    // one needs. Nor must it stay here for want of one: this goroutine may wait for what another holds
-    // that was stopped in the same way, and that one has its thread.
-    const heir = s.takeHeir(p, s.timersDue(p, os.nanotime())) orelse {
-        count(&p.counters.refused_thread, 1);
-        return lane.wantSpare();
-    };
-    count(&p.counters.preempt_klt, 1);
-    g.transition(.running, .preempted);
-    g.transition(.preempted, .runnable);
-    g.reason = .preempted;
-    const tied = g.locked_m != null;
-    g.locked_m = m;
-    m.curg.store(null, .monotonic);
-    heir.nextp = lane.Sched.releaseP(m);
-    // One that its goroutine has locked wakes up elsewhere (Proc.stopLockedM).
-    if (heir.locked_g == null) impl.bringHere(heir);
-    s.putGlobal(g);
-    heir.note.wake();
-    lane.wantSpare();
-    while (m.note.sleep(null) != .woken) {}
-    letMove(m);
-    _ = s.takeNextP(m);
-    if (!tied) g.locked_m = null;
-    g.reason = .none;
-    switching.runOn(m, m.p.?, g);
+/// False if none could be sent.
+pub fn signal(m: *M) bool {
+    return impl.signal(m);
 }

@@ -5,8 +5,8 @@ const linux = std.os.linux;
 const c = std.c;
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
-const switching = @import("switching.zig");
-const Interrupted = @import("preempt.zig").Interrupted;
+const switching = lane.switching;
+const Interrupted = @import("interrupt.zig").Interrupted;
 
 pub const name = "signal";
 

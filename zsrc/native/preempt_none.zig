@@ -1,6 +1,6 @@
 //! Where native preemption is not built yet: goroutines give way at calls of golibx only.
 const lane = @import("lane.zig");
-const Interrupted = @import("preempt.zig").Interrupted;
+const Interrupted = @import("interrupt.zig").Interrupted;
 
 pub const name = "none";
 

@@ -149,6 +149,33 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return false;
         }
 
+        /// Counts an M that is to be made; false if there may be no more.
+        pub fn mayAddM(s: *Self) bool {
+            s.lock.lock();
+            defer s.lock.unlock();
+            if (s.mcount >= s.max_threads or s.stopping.load(.monotonic)) return false;
+            s.mcount += 1;
+            return true;
+        }
+
+        /// The last of an M, and of one that could not be made.
+        pub fn endM(s: *Self) void {
+            s.lock.lock();
+            s.mcount -= 1;
+            s.lock.unlock();
+        }
+
+        /// When all is to end: wakes the idle Ms, which do; how many there are, idle or not.
+        pub fn endIdleMs(s: *Self) u32 {
+            s.lock.lock();
+            defer s.lock.unlock();
+            while (s.takeIdleM()) |m| {
+                m.quit = true;
+                m.note.wake();
+            }
+            return s.mcount;
+        }
+
         /// Puts the M to sleep until somebody gives it a P. False if it is to end instead.
         pub fn stopM(s: *Self, m: *M) bool {
             if (m.p != null or m.spinning) Env.fatal("M {d} stops with a P, or spinning", .{m.id});

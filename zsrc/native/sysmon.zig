@@ -3,13 +3,13 @@
 //! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms, takes
 //! Ps from system calls, and asks goroutines that have had their time slice to give way. It sleeps
 //! 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10 ms, but
-//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken. It begins anew
-//! with 20 us if there have been system calls since it last did, which is what so short a sleep is for.
+//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken. It begins
+//! anew with 20 us if there have been system calls since it last did, which is what so short a sleep is
+//! for.
+//!
+//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena` and `interrupt`, as
+//! lane.zig has them.
 const std = @import("std");
-const os = @import("../os/os.zig");
-const lane = @import("lane.zig");
-const netpoll = @import("netpoll.zig");
-const preempt = @import("preempt.zig");
 
 /// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
 const poll_interval_ns = 10 * std.time.ns_per_ms;
@@ -17,173 +17,182 @@ const poll_interval_ns = 10 * std.time.ns_per_ms;
 /// A slice may end this part of it early.
 const slice_slack = 16;
 
-var thread: ?os.Thread = null;
-var note: os.Note = .{};
-var stopping: std.atomic.Value(bool) = .init(false);
+pub fn Sysmon(comptime lane: type) type {
+    return struct {
+        const Env = lane.Env;
+        const Os = lane.Os;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
-pub fn start() error{ThreadLimit}!void {
-    stopping.store(false, .monotonic);
-    note = .{};
-    thread = os.spawn(main, null, .{ .signals = .blocked }) catch
-        return error.ThreadLimit;
-}
+        var thread: ?Os.Thread = null;
+        var note: Env.Note = .{};
+        var stopping: Env.Atomic(bool) = .init(false);
 
-/// Ends the thread, if it runs.
-pub fn stop() void {
-    const running = thread orelse return;
-    thread = null;
-    stopping.store(true, .release);
-    note.wake();
-    running.join();
-}
+        pub fn start() error{ThreadLimit}!void {
+            stopping.store(false, .monotonic);
+            note = .{};
+            thread = Os.spawn(main, null, .{ .signals = .blocked }) catch
+                return error.ThreadLimit;
+        }
 
-pub fn wake() void {
-    note.wake();
-}
+        /// Ends the thread, if it runs.
+        pub fn stop() void {
+            const running = thread orelse return;
+            thread = null;
+            stopping.store(true, .release);
+            note.wake();
+            running.join();
+        }
 
-fn main(_: ?*anyopaque) void {
-    os.preciseSleep();
-    os.promptWake();
-    const o = &lane.options;
-    var delay = o.sysmon_sleep_min_ns;
-    var idle: u32 = 0;
-    var syscalls: u32 = 0;
-    while (!stopping.load(.acquire)) {
-        // Not for every short rest: to be woken costs those who are busy a system call.
-        if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
-            _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else null);
-            const made = syscallsMade();
-            if (made != syscalls) {
-                syscalls = made;
-                delay = o.sysmon_sleep_min_ns;
-                idle = 0;
+        pub fn wake() void {
+            note.wake();
+        }
+
+        fn main(_: ?*anyopaque) void {
+            Os.preciseSleep();
+            Os.promptWake();
+            const o = &lane.options;
+            var delay = o.sysmon_sleep_min_ns;
+            var idle: u32 = 0;
+            var syscalls: u32 = 0;
+            while (!stopping.load(.acquire)) {
+                // Not for every short rest: to be woken costs those who are busy a system call.
+                if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
+                    _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else null);
+                    const made = syscallsMade();
+                    if (made != syscalls) {
+                        syscalls = made;
+                        delay = o.sysmon_sleep_min_ns;
+                        idle = 0;
+                    }
+                } else {
+                    delay = backOff(delay, idle);
+                    const now = Env.nanotime();
+                    _ = note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, nextSliceEnd(now) -| now)));
+                }
+                note.clear();
+                idle = if (round(Env.nanotime())) 0 else idle +| 1;
             }
-        } else {
-            delay = backOff(delay, idle);
-            const now = os.nanotime();
-            _ = note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, nextSliceEnd(now) -| now)));
         }
-        note.clear();
-        idle = if (round(os.nanotime())) 0 else idle +| 1;
-    }
-}
 
-/// Changes with each.
-fn syscallsMade() u32 {
-    var sum: u32 = 0;
-    for (lane.sched.procs()) |p| sum +%= p.?.syscalltick.load(.monotonic);
-    return sum;
-}
-
-/// How long to sleep after `idle` rounds without an event, when it was `delay` before.
-pub fn backOff(delay: u64, idle: u32) u64 {
-    const o = &lane.options;
-    if (idle == 0) return o.sysmon_sleep_min_ns;
-    if (idle <= o.sysmon_idle_rounds) return delay;
-    return @min(delay * 2, o.sysmon_sleep_max_ns);
-}
-
-/// Whether all Ps are idle: then whoever takes one wakes us.
-fn allIdle() bool {
-    const s = &lane.sched;
-    if (s.npidle.load(.monotonic) != s.gomaxprocs.load(.monotonic)) return false;
-    s.lock.lock();
-    defer s.lock.unlock();
-    const live = s.gomaxprocs.load(.monotonic);
-    s.sysmon_waits = s.npidle.load(.monotonic) == live and !stopping.load(.acquire) and
-        for (s.procs()[live..]) |p| {
-            // One beyond GOMAXPROCS that still runs has to be asked to stop.
-            if (p.?.status.load(.monotonic) != .dead) break false;
-        } else true;
-    return s.sysmon_waits;
-}
-
-fn nextSliceEnd(now: u64) u64 {
-    var end: u64 = std.math.maxInt(u64);
-    for (lane.sched.procs()) |each| {
-        const p = each.?;
-        if (p.status.load(.monotonic) != .running) continue;
-        const began = @max(p.seen_sched_at, p.slice_at.load(.monotonic));
-        end = @min(end, @max(began, p.requested_at) + lane.options.preempt_slice_ns);
-    }
-    return @max(end, now);
-}
-
-/// One look at everything. True if a P was retaken, so that the next look comes soon.
-pub fn round(now: u64) bool {
-    const s = &lane.sched;
-    const last = s.lastpoll.load(.monotonic);
-    if (netpoll.wanted() and last != 0 and now -| last > poll_interval_ns) {
-        if (s.lastpoll.cmpxchgStrong(last, now, .seq_cst, .monotonic) == null) {
-            var batch: lane.Batch = .{};
-            lane.Host.poll(s, 0, &batch);
-            s.inject(&batch);
+        /// Changes with each.
+        fn syscallsMade() u32 {
+            var sum: u32 = 0;
+            for (lane.sched.procs()) |p| sum +%= p.?.syscalltick.load(.monotonic);
+            return sum;
         }
-    }
-    _ = lane.arena.scavenge(now);
-    var retaken = false;
-    var due = false;
-    for (s.procs()) |each| {
-        const p = each.?;
-        due = due or p.timers.earliest.load(.monotonic) <= now;
-        switch (p.status.load(.acquire)) {
-            .running => watchRunning(p, now),
-            .syscall => retaken = watchSyscall(p, now) or retaken,
-            .idle, .dead => {},
+
+        /// How long to sleep after `idle` rounds without an event, when it was `delay` before.
+        pub fn backOff(delay: u64, idle: u32) u64 {
+            const o = &lane.options;
+            if (idle == 0) return o.sysmon_sleep_min_ns;
+            if (idle <= o.sysmon_idle_rounds) return delay;
+            return @min(delay * 2, o.sysmon_sleep_max_ns);
         }
-    }
-    // A P that computes does not see that its timers are due; another could run them.
-    if (due and s.npidle.load(.monotonic) > 0) s.wakePSlow();
-    return retaken;
-}
 
-/// Asks for the P of a goroutine that has had its slice.
-pub fn watchRunning(p: *lane.P, now: u64) void {
-    const tick = p.schedtick.load(.monotonic);
-    if (p.seen_schedtick != tick) {
-        p.seen_schedtick = tick;
-        // After a preemption it is known when the slice began; otherwise some time before now.
-        const obeyed = p.slice_at.load(.monotonic);
-        p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
-        p.requested_at = 0;
-    }
-    // Ps whose slices end at about the same time are asked in one go: from then on they stay together, and
-    // sysmon wakes once a slice for all of them.
-    const slice = lane.options.preempt_slice_ns - lane.options.preempt_slice_ns / slice_slack;
-    // One beyond GOMAXPROCS is to give its work up at once.
-    if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
-    if (now -| p.requested_at < slice) return;
-    p.requested_at = now;
-    p.preempt_tick.store(tick, .monotonic);
-    p.attention.store(true, .release);
-    const m = p.m.load(.acquire) orelse return;
-    preempt.send(m);
-}
+        /// Whether all Ps are idle: then whoever takes one wakes us.
+        fn allIdle() bool {
+            const s = &lane.sched;
+            if (s.npidle.load(.monotonic) != s.gomaxprocs.load(.monotonic)) return false;
+            s.lock.lock();
+            defer s.lock.unlock();
+            const live = s.gomaxprocs.load(.monotonic);
+            s.sysmon_waits = s.npidle.load(.monotonic) == live and !stopping.load(.acquire) and
+                for (s.procs()[live..]) |p| {
+                    // One beyond GOMAXPROCS that still runs has to be asked to stop.
+                    if (p.?.status.load(.monotonic) != .dead) break false;
+                } else true;
+            return s.sysmon_waits;
+        }
 
-fn watchSyscall(p: *lane.P, now: u64) bool {
-    const s = &lane.sched;
-    const o = &lane.options;
-    const ran = p.schedtick.load(.monotonic);
-    if (p.seen_schedtick != ran) {
-        p.seen_schedtick = ran;
-        p.seen_sched_at = now;
-        p.requested_at = 0;
-    }
-    // As Go's retake: who makes one short call after the other has had his slice too at some time.
-    const had_slice = now -| p.seen_sched_at >= o.preempt_slice_ns;
-    const tick = p.syscalltick.load(.monotonic);
-    if (p.seen_syscalltick != tick) {
-        p.seen_syscalltick = tick;
-        p.seen_syscall_at = now;
-        if (!had_slice) return false;
-    }
-    if (!o.retake_enabled) return false;
-    const away = now -| p.seen_syscall_at;
-    // Nothing waits for it, and others look for work: it may keep its P for a while.
-    const wanted = !p.runq.isEmpty() or
-        s.nmspinning.load(.monotonic) + s.npidle.load(.monotonic) == 0 or
-        s.queue.len.load(.monotonic) > 0;
-    const threshold = if (wanted) o.retake_threshold_ns else o.retake_threshold_idle_ns;
-    if (away < threshold and !(had_slice and wanted)) return false;
-    return s.retake(p);
+        fn nextSliceEnd(now: u64) u64 {
+            var end: u64 = std.math.maxInt(u64);
+            for (lane.sched.procs()) |each| {
+                const p = each.?;
+                if (p.status.load(.monotonic) != .running) continue;
+                const began = @max(p.seen_sched_at, p.slice_at.load(.monotonic));
+                end = @min(end, @max(began, p.requested_at) + lane.options.preempt_slice_ns);
+            }
+            return @max(end, now);
+        }
+
+        /// One look at everything. True if a P was retaken, so that the next look comes soon.
+        pub fn round(now: u64) bool {
+            const s = &lane.sched;
+            const last = s.lastpoll.load(.monotonic);
+            if (lane.Host.pollWanted(s) and last != 0 and now -| last > poll_interval_ns) {
+                if (s.lastpoll.cmpxchgStrong(last, now, .seq_cst, .monotonic) == null) {
+                    var batch: lane.Batch = .{};
+                    lane.Host.poll(s, 0, &batch);
+                    s.inject(&batch);
+                }
+            }
+            _ = lane.arena.scavenge(now);
+            var retaken = false;
+            var due = false;
+            for (s.procs()) |each| {
+                const p = each.?;
+                due = due or p.timers.earliest.load(.monotonic) <= now;
+                switch (p.status.load(.acquire)) {
+                    .running => watchRunning(p, now),
+                    .syscall => retaken = watchSyscall(p, now) or retaken,
+                    .idle, .dead => {},
+                }
+            }
+            // A P that computes does not see that its timers are due; another could run them.
+            if (due and s.npidle.load(.monotonic) > 0) s.wakePSlow();
+            return retaken;
+        }
+
+        /// Asks for the P of a goroutine that has had its slice.
+        pub fn watchRunning(p: *lane.P, now: u64) void {
+            const tick = p.schedtick.load(.monotonic);
+            if (p.seen_schedtick != tick) {
+                p.seen_schedtick = tick;
+                // After a preemption it is known when the slice began; otherwise some time before now.
+                const obeyed = p.slice_at.load(.monotonic);
+                p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
+                p.requested_at = 0;
+            }
+            // Ps whose slices end at about the same time are asked in one go: from then on they stay
+            // together, and sysmon wakes once a slice for all of them.
+            const slice_ns = lane.options.preempt_slice_ns;
+            const slice = slice_ns - slice_ns / slice_slack;
+            // One beyond GOMAXPROCS is to give its work up at once.
+            if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
+            if (now -| p.requested_at < slice) return;
+            p.requested_at = now;
+            p.preempt_tick.store(tick, .monotonic);
+            p.attention.store(true, .release);
+            const m = p.m.load(.acquire) orelse return;
+            lane.interrupt.send(m);
+        }
+
+        fn watchSyscall(p: *lane.P, now: u64) bool {
+            const s = &lane.sched;
+            const o = &lane.options;
+            const ran = p.schedtick.load(.monotonic);
+            if (p.seen_schedtick != ran) {
+                p.seen_schedtick = ran;
+                p.seen_sched_at = now;
+                p.requested_at = 0;
+            }
+            // As Go's retake: who makes one short call after the other has had his slice too at some time.
+            const had_slice = now -| p.seen_sched_at >= o.preempt_slice_ns;
+            const tick = p.syscalltick.load(.monotonic);
+            if (p.seen_syscalltick != tick) {
+                p.seen_syscalltick = tick;
+                p.seen_syscall_at = now;
+                if (!had_slice) return false;
+            }
+            if (!o.retake_enabled) return false;
+            const away = now -| p.seen_syscall_at;
+            // Nothing waits for it, and others look for work: it may keep its P for a while.
+            const wanted = !p.runq.isEmpty() or
+                s.nmspinning.load(.monotonic) + s.npidle.load(.monotonic) == 0 or
+                s.queue.len.load(.monotonic) > 0;
+            const threshold = if (wanted) o.retake_threshold_ns else o.retake_threshold_idle_ns;
+            if (away < threshold and !(had_slice and wanted)) return false;
+            return s.retake(p);
+        }
+    };
 }

@@ -3,7 +3,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const capi = @import("capi.zig");
 const netpoll = @import("netpoll.zig");
-const switching = @import("switching.zig");
+const switching = lane.switching;
 const lane = @import("lane.zig");
 
 const net = os.net;

@@ -153,7 +153,7 @@ pub fn Types(comptime Env: type) type {
             idle: bool = false,
             idle_next: ?*M = null,
             all_next: ?*M = null,
-            rest: os.Rest = .{},
+            rest: Env.Rest = .{},
 
             // What the context that was left wants done once it is saved, by the next on this M.
             left: ?*G = null,

@@ -11,6 +11,7 @@ pub const Real = struct {
 
     pub const Lock = SpinLock;
     pub const Note = os.Note;
+    pub const Rest = os.Rest;
 
     /// Go's runtime/runtime2.go: the size of p.runq. Models take a shorter one.
     pub const local_queue_size = 256;

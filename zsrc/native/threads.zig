@@ -1,0 +1,232 @@
+//! The Ms of the native lane: how their threads are made, how long they rest, and how they end.
+//!
+//! Threads are made by a thread of their own, the starter: pthread_create takes locks of the C
+//! library that a goroutine stopped in mid-call may hold, and a P that waited for it could be the one
+//! that this goroutine needs. The starter also joins the threads that have ended.
+//!
+//! Of `lane`: `Env`, `Os`, `Sched`, `Host`, `sched`, `sysmon`, `switching`, `gpa`, `m_idle_ns`,
+//! `enterThread` and `leaveThread`, as lane.zig has them.
+const std = @import("std");
+
+pub fn Threads(comptime lane: type) type {
+    return struct {
+        const Env = lane.Env;
+        const Os = lane.Os;
+        const Sched = lane.Sched;
+        const M = lane.M;
+        const P = lane.P;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
+
+        const State = struct {
+            lock: Env.Lock = .{},
+            next_m: u32 = 0,
+            all: ?*M = null,
+            /// To be started, with their Ps in nextp.
+            wanted: ?*M = null,
+            /// Have ended, to be joined.
+            ended: ?*M = null,
+            /// Have been joined.
+            buried: ?*M = null,
+            starter: ?Os.Thread = null,
+            note: Env.Note = .{},
+            spare_wanted: Env.Atomic(bool) = .init(false),
+            stop: bool = false,
+        };
+
+        var own: State = .{};
+
+        /// As if there had been no thread.
+        pub fn forget() void {
+            own = .{};
+        }
+
+        // ---- what the scheduler asks of its host ----
+
+        /// Puts the M to sleep until somebody wakes it; one too many ends after a while: false.
+        pub fn sleepM(s: *Sched, m: *M) bool {
+            if (m.rest.spin(Woken{ .note = &m.note })) return true;
+            const began = Env.nanotime();
+            while (true) {
+                switch (m.note.sleep(lane.m_idle_ns)) {
+                    .woken => {
+                        lane.letMove(m);
+                        m.rest.slept(began);
+                        return true;
+                    },
+                    .interrupted => {},
+                    .timeout => {
+                        s.lock.lock();
+                        defer s.lock.unlock();
+                        // One spare is kept for a preemption that needs it.
+                        const few = s.nmidle.load(.monotonic) <= s.gomaxprocs.load(.monotonic);
+                        if (few) continue;
+                        if (s.unlistM(m)) return false;
+                    },
+                }
+            }
+        }
+
+        const Woken = struct {
+            note: *Env.Note,
+
+            pub inline fn woken(w: Woken) bool {
+                return w.note.isWoken();
+            }
+        };
+
+        /// `p` is nobody's, and mcount counts the thread already.
+        pub fn newM(s: *Sched, p: *P, spinning: bool) void {
+            const m = newMemory() catch return s.newMFailed(p, spinning);
+            m.* = .{ .nextp = p, .spinning = spinning };
+            request(m);
+        }
+
+        // ---- threads ----
+
+        pub fn start() error{ThreadLimit}!void {
+            forget();
+            own.starter = Os.spawn(starterMain, null, .{ .signals = .blocked }) catch
+                return error.ThreadLimit;
+        }
+
+        fn request(m: *M) void {
+            own.lock.lock();
+            m.id = own.next_m;
+            own.next_m += 1;
+            m.idle_next = own.wanted;
+            own.wanted = m;
+            own.lock.unlock();
+            own.note.wake();
+        }
+
+        /// A spare M for preemptions that need one, unless there is one or the limit is reached. Signal
+        /// handlers call this, so the starter does the work.
+        pub fn wantSpare() void {
+            if (lane.sched.nmidle.load(.monotonic) > 0) return;
+            own.spare_wanted.store(true, .release);
+            own.note.wake();
+        }
+
+        fn makeSpare() void {
+            if (lane.sched.nmidle.load(.monotonic) > 0) return;
+            if (!lane.sched.mayAddM()) return;
+            const m = newMemory() catch return lane.sched.endM();
+            m.* = .{};
+            request(m);
+        }
+
+        fn starterMain(_: ?*anyopaque) void {
+            while (true) {
+                _ = own.note.sleep(null);
+                own.note.clear();
+                if (own.spare_wanted.swap(false, .acquire)) makeSpare();
+                while (true) {
+                    own.lock.lock();
+                    const ended = own.ended;
+                    if (ended) |m| own.ended = m.idle_next;
+                    const wanted = if (ended == null) own.wanted else null;
+                    if (wanted) |m| {
+                        own.wanted = m.idle_next;
+                        m.idle_next = null;
+                        m.all_next = own.all;
+                        own.all = m;
+                    }
+                    const ending = own.stop;
+                    own.lock.unlock();
+                    if (ended) |m| {
+                        m.thread.?.join();
+                        unlist(m);
+                    } else if (wanted) |m| {
+                        startThread(m);
+                    } else if (ending) return else break;
+                }
+            }
+        }
+
+        fn startThread(m: *M) void {
+            m.thread = Os.spawn(mMain, m, .{ .signals = .blocked }) catch {
+                const p = m.nextp;
+                const spinning = m.spinning;
+                unlist(m);
+                return if (p) |given|
+                    lane.sched.newMFailed(given, spinning)
+                else
+                    lane.sched.endM();
+            };
+        }
+
+        fn unlist(m: *M) void {
+            own.lock.lock();
+            defer own.lock.unlock();
+            var link = &own.all;
+            while (link.*) |each| : (link = &each.all_next) {
+                if (each != m) continue;
+                link.* = m.all_next;
+                break;
+            }
+            m.idle_next = own.buried;
+            own.buried = m;
+        }
+
+        /// For an M. sysmon may still be about to signal one whose thread has ended, so that their
+        /// memory is used again, but given back only when sysmon has ended.
+        fn newMemory() error{OutOfMemory}!*M {
+            own.lock.lock();
+            const used = own.buried;
+            if (used) |m| own.buried = m.idle_next;
+            own.lock.unlock();
+            return used orelse lane.gpa.create(M);
+        }
+
+        fn freeMemory() void {
+            while (own.buried) |m| {
+                own.buried = m.idle_next;
+                lane.gpa.destroy(m);
+            }
+        }
+
+        fn mMain(raw: ?*anyopaque) void {
+            const m: *M = @ptrCast(@alignCast(raw.?));
+            lane.enterThread(m);
+            if (m.nextp) |p| {
+                m.nextp = null;
+                Sched.acquireP(m, p);
+                lane.switching.loop(m);
+            } else if (lane.sched.stopM(m)) lane.switching.loop(m);
+            lane.leaveThread(m);
+            own.lock.lock();
+            m.idle_next = own.ended;
+            own.ended = m;
+            own.lock.unlock();
+            own.note.wake();
+            // Last: `stop` waits for it, and then for the starter, which joins what has ended.
+            lane.sched.endM();
+        }
+
+        // ---- the end ----
+
+        /// Ends all threads, when there is no goroutine any more.
+        pub fn stop() void {
+            const s = &lane.sched;
+            s.lock.lock();
+            s.stopping.store(true, .seq_cst);
+            s.lock.unlock();
+            lane.sysmon.stop();
+            while (true) {
+                lane.Host.pollBreak(s);
+                if (s.endIdleMs() == 0) break;
+                Os.sleepNs(20 * std.time.ns_per_us);
+            }
+            stopStarter();
+            freeMemory();
+        }
+
+        pub fn stopStarter() void {
+            own.lock.lock();
+            own.stop = true;
+            own.lock.unlock();
+            own.note.wake();
+            own.starter.?.join();
+        }
+    };
+}
