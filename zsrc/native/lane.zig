@@ -27,8 +27,7 @@ pub const sysmon = @import("sysmon.zig").Sysmon(lane);
 pub const interrupt = @import("interrupt.zig").Interrupt(lane);
 const lane = @This();
 
-/// Nothing here comes from malloc, whose locks a stopped goroutine may hold.
-pub const gpa = std.heap.smp_allocator;
+pub const gpa = @import("memory.zig").gpa;
 
 /// How long an M without work keeps its thread.
 pub const m_idle_ns: ?u64 = 10 * std.time.ns_per_s;
