@@ -43,9 +43,17 @@ pub fn build(b: *std.Build) !void {
         .root_module = module(b, "zsrc/check_main.zig", target, .safe),
         .use_llvm = true,
     });
+    const check_options = b.addOptions();
+    check_options.addOption([]const u8, "only", b.option(
+        []const u8,
+        "check-only",
+        "Builds and runs only the models whose name contains this",
+    ) orelse "");
+    check.root_module.addOptions("check_options", check_options);
     const run_check = b.addRunArtifact(check);
     run_check.has_side_effects = true;
     run_check.stdio = .inherit;
+    b.step("check-build", "Build check only").dependOn(&b.addInstallArtifact(check, .{}).step);
     if (b.option(u32, "check-depth", "Preemptions that check explores (default: by model)")) |n|
         run_check.addArgs(&.{ "--depth", b.fmt("{d}", .{n}) });
     if (b.option(u32, "check-seconds", "How long check explores a model (default: 20)")) |n|

@@ -28,7 +28,11 @@ const Vector = @Vector(max_threads, u16);
 pub const Mask = u16;
 const Masks = [max_threads]Mask;
 
-const stack_size = 256 * 1024;
+pub const stack_size = 256 * 1024;
+
+/// Stacks beside those of threads, for models that switch between some of their own.
+pub const spare_stacks = 8;
+const all_stacks = max_threads + spare_stacks;
 
 /// What the numbers of a schedule mean: below `flush` a thread, below `choice` the store buffer of
 /// a thread, which is emptied, above it a value chosen.
@@ -51,6 +55,8 @@ pub const Store = struct {
     variable: usize,
 };
 
+pub const Handler = *const fn (?*anyopaque) void;
+
 pub const Thread = struct {
     name: []const u8 = "main",
     entry: *const fn (?*anyopaque) void = undefined,
@@ -65,6 +71,9 @@ pub const Thread = struct {
     unparked: bool = false,
     /// What the last unpark passed on.
     parking: Clock = @splat(0),
+    /// A signal on its way, which interrupts the thread as soon as it goes on.
+    signal: ?Handler = null,
+    signal_arg: ?*anyopaque = null,
     stores: [8]Store = undefined,
     stores_len: u8 = 0,
 };
@@ -75,6 +84,8 @@ pub const Limits = struct {
     delays: u32,
     weak_failures: u32,
     max_steps: u32,
+    /// A time-out that comes while others could go on counts as a preemption.
+    patient: bool,
 };
 
 pub const Mode = union(enum) {
@@ -145,8 +156,8 @@ pub const Engine = struct {
     trace: std.ArrayList(u8) = .empty,
 
     pub fn init(e: *Engine, gpa: Allocator) !void {
-        const stacks = try os.reserve(max_threads * stack_size);
-        for (0..max_threads) |i| {
+        const stacks = try os.reserve(all_stacks * stack_size);
+        for (0..all_stacks) |i| {
             const base = @intFromPtr(stacks) + i * stack_size;
             try os.guard(@ptrFromInt(base), os.page_size);
             try os.openStack(base + os.page_size, base + stack_size);
@@ -155,7 +166,7 @@ pub const Engine = struct {
     }
 
     pub fn deinit(e: *Engine) void {
-        os.release(e.stacks, max_threads * stack_size);
+        os.release(e.stacks, all_stacks * stack_size);
         e.arena.deinit();
         e.decisions.deinit(e.gpa);
         e.accesses.deinit(e.gpa);
@@ -230,6 +241,11 @@ pub const Engine = struct {
         e.threads[id].sp = arch.prepare(base + os.page_size, base + stack_size, enter);
     }
 
+    /// The first of the stacks that are no thread's.
+    pub fn spareStacks(e: *const Engine) usize {
+        return @intFromPtr(e.stacks) + max_threads * stack_size;
+    }
+
     fn enter() callconv(.c) noreturn {
         const e = &the_engine;
         const t = &e.threads[e.current];
@@ -289,6 +305,32 @@ pub const Engine = struct {
         e.steps += 1;
         if (e.steps > e.limits.max_steps) e.fail("no end within the steps allowed: a livelock?");
         e.reschedule();
+        e.handleSignals();
+    }
+
+    /// A signal for the thread, which handles it on whatever stack it is on then. Of two that come
+    /// before it does, one is lost, as the system's are. False if it has finished.
+    pub fn signal(e: *Engine, id: u8, handler: Handler, arg: ?*anyopaque) bool {
+        if (e.finished & bit(id) != 0) return false;
+        const t = &e.threads[id];
+        t.signal = handler;
+        t.signal_arg = arg;
+        // It is interrupted where it waits.
+        if (t.waits != 0) {
+            t.waits = 0;
+            e.timed &= ~bit(id);
+            e.runnable |= bit(id);
+        }
+        return true;
+    }
+
+    fn handleSignals(e: *Engine) void {
+        while (e.self().signal) |handler| {
+            const t = e.self();
+            t.signal = null;
+            if (e.tracing) e.say("is interrupted", .{});
+            handler(t.signal_arg);
+        }
     }
 
     /// The running thread cannot go on before `wake` of the same address, or the time-out. Returns
@@ -307,7 +349,9 @@ pub const Engine = struct {
         }
         if (e.tracing) e.say("  waits", .{});
         e.reschedule();
-        return !t.timed_out;
+        const timed_out = t.timed_out;
+        e.handleSignals();
+        return !timed_out;
     }
 
     /// All that wait for the address; they look again.
@@ -359,7 +403,9 @@ pub const Engine = struct {
         if (current != main_thread) e.disabled_since[current] |= disabled;
         var flushed: Mask = 0;
         while (true) {
-            const allowed = e.mayRun();
+            var allowed = e.mayRun();
+            const early = if (e.limits.patient and allowed & ~e.timed != 0) allowed & e.timed else 0;
+            if (early != 0 and !e.mayTimeOut()) allowed &= ~early;
             if (allowed == 0 and e.buffering == 0) {
                 if (@popCount(e.finished) != e.count) e.deadlock();
                 return null;
@@ -400,10 +446,20 @@ pub const Engine = struct {
                 e.yielded = 0;
                 continue;
             }
-            if (could_stay and id != current) e.preemptions += 1;
+            if ((could_stay and id != current) or early & bit(id) != 0) e.preemptions += 1;
             e.letRun(id);
             return id;
         }
+    }
+
+    /// Whether one may time out while others could go on.
+    fn mayTimeOut(e: *Engine) bool {
+        switch (e.mode) {
+            .random => |r| return r.source.uintLessThan(u32, 8) == 0,
+            else => if (e.preemptions < e.limits.preemptions) return true,
+        }
+        e.limited = true;
+        return false;
     }
 
     /// Who could go on and need not let others pass. None, though somebody spins, as long as there

@@ -36,9 +36,10 @@
 //! store and a later load is found); with `weak_failures`, spurious failures of cmpxchgWeak.
 //! Orderings are checked only where code names its plain accesses by `Env.reads` and
 //! `Env.writes`: two that no release and acquire separate are a failure, in whatever order they
-//! came. What is not modelled: reorderings beyond total store order, as of two loads or two
-//! stores on AArch64; signal handlers; and what needs more preemptions, but for what the random
-//! runs happen to find.
+//! came. Signals, where a model sends some, are handled before the next operation of the thread.
+//! What is not modelled: reorderings beyond total store order, as of two loads or two stores on
+//! AArch64; a signal between two plain accesses; and what needs more preemptions, but for what the
+//! random runs happen to find.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const engine = @import("engine.zig");
@@ -59,6 +60,9 @@ pub const Options = struct {
     weak_failures: u32 = 0,
     /// An execution that is longer fails.
     max_steps: u32 = 2000,
+    /// Time-outs that come while others could go on count as preemptions: for models with somebody
+    /// who looks every now and then.
+    patient: bool = false,
     /// After which the exhaustive part stops.
     max_executions: u64 = 3_000_000,
     max_seconds: f64 = 20,
@@ -141,6 +145,7 @@ pub fn explore(gpa: Allocator, comptime Model: type, options: Options) !Report {
         .delays = options.delays,
         .weak_failures = options.weak_failures,
         .max_steps = options.max_steps,
+        .patient = options.patient,
     };
     if (options.schedule) |text| {
         const schedule = try shrink.parse(gpa, text);
@@ -187,7 +192,11 @@ fn Glue(comptime Model: type) type {
     };
 }
 
-/// Tells the trace what the model's fields are called.
+/// Tells the trace what the fields of a variable are called, if there is a trace.
+pub fn nameFields(pointer: anytype, name: []const u8) void {
+    if (engine.the_engine.tracing) describe(@TypeOf(pointer.*), pointer, name);
+}
+
 fn describe(comptime T: type, pointer: *T, name: []const u8) void {
     const e = &engine.the_engine;
     if (name.len > 0) e.names.append(e.gpa, .{

@@ -26,6 +26,8 @@ pub fn Env(comptime options: EnvOptions) type {
         pub const Atomic = SimAtomic;
         pub const Lock = SimLock;
         pub const Note = SimNote;
+        pub const Thread = SimThread;
+        pub const Rest = SimRest;
 
         /// The thread is not scheduled again before another made a step.
         pub fn spin() void {
@@ -116,6 +118,16 @@ pub fn Env(comptime options: EnvOptions) type {
                 }
             };
             return eng().spawn(thread_name, T.entry, arg);
+        }
+
+        /// Sends a signal to a thread, which runs `handler` before its next operation, also when it
+        /// waits. False if the thread has ended.
+        pub fn signal(thread: u32, handler: engine.Handler, arg: ?*anyopaque) bool {
+            const e = eng();
+            e.point(.{ .name = "signal" });
+            e.drain();
+            if (e.tracing) e.say("signals {s}", .{e.threads[thread].name});
+            return e.signal(@intCast(thread), handler, arg);
         }
 
         /// Memory that lasts as long as the execution.
@@ -446,7 +458,7 @@ pub const SimNote = struct {
     word: SimAtomic(u32) = .init(0),
 
     pub fn clear(n: *SimNote) void {
-        n.word.store(0, .monotonic);
+        _ = n.word.swap(0, .seq_cst);
     }
 
     pub fn wake(n: *SimNote) void {
@@ -469,5 +481,46 @@ pub const SimNote = struct {
         e.acquire(n.word.sync);
         if (e.tracing) n.word.say("sleep", "ends", .{});
         return .woken;
+    }
+};
+
+/// Nobody spins for a while before it sleeps: that changes nothing but the time.
+pub const SimRest = struct {
+    pub fn spin(_: *SimRest, _: anytype) bool {
+        return false;
+    }
+
+    pub fn slept(_: *SimRest, _: u64) void {}
+};
+
+/// A thread that can be waited for.
+pub const SimThread = struct {
+    started: *Started,
+
+    const Started = struct {
+        function: *const fn (?*anyopaque) void,
+        arg: ?*anyopaque,
+        ended: SimNote = .{},
+
+        fn run(raw: ?*anyopaque) void {
+            const s: *Started = @ptrCast(@alignCast(raw.?));
+            s.function(s.arg);
+            s.ended.wake();
+        }
+    };
+
+    pub fn spawn(
+        thread_name: []const u8,
+        function: *const fn (?*anyopaque) void,
+        arg: ?*anyopaque,
+    ) SimThread {
+        const s = eng().arena.allocator().create(Started) catch @panic("out of memory");
+        s.* = .{ .function = function, .arg = arg };
+        _ = eng().spawn(thread_name, Started.run, s);
+        return .{ .started = s };
+    }
+
+    pub fn join(t: SimThread) void {
+        while (t.started.ended.sleep(null) != .woken) {}
     }
 };

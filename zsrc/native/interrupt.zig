@@ -138,7 +138,7 @@ pub fn Interrupt(comptime lane: type) type {
             while (m.note.sleep(null) != .woken) {}
             lane.letMove(m);
             _ = s.takeNextP(m);
-            if (!tied) g.locked_m = null;
+            if (!tied and planted != .stays_tied) g.locked_m = null;
             g.reason = .none;
             switching.runOn(m, m.p.?, g);
         }

@@ -228,6 +228,7 @@ pub fn forget() void {
     netpoll.deinit();
     sched = .{};
     threads.forget();
+    sysmon.forget();
     arena = .{};
     current_m = null;
     state.store(.off, .release);

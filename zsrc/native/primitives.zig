@@ -64,12 +64,13 @@ pub fn Primitives(comptime Rt: type) type {
                         w.next = woken;
                         woken = w;
                     }
-                    q.guard.unlock();
+                    if (planted != .unlocks_after_it_wakes) q.guard.unlock();
                     // Those that came first are woken last, so run first: the last one made ready is next.
                     while (woken) |w| {
                         woken = w.next;
                         Rt.wake(w.wait);
                     }
+                    if (planted == .unlocks_after_it_wakes) q.guard.unlock();
                 }
             };
         }
@@ -79,9 +80,10 @@ pub fn Primitives(comptime Rt: type) type {
 
             /// With `m` locked, which it is again afterwards.
             pub fn wait(c: *Cond, g: ?*G, m: *Mutex, deadline: ?u64) Error!void {
+                if (planted == .unlocks_before_it_queues) _ = m.unlock();
                 c.q.guard.lock();
                 // Unlocking only now: a signal that the next owner sends has to wait for the queue.
-                if (!m.unlock()) {
+                if (planted != .unlocks_before_it_queues and !m.unlock()) {
                     c.q.guard.unlock();
                     return error.Invalid;
                 }

@@ -60,8 +60,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         /// When the waiting M will return by itself; 0: it has no limit, or nobody waits.
         poll_until: Env.Atomic(u64) = .init(0),
         stopping: Env.Atomic(bool) = .init(false),
-        /// There was no thread for a P. Under `lock`.
-        refused: bool = false,
+        /// There was no thread for a P: see refuseM. Changes under `lock`.
+        refused: Env.Atomic(bool) = .init(false),
         /// sysmon sleeps until somebody takes a P. Under `lock`.
         sysmon_waits: bool = false,
         thread_limit_hits: Env.Atomic(u64) = .init(0),
@@ -162,7 +162,11 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn endM(s: *Self) void {
             s.lock.lock();
             s.mcount -= 1;
+            // One that got no thread while this M still counted.
+            const stops = s.stopping.load(.monotonic) or planted == .ending_forgets_refused;
+            const p = if (stops) null else s.takeRefusedP();
             s.lock.unlock();
+            if (p) |refused| s.startM(refused, false);
         }
 
         /// When all is to end: wakes the idle Ms, which do; how many there are, idle or not.
@@ -180,20 +184,17 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn stopM(s: *Self, m: *M) bool {
             if (m.p != null or m.spinning) Env.fatal("M {d} stops with a P, or spinning", .{m.id});
             s.lock.lock();
-            if (s.stopping.load(.monotonic)) {
+            if (s.stopping.load(.monotonic) and planted != .rests_at_the_end) {
                 s.lock.unlock();
                 return false;
             }
-            // A P that got no thread while this M was about to stop: see refuseM.
-            if (s.refused) {
-                s.refused = false;
-                if (s.takeIdleP()) |p| {
-                    s.becomeSpinning(m);
-                    s.lock.unlock();
-                    acquireP(m, p);
-                    return true;
-                }
-            }
+            // One that got no thread while this M was about to stop.
+            if (planted != .stopm_forgets_refused) if (s.takeRefusedP()) |p| {
+                s.becomeSpinning(m);
+                s.lock.unlock();
+                acquireP(m, p);
+                return true;
+            };
             s.putIdleM(m);
             s.lock.unlock();
             if (!Host.sleepM(s, m)) return false;
@@ -203,6 +204,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         /// Of an M that was woken.
         pub fn takeNextP(_: *Self, m: *M) bool {
             m.note.clear();
+            Env.reads(&m.nextp);
             const p = m.nextp orelse {
                 if (!m.quit) Env.fatal("M {d} was woken without a P", .{m.id});
                 return false;
@@ -227,7 +229,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 return m.note.wake();
             }
             // Making a thread may have to wait for what a goroutine holds that was stopped with its own.
-            if (!spinning) if (s.takeTied(p)) |g| {
+            if (!spinning and planted != .thread_before_tied) if (s.takeTied(p)) |g| {
                 s.lock.unlock();
                 const own = g.locked_m.?;
                 own.nextp = p;
@@ -242,22 +244,46 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// With the lock, which it lets go: there is no thread for `p`. Ms that come back from where they
-        /// block find it idle, and the work with it; the next one that would stop takes it instead.
+        /// block find it idle, and the work with it. So does the one that waits in the poller, which is
+        /// woken; the next one that would stop takes it instead, and one that ends has another made.
         fn refuseM(s: *Self, p: *P, spinning: bool) void {
             if (spinning) s.endSpinning();
-            s.refused = true;
             // What only this P could reach goes where every M looks.
             s.drain(p);
             s.putIdleP(p);
+            // A read-modify-write, for its barrier: see the poller's part in findRunnable.
+            _ = s.refused.swap(true, .seq_cst);
             s.lock.unlock();
+            if (s.lastpoll.load(.seq_cst) == 0 and planted != .poller_not_asked) Host.pollBreak(s);
             if (s.thread_limit_hits.fetchAdd(1, .monotonic) == 0) Host.warnThreadLimit(s);
         }
 
-        /// The thread that newM was to make could not be made.
+        /// With the lock: a P for which there was no thread, or another one that is idle.
+        fn takeRefusedP(s: *Self) ?*P {
+            if (!s.refused.load(.monotonic)) return null;
+            s.refused.store(false, .monotonic);
+            return s.takeIdleP();
+        }
+
+        /// sysmon's: tries again, since there may be no M left that would.
+        pub fn retryM(s: *Self) void {
+            s.lock.lock();
+            const allowed = s.mcount < s.max_threads and !s.stopping.load(.monotonic);
+            const p = if (allowed) s.takeRefusedP() else null;
+            s.lock.unlock();
+            if (p) |refused| s.startM(refused, false);
+        }
+
+        /// The thread that newM was to make could not be made. An M may have come free since.
         pub fn newMFailed(s: *Self, p: *P, spinning: bool) void {
             s.lock.lock();
             s.mcount -= 1;
-            s.refuseM(p, spinning);
+            const heir = if (planted == .failure_asks_nobody) null else s.heirOf(p);
+            const m = heir orelse return s.refuseM(p, spinning);
+            if (spinning) s.endSpinning();
+            s.lock.unlock();
+            m.nextp = p;
+            m.note.wake();
         }
 
         fn endSpinning(s: *Self) void {
@@ -386,14 +412,21 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn takeHeir(s: *Self, p: *P, busy: bool) ?*M {
             s.lock.lock();
             defer s.lock.unlock();
-            if (!busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
+            const tied = planted != .tied_is_no_heir;
+            if (tied and !busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
                 s.queue.removeAfter(null, g);
                 // Its slice begins now: it does not come past findRunnable.
                 s.attend(p);
                 p.schedtick.store(p.schedtick.raw +% 1, .monotonic);
                 return own;
             };
+            return s.heirOf(p);
+        }
+
+        /// With the lock.
+        fn heirOf(s: *Self, p: *P) ?*M {
             if (s.takeIdleM()) |m| return m;
+            if (planted == .tied_is_no_heir) return null;
             const g = s.takeTied(p) orelse return null;
             return g.locked_m.?;
         }
@@ -447,10 +480,13 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                     s.lock.unlock();
                     if (s.stopping.load(.monotonic)) return null; // nobody is left to be woken
                     // What it handed over may wait for an M, as may what was made while this one counted
-                    // as spinning, and so may its timers.
+                    // as spinning, and so may timers, its own and those that it was to look after.
                     if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
-                    const due = p.timers.earliest.load(.acquire);
-                    if (due != never) s.timerAdded(due);
+                    const due = if (planted == .only_its_own_timers)
+                        p.timers.earliest.load(.acquire)
+                    else
+                        s.earliestTimer();
+                    if (due != never and planted != .dead_timers_untold) s.timerAdded(due);
                     if (!s.stopM(m)) return null;
                     continue;
                 }
@@ -523,6 +559,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 }
                 s.putIdleP(releaseP(m));
                 s.lock.unlock();
+                // Those of Ps that died since it looked are this one's to wait for.
+                if (planted != .died_meanwhile) until = @min(until, s.earliestLeftTo(p));
 
                 const was_spinning = m.spinning;
                 if (was_spinning) {
@@ -541,10 +579,14 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
                 if ((Host.pollWanted(s) or until != never) and s.lastpoll.swap(0, .seq_cst) != 0) {
                     s.poll_until.store(if (until == never) 0 else until, .seq_cst);
-                    // A timer that was added before the store above did not see whom to break.
+                    // A timer that was added before the store above did not see whom to break, and neither
+                    // did who had no thread for a P before the swap.
                     until = @min(until, s.earliestTimer());
                     var batch: Batch = .{};
-                    const delay: ?u64 = if (until == never)
+                    const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
+                    const delay: ?u64 = if (refused)
+                        0
+                    else if (until == never)
                         null
                     else
                         s.coalesce(until -| (if (now == 0) Env.nanotime() else now));
@@ -553,6 +595,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                     s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
                     s.lock.lock();
                     const got = s.takeIdleP();
+                    if (got != null) s.refused.store(false, .monotonic);
                     s.lock.unlock();
                     if (got) |q| {
                         acquireP(m, q);
@@ -620,7 +663,15 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         inline fn leftTo(s: *Self, p: *P) []const ?*P {
             const from = s.gomaxprocs.load(.monotonic);
             const to = s.nallp.load(.acquire);
+            if (planted == .dead_timers_left) return &.{};
             return if (p.id != 0 or from >= to) &.{} else s.allp[from..to];
+        }
+
+        /// When the first timer is due that Ps beyond GOMAXPROCS have left to `p`.
+        fn earliestLeftTo(s: *Self, p: *P) u64 {
+            var until: u64 = never;
+            for (s.leftTo(p)) |dead| until = @min(until, dead.?.timers.earliest.load(.acquire));
+            return until;
         }
 
         /// Whether timers that `p` should run are due.
@@ -736,7 +787,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 return s.startM(p, false);
             }
             s.drain(p);
-            const due = p.timers.earliest.load(.acquire);
+            const due = @min(p.timers.earliest.load(.acquire), s.earliestLeftTo(p));
             s.putIdleP(p);
             const handed_over = s.queue.list.len > 0;
             s.lock.unlock();
@@ -760,14 +811,20 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn startLockedM(s: *Self, m: *M, g: *G) bool {
             const own = g.locked_m.?;
             if (m.spinning) s.resetSpinning(m);
-            own.nextp = releaseP(m);
-            own.note.wake();
+            const p = releaseP(m);
+            if (planted == .wakes_before_it_gives) own.note.wake();
+            Env.writes(&own.nextp);
+            own.nextp = p;
+            if (planted != .wakes_before_it_gives) own.note.wake();
             return s.stopM(m);
         }
 
         /// The goroutine of a locked M waits, or was put into a queue: the M waits for it.
         pub fn stopLockedM(s: *Self, m: *M) bool {
-            if (m.p != null) s.handOffP(releaseP(m));
+            if (m.p != null) {
+                const p = releaseP(m);
+                if (planted != .waits_with_its_p) s.handOffP(p);
+            }
             while (m.note.sleep(null) != .woken) {}
             return s.takeNextP(m);
         }

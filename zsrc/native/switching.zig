@@ -109,7 +109,7 @@ pub fn Switching(comptime lane: type) type {
                 const g = m.pending_g orelse lane.sched.findRunnable(m) orelse return;
                 m.pending_g = null;
                 if (g.locked_m) |own| {
-                    if (own != m) {
+                    if (own != m and planted != .runs_anywhere) {
                         if (!lane.sched.startLockedM(m, g)) return;
                         continue;
                     }
@@ -163,7 +163,7 @@ pub fn Switching(comptime lane: type) type {
         }
 
         inline fn nextFor(m: *M) ?*G {
-            if (m.locked_g != null) return null;
+            if (m.locked_g != null and planted != .next_while_locked) return null;
             const next = lane.sched.takeLocal(m.p orelse return null) orelse return null;
             if (next.locked_m != null) {
                 m.pending_g = next;
@@ -244,7 +244,7 @@ pub fn Switching(comptime lane: type) type {
             return id;
         }
 
-        inline fn prepare(g: *G, function: Function, arg: ?*anyopaque) void {
+        pub inline fn prepare(g: *G, function: Function, arg: ?*anyopaque) void {
             if (g.status.raw == .dead) g.transition(.dead, .idle);
             g.locks = 1; // until it has arrived
             g.preempt = false;

@@ -27,9 +27,15 @@ pub fn Sysmon(comptime lane: type) type {
         var note: Env.Note = .{};
         var stopping: Env.Atomic(bool) = .init(false);
 
-        pub fn start() error{ThreadLimit}!void {
-            stopping.store(false, .monotonic);
+        /// As if there had been no thread.
+        pub fn forget() void {
+            thread = null;
+            stopping = .init(false);
             note = .{};
+        }
+
+        pub fn start() error{ThreadLimit}!void {
+            forget();
             thread = Os.spawn(main, null, .{ .signals = .blocked }) catch
                 return error.ThreadLimit;
         }
@@ -96,7 +102,9 @@ pub fn Sysmon(comptime lane: type) type {
             s.lock.lock();
             defer s.lock.unlock();
             const live = s.gomaxprocs.load(.monotonic);
-            s.sysmon_waits = s.npidle.load(.monotonic) == live and !stopping.load(.acquire) and
+            const idle = s.npidle.load(.monotonic) == live or planted == .idle_unlocked;
+            const refused = s.refused.load(.monotonic) and planted != .refused_for_good;
+            s.sysmon_waits = idle and !refused and !stopping.load(.acquire) and
                 for (s.procs()[live..]) |p| {
                     // One beyond GOMAXPROCS that still runs has to be asked to stop.
                     if (p.?.status.load(.monotonic) != .dead) break false;
@@ -138,6 +146,7 @@ pub fn Sysmon(comptime lane: type) type {
                     .idle, .dead => {},
                 }
             }
+            if (s.refused.load(.monotonic) and planted != .refused_for_good) s.retryM();
             // A P that computes does not see that its timers are due; another could run them.
             if (due and s.npidle.load(.monotonic) > 0) s.wakePSlow();
             return retaken;

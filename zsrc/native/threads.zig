@@ -185,7 +185,8 @@ pub fn Threads(comptime lane: type) type {
             }
         }
 
-        fn mMain(raw: ?*anyopaque) void {
+        /// Of each M.
+        pub fn mMain(raw: ?*anyopaque) void {
             const m: *M = @ptrCast(@alignCast(raw.?));
             lane.enterThread(m);
             if (m.nextp) |p| {
@@ -213,9 +214,10 @@ pub fn Threads(comptime lane: type) type {
             s.lock.unlock();
             lane.sysmon.stop();
             while (true) {
-                lane.Host.pollBreak(s);
+                if (planted != .poller_sleeps_on) lane.Host.pollBreak(s);
                 if (s.endIdleMs() == 0) break;
                 Os.sleepNs(20 * std.time.ns_per_us);
+                while (planted == .rests_at_the_end and s.mcount > 0) Os.sleepNs(1);
             }
             stopStarter();
             freeMemory();

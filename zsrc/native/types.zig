@@ -162,7 +162,7 @@ pub fn Types(comptime Env: type) type {
 
             // Of the real thread.
             fiber: tsan.Fiber = tsan.none,
-            thread: ?os.Thread = null,
+            thread: ?Env.Thread = null,
             tid: i32 = 0,
             /// The CPUs that its thread may use; by whoever brings it to his own, which is only for a
             /// wake-up.

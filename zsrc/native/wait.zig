@@ -54,6 +54,7 @@ pub fn WaiterList(comptime Env: type) type {
     return struct {
         const Self = @This();
         const W = Waiter(Env);
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         head: ?*W = null,
         tail: ?*W = null,
@@ -79,7 +80,7 @@ pub fn WaiterList(comptime Env: type) type {
             while (l.head) |w| {
                 l.remove(w);
                 // The index is written before the wake-up, which publishes it.
-                if (!w.wait.claim(outcome)) continue;
+                if (!w.wait.claim(outcome) and planted != .serves_the_late) continue;
                 w.wait.fired = w.index;
                 return w;
             }

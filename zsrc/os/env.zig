@@ -12,6 +12,7 @@ pub const Real = struct {
     pub const Lock = SpinLock;
     pub const Note = os.Note;
     pub const Rest = os.Rest;
+    pub const Thread = os.Thread;
 
     /// Go's runtime/runtime2.go: the size of p.runq. Models take a shorter one.
     pub const local_queue_size = 256;

@@ -9,6 +9,11 @@ const chan = @import("chan.zig");
 const pollside = @import("pollside.zig");
 const sync = @import("sync.zig");
 const timers = @import("timers.zig");
+const tied = @import("tied.zig");
+const limit = @import("limit.zig");
+const stop = @import("stop.zig");
+const primitives = @import("primitives.zig");
+const resize = @import("resize.zig");
 
 pub const Entry = struct {
     name: []const u8,
@@ -21,11 +26,19 @@ pub const Plant = struct {
     bug: @EnumLiteral(),
     /// A part of the failure's message.
     expects: []const u8,
+    /// Where it takes more than the model is explored with.
+    preemptions: ?u32 = null,
 };
 
 /// Stores seen late and spurious failures beside the preemptions.
 const unusual: check.Options = .{ .preemptions = 2, .delays = 1, .weak_failures = 1 };
 const deep: check.Options = .{ .preemptions = 6, .delays = 1 };
+
+/// With a sysmon that looks again and again.
+const patient: check.Options = .{ .patient = true, .max_steps = 6000 };
+const resizing: check.Options = .{ .preemptions = 1, .random_runs = 20_000 };
+const hogs: check.Options = .{ .preemptions = 3, .patient = true, .max_steps = 6000 };
+const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 6000 };
 
 /// The explorer itself.
 pub const of_the_explorer = [_]Entry{
@@ -289,4 +302,141 @@ pub const of_the_runtime = [_]Entry{
         .Model = procs.ParkUntil,
         .plants = &.{.{ .bug = .freed_before_fire, .expects = "" }},
     },
+};
+
+/// Of golibx's native lane as a whole: goroutines with stacks, switched by the library's code.
+pub const of_the_lane = [_]Entry{
+    .{
+        .name = "lane locked thread, 2 Ps",
+        .Model = tied.LockedEnds,
+        .plants = &.{
+            .{ .bug = .runs_anywhere, .expects = "changes threads" },
+            .{ .bug = .waits_with_its_p, .expects = "" },
+            .{ .bug = .wakes_before_it_gives, .expects = "" },
+        },
+    },
+    .{ .name = "lane locked thread, unlocking", .Model = tied.LockedUnlocks },
+    .{
+        .name = "lane locked thread, 1 P",
+        .Model = tied.LockedOne,
+        .options = .{ .preemptions = 4 },
+        .plants = &.{.{ .bug = .next_while_locked, .expects = "" }},
+    },
+    .{ .name = "lane hogs, signal-yield", .Model = tied.HogsYield, .options = hogs },
+    .{
+        .name = "lane hogs, KLT-switch, 1 spare",
+        .Model = tied.HogsOneSpare,
+        .options = hogs,
+        .plants = &.{
+            .{ .bug = .tied_is_no_heir, .expects = "livelock" },
+            .{ .bug = .stays_tied, .expects = "stays tied" },
+        },
+    },
+    .{ .name = "lane hogs, KLT-switch, 2 spares", .Model = tied.HogsTwoSpares, .options = patient },
+    .{ .name = "lane hogs, KLT-switch, locked", .Model = tied.HogsLocked, .options = hogs },
+    .{
+        .name = "lane stopped with a lock",
+        .Model = tied.StoppedWithLock,
+        .options = patient,
+        .plants = &.{.{ .bug = .thread_before_tied, .expects = "" }},
+    },
+    .{
+        .name = "lane stopped beside an idle P",
+        .Model = tied.StoppedBesideIdle,
+        .options = .{ .preemptions = 1, .random_runs = 20_000 },
+    },
+    .{
+        .name = "lane max_threads, about to stop",
+        .Model = limit.AboutToStop,
+        .plants = &.{.{ .bug = .stopm_forgets_refused, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "lane max_threads, a thread ends",
+        .Model = limit.LockedEnds,
+        .plants = &.{.{ .bug = .ending_forgets_refused, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "lane max_threads, one has rested",
+        .Model = limit.Rested,
+        .options = .{ .preemptions = 1 },
+        .plants = &.{.{ .bug = .ending_forgets_refused, .expects = "" }},
+    },
+    .{
+        .name = "lane max_threads, one polls",
+        .Model = limit.Polls,
+        .options = .{ .preemptions = 1, .random_runs = 20_000 },
+        .plants = &.{
+            .{ .bug = .poller_not_asked, .expects = "lost wake-up" },
+            .{ .bug = .polls_unasked, .expects = "lost wake-up", .preemptions = 2 },
+        },
+    },
+    .{
+        .name = "lane a thread refused",
+        .Model = limit.Refused,
+        .plants = &.{.{ .bug = .failure_asks_nobody, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "lane the only thread refused",
+        .Model = limit.RefusedLast,
+        .options = patient,
+        .plants = &.{.{ .bug = .refused_for_good, .expects = "lost wake-up" }},
+    },
+    .{ .name = "lane stop, ending", .Model = stop.Ending, .options = ending },
+    .{
+        .name = "lane stop, resting",
+        .Model = stop.Resting,
+        .options = ending,
+        .plants = &.{.{ .bug = .rests_at_the_end, .expects = "" }},
+    },
+    .{
+        .name = "lane stop, polling",
+        .Model = stop.Polling,
+        .options = ending,
+        .plants = &.{.{ .bug = .poller_sleeps_on, .expects = "" }},
+    },
+    .{ .name = "lane stop, locked", .Model = stop.Locked, .options = ending },
+    .{
+        .name = "lane sysmon asleep",
+        .Model = stop.SysmonAsleep,
+        .options = patient,
+        .plants = &.{.{ .bug = .idle_unlocked, .expects = "" }},
+    },
+    .{
+        .name = "lane cond, patient thread",
+        .Model = primitives.CondThread,
+        .plants = &.{.{ .bug = .serves_the_late, .expects = "" }},
+    },
+    .{ .name = "lane cond, patient goroutine", .Model = primitives.CondGoroutine },
+    .{
+        .name = "lane cond, once",
+        .Model = primitives.CondOnce,
+        .plants = &.{.{ .bug = .unlocks_before_it_queues, .expects = "lost wake-up" }},
+    },
+    .{ .name = "lane waitgroup", .Model = primitives.WaitGroup },
+    .{
+        .name = "lane waitgroup, reused",
+        .Model = primitives.WaitGroupReused,
+        .plants = &.{.{ .bug = .unlocks_after_it_wakes, .expects = "somebody writes" }},
+    },
+    .{
+        .name = "lane semaphore",
+        .Model = primitives.Semaphore,
+        .plants = &.{
+            .{ .bug = .serves_the_late, .expects = "" },
+            .{ .bug = .claim_without_cas, .expects = "" },
+        },
+    },
+    .{
+        .name = "lane timers, shrink",
+        .Model = resize.Shrink,
+        .options = resizing,
+        .plants = &.{
+            .{ .bug = .dead_timers_left, .expects = "" },
+            .{ .bug = .dead_timers_untold, .expects = "" },
+            .{ .bug = .died_meanwhile, .expects = "lost wake-up" },
+            .{ .bug = .only_its_own_timers, .expects = "lost wake-up" },
+        },
+    },
+    .{ .name = "lane timers, grow", .Model = resize.Grow, .options = resizing },
+    .{ .name = "lane timers, shrink and grow", .Model = resize.ShrinkAndGrow, .options = resizing },
 };

@@ -12,13 +12,15 @@ const wait = @import("../../native/wait.zig");
 
 /// The environment without scheduling points at the status of a goroutine, which only who holds the
 /// goroutine looks at.
-fn Quiet(comptime Sim: type) type {
+pub fn Quiet(comptime Sim: type) type {
     return struct {
         pub const planted = Sim.planted;
         pub const local_queue_size = Sim.local_queue_size;
         pub const steal_tries = Sim.steal_tries;
         pub const Lock = Sim.Lock;
         pub const Note = Sim.Note;
+        pub const Thread = Sim.Thread;
+        pub const Rest = Sim.Rest;
         pub const spin = Sim.spin;
         pub const nanotime = Sim.nanotime;
         pub const reads = Sim.reads;
