@@ -366,7 +366,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
                 check.expect(idle or p.status.raw == .dead, "a P is held by nobody");
                 live += @intFromBool(idle);
                 check.expect(idle == (p.id < s.gomaxprocs.raw), "Ps beyond GOMAXPROCS are dead");
-                check.expect(p.timers.items.items.len == 0, "no timer is left");
+                check.expect(p.timers.isEmpty(), "no timer is left");
             }
             check.expect(s.npidle.raw == live, "npidle is the number of idle Ps");
             var listed: u32 = 0;
