@@ -58,6 +58,7 @@ pub fn build(b: *std.Build) !void {
         run_check.addArgs(&.{ "--depth", b.fmt("{d}", .{n}) });
     if (b.option(u32, "check-seconds", "How long check explores a model (default: 20)")) |n|
         run_check.addArgs(&.{ "--seconds", b.fmt("{d}", .{n}) });
+    run_check.addPassthruArgs();
     b.step("check", "Explore the interleavings of the concurrent parts").dependOn(&run_check.step);
 
     const all = b.step("all", "Build the library for all six targets");

@@ -13,7 +13,7 @@
 //! A request that is refused is counted by its reason, and comes again after another slice.
 //!
 //! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`,
-//! `signal`, `preemptible`, `bringHere` and `letMove`, as lane.zig has them.
+//! `signal` and `preemptible`, as lane.zig has them.
 const types = @import("types.zig");
 const count = types.count;
 

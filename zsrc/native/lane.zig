@@ -132,12 +132,12 @@ pub fn leaveThread(m: *M) void {
 /// Whether a goroutine may be preempted there by a switch.
 pub const preemptible = text.contains;
 
-/// Interrupts the M's thread; false if that is not possible.
-pub const signal = preempt.signal;
-
-/// On which CPU an M wakes up that is given a P.
+/// Where the threads of Ms run: see preempt.zig.
 pub const bringHere = preempt.bringHere;
 pub const letMove = preempt.letMove;
+
+/// Interrupts the M's thread; false if that is not possible.
+pub const signal = preempt.signal;
 
 // ---- life ----
 

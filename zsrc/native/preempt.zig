@@ -11,11 +11,13 @@ const impl = switch (builtin.os.tag) {
     else => @import("preempt_none.zig"),
 };
 
+const required = [_][]const u8{
+    "name",   "install",      "remove",    "enterThread", "leaveThread",
+    "signal", "signalNumber", "bringHere", "letMove",
+};
+
 comptime {
-    for ([_][]const u8{
-        "name",   "install",      "remove",    "enterThread", "leaveThread",
-        "signal", "signalNumber", "bringHere", "letMove",
-    }) |decl| {
+    for (required) |decl| {
         if (!@hasDecl(impl, decl)) @compileError("preemption lacks " ++ decl);
     }
 }
@@ -39,7 +41,7 @@ pub fn enterThread(m: *M) void {
     impl.enterThread(m);
 }
 
-/// Has the thread of `m`, which is about to be woken, wake up on this CPU, which the caller leaves.
+/// To the CPU of the calling thread, which is about to sleep: `m` is to go on in its place.
 pub fn bringHere(m: *M) void {
     impl.bringHere(m);
 }

@@ -412,7 +412,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn takeHeir(s: *Self, p: *P, busy: bool) ?*M {
             s.lock.lock();
             defer s.lock.unlock();
-            if (!busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
+            const tied = planted != .tied_is_no_heir;
+            if (tied and !busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
                 s.queue.removeAfter(null, g);
                 // Its slice begins now: it does not come past findRunnable.
                 s.attend(p);

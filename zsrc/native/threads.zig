@@ -5,7 +5,7 @@
 //! that this goroutine needs. The starter also joins the threads that have ended.
 //!
 //! Of `lane`: `Env`, `Os`, `Sched`, `Host`, `sched`, `sysmon`, `switching`, `gpa`, `m_idle_ns`,
-//! `enterThread`, `leaveThread` and `letMove`, as lane.zig has them.
+//! `enterThread` and `leaveThread`, as lane.zig has them.
 const std = @import("std");
 
 pub fn Threads(comptime lane: type) type {

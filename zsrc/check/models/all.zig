@@ -35,10 +35,10 @@ const unusual: check.Options = .{ .preemptions = 2, .delays = 1, .weak_failures 
 const deep: check.Options = .{ .preemptions = 6, .delays = 1 };
 
 /// With a sysmon that looks again and again.
-const patient: check.Options = .{ .patient = true, .max_steps = 6000 };
+const patient: check.Options = .{ .patient = true, .max_steps = 3000 };
 const resizing: check.Options = .{ .preemptions = 1, .random_runs = 20_000 };
-const hogs: check.Options = .{ .preemptions = 3, .patient = true, .max_steps = 6000 };
-const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 6000 };
+const hogs: check.Options = .{ .preemptions = 3, .patient = true, .max_steps = 3000 };
+const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 3000 };
 
 /// The explorer itself.
 pub const of_the_explorer = [_]Entry{
@@ -416,6 +416,7 @@ pub const of_the_lane = [_]Entry{
     .{
         .name = "lane waitgroup, reused",
         .Model = primitives.WaitGroupReused,
+        .options = .{ .preemptions = 1, .random_runs = 10_000 },
         .plants = &.{.{ .bug = .unlocks_after_it_wakes, .expects = "somebody writes" }},
     },
     .{

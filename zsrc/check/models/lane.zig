@@ -177,13 +177,13 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             return m.tid > 0 and Sim.signal(@intCast(m.tid - 1), handler, m);
         }
 
+        pub fn bringHere(_: *M) void {}
+        pub fn letMove(_: *M) void {}
+
         fn handler(raw: ?*anyopaque) void {
             const m: *M = @ptrCast(@alignCast(raw.?));
             _ = interrupt.onSignal(m, .{ .pc = 0, .sp = arch.stackPointer() });
         }
-
-        pub fn bringHere(_: *M) void {}
-        pub fn letMove(_: *M) void {}
 
         pub fn preemptible(_: usize) bool {
             return setup.registered;
@@ -366,7 +366,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
                 check.expect(idle or p.status.raw == .dead, "a P is held by nobody");
                 live += @intFromBool(idle);
                 check.expect(idle == (p.id < s.gomaxprocs.raw), "Ps beyond GOMAXPROCS are dead");
-                check.expect(p.timers.items.items.len == 0, "no timer is left");
+                check.expect(p.timers.isEmpty(), "no timer is left");
             }
             check.expect(s.npidle.raw == live, "npidle is the number of idle Ps");
             var listed: u32 = 0;
