@@ -886,6 +886,21 @@ def test_an_outsider_starts_children_until_the_scope_ends() -> None:
         g.result()
 
 
+def test_a_child_that_is_started_as_the_scope_closes() -> None:
+    """By another goroutine, after the scope has found that none is left."""
+    late: list[Goroutine[None]] = []
+
+    class Children(dict[Goroutine[object] | None, None]):
+        def __setitem__(self, key: Goroutine[object] | None, value: None) -> None:
+            if not late:
+                late.append(s.go(sleep, 0.001))
+            super().__setitem__(key, value)
+
+    with scope() as s:
+        s._live = Children()
+    assert late[0].done()
+
+
 def test_children_from_threads() -> None:
     out: list[int] = []
     with scope() as s:
