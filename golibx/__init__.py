@@ -42,7 +42,6 @@ from golibx._core import (
     stats,
 )
 from golibx.errors import (
-    BrokenBarrierError,
     Cancelled,
     ChannelClosed,
     ConfigError,
@@ -52,7 +51,6 @@ from golibx.errors import (
 )
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
-from golibx.sync import once
 from golibx.version import __version__
 
 TYPE_CHECKING = False
@@ -62,6 +60,8 @@ if TYPE_CHECKING:
     from golibx import singleflight as singleflight
     from golibx.dump import stacks as stacks
     from golibx.leaked import leaks as leaks
+    from golibx.sync import BrokenBarrierError as BrokenBarrierError
+    from golibx.sync import once as once
 
 __all__ = [
     "AtomicInt",
@@ -108,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The modules behind these import ctypes, dis and socket, which a program may never need.
+    # What is behind these imports ctypes, dis, socket and typing, which a program may never need.
     if name == "native":
         import golibx.native
 
@@ -129,4 +129,8 @@ def __getattr__(name: str) -> object:
         from golibx.leaked import leaks
 
         return leaks
+    if name in ("BrokenBarrierError", "once"):
+        import golibx.sync
+
+        return getattr(golibx.sync, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

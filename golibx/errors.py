@@ -7,14 +7,11 @@ a setting came from.
 
 from __future__ import annotations
 
-import threading
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from golibx._core import Context
 
 __all__ = [
-    "BrokenBarrierError",
     "Cancelled",
     "ChannelClosed",
     "ConfigError",
@@ -64,13 +61,6 @@ class DeadlineExceeded(GolibxError, TimeoutError):
     """
 
     context: Context | None = None
-
-
-class BrokenBarrierError(GolibxError, threading.BrokenBarrierError):
-    """A Barrier that one of its parties left, or that was aborted or reset.
-
-    Also threading's error of that name.
-    """
 
 
 class ConfigError(GolibxError):

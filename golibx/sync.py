@@ -8,6 +8,7 @@ What need not wait works from any thread.
 
 from __future__ import annotations
 
+import threading
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -24,7 +25,7 @@ from golibx._core import (
     Semaphore,
     WaitGroup,
 )
-from golibx.errors import BrokenBarrierError
+from golibx.errors import GolibxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,13 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+
+class BrokenBarrierError(GolibxError, threading.BrokenBarrierError):
+    """A Barrier that one of its parties left, or that was aborted or reset.
+
+    Also threading's error of that name.
+    """
 
 
 class _OnceFunction(Generic[_T]):

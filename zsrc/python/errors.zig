@@ -1,4 +1,4 @@
-//! golibx's exceptions, which are defined in golibx/errors.py and looked up when first raised.
+//! golibx's exceptions, which are defined in golibx/errors.py and sync.py and looked up when first raised.
 const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -10,16 +10,22 @@ var cache: [@typeInfo(Name).@"enum".field_names.len]?*py.Object = @splat(null);
 /// The class, borrowed; null with an exception set.
 pub fn get(name: Name) ?*py.Object {
     if (cache[@backingInt(name)]) |class| return class;
-    const module = py.PyImport_ImportModule("golibx.errors") orelse return null;
+    const module = py.PyImport_ImportModule(switch (name) {
+        .BrokenBarrierError => "golibx.sync",
+        else => "golibx.errors",
+    }) orelse return null;
     defer py.decref(module);
     const class = py.PyObject_GetAttrString(module, @tagName(name)) orelse return null;
     cache[@backingInt(name)] = class;
     return class;
 }
 
-/// Fills the cache, so that raising later imports nothing.
+/// Fills the cache, so that raising later imports nothing; but for what few programs ever need.
 pub fn load() bool {
-    for (std.enums.values(Name)) |name| _ = get(name) orelse return false;
+    for (std.enums.values(Name)) |name| {
+        if (name == .BrokenBarrierError) continue;
+        _ = get(name) orelse return false;
+    }
     return true;
 }
 
