@@ -238,7 +238,11 @@ def test_many_goroutines_under_preemption() -> None:
                     pass
                 inside.remove(n)
 
-    for g in [go(worker, n) for n in range(20)]:
+    workers = [go(worker, n) for n in range(20)]
+    # Without this hog the last worker, alone, would not be preempted any more.
+    while not all(g.done() for g in workers):
+        pass
+    for g in workers:
         g.result()
     assert most == 3
     assert semaphore.available == 3
