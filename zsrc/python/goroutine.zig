@@ -814,7 +814,8 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const text: [*:0]const u8 = switch (p.g.status) {
         .idle, .runnable, .notified => if (p.g.reason == .preempted) "runnable (preempted)" else "runnable",
         .running => "running",
-        .syscall => "syscall",
+        // Whoever asks for its own has come back, even if nobody has noticed yet.
+        .syscall => if (lane.onThread() == &p.g) "running" else "syscall",
         .parking, .waiting => p.g.reason.text().ptr,
         .dead => "done",
     };
