@@ -28,8 +28,10 @@ from golibx._core import (
     Mutex,
     Once,
     Pool,
+    RecvChan,
     RWMutex,
     Semaphore,
+    SendChan,
     WaitGroup,
     blocking,
     current,
@@ -38,7 +40,6 @@ from golibx._core import (
     gosched,
     num_goroutine,
     select,
-    sleep,
     stats,
 )
 from golibx.errors import (
@@ -51,6 +52,7 @@ from golibx.errors import (
 )
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
+from golibx.time import Ticker, Timer, after, sleep, tick
 from golibx.version import __version__
 
 TYPE_CHECKING = False
@@ -82,9 +84,14 @@ __all__ = [
     "Once",
     "Pool",
     "RWMutex",
+    "RecvChan",
     "Semaphore",
+    "SendChan",
+    "Ticker",
+    "Timer",
     "WaitGroup",
     "__version__",
+    "after",
     "as_completed",
     "blocking",
     "context",
@@ -104,6 +111,7 @@ __all__ = [
     "sleep",
     "stacks",
     "stats",
+    "tick",
 ]
 
 

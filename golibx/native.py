@@ -152,7 +152,7 @@ class Chan(_core.NativeChan):
     C code gets it by its `address`, as a `golibx_chan *`. The channel goes with this object: keep
     it as long as C code may use it. As the argument of go() it is kept.
 
-    It cannot be a case of golibx.select().
+    on_recv() and on_send() are cases for golibx.select(), beside those of other channels.
     """
 
     __slots__ = ()

@@ -186,6 +186,10 @@ class Listener(_Socket):
         conn.no_delay()
         return conn, address
 
+    def on_accept(self) -> _core.Case:
+        """A case for select(): accept() would not wait. Gives the listener."""
+        return self.on_readable()
+
     @property
     def address(self) -> SocketAddress:
         """Where it listens: ("host", port), and two more items for IPv6."""

@@ -21,6 +21,7 @@ from golibx import (
     Chan,
     ChannelClosed,
     DeadlineExceeded,
+    Timer,
     WaitGroup,
     blocking,
     context,
@@ -1056,6 +1057,61 @@ def test_an_ambient_context_goes_with_its_goroutine() -> None:
     del g
     gc.collect()
     assert gone() is None
+
+
+def test_the_function_of_a_timer_runs_under_the_context_it_was_started_under() -> None:
+    seen: Chan[Context] = Chan()
+    ctx, cancel = context.with_cancel(context.background())
+    with ctx:
+        timer = Timer(0, lambda: seen.send(context.current()))
+        assert seen.recv() is ctx
+    assert context.current() is not ctx
+    timer.reset(0)
+    assert seen.recv() is context.current()
+    gone = weakref.ref(ctx)
+    with ctx:
+        stopped = Timer(FAR, never)
+    del ctx, cancel
+    assert gone() is not None
+    assert stopped.stop()
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_cancellation_ends_a_select_over_cases_of_all_kinds(at_once: bool) -> None:
+    values: Chan[int] = Chan()
+    numbers = native.Chan(ctypes.c_int32)
+    timer = Timer(FAR)
+    ctx, cancel = context.with_cancel(context.background())
+    errors: list[BaseException | None] = []
+    with net.listen("127.0.0.1:0") as listener:
+
+        def selects() -> None:
+            cases = (
+                values.on_recv(),
+                numbers.on_recv(),
+                timer.on_fire(),
+                listener.on_accept(),
+                watched.on_done(),
+            )
+            with ctx:
+                errors.append(outcome(lambda: select(*cases)))
+
+        watched = go(never)
+        if at_once:
+            cancel()
+        waiting = go(selects)
+        gosched()
+        assert waiting.waiting is not at_once
+        cancel()
+        waiting.join()
+    assert isinstance(errors[0], Cancelled)
+    # It has left all the queues: whoever comes next is not kept waiting by it.
+    assert not values.try_send(1)
+    assert not numbers.try_send(1)
+    assert timer.stop()
+    watched.cancel()
 
 
 def test_long_chains() -> None:

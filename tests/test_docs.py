@@ -238,3 +238,46 @@ def test_a_program_of_debugging_md(script: Script, number: int) -> None:
 
 def test_every_program_of_debugging_md_shows_its_output() -> None:
     assert len(SHOWN) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
+
+
+# ---- docs/chan.md, select.md, time.md ----
+
+OUTPUTS = {
+    "chan.md": ["30\n", "send and close only\nFalse\n"],
+    "select.md": [
+        "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34]\n1 True\n",
+        "['five', 'four', 'one', 'three', 'two']\n",
+    ],
+    "time.md": ["gave up\nsaved False\nTrue\nno more ticks\n"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_programs_of_a_page(script: Script, name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert [script.passes(program) for program in programs] == OUTPUTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("chan.md", [golibx.Chan]),
+        ("time.md", [golibx.Timer, golibx.Ticker]),
+    ],
+)
+def test_every_method_is_on_its_page(name: str, types: list[type]) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for class_ in types:
+        for method in dir(class_):
+            if not method.startswith("_"):
+                assert re.search(rf"[.`]{method}\b", text), f"{class_.__name__}.{method}"
+
+
+def test_every_case_is_on_its_page() -> None:
+    text = (ROOT / "docs" / "select.md").read_text(encoding="utf-8")
+    classes = (golibx.Chan, golibx.Timer, golibx.Ticker, golibx.Goroutine, native.Chan)
+    for class_ in (*classes, golibx.net.Conn, golibx.net.Listener):
+        for method in dir(class_):
+            if method.startswith("on_"):
+                assert f".{method}(" in text, f"{class_.__name__}.{method}"

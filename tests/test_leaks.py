@@ -23,16 +23,22 @@ from golibx import (
     Event,
     Goroutine,
     Mutex,
+    RecvChan,
     RWMutex,
     Semaphore,
+    SendChan,
+    Ticker,
+    Timer,
     WaitGroup,
     _core,
+    after,
     context,
     current,
     go,
     gosched,
     leaked,
     leaks,
+    native,
     select,
     sleep,
 )
@@ -424,6 +430,79 @@ def test_joining_what_is_alive() -> None:
     del group
     parked(*goroutines)
     assert leaks() == []
+
+
+def make_receive_from_a_timer() -> None:
+    after(1000).recv()
+
+
+def make_receive_from_a_stopped_timer() -> None:
+    timer = Timer(1000)
+    timer.stop()
+    timer.c.recv()
+
+
+def make_select_with_a_timer() -> None:
+    select(Chan[int]().on_recv(), after(1000).on_recv())
+
+
+def make_select_of_a_ticker() -> None:
+    select(Ticker(1000).on_fire())
+
+
+def make_select_with_a_listener() -> None:
+    with listen("127.0.0.1:0") as listener:
+        select(Chan[int]().on_recv(), listener.on_accept())
+
+
+def make_select_with_a_native_channel() -> None:
+    select(Chan[int]().on_recv(), native.Chan(ctypes.c_int).on_recv())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        make_receive_from_a_timer,
+        make_receive_from_a_stopped_timer,
+        make_select_with_a_timer,
+        make_select_of_a_ticker,
+        make_select_with_a_listener,
+        make_select_with_a_native_channel,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_what_others_than_goroutines_can_end(shape: Callable[[], None]) -> None:
+    g = go(shape)
+    parked(g)
+    assert leaks() == []
+    g.cancel()
+
+
+def test_a_select_that_waits_for_an_end() -> None:
+    sleeps, never_ends = go(sleep, 1000), go(receive, Chan[int]())
+    alive = go(lambda: select(Chan[int]().on_recv(), sleeps.on_done()))
+    stuck = go(lambda: select(Chan[int]().on_recv(), never_ends.on_done()))
+    parked(sleeps, never_ends, alive, stuck)
+    assert set(leaks()) == {never_ends, stuck}
+
+
+def test_one_direction_of_a_channel() -> None:
+    ch: Chan[int] = Chan()
+
+    def receives(view: RecvChan[int]) -> None:
+        view.recv()
+
+    def selects(view: SendChan[int]) -> None:
+        select(view.on_send(1), None)
+
+    g, h = go(receives, ch.receiver()), go(selects, Chan[int]().sender())
+    parked(g, h)
+    assert leaks() == [h]
+    view = ch.sender()
+    del ch
+    assert leaks() == [h]
+    del view
+    assert set(leaks()) == {g, h}
 
 
 def test_one_case_of_a_select_that_is_alive() -> None:

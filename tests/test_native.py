@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -952,14 +953,216 @@ def test_a_wait_for_native_code_is_no_deadlock(c: ctypes.CDLL) -> None:
     assert g.join()
 
 
-def test_select_refuses() -> None:
-    ch = native.Chan(ctypes.c_int32)
-    with pytest.raises(TypeError, match=r"cases of golibx\.Chan only, not of native\.Chan"):
-        select(ch.on_recv())
-    with pytest.raises(TypeError, match=r"cases of golibx\.Chan only, not of native\.Chan"):
-        select(Chan[int]().on_recv(), ch.on_send(1))
+# ---- select over both kinds of channels ----
+
+
+def is_parked(g: golibx.Goroutine[Any], reason: str = "select") -> bool:
+    for _ in range(1000):
+        if g.state == reason:
+            return True
+        gosched()
+    return False
+
+
+def test_select_what_is_ready() -> None:
+    empty: Chan[int] = Chan()
+    ch = native.Chan(ctypes.c_int32, 2)
+    assert select(ch.on_recv(), empty.on_recv(), default=True) == (-1, None, False)
+    assert select(ch.on_send(7)) == (0, None, True)
+    assert select(empty.on_recv(), ch.on_send(-8)) == (1, None, True)
+    assert select(ch.on_send(9), default=True) == (-1, None, False)
+    with pytest.raises(DeadlineExceeded):
+        select(ch.on_send(9), timeout=0.001)
+    assert select(empty.on_recv(), ch.on_recv(), None) == (1, 7, True)
+    assert select(ch.on_recv(), default=True) == (0, -8, True)
+    ch.close()
+    assert select(empty.on_recv(), ch.on_recv()) == (1, None, False)
+    with pytest.raises(ChannelClosed, match="case 1"):
+        select(empty.on_recv(), ch.on_send(1))
+
+
+def test_select_values_of_all_sizes() -> None:
+    for ctype, value in (
+        (ctypes.c_bool, True),
+        (ctypes.c_double, 1.5),
+        (ctypes.c_char, b"x"),
+        (ctypes.c_uint64, (1 << 64) - 1),
+        (ctypes.c_void_p, None),
+    ):
+        ch = native.Chan(ctype)
+        g = go(select, ch.on_recv())
+        assert is_parked(g)
+        assert select(ch.on_send(value), Chan[int]().on_recv()) == (0, None, True)
+        assert g.result() == (0, value, True)
+    array_type = ctypes.c_int64 * 500
+    large = native.Chan(array_type)
+    case = large.on_send(array_type(*range(500)))
+    for _ in range(2):  # the case has the values, as they were
+        g = go(select, case)
+        index, got, ok = select(large.on_recv())
+        assert (index, list(got), ok) == (0, list(range(500)), True)
+        g.join()
+    with pytest.raises(ValueError, match="range"):
+        native.Chan(ctypes.c_int8).on_send(300)
     with pytest.raises(TypeError):
-        select(ch)  # type: ignore[call-overload]
+        native.Chan(ctypes.c_int8).on_send("x")
+    with pytest.raises(TypeError):
+        select(large)  # type: ignore[call-overload]
+
+
+def test_select_waits_on_both_kinds() -> None:
+    ch: Chan[int] = Chan()
+    numbers = native.Chan(ctypes.c_int64)
+    others = native.Chan(ctypes.c_int64)
+    cases = [
+        numbers.on_recv(),
+        ch.on_recv(),
+        others.on_send(5),
+        others.on_recv(),
+        numbers.on_recv(),
+    ]
+
+    def after(event: Callable[[], object]) -> tuple[int, Any, bool]:
+        g = go(select, *cases)
+        assert is_parked(g)
+        event()
+        return g.result()
+
+    for i in range(20):
+        index, *rest = after(lambda i=i: numbers.send(i))
+        assert (index in {0, 4}, rest) == (True, [i, True])
+        assert after(lambda i=i: ch.send(i)) == (1, i, True)
+        assert after(others.recv) == (2, None, True)
+        assert after(lambda i=i: others.send(i)) == (3, i, True)
+    # It is in none of the queues any more.
+    assert not numbers.try_send(1)
+    assert others.try_recv() == (None, False)
+    assert not ch.try_send(1)
+    assert after(others.close)[2] is False
+
+
+def test_select_two_at_once() -> None:
+    """Two selects of Python's that meet on a native channel."""
+    ch = native.Chan(ctypes.c_int32)
+    never: Chan[int] = Chan()
+    for i in range(100):
+        g = go(select, never.on_recv(), ch.on_send(i))
+        assert select(ch.on_recv(), never.on_recv()) == (0, i, True)
+        assert g.result() == (1, None, True)
+        with pytest.raises(DeadlineExceeded):
+            select(ch.on_recv(), ch.on_send(1), timeout=0.0001)  # not with itself
+
+
+def test_select_cancelled_and_timed_out() -> None:
+    ch = native.Chan(ctypes.c_int64)
+    g = go(select, ch.on_recv(), ch.on_recv())
+    assert is_parked(g)
+    g.cancel()
+    with pytest.raises(Cancelled):
+        g.result()
+    assert not ch.try_send(1)
+
+
+def test_select_over_native_channels_is_no_deadlock(c: ctypes.CDLL) -> None:
+    ch = native.Chan(ctypes.c_int64)
+    link = Link(output=ch.address, first=3, count=1)
+    go(lambda: golibx.blocking(time.sleep, 0.05) or native.go(c.produce, ctypes.byref(link)))
+    assert select(Chan[int]().on_recv(), ch.on_recv()) == (1, 3, True)
+
+
+@pytest.mark.limit(120)
+def test_select_against_native_goroutines(c: ctypes.CDLL) -> None:
+    """Selects over a Python channel and two native ones, whose other ends are native goroutines on
+    other threads, while selects time out and are cancelled: all arrive, once and in order."""
+    n = 4000
+    inputs = [native.Chan(ctypes.c_int64, capacity) for capacity in (0, 3)]
+    output = native.Chan(ctypes.c_int64)
+    ch: Chan[int] = Chan()
+    links = [Link(output=i.address, first=k * n, count=n) for k, i in enumerate(inputs)]
+    sink = Link(input=output.address)
+    producers = [native.go(c.produce_and_close, ctypes.byref(link)) for link in links]
+    consumer = native.go(c.consume, ctypes.byref(sink))
+    received: list[int] = []
+    sent: list[int] = []
+    next_value = itertools.count(1)
+    open_inputs = [True, True]
+
+    def one_turn() -> None:
+        value = next(next_value)
+        cases = [i.on_recv() if left else None for i, left in zip(inputs, open_inputs, strict=True)]
+        try:
+            index, got, ok = select(*cases, ch.on_recv(), output.on_send(value), timeout=0.00002)
+        except DeadlineExceeded:
+            return
+        if index == 3:
+            sent.append(value)
+        elif not ok:
+            open_inputs[index] = False
+        else:
+            received.append(got)
+
+    def feed() -> None:
+        for i in range(n):
+            ch.send(2 * n + i)
+
+    feeder = go(feed)
+    while any(open_inputs) or len(received) < 3 * n:
+        g = go(one_turn)
+        gosched()
+        if len(received) % 7 == 0:
+            g.cancel()
+        g.join()
+    feeder.join()
+    for p in producers:
+        assert p.join()
+    output.close()
+    assert consumer.join()
+    for first in (0, n, 2 * n):
+        assert [v for v in received if first <= v < first + n] == list(range(first, first + n))
+    assert sink.count == len(sent)
+    assert sink.sum == sum(sent)
+
+
+@pytest.mark.limit(120)
+def test_many_selects_against_native_goroutines(c: ctypes.CDLL) -> None:
+    """The same with many selects at a time: natives find waiters that others have claimed."""
+    n = 3000
+    numbers = native.Chan(ctypes.c_int64)
+    output = native.Chan(ctypes.c_int64)
+    ch: Chan[int] = Chan()
+    stop: Chan[None] = Chan()
+    links = [Link(output=numbers.address, first=k * n, count=n) for k in range(3)]
+    sink = Link(input=output.address)
+    producers = [native.go(c.produce, ctypes.byref(link)) for link in links]
+    consumer = native.go(c.consume, ctypes.byref(sink))
+    received: Counter[int] = Counter()
+    sent = 0
+
+    def selects() -> None:
+        nonlocal sent
+        while True:
+            index, value, _ = select(
+                numbers.on_recv(), ch.on_recv(), output.on_send(1), stop.on_recv()
+            )
+            if index in {0, 1}:
+                received[value] += 1
+            elif index == 2:
+                sent += 1
+            else:
+                return
+
+    goroutines = [go(selects) for _ in range(20)]
+    for i in range(3 * n, 4 * n):
+        ch.send(i)
+    for p in producers:
+        assert p.join()
+    stop.close()
+    for g in goroutines:
+        g.result()
+    output.close()
+    assert consumer.join()
+    assert received == Counter(range(4 * n))
+    assert sink.count == sink.sum == sent
 
 
 def test_a_channel_with_a_waiter_may_be_dropped(c: ctypes.CDLL) -> None:

@@ -15,6 +15,7 @@ import golibx
 from golibx import (
     Chan,
     Deadlock,
+    Timer,
     WaitGroup,
     _core,
     current,
@@ -404,6 +405,39 @@ def test_sockets_and_native_objects_are_waited_on() -> None:
         for each in (g, h):
             each.cancel()
             each.join()
+
+
+def test_cases_of_all_kinds_are_waited_on() -> None:
+    ch: Chan[int] = Chan()
+    other: Chan[int] = Chan()
+    timer = Timer(1000)
+    numbers = native.Chan(ctypes.c_int)
+    sleeps = go(sleep, 1000)
+    with net.listen(("127.0.0.1", 0)) as listener:
+        cases = (
+            ch.receiver().on_recv(),
+            ch.sender().on_send(1),
+            timer.on_fire(),
+            listener.on_accept(),
+            numbers.on_recv(),
+            sleeps.on_done(),
+            None,
+        )
+        expected: list[tuple[golibx.Goroutine[Any], object]] = [
+            (go(select, *cases), (ch, ch, timer.c, listener, numbers, sleeps, None)),
+            (go(timer.c.recv), timer.c),
+            (go(lambda: next(iter(timer.c))), timer.c),
+            (go(other.receiver().recv), other),
+        ]
+        gosched()
+        for g, on in expected:
+            assert g.waiting
+            assert g.waiting_on == on
+        assert "<TimeChan" in golibx.stacks()
+        for g, _ in expected:
+            g.cancel()
+            g.join()
+            assert g.waiting_on is None
 
 
 # ---- native goroutines ----

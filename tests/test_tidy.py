@@ -37,7 +37,7 @@ PYTHON_LAYERS = (
     {"errors", "version"},
     {"_core"},
     {"leaked", "schema", "values"},
-    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync"},
+    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
     {"hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},

@@ -67,7 +67,7 @@ pub fn Chan(comptime Rt: type) type {
 
         // ---- with the lock; who is to be woken comes back in `woken` ----
 
-        inline fn trySend(c: *Self, from: [*]const u8, woken: *?*Wait) Result {
+        pub inline fn trySend(c: *Self, from: [*]const u8, woken: *?*Wait) Result {
             if (c.closed) return .closed;
             if (c.receivers.head != null) {
                 if (c.receivers.pop(.served)) |w| {
@@ -83,7 +83,7 @@ pub fn Chan(comptime Rt: type) type {
             return .waiting;
         }
 
-        inline fn tryRecv(c: *Self, to: ?[*]u8, woken: *?*Wait) Result {
+        pub inline fn tryRecv(c: *Self, to: ?[*]u8, woken: *?*Wait) Result {
             if (c.count > 0) {
                 c.take(to);
                 // A sender that waits moves up into the free place.

@@ -148,22 +148,31 @@ pub fn Poller(comptime Lane: type) type {
         ) g_mod.Wake {
             var waiter: Waiter = .{ .g = g };
             p.lane.prepare(g);
-            // Those that have waited longest come first.
-            var link = &side.waiters;
-            while (link.*) |w| link = &w.next;
-            link.* = &waiter;
-            if (!g.system) p.lane.net_waiters += 1;
+            p.link(side, &waiter);
             const wake = p.lane.park(g, reason, deadline);
-            if (!g.system) p.lane.net_waiters -= 1;
-            if (wake != .ready and wake != .closed) unlink(side, &waiter);
+            p.unlink(side, &waiter, wake == .ready or wake == .closed);
             return wake;
         }
 
-        fn unlink(side: *Side, waiter: *Waiter) void {
-            var link = &side.waiters;
-            while (link.*) |w| : (link = &w.next) {
+        /// Between the lane's `prepare` and `park`. Those that have waited longest come first.
+        pub fn link(p: *Self, side: *Side, waiter: *Waiter) void {
+            var place = &side.waiters;
+            while (place.*) |w| place = &w.next;
+            place.* = waiter;
+            if (!waiter.g.system) p.lane.net_waiters += 1;
+        }
+
+        /// After `park`. Whoever `fired` is in no list any more.
+        pub fn unlink(p: *Self, side: *Side, waiter: *Waiter, fired: bool) void {
+            if (!waiter.g.system) p.lane.net_waiters -= 1;
+            if (!fired) remove(side, waiter);
+        }
+
+        fn remove(side: *Side, waiter: *Waiter) void {
+            var place = &side.waiters;
+            while (place.*) |w| : (place = &w.next) {
                 if (w == waiter) {
-                    link.* = w.next;
+                    place.* = w.next;
                     return;
                 }
             }
@@ -176,6 +185,7 @@ pub fn Poller(comptime Lane: type) type {
             while (it) |w| {
                 it = w.next;
                 if (p.lane.claim(w.g, wake)) {
+                    w.g.fired = w;
                     p.lane.counters.netpoll_wakeups += 1;
                     p.lane.readyLast(w.g);
                 } else {

@@ -50,6 +50,9 @@ pub fn shut(_: i32, _: c_int) Result {
 pub fn writable(_: i32) bool {
     return true;
 }
+pub fn readable(_: i32) bool {
+    return true;
+}
 pub fn close(_: i32) void {}
 pub fn noDelay(_: i32) void {}
 

@@ -130,7 +130,16 @@ pub fn shut(fd: i32, how: c_int) Result {
 
 /// Whether a write, or the end of a connect, would not wait.
 pub fn writable(fd: i32) bool {
-    var fds = [_]c.pollfd{.{ .fd = fd, .events = c.POLL.OUT, .revents = 0 }};
+    return isReady(fd, c.POLL.OUT);
+}
+
+/// Whether a read or an accept would not wait.
+pub fn readable(fd: i32) bool {
+    return isReady(fd, c.POLL.IN);
+}
+
+fn isReady(fd: i32, events: i16) bool {
+    var fds = [_]c.pollfd{.{ .fd = fd, .events = events, .revents = 0 }};
     return c.poll(&fds, 1, 0) == 1;
 }
 

@@ -1,37 +1,29 @@
-//! golibx.Chan, golibx.Case and select: sync/chan.zig with Python objects as values.
+//! golibx.Chan: sync/chan.zig with Python objects as values. Its views are in chan_views.zig.
 //!
 //! A channel owns a reference to each value in its buffer, a parked sender to the one it offers.
 //! Operations that need no partner work from anywhere; those that park need a goroutine.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const chan_mod = @import("../sync/chan.zig");
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
+const select = @import("select.zig");
+const views = @import("chan_views.zig");
 const timeouts = @import("timeouts.zig");
 
-const C = chan_mod.Chan(*py.Object, host.Lane);
+const C = select.Chan;
 const lane = &host.the_lane;
 
 pub const Chan = extern struct {
-    ob: py.Object,
-    weakrefs: ?*py.Object,
+    view: views.View,
     /// What will close it, owned.
     keeper: ?*py.Object,
     inner: [@sizeOf(C)]u8 align(@alignOf(C)),
 };
 
-pub const Case = extern struct {
-    ob: py.Object,
-    chan: *Chan,
-    /// Null for a receive.
-    value: ?*py.Object,
-};
-
 pub var chan_type: *py.Type = undefined;
-pub var case_type: *py.Type = undefined;
 
 inline fn inner(o: *py.Object) *C {
     const c: *Chan = @ptrCast(o);
@@ -111,7 +103,7 @@ fn clear(o: *py.Object) callconv(.c) c_int {
 fn dealloc(o: *py.Object) callconv(.c) void {
     const c: *Chan = @ptrCast(o);
     py.PyObject_GC_UnTrack(o);
-    if (c.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+    if (c.view.weakrefs != null) py.PyObject_ClearWeakRefs(o);
     _ = clear(o);
     host.gpa.free(inner(o).buffer);
     const t: *py.Object = @ptrCast(o.type);
@@ -134,7 +126,7 @@ pub fn deliver(ch: *py.Object, value: *py.Object) void {
 
 // ---- operations ----
 
-fn send(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn send(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     var timeout: ?*py.Object = null;
     const value = if (n == 1 and kw == null) args[0] else blk: {
         const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
@@ -192,7 +184,7 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
     }
 }
 
-fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const c = inner(o);
     var value: *py.Object = undefined;
     if (n == 0 and kw == null) {
@@ -213,7 +205,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
     return if (outcome == .done) value else failed(outcome, p, "receive");
 }
 
-fn recvOk(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn recvOk(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const c = inner(o);
     var value: *py.Object = undefined;
@@ -240,7 +232,7 @@ fn pair(value: *py.Object, ok: bool) ?*py.Object {
     return py.PyTuple_Pack(2, value, flag);
 }
 
-fn trySend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn trySend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
     switch (inner(o).trySend(lane, py.incref(value.?))) {
         .done => return py.boolean(true),
         .closed => {
@@ -254,7 +246,7 @@ fn trySend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
     }
 }
 
-fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     var value: *py.Object = undefined;
     return switch (inner(o).tryRecv(lane, &value)) {
         .done => pair(value, true),
@@ -263,12 +255,12 @@ fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     };
 }
 
-fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (!inner(o).close(lane)) return errors.raise(.ChannelClosed, "close of a closed channel", .{});
     return py.returnNone();
 }
 
-fn length(o: *py.Object) callconv(.c) py.Ssize {
+pub fn length(o: *py.Object) callconv(.c) py.Ssize {
     return @intCast(inner(o).count);
 }
 
@@ -281,7 +273,7 @@ fn iter(o: *py.Object) callconv(.c) ?*py.Object {
     return py.incref(o);
 }
 
-fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
+pub fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
     const c = inner(o);
     var value: *py.Object = undefined;
     switch (c.tryRecv(lane, &value)) {
@@ -297,11 +289,11 @@ fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
     };
 }
 
-fn getCapacity(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+pub fn getCapacity(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.PyLong_FromLongLong(@intCast(inner(o).buffer.len));
 }
 
-fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+pub fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.boolean(inner(o).closed);
 }
 
@@ -320,167 +312,22 @@ fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
     return py.genericAlias(class, item.?);
 }
 
-// ---- select ----
+// ---- cases and views ----
 
-/// What a select with this case waits on.
-pub fn objectOf(case: *py.Object) *py.Object {
-    if (case.type != case_type) return case;
-    const c: *Case = @ptrCast(case);
-    return &c.chan.ob;
+pub fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.recv, o, inner(o), null);
 }
 
-fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return newCase(o, null);
+pub fn onSend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.send, o, inner(o), value);
 }
 
-fn onSend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
-    return newCase(o, value);
+fn sender(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return views.of(views.send_type, o);
 }
 
-fn newCase(o: *py.Object, value: ?*py.Object) ?*py.Object {
-    const made = py._PyObject_GC_New(case_type) orelse return null;
-    const case: *Case = @ptrCast(made);
-    case.chan = @ptrCast(py.incref(o));
-    case.value = if (value) |v| py.incref(v) else null;
-    py.PyObject_GC_Track(made);
-    return made;
-}
-
-fn traverseCase(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const case: *Case = @ptrCast(o);
-    const t = visit(@ptrCast(o.type), arg);
-    if (t != 0) return t;
-    const r = visit(&case.chan.ob, arg);
-    if (r != 0) return r;
-    return if (case.value) |v| visit(v, arg) else 0;
-}
-
-fn deallocCase(o: *py.Object) callconv(.c) void {
-    const case: *Case = @ptrCast(o);
-    py.PyObject_GC_UnTrack(o);
-    py.decref(&case.chan.ob);
-    py.xdecref(case.value);
-    const t: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(t);
-}
-
-const few_cases = 16;
-
-/// A xorshift generator (Marsaglia 2003): select must be fair, not secret.
-var random_state: u64 = 0x9e3779b97f4a7c15;
-
-pub fn seed(value: u64) void {
-    random_state = if (value != 0) value else os.nanotime() | 1;
-}
-
-inline fn randomBelow(n: u32) u32 {
-    var x = random_state;
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    random_state = x;
-    return @intCast((x >> 32) * n >> 32);
-}
-
-pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
-    const count: usize = @intCast(n);
-    var default = false;
-    var limit: timeouts.Limit = .forever;
-    if (kwnames != null) {
-        const given = py.parse("select", &.{ "default", "timeout" }, 0, args + count, 0, kwnames) orelse return null;
-        if (given[0]) |d| {
-            const truth = py.PyObject_IsTrue(d);
-            if (truth < 0) return null;
-            default = truth != 0;
-        }
-        limit = timeouts.parse(given[1]) orelse return null;
-    }
-    if (count > std.math.maxInt(u16))
-        return py.raise(py.exc.valueError(), "select takes at most 65535 cases, not {d}", .{count});
-    var few: [few_cases]C.Case = undefined;
-    var few_order: [few_cases]u16 = undefined;
-    var cases: []C.Case = few[0..@min(count, few_cases)];
-    var order: []u16 = few_order[0..@min(count, few_cases)];
-    if (count > few_cases) {
-        cases = host.gpa.alloc(C.Case, count) catch return py.PyErr_NoMemory();
-        order = host.gpa.alloc(u16, count) catch {
-            host.gpa.free(cases);
-            return py.PyErr_NoMemory();
-        };
-    }
-    defer if (count > few_cases) {
-        host.gpa.free(cases);
-        host.gpa.free(order);
-    };
-    for (cases, order, 0..) |*case, *place, i| {
-        const arg = args[i];
-        if (arg.type == case_type) {
-            const given: *Case = @ptrCast(arg);
-            case.* = .{ .chan = inner(&given.chan.ob), .send = given.value != null };
-            if (given.value) |v| case.value = v;
-        } else if (arg == py.none()) {
-            case.* = .{ .chan = null, .send = false };
-        } else return py.raise(
-            py.exc.typeError(),
-            "case {d} of select must come from on_recv() or on_send() of a channel, or be None",
-            .{i},
-        );
-        const j = randomBelow(@intCast(i + 1));
-        place.* = order[j];
-        order[j] = @intCast(i);
-    }
-    const selected = C.trySelect(lane, cases, order) orelse wait: {
-        if (default) return triple(-1, py.returnNone(), false);
-        const p = goroutine.forPark() orelse return null;
-        // Others may have run in there: the first answer is no longer true.
-        if (C.trySelect(lane, cases, order)) |s| break :wait s;
-        if (limit == .poll) return failed(.timeout, p, "select");
-        // Whoever takes a value while we wait takes a reference along.
-        for (cases) |*case| if (case.send) {
-            _ = py.incref(case.value);
-        };
-        p.g.waiting_on = if (count > 0) @ptrCast(@constCast(args)) else null;
-        p.g.waiting_count = @intCast(count);
-        const s = C.selectWait(lane, &p.g, cases, limit.deadline());
-        p.g.waiting_count = 0;
-        for (cases, 0..) |*case, i| {
-            const taken = s.outcome == .done and s.index == i;
-            if (case.send and !taken) py.decref(case.value);
-        }
-        if (s.outcome == .done and cases[s.index].send)
-            return triple(@intCast(s.index), py.returnNone(), true);
-        if (s.outcome == .timeout or s.outcome == .interrupted) return failed(s.outcome, p, "select");
-        break :wait s;
-    };
-    const case = &cases[selected.index];
-    if (selected.outcome == .closed) {
-        if (case.send) return errors.raise(.ChannelClosed, "send on a closed channel (select case {d})", .{selected.index});
-        return triple(@intCast(selected.index), py.returnNone(), false);
-    }
-    if (case.send) {
-        // The channel, or its receiver, has the value now.
-        _ = py.incref(case.value);
-        return triple(@intCast(selected.index), py.returnNone(), true);
-    }
-    return triple(@intCast(selected.index), case.value, true);
-}
-
-/// Takes the reference to `value`.
-fn triple(index: i64, value: *py.Object, ok: bool) ?*py.Object {
-    const tuple = py.PyTuple_New(3) orelse {
-        py.decref(value);
-        return null;
-    };
-    const number = py.PyLong_FromLongLong(index) orelse {
-        py.decref(value);
-        py.decref(tuple);
-        return null;
-    };
-    _ = py.PyTuple_SetItem(tuple, 0, number);
-    _ = py.PyTuple_SetItem(tuple, 1, value);
-    _ = py.PyTuple_SetItem(tuple, 2, py.boolean(ok));
-    return tuple;
+fn receiver(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return views.of(views.recv_type, o);
 }
 
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
@@ -537,6 +384,18 @@ const methods = [_]py.MethodDef{
     \\
     \\A case for select(): send value to this channel. May be used again and again.
     },
+    .{ .name = "sender", .function = @ptrCast(&sender), .flags = py.METH_NOARGS, .doc =
+    \\sender($self, /)
+    \\--
+    \\
+    \\The SendChan of this channel, which can send and close but not receive.
+    },
+    .{ .name = "receiver", .function = @ptrCast(&receiver), .flags = py.METH_NOARGS, .doc =
+    \\receiver($self, /)
+    \\--
+    \\
+    \\The RecvChan of this channel, which can receive but not send or close.
+    },
     .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Chan[T] in annotations." },
     .{},
 };
@@ -544,11 +403,6 @@ const methods = [_]py.MethodDef{
 const getset = [_]py.GetSetDef{
     .{ .name = "capacity", .get = getCapacity, .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
     .{ .name = "closed", .get = getClosed, .doc = "Whether close() was called." },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Chan, "weakrefs"), .flags = py.READONLY },
     .{},
 };
 
@@ -564,7 +418,6 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
     .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Chan(capacity=0)
     \\--
@@ -580,18 +433,4 @@ pub const spec: py.TypeSpec = .{
     .basicsize = @sizeOf(Chan),
     .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE,
     .slots = &slots,
-};
-
-const case_slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocCase) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverseCase) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "A case of select(), made by Chan.on_recv() and Chan.on_send()." },
-    .{},
-};
-
-pub const case_spec: py.TypeSpec = .{
-    .name = "golibx.Case",
-    .basicsize = @sizeOf(Case),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = &case_slots,
 };

@@ -17,6 +17,7 @@ const preempt = @import("preempt.zig");
 const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
 const chan = @import("chan.zig");
+const select = @import("select.zig");
 
 const G = g_mod.G;
 const Lane = host.Lane;
@@ -98,7 +99,7 @@ pub const Handle = extern struct {
         return @ptrCast(@alignCast(h.live));
     }
 
-    inline fn waiters(h: *Handle) *waitgroup.WaitList(Lane) {
+    pub inline fn waiters(h: *Handle) *waitgroup.WaitList(Lane) {
         return @ptrCast(@alignCast(&h.joiners));
     }
 
@@ -748,6 +749,10 @@ fn done(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(self(o).live == null);
 }
 
+fn onDone(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.done, o, null, null);
+}
+
 fn getId(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.PyLong_FromUnsignedLongLong(self(o).id);
 }
@@ -809,7 +814,8 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const text: [*:0]const u8 = switch (p.g.status) {
         .idle, .runnable, .notified => if (p.g.reason == .preempted) "runnable (preempted)" else "runnable",
         .running => "running",
-        .syscall => "syscall",
+        // Whoever asks for its own has come back, even if nobody has noticed yet.
+        .syscall => if (lane.onThread() == &p.g) "running" else "syscall",
         .parking, .waiting => p.g.reason.text().ptr,
         .dead => "done",
     };
@@ -841,7 +847,7 @@ fn getWaitingOn(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const objects = host.gpa.alloc(*py.Object, n) catch return py.PyErr_NoMemory();
     defer host.gpa.free(objects);
     const cases: [*]const *py.Object = @ptrCast(@alignCast(on));
-    for (objects, cases[0..n]) |*object, case| object.* = py.incref(chan.objectOf(case));
+    for (objects, cases[0..n]) |*object, case| object.* = py.incref(select.objectOf(case));
     const tuple = py.PyTuple_New(n) orelse {
         for (objects) |object| py.decref(object);
         return null;
@@ -984,6 +990,12 @@ const methods = [_]py.MethodDef{
     \\--
     \\
     \\Whether the goroutine has ended.
+    },
+    .{ .name = "on_done", .function = @ptrCast(&onDone), .flags = py.METH_NOARGS, .doc =
+    \\on_done($self, /)
+    \\--
+    \\
+    \\A case for select(): the goroutine has ended. Gives the goroutine; see result().
     },
     .{},
 };

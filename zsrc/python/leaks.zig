@@ -22,6 +22,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
+const select = @import("select.zig");
 const waitgroup = @import("waitgroup.zig");
 const rlock = @import("rlock.zig");
 const sync = @import("sync.zig");
@@ -154,7 +155,7 @@ const Suspect = struct {
         if (n == 0 or slots.len < 2) return null;
         const calls_select = for (slots[slots.len - 2 ..]) |slot| {
             const o = slot orelse continue;
-            if (o.type == builtin_type and py.PyCFunction_GetFunction(o) == @as(?*const anyopaque, &chan.select))
+            if (o.type == builtin_type and py.PyCFunction_GetFunction(o) == @as(?*const anyopaque, &select.select))
                 break true;
         } else false;
         if (!calls_select) return null;
@@ -182,7 +183,7 @@ fn suspectOf(pair: *py.Object) ?Suspect {
     if (handle.type != goroutine.goroutine_type) return null;
     const p = goroutine.liveOf(handle) orelse return null;
     const s: Suspect = .{ .p = p, .frames = frames };
-    if (p.g.status != .waiting or p.g.claimed or p.g.system) return null;
+    if (p.g.status != .waiting or p.g.isClaimed() or p.g.system) return null;
     if (p.g.timer.pending() or p.pending != null) return null;
     // Whoever holds its context can end the wait.
     if (p.g.context != null) return null;
@@ -191,7 +192,7 @@ fn suspectOf(pair: *py.Object) ?Suspect {
         else => if (p.g.waiting_on == null) return null,
     }
     var single: [1]*py.Object = undefined;
-    for (s.waitsOn(&single)) |o| if (!isJudgeable(chan.objectOf(o))) return null;
+    for (s.waitsOn(&single)) |o| if (!isJudgeable(select.objectOf(o))) return null;
     return if (sameFrames(s)) s else null;
 }
 
@@ -313,7 +314,7 @@ const Graph = struct {
         var single: [1]*py.Object = undefined;
         for (s.waitsOn(&single)) |case| {
             if (case == py.none()) continue;
-            const o = chan.objectOf(case);
+            const o = select.objectOf(case);
             if (o.type == goroutine.goroutine_type) {
                 // By its end, and that comes unless it is one of the leaked.
                 const p = goroutine.liveOf(o) orelse return true;

@@ -7,6 +7,9 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
+const chan_views = @import("chan_views.zig");
+const select = @import("select.zig");
+const timer = @import("timer.zig");
 const native = @import("native.zig");
 const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
@@ -61,7 +64,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
         return false;
     };
     defer host.poller.deinit();
-    chan.seed(options.seed);
+    select.seed(options.seed);
     native.startRun();
     errors.forked = false;
     goroutine.main = main;
@@ -76,6 +79,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     fault.remove();
     preempt.tearDown();
     goroutine.main = null;
+    timer.dropCalls();
     if (started) {
         host.releaseStates();
     } else {
@@ -342,6 +346,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     host.forgetStates();
     host.poller.forget();
     goroutine.forget();
+    timer.forget();
     os.allowInterrupts(false);
     fault.remove();
     preempt.tearDown();
@@ -636,7 +641,29 @@ const functions = [_]py.MethodDef{
     \\
     \\The Goroutines that live, newest first, those of the runtime included.
     },
-    .{ .name = "select", .function = @ptrCast(&chan.select), .flags = fast, .doc = "select(*cases, default=False, timeout=None)\n--\n\nWaits until one of the cases can go on, and does it; a random one if several can.\nReturns (index, value, ok): ok is False when a channel was closed. With default, returns\n(-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are over." },
+    .{ .name = "select", .function = @ptrCast(&select.select), .flags = fast, .doc =
+    \\select(*cases, default=False, timeout=None)
+    \\--
+    \\
+    \\Waits until one of the cases can go on, and does it; a random one if several can. A case comes
+    \\from a method such as Chan.on_recv(), Goroutine.on_done() or Conn.on_readable(); None never can.
+    \\Returns (index, value, ok): ok is False when a channel or socket was closed. With default,
+    \\returns (-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are
+    \\over, and ChannelClosed for a send on a closed channel.
+    },
+    .{ .name = "after", .function = @ptrCast(&timer.after), .flags = fast, .doc =
+    \\after(seconds)
+    \\--
+    \\
+    \\A channel from which one value can be received, in seconds from now: the time it was due at, a
+    \\float on the clock of time.monotonic().
+    },
+    .{ .name = "tick", .function = @ptrCast(&timer.tick), .flags = fast, .doc =
+    \\tick(seconds)
+    \\--
+    \\
+    \\A channel from which a time can be received every seconds: Ticker(seconds).c.
+    },
     .{ .name = "leaked", .function = @ptrCast(&leaks.leaked), .flags = py.METH_O, .doc =
     \\leaked(stacks, /)
     \\--
@@ -778,9 +805,28 @@ const functions = [_]py.MethodDef{
 };
 
 fn addType(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec) ?*py.Type {
-    const t = py.PyType_FromModuleAndSpec(module, spec, null) orelse return null;
+    return addDerived(module, name, spec, null);
+}
+
+/// `bases` is one type or a tuple of some.
+fn addDerived(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec, bases: ?*py.Object) ?*py.Type {
+    const t = py.PyType_FromModuleAndSpec(module, spec, bases) orelse return null;
     if (py.PyModule_AddObjectRef(module, name, t) != 0) return null;
     return @ptrCast(t);
+}
+
+/// Chan, and what it derives from: see chan_views.zig.
+fn addChannels(module: *py.Object) bool {
+    chan_views.base_type = addType(module, "ChanBase", &chan_views.base_spec) orelse return false;
+    const base = &chan_views.base_type.ob;
+    chan_views.send_type = addDerived(module, "SendChan", &chan_views.send_spec, base) orelse return false;
+    chan_views.recv_type = addDerived(module, "RecvChan", &chan_views.recv_spec, base) orelse return false;
+    const sides = py.PyTuple_Pack(2, &chan_views.send_type.ob, &chan_views.recv_type.ob) orelse return false;
+    defer py.decref(sides);
+    chan.chan_type = addDerived(module, "Chan", &chan.spec, sides) orelse return false;
+    const recv = &chan_views.recv_type.ob;
+    timer.chan_type = addDerived(module, "TimeChan", &timer.chan_spec, recv) orelse return false;
+    return true;
 }
 
 var loaded = false;
@@ -804,8 +850,10 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     context.context_type = addType(module, "Context", &context.spec) orelse return -1;
     context.registration_type = addType(module, "AfterFunc", &context.registration_spec) orelse return -1;
     goroutine.goroutine_type = addType(module, "Goroutine", &goroutine.spec) orelse return -1;
-    chan.chan_type = addType(module, "Chan", &chan.spec) orelse return -1;
-    chan.case_type = addType(module, "Case", &chan.case_spec) orelse return -1;
+    if (!addChannels(module)) return -1;
+    select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
+    timer.timer_type = addType(module, "Timer", &timer.timer_spec) orelse return -1;
+    timer.ticker_type = addType(module, "Ticker", &timer.ticker_spec) orelse return -1;
     rlock.rlock_type = addType(module, "RLock", &rlock.spec) orelse return -1;
     waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
     if (!sync.add(module, addType)) return -1;

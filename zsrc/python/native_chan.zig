@@ -11,6 +11,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const timeouts = @import("timeouts.zig");
 const outside = @import("outside.zig");
+const select = @import("select.zig");
 
 const C = capi.Chan;
 const Caller = outside.Caller;
@@ -20,7 +21,7 @@ const Side = enum { send, recv };
 /// Elements up to here lie on the stack of whoever waits.
 const small = 256;
 
-const Chan = extern struct {
+pub const Chan = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
     c: *C,
@@ -215,7 +216,7 @@ fn copyBytes(value: *py.Object, out: []u8) bool {
 }
 
 /// The Python value of an element. Null with an exception set.
-fn decode(ch: *Chan, from: []const u8) ?*py.Object {
+pub fn decode(ch: *Chan, from: []const u8) ?*py.Object {
     return switch (ch.kind) {
         '?' => py.boolean(from[0] != 0),
         'c' => py.PyBytes_FromStringAndSize(from.ptr, 1),
@@ -410,9 +411,21 @@ fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return if (closed) py.returnNone() else errors.raise(.ChannelClosed, "close of a closed channel", .{});
 }
 
-fn select(_: *py.Object, _: Args, _: py.Ssize, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.raise(py.exc.typeError(), "select() takes cases of golibx.Chan only, not of native.Chan: " ++
-        "have a goroutine receive from it and send to a golibx.Chan, or use golibx_select() in C", .{});
+fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.native_recv, o, null, null);
+}
+
+/// The case has the C value, as bytes.
+fn onSend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
+    const ch = self(o);
+    var elem: Elem = undefined;
+    if (!elem.init(ch.c.elem_size)) return null;
+    defer elem.deinit();
+    const bytes = elem.bytes();
+    if (!encode(ch, value.?, bytes)) return null;
+    const copy = py.PyBytes_FromStringAndSize(bytes.ptr, @intCast(bytes.len)) orelse return null;
+    defer py.decref(copy);
+    return select.newCase(.native_send, o, null, copy);
 }
 
 fn length(o: *py.Object) callconv(.c) py.Ssize {
@@ -515,17 +528,18 @@ const methods = [_]py.MethodDef{
     \\
     \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
     },
-    .{ .name = "on_recv", .function = @ptrCast(&select), .flags = fast, .doc =
+    .{ .name = "on_recv", .function = @ptrCast(&onRecv), .flags = py.METH_NOARGS, .doc =
     \\on_recv($self, /)
     \\--
     \\
-    \\Raises TypeError: select() takes cases of golibx.Chan only.
+    \\A case for golibx.select(): receive from this channel. May be used again and again.
     },
-    .{ .name = "on_send", .function = @ptrCast(&select), .flags = fast, .doc =
-    \\on_send($self, /, value)
+    .{ .name = "on_send", .function = @ptrCast(&onSend), .flags = py.METH_O, .doc =
+    \\on_send($self, value, /)
     \\--
     \\
-    \\Raises TypeError: select() takes cases of golibx.Chan only.
+    \\A case for golibx.select(): send value to this channel. May be used again and again. Raises
+    \\TypeError and ValueError for what is no value of the channel's type.
     },
     .{},
 };

@@ -7,16 +7,18 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const g_mod = @import("../sched/g.zig");
+const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
+const select = @import("select.zig");
 
 const lane = &host.the_lane;
 const net = os.net;
 
-const Socket = extern struct {
+pub const Socket = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
     /// Null when closed, and in a run that the socket was not made in.
@@ -29,6 +31,30 @@ const Socket = extern struct {
     inline fn d(s: *Socket) ?*netpoll.Desc {
         if (s.generation != lane.generation or !lane.live) return null;
         return @ptrCast(@alignCast(s.desc));
+    }
+
+    // ---- for select() ----
+
+    /// False with an exception set: it belongs to another run. One that is closed is fit for use.
+    pub fn usable(s: *Socket) bool {
+        return s.fd < 0 or open(s) != null;
+    }
+
+    pub fn sideOf(s: *Socket, direction: Direction) *netpoll.Side {
+        const desc = s.d().?;
+        return if (direction == .read) &desc.read else &desc.write;
+    }
+
+    /// Whether an operation would not wait now.
+    pub fn readiness(s: *Socket, direction: Direction) chan_mod.Outcome {
+        if (s.d() == null) return .closed;
+        const side = s.sideOf(direction);
+        if (!side.ready) return .would_block;
+        if (side.sticky) return .done;
+        const is_ready = if (direction == .read) net.readable(s.fd) else net.writable(s.fd);
+        if (is_ready) return .done;
+        side.drained();
+        return .would_block;
     }
 };
 
@@ -118,7 +144,7 @@ fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, deadline: *?u
     return false;
 }
 
-const Direction = enum { read, write };
+pub const Direction = enum { read, write };
 
 /// Runs `call` until it gives a result. `drained` tells whether a short count means that the kernel
 /// has no more.
@@ -318,6 +344,14 @@ fn waitWrite(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Obj
     return py.returnNone();
 }
 
+fn onReadable(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.readable, o, null, null);
+}
+
+fn onWritable(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return select.newCase(.writable, o, null, null);
+}
+
 fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     shut(self(o));
     return py.returnNone();
@@ -414,6 +448,19 @@ const methods = [_]py.MethodDef{
     \\--
     \\
     \\Waits until a connect under way has ended.
+    },
+    .{ .name = "on_readable", .function = @ptrCast(&onReadable), .flags = py.METH_NOARGS, .doc =
+    \\on_readable($self, /)
+    \\--
+    \\
+    \\A case for select(): there is something to receive or to accept, or the end of the stream.
+    \\Gives the socket; ok is False if it is closed.
+    },
+    .{ .name = "on_writable", .function = @ptrCast(&onWritable), .flags = py.METH_NOARGS, .doc =
+    \\on_writable($self, /)
+    \\--
+    \\
+    \\A case for select(): there is room to send. Gives the socket; ok is False if it is closed.
     },
     .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
     \\close($self, /)

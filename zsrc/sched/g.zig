@@ -112,6 +112,16 @@ pub const WaitReason = enum(u8) {
     }
 };
 
+/// Who may still end a wait.
+pub const Claim = enum(u8) {
+    /// Whoever claims it first.
+    open,
+    /// Nobody: it has been claimed.
+    taken,
+    /// As open, and threads without the host's lock compete: `G.contest` decides.
+    contested,
+};
+
 /// How a wait ended.
 pub const Wake = enum(u8) {
     /// What was waited for happened.
@@ -150,7 +160,9 @@ pub const G = struct {
     reason: WaitReason = .none,
     wake: Wake = .ready,
     /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
-    claimed: bool = false,
+    claimed: Claim = .open,
+    /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
+    contest: ?*std.atomic.Value(u32) = null,
     /// A helper of the runtime: not counted, not part of deadlock detection.
     system: bool = false,
     /// Nothing may preempt it while positive.
@@ -161,7 +173,7 @@ pub const G = struct {
     waiting_count: u32 = 0,
     /// About when it was parked last, by Lane.clock.
     parked_at: u64 = 0,
-    /// The waiter that was served, for a wait on several objects.
+    /// The waiter that was claimed, set by who did that: for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},
     /// What cancels its waits, and its place among those that wait under it.
@@ -171,6 +183,15 @@ pub const G = struct {
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,
+
+    /// Whether somebody has claimed its wait; a contested one may be claimed at any moment.
+    pub inline fn isClaimed(g: *const G) bool {
+        return switch (g.claimed) {
+            .open => false,
+            .taken => true,
+            .contested => g.contest.?.load(.monotonic) != 0,
+        };
+    }
 
     pub inline fn transition(g: *G, from: Status, to: Status) void {
         if (std.debug.runtime_safety and (g.status != from or !from.mayBecome(to)))

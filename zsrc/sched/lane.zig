@@ -336,10 +336,32 @@ pub fn Lane(comptime Host: type) type {
 
         /// Decides who wakes a waiter: true for the first that asks.
         pub inline fn claim(_: *Self, g: *G, wake: g_mod.Wake) bool {
-            if (g.claimed) return false;
-            g.claimed = true;
+            if (g.claimed != .open and !winContest(g)) return false;
+            g.claimed = .taken;
             g.wake = wake;
             return true;
+        }
+
+        /// Not a call, which would have every channel operation save registers for it.
+        inline fn winContest(g: *G) bool {
+            if (g.claimed == .taken) return false;
+            return g.contest.?.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
+        }
+
+        /// Between `prepare` and `park`: from here on a thread without the lock may end the wait
+        /// too, by changing `contest` from 0 to 1. It then has somebody call `arrive`.
+        pub fn contest(_: *Self, g: *G, word: *std.atomic.Value(u32)) void {
+            g.contest = word;
+            g.claimed = .contested;
+        }
+
+        /// A contested wait was claimed from outside. With the lock.
+        pub fn arrive(self: *Self, g: *G, wake: g_mod.Wake, fired: ?*anyopaque) void {
+            std.debug.assert(g.claimed == .contested);
+            g.claimed = .taken;
+            g.wake = wake;
+            g.fired = fired;
+            self.readyLast(g);
         }
 
         inline fn noteWork(self: *Self) void {
@@ -412,7 +434,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// Before a goroutine puts itself into a queue of waiters.
         pub inline fn prepare(_: *Self, g: *G) void {
-            g.claimed = false;
+            g.claimed = .open;
             g.fired = null;
             g.transition(.running, .parking);
         }
@@ -455,6 +477,25 @@ pub fn Lane(comptime Host: type) type {
             const self = Host.lane();
             if (!g.system) self.user_timers -= 1;
             if (self.claim(g, .timeout)) self.readyLast(g);
+        }
+
+        /// The lane that there is: for timers that fire.
+        pub inline fn get() *Self {
+            return Host.lane();
+        }
+
+        /// Has `t.fire` called at `t.when`. `hope` says whether that may wake a goroutine of the
+        /// program's own: the lane is not stuck until it has. Also from threads that are no M.
+        pub fn addTimer(self: *Self, t: *Timer, hope: bool) Allocator.Error!void {
+            try self.timers.add(self.gpa, t);
+            if (hope) self.user_timers += 1;
+            if (self.poller != null and t.when < self.poller_deadline) Host.pollBreak();
+        }
+
+        /// Undoes it; `hope` is what it was then.
+        pub fn removeTimer(self: *Self, t: *Timer, hope: bool) void {
+            self.timers.remove(t);
+            if (hope) self.user_timers -= 1;
         }
 
         /// Gives the other goroutines a turn.

@@ -1,4 +1,4 @@
-//! Channels and select, with the semantics of Go's runtime/chan.go and select.go.
+//! Channels, with the semantics of Go's runtime/chan.go; select.zig waits on several.
 //!
 //! A value goes straight from a sender to a waiting receiver, past the buffer. Waiters lie on the
 //! stacks of their goroutines and are served first come, first served; who is woken is decided by
@@ -15,28 +15,25 @@ pub fn Waiter(comptime T: type) type {
     return struct {
         g: *G,
         elem: T = undefined,
-        /// Served by a counterpart, not by a close.
-        ok: bool = false,
         prev: ?*@This() = null,
         next: ?*@This() = null,
-        /// Position among a select's cases.
-        index: usize = 0,
     };
 }
 
-fn List(comptime W: type) type {
+/// Waiters, first come, first served.
+pub fn List(comptime W: type) type {
     return struct {
         head: ?*W = null,
         tail: ?*W = null,
 
-        inline fn push(l: *@This(), w: *W) void {
+        pub inline fn push(l: *@This(), w: *W) void {
             w.next = null;
             w.prev = l.tail;
             if (l.tail) |t| t.next = w else l.head = w;
             l.tail = w;
         }
 
-        inline fn remove(l: *@This(), w: *W) void {
+        pub inline fn remove(l: *@This(), w: *W) void {
             if (w.prev) |p| p.next = w.next else if (l.head == w) l.head = w.next else return;
             if (w.next) |n| n.prev = w.prev else l.tail = w.prev;
             w.prev = null;
@@ -94,7 +91,6 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
             if (c.receivers.head != null) {
                 if (dequeue(lane, &c.receivers)) |w| {
                     w.elem = value;
-                    w.ok = true;
                     lane.ready(w.g);
                     return .done;
                 }
@@ -114,7 +110,6 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
                 if (c.senders.head != null) {
                     if (dequeue(lane, &c.senders)) |w| {
                         c.put(w.elem);
-                        w.ok = true;
                         lane.ready(w.g);
                     }
                 }
@@ -123,7 +118,6 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
             if (c.senders.head != null) {
                 if (dequeue(lane, &c.senders)) |w| {
                     out.* = w.elem;
-                    w.ok = true;
                     lane.ready(w.g);
                     return .done;
                 }
@@ -177,60 +171,6 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
                 }
             }
             return true;
-        }
-
-        // ---- select ----
-
-        pub const Case = struct {
-            chan: ?*Self,
-            send: bool,
-            /// What to send, or what was received.
-            value: T = undefined,
-            waiter: W = undefined,
-        };
-
-        pub const Selected = struct { index: usize, outcome: Outcome };
-
-        /// Looks at the cases in the order given, a random one, and does the first that can be done.
-        pub fn trySelect(lane: *Lane, cases: []Case, order: []const u16) ?Selected {
-            for (order) |at| {
-                const case = &cases[at];
-                const c = case.chan orelse continue;
-                const outcome = if (case.send)
-                    c.trySend(lane, case.value)
-                else
-                    c.tryRecv(lane, &case.value);
-                if (outcome != .would_block) return .{ .index = at, .outcome = outcome };
-            }
-            return null;
-        }
-
-        /// Parks on all cases. After `trySelect` found none, with nothing in between.
-        pub fn selectWait(lane: *Lane, g: *G, cases: []Case, deadline: ?u64) Selected {
-            lane.prepare(g);
-            for (cases, 0..) |*case, i| {
-                const c = case.chan orelse continue;
-                case.waiter = .{ .g = g, .elem = case.value, .index = i };
-                (if (case.send) &c.senders else &c.receivers).push(&case.waiter);
-            }
-            const reason: g_mod.WaitReason = if (cases.len == 0) .select_no_cases else .select;
-            const wake = lane.park(g, reason, deadline);
-            const fired: ?*W = switch (wake) {
-                .ready, .closed => @ptrCast(@alignCast(g.fired.?)),
-                else => null,
-            };
-            for (cases) |*case| {
-                const c = case.chan orelse continue;
-                if (fired == &case.waiter) continue;
-                (if (case.send) &c.senders else &c.receivers).remove(&case.waiter);
-            }
-            const w = fired orelse return .{
-                .index = 0,
-                .outcome = if (wake == .timeout) .timeout else .interrupted,
-            };
-            const case = &cases[w.index];
-            if (wake == .ready and !case.send) case.value = w.elem;
-            return .{ .index = w.index, .outcome = if (wake == .ready) .done else .closed };
         }
     };
 }

@@ -69,7 +69,7 @@ pub fn Waiters(comptime Lane: type) type {
         pub fn first(q: *Self, lane: *const Lane) ?*Waiter {
             q.forgetOthers(lane);
             while (q.head) |w| {
-                if (!w.g.claimed) return w;
+                if (!w.g.isClaimed()) return w;
                 q.remove(w); // its goroutine has left already
             }
             return null;

@@ -7,7 +7,7 @@ const G = g_mod.G;
 pub fn WaitList(comptime Lane: type) type {
     return struct {
         const Self = @This();
-        const Node = struct { g: *G, next: ?*Node = null };
+        pub const Node = struct { g: *G, next: ?*Node = null };
 
         head: ?*Node = null,
 
@@ -21,19 +21,28 @@ pub fn WaitList(comptime Lane: type) type {
         ) g_mod.Wake {
             var node: Node = .{ .g = g };
             lane.prepare(g);
-            var link = &l.head;
-            while (link.*) |n| link = &n.next;
-            link.* = &node;
+            l.push(&node);
             const wake = lane.park(g, reason, deadline);
             // Whoever was claimed by somebody else is still in the list, unless wakeAll emptied it.
-            link = &l.head;
+            l.remove(&node);
+            return wake;
+        }
+
+        pub fn push(l: *Self, node: *Node) void {
+            var link = &l.head;
+            while (link.*) |n| link = &n.next;
+            link.* = node;
+        }
+
+        /// For one that is not in the list, nothing.
+        pub fn remove(l: *Self, node: *Node) void {
+            var link = &l.head;
             while (link.*) |n| : (link = &n.next) {
-                if (n == &node) {
+                if (n == node) {
                     link.* = n.next;
-                    break;
+                    return;
                 }
             }
-            return wake;
         }
 
         pub fn wakeAll(l: *Self, lane: *Lane) void {
@@ -41,7 +50,10 @@ pub fn WaitList(comptime Lane: type) type {
             l.head = null;
             while (it) |n| {
                 it = n.next;
-                if (lane.claim(n.g, .ready)) lane.readyLast(n.g);
+                if (lane.claim(n.g, .ready)) {
+                    n.g.fired = n;
+                    lane.readyLast(n.g);
+                }
             }
         }
     };

@@ -240,6 +240,12 @@ pub const of_the_runtime = [_]Entry{
         .Model = chan.SelectClose,
         .options = .{ .preemptions = 3 },
     },
+    .{
+        .name = "select, both lanes",
+        .Model = chan.SelectMixed,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .nobody_passes_by, .expects = "" }},
+    },
     .{ .name = "proc spawn, 2 Ps", .Model = proc.SpawnOne, .options = .{ .preemptions = 3 } },
     .{ .name = "proc spawn, 2 children", .Model = proc.SpawnTwo, .options = .{ .preemptions = 3 } },
     .{

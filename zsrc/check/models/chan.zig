@@ -353,3 +353,81 @@ pub fn SelectDeadline(comptime Sim: type) type {
 pub fn SelectClose(comptime Sim: type) type {
     return Exchange(Sim, true);
 }
+
+/// As golibx.select() does over channels of both lanes: one goroutine is queued on a native
+/// channel, whose sender comes from another thread, and for something of the Python lane, under
+/// that lane's lock. Whoever wants to end the wait changes the one word first; one case happens.
+pub fn SelectMixed(comptime Sim: type) type {
+    return struct {
+        c: Op.Chan = undefined,
+        lane_lock: Sim.Lock = .{},
+        out: u64 = 7,
+        in: u64 = 0,
+        /// The waiter of the lane's side, null once it has left; and what it was given.
+        waiter: ?*Op.Rt.Blocker = null,
+        given: bool = false,
+        over: bool = false,
+        sent: Op.Result = .closed,
+
+        const Self = @This();
+        const Op = Ops(Sim);
+        pub const threads = .{ .{ "select", select }, .{ "native", native }, .{ "python", python } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            m.c = try Op.make(gpa, 0);
+        }
+
+        fn select(m: *Self) void {
+            const b = Sim.gpa().create(Op.Rt.Blocker) catch unreachable;
+            b.init(null, true);
+            var w: Op.Chan.Waiter = .{ .wait = &b.wait, .elem = Op.bytes(&m.in) };
+            m.lane_lock.lock();
+            switch (m.c.beginRecv(Op.bytes(&m.in), &w)) {
+                .waiting => {},
+                else => {
+                    m.over = true;
+                    return m.lane_lock.unlock();
+                },
+            }
+            Sim.writes(&m.waiter);
+            m.waiter = b;
+            m.c.lock.unlock();
+            m.lane_lock.unlock();
+            while (b.note.sleep(null) != .woken) {}
+            m.lane_lock.lock();
+            Sim.writes(&m.waiter);
+            m.waiter = null;
+            m.over = true;
+            m.lane_lock.unlock();
+            m.c.withdraw(.recv, &w);
+            b.gone = true;
+        }
+
+        fn native(m: *Self) void {
+            m.sent = Op.send(&m.c, &m.out, 5);
+        }
+
+        fn python(m: *Self) void {
+            while (!m.give()) Sim.spin();
+        }
+
+        /// False if the goroutine does not wait yet.
+        fn give(m: *Self) bool {
+            m.lane_lock.lock();
+            defer m.lane_lock.unlock();
+            const b = m.waiter orelse return m.over;
+            const won = b.wait.claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
+            if (won or Sim.planted == .nobody_passes_by) {
+                m.given = true;
+                b.note.wake();
+            }
+            return true;
+        }
+
+        pub fn end(m: *Self) void {
+            check.expect((m.in == m.out) == (m.sent == .done), "a value arrives if it was sent");
+            check.expect(!(m.given and m.sent == .done), "two cases happen");
+            check.expect(m.c.receivers.head == null and m.c.senders.head == null, "queued");
+        }
+    };
+}

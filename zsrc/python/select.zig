@@ -1,0 +1,445 @@
+//! golibx.Case and select(): sync/select.zig over all that Python code can wait for.
+//!
+//! A Case says what is to be done with which object: receive from or send to a channel, of Python
+//! values or of C ones, receive from a timer, see a goroutine end or a socket become ready. It is
+//! made once and used by any number of selects, each of which has a `Source` for it on its stack.
+//!
+//! All but the channels of C values need the interpreter's lock only. Those have locks of their
+//! own, and others serve them at any time: select_native.zig holds the locks while the cases are
+//! looked at and queued, and decides by a compare-and-swap between the two sides afterwards.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const chan_mod = @import("../sync/chan.zig");
+const select_mod = @import("../sync/select.zig");
+const timechan = @import("../sync/timechan.zig");
+const waitgroup = @import("../sync/waitgroup.zig");
+const netpoll = @import("../netpoll/netpoll.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const socket = @import("socket.zig");
+const native = @import("select_native.zig");
+const timeouts = @import("timeouts.zig");
+
+const lane = &host.the_lane;
+const G = g_mod.G;
+const Wake = g_mod.Wake;
+const Outcome = chan_mod.Outcome;
+pub const Chan = chan_mod.Chan(*py.Object, host.Lane);
+pub const TimeChan = timechan.TimeChan(host.Lane);
+const WaitList = waitgroup.WaitList(host.Lane);
+
+pub const Kind = enum(u8) { recv, send, time, done, readable, writable, native_recv, native_send };
+
+pub const Case = extern struct {
+    ob: py.Object,
+    /// Whose case it is, owned.
+    owner: *py.Object,
+    /// In it, where the pointer is good for as long as the owner lives; else null.
+    inner: ?*anyopaque,
+    /// What to send, owned: the value, or the bytes of the C value.
+    value: ?*py.Object,
+    kind: Kind,
+};
+
+pub var case_type: *py.Type = undefined;
+
+/// A new case; null with an exception set.
+pub fn newCase(kind: Kind, owner: *py.Object, in: ?*anyopaque, value: ?*py.Object) ?*py.Object {
+    const made = py._PyObject_GC_New(case_type) orelse return null;
+    const case: *Case = @ptrCast(made);
+    case.kind = kind;
+    case.owner = py.incref(owner);
+    case.inner = in;
+    case.value = if (value) |v| py.incref(v) else null;
+    py.PyObject_GC_Track(made);
+    return made;
+}
+
+fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
+    const case: *Case = @ptrCast(o);
+    for ([_]?*py.Object{ @ptrCast(o.type), case.owner, case.value }) |each| {
+        const r = visit(each orelse continue, arg);
+        if (r != 0) return r;
+    }
+    return 0;
+}
+
+fn dealloc(o: *py.Object) callconv(.c) void {
+    const case: *Case = @ptrCast(o);
+    py.PyObject_GC_UnTrack(o);
+    py.decref(case.owner);
+    py.xdecref(case.value);
+    const t: *py.Object = @ptrCast(o.type);
+    py.PyObject_GC_Del(o);
+    py.decref(t);
+}
+
+/// What a select with this case, or with None for one, waits on.
+pub fn objectOf(case: *py.Object) *py.Object {
+    return if (case.type == case_type) @as(*Case, @ptrCast(case)).owner else case;
+}
+
+// ---- what can be waited for ----
+
+/// Each member's `result` is a new reference to what the caller of select() gets; null with an
+/// exception set.
+pub const Source = union(enum) {
+    recv: Recv,
+    send: Send,
+    never: Never,
+    time: Time,
+    done: Done,
+    io: Io,
+    native: native.Source,
+};
+
+const S = select_mod.Select(host.Lane, Source, native.Guard);
+
+const Never = struct {
+    base: select_mod.Never = .{},
+
+    pub inline fn poll(n: *Never) Outcome {
+        return n.base.poll();
+    }
+    pub inline fn enqueue(_: *Never, _: *G) void {}
+    pub inline fn dequeue(_: *Never) void {}
+    pub inline fn finish(n: *Never, wake: Wake) Outcome {
+        return n.base.finish(wake);
+    }
+    fn result(_: *Never, _: Outcome, _: usize) ?*py.Object {
+        return py.returnNone();
+    }
+};
+
+const Recv = struct {
+    chan: *Chan,
+    value: *py.Object = undefined,
+    waiter: Chan.W = undefined,
+
+    pub inline fn poll(r: *Recv) Outcome {
+        return r.chan.tryRecv(lane, &r.value);
+    }
+    pub inline fn enqueue(r: *Recv, g: *G) void {
+        r.waiter = .{ .g = g };
+        r.chan.receivers.push(&r.waiter);
+    }
+    pub inline fn dequeue(r: *Recv) void {
+        r.chan.receivers.remove(&r.waiter);
+    }
+    pub inline fn finish(r: *Recv, wake: Wake) Outcome {
+        if (wake != .ready) return .closed;
+        r.value = r.waiter.elem;
+        return .done;
+    }
+    inline fn result(r: *Recv, outcome: Outcome, _: usize) ?*py.Object {
+        return if (outcome == .closed) py.returnNone() else r.value;
+    }
+};
+
+const Send = struct {
+    chan: *Chan,
+    /// The Case has a reference. Whoever takes the value takes one along.
+    value: *py.Object,
+    waiter: Chan.W = undefined,
+
+    pub inline fn poll(s: *Send) Outcome {
+        const outcome = s.chan.trySend(lane, s.value);
+        if (outcome == .done) _ = py.incref(s.value);
+        return outcome;
+    }
+    pub inline fn enqueue(s: *Send, g: *G) void {
+        s.waiter = .{ .g = g, .elem = py.incref(s.value) };
+        s.chan.senders.push(&s.waiter);
+    }
+    pub inline fn dequeue(s: *Send) void {
+        s.chan.senders.remove(&s.waiter);
+        py.decref(s.value);
+    }
+    pub inline fn finish(s: *Send, wake: Wake) Outcome {
+        if (wake == .ready) return .done;
+        py.decref(s.value);
+        return .closed;
+    }
+    inline fn result(_: *Send, outcome: Outcome, index: usize) ?*py.Object {
+        return if (outcome == .closed) sentOnClosed(index) else py.returnNone();
+    }
+};
+
+pub fn sentOnClosed(index: usize) ?*py.Object {
+    return errors.raise(.ChannelClosed, "send on a closed channel (select case {d})", .{index});
+}
+
+const Time = struct {
+    chan: *TimeChan,
+    when: u64 = undefined,
+    waiter: TimeChan.W = undefined,
+
+    pub inline fn poll(t: *Time) Outcome {
+        t.when = t.chan.poll(lane) orelse return .would_block;
+        return .done;
+    }
+    pub inline fn enqueue(t: *Time, g: *G) void {
+        t.waiter = .{ .g = g };
+        t.chan.enqueue(lane, &t.waiter);
+    }
+    pub inline fn dequeue(t: *Time) void {
+        t.chan.dequeue(lane, &t.waiter);
+    }
+    pub inline fn finish(t: *Time, _: Wake) Outcome {
+        t.when = t.waiter.elem;
+        return .done;
+    }
+    fn result(t: *Time, _: Outcome, _: usize) ?*py.Object {
+        return secondsOf(t.when);
+    }
+};
+
+/// What a timer's channel gives: seconds of time.monotonic().
+pub fn secondsOf(ns: u64) ?*py.Object {
+    return py.PyFloat_FromDouble(@as(f64, @floatFromInt(ns)) / 1e9);
+}
+
+/// The end of a goroutine.
+const Done = struct {
+    handle: *goroutine.Handle,
+    node: WaitList.Node = undefined,
+
+    pub inline fn poll(d: *Done) Outcome {
+        return if (d.handle.live == null) .done else .would_block;
+    }
+    pub inline fn enqueue(d: *Done, g: *G) void {
+        d.node = .{ .g = g };
+        d.handle.waiters().push(&d.node);
+    }
+    pub inline fn dequeue(d: *Done) void {
+        d.handle.waiters().remove(&d.node);
+    }
+    pub inline fn finish(_: *Done, _: Wake) Outcome {
+        return .done;
+    }
+    fn result(d: *Done, _: Outcome, _: usize) ?*py.Object {
+        return py.incref(&d.handle.ob);
+    }
+};
+
+/// A direction of a socket.
+const Io = struct {
+    socket: *socket.Socket,
+    direction: socket.Direction,
+    waiter: netpoll.Waiter = undefined,
+    side: *netpoll.Side = undefined,
+
+    pub fn poll(io: *Io) Outcome {
+        return io.socket.readiness(io.direction);
+    }
+    pub fn enqueue(io: *Io, g: *G) void {
+        io.waiter = .{ .g = g };
+        io.side = io.socket.sideOf(io.direction);
+        host.poller.link(io.side, &io.waiter);
+    }
+    pub fn dequeue(io: *Io) void {
+        host.poller.unlink(io.side, &io.waiter, false);
+    }
+    pub fn finish(io: *Io, wake: Wake) Outcome {
+        host.poller.unlink(io.side, &io.waiter, true);
+        // Another may have been quicker since.
+        return if (wake == .closed) .closed else io.poll();
+    }
+    fn result(io: *Io, _: Outcome, _: usize) ?*py.Object {
+        return py.incref(&io.socket.ob);
+    }
+};
+
+// ---- select() ----
+
+const few_cases = 16;
+const most_cases = std.math.maxInt(u16);
+
+/// A xorshift generator (Marsaglia 2003): select must be fair, not secret.
+var random_state: u64 = 0x9e3779b97f4a7c15;
+
+pub fn seed(value: u64) void {
+    random_state = if (value != 0) value else os.nanotime() | 1;
+}
+
+inline fn randomBelow(n: u32) u32 {
+    var x = random_state;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    random_state = x;
+    return @intCast((x >> 32) * n >> 32);
+}
+
+/// False with an exception set.
+inline fn sourceOf(arg: *py.Object, source: *Source, index: usize, guard: *native.Guard) bool {
+    if (arg.type == case_type) {
+        const case: *Case = @ptrCast(arg);
+        const in: *anyopaque = case.inner orelse undefined;
+        if (case.kind == .recv) {
+            source.* = .{ .recv = .{ .chan = @ptrCast(@alignCast(in)) } };
+            return true;
+        }
+        if (case.kind == .send) {
+            source.* = .{ .send = .{ .chan = @ptrCast(@alignCast(in)), .value = case.value.? } };
+            return true;
+        }
+        return otherSource(case, source, index, guard);
+    }
+    if (arg != py.none()) {
+        _ = py.PyErr_Format(
+            py.exc.typeError(),
+            "case %zd of select must come from a method such as on_recv(), or be None, not %R",
+            index,
+            arg,
+        );
+        return false;
+    }
+    source.* = .{ .never = .{} };
+    return true;
+}
+
+noinline fn otherSource(case: *Case, source: *Source, index: usize, guard: *native.Guard) bool {
+    switch (case.kind) {
+        .recv, .send => unreachable,
+        .time => {
+            guard.timers += 1;
+            source.* = .{ .time = .{ .chan = @ptrCast(@alignCast(case.inner.?)) } };
+        },
+        .done => source.* = .{ .done = .{ .handle = @ptrCast(case.owner) } },
+        .readable, .writable => {
+            const s: *socket.Socket = @ptrCast(case.owner);
+            if (!s.usable()) return false;
+            source.* = .{ .io = .{
+                .socket = s,
+                .direction = if (case.kind == .readable) .read else .write,
+            } };
+        },
+        .native_recv, .native_send => {
+            const state = guard.add(case, index) orelse return false;
+            source.* = .{ .native = .{ .state = state } };
+        },
+    }
+    return true;
+}
+
+pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    const count: usize = @intCast(n);
+    var default = false;
+    var limit: timeouts.Limit = .forever;
+    if (kwnames != null) {
+        const given = py.parse("select", &.{ "default", "timeout" }, 0, args + count, 0, kwnames) orelse return null;
+        if (given[0]) |d| {
+            const truth = py.PyObject_IsTrue(d);
+            if (truth < 0) return null;
+            default = truth != 0;
+        }
+        limit = timeouts.parse(given[1]) orelse return null;
+    }
+    if (count <= few_cases) {
+        var sources: [few_cases]Source = undefined;
+        var order: [few_cases]u16 = undefined;
+        return selectFrom(args[0..count], sources[0..count], order[0..count], default, limit);
+    }
+    if (count > most_cases)
+        return py.raise(py.exc.valueError(), "select takes at most {d} cases, not {d}", .{ most_cases, count });
+    const sources = host.gpa.alloc(Source, count) catch return py.PyErr_NoMemory();
+    defer host.gpa.free(sources);
+    const order = host.gpa.alloc(u16, count) catch return py.PyErr_NoMemory();
+    defer host.gpa.free(order);
+    return selectFrom(args[0..count], sources, order, default, limit);
+}
+
+inline fn selectFrom(
+    args: []const *py.Object,
+    sources: []Source,
+    order: []u16,
+    default: bool,
+    limit: timeouts.Limit,
+) ?*py.Object {
+    var guard: native.Guard = .{ .sources = sources.ptr };
+    if (args.len > 0) guard.waitsOn(@ptrCast(args.ptr), @intCast(args.len));
+    defer guard.deinit();
+    for (args, sources, order, 0..) |arg, *source, *place, i| {
+        if (!sourceOf(arg, source, i, &guard)) return null;
+        const j = randomBelow(@intCast(i + 1));
+        place.* = order[j];
+        order[j] = @intCast(i);
+    }
+    var p: *goroutine.PyG = undefined;
+    const selected = S.poll(sources, order, &guard) orelse wait: {
+        if (default) return triple(-1, py.returnNone(), false);
+        p = goroutine.forPark() orelse return null;
+        if (limit == .poll) {
+            // Others may have run in there: the first answer is no longer true.
+            break :wait S.poll(sources, order, &guard) orelse return failed(.timeout, p);
+        }
+        const reason: g_mod.WaitReason = if (sources.len == 0) .select_no_cases else .select;
+        break :wait S.wait(lane, &p.g, sources, order, &guard, reason, limit.deadline());
+    };
+    if (selected.outcome == .timeout or selected.outcome == .interrupted)
+        return failed(selected.outcome, p);
+    const index = selected.index;
+    const value = switch (sources[index]) {
+        inline else => |*source| source.result(selected.outcome, index),
+    } orelse return null;
+    return triple(@intCast(index), value, selected.outcome == .done);
+}
+
+fn failed(outcome: Outcome, p: *goroutine.PyG) ?*py.Object {
+    if (outcome == .timeout) return errors.raise(.DeadlineExceeded, "select timed out", .{});
+    if (!goroutine.raisePending(p)) _ = py.PyErr_NoMemory();
+    return null;
+}
+
+/// Takes the reference to `value`.
+fn triple(index: i64, value: *py.Object, ok: bool) ?*py.Object {
+    const tuple = py.PyTuple_New(3) orelse {
+        py.decref(value);
+        return null;
+    };
+    const number = py.PyLong_FromLongLong(index) orelse {
+        py.decref(value);
+        py.decref(tuple);
+        return null;
+    };
+    _ = py.PyTuple_SetItem(tuple, 0, number);
+    _ = py.PyTuple_SetItem(tuple, 1, value);
+    _ = py.PyTuple_SetItem(tuple, 2, py.boolean(ok));
+    return tuple;
+}
+
+/// Receives from one timer channel, which `o` is, for its own methods. Null without an exception
+/// after a time-out.
+pub fn receiveTime(o: *py.Object, c: *TimeChan, limit: timeouts.Limit) ?u64 {
+    if (c.poll(lane)) |when| return when;
+    const p = goroutine.forPark() orelse return null;
+    var sources: [1]Source = .{.{ .time = .{ .chan = c } }};
+    var guard: native.Guard = .{ .sources = &sources, .timers = 1 };
+    guard.waitsOn(o, 0);
+    if (limit == .poll) return c.poll(lane);
+    const selected = S.wait(lane, &p.g, &sources, &.{0}, &guard, .chan_receive, limit.deadline());
+    switch (selected.outcome) {
+        .done => return sources[0].time.when,
+        .timeout => {},
+        else => _ = failed(.interrupted, p),
+    }
+    return null;
+}
+
+const slots = [_]py.Slot{
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
+    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
+    .{ .slot = py.slot.tp_doc, .pfunc = "A case of select(), made by the methods named on_…() of what can be waited for." },
+    .{},
+};
+
+pub const case_spec: py.TypeSpec = .{
+    .name = "golibx.Case",
+    .basicsize = @sizeOf(Case),
+    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = &slots,
+};

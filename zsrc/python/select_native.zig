@@ -1,0 +1,234 @@
+//! The cases of select() that are of native.Chan, whose other side runs without the interpreter's
+//! lock.
+//!
+//! While a select looks at its cases and queues on them it holds the locks of all its native
+//! channels, taken in the order of their addresses as native/chan.zig does. From then on two
+//! parties may end it: a goroutine of the native lane, under the lock of one channel, and somebody
+//! with the interpreter's lock, by a value, a close, the time or a cancellation. All of them have
+//! to change one word from 0 to 1 first (`Wait.claimed`, which `Lane.contest` makes the lane's
+//! claims compete for), and whoever loses passes by, so that exactly one case happens. A native
+//! winner posts the entry, whose arrival makes the goroutine ready. The goroutine continues only
+//! when the winner is done with it: after an arrival, or after a claim under the lock it runs with.
+const std = @import("std");
+const g_mod = @import("../sched/g.zig");
+const inbox = @import("../sched/inbox.zig");
+const chan_mod = @import("../sync/chan.zig");
+const switching = @import("../native/lane.zig").switching;
+const capi = @import("../native/capi.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const native_chan = @import("native_chan.zig");
+const outside = @import("outside.zig");
+const select = @import("select.zig");
+
+const lane = &host.the_lane;
+const C = capi.Chan;
+const G = g_mod.G;
+const Outcome = chan_mod.Outcome;
+
+/// One case; elements of a few bytes lie here.
+const State = struct {
+    shared: *Shared,
+    c: *C,
+    chan: *native_chan.Chan,
+    send: bool,
+    /// What is sent, in the Case, or where the received goes.
+    elem: []u8,
+    small: [16]u8 align(16) = undefined,
+    index: u32,
+    waiter: C.Waiter = undefined,
+    /// By the address of the channel.
+    next: ?*State = null,
+};
+
+/// What the native cases of one select have in common.
+const Shared = struct {
+    sources: [*]select.Source,
+    first: ?*State = null,
+    caller: outside.Caller = undefined,
+    /// To be woken once the locks are released.
+    woken: ?*switching.Wait = null,
+    wait: switching.Wait = .{},
+    entry: inbox.Entry = .{ .arrive = arrive },
+    g: *G = undefined,
+    generation: u32 = 0,
+
+    fn hold(s: *Shared) void {
+        s.caller = .enter();
+        var last: ?*C = null;
+        var it = s.first;
+        while (it) |state| : (it = state.next) {
+            if (state.c != last) state.c.lock.lock();
+            last = state.c;
+        }
+    }
+
+    fn release(s: *Shared) void {
+        var last: ?*C = null;
+        var it = s.first;
+        while (it) |state| : (it = state.next) {
+            if (state.c != last) state.c.lock.unlock();
+            last = state.c;
+        }
+        if (s.woken) |other| switching.Rt.wake(other);
+        s.woken = null;
+        s.caller.leave();
+    }
+
+    fn enlist(s: *Shared, g: *G) void {
+        s.wait = .{ .contested = true, .wake = wake };
+        s.g = g;
+        s.generation = lane.generation;
+        lane.contest(g, &s.wait.claimed);
+        lane.outside_waiters += @intFromBool(!g.system);
+    }
+
+    fn wake(w: *switching.Wait) void {
+        const s: *Shared = @alignCast(@fieldParentPtr("wait", w));
+        lane.post(&s.entry);
+    }
+
+    fn arrive(e: *inbox.Entry) void {
+        const s: *Shared = @alignCast(@fieldParentPtr("entry", e));
+        // What a run has left behind does not go on in another.
+        if (!lane.live or s.generation != lane.generation) return;
+        lane.arrive(s.g, if (s.wait.outcome == .closed) .closed else .ready, &s.sources[s.wait.fired]);
+    }
+};
+
+/// Of a select: sync/select.zig says what for. Most have no native case.
+pub const Guard = struct {
+    sources: [*]select.Source,
+    /// How many timers its cases may put into the heap.
+    timers: usize = 0,
+    shared: ?*Shared = null,
+    /// As of the G while it waits.
+    waiting_on: ?*anyopaque = null,
+    waiting_count: u32 = 0,
+
+    /// What dumps are to show: an object, or an array of `count` cases.
+    pub inline fn waitsOn(g: *Guard, on: *const anyopaque, count: u32) void {
+        g.waiting_on = @constCast(on);
+        g.waiting_count = count;
+    }
+
+    /// Null with an exception set.
+    pub fn add(g: *Guard, case: *select.Case, index: usize) ?*State {
+        if (g.shared == null) {
+            const made = host.gpa.create(Shared) catch return noMemory();
+            made.* = .{ .sources = g.sources };
+            g.shared = made;
+        }
+        const shared = g.shared.?;
+        const ch: *native_chan.Chan = @ptrCast(case.owner);
+        const state = host.gpa.create(State) catch return noMemory();
+        state.* = .{
+            .shared = shared,
+            .c = ch.c,
+            .chan = ch,
+            .send = case.kind == .native_send,
+            .elem = undefined,
+            .index = @intCast(index),
+        };
+        const size = ch.c.elem_size;
+        if (state.send) {
+            state.elem = py.PyBytes_AsString(case.value.?).?[0..size];
+        } else if (size <= state.small.len) {
+            state.elem = state.small[0..size];
+        } else state.elem = host.gpa.alloc(u8, size) catch {
+            host.gpa.destroy(state);
+            return noMemory();
+        };
+        var place = &shared.first;
+        while (place.*) |other| : (place = &other.next) {
+            if (@intFromPtr(other.c) >= @intFromPtr(state.c)) break;
+        }
+        state.next = place.*;
+        place.* = state;
+        return state;
+    }
+
+    fn noMemory() ?*State {
+        _ = py.PyErr_NoMemory();
+        return null;
+    }
+
+    pub inline fn deinit(g: *Guard) void {
+        if (g.shared != null) g.free();
+    }
+
+    noinline fn free(g: *Guard) void {
+        const shared = g.shared.?;
+        var it = shared.first;
+        while (it) |state| {
+            it = state.next;
+            if (!state.send and state.elem.len > state.small.len) host.gpa.free(state.elem);
+            host.gpa.destroy(state);
+        }
+        host.gpa.destroy(shared);
+    }
+
+    pub inline fn hold(g: *Guard) void {
+        if (g.shared) |s| s.hold();
+    }
+
+    pub inline fn release(g: *Guard) void {
+        if (g.shared) |s| s.release();
+    }
+
+    pub inline fn reserve(g: *Guard) bool {
+        if (g.timers == 0) return true;
+        lane.timers.items.ensureUnusedCapacity(host.gpa, g.timers) catch return false;
+        return true;
+    }
+
+    pub inline fn enlist(g: *Guard, by: *G) void {
+        by.waiting_on = g.waiting_on;
+        by.waiting_count = g.waiting_count;
+        if (g.shared) |s| s.enlist(by);
+    }
+
+    pub inline fn resign(g: *Guard, by: *G) void {
+        by.waiting_count = 0;
+        if (g.shared != null) lane.outside_waiters -= @intFromBool(!by.system);
+    }
+};
+
+/// With the locks, but for `dequeue`.
+pub const Source = struct {
+    state: *State,
+
+    pub fn poll(source: *Source) Outcome {
+        const s = source.state;
+        const woken = &s.shared.woken;
+        const tried = if (s.send) s.c.trySend(s.elem.ptr, woken) else s.c.tryRecv(s.elem.ptr, woken);
+        return switch (tried) {
+            .done => .done,
+            .closed => .closed,
+            .waiting => .would_block,
+        };
+    }
+
+    pub fn enqueue(source: *Source, _: *G) void {
+        const s = source.state;
+        s.waiter = .{ .wait = &s.shared.wait, .elem = s.elem.ptr, .index = s.index };
+        (if (s.send) &s.c.senders else &s.c.receivers).push(&s.waiter);
+    }
+
+    pub fn dequeue(source: *Source) void {
+        const s = source.state;
+        const caller: outside.Caller = .enter();
+        defer caller.leave();
+        if (s.send) s.c.withdraw(.send, &s.waiter) else s.c.withdraw(.recv, &s.waiter);
+    }
+
+    pub fn finish(_: *Source, wake: g_mod.Wake) Outcome {
+        return if (wake == .ready) .done else .closed;
+    }
+
+    pub fn result(source: *Source, outcome: Outcome, index: usize) ?*py.Object {
+        const s = source.state;
+        if (s.send) return if (outcome == .closed) select.sentOnClosed(index) else py.returnNone();
+        return if (outcome == .closed) py.returnNone() else native_chan.decode(s.chan, s.elem);
+    }
+};

@@ -1,0 +1,143 @@
+//! What a timer's channel is: something to receive from when its time has come, once or at
+//! intervals.
+//!
+//! As since Go 1.23, the channel has no buffer and nothing is sent to it. Whether the time has come
+//! is looked at when somebody receives, and only while somebody waits is there a timer in the
+//! lane's heap. So a stop or a reset leaves no stale value behind, a slow receiver misses ticks
+//! instead of getting them late, and one that everybody has forgotten is garbage like any other
+//! object.
+//!
+//! All of it needs the lane's lock. The value is the time that it was due at, in monotonic ns.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const timer_mod = @import("../sched/timer.zig");
+const chan = @import("chan.zig");
+const G = g_mod.G;
+const Timer = timer_mod.Timer;
+
+pub fn TimeChan(comptime Lane: type) type {
+    return struct {
+        const Self = @This();
+        pub const W = chan.Waiter(u64);
+        /// Later than this never comes.
+        pub const never = timer_mod.Heap.never;
+
+        /// Its `when` is the time; it is in the heap while somebody waits.
+        timer: Timer = .{},
+        /// Zero: once.
+        period_ns: u64 = 0,
+        receivers: chan.List(W) = .{},
+        /// Of the lane, when somebody last waited: what a run has left behind is not there any
+        /// more.
+        generation: u32 = 0,
+        /// How many of the program's own goroutines wait.
+        user_waiters: u32 = 0,
+        /// The time is still to come, or has come and nobody has received it.
+        armed: bool = false,
+        /// The timer in the heap counts as hope.
+        counted: bool = false,
+
+        /// Receives the time, if it has come and nobody waits for it.
+        pub fn poll(c: *Self, lane: *Lane) ?u64 {
+            if (!c.armed or c.inHeap(lane)) return null;
+            const now = os.nanotime();
+            return if (c.timer.when <= now) c.take(now) else null;
+        }
+
+        fn take(c: *Self, now: u64) u64 {
+            const when = c.timer.when;
+            if (c.period_ns == 0) {
+                c.armed = false;
+            } else c.timer.when = when +| c.period_ns *| (1 + (now - when) / c.period_ns);
+            return when;
+        }
+
+        /// Forgets those that waited in a run that is over.
+        fn enter(c: *Self, lane: *Lane) void {
+            if (c.generation == lane.generation) return;
+            c.generation = lane.generation;
+            c.timer.index = Timer.none;
+            c.receivers = .{};
+            c.user_waiters = 0;
+            c.counted = false;
+        }
+
+        inline fn inHeap(c: *const Self, lane: *Lane) bool {
+            return c.timer.pending() and c.generation == lane.generation;
+        }
+
+        /// After `poll` said no, between the lane's `prepare` and `park`. The heap has room for it.
+        pub fn enqueue(c: *Self, lane: *Lane, w: *W) void {
+            c.enter(lane);
+            c.receivers.push(w);
+            c.user_waiters += @intFromBool(!w.g.system);
+            c.arm(lane) catch unreachable;
+        }
+
+        /// For a waiter that was not served.
+        pub fn dequeue(c: *Self, lane: *Lane, w: *W) void {
+            c.receivers.remove(w);
+            c.user_waiters -= @intFromBool(!w.g.system);
+            if (c.receivers.head == null and c.timer.pending()) lane.removeTimer(&c.timer, false);
+            c.count(lane);
+        }
+
+        /// Has the timer in the heap if there is somebody to wake, and counted if he is the
+        /// program's.
+        fn arm(c: *Self, lane: *Lane) std.mem.Allocator.Error!void {
+            const wanted = c.armed and c.receivers.head != null and c.timer.when != never;
+            if (wanted and !c.timer.pending()) {
+                c.timer.fire = fire;
+                try lane.addTimer(&c.timer, false);
+            } else if (!wanted and c.timer.pending()) lane.removeTimer(&c.timer, false);
+            c.count(lane);
+        }
+
+        fn count(c: *Self, lane: *Lane) void {
+            const hope = c.timer.pending() and c.user_waiters > 0;
+            if (hope == c.counted) return;
+            c.counted = hope;
+            if (hope) lane.user_timers += 1 else lane.user_timers -= 1;
+        }
+
+        fn fire(t: *Timer) void {
+            const c: *Self = @fieldParentPtr("timer", t);
+            const lane = Lane.get();
+            c.count(lane);
+            var it = c.receivers.head;
+            while (it) |w| {
+                it = w.next;
+                if (!lane.claim(w.g, .ready)) continue;
+                c.receivers.remove(w);
+                c.user_waiters -= @intFromBool(!w.g.system);
+                w.elem = c.take(os.nanotime());
+                w.g.fired = w;
+                lane.readyLast(w.g);
+                // The heap has the room that this timer had.
+                return c.arm(lane) catch unreachable;
+            }
+            // All that waited have ended otherwise and are about to leave: whoever receives next
+            // takes it.
+        }
+
+        /// Due at `when` from now on, and every `period_ns` if that is not zero. Whether it was to
+        /// come before; nobody receives that any more.
+        pub fn set(c: *Self, lane: *Lane, when: u64, period_ns: u64) std.mem.Allocator.Error!bool {
+            const was = c.stop(lane);
+            c.timer.when = when;
+            c.period_ns = period_ns;
+            c.armed = true;
+            if (c.generation == lane.generation) try c.arm(lane);
+            return was;
+        }
+
+        /// Whether it was to come; nobody receives it any more.
+        pub fn stop(c: *Self, lane: *Lane) bool {
+            const was = c.armed;
+            c.armed = false;
+            if (c.inHeap(lane)) c.arm(lane) catch unreachable;
+            return was;
+        }
+    };
+}
