@@ -187,6 +187,28 @@ pub const of_the_runtime = [_]Entry{
     },
     .{ .name = "descriptor close, deadline", .Model = pollside.CloseUntil },
     .{
+        .name = "descriptor reuse, two close it",
+        .Model = pollside.Reuse,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .drain_skipped, .expects = "a new handle is open" },
+            .{ .bug = .closed_unseen, .expects = "" },
+            .{ .bug = .generation_kept, .expects = "a stranger's file" },
+            .{ .bug = .close_unseen_by_waiter, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "descriptor reuse, both directions",
+        .Model = pollside.ReuseTwo,
+        .options = .{ .preemptions = 3, .delays = 1 },
+        .plants = &.{
+            .{ .bug = .drain_skipped, .expects = "a new handle is open" },
+            .{ .bug = .closed_unseen, .expects = "" },
+            .{ .bug = .generation_kept, .expects = "a stranger's file" },
+            .{ .bug = .close_wakes_nobody, .expects = "lost wake-up" },
+        },
+    },
+    .{
         .name = "timers",
         .Model = timers.Deadline,
         .options = .{ .preemptions = 3 },
