@@ -210,27 +210,35 @@ void golibx_timer_free(golibx_timer *t); /* stops it first */
 
 /* ---- the network -------------------------------------------------------------------------------- */
 
-/* A descriptor registered with the poller. It should be non-blocking. */
+/* The handle of a descriptor registered with the poller. It is a number in the form of a pointer, which
+ * nothing may follow, and no other descriptor ever gets the same: calls on one that is closed return
+ * GOLIBX_CLOSED, for ever, and touch no other file, whatever became of the descriptor's number. What is
+ * no handle, NULL for one, is GOLIBX_INVALID or GOLIBX_CLOSED. (There are 2^20 descriptors at a time; one
+ * that was used for 2^43 files is not used again.) */
 typedef struct golibx_fd golibx_fd;
 enum golibx_mode { GOLIBX_READ = 1, GOLIBX_WRITE = 2 };
-/* NULL if the poller refuses it: golibx_errno() says why. */
+/* NULL if the poller refuses it: golibx_errno() says why. The file should be non-blocking. */
 golibx_fd *golibx_fd_open(int fd);
-/* Waits until a read or write may succeed. Call it after one said EAGAIN. One goroutine a direction
- * at a time: GOLIBX_INVALID for a second. GOLIBX_CLOSED once it is closed. */
+/* Waits until a read or write may succeed. Call it after one said EAGAIN. One goroutine a direction may
+ * wait at a time: GOLIBX_INVALID for a second. GOLIBX_CLOSED once it is closed. */
 int golibx_fd_wait(golibx_fd *d, int mode, int64_t deadline);
-/* Wakes who waits and forgets the descriptor; closes the file too if `close_file` is not 0. Calls that
- * begin later, or are inside a read or write at that moment, are an error of the program: the handle and
- * the number may belong to another file by then. */
+/* Ends the handle and, if `close_file` is not 0, closes the file; otherwise the file is the caller's
+ * again. Calls that wait return GOLIBX_CLOSED; golibx_fd_close() returns when the last call in progress on
+ * the handle has let go of the file. (One that blocks in a read or write, since its file is not
+ * non-blocking, lets it wait.) Of several at once, one returns GOLIBX_OK and the others GOLIBX_CLOSED.
+ * golibx_stop() closes all that are left, but not their files. */
 int golibx_fd_close(golibx_fd *d, int close_file);
+/* The number, which stays this file's until it is closed. */
 int golibx_fd_number(golibx_fd *d);
 
-/* TCP, for numeric addresses such as "127.0.0.1" or "::1". NULL on failure, with
- * golibx_errno(): ETIMEDOUT after the deadline, EBADF once the listener is closed. */
+/* TCP, for numeric addresses such as "127.0.0.1" or "::1". NULL on failure, with golibx_errno():
+ * ETIMEDOUT after the deadline, EBADF once the listener is closed, EBUSY if another waits in accept. */
 golibx_fd *golibx_tcp_listen(const char *host, uint16_t port, int backlog);
 golibx_fd *golibx_tcp_accept(golibx_fd *listener, int64_t deadline);
 golibx_fd *golibx_tcp_dial(const char *host, uint16_t port, int64_t deadline);
-int golibx_tcp_port(golibx_fd *d); /* the local port, or GOLIBX_SYSTEM */
-/* Bytes read or written, 0 at the end of the stream, or a negative code. */
+int golibx_tcp_port(golibx_fd *d); /* the local port, GOLIBX_CLOSED or GOLIBX_SYSTEM */
+/* Bytes read or written, 0 at the end of the stream, or a negative code. One goroutine may read while
+ * another writes; a second one in the same direction gets GOLIBX_INVALID where it would have to wait. */
 ptrdiff_t golibx_read(golibx_fd *d, void *buffer, size_t size, int64_t deadline);
 /* Writes everything, or returns a negative code. */
 ptrdiff_t golibx_write(golibx_fd *d, const void *buffer, size_t size, int64_t deadline);

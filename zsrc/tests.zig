@@ -13,6 +13,7 @@ test {
     _ = @import("sync/sync_test.zig");
     _ = @import("check/explorer_test.zig");
     _ = @import("native/lane_test.zig");
+    _ = @import("native/netpoll_test.zig");
     _ = @import("native/text.zig");
     _ = @import("native/procs.zig");
     _ = @import("python/peek.zig");

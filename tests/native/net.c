@@ -191,6 +191,174 @@ static void closing_wakes_who_waits(void)
     }
 }
 
+/* Every call on `d` says that it is closed. */
+static void check_closed(golibx_fd *d)
+{
+    char byte = 0;
+    for (int i = 0; i < 2; i++) {
+        int64_t deadline = i == 0 ? 0 : GOLIBX_FOREVER;
+        CODE(golibx_fd_wait(d, GOLIBX_READ, deadline), GOLIBX_CLOSED);
+        CODE(golibx_fd_wait(d, GOLIBX_WRITE, deadline), GOLIBX_CLOSED);
+        CODE(golibx_read(d, &byte, 1, deadline), GOLIBX_CLOSED);
+        CODE(golibx_write(d, &byte, 1, deadline), GOLIBX_CLOSED);
+        clear_errno();
+        CHECK(golibx_tcp_accept(d, deadline) == NULL);
+        ERRNO(EBADF);
+    }
+    CODE(golibx_fd_number(d), GOLIBX_CLOSED);
+    CODE(golibx_tcp_port(d), GOLIBX_CLOSED);
+    CODE(golibx_fd_close(d, 0), GOLIBX_CLOSED);
+    CODE(golibx_fd_close(d, 1), GOLIBX_CLOSED);
+}
+
+/* The number and the descriptor get used again and again; the handle stays closed. */
+static void a_closed_handle_stays_closed(void)
+{
+    enum { times = 200 };
+    golibx_fd *old[times];
+    struct pair p = open_pair();
+    int number = p.fd[0];
+    for (int i = 0; i < times; i++) {
+        old[i] = p.d[0];
+        close_pair(&p);
+        p = open_pair();
+        EQUAL(p.fd[0], number);
+        EQUAL(write(p.fd[1], "x", 1), 1); /* it could be read, and written to */
+        for (int k = 0; k <= i; k++) {
+            CHECK(old[k] != p.d[0]);
+            CODE(golibx_fd_number(old[k]), GOLIBX_CLOSED);
+        }
+        check_closed(old[i]);
+        check_closed(old[i / 2]);
+    }
+    char byte;
+    EQUAL(golibx_read(p.d[0], &byte, 1, 0), 1);
+    EQUAL(golibx_write(p.d[0], "y", 1, 0), 1);
+    EQUAL(read(p.fd[1], &byte, 1), 1);
+    NOT_NOW(golibx_read(p.d[0], &byte, 1, 0));
+    close_pair(&p);
+}
+
+static void what_is_no_handle(void)
+{
+    char byte = 0;
+    static char object[64];
+    golibx_fd *none[] = {NULL, (golibx_fd *)object, (golibx_fd *)(uintptr_t)-1,
+                         (golibx_fd *)(uintptr_t)-2, (golibx_fd *)1, (golibx_fd *)2};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        int code = golibx_fd_wait(none[i], GOLIBX_READ, 0);
+        CHECK(code == GOLIBX_CLOSED || (none[i] == NULL && code == GOLIBX_INVALID));
+        CODE(golibx_read(none[i], &byte, 1, 0), code);
+        CODE(golibx_write(none[i], &byte, 1, 0), code);
+        CODE(golibx_fd_number(none[i]), code);
+        CODE(golibx_tcp_port(none[i]), code);
+        CODE(golibx_fd_close(none[i], 1), code);
+        CHECK(golibx_tcp_accept(none[i], 0) == NULL);
+    }
+}
+
+struct reading {
+    golibx_fd *d;
+    ptrdiff_t result;
+    char byte;
+};
+
+static void read_one(void *argument)
+{
+    struct reading *r = argument;
+    r->result = golibx_read(r->d, &r->byte, 1, GOLIBX_FOREVER);
+    golibx_wg_done(&running);
+}
+
+static void close_it(void *argument)
+{
+    struct reading *r = argument;
+    r->result = golibx_fd_close(r->d, 1);
+    golibx_wg_done(&running);
+}
+
+/* Its number belongs to another file, which has something to read, before the reader can run. */
+static void a_reader_meets_no_other_file(void)
+{
+    for (int i = 0; i < 100; i++) {
+        struct pair p = open_pair();
+        struct reading reader = {.d = p.d[0]};
+        start(read_one, &reader);
+        for (int k = 0; k < i % 4; k++)
+            golibx_gosched(); /* the reader waits already, or does not */
+        OK(golibx_fd_close(p.d[0], i % 2));
+        if (i % 2 == 0)
+            EQUAL(close(p.fd[0]), 0);
+        struct pair q = open_pair();
+        EQUAL(q.fd[0], p.fd[0]);
+        EQUAL(write(q.fd[1], "x", 1), 1);
+        wait_for_all();
+        CODE(reader.result, GOLIBX_CLOSED);
+        EQUAL(golibx_read(q.d[0], &reader.byte, 1, 0), 1);
+        close_pair(&q);
+        OK(golibx_fd_close(p.d[1], 1));
+    }
+}
+
+static void one_of_many_closes(void)
+{
+    enum { closers = 10 };
+    struct pair p = open_pair();
+    struct reading reader = {.d = p.d[0]}, closer[closers];
+    start(read_one, &reader);
+    for (int i = 0; i < closers; i++) {
+        closer[i] = (struct reading){.d = p.d[0]};
+        start(close_it, &closer[i]);
+    }
+    wait_for_all();
+    int closed = 0;
+    for (int i = 0; i < closers; i++) {
+        if (closer[i].result != GOLIBX_OK)
+            CODE(closer[i].result, GOLIBX_CLOSED);
+        closed += closer[i].result == GOLIBX_OK;
+    }
+    EQUAL(closed, 1);
+    CODE(reader.result, GOLIBX_CLOSED);
+    CHECK(!is_open(p.fd[0]));
+    OK(golibx_fd_close(p.d[1], 1));
+}
+
+static void *read_in_a_thread(void *argument)
+{
+    struct reading *r = argument;
+    do /* somebody else waits */
+        r->result = golibx_read(r->d, &r->byte, 1, GOLIBX_FOREVER);
+    while (r->result == GOLIBX_INVALID);
+    return NULL;
+}
+
+/* What is open at the end is closed, with its waiters, who are no goroutines; the handle is so in
+ * the next runtime too, where the file can be registered again. */
+static void the_end_closes_handles(void)
+{
+    OK(golibx_start(NULL));
+    struct pair p = open_pair();
+    struct reading reader = {.d = p.d[0]};
+    pthread_t thread;
+    EQUAL(pthread_create(&thread, NULL, read_in_a_thread, &reader), 0);
+    while (golibx_fd_wait(p.d[0], GOLIBX_READ, in(MS)) != GOLIBX_INVALID) { /* it does not wait yet */
+    }
+    OK(golibx_stop(soon()));
+    pthread_join(thread, NULL);
+    CODE(reader.result, GOLIBX_CLOSED);
+    check_closed(p.d[0]);
+    OK(golibx_start(NULL));
+    check_closed(p.d[0]);
+    golibx_fd *again = golibx_fd_open(p.fd[0]);
+    CHECK(again != NULL && again != p.d[0] && again != p.d[1]);
+    check_closed(p.d[0]);
+    EQUAL(write(p.fd[1], "x", 1), 1);
+    EQUAL(golibx_read(again, &reader.byte, 1, soon()), 1);
+    OK(golibx_fd_close(again, 1));
+    EQUAL(close(p.fd[1]), 0);
+    OK(golibx_stop(soon()));
+}
+
 struct pipe_end {
     golibx_fd *d;
     size_t size;
@@ -345,6 +513,28 @@ static void connect_on(const char *host)
     EQUAL(golibx_read(client, text, 5, soon()), 0);
     OK(golibx_fd_close(client, 1));
     OK(golibx_fd_close(listener, 1));
+}
+
+/* The port is free when the listener is closed, also with somebody in accept. */
+static void a_port_can_be_used_again(void)
+{
+    golibx_fd *both[2] = {golibx_tcp_listen("127.0.0.1", 0, 10), NULL};
+    uint16_t port = (uint16_t)golibx_tcp_port(both[0]);
+    for (int i = 0; i < 20; i++) {
+        start(accept_one, both);
+        for (int k = 0; k < i % 3; k++)
+            golibx_gosched();
+        golibx_fd *old = both[0];
+        OK(golibx_fd_close(old, 1));
+        golibx_fd *listener = golibx_tcp_listen("127.0.0.1", port, 10);
+        CHECK(listener != NULL);
+        wait_for_all();
+        CHECK(both[1] == NULL);
+        check_closed(old);
+        EQUAL(golibx_tcp_port(listener), port);
+        both[0] = listener;
+    }
+    OK(golibx_fd_close(both[0], 1));
 }
 
 static void tcp_v4(void) { connect_on("127.0.0.1"); }
@@ -508,6 +698,7 @@ int main(int argc, char **argv)
     struct test_case cases[] = {
         CASE_OUTSIDE(threads_use_the_network),
         CASE_OUTSIDE(errno_is_the_callers),
+        CASE_OUTSIDE(the_end_closes_handles),
         CASE(wait_until_readable),
         CASE(wait_until_writable),
         CASE(deadlines),
@@ -515,6 +706,10 @@ int main(int argc, char **argv)
         CASE(a_file_is_refused),
         CASE(one_waits_a_direction),
         CASE(closing_wakes_who_waits),
+        CASE(a_closed_handle_stays_closed),
+        CASE(what_is_no_handle),
+        CASE(a_reader_meets_no_other_file),
+        CASE(one_of_many_closes),
         CASE(write_writes_everything),
         CASE(a_pipe_is_a_descriptor_too),
         CASE(write_to_nobody),
@@ -524,6 +719,7 @@ int main(int argc, char **argv)
         CASE(tcp_failures),
         CASE(accept_has_a_deadline),
         CASE(closing_ends_accept),
+        CASE(a_port_can_be_used_again),
         CASE(many_connections),
     };
     return RUN_CASES(NULL, cases);

@@ -43,6 +43,7 @@ STORMS = (
     "net",
     "klt",
     "park",
+    "close",
 )
 WAYS = {
     "registered": ("--register",),

@@ -14,7 +14,9 @@
 #include "golibx.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -851,7 +854,6 @@ static void klt(void)
 
 enum { net_clients = 24, net_messages = 40, net_size = 96 };
 static golibx_fd *net_listener;
-static golibx_waitgroup net_talking;
 static atomic_ulong net_echoed, net_served;
 
 static ptrdiff_t read_all(golibx_fd *d, char *to, ptrdiff_t size, int64_t deadline)
@@ -928,16 +930,11 @@ static void net_client(void *number)
         atomic_fetch_add(&net_echoed, 1);
         atomic_fetch_add(&beat, 1);
     }
-    /* Now nobody opens anything: who reads a descriptor that was closed a moment ago reads nobody else's. */
-    OK(golibx_wg_done(&net_talking));
-    OK(golibx_wg_wait(&net_talking, GOLIBX_FOREVER));
     if (below(&r, 2)) { /* closed by another while this one reads */
         struct cut cut = {.d = d, .after = (int64_t)below(&r, 300) * US};
         OK(golibx_wg_add(&cut.done, 1));
         start(net_closer, &cut);
-        ptrdiff_t code = golibx_read(d, in, sizeof in, golibx_nanotime() + 20 * SECOND);
-        if (code != GOLIBX_SYSTEM) /* EBADF: the close came before the wait */
-            EQUAL(code, GOLIBX_CLOSED);
+        EQUAL(golibx_read(d, in, sizeof in, golibx_nanotime() + 20 * SECOND), GOLIBX_CLOSED);
         OK(golibx_wg_wait(&cut.done, GOLIBX_FOREVER));
     } else {
         OK(golibx_fd_close(d, 1));
@@ -951,7 +948,6 @@ static void net(void)
     do {
         CHECK((net_listener = golibx_tcp_listen("127.0.0.1", 0, 128)) != NULL);
         atomic_store(&net_served, 0), atomic_store(&net_echoed, 0);
-        OK(golibx_wg_add(&net_talking, net_clients));
         start(net_accept, NULL);
         for (size_t i = 0; i < net_clients; i++)
             start_number(net_client, round * 1000 + i + 1);
@@ -960,6 +956,222 @@ static void net(void)
         OK(golibx_fd_close(net_listener, 1));
         wait_for_all();
         EQUAL(atomic_load(&net_echoed), net_clients * net_messages);
+        round++;
+    } while (!time_is_up());
+}
+
+/* ---- close: handles in use while others close them, and their numbers are used again ---- */
+
+enum { close_slots = 6, close_users = 12, close_closers = 3, close_times = 60, close_memory = 4 };
+
+/* What a handle was given for. It outlives the handle: who has it goes on using that, however
+ * stale. Everything that is written to a socket or to its peer is its tag. */
+struct file {
+    golibx_fd *d;
+    uint64_t tag;
+    int number, peer, port; /* port: of a listener, else 0 */
+    atomic_int closed;      /* after a close has returned */
+    struct file *before;
+};
+
+static _Atomic(struct file *) close_slot[close_slots];
+static _Atomic(struct file *) close_files;
+static atomic_ulong close_tag, close_done;
+static atomic_int close_stop;
+static golibx_waitgroup close_closing;
+
+static struct file *close_open(struct random *r, size_t slot)
+{
+    struct file *f = calloc(1, sizeof *f);
+    CHECK(f != NULL);
+    f->tag = atomic_fetch_add(&close_tag, 1) + 1;
+    if (slot == 0) {
+        CHECK((f->d = golibx_tcp_listen("127.0.0.1", 0, 16)) != NULL);
+        CHECK((f->port = golibx_tcp_port(f->d)) > 0);
+        CHECK((f->number = golibx_fd_number(f->d)) >= 0);
+    } else {
+        int pair[2];
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        for (int i = 0; i < 2; i++)
+            CHECK(fcntl(pair[i], F_SETFL, O_NONBLOCK) == 0);
+        f->number = pair[0], f->peer = pair[1];
+        for (uint64_t n = below(r, 6); n > 0; n--)
+            CHECK(write(f->peer, &f->tag, sizeof f->tag) == sizeof f->tag);
+        CHECK((f->d = golibx_fd_open(f->number)) != NULL);
+    }
+    struct file *before = atomic_load(&close_files);
+    do
+        f->before = before;
+    while (!atomic_compare_exchange_weak(&close_files, &before, f));
+    return f;
+}
+
+/* One of those who try. Once it is closed, no call uses the file: what was written is there, and
+ * then the end of the stream. */
+static void close_close(struct random *r, struct file *f)
+{
+    int close_file = f->port != 0 || below(r, 2);
+    int code = golibx_fd_close(f->d, close_file);
+    if (code == GOLIBX_CLOSED)
+        return;
+    OK(code);
+    atomic_store(&f->closed, 1);
+    atomic_fetch_add(&close_done, 1);
+    if (!close_file)
+        CHECK(close(f->number) == 0);
+    if (f->port != 0)
+        return;
+    uint64_t word;
+    ssize_t n;
+    for (;;) {
+        n = read(f->peer, &word, sizeof word);
+        if (n < 0 && golibx_errno() == EAGAIN) {
+            /* Who forks, as ThreadSanitizer does to name a function, has the file a moment longer. */
+            struct pollfd end = {.fd = f->peer, .events = POLLIN};
+            golibx_entersyscall();
+            int seen = poll(&end, 1, 20000);
+            golibx_exitsyscall();
+            CHECK(seen != 0);
+            continue;
+        }
+        if (n <= 0)
+            break;
+        EQUAL(n, sizeof word);
+        EQUAL(word, f->tag);
+    }
+    if (n < 0) /* something was left that nobody had read */
+        EQUAL(golibx_errno(), ECONNRESET);
+    CHECK(close(f->peer) == 0);
+}
+
+/* `is` is what a call has returned that began when the file was `late`, closed already, or not. */
+static void close_expect(int late, ptrdiff_t is, ptrdiff_t wanted)
+{
+    if (late)
+        EQUAL(is, GOLIBX_CLOSED);
+    else if (is != GOLIBX_CLOSED && is != GOLIBX_TIMEOUT && is != GOLIBX_WOULD_BLOCK &&
+             is != GOLIBX_INVALID)
+        EQUAL(is, wanted);
+}
+
+static void close_accept(struct file *f, int late, int64_t until)
+{
+    golibx_fd *d = golibx_tcp_accept(f->d, until);
+    if (d == NULL) {
+        int why = golibx_errno();
+        if (late || (why != ETIMEDOUT && why != EBUSY && why != EAGAIN))
+            EQUAL(why, EBADF);
+        return;
+    }
+    CHECK(!late);
+    EQUAL(golibx_tcp_port(d), f->port);
+    OK(golibx_fd_close(d, 1));
+}
+
+static void close_dial(struct file *f)
+{
+    golibx_fd *d = golibx_tcp_dial("127.0.0.1", (uint16_t)f->port, golibx_nanotime() + 5 * MS);
+    if (d != NULL)
+        OK(golibx_fd_close(d, 1));
+}
+
+static void close_use_one(struct random *r, struct file *f)
+{
+    int64_t untils[] = {0, golibx_nanotime() + (int64_t)below(r, 300) * US, GOLIBX_FOREVER};
+    int64_t until = untils[below(r, 3)];
+    int late = atomic_load(&f->closed);
+    uint64_t word = 0;
+    switch (below(r, 6)) {
+    case 0:
+        return close_expect(late, golibx_fd_number(f->d), f->number);
+    case 1:
+        if (f->port != 0)
+            return close_expect(late, golibx_tcp_port(f->d), f->port);
+        return close_expect(late, golibx_fd_wait(f->d, GOLIBX_WRITE, until), GOLIBX_OK);
+    case 2:
+        if (f->port == 0)
+            return close_expect(late, golibx_fd_wait(f->d, GOLIBX_READ, until), GOLIBX_OK);
+        if (below(r, 4) == 0)
+            close_dial(f);
+        return;
+    case 3:
+        if (f->port == 0)
+            return close_expect(late, golibx_write(f->d, &f->tag, sizeof word, until), sizeof word);
+        return close_accept(f, late, until);
+    default:
+        if (f->port != 0)
+            return close_accept(f, late, until);
+        ptrdiff_t n = golibx_read(f->d, &word, sizeof word, until);
+        close_expect(late, n, sizeof word);
+        if (n > 0)
+            EQUAL(word, f->tag);
+    }
+}
+
+static void close_use(size_t number)
+{
+    struct random r = seeded(number);
+    struct file *known[close_memory] = {NULL};
+    while (!atomic_load(&close_stop)) {
+        struct file **f = &known[below(&r, close_memory)];
+        if (*f == NULL || below(&r, 4) == 0)
+            *f = atomic_load(&close_slot[below(&r, close_slots)]);
+        close_use_one(&r, *f);
+        if (below(&r, 32) == 0)
+            close_close(&r, *f);
+        atomic_fetch_add_explicit(&beat, 1, memory_order_relaxed);
+        golibx_gosched();
+    }
+}
+
+static void close_user(void *number) { close_use((uintptr_t)number), finished(); }
+static void *close_thread(void *number) { return close_use((uintptr_t)number), NULL; }
+
+static void close_closer(void *number)
+{
+    struct random r = seeded((uintptr_t)number + 1000000);
+    for (int i = 0; i < close_times; i++) {
+        size_t slot = below(&r, close_slots);
+        close_close(&r, atomic_exchange(&close_slot[slot], close_open(&r, slot)));
+        if (below(&r, 2))
+            golibx_sleep((int64_t)below(&r, 200) * US);
+    }
+    OK(golibx_wg_done(&close_closing));
+    finished();
+}
+
+static void close_storm(void)
+{
+    size_t round = 0;
+    do {
+        struct random r = seeded(round + 2000000);
+        atomic_store(&close_stop, 0), atomic_store(&close_done, 0);
+        for (size_t i = 0; i < close_slots; i++)
+            atomic_store(&close_slot[i], close_open(&r, i));
+        OK(golibx_wg_add(&close_closing, close_closers));
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, close_thread, (void *)(round * 100 + 99)) == 0);
+        for (size_t i = 0; i < close_users; i++)
+            start_number(close_user, round * 100 + i);
+        for (size_t i = 0; i < close_closers; i++)
+            start_number(close_closer, round * 100 + i);
+        OK(golibx_wg_wait(&close_closing, GOLIBX_FOREVER));
+        atomic_store(&close_stop, 1);
+        for (size_t i = 0; i < close_slots; i++)
+            close_close(&r, atomic_load(&close_slot[i]));
+        wait_for_all();
+        golibx_entersyscall();
+        CHECK(pthread_join(thread, NULL) == 0);
+        golibx_exitsyscall();
+        /* Each was closed once, by one of those who tried. */
+        size_t files = 0;
+        for (struct file *f = atomic_exchange(&close_files, NULL); f != NULL; files++) {
+            struct file *before = f->before;
+            CHECK(atomic_load(&f->closed));
+            free(f);
+            f = before;
+        }
+        EQUAL(atomic_load(&close_done), files);
         round++;
     } while (!time_is_up());
 }
@@ -1083,7 +1295,7 @@ static const struct scenario {
 } scenarios[] = {
     {"cpu", cpu},     {"select", select_storm}, {"cond", cond},     {"steal", steal},
     {"syscall", syscalls}, {"timer", timer},    {"procs", procs},   {"create", create},
-    {"net", net},     {"klt", klt},             {"park", park},
+    {"net", net},     {"klt", klt},             {"park", park},     {"close", close_storm},
 };
 
 static void (*chosen)(void);

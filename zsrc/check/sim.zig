@@ -185,6 +185,11 @@ pub fn SimAtomic(comptime T: type) type {
             return value;
         }
 
+        /// As the running thread sees it, which is no scheduling point: for the checks of models.
+        pub fn peek(self: *const Self) T {
+            return self.buffered() orelse self.raw;
+        }
+
         /// What the running thread stored here itself and nobody else sees yet.
         fn buffered(self: *const Self) ?T {
             const e = eng();

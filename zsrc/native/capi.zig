@@ -633,7 +633,7 @@ fn timerFree(t: ?*CTimer) callconv(.c) void {
 
 // ---- the network ----
 
-fn fdOpen(fd: c_int) callconv(.c) ?*netpoll.Desc {
+fn fdOpen(fd: c_int) callconv(.c) ?*netpoll.Handle {
     if (!lane.running()) {
         os.net.setErrno(@backingInt(std.c.E.INVAL));
         return null;
@@ -643,7 +643,7 @@ fn fdOpen(fd: c_int) callconv(.c) ?*netpoll.Desc {
     return openDesc(fd);
 }
 
-pub fn openDesc(fd: c_int) ?*netpoll.Desc {
+pub fn openDesc(fd: c_int) ?*netpoll.Handle {
     return netpoll.open(fd) catch |err| {
         os.net.setErrno(@backingInt(@as(std.c.E, switch (err) {
             error.OutOfMemory => .NOMEM,
@@ -657,12 +657,14 @@ pub fn openDesc(fd: c_int) ?*netpoll.Desc {
     };
 }
 
-fn fdWait(d: ?*netpoll.Desc, mode: c_int, deadline: i64) callconv(.c) c_int {
-    const desc = d orelse return code(.invalid);
+fn fdWait(h: ?*netpoll.Handle, mode: c_int, deadline: i64) callconv(.c) c_int {
+    const handle = h orelse return code(.invalid);
     if (mode != 1 and mode != 2) return code(.invalid);
     const caller: Caller = .enter();
     defer caller.leave();
-    return code(switch (netpoll.wait(desc, mode == 2, limit(deadline))) {
+    const d = netpoll.incref(handle) orelse return code(.closed);
+    defer netpoll.decref(d);
+    return code(switch (netpoll.wait(d, mode == 2, limit(deadline))) {
         .ready => .ok,
         .closed => .closed,
         .busy => .invalid,
@@ -670,18 +672,20 @@ fn fdWait(d: ?*netpoll.Desc, mode: c_int, deadline: i64) callconv(.c) c_int {
     });
 }
 
-fn fdClose(d: ?*netpoll.Desc, close_file: c_int) callconv(.c) c_int {
-    const desc = d orelse return code(.invalid);
+fn fdClose(h: ?*netpoll.Handle, close_file: c_int) callconv(.c) c_int {
+    const handle = h orelse return code(.invalid);
     const caller: Caller = .enter();
     defer caller.leave();
-    const fd = desc.fd;
-    if (!netpoll.close(desc)) return code(.closed);
-    if (close_file != 0) os.net.close(fd);
-    return 0;
+    return code(if (netpoll.close(handle, close_file != 0)) .ok else .closed);
 }
 
-fn fdNumber(d: ?*netpoll.Desc) callconv(.c) c_int {
-    return (d orelse return code(.invalid)).fd;
+fn fdNumber(h: ?*netpoll.Handle) callconv(.c) c_int {
+    const handle = h orelse return code(.invalid);
+    const caller: Caller = .enter();
+    defer caller.leave();
+    const d = netpoll.incref(handle) orelse return code(.closed);
+    defer netpoll.decref(d);
+    return d.fd;
 }
 
 // ---- figures ----

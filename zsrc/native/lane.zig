@@ -225,7 +225,7 @@ pub fn stop(deadline: ?u64) bool {
 pub fn forget() void {
     if (state.load(.monotonic) == .off) return;
     preempt.remove();
-    netpoll.deinit();
+    netpoll.forget();
     sched = .{};
     threads.forget();
     sysmon.forget();

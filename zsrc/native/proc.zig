@@ -592,7 +592,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                         s.coalesce(until -| (if (now == 0) Env.nanotime() else now));
                     Host.poll(s, delay, &batch);
                     s.poll_until.store(0, .seq_cst);
-                    s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
+                    if (planted != .poller_stays)
+                        s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
                     s.lock.lock();
                     const got = s.takeIdleP();
                     if (got != null) s.refused.store(false, .monotonic);
@@ -610,10 +611,11 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                         if (was_spinning) s.becomeSpinning(m);
                         continue;
                     }
-                    s.inject(&batch);
+                    if (planted != .polled_dropped) s.inject(&batch);
                 } else if (until != never) {
                     const other = s.poll_until.load(.seq_cst);
-                    if (other == 0 or other > until) Host.pollBreak(s);
+                    const breaks = planted != .stops_unnoticed;
+                    if (breaks and (other == 0 or other > until)) Host.pollBreak(s);
                 }
                 if (!s.stopM(m)) return null;
             }
@@ -801,8 +803,14 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn timerAdded(s: *Self, when: u64) void {
             if (s.lastpoll.load(.seq_cst) == 0) {
                 const until = s.poll_until.load(.seq_cst);
-                if (until == 0 or until > when) Host.pollBreak(s);
+                const breaks = planted != .poller_unbroken;
+                if (breaks and (until == 0 or until > when)) Host.pollBreak(s);
             } else s.wakePSlow();
+        }
+
+        /// There is a first thing to poll for: nobody may be waiting for the network yet.
+        pub fn pollWanted(s: *Self) void {
+            if (s.lastpoll.load(.seq_cst) != 0 and planted != .poll_unannounced) s.wakePSlow();
         }
 
         // ---- goroutines that are tied to a thread ----

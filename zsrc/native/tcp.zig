@@ -8,9 +8,10 @@ const lane = @import("lane.zig");
 
 const net = os.net;
 const Desc = netpoll.Desc;
+const Handle = netpoll.Handle;
 const would_block: isize = -2;
 
-fn fail(errno: std.c.E) ?*Desc {
+fn fail(errno: std.c.E) ?*Handle {
     net.setErrno(@backingInt(errno));
     return null;
 }
@@ -33,7 +34,7 @@ fn usable() bool {
 }
 
 /// Registers a new descriptor, which is closed if that fails.
-fn adopt(fd: i32) ?*Desc {
+fn adopt(fd: i32) ?*Handle {
     return capi.openDesc(fd) orelse {
         const errno = net.getErrno();
         net.close(fd);
@@ -42,7 +43,7 @@ fn adopt(fd: i32) ?*Desc {
     };
 }
 
-pub fn listen(host: ?[*:0]const u8, number: u16, backlog: c_int) callconv(.c) ?*Desc {
+pub fn listen(host: ?[*:0]const u8, number: u16, backlog: c_int) callconv(.c) ?*Handle {
     var address: net.Address = .{};
     if (!usable() or !parse(host, number, &address)) return null;
     const g = switching.enter();
@@ -57,10 +58,12 @@ pub fn listen(host: ?[*:0]const u8, number: u16, backlog: c_int) callconv(.c) ?*
     };
 }
 
-pub fn accept(listener: ?*Desc, deadline: i64) callconv(.c) ?*Desc {
-    const l = listener orelse return fail(.INVAL);
+pub fn accept(listener: ?*Handle, deadline: i64) callconv(.c) ?*Handle {
+    const handle = listener orelse return fail(.INVAL);
     const g = switching.enter();
     defer if (g) |self| switching.leave(self);
+    const l = netpoll.incref(handle) orelse return fail(.BADF);
+    defer netpoll.decref(l);
     var address: net.Address = .{};
     while (true) {
         switch (net.acceptOne(l.fd, &address)) {
@@ -87,7 +90,7 @@ fn waitFor(d: *Desc, write_side: bool, deadline: i64) ?std.c.E {
     };
 }
 
-pub fn dial(host: ?[*:0]const u8, number: u16, deadline: i64) callconv(.c) ?*Desc {
+pub fn dial(host: ?[*:0]const u8, number: u16, deadline: i64) callconv(.c) ?*Handle {
     var address: net.Address = .{};
     if (!usable() or !parse(host, number, &address)) return null;
     const g = switching.enter();
@@ -100,57 +103,70 @@ pub fn dial(host: ?[*:0]const u8, number: u16, deadline: i64) callconv(.c) ?*Des
             return null;
         },
     };
-    const d = adopt(fd) orelse return null;
-    while (!net.writable(fd)) {
-        if (waitFor(d, true, deadline)) |errno| {
-            _ = netpoll.close(d);
-            net.close(fd);
-            return fail(errno);
-        }
-    }
-    const e = net.pendingError(fd);
-    if (e != 0) {
-        _ = netpoll.close(d);
-        net.close(fd);
-        net.setErrno(e);
-        return null;
-    }
-    net.noDelay(fd);
-    return d;
+    const handle = adopt(fd) orelse return null;
+    const problem = connected(handle, deadline);
+    if (problem == 0) return handle;
+    _ = netpoll.close(handle, true);
+    net.setErrno(problem);
+    return null;
 }
 
-pub fn port(d: ?*Desc) callconv(.c) c_int {
-    const desc = d orelse return @backingInt(capi.Code.invalid);
+/// Waits for the end of a connect; 0, or what errno should be.
+fn connected(handle: *Handle, deadline: i64) c_int {
+    // Only the runtime's end can have closed it.
+    const d = netpoll.incref(handle) orelse return @backingInt(std.c.E.BADF);
+    defer netpoll.decref(d);
+    while (!net.writable(d.fd)) {
+        if (waitFor(d, true, deadline)) |errno| return @backingInt(errno);
+    }
+    const problem = net.pendingError(d.fd);
+    if (problem == 0) net.noDelay(d.fd);
+    return problem;
+}
+
+const invalid: c_int = @backingInt(capi.Code.invalid);
+const closed: c_int = @backingInt(capi.Code.closed);
+const system: c_int = @backingInt(capi.Code.system);
+
+pub fn port(h: ?*Handle) callconv(.c) c_int {
+    const handle = h orelse return invalid;
+    const g = switching.enter();
+    defer if (g) |self| switching.leave(self);
+    const d = netpoll.incref(handle) orelse return closed;
+    defer netpoll.decref(d);
     var address: net.Address = .{};
-    if (!net.localAddress(desc.fd, &address)) return @backingInt(capi.Code.system);
-    return address.port();
+    return if (net.localAddress(d.fd, &address)) address.port() else system;
 }
 
-pub fn read(d: ?*Desc, buffer: ?[*]u8, size: usize, deadline: i64) callconv(.c) isize {
-    const desc = d orelse return @backingInt(capi.Code.invalid);
-    const out = buffer orelse return if (size == 0) 0 else @backingInt(capi.Code.invalid);
+pub fn read(h: ?*Handle, buffer: ?[*]u8, size: usize, deadline: i64) callconv(.c) isize {
+    const handle = h orelse return invalid;
     const g = switching.enter();
     defer if (g) |self| switching.leave(self);
+    const d = netpoll.incref(handle) orelse return closed;
+    defer netpoll.decref(d);
+    const out = buffer orelse return if (size == 0) 0 else invalid;
     while (true) {
-        switch (net.readAny(desc.fd, out, size)) {
+        switch (net.readAny(d.fd, out, size)) {
             .done => |n| return @intCast(n),
-            .again => if (stopped(desc, false, deadline)) |c| return c,
-            .failed => return @backingInt(capi.Code.system),
+            .again => if (stopped(d, false, deadline)) |c| return c,
+            .failed => return system,
         }
     }
 }
 
-pub fn write(d: ?*Desc, buffer: ?[*]const u8, size: usize, deadline: i64) callconv(.c) isize {
-    const desc = d orelse return @backingInt(capi.Code.invalid);
-    const from = buffer orelse return if (size == 0) 0 else @backingInt(capi.Code.invalid);
+pub fn write(h: ?*Handle, buffer: ?[*]const u8, size: usize, deadline: i64) callconv(.c) isize {
+    const handle = h orelse return invalid;
     const g = switching.enter();
     defer if (g) |self| switching.leave(self);
+    const d = netpoll.incref(handle) orelse return closed;
+    defer netpoll.decref(d);
+    const from = buffer orelse return if (size == 0) 0 else invalid;
     var sent: usize = 0;
     while (sent < size) {
-        switch (net.writeAny(desc.fd, from + sent, size - sent)) {
+        switch (net.writeAny(d.fd, from + sent, size - sent)) {
             .done => |n| sent += n,
-            .again => if (stopped(desc, true, deadline)) |c| return c,
-            .failed => return @backingInt(capi.Code.system),
+            .again => if (stopped(d, true, deadline)) |c| return c,
+            .failed => return system,
         }
     }
     return @intCast(sent);

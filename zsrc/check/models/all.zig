@@ -5,6 +5,7 @@ const runq = @import("runq.zig");
 const event = @import("event.zig");
 const proc = @import("proc.zig");
 const procs = @import("procs.zig");
+const net = @import("net.zig");
 const chan = @import("chan.zig");
 const pollside = @import("pollside.zig");
 const sync = @import("sync.zig");
@@ -187,6 +188,28 @@ pub const of_the_runtime = [_]Entry{
     },
     .{ .name = "descriptor close, deadline", .Model = pollside.CloseUntil },
     .{
+        .name = "descriptor reuse, two close it",
+        .Model = pollside.Reuse,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .drain_skipped, .expects = "a new handle is open" },
+            .{ .bug = .closed_unseen, .expects = "" },
+            .{ .bug = .generation_kept, .expects = "a stranger's file" },
+            .{ .bug = .close_unseen_by_waiter, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "descriptor reuse, both directions",
+        .Model = pollside.ReuseTwo,
+        .options = .{ .preemptions = 3, .delays = 1 },
+        .plants = &.{
+            .{ .bug = .drain_skipped, .expects = "a new handle is open" },
+            .{ .bug = .closed_unseen, .expects = "" },
+            .{ .bug = .generation_kept, .expects = "a stranger's file" },
+            .{ .bug = .close_wakes_nobody, .expects = "lost wake-up" },
+        },
+    },
+    .{
         .name = "timers",
         .Model = timers.Deadline,
         .options = .{ .preemptions = 3 },
@@ -280,6 +303,40 @@ pub const of_the_runtime = [_]Entry{
         .Model = proc.ForeignBusy,
         .options = .{ .max_seconds = 60 },
         .plants = &.{.{ .bug = .idle_skipped, .expects = "livelock" }},
+    },
+    .{
+        .name = "proc network, 1 P",
+        .Model = net.ArriveOne,
+        .plants = &.{
+            .{ .bug = .poller_stays, .expects = "in the poller" },
+            .{ .bug = .polled_dropped, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "proc network, 2 Ps",
+        .Model = net.ArriveTwo,
+        .plants = &.{.{ .bug = .poller_stays, .expects = "in the poller" }},
+    },
+    .{
+        .name = "proc network, first descriptor",
+        .Model = net.First,
+        .plants = &.{.{ .bug = .poll_unannounced, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "proc network, timer of a thread",
+        .Model = net.TimerOfThread,
+        .options = .{ .preemptions = 1, .delays = 1 },
+        .plants = &.{.{ .bug = .poller_unbroken, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "proc network, timer beside a hog",
+        .Model = net.TimerBesideHog,
+        .plants = &.{.{ .bug = .poller_unbroken, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "proc network, timer of the only P",
+        .Model = net.TimerOnlyP,
+        .plants = &.{.{ .bug = .stops_unnoticed, .expects = "lost wake-up" }},
     },
     .{ .name = "proc syscall, 1 P, long", .Model = procs.SyscallOne },
     .{

@@ -1,12 +1,15 @@
 //! A small world for the scheduler of zsrc/native/proc.zig: an M is a thread of the model, a
-//! goroutine a record whose body runs from one wait to the next, the poller a note. Nobody plays
-//! sysmon unless a model does, so that what it would repair is found.
+//! goroutine a record whose body runs from one wait to the next, the network one descriptor, whose
+//! edge the kernel keeps until somebody fetches it. Nobody plays sysmon unless a model does, so that
+//! what it would repair is found.
 //!
 //! `loop` and `run` are those of switching.zig, where a context switch is a scheduling point: what
 //! makes a goroutine visible to others, its `commit`, runs after the next one was chosen.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const proc = @import("../../native/proc.zig");
+const pollside = @import("../../native/pollside.zig");
+const threads_mod = @import("threads.zig");
 const types = @import("../../native/types.zig");
 const wait = @import("../../native/wait.zig");
 
@@ -63,16 +66,21 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
         pub const M = Sched.M;
         pub const P = Sched.P;
         pub const Batch = Sched.Batch;
+        pub const Threads = threads_mod.Rt(Sim);
+        pub const Desc = pollside.PollDesc(Threads);
 
         sched: Sched = .{},
         p: [procs]P = undefined,
         task: [tasks]Task = @splat(.{}),
         ms: u32 = 0,
         exits: u32 = 0,
-        /// Whether there is a network to poll, whom it has woken, and the poller's sleep.
+        /// Whether there is a descriptor to poll for.
         network: bool = false,
-        net_lock: Sim.Lock = .{},
-        net: Batch = .{},
+        d: Desc = .{},
+        // The kernel's: an edge that nobody has fetched, a wake-up that pollBreak has left, and the
+        // sleep of who waits for either.
+        edge: Sim.Atomic(bool) = .init(false),
+        broken: Sim.Atomic(bool) = .init(false),
         poller: Sim.Note = .{},
 
         pub const Commit = *const fn (*Self, *M, *Task) bool;
@@ -99,6 +107,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             hold: Sim.Note = .{},
             // What lies on its stack while it waits.
             wait: wait.Wait(Env) = .{},
+            net_wait: Threads.Wait = .{},
             timer: Sched.T.Timers.Timer = .{},
 
             pub fn of(g: *G) *Task {
@@ -127,25 +136,40 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
 
             pub fn poll(s: *Sched, delay_ns: ?u64, out: *Batch) void {
                 const w = from(s);
-                if (delay_ns != 0) {
-                    _ = w.poller.sleep(delay_ns);
-                    w.poller.clear();
+                if (delay_ns == 0) {
+                    // Who would wait, but for a timer that is due and another's to run, lets him.
+                    if (s.lastpoll.raw == 0) Sim.spin();
+                } else {
+                    while (!w.broken.swap(false, .acq_rel) and !w.edge.load(.acquire)) {
+                        if (w.poller.sleep(delay_ns) == .timeout) break;
+                        w.poller.clear();
+                    }
                 }
-                w.net_lock.lock();
-                defer w.net_lock.unlock();
-                while (w.net.pop()) |g| {
-                    g.transition(.waiting, .runnable);
-                    out.push(g);
+                if (!w.edge.swap(false, .acq_rel)) return;
+                // As netpoll.zig's `deliver`.
+                for (w.d.edge(0, true, false)) |each| {
+                    const waiter = each orelse continue;
+                    if (waiter.g) |raw| {
+                        const g: *G = @ptrCast(@alignCast(raw));
+                        g.transition(.waiting, .runnable);
+                        out.push(g);
+                    } else waiter.wake(waiter);
                 }
             }
 
             pub fn pollBreak(s: *Sched) void {
-                from(s).poller.wake();
+                const w = from(s);
+                if (!w.broken.swap(true, .acq_rel)) w.poller.wake();
             }
         };
 
         fn from(s: *Sched) *Self {
             return @fieldParentPtr("sched", s);
+        }
+
+        /// By anybody: the descriptor has become readable.
+        pub fn raiseEdge(w: *Self) void {
+            if (!w.edge.swap(true, .acq_rel)) w.poller.wake();
         }
 
         // ---- of models: before there are threads ----
@@ -253,7 +277,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
 
         pub fn expectHeld(_: *Self, m: *M) void {
             const p = m.p.?;
-            const held = p.m.raw == m and p.status.raw == .running;
+            const held = p.m.peek() == m and p.status.peek() == .running;
             check.expect(held, "an M runs with a P that another has");
         }
 
