@@ -226,6 +226,7 @@ def info_command(show_include: bool, show_library: bool) -> None:
         return
     from golibx import include
 
+    native_rows = _native_rows()  # first: it says which signal the native runtime has taken
     mechanisms = _core.info()
     rows = [
         ("golibx", __version__),
@@ -237,12 +238,30 @@ def info_command(show_include: bool, show_library: bool) -> None:
         if name != "python" and not name.endswith("_reason"):
             reason = mechanisms.get(f"{name}_reason")
             rows.append((name, f"{value} ({reason})" if reason else value))
+    rows += native_rows
     rows.append(("library", include.library()))
     try:
         rows.append(("golibx.h", include.header()))
     except FileNotFoundError as exc:
         rows.append(("golibx.h", f"missing ({exc})"))
     _show_table(None, rows)
+
+
+def _native_rows() -> list[tuple[str, str]]:
+    """Whether the native runtime works here, found out by a call, and its counters after that."""
+    import ctypes
+
+    from golibx import native
+
+    try:
+        native.call(ctypes.CDLL(native.library()).golibx_gosched)
+    except RuntimeError as exc:
+        return [("native_runtime", f"none ({exc})")]
+    counters = native.counters()
+    del counters["gomaxprocs"]  # _core.info() has it
+    return [("native_runtime", "works")] + [
+        (f"native_{name}", str(value)) for name, value in counters.items()
+    ]
 
 
 def _show_paths(show_include: bool, show_library: bool) -> None:

@@ -24,14 +24,21 @@ What every plugin may rely on:
   implements costs nothing.
 - Events are delivered in batches (`[hooks] flush_interval`), in the order of their timestamps, in a
   goroutine of its own. Hooks may use the whole API of golibx, and so may wait; meanwhile events
-  collect, and when `[hooks] ring_size` of them did, further ones are dropped and counted.
+  collect, and when a processor has `[hooks] ring_size` of them, further ones are dropped and
+  counted.
+- Events are those of this run. What the native lane, which outlives runs, did between two runs is
+  not reported.
 - All hooks of a run are called one after the other, never two at once.
 - A plugin that raises is reported on stderr, once, with its name; from then on none of its hooks is
   called. The program and the other plugins go on.
 
 Times are integers in nanoseconds. `time_ns` is a point on the clock of time.monotonic_ns().
-Goroutines are known by their ids, integers that are never used again in a run; the main goroutine's
-is 1.
+
+`lane` says where an event happened: "python", where Python goroutines run, or "native", where C
+functions do (golibx.native). Goroutines are known by their ids, integers that are never used again
+in a run. The two lanes number theirs each for itself: goroutine 7 of one lane has nothing to do
+with goroutine 7 of the other, so what counts as a key is the pair of lane and id. Python's main
+goroutine is 1.
 """
 
 from __future__ import annotations
@@ -47,11 +54,19 @@ if TYPE_CHECKING:
     from golibx.runtime import Runtime
 
 __all__ = [
+    "DeadlockFound",
+    "GomaxprocsChange",
+    "GoroutineCreate",
     "GoroutineExit",
+    "GoroutinePanic",
+    "GoroutinePark",
+    "GoroutineReady",
     "GoroutineStart",
     "NetpollReady",
     "Preempt",
     "Retake",
+    "Steal",
+    "SysmonTick",
     "hookimpl",
     "hookspec",
 ]
@@ -60,15 +75,58 @@ hookspec = pluggy.HookspecMarker("golibx")
 hookimpl = pluggy.HookimplMarker("golibx")
 
 
+class GoroutineCreate(NamedTuple):
+    """A goroutine was made, and waits for its first turn."""
+
+    time_ns: int
+    """When it was made."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
+    goroutine_id: int
+    """The new goroutine."""
+    parent_id: int
+    """The goroutine of the same lane that started it; 0 for none: a thread, a timer, the other
+    lane."""
+
+
 class GoroutineStart(NamedTuple):
     """A goroutine began to run."""
 
     time_ns: int
     """When it began to run."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
     goroutine_id: int
     """The new goroutine."""
     parent_id: int
-    """The goroutine that called `go`."""
+    """As in GoroutineCreate; 0 too for one that was made before the run."""
+
+
+class GoroutinePark(NamedTuple):
+    """A goroutine began to wait."""
+
+    time_ns: int
+    """When it began to wait."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
+    goroutine_id: int
+    """The goroutine that waits."""
+    reason: str
+    """What for, as in golibx.stacks(): "chan receive", "select", "sleep", "IO wait (read)" …"""
+
+
+class GoroutineReady(NamedTuple):
+    """A goroutine that had waited can run again, and waits for its turn."""
+
+    time_ns: int
+    """When it was woken."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
+    goroutine_id: int
+    """The goroutine that was woken."""
+    waker_id: int
+    """The goroutine of the same lane that woke it; 0 for none: the network, a timer, a thread, the
+    other lane."""
 
 
 class GoroutineExit(NamedTuple):
@@ -76,12 +134,27 @@ class GoroutineExit(NamedTuple):
 
     time_ns: int
     """When it ended."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
     goroutine_id: int
     """The goroutine that ended."""
     lifetime_ns: int
     """How long ago it began to run."""
     outcome: str
-    """How it ended: "returned", "raised" (an exception) or "cancelled"."""
+    """How it ended: "returned", "raised" (an exception) or "cancelled". Native ones only return."""
+
+
+class GoroutinePanic(NamedTuple):
+    """A goroutine ended with an exception that nobody collects."""
+
+    time_ns: int
+    """When that was found: when the goroutine ended, or its Goroutine was forgotten."""
+    lane: str
+    """"python": C functions do not raise."""
+    goroutine_id: int
+    """The goroutine that raised."""
+    exception: str
+    """The last line of its traceback, as in "ValueError: no such user"."""
 
 
 class Preempt(NamedTuple):
@@ -89,13 +162,16 @@ class Preempt(NamedTuple):
 
     time_ns: int
     """When it stopped running."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
     goroutine_id: int
     """The goroutine that was preempted."""
     ran_ns: int
-    """How long it had run without a wait."""
+    """How long it had run without a wait, as far as sysmon has seen."""
     handed_off: bool
-    """False: it yielded at a bytecode boundary. True: it reached none, and its processor was handed
-    to another thread when it next released the GIL."""
+    """False: it gave way, at a bytecode boundary, in a call of golibx or in registered text. True:
+    it reached none, and its processor was handed to another thread: in the Python lane when it next
+    released the GIL, in the native lane at once."""
 
 
 class Retake(NamedTuple):
@@ -103,6 +179,8 @@ class Retake(NamedTuple):
 
     time_ns: int
     """When the processor was taken."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
     goroutine_id: int
     """The goroutine that blocked."""
     blocked_ns: int
@@ -116,6 +194,8 @@ class NetpollReady(NamedTuple):
 
     time_ns: int
     """When the runtime learnt of it."""
+    lane: str
+    """Whose goroutine it is: "python" or "native"."""
     goroutine_id: int
     """The goroutine that is woken."""
     fd: int
@@ -124,6 +204,62 @@ class NetpollReady(NamedTuple):
     """Whether it became readable: data, a connection to accept, the end of the stream, an error."""
     writable: bool
     """Whether it became writable: room to send, connected, an error."""
+
+
+class Steal(NamedTuple):
+    """A processor without work took goroutines from another one's queue."""
+
+    time_ns: int
+    """When they were taken."""
+    lane: str
+    """"native": the Python lane has one processor."""
+    goroutine_id: int
+    """The one of them that runs at once."""
+    stolen: int
+    """How many were taken."""
+    processor: int
+    """The processor that took them, from 0."""
+    victim: int
+    """The processor that they were taken from."""
+
+
+class SysmonTick(NamedTuple):
+    """A lane's sysmon looked at everything. Each lane has one."""
+
+    time_ns: int
+    """When its round began."""
+    lane: str
+    """Whose sysmon it is: "python" or "native"."""
+    slept_ns: int
+    """How long it had slept before."""
+    idle_rounds: int
+    """How many rounds before this one found nothing to do."""
+
+
+class DeadlockFound(NamedTuple):
+    """No goroutine can ever run again: Deadlock is raised in the main one."""
+
+    time_ns: int
+    """When that was found."""
+    lane: str
+    """"python": native goroutines that wait are no deadlock while there is Python."""
+    goroutine_id: int
+    """The main goroutine."""
+    goroutines: int
+    """How many are asleep."""
+
+
+class GomaxprocsChange(NamedTuple):
+    """The number of processors for native goroutines was set to another value."""
+
+    time_ns: int
+    """When it was set."""
+    lane: str
+    """"native": the Python lane has one processor."""
+    before: int
+    """Processors before."""
+    after: int
+    """Processors from here on."""
 
 
 @hookspec
@@ -164,13 +300,36 @@ def golib_cli(group: click.Group) -> None:
 
 
 @hookspec
+def on_goroutine_create(event: GoroutineCreate) -> None:
+    """A goroutine was made. The main one and service goroutines are not reported."""
+
+
+@hookspec
 def on_goroutine_start(event: GoroutineStart) -> None:
     """A goroutine began to run. The main one and service goroutines are not reported."""
 
 
 @hookspec
+def on_goroutine_park(event: GoroutinePark) -> None:
+    """A goroutine began to wait. Service goroutines are not reported."""
+
+
+@hookspec
+def on_goroutine_ready(event: GoroutineReady) -> None:
+    """A goroutine that waited was woken. Service goroutines are not reported."""
+
+
+@hookspec
 def on_goroutine_exit(event: GoroutineExit) -> None:
-    """A goroutine that on_goroutine_start was called for returned, raised or was cancelled."""
+    """A goroutine ended whose start this run could report: it returned, raised or was cancelled."""
+
+
+@hookspec
+def on_goroutine_panic(event: GoroutinePanic) -> None:
+    """A goroutine ended with an exception that nobody collects.
+
+    By then it was printed. That of a goroutine somebody may still join is not one yet.
+    """
 
 
 @hookspec
@@ -186,3 +345,28 @@ def on_retake(event: Retake) -> None:
 @hookspec
 def on_netpoll_ready(event: NetpollReady) -> None:
     """A socket that a goroutine waits for became ready."""
+
+
+@hookspec
+def on_steal(event: Steal) -> None:
+    """A processor took goroutines from another one's queue."""
+
+
+@hookspec
+def on_sysmon_tick(event: SysmonTick) -> None:
+    """A sysmon made a round.
+
+    In a busy lane that is up to 50 000 times a second. Each delivery wakes the Python lane's sysmon
+    for some more rounds, so a program with this hook never sleeps for longer than
+    `[hooks] flush_interval`.
+    """
+
+
+@hookspec
+def on_deadlock(event: DeadlockFound) -> None:
+    """All goroutines are asleep for ever. Called once the main one has had Deadlock raised."""
+
+
+@hookspec
+def on_gomaxprocs(event: GomaxprocsChange) -> None:
+    """`gomaxprocs(n)`, or golibx_gomaxprocs() in C, changed the number of processors."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final, Self
 
-__all__ = ["Chan", "NativeGoroutine", "call", "counters", "go", "library"]
+__all__ = ["Chan", "NativeGoroutine", "call", "counters", "go", "library", "run_queues"]
 
 _SimpleData: Final[Any] = ctypes.c_int.__mro__[1]
 _Pointer: Final[Any] = ctypes.POINTER(ctypes.c_int).__base__
@@ -70,6 +70,14 @@ def library() -> str:
 def counters() -> dict[str, int]:
     """The native runtime's counters, as golibx_counters of golibx.h; zeroes before its start."""
     return _core.native_counters()
+
+
+def run_queues() -> list[int]:
+    """How many native goroutines wait in the queue of each processor; empty before the start.
+
+    Those that wait in the queue of all processors are `counters()["queue_global"]`.
+    """
+    return _core.native_queues()
 
 
 def go(function: object, arg: object = None, /) -> NativeGoroutine:

@@ -34,42 +34,95 @@ if TYPE_CHECKING:
     from golibx.config import Config
     from golibx.runtime import Runtime
 
-__all__ = ["EVENT_HOOKS", "Plugin", "PluginManager", "builtin_names", "installed_names"]
+__all__ = [
+    "EVENT_HOOKS",
+    "Plugin",
+    "PluginManager",
+    "RawEvent",
+    "builtin_names",
+    "installed_names",
+]
 
 ENTRY_POINT_GROUP = "golibx"
 
+_LANES = ("python", "native")
 _OUTCOMES = ("returned", "raised", "cancelled")
 
-RawEvent = tuple[int, int, int, int, int]
-"""As the native core records it: kind, time_ns, goroutine_id, and two numbers that depend on it."""
+RawEvent = tuple[int, int, int, int, Any, int]
+"""As the native core records it: kind, time_ns, goroutine_id, two values that depend on the kind,
+the second of them a number or a text, and the lane, an index of _LANES."""
 
 
-def _goroutine_start(time_ns: int, goroutine_id: int, parent_id: int, _: int) -> object:
-    return hookspec.GoroutineStart(time_ns, goroutine_id, parent_id)
+def _goroutine_create(time_ns: int, lane: str, goroutine_id: int, parent_id: int, _: int) -> object:
+    return hookspec.GoroutineCreate(time_ns, lane, goroutine_id, parent_id)
 
 
-def _goroutine_exit(time_ns: int, goroutine_id: int, lifetime_ns: int, outcome: int) -> object:
-    return hookspec.GoroutineExit(time_ns, goroutine_id, lifetime_ns, _OUTCOMES[outcome])
+def _goroutine_start(time_ns: int, lane: str, goroutine_id: int, parent_id: int, _: int) -> object:
+    return hookspec.GoroutineStart(time_ns, lane, goroutine_id, parent_id)
 
 
-def _preempt(time_ns: int, goroutine_id: int, ran_ns: int, handed_off: int) -> object:
-    return hookspec.Preempt(time_ns, goroutine_id, ran_ns, bool(handed_off))
+def _goroutine_park(time_ns: int, lane: str, goroutine_id: int, _: int, reason: str) -> object:
+    return hookspec.GoroutinePark(time_ns, lane, goroutine_id, reason)
 
 
-def _retake(time_ns: int, goroutine_id: int, blocked_ns: int, in_vain: int) -> object:
-    return hookspec.Retake(time_ns, goroutine_id, blocked_ns, bool(in_vain))
+def _goroutine_ready(time_ns: int, lane: str, goroutine_id: int, waker_id: int, _: int) -> object:
+    return hookspec.GoroutineReady(time_ns, lane, goroutine_id, waker_id)
 
 
-def _netpoll_ready(time_ns: int, goroutine_id: int, fd: int, mode: int) -> object:
-    return hookspec.NetpollReady(time_ns, goroutine_id, fd, bool(mode & 1), bool(mode & 2))
+def _goroutine_exit(
+    time_ns: int, lane: str, goroutine_id: int, lifetime_ns: int, outcome: int
+) -> object:
+    return hookspec.GoroutineExit(time_ns, lane, goroutine_id, lifetime_ns, _OUTCOMES[outcome])
 
 
-EVENT_HOOKS = (
+def _goroutine_panic(time_ns: int, lane: str, goroutine_id: int, _: int, exception: str) -> object:
+    return hookspec.GoroutinePanic(time_ns, lane, goroutine_id, exception)
+
+
+def _preempt(time_ns: int, lane: str, goroutine_id: int, ran_ns: int, handed_off: int) -> object:
+    return hookspec.Preempt(time_ns, lane, goroutine_id, ran_ns, bool(handed_off))
+
+
+def _retake(time_ns: int, lane: str, goroutine_id: int, blocked_ns: int, in_vain: int) -> object:
+    return hookspec.Retake(time_ns, lane, goroutine_id, blocked_ns, bool(in_vain))
+
+
+def _netpoll_ready(time_ns: int, lane: str, goroutine_id: int, fd: int, mode: int) -> object:
+    return hookspec.NetpollReady(time_ns, lane, goroutine_id, fd, bool(mode & 1), bool(mode & 2))
+
+
+def _steal(time_ns: int, lane: str, goroutine_id: int, processors: int, stolen: int) -> object:
+    thief, victim = processors >> 32, processors & 0xFFFF_FFFF
+    return hookspec.Steal(time_ns, lane, goroutine_id, stolen, thief, victim)
+
+
+def _sysmon_tick(time_ns: int, lane: str, _: int, slept_ns: int, idle_rounds: int) -> object:
+    return hookspec.SysmonTick(time_ns, lane, slept_ns, idle_rounds)
+
+
+def _deadlock(time_ns: int, lane: str, goroutine_id: int, goroutines: int, _: int) -> object:
+    return hookspec.DeadlockFound(time_ns, lane, goroutine_id, goroutines)
+
+
+def _gomaxprocs(time_ns: int, _: str, _id: int, before: int, after: int) -> object:
+    # Before the native lane has started, the Python lane records the change on its behalf.
+    return hookspec.GomaxprocsChange(time_ns, "native", before, after)
+
+
+EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
+    ("on_goroutine_create", _goroutine_create),
     ("on_goroutine_start", _goroutine_start),
+    ("on_goroutine_park", _goroutine_park),
+    ("on_goroutine_ready", _goroutine_ready),
     ("on_goroutine_exit", _goroutine_exit),
+    ("on_goroutine_panic", _goroutine_panic),
     ("on_preempt", _preempt),
     ("on_retake", _retake),
     ("on_netpoll_ready", _netpoll_ready),
+    ("on_steal", _steal),
+    ("on_sysmon_tick", _sysmon_tick),
+    ("on_deadlock", _deadlock),
+    ("on_gomaxprocs", _gomaxprocs),
 )
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
 
@@ -171,6 +224,10 @@ class PluginManager:
             name for name, hooks in self._hooks.items() if any(h.plugin is plugin for h in hooks)
         ]
 
+    def wants(self, hook: str) -> bool:
+        """Whether some plugin implements `hook`."""
+        return bool(self._hooks.get(hook))
+
     @property
     def event_mask(self) -> int:
         """Bit k is set if some plugin has a hook for the native core's events of kind k."""
@@ -207,11 +264,11 @@ class PluginManager:
             pause: lets others run.
         """
         began_ns = time.monotonic_ns()
-        for kind, time_ns, goroutine_id, a, b in events:
+        for kind, time_ns, goroutine_id, a, b, lane in events:
             name, make_event = EVENT_HOOKS[kind]
             # A hook may have failed, and its plugin gone, since the event was recorded.
             if hooks := self._hooks.get(name):
-                event = make_event(time_ns, goroutine_id, a, b)
+                event = make_event(time_ns, _LANES[lane], goroutine_id, a, b)
                 for hook in tuple(hooks):
                     self._call(hook, {"event": event})
             if time.monotonic_ns() - began_ns >= budget_ns:

@@ -254,6 +254,8 @@ class Runtime:
         is_request_to_end = isinstance(exc, SystemExit | KeyboardInterrupt)
         if not is_request_to_end:
             _report_panic(goroutine, exc)
+            if self._plugins is not None and self._plugins.wants("on_goroutine_panic"):
+                _core.record_panic(goroutine.id, _last_line(exc))
         if self._ending:
             return
         if is_request_to_end:
@@ -301,6 +303,13 @@ def _report_leaks() -> None:
         return
     goroutines = "1 goroutine" if len(left) == 1 else f"{len(left)} goroutines"
     _write(f"golibx: {goroutines} still waited when main returned:\n\n{dump.describe(left)}\n")
+
+
+def _last_line(exc: BaseException) -> str:
+    """Of its traceback: the exception's type and text."""
+    import traceback
+
+    return traceback.format_exception_only(exc)[-1].strip()
 
 
 def _write(text: str) -> None:

@@ -266,8 +266,8 @@ SCHEMA: Final = (
             "int",
             10_000,
             "The most OS threads (M) the runtime may start. To need more is a fatal error, as in "
-            "Go: something blocks that should not. Native goroutines wait for a thread to come free "
-            "instead.",
+            "Go: something blocks that should not. Native goroutines wait for a thread to come "
+            "free instead.",
             low=4,
             high=1_000_000,
             option="max_threads",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from golibx import native
 from golibx.cli import UsageError, parse_run
 
 GOLIBX = [sys.executable, "-m", "golibx"]
@@ -681,6 +682,11 @@ def test_info(tmp_path: Path) -> None:
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names[:4] == ["golibx", "python", "executable", "platform"]
     assert {"preempt", "retake", "native_gomaxprocs", "native_preempt", "golibx.h"} <= set(names)
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert rows["native_runtime"] == "works"
+    counters = {f"native_{name}" for name in native.counters()}
+    assert counters <= set(names)
+    assert rows["native_spawns"] == "1"
     assert not any(name.endswith("_reason") for name in names)
 
 

@@ -12,16 +12,39 @@ import pytest
 from golibx import hookspec
 from golibx.config import Config
 from golibx.hookspec import (
+    DeadlockFound,
+    GomaxprocsChange,
+    GoroutineCreate,
     GoroutineExit,
+    GoroutinePanic,
+    GoroutinePark,
+    GoroutineReady,
     GoroutineStart,
     NetpollReady,
     Preempt,
     Retake,
+    Steal,
+    SysmonTick,
     hookimpl,
 )
-from golibx.pluginmanager import EVENT_HOOKS, PluginManager
+from golibx.pluginmanager import EVENT_HOOKS, PluginManager, RawEvent
 
-EVENTS = (GoroutineStart, GoroutineExit, Preempt, Retake, NetpollReady)
+EVENTS = (
+    GoroutineCreate,
+    GoroutineStart,
+    GoroutinePark,
+    GoroutineReady,
+    GoroutineExit,
+    GoroutinePanic,
+    Preempt,
+    Retake,
+    NetpollReady,
+    Steal,
+    SysmonTick,
+    DeadlockFound,
+    GomaxprocsChange,
+)
+KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
 
 def manager_of(plugin: object, monkeypatch: pytest.MonkeyPatch) -> PluginManager:
@@ -62,9 +85,15 @@ def manager(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> PluginManage
     return manager_of(recorder, monkeypatch)
 
 
-def event_of(recorder: Recorder, manager: PluginManager, raw: tuple[int, ...]) -> object:
-    manager.dispatch([raw])  # type: ignore[list-item]
-    ((_, arguments),) = recorder.calls
+def raw_event(hook: str, time_ns: int, *values: object, lane: int = 0) -> RawEvent:
+    """As the core records it; `values` are goroutine_id, a and b."""
+    return (KINDS[hook], time_ns, *values, lane)  # type: ignore[return-value]
+
+
+def event_of(recorder: Recorder, manager: PluginManager, raw: RawEvent) -> object:
+    manager.dispatch([raw])
+    ((name, arguments),) = recorder.calls
+    assert KINDS[name] == raw[0]
     recorder.calls.clear()
     return arguments["event"]
 
@@ -96,45 +125,116 @@ def test_golib_cli(recorder: Recorder, manager: PluginManager) -> None:
     assert recorder.calls == [("golib_cli", {"group": group})]
 
 
-def test_on_goroutine_start(recorder: Recorder, manager: PluginManager) -> None:
-    event = event_of(recorder, manager, (0, 1_000, 7, 3, 0))
-    assert event == GoroutineStart(time_ns=1_000, goroutine_id=7, parent_id=3)
+LANES = pytest.mark.parametrize(("lane", "name"), [(0, "python"), (1, "native")])
+
+
+@LANES
+def test_on_goroutine_create(
+    recorder: Recorder, manager: PluginManager, lane: int, name: str
+) -> None:
+    raw = raw_event("on_goroutine_create", 900, 7, 3, 0, lane=lane)
+    assert event_of(recorder, manager, raw) == GoroutineCreate(900, name, 7, parent_id=3)
+
+
+@LANES
+def test_on_goroutine_start(
+    recorder: Recorder, manager: PluginManager, lane: int, name: str
+) -> None:
+    event = event_of(recorder, manager, raw_event("on_goroutine_start", 1_000, 7, 3, 0, lane=lane))
+    assert event == GoroutineStart(time_ns=1_000, lane=name, goroutine_id=7, parent_id=3)
+
+
+@LANES
+def test_on_goroutine_park(
+    recorder: Recorder, manager: PluginManager, lane: int, name: str
+) -> None:
+    raw = raw_event("on_goroutine_park", 1_100, 7, 0, "chan receive", lane=lane)
+    assert event_of(recorder, manager, raw) == GoroutinePark(1_100, name, 7, reason="chan receive")
+
+
+@LANES
+def test_on_goroutine_ready(
+    recorder: Recorder, manager: PluginManager, lane: int, name: str
+) -> None:
+    raw = raw_event("on_goroutine_ready", 1_200, 7, 2, 0, lane=lane)
+    assert event_of(recorder, manager, raw) == GoroutineReady(1_200, name, 7, waker_id=2)
 
 
 @pytest.mark.parametrize(("code", "outcome"), [(0, "returned"), (1, "raised"), (2, "cancelled")])
 def test_on_goroutine_exit(
     recorder: Recorder, manager: PluginManager, code: int, outcome: str
 ) -> None:
-    event = event_of(recorder, manager, (1, 2_000, 7, 900, code))
-    expected = GoroutineExit(time_ns=2_000, goroutine_id=7, lifetime_ns=900, outcome=outcome)
+    event = event_of(recorder, manager, raw_event("on_goroutine_exit", 2_000, 7, 900, code))
+    expected = GoroutineExit(2_000, "python", goroutine_id=7, lifetime_ns=900, outcome=outcome)
     assert event == expected
+
+
+def test_on_goroutine_panic(recorder: Recorder, manager: PluginManager) -> None:
+    raw = raw_event("on_goroutine_panic", 2_500, 7, 0, "ValueError: no such user")
+    expected = GoroutinePanic(2_500, "python", 7, exception="ValueError: no such user")
+    assert event_of(recorder, manager, raw) == expected
 
 
 @pytest.mark.parametrize("handed_off", [False, True])
 def test_on_preempt(recorder: Recorder, manager: PluginManager, handed_off: bool) -> None:
-    event = event_of(recorder, manager, (2, 3_000, 7, 10_000_000, int(handed_off)))
-    expected = Preempt(time_ns=3_000, goroutine_id=7, ran_ns=10_000_000, handed_off=handed_off)
+    raw = raw_event("on_preempt", 3_000, 7, 10_000_000, int(handed_off), lane=1)
+    event = event_of(recorder, manager, raw)
+    expected = Preempt(3_000, "native", 7, ran_ns=10_000_000, handed_off=handed_off)
     assert event == expected
     assert type(event.handed_off) is bool
 
 
 @pytest.mark.parametrize("in_vain", [False, True])
 def test_on_retake(recorder: Recorder, manager: PluginManager, in_vain: bool) -> None:
-    event = event_of(recorder, manager, (3, 4_000, 7, 25_000, int(in_vain)))
-    assert event == Retake(time_ns=4_000, goroutine_id=7, blocked_ns=25_000, in_vain=in_vain)
+    event = event_of(recorder, manager, raw_event("on_retake", 4_000, 7, 25_000, int(in_vain)))
+    expected = Retake(4_000, "python", goroutine_id=7, blocked_ns=25_000, in_vain=in_vain)
+    assert event == expected
     assert type(event.in_vain) is bool
 
 
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_on_netpoll_ready(recorder: Recorder, manager: PluginManager, mode: int) -> None:
-    event = event_of(recorder, manager, (4, 5_000, 7, 12, mode))
-    assert event == NetpollReady(5_000, 7, fd=12, readable=mode in (1, 3), writable=mode in (2, 3))
+    event = event_of(recorder, manager, raw_event("on_netpoll_ready", 5_000, 7, 12, mode))
+    expected = NetpollReady(
+        5_000, "python", 7, fd=12, readable=mode in (1, 3), writable=mode in (2, 3)
+    )
+    assert event == expected
+
+
+def test_on_steal(recorder: Recorder, manager: PluginManager) -> None:
+    raw = raw_event("on_steal", 6_000, 7, 5 << 32 | 2, 64, lane=1)
+    expected = Steal(6_000, "native", goroutine_id=7, stolen=64, processor=5, victim=2)
+    assert event_of(recorder, manager, raw) == expected
+
+
+@LANES
+def test_on_sysmon_tick(recorder: Recorder, manager: PluginManager, lane: int, name: str) -> None:
+    raw = raw_event("on_sysmon_tick", 7_000, 0, 20_000, 50, lane=lane)
+    expected = SysmonTick(7_000, name, slept_ns=20_000, idle_rounds=50)
+    assert event_of(recorder, manager, raw) == expected
+
+
+def test_on_deadlock(recorder: Recorder, manager: PluginManager) -> None:
+    raw = raw_event("on_deadlock", 8_000, 1, 4, 0)
+    assert event_of(recorder, manager, raw) == DeadlockFound(8_000, "python", 1, goroutines=4)
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+def test_on_gomaxprocs(recorder: Recorder, manager: PluginManager, lane: int) -> None:
+    """It is about the native lane, whichever recorded it."""
+    raw = raw_event("on_gomaxprocs", 9_000, 0, 2, 8, lane=lane)
+    assert event_of(recorder, manager, raw) == GomaxprocsChange(9_000, "native", before=2, after=8)
 
 
 def test_events_are_immutable() -> None:
-    event = GoroutineStart(1, 2, 3)
+    event = GoroutineStart(1, "python", 2, 3)
     with pytest.raises(AttributeError):
         event.parent_id = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_has_a_time_and_a_lane(event: Any) -> None:
+    assert event._fields[:2] == ("time_ns", "lane")
 
 
 def test_every_event_kind_has_its_hook() -> None:
@@ -157,6 +257,6 @@ def test_hook_takes_only_the_arguments_it_names(monkeypatch: pytest.MonkeyPatch)
             calls.append("golib_configure")
 
     manager = manager_of(Plugin(), monkeypatch)
-    manager.dispatch([(3, 1, 2, 3, 0)])
+    manager.dispatch([raw_event("on_retake", 1, 2, 3, 0)])
     manager.configure(SimpleNamespace())  # type: ignore[arg-type]
     assert calls == ["on_retake", "golib_configure"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ from golibx.errors import ConfigError
 from golibx.pluginmanager import EVENT_HOOKS, PluginManager, builtin_names, installed_names
 
 HEADER = "from golibx.hookspec import hookimpl\ncalls = []\n"
-START = (0, 1, 2, 1, 0)
-EXIT = (1, 2, 2, 1, 0)
+START = (1, 1, 2, 1, 0, 0)
+EXIT = (4, 2, 2, 1, 0, 0)
 RUNTIME: Any = object()
 
 
@@ -214,7 +215,7 @@ def test_event_mask(folder: Path) -> None:
         write(folder / f"one{kind}.py", f"@hookimpl\ndef {name}(event): pass\n")
         assert manager(f"./one{kind}.py").event_mask == 1 << kind
     write(folder / "two.py", ON_START)
-    assert manager("./one4.py", "./two.py").event_mask == 0b10001
+    assert manager("./one4.py", "./two.py").event_mask == 0b10010
 
 
 def test_order_of_calls(folder: Path) -> None:
@@ -250,7 +251,7 @@ def test_failing_plugin_is_reported_once_and_disabled(
 def test_disabling_a_plugin_changes_the_event_mask(folder: Path) -> None:
     write(folder / "bad.py", ON_START.replace("calls.append(event)", "1 / 0"))
     plugins = manager("./bad.py")
-    assert plugins.event_mask == 1
+    assert plugins.event_mask == 1 << START[0]
     plugins.dispatch([START])
     assert plugins.event_mask == 0
 
@@ -431,6 +432,50 @@ def test_schedtrace(tmp_path: Path) -> None:
         ]
         assert " goroutines=2 " in line
     assert " total goroutines=1 raised=0 cancelled=0 " in totals
+
+
+NATIVE_PROGRAM = """
+import ctypes, golibx
+from golibx import native
+lib = ctypes.CDLL(native.library())
+def parked():
+    golibx.sleep(0.1)  # some lines without native goroutines, then some with
+    native.call(lib.golibx_sleep, 280_000_000)
+golibx.gomaxprocs(3)
+golibx.go(parked).join()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="native goroutines are for POSIX")
+def test_schedtrace_of_the_native_lane(tmp_path: Path) -> None:
+    plugin = "plugins.schedtrace"
+    options = ("plugins.enabled=schedtrace", f"{plugin}.interval=50ms", f"{plugin}.output=t.txt")
+    arguments = [word for option in options for word in ("--set", option)]
+    result = run(tmp_path, NATIVE_PROGRAM, *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    *lines, totals = (tmp_path / "t.txt").read_text().splitlines()
+    assert " native: " not in lines[0]
+    native_lines = [line.partition(" native: ")[2] for line in lines if " native: " in line]
+    assert native_lines
+    for line in native_lines:
+        fields, _, queues = line.partition(" [")
+        values = dict(field.split("=") for field in fields.split())
+        assert list(values) == [
+            "goroutines",
+            "idleprocs",
+            "threads",
+            "spinningthreads",
+            "idlethreads",
+            "runqueue",
+        ]
+        assert queues == "0 0 0]"
+        assert values["runqueue"] == "0"
+        assert int(values["idleprocs"]) <= 3
+    # It sleeps, so its processor has nothing to do.
+    assert any("goroutines=1 idleprocs=3 " in line for line in native_lines)
+    assert totals.endswith(
+        " native_goroutines=1 native_preempted=0 native_retaken=0 native_ready=0 native_stolen=0"
+    )
 
 
 def test_schedtrace_settings(tmp_path: Path) -> None:

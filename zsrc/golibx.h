@@ -74,9 +74,11 @@ typedef struct golibx_config {
                                     two from 16 KiB to 64 MiB */
     size_t stack_keep;           /* 64 MiB: free stacks that stay resident */
     uint64_t seed;               /* of the random choices; by default a different one each time */
+    uint32_t detect_deadlock;    /* 1: when no goroutine can ever run again, print what each waits for
+                                    and exit with status 2. See golibx_run() */
 } golibx_config;
 
-#define GOLIBX_CONFIG_INIT { sizeof(golibx_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GOLIBX_CONFIG_INIT { sizeof(golibx_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Starts the runtime; NULL is the default configuration. GOLIBX_RUNNING if it runs already. */
 int golibx_start(const golibx_config *config);
@@ -87,7 +89,15 @@ int golibx_stop(int64_t deadline);
 
 /* Starts the runtime, runs fn(arg) as a goroutine and returns when that has ended, without waiting
  * for others, which end with the process, as in Go: the runtime runs on, golibx_stop() ends it. Inside
- * a running runtime it ignores the configuration and only waits for fn. */
+ * a running runtime it ignores the configuration and only waits for fn.
+ *
+ * With detect_deadlock, the process ends if all goroutines wait for each other for ever: a line says so
+ * on stderr, one more for each goroutine says what it waits for and which function it was started with,
+ * and the exit status is 2, as Go's. Exit handlers do not run, and stdio is not flushed. That is done
+ * only where it is certain (on Linux): no timer is set, no goroutine waits for a descriptor or is in a system
+ * call, and all threads of the process are golibx's own or wait in golibx_run(). A thread of your own,
+ * wherever it is, or Python in the process, switches it off. It is not on by itself, because a
+ * program may mean to wait until a signal ends it. */
 int golibx_run(const golibx_config *config, void (*fn)(void *), void *arg);
 
 /* Sets the number of processors and returns the one before; 0 only asks. Surplus processors hand
@@ -274,6 +284,12 @@ typedef struct golibx_counters {
     uint64_t preempt_refused_alone;    /* nothing else wanted to run */
     uint64_t stacks;              /* that exist */
     uint64_t stacks_free;
+    uint64_t procs_idle;          /* processors without a goroutine now */
+    uint64_t threads_spinning;    /* that look for work now */
+    uint64_t queue_global;        /* goroutines in the queue of all processors now */
+    uint64_t queue_local;         /* and in the queues of single ones */
+    uint64_t events_recorded;     /* for hooks of Python plugins, in this run or the last */
+    uint64_t events_dropped;      /* that found their processor's ring full */
 } golibx_counters;
 
 int golibx_stats(golibx_counters *counters);

@@ -8,6 +8,7 @@ test {
     _ = @import("sched/timer.zig");
     _ = @import("sched/inbox.zig");
     _ = @import("event/event.zig");
+    _ = @import("event/merge.zig");
     _ = @import("sched/lane_test.zig");
     _ = @import("sched/context_test.zig");
     _ = @import("sync/sync_test.zig");

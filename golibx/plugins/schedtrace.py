@@ -5,11 +5,17 @@
 The time is since the start of the run. `goroutines`, `threads` and `runqueue` (those ready to run)
 are as of now; the others count from the start: switches from one goroutine to another, preemptions,
 retakes of a processor from a blocking call, polls of the network, and idles: times that no
-goroutine could run.
+goroutine could run. Once the native lane has started, the line goes on with that, as Go's does:
+processors without work, threads, those that look for work and those without any, the goroutines in
+the queue of all processors and in that of each:
+
+    … native: goroutines=9 idleprocs=0 threads=6 spinningthreads=0 idlethreads=2 runqueue=3 [1 2]
 
 The last line has totals, which the plugin counts by its hooks:
 
     SCHED 5008ms: total goroutines=212 raised=0 cancelled=2 preempted=187 retaken=1 in_vain=0 …
+
+Events of the native lane are counted under the same names with `native_` before them.
 """
 
 from __future__ import annotations
@@ -25,7 +31,14 @@ from golibx.hookspec import hookimpl
 if TYPE_CHECKING:
     from golibx import Goroutine
     from golibx.config import Config
-    from golibx.hookspec import GoroutineExit, GoroutineStart, NetpollReady, Preempt, Retake
+    from golibx.hookspec import (
+        GoroutineExit,
+        GoroutineStart,
+        NetpollReady,
+        Preempt,
+        Retake,
+        Steal,
+    )
     from golibx.runtime import Runtime
 
 __all__ = ["KEYS", "Plugin"]
@@ -46,15 +59,24 @@ _COUNTERS = (
     ("idles", "idle"),
 )
 """What a line shows, and its name in stats()."""
+_NATIVE_COUNTERS = (
+    ("goroutines", "native_goroutines"),
+    ("idleprocs", "native_procs_idle"),
+    ("threads", "native_threads"),
+    ("spinningthreads", "native_threads_spinning"),
+    ("idlethreads", "native_threads_idle"),
+    ("runqueue", "native_queue_global"),
+)
+_TOTALS = ("goroutines", "raised", "cancelled", "preempted", "retaken", "in_vain", "ready")
+_NATIVE_TOTALS = ("goroutines", "preempted", "retaken", "ready", "stolen")
 
 
 class Plugin:
     """One run's trace."""
 
     def __init__(self) -> None:
-        self._totals = dict.fromkeys(
-            ("goroutines", "raised", "cancelled", "preempted", "retaken", "in_vain", "ready"), 0
-        )
+        self._totals = dict.fromkeys(_TOTALS, 0)
+        self._native_totals = dict.fromkeys(_NATIVE_TOTALS, 0)
         self._began_ns = 0
         self._output: TextIO | None = None
         self._tracer: Goroutine[None] | None = None
@@ -85,8 +107,10 @@ class Plugin:
             line_ns += self._interval_ns
             sleep(max(line_ns - time.monotonic_ns(), 0) / 1e9)
             stats = runtime.stats()
-            counters = " ".join(f"{name}={stats[counter]}" for name, counter in _COUNTERS)
-            self._write(f"gomaxprocs={gomaxprocs()} {counters}")
+            line = f"gomaxprocs={gomaxprocs()} {_counters(stats, _COUNTERS)}"
+            if stats["native_threads"]:
+                line += f" native: {_counters(stats, _NATIVE_COUNTERS)} {_run_queues()}"
+            self._write(line)
 
     @hookimpl
     def golib_stop(self) -> None:
@@ -94,13 +118,17 @@ class Plugin:
             self._tracer.cancel()
             self._tracer.join()
         if self._wants_totals:
-            self._write("total " + " ".join(f"{name}={n}" for name, n in self._totals.items()))
+            line = "total " + " ".join(f"{name}={n}" for name, n in self._totals.items())
+            if any(self._native_totals.values()):
+                totals = (f"native_{name}={n}" for name, n in self._native_totals.items())
+                line = f"{line} {' '.join(totals)}"
+            self._write(line)
         if self._output is not None:
             self._output.close()
 
     @hookimpl
     def on_goroutine_start(self, event: GoroutineStart) -> None:
-        self._totals["goroutines"] += 1
+        self._of(event.lane)["goroutines"] += 1
 
     @hookimpl
     def on_goroutine_exit(self, event: GoroutineExit) -> None:
@@ -109,19 +137,37 @@ class Plugin:
 
     @hookimpl
     def on_preempt(self, event: Preempt) -> None:
-        self._totals["preempted"] += 1
+        self._of(event.lane)["preempted"] += 1
 
     @hookimpl
     def on_retake(self, event: Retake) -> None:
-        self._totals["retaken"] += 1
+        self._of(event.lane)["retaken"] += 1
         self._totals["in_vain"] += event.in_vain
 
     @hookimpl
     def on_netpoll_ready(self, event: NetpollReady) -> None:
-        self._totals["ready"] += 1
+        self._of(event.lane)["ready"] += 1
+
+    @hookimpl
+    def on_steal(self, event: Steal) -> None:
+        self._native_totals["stolen"] += event.stolen
+
+    def _of(self, lane: str) -> dict[str, int]:
+        return self._totals if lane == "python" else self._native_totals
 
     def _write(self, text: str) -> None:
         milliseconds = (time.monotonic_ns() - self._began_ns) // 1_000_000
         output = self._output or sys.stderr
         output.write(f"SCHED {milliseconds}ms: {text}\n")
         output.flush()
+
+
+def _counters(stats: dict[str, int], which: tuple[tuple[str, str], ...]) -> str:
+    return " ".join(f"{name}={stats[counter]}" for name, counter in which)
+
+
+def _run_queues() -> str:
+    # It imports ctypes, which a program without native goroutines does without.
+    from golibx import native
+
+    return f"[{' '.join(map(str, native.run_queues()))}]"

@@ -2,22 +2,48 @@
 //!
 //! A ring has one producer, whoever holds the P it belongs to, and one consumer, the pump. It is
 //! bounded; an event that finds it full is dropped and counted. Recording one costs a clock read
-//! and a store, and nothing at all while its bit in `mask` is clear.
+//! and a few stores, and nothing but the test of its bit in a mask while nobody wants it.
+//!
+//! The pump takes the events of several rings in the order of their times (merge.zig). What is
+//! `writing` tells it: an event may have its time already and not be in the ring yet.
 const std = @import("std");
 const Real = @import("../os/env.zig").Real;
 
+/// In the order of the hooks in golibx/hookspec.py.
 pub const Kind = enum(u8) {
-    /// a = the spawning goroutine's id, 0 for none.
-    goroutine_start = 0,
+    /// a = the goroutine that started it, 0 for none.
+    goroutine_create,
+    /// a = the goroutine that started it, 0 if that is none or not known.
+    goroutine_start,
+    /// b = why it waits, a WaitReason.
+    goroutine_park,
+    /// a = the goroutine that woke it, 0 for none.
+    goroutine_ready,
     /// a = lifetime in ns; b = 0 returned, 1 raised, 2 cancelled.
-    goroutine_exit = 1,
-    /// a = how long it had run, ns; b = 0 at a bytecode boundary, 1 by taking its processor.
-    preempt = 2,
+    goroutine_exit,
+    goroutine_panic,
+    /// a = how long it had run, ns; b = 0 it stopped by itself, 1 by taking its processor.
+    preempt,
     /// a = how long it had been blocked, ns; b = 1 if it came back first.
-    retake = 3,
+    retake,
     /// a = file descriptor; b = 1 readable, 2 writable, 3 both.
-    netpoll_ready = 4,
+    netpoll_ready,
+    /// The goroutine is the one that the thief runs; a = thief's P << 32 | victim's P; b = how many.
+    steal,
+    /// a = how long sysmon had slept, ns; b = rounds without an event before this one.
+    sysmon_tick,
+    /// a = how many goroutines are asleep.
+    deadlock,
+    /// a = processors before, b = after.
+    gomaxprocs,
+
+    pub inline fn bit(k: Kind) u32 {
+        return @as(u32, 1) << @intCast(@backingInt(k));
+    }
 };
+
+/// Whose goroutines an event is about: the two lanes number theirs each for itself.
+pub const Origin = enum(u8) { python, native };
 
 pub const Event = struct {
     time_ns: u64,
@@ -37,7 +63,11 @@ pub fn RingOf(comptime Env: type) type {
         head: Env.Atomic(usize) = .init(0),
         /// Next to read; only the consumer stores it.
         tail: Env.Atomic(usize) = .init(0),
+        /// 1 while the producer writes an event, whose time may be any since then.
+        writing: Env.Atomic(u32) = .init(0),
+        /// The kinds that are wanted, for rings that have a mask of their own. Anybody may read it.
         mask: u32 = 0,
+        /// Written by the producer only, read by anybody.
         dropped: u64 = 0,
 
         const Self = @This();
@@ -55,7 +85,11 @@ pub fn RingOf(comptime Env: type) type {
         }
 
         pub inline fn wants(r: *const Self, kind: Kind) bool {
-            return r.mask & (@as(u32, 1) << @intCast(@backingInt(kind))) != 0;
+            return @atomicLoad(u32, &r.mask, .monotonic) & kind.bit() != 0;
+        }
+
+        pub fn setMask(r: *Self, mask: u32) void {
+            @atomicStore(u32, &r.mask, mask, .monotonic);
         }
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and has
@@ -66,14 +100,17 @@ pub fn RingOf(comptime Env: type) type {
             // Acquire pairs with the consumer's release in `pop`: the slot is free to be written.
             const tail = r.tail.load(.acquire);
             if (planted != .never_full and head - tail == r.events.len) {
-                r.dropped += 1;
+                @atomicStore(u64, &r.dropped, r.dropped + 1, .monotonic);
                 return false;
             }
+            const early = if (planted == .clock_before_writing) Env.nanotime() else 0;
+            // A barrier before the clock is read: see `isSettled`.
+            r.writing.store(1, .seq_cst);
             const slot = &r.events[head & (r.events.len - 1)];
             if (planted == .head_before_slot) r.head.store(head + 1, .release);
             Env.writes(slot);
             slot.* = .{
-                .time_ns = Env.nanotime(),
+                .time_ns = if (planted == .clock_before_writing) early else Env.nanotime(),
                 .goroutine = goroutine,
                 .a = a,
                 .b = b,
@@ -85,7 +122,24 @@ pub fn RingOf(comptime Env: type) type {
                 .tail_read_before => .release,
                 else => .seq_cst,
             });
+            r.writing.store(0, .release); // pairs with the load in `isSettled`
             return head == if (planted == .tail_read_before) tail else r.tail.load(.seq_cst);
+        }
+
+        /// The consumer's: whether all events whose time is before now are in the ring. If `writing` is
+        /// not set here, the next event's clock is read after this look; if it was cleared before, the
+        /// event is visible.
+        pub fn isSettled(r: *Self) bool {
+            return r.writing.fetchAdd(0, .seq_cst) == 0;
+        }
+
+        /// The consumer's: when the next event happened, if there is one.
+        pub fn nextTime(r: *const Self) ?u64 {
+            const tail = r.tail.load(.monotonic);
+            if (r.head.load(.seq_cst) == tail) return null; // pairs with the store in `push`
+            const slot = &r.events[tail & (r.events.len - 1)];
+            Env.reads(slot);
+            return slot.time_ns;
         }
 
         pub fn pop(r: *Self) ?Event {
@@ -107,7 +161,7 @@ pub fn RingOf(comptime Env: type) type {
 test "a full ring drops and counts" {
     var r = try Ring.init(std.testing.allocator, 4);
     defer r.deinit(std.testing.allocator);
-    r.mask = 1 << 2;
+    r.setMask(Kind.preempt.bit());
     try std.testing.expect(r.wants(.preempt) and !r.wants(.retake));
     try std.testing.expect(r.push(.preempt, 1, 0, 0));
     for (2..7) |i| _ = r.push(.preempt, i, 0, 0);

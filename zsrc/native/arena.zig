@@ -44,6 +44,8 @@ pub const Arena = struct {
     surplus: usize = 0,
     /// Numbers of the pieces whose pages went back.
     cold: std.ArrayList(u32) = .empty,
+    /// A piece below `fresh` could not be opened: its memory is not there to be looked at.
+    has_holes: bool = false,
     memory: []align(4096) u8 = &.{},
 
     const gpa = std.heap.page_allocator;
@@ -138,7 +140,7 @@ pub const Arena = struct {
     fn giveBack(a: *Arena, number: u32) void {
         a.lock.lock();
         defer a.lock.unlock();
-        if (number + 1 == a.fresh) a.fresh -= 1;
+        if (number + 1 == a.fresh) a.fresh -= 1 else a.has_holes = true;
     }
 
     pub fn at(a: *const Arena, number: usize) *G {

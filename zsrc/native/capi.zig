@@ -9,6 +9,8 @@ const switching = lane.switching;
 const sync = @import("sync.zig");
 const chan_mod = @import("chan.zig");
 const netpoll = @import("netpoll.zig");
+const events = @import("events.zig");
+const deadlock = @import("deadlock.zig");
 const preempt = @import("preempt.zig");
 const text = @import("text.zig");
 const procs = @import("procs.zig");
@@ -102,6 +104,7 @@ pub const Config = extern struct {
     stack_size: usize = 0,
     stack_keep: usize = 0,
     seed: u64 = 0,
+    detect_deadlock: u32 = 0,
 };
 
 const least_stack = 16 * 1024;
@@ -128,6 +131,7 @@ fn readConfig(config: ?*const Config) ?lane.Options {
         if (@field(full, field) != 0) @field(o, field) = @field(full, field);
     }
     if (full.no_async_preempt != 0) o.preempt_async = false;
+    o.detect_deadlock = full.detect_deadlock != 0;
     return o;
 }
 
@@ -156,12 +160,14 @@ const Run = struct {
     function: Function,
     arg: ?*anyopaque,
     done: sync.WaitGroup = .{},
+    known: deadlock.Run,
 
     fn body(raw: ?*anyopaque) callconv(.c) void {
         const run: *Run = @ptrCast(@alignCast(raw.?));
         run.function(run.arg);
         const caller: Caller = .enter();
         defer caller.leave();
+        deadlock.runEnds(&run.known);
         run.done.add(-1) catch unreachable;
     }
 };
@@ -171,11 +177,16 @@ fn runMain(config: ?*const Config, function: ?Function, arg: ?*anyopaque) callco
     const o = readConfig(config) orelse return code(.invalid);
     const started = startCode(lane.start(o));
     if (started != .ok and started != .running) return code(started);
-    var run: Run = .{ .function = f, .arg = arg };
+    var run: Run = .{ .function = f, .arg = arg, .known = .{ .function = @intFromPtr(f) } };
     const caller: Caller = .enter();
     defer caller.leave();
     run.done.add(1) catch unreachable;
-    switching.go(Run.body, &run) catch return code(.no_memory);
+    deadlock.runBegins(&run.known, &Run.body, &run);
+    switching.go(Run.body, &run) catch {
+        deadlock.runEnds(&run.known);
+        return code(.no_memory);
+    };
+    if (caller.g == null) deadlock.runWaits(&run.known);
     run.done.wait(caller.g, null) catch unreachable;
     return 0;
 }
@@ -719,6 +730,12 @@ pub const Counters = extern struct {
     preempt_refused_alone: u64,
     stacks: u64,
     stacks_free: u64,
+    procs_idle: u64,
+    threads_spinning: u64,
+    queue_global: u64,
+    queue_local: u64,
+    events_recorded: u64,
+    events_dropped: u64,
 };
 
 /// Every counter, of a runtime that is on; zeroes otherwise.
@@ -747,6 +764,7 @@ pub fn collect() Counters {
         }) |pair| @field(out, pair[0]) += @atomicLoad(u64, &@field(c, pair[1]), .monotonic);
         out.timers += each.?.timers.len.load(.monotonic);
         out.stacks_free += @atomicLoad(usize, &each.?.free.len, .monotonic);
+        out.queue_local += each.?.runq.waiting();
     }
     out.spawns += lane.foreign_spawns.load(.monotonic);
     out.goroutines = switching.goroutineCount();
@@ -761,6 +779,12 @@ pub fn collect() Counters {
     out.preempt_refused_stack = lane.interrupt.refused_stack.load(.monotonic);
     out.stacks = @atomicLoad(usize, &lane.arena.fresh, .monotonic);
     out.stacks_free += lane.arena.freeCount();
+    out.procs_idle = s.npidle.load(.monotonic);
+    out.threads_spinning = s.nmspinning.load(.monotonic);
+    out.queue_global = s.queue.len.load(.monotonic);
+    const recorded = events.counted();
+    out.events_recorded = recorded.recorded;
+    out.events_dropped = recorded.dropped;
     return out;
 }
 

@@ -12,7 +12,7 @@
 //!  - Inside the runtime neither is possible; the end of the call gives way (switching.leave).
 //! A request that is refused is counted by its reason, and comes again after another slice.
 //!
-//! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`,
+//! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`, `events`,
 //! `signal` and `preemptible`, as lane.zig has them.
 const types = @import("types.zig");
 const count = types.count;
@@ -88,7 +88,7 @@ pub fn Interrupt(comptime lane: type) type {
             }
             if (lane.preemptible(pc)) {
                 count(&p.counters.preempt_yields, 1);
-                signalYield(g);
+                signalYield(p, g);
                 return true;
             }
             switchThread(m, p, g);
@@ -105,7 +105,8 @@ pub fn Interrupt(comptime lane: type) type {
                 p.id >= s.gomaxprocs.load(.monotonic) or s.timersDue(p, lane.Env.nanotime());
         }
 
-        fn signalYield(g: *G) void {
+        fn signalYield(p: *P, g: *G) void {
+            lane.events.preempted(p, g, false);
             g.transition(.running, .preempted);
             g.reason = .preempted;
             switching.switchAway(g, switching.commitPreempted, null);
@@ -123,6 +124,7 @@ pub fn Interrupt(comptime lane: type) type {
                 return lane.threads.wantSpare();
             };
             count(&p.counters.preempt_klt, 1);
+            lane.events.preempted(p, g, true);
             g.transition(.running, .preempted);
             g.transition(.preempted, .runnable);
             g.reason = .preempted;

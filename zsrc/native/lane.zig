@@ -10,6 +10,7 @@ const arena_mod = @import("arena.zig");
 const proc = @import("proc.zig");
 const netpoll = @import("netpoll.zig");
 const preempt = @import("preempt.zig");
+const deadlock = @import("deadlock.zig");
 const text = @import("text.zig");
 const tsan = @import("tsan.zig");
 
@@ -20,11 +21,13 @@ pub const M = Sched.M;
 pub const P = Sched.P;
 pub const Batch = Sched.Batch;
 pub const Timers = Sched.T.Timers;
+pub const most_procs = proc.most_procs;
 
 pub const switching = @import("switching.zig").Switching(lane);
 pub const threads = @import("threads.zig").Threads(lane);
 pub const sysmon = @import("sysmon.zig").Sysmon(lane);
 pub const interrupt = @import("interrupt.zig").Interrupt(lane);
+pub const events = @import("events.zig");
 const lane = @This();
 
 pub const gpa = @import("memory.zig").gpa;
@@ -46,6 +49,8 @@ pub const Options = struct {
     stack_size: usize = 256 * 1024,
     stack_keep: usize = 64 << 20,
     seed: u64 = 0,
+    /// See deadlock.zig.
+    detect_deadlock: bool = false,
 };
 
 pub const State = enum(u32) { off, starting, on, stopping };
@@ -102,6 +107,16 @@ pub const Host = struct {
         netpoll.wake();
     }
 
+    /// A timer wakes `g`, on the M that holds `p`.
+    pub inline fn noteReady(p: *P, g: *G) void {
+        events.record(p, .goroutine_ready, g.id, 0, 0);
+    }
+
+    /// `thief` has taken `n` goroutines from `victim`, of which it runs `g`.
+    pub inline fn noteSteal(thief: *P, victim: *P, g: *G, n: u64) void {
+        events.record(thief, .steal, g.id, @as(u64, thief.id) << 32 | victim.id, @intCast(n));
+    }
+
     /// A goroutine that its P made ready a moment ago is most likely to run there at once: as Go, wait
     /// before stealing that (runqgrab sleeps 3 us).
     pub fn letRun(p: *P) void {
@@ -126,7 +141,15 @@ pub fn enterThread(m: *M) void {
 
 pub fn leaveThread(m: *M) void {
     preempt.leaveThread(m);
+    @atomicStore(i32, &m.tid, 0, .monotonic);
     setCurrentM(null);
+}
+
+/// sysmon's, when all Ps are idle: how soon it is to come again, ns; null: it need not.
+pub fn lookForDeadlock() ?u64 {
+    if (!options.detect_deadlock) return null;
+    deadlock.look();
+    return deadlock.recheck_ns;
 }
 
 /// Whether a goroutine may be preempted there by a switch.
@@ -159,7 +182,11 @@ pub fn start(o: Options) StartError!void {
     try netpoll.init();
     errdefer netpoll.deinit();
     const n = std.math.clamp(o.gomaxprocs, 1, proc.most_procs);
-    try makeProcs(n);
+    {
+        procs_lock.lock();
+        defer procs_lock.unlock();
+        try makeProcs(n);
+    }
     errdefer freeProcs();
     // Before the first thread, which unblocks the signal.
     preempt.install();
@@ -172,7 +199,8 @@ pub fn start(o: Options) StartError!void {
     threads.wantSpare();
 }
 
-var procs_lock: env.SpinLock = .{};
+/// Of the list of Ps, and of their rings of events.
+pub var procs_lock: env.SpinLock = .{};
 
 fn makeProcs(n: u32) error{OutOfMemory}!void {
     var have = sched.nallp.load(.monotonic);
@@ -180,13 +208,17 @@ fn makeProcs(n: u32) error{OutOfMemory}!void {
         const p = try gpa.create(P);
         // Any seed but zero; the multiplier is splitmix64's, which spreads neighbouring numbers.
         p.* = .{ .id = have, .rng = (options.seed +% have +% 1) *% 0x9E3779B97F4A7C15 | 1 };
+        events.prepare(p);
         sched.allp[have] = p;
         sched.nallp.store(have + 1, .release);
     }
 }
 
 fn freeProcs() void {
+    procs_lock.lock();
+    defer procs_lock.unlock();
     for (sched.procs()) |p| {
+        events.release(p.?);
         p.?.timers.deinit(gpa);
         gpa.destroy(p.?);
     }
@@ -195,11 +227,14 @@ fn freeProcs() void {
 
 /// Sets GOMAXPROCS, 1 to most_procs; returns the number before.
 pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
-    procs_lock.lock();
-    defer procs_lock.unlock();
-    try makeProcs(n);
-    const before = sched.setProcs(n);
+    const before = before: {
+        procs_lock.lock();
+        defer procs_lock.unlock();
+        try makeProcs(n);
+        break :before sched.setProcs(n);
+    };
     sysmon.wake();
+    if (n != before) events.recordShared(.gomaxprocs, 0, before, n);
     return before;
 }
 
@@ -227,6 +262,7 @@ pub fn forget() void {
     preempt.remove();
     netpoll.forget();
     sched = .{};
+    procs_lock = .{};
     threads.forget();
     sysmon.forget();
     arena = .{};

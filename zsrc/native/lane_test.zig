@@ -7,6 +7,8 @@ const lane = @import("lane.zig");
 const Arena = @import("arena.zig").Arena;
 const switching = lane.switching;
 const sysmon = lane.sysmon;
+const events = @import("events.zig");
+const event = @import("../event/event.zig");
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
 
@@ -251,4 +253,106 @@ test "a burst of goroutines needs no stack for each, and gives its pages back" {
     }
     try expect(lane.arena.warm.items.len <= 64);
     try stop();
+}
+
+/// A consumer of events, as Python's pump is.
+const Pump = struct {
+    var told: Atomic(u32) = .init(0);
+    var got: std.EnumArray(event.Kind, u32) = .initFill(0);
+    var last: u64 = 0;
+
+    fn notify() void {
+        _ = told.fetchAdd(1, .monotonic);
+    }
+
+    fn begin(kinds: []const event.Kind) void {
+        var mask: u32 = 0;
+        for (kinds) |kind| mask |= kind.bit();
+        got = .initFill(0);
+        last = 0;
+        events.begin(.{ .mask = mask, .ring_size = 4096, .notify = notify });
+    }
+
+    /// All there are, in order.
+    fn take() !void {
+        lane.procs_lock.lock();
+        defer lane.procs_lock.unlock();
+        var list: [8]*events.Ring = undefined;
+        var times: [8]u64 = undefined;
+        var n: usize = 0;
+        var rings: events.Rings = .{};
+        while (rings.next()) |ring| {
+            list[n] = ring;
+            n += 1;
+        }
+        var merge: @import("../event/merge.zig").Merge = .beginLast(list[0..n], &times);
+        while (merge.next()) |taken| {
+            try expect(taken.event.time_ns >= last);
+            last = taken.event.time_ns;
+            got.getPtr(taken.event.kind).* += 1;
+        }
+    }
+};
+
+const Family = struct {
+    const children = 300;
+    var ended: Atomic(u32) = .init(0);
+
+    fn child(_: ?*anyopaque) callconv(.c) void {
+        _ = ended.fetchAdd(1, .release);
+    }
+
+    fn parent(_: ?*anyopaque) callconv(.c) void {
+        for (0..children) |_| switching.go(child, null) catch unreachable;
+        _ = ended.fetchAdd(1, .release);
+    }
+
+    fn run() !void {
+        ended.store(0, .monotonic);
+        try switching.go(parent, null);
+        until(&ended, children + 1);
+        while (switching.goroutineCount() > 0) std.Thread.yield() catch {};
+    }
+};
+
+test "events are recorded while somebody wants them, and only then are there rings" {
+    const everyone = Family.children + 1;
+    try start(3);
+    try Family.run();
+    for (lane.sched.procs()) |p| try expectEqual(null, p.?.ring.raw);
+    const wanted = [_]event.Kind{ .goroutine_create, .goroutine_start, .goroutine_exit };
+    for (0..2) |_| {
+        Pump.begin(&wanted);
+        try Family.run();
+        events.end();
+        try Family.run(); // for nobody
+        try Pump.take();
+        for (wanted) |kind| try expectEqual(everyone, Pump.got.get(kind));
+        try expectEqual(3 * everyone, events.counted().recorded);
+        try expectEqual(0, events.counted().dropped);
+        try expectEqual(0, Pump.got.get(.goroutine_park));
+    }
+    try expect(Pump.told.load(.monotonic) > 0);
+    // What nobody took is not the next one's.
+    Pump.begin(&wanted);
+    try Family.run();
+    events.end();
+    Pump.begin(&.{.steal});
+    try Pump.take();
+    for (wanted) |kind| try expectEqual(0, Pump.got.get(kind));
+    events.end();
+    // More processors get rings, too many events are dropped and counted.
+    _ = try lane.setProcs(5);
+    try expect(lane.sched.allp[4].?.ring.raw != null);
+    Pump.begin(&wanted);
+    for (0..50) |_| try Family.run();
+    events.end();
+    try Pump.take();
+    var taken: u64 = 0;
+    for (wanted) |kind| taken += Pump.got.get(kind);
+    try expectEqual(taken, events.counted().recorded);
+    try expectEqual(50 * 3 * everyone - taken, events.counted().dropped);
+    try expect(events.counted().dropped > 0);
+    try stop();
+    events.forget();
 }

@@ -13,6 +13,7 @@ const env = @import("env.zig");
 const lane = @import("lane.zig");
 const poller = @import("../netpoll/netpoll.zig");
 const pollside = @import("pollside.zig");
+const events = @import("events.zig");
 const switching = lane.switching;
 
 pub const Desc = pollside.PollDesc(switching.Rt);
@@ -56,6 +57,8 @@ var registered: std.atomic.Value(u32) = .init(0);
 var looking: env.SpinLock = .{};
 var looked: [poller.batch]poller.Ready = undefined;
 var waited: [poller.batch]poller.Ready = undefined;
+/// Edges that are being delivered. Counted for the detection of deadlocks only.
+var delivering: std.atomic.Value(u32) = .init(0);
 
 pub fn init() error{ OutOfMemory, SystemLimit }!void {
     backend = try poller.Backend.init();
@@ -233,17 +236,47 @@ pub fn poll(delay_ns: ?u64, out: *lane.Batch) void {
     deliver(waited[0..len], out);
 }
 
-fn deliver(events: []const poller.Ready, out: *lane.Batch) void {
-    for (events) |e| {
+fn deliver(edges: []const poller.Ready, out: *lane.Batch) void {
+    const counted = lane.options.detect_deadlock and edges.len > 0;
+    if (counted) _ = delivering.fetchAdd(1, .seq_cst);
+    defer if (counted) {
+        _ = delivering.fetchSub(1, .seq_cst);
+    };
+    for (edges) |e| {
         const h: *Handle = @ptrFromInt(e.tag);
         const d = h.descOf() orelse continue;
         for (d.edge(h.generationOf(), e.read, e.write)) |each| {
             const w = each orelse continue;
             if (w.g) |raw| {
                 const g: *lane.G = @ptrCast(@alignCast(raw));
+                if (events.wantsAny(&.{ .netpoll_ready, .goroutine_ready })) noteReady(g, d.fd, e);
                 g.transition(.waiting, .runnable);
                 out.push(g);
             } else w.wake(w);
         }
     }
+}
+
+/// Whether somebody waits for a descriptor, or is being woken from that. For one who has seen all Ps
+/// idle.
+pub fn mayWake() bool {
+    lock.lock();
+    const n = desc_count;
+    lock.unlock();
+    for (0..n) |i| {
+        const block = blocks[i / block_size].load(.acquire) orelse return true;
+        const d = &block[i % block_size];
+        d.lock.lock();
+        defer d.lock.unlock();
+        if (d.read.waiter != null or d.write.waiter != null) return true;
+    }
+    // After those: who is no waiter any more is counted here until he is runnable.
+    return delivering.load(.seq_cst) > 0;
+}
+
+noinline fn noteReady(g: *lane.G, fd: i32, e: poller.Ready) void {
+    @branchHint(.cold);
+    const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
+    events.recordShared(.netpoll_ready, g.id, @intCast(@max(0, fd)), mode);
+    events.recordShared(.goroutine_ready, g.id, 0, 0);
 }

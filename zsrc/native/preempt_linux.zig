@@ -68,7 +68,7 @@ pub fn remove() void {
 
 /// Unblocks the signal, and gives the thread an alternate stack for faults.
 pub fn enterThread(m: *lane.M) void {
-    m.tid = @intCast(linux.gettid());
+    @atomicStore(i32, &m.tid, os.threadId(), .monotonic);
     if (lane.gpa.alloc(u8, os.FaultStack.size)) |memory| {
         m.fault_memory = memory;
         m.fault.enter(memory);

@@ -647,6 +647,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
             pub fn ready(w: Waker, g: *G) void {
                 g.transition(.waiting, .runnable);
+                Host.noteReady(w.p, g);
                 // The first runs next: its time was up first.
                 if (w.p.runq.next.load(.monotonic) == null) w.s.putNext(w.p, g) else w.s.putLast(w.p, g);
             }
@@ -726,6 +727,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                     var stolen: u64 = 0;
                     const g = p.runq.stealFrom(&victim.runq, last, &stolen) orelse continue;
                     count(&p.counters.steals, stolen);
+                    Host.noteSteal(p, victim, g, stolen);
                     return .{ .found = g };
                 }
                 if (s.stopping.load(.monotonic)) return .again;

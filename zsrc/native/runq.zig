@@ -150,6 +150,11 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             return if (n > capacity) 0 else n;
         }
 
+        /// As `len`, with `next`.
+        pub fn waiting(q: *const Self) u32 {
+            return q.len() + @intFromBool(q.next.load(.monotonic) != null);
+        }
+
         /// For anybody. Not fooled by an owner who moves a goroutine from `next` to the queue: a tail
         /// that has not changed proves that the three were seen at one time.
         pub fn isEmpty(q: *const Self) bool {

@@ -21,13 +21,14 @@ const WaitReason = @import("../sched/g.zig").WaitReason;
 const count = types.count;
 
 /// Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `Batch`, `Timers`, `sched`, `arena`, `gpa`, `next_id`,
-/// `foreign_spawns` and `currentM`, as lane.zig has them.
+/// `foreign_spawns`, `events` and `currentM`, as lane.zig has them.
 pub fn Switching(comptime lane: type) type {
     return struct {
         const Self = @This();
         const G = lane.G;
         const M = lane.M;
         const P = lane.P;
+        const events = lane.events;
         const Function = *const fn (?*anyopaque) callconv(.c) void;
         /// What is done for a goroutine once its context is saved; false takes its wait back.
         const Commit = *const fn (*M, *G, ?*anyopaque) bool;
@@ -83,6 +84,7 @@ pub fn Switching(comptime lane: type) type {
                 count(&p.counters.preempt_coop, 1);
                 // Why a call has failed is told by errno, which is the thread's.
                 const errno = os.net.getErrno();
+                events.preempted(p, g, false);
                 g.transition(.running, .preempted);
                 g.reason = .preempted;
                 switchAway(g, commitPreempted, null);
@@ -178,12 +180,14 @@ pub fn Switching(comptime lane: type) type {
             m.left = null;
             if (m.commit(m, g, m.commit_arg)) return;
             g.transition(.waiting, .runnable);
+            events.record(m.p.?, .goroutine_ready, g.id, 0, 0);
             lane.sched.putNext(m.p.?, g);
         }
 
         fn entry() callconv(.c) noreturn {
             const g = current().?;
             arrivedOn(g.m.?);
+            events.started(g);
             leave(g);
             g.function.?(g.arg);
             exit(g);
@@ -198,8 +202,27 @@ pub fn Switching(comptime lane: type) type {
                 return;
             };
             defer leave(self);
+            if (events.wantsAny(&.{ .goroutine_create, .goroutine_start }))
+                return goNoted(self, function, arg);
+            return goFrom(self, function, arg, false);
+        }
+
+        // What records is a function of its own, here and below, so that the usual way has no call
+        // in it that registers would have to be saved for.
+        noinline fn goNoted(self: *G, function: Function, arg: ?*anyopaque) error{OutOfMemory}!void {
+            return goFrom(self, function, arg, true);
+        }
+
+        inline fn goFrom(
+            self: *G,
+            function: Function,
+            arg: ?*anyopaque,
+            comptime noted: bool,
+        ) error{OutOfMemory}!void {
             const p = self.m.?.p.?;
-            try spawn(p, function, arg);
+            const g = try newG(p, function, arg);
+            if (noted) events.created(p, g, self.id);
+            lane.sched.putNext(p, g);
             lane.sched.wakeP();
             // A burst would need a stack for each before the first has run: let some of them run
             // instead.
@@ -209,7 +232,7 @@ pub fn Switching(comptime lane: type) type {
             }
         }
 
-        inline fn spawn(p: *P, function: Function, arg: ?*anyopaque) error{OutOfMemory}!void {
+        inline fn newG(p: *P, function: Function, arg: ?*anyopaque) error{OutOfMemory}!*G {
             const g = p.free.pop() orelse blk: {
                 p.free = try lane.arena.get(free_batch);
                 break :blk p.free.pop().?;
@@ -222,13 +245,15 @@ pub fn Switching(comptime lane: type) type {
             p.next_id += 1;
             count(&p.counters.spawns, 1);
             prepare(g, function, arg);
-            lane.sched.putNext(p, g);
+            return g;
         }
 
         /// For a timer that is due, on g0 of an M with a P. False without memory.
         pub fn goFromTimer(function: Function, arg: ?*anyopaque) bool {
             const p = (lane.currentM() orelse return false).p orelse return false;
-            spawn(p, function, arg) catch return false;
+            const g = newG(p, function, arg) catch return false;
+            events.created(p, g, 0);
+            lane.sched.putNext(p, g);
             return true;
         }
 
@@ -240,6 +265,7 @@ pub fn Switching(comptime lane: type) type {
             g.id = id;
             _ = lane.foreign_spawns.fetchAdd(1, .release);
             prepare(g, function, arg);
+            events.created(null, g, 0);
             readyForeign(g);
             return id;
         }
@@ -262,7 +288,9 @@ pub fn Switching(comptime lane: type) type {
         fn exit(g: *G) noreturn {
             lock(g);
             g.transition(.running, .dead);
-            count(&g.m.?.p.?.counters.exits, 1);
+            const p = g.m.?.p.?;
+            events.ended(p, g);
+            count(&p.counters.exits, 1);
             switchAway(g, commitExit, null);
             unreachable;
         }
@@ -315,6 +343,16 @@ pub fn Switching(comptime lane: type) type {
         }
 
         pub inline fn park(g: *G, reason: WaitReason, commit: Commit, arg: ?*anyopaque) void {
+            if (events.wants(.goroutine_park)) return parkNoted(g, reason, commit, arg);
+            parkNow(g, reason, commit, arg);
+        }
+
+        noinline fn parkNoted(g: *G, reason: WaitReason, commit: Commit, arg: ?*anyopaque) void {
+            events.record(g.m.?.p.?, .goroutine_park, g.id, 0, @backingInt(reason));
+            parkNow(g, reason, commit, arg);
+        }
+
+        inline fn parkNow(g: *G, reason: WaitReason, commit: Commit, arg: ?*anyopaque) void {
             g.transition(.running, .waiting);
             g.reason = reason;
             switchAway(g, commit, arg);
@@ -324,6 +362,20 @@ pub fn Switching(comptime lane: type) type {
         /// Makes a goroutine runnable that waits, and whose wait the caller has ended. From
         /// anywhere.
         pub inline fn ready(g: *G) void {
+            if (events.wants(.goroutine_ready)) return readyNoted(g);
+            readyNow(g);
+        }
+
+        noinline fn readyNoted(g: *G) void {
+            const self = current();
+            const m = if (self) |s| s.m else lane.currentM();
+            if (m != null and m.?.p != null) {
+                events.record(m.?.p.?, .goroutine_ready, g.id, if (self) |s| s.id else 0, 0);
+            } else events.recordShared(.goroutine_ready, g.id, 0, 0);
+            readyNow(g);
+        }
+
+        inline fn readyNow(g: *G) void {
             g.transition(.waiting, .runnable);
             if (current()) |self| {
                 if (self.m.?.p) |p| {

@@ -7,8 +7,8 @@
 //! anew with 20 us if there have been system calls since it last did, which is what so short a sleep is
 //! for.
 //!
-//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena` and `interrupt`, as
-//! lane.zig has them.
+//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena`, `interrupt`, `events` and
+//! `lookForDeadlock`, as lane.zig has them.
 const std = @import("std");
 
 /// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
@@ -21,6 +21,7 @@ pub fn Sysmon(comptime lane: type) type {
     return struct {
         const Env = lane.Env;
         const Os = lane.Os;
+        const events = lane.events;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         var thread: ?Os.Thread = null;
@@ -61,9 +62,11 @@ pub fn Sysmon(comptime lane: type) type {
             var idle: u32 = 0;
             var syscalls: u32 = 0;
             while (!stopping.load(.acquire)) {
+                const began = if (events.wants(.sysmon_tick)) Env.nanotime() else 0;
                 // Not for every short rest: to be woken costs those who are busy a system call.
                 if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
-                    _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else null);
+                    const again: ?u64 = lane.lookForDeadlock();
+                    _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else again);
                     const made = syscallsMade();
                     if (made != syscalls) {
                         syscalls = made;
@@ -76,7 +79,9 @@ pub fn Sysmon(comptime lane: type) type {
                     _ = note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, nextSliceEnd(now) -| now)));
                 }
                 note.clear();
-                idle = if (round(Env.nanotime())) 0 else idle +| 1;
+                const now = Env.nanotime();
+                if (began != 0) events.recordShared(.sysmon_tick, 0, now - began, idle);
+                idle = if (round(now)) 0 else idle +| 1;
             }
         }
 
@@ -171,6 +176,7 @@ pub fn Sysmon(comptime lane: type) type {
             if (now -| p.requested_at < slice) return;
             p.requested_at = now;
             p.preempt_tick.store(tick, .monotonic);
+            p.preempt_since.store(p.seen_sched_at, .monotonic);
             p.attention.store(true, .release);
             const m = p.m.load(.acquire) orelse return;
             lane.interrupt.send(m);
@@ -201,7 +207,17 @@ pub fn Sysmon(comptime lane: type) type {
                 s.queue.len.load(.monotonic) > 0;
             const threshold = if (wanted) o.retake_threshold_ns else o.retake_threshold_idle_ns;
             if (away < threshold and !(had_slice and wanted)) return false;
-            return s.retake(p);
+            const blocked = if (events.wants(.retake)) idOn(p) else 0;
+            if (!s.retake(p)) return false;
+            events.recordShared(.retake, blocked, away, 0);
+            return true;
+        }
+
+        /// The goroutine of a P that is in a system call.
+        fn idOn(p: *lane.P) u64 {
+            const m = p.m.load(.acquire) orelse return 0;
+            const g = m.curg.load(.monotonic) orelse return 0;
+            return @atomicLoad(u64, &g.id, .monotonic);
         }
     };
 }

@@ -28,6 +28,7 @@ pub fn Threads(comptime lane: type) type {
             /// Have been joined.
             buried: ?*M = null,
             starter: ?Os.Thread = null,
+            starter_tid: Env.Atomic(i32) = .init(0),
             note: Env.Note = .{},
             spare_wanted: Env.Atomic(bool) = .init(false),
             stop: bool = false,
@@ -115,7 +116,20 @@ pub fn Threads(comptime lane: type) type {
             request(m);
         }
 
+        /// Whether a thread, by its number, is one of these; sysmon's is not.
+        pub fn isOwn(tid: i32) bool {
+            if (tid == own.starter_tid.load(.monotonic)) return true;
+            own.lock.lock();
+            defer own.lock.unlock();
+            var it = own.all;
+            while (it) |m| : (it = m.all_next) {
+                if (@atomicLoad(i32, &m.tid, .monotonic) == tid) return true;
+            }
+            return false;
+        }
+
         fn starterMain(_: ?*anyopaque) void {
+            own.starter_tid.store(Os.threadId(), .monotonic);
             while (true) {
                 _ = own.note.sleep(null);
                 own.note.clear();

@@ -15,6 +15,7 @@
 //! switching.zig.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const event = @import("../event/event.zig");
 const runq = @import("runq.zig");
 const timers_mod = @import("timers.zig");
 const tsan = @import("tsan.zig");
@@ -90,6 +91,11 @@ pub fn Types(comptime Env: type) type {
             function: ?*const fn (?*anyopaque) callconv(.c) void = null,
             arg: ?*anyopaque = null,
             fiber: tsan.Fiber = tsan.none,
+            // For events.zig, while events are wanted: the id that `parent` and `started_ns` are of, since
+            // this memory serves one goroutine after the other.
+            noted_id: u64 = 0,
+            parent: u64 = 0,
+            started_ns: u64 = 0,
             history: if (std.debug.runtime_safety) [history_len]Transition else void =
                 if (std.debug.runtime_safety) @splat(.{}) else {},
             /// The M that has run it last, whose memory may be another's by now.
@@ -192,6 +198,8 @@ pub fn Types(comptime Env: type) type {
             slice_at: Env.Atomic(u64) = .init(0),
             /// The schedtick that a preemption signal is about.
             preempt_tick: Env.Atomic(u32) = .init(0),
+            /// Since when that goroutine had run then.
+            preempt_since: Env.Atomic(u64) = .init(0),
             timers: Timers = .{},
             idle_next: ?*P = null,
             rng: u64 = 0,
@@ -200,6 +208,8 @@ pub fn Types(comptime Env: type) type {
             next_id: u64 = 0,
             end_id: u64 = 0,
             counters: Counters = .{},
+            /// Of its events, if there ever was a plugin for them: see events.zig.
+            ring: Env.Atomic(?*event.RingOf(Env)) = .init(null),
             // sysmon's own: what it saw on its last round, and when that began.
             seen_schedtick: u32 = 0,
             seen_sched_at: u64 = 0,

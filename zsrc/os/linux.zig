@@ -173,6 +173,60 @@ pub fn allocatedSize(block: *const anyopaque) usize {
     return malloc_usable_size(block);
 }
 
+/// Of the calling thread.
+pub fn threadId() i32 {
+    return @intCast(linux.gettid());
+}
+
+/// All threads of this process; how many. Null if they cannot be read, or `out` is too small.
+pub fn threadIds(out: []i32) ?usize {
+    const rc = linux.open("/proc/self/task", .{ .DIRECTORY = true, .CLOEXEC = true }, 0);
+    if (linux.errno(rc) != .SUCCESS) return null;
+    const fd: i32 = @intCast(rc);
+    defer _ = linux.close(fd);
+    var n: usize = 0;
+    var buffer: [4096]u8 align(8) = undefined;
+    while (true) {
+        const read = linux.getdents64(fd, &buffer, buffer.len);
+        if (linux.errno(read) != .SUCCESS) return null;
+        if (read == 0) return n;
+        var at: usize = 0;
+        while (at < read) {
+            const entry: *align(1) linux.dirent64 = @ptrCast(&buffer[at]);
+            const name = std.mem.span(@as([*:0]const u8, @ptrCast(&entry.name)));
+            at += entry.reclen;
+            if (name[0] == '.') continue;
+            if (n == out.len) return null;
+            out[n] = std.fmt.parseInt(i32, name, 10) catch return null;
+            n += 1;
+        }
+    }
+}
+
+test "the threads of this process are known" {
+    var tids: [256]i32 = undefined;
+    const n = threadIds(&tids).?;
+    try std.testing.expect(std.mem.indexOfScalar(i32, tids[0..n], threadId()) != null);
+    try std.testing.expectEqual(null, threadIds(tids[0..0]));
+    const T = struct {
+        var tid: i32 = 0;
+        var seen: @import("os.zig").Note = .{};
+        var go_on: @import("os.zig").Note = .{};
+
+        fn other(_: ?*anyopaque) void {
+            tid = threadId();
+            seen.wake();
+            _ = go_on.sleep(null);
+        }
+    };
+    const thread = try spawn(T.other, null, .{});
+    _ = T.seen.sleep(null);
+    const with = threadIds(&tids).?;
+    try std.testing.expect(std.mem.indexOfScalar(i32, tids[0..with], T.tid) != null);
+    T.go_on.wake();
+    thread.join();
+}
+
 /// CPUs that the quota of this process's control group allows, rounded up; null without one. Reads the
 /// limits that container runtimes set, of version 2 and version 1 of control groups.
 pub fn cpuQuota() ?u32 {

@@ -18,7 +18,7 @@ const required = [_][]const u8{
     "findSlot",  "symbol",          "FaultStack",     "handleFault",   "writeStderr",
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
-    "peek",
+    "peek",      "threadId",        "threadIds",
 };
 
 comptime {
@@ -57,6 +57,8 @@ pub const preciseSleep = impl.preciseSleep;
 pub const promptWake = impl.promptWake;
 pub const cpuCount = impl.cpuCount;
 pub const cpuQuota = impl.cpuQuota;
+pub const threadId = impl.threadId;
+pub const threadIds = impl.threadIds;
 pub const page_size = impl.page_size;
 pub const reserve = impl.reserve;
 pub const allocatedSize = impl.allocatedSize;
@@ -79,17 +81,31 @@ pub const SymbolOf = struct { name: [*:0]const u8, offset: usize };
 
 /// The symbol that holds `address`; null where the system knows none.
 pub fn symbolOf(address: usize) ?SymbolOf {
-    const Info = extern struct {
-        file: ?[*:0]const u8,
-        file_base: ?*anyopaque,
-        name: ?[*:0]const u8,
-        address: ?*anyopaque,
-    };
-    const dladdr: *const fn (usize, *Info) callconv(.c) c_int =
-        @ptrCast(@alignCast(symbol("dladdr") orelse return null));
-    var info: Info = undefined;
-    if (dladdr(address, &info) == 0) return null;
+    const info = addressInfo(address) orelse return null;
     return .{ .name = info.name orelse return null, .offset = address - @intFromPtr(info.address) };
+}
+
+/// The file that an address was loaded from, and where it lies in that.
+pub const PlaceOf = struct { file: [*:0]const u8, offset: usize };
+
+pub fn placeOf(address: usize) ?PlaceOf {
+    const info = addressInfo(address) orelse return null;
+    return .{ .file = info.file orelse return null, .offset = address - @intFromPtr(info.file_base) };
+}
+
+/// Dl_info of dlfcn.h.
+const AddressInfo = extern struct {
+    file: ?[*:0]const u8,
+    file_base: ?*anyopaque,
+    name: ?[*:0]const u8,
+    address: ?*anyopaque,
+};
+
+fn addressInfo(address: usize) ?AddressInfo {
+    const dladdr: *const fn (usize, *AddressInfo) callconv(.c) c_int =
+        @ptrCast(@alignCast(symbol("dladdr") orelse return null));
+    var info: AddressInfo = undefined;
+    return if (dladdr(address, &info) == 0) null else info;
 }
 
 pub const SpawnOptions = struct {

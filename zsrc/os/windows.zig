@@ -661,3 +661,13 @@ pub fn cpuQuota() ?u32 {
 pub fn peek(_: usize, _: []u8) bool {
     return false;
 }
+
+/// Of the calling thread, as `threadIds` would have it.
+pub fn threadId() i32 {
+    return 0;
+}
+
+/// All threads of this process: not to be known here.
+pub fn threadIds(_: []i32) ?usize {
+    return null;
+}

@@ -14,7 +14,10 @@ pub fn report() bool {
     // A thread that has ended since may have woken somebody first.
     if (main.g.status != .waiting or lane.anyRunnable()) {
         py.decref(exception);
-    } else goroutine.interrupt(main, exception);
+    } else {
+        lane.record(.deadlock, main.g.id, lane.user_count, 0);
+        goroutine.interrupt(main, exception);
+    }
     return true;
 }
 

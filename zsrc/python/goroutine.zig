@@ -276,6 +276,7 @@ pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object) void {
 /// Queues it. The handle is a new reference for the caller.
 pub fn launch(p: *PyG) *py.Object {
     lane.go(&p.g);
+    if (!p.g.system) lane.record(.goroutine_create, p.g.id, p.parent, 0);
     p.handle.id = p.g.id;
     return py.incref(&p.handle.ob);
 }

@@ -21,6 +21,7 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
+const events = @import("events.zig");
 const leaks = @import("leaks.zig");
 const requests = @import("requests.zig");
 const timeouts = @import("timeouts.zig");
@@ -66,6 +67,8 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     defer host.poller.deinit();
     select.seed(options.seed);
     native.startRun();
+    events.begin(&options);
+    defer events.end();
     errors.forked = false;
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
@@ -353,67 +356,6 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-// ---- events ----
-
-fn setEventMask(_: ?*py.Object, mask: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(mask.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
-    lane.ring.mask = @truncate(@as(u64, @bitCast(value)));
-    return py.returnNone();
-}
-
-fn eventsWait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const p = goroutine.forPark() orelse return null;
-    while (lane.ring.len() == 0) {
-        // The P may have been taken in the switch that woke it; getting it back lets others run.
-        _ = lane.here();
-        if (lane.ring.len() != 0) break;
-        if (lane.events_stopped) return py.returnNone();
-        lane.prepare(&p.g);
-        lane.events_note = &p.g;
-        const wake = lane.park(&p.g, .events, null);
-        if (lane.events_note == &p.g) lane.events_note = null;
-        if (wake == .interrupted) {
-            _ = goroutine.raisePending(p);
-            return null;
-        }
-    }
-    const list = py.PyList_New(0) orelse return null;
-    // A backlog stays in the ring, where an event takes a tenth of the memory.
-    var left = @min(lane.ring.len(), largest_batch);
-    while (left > 0) : (left -= 1) {
-        const e = lane.ring.pop() orelse break;
-        const tuple = eventTuple(e);
-        if (tuple == null or py.PyList_Append(list, tuple.?) != 0) {
-            py.xdecref(tuple);
-            py.decref(list);
-            return null;
-        }
-        py.decref(tuple.?);
-    }
-    return list;
-}
-
-const largest_batch = 1024;
-
-fn eventTuple(e: @import("../event/event.zig").Event) ?*py.Object {
-    const tuple = py.PyTuple_New(5) orelse return null;
-    const values = [_]u64{ @backingInt(e.kind), e.time_ns, e.goroutine, e.a, e.b };
-    for (values, 0..) |v, i| {
-        const number = py.PyLong_FromUnsignedLongLong(v) orelse {
-            py.decref(tuple);
-            return null;
-        };
-        _ = py.PyTuple_SetItem(tuple, @intCast(i), number);
-    }
-    return tuple;
-}
-
-fn eventsStop(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    lane.stopEvents();
-    return py.returnNone();
-}
-
 // ---- figures ----
 
 fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
@@ -421,6 +363,7 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const c = &lane.counters;
     const live = lane.live;
     const pool = &lane.stacks;
+    const recorded = events.figures();
     const pairs = .{
         .{ "goroutines", if (live) lane.user_count else 0 },
         .{ "threads", if (live) c.threads.load(.monotonic) else 0 },
@@ -439,7 +382,8 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "timers", if (live) lane.timers.len() else 0 },
         .{ "runq", if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0 },
         .{ "idle", c.idle },
-        .{ "events_dropped", if (live) lane.ring.dropped else 0 },
+        .{ "events_recorded", recorded.recorded },
+        .{ "events_dropped", recorded.dropped },
         .{ "stacks_total", if (live) pool.in_use + pool.free() else 0 },
         .{ "stacks_free", if (live) pool.free() else 0 },
         .{ "stack_bytes", lane.options.stack_size },
@@ -719,23 +663,32 @@ const functions = [_]py.MethodDef{
     \\
     \\handler(goroutine, exception) is called for exceptions that nobody collects.
     },
-    .{ .name = "set_event_mask", .function = @ptrCast(&setEventMask), .flags = py.METH_O, .doc =
+    .{ .name = "set_event_mask", .function = @ptrCast(&events.setMask), .flags = py.METH_O, .doc =
     \\set_event_mask(mask, /)
     \\--
     \\
     \\Bit k: record events of kind k.
     },
-    .{ .name = "events_wait", .function = @ptrCast(&eventsWait), .flags = py.METH_NOARGS, .doc =
+    .{ .name = "events_wait", .function = @ptrCast(&events.wait), .flags = py.METH_NOARGS, .doc =
     \\events_wait()
     \\--
     \\
-    \\The recorded events as (kind, time_ns, goroutine_id, a, b), or None after events_stop().
+    \\The recorded events of both lanes, in the order of their times, as (kind, time_ns,
+    \\goroutine_id, a, b, lane), or None after events_stop(). b is a str for kinds that have a text;
+    \\lane is 0 for Python's, 1 for the native one.
     },
-    .{ .name = "events_stop", .function = @ptrCast(&eventsStop), .flags = py.METH_NOARGS, .doc =
+    .{ .name = "events_stop", .function = @ptrCast(&events.stop), .flags = py.METH_NOARGS, .doc =
     \\events_stop()
     \\--
     \\
     \\Makes events_wait() return None once all events were taken.
+    },
+    .{ .name = "record_panic", .function = @ptrCast(&events.recordPanic), .flags = py.METH_FASTCALL, .doc =
+    \\record_panic(goroutine_id, text, /)
+    \\--
+    \\
+    \\Records that a goroutine ended with an exception that nobody collects, described by text.
+    \\Returns whether it was: False if no plugin wants it, or the ring is full.
     },
     .{ .name = "stats", .function = @ptrCast(&stats), .flags = py.METH_NOARGS, .doc =
     \\stats()
@@ -794,6 +747,13 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\The native runtime's counters, a dict of ints: golibx_counters of golibx.h.
+    },
+    .{ .name = "native_queues", .function = @ptrCast(&native.queues), .flags = py.METH_NOARGS, .doc =
+    \\native_queues()
+    \\--
+    \\
+    \\How many native goroutines wait in the queue of each processor, a list of ints; empty while the
+    \\native runtime does not run.
     },
     .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
     \\_after_fork()
@@ -862,6 +822,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     native_chan.buffer_type = addType(module, "NativeBuffer", &native_chan.buffer_spec) orelse return -1;
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
     if (!registerFork(module)) return -1;
+    @import("../native/deadlock.zig").python.store(true, .monotonic);
     loaded = true;
     return 0;
 }

@@ -17,6 +17,7 @@ const native = @import("../native/lane.zig");
 const switching = native.switching;
 const capi = @import("../native/capi.zig");
 const native_preempt = @import("../native/preempt.zig");
+const native_events = @import("../native/events.zig");
 const procs = @import("../native/procs.zig");
 const list = @import("../native/list.zig");
 const waitgroup = @import("../sync/waitgroup.zig");
@@ -99,7 +100,7 @@ pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
         const caller: Caller = .enter();
         defer caller.leave();
         _ = try native.setProcs(n);
-    }
+    } else if (n != before) lane.record(.gomaxprocs, 0, before, n);
     wanted_procs = n;
     return before;
 }
@@ -187,6 +188,8 @@ pub fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 /// In the child of a fork: nothing of it is left, and what was on its way never arrives.
 pub fn afterFork() void {
     host.Host.inbox = .{};
+    lane.forgetEvents();
+    native_events.forget();
     unfinished = 0;
     all_ended = .{};
     graveyard = null;
@@ -576,6 +579,35 @@ pub fn addCounters(dict: *py.Object, comptime prefix: []const u8) bool {
         if (!py.setInt(dict, prefix ++ name ++ "", value)) return false;
     }
     return true;
+}
+
+/// native_queues(): the goroutines in the queue of each processor.
+pub fn queues(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    var lengths: [most_procs]u32 = undefined;
+    const live = queueLengths(&lengths);
+    const all = py.PyList_New(0) orelse return null;
+    for (lengths[0..live]) |length| {
+        const n = py.PyLong_FromUnsignedLongLong(length);
+        if (n == null or py.PyList_Append(all, n.?) != 0) {
+            py.xdecref(n);
+            py.decref(all);
+            return null;
+        }
+        py.decref(n.?);
+    }
+    return all;
+}
+
+fn queueLengths(out: *[most_procs]u32) usize {
+    const caller: Caller = .enter();
+    defer caller.leave();
+    // It keeps the Ps there.
+    native.procs_lock.lock();
+    defer native.procs_lock.unlock();
+    const procs_now = native.sched.procs();
+    const live = @min(native.sched.gomaxprocs.load(.monotonic), procs_now.len);
+    for (procs_now[0..live], out[0..live]) |p, *length| length.* = p.?.runq.waiting();
+    return live;
 }
 
 pub fn steals() u64 {

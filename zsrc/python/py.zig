@@ -288,6 +288,7 @@ pub extern fn PyDict_Clear(*Object) void;
 pub extern fn PyDict_GetItemString(*Object, [*:0]const u8) ?*Object;
 pub extern fn PyDict_GetItemWithError(*Object, *Object) ?*Object;
 pub extern fn PyDict_SetItem(*Object, *Object, *Object) c_int;
+pub extern fn PyDict_DelItem(*Object, *Object) c_int;
 pub extern fn PyDict_SetItemString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyDict_Next(*Object, *Ssize, *?*Object, *?*Object) c_int;
 pub extern fn Py_Exit(c_int) noreturn;

@@ -100,6 +100,8 @@ pub fn Lane(comptime Host: type) type {
         /// Timers that will wake goroutines of the program's own.
         user_timers: usize = 0,
         ring: event.Ring = .{},
+        /// Of sysmon, which does not hold the P; empty unless its events are wanted.
+        sysmon_ring: event.Ring = .{},
         /// Counts the goroutines that were put on the P, for sysmon.
         tick: std.atomic.Value(u64) = .init(0),
         /// The tick of a goroutine that was preempted before, and runs because nothing else could.
@@ -181,8 +183,10 @@ pub fn Lane(comptime Host: type) type {
             self.stacks = .init(gpa, options.stack_size, keep);
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
-            self.ring.mask = options.event_mask;
             self.clock.raw = os.nanotime();
+            self.ring.setMask(options.event_mask);
+            if (self.ring.wants(.sysmon_tick)) self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
+            errdefer self.sysmon_ring.deinit(gpa);
             const m = try gpa.create(M);
             errdefer gpa.destroy(m);
             m.* = .{ .main = true, .thread = os.thisThread() };
@@ -246,6 +250,7 @@ pub fn Lane(comptime Host: type) type {
             if (self.stacks.in_use == 0) self.stacks.deinit();
             self.timers.deinit(self.gpa);
             self.ring.deinit(self.gpa);
+            self.sysmon_ring.deinit(self.gpa);
         }
 
         // ---- who am I ----
@@ -316,6 +321,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// Makes a goroutine that waits, or is about to, runnable. The caller has claimed it.
         pub inline fn ready(self: *Self, g: *G) void {
+            if (self.ring.wants(.goroutine_ready)) self.noteReady(g, self.waker());
             switch (g.status) {
                 .parking => return g.transition(.parking, .notified),
                 .idle => g.transition(.idle, .runnable),
@@ -328,6 +334,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// As `ready`, at the end of the queue: for those woken by the poller or a timer.
         pub inline fn readyLast(self: *Self, g: *G) void {
+            if (self.ring.wants(.goroutine_ready)) self.noteReady(g, 0);
             if (g.status == .parking) return g.transition(.parking, .notified);
             g.transition(.waiting, .runnable);
             self.runq.push(g);
@@ -445,6 +452,7 @@ pub fn Lane(comptime Host: type) type {
             g.reason = reason;
             if (g.context) |c| self.watchContext(c, g);
             g.parked_at = self.clock.raw;
+            if (self.ring.wants(.goroutine_park)) self.notePark(g);
             if (deadline) |when| {
                 self.armTimer(g, when) catch {
                     // Without memory for the timer the wait cannot be bounded: end it now.
@@ -745,17 +753,58 @@ pub fn Lane(comptime Host: type) type {
         }
 
         pub inline fn record(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) void {
-            if (!self.ring.wants(kind)) return;
-            self.recordSlow(kind, id, a, b);
+            if (self.ring.wants(kind)) _ = self.recordSlow(kind, id, a, b);
         }
 
-        noinline fn recordSlow(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) void {
-            if (!self.ring.push(kind, id, a, b)) return;
-            if (self.events_note != null and !self.events_timer.pending()) {
-                self.events_timer.when = os.nanotime() + self.options.hooks_flush_interval_ns;
-                self.events_timer.fire = flushEvents;
-                self.timers.add(self.gpa, &self.events_timer) catch {};
-            }
+        /// For a kind that is wanted. False if it was dropped.
+        pub noinline fn recordSlow(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) bool {
+            const dropped = self.ring.dropped;
+            if (self.ring.push(kind, id, a, b)) self.flushSoon();
+            return self.ring.dropped == dropped;
+        }
+
+        /// Those of the runtime's own, the pump among them, would never come to an end.
+        noinline fn notePark(self: *Self, g: *G) void {
+            if (!g.system) _ = self.recordSlow(.goroutine_park, g.id, 0, @backingInt(g.reason));
+        }
+
+        noinline fn noteReady(self: *Self, g: *G, by: u64) void {
+            if (!g.system and g.status != .idle) _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
+        }
+
+        /// The goroutine on whose behalf the P is used: not one that is about to leave it.
+        fn waker(self: *const Self) u64 {
+            const g = self.running orelse return 0;
+            return if (g.status == .running) g.id else 0;
+        }
+
+        /// sysmon's, without the lock.
+        pub fn recordTick(self: *Self, slept_ns: u64, idle_rounds: u32) void {
+            if (self.sysmon_ring.push(.sysmon_tick, 0, slept_ns, idle_rounds)) self.postEvents();
+        }
+
+        /// There is something in a ring that was empty and that the P does not write. Any thread, without
+        /// the lock, and signal handlers.
+        pub fn postEvents(self: *Self) void {
+            if (!events_posted.swap(true, .seq_cst)) self.post(&events_entry);
+        }
+
+        /// Not of the Lane, which a new run clears: the entry may be on its way then.
+        var events_entry: inbox.Entry = .{ .arrive = eventsArrived };
+        var events_posted: std.atomic.Value(bool) = .init(false);
+
+        fn eventsArrived(_: *inbox.Entry) void {
+            // Before the pump looks, so that whoever is too late for that posts again.
+            events_posted.store(false, .seq_cst);
+            Host.lane().flushSoon();
+        }
+
+        /// The pump, if it waits, is woken when the flush interval is over.
+        pub fn flushSoon(self: *Self) void {
+            if (!self.live or self.events_note == null or self.events_timer.pending()) return;
+            self.events_timer.when = os.nanotime() + self.options.hooks_flush_interval_ns;
+            self.events_timer.fire = flushEvents;
+            self.timers.add(self.gpa, &self.events_timer) catch {};
         }
 
         fn flushEvents(_: *Timer) void {
@@ -773,6 +822,11 @@ pub fn Lane(comptime Host: type) type {
             self.events_stopped = true;
             self.timers.remove(&self.events_timer);
             self.wakePump();
+        }
+
+        /// In the child of a fork, where the inbox is empty.
+        pub fn forgetEvents(_: *Self) void {
+            events_posted.store(false, .monotonic);
         }
 
         /// In the child of a fork: the threads are gone, the goroutines with them.

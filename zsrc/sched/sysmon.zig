@@ -92,9 +92,11 @@ fn loop(lane: anytype) void {
         delay = @min(delay, o.sysmon_sleep_max_ns);
         if (os.nanotime() -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
         if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
+        const began = if (lane.ring.wants(.sysmon_tick)) os.nanotime() else 0;
         _ = s.note.sleep(delay);
         s.note.clear();
         if (s.stopping.load(.acquire)) return;
+        if (began != 0) lane.recordTick(os.nanotime() - began, idle);
         if (lane.owner.load(.acquire) == null and !anyLost(lane)) {
             s.waiting.store(true, .seq_cst);
             if (lane.owner.load(.seq_cst) == null and !s.stopping.load(.acquire)) {

@@ -1,7 +1,8 @@
-/* What tests/test_native.py calls from Python. */
+/* What tests/test_native.py and test_events.py call from Python. */
 #include "golibx.h"
 
 #include <stdint.h>
+#include <unistd.h>
 
 /* ---- calls ---- */
 
@@ -196,3 +197,38 @@ void write_for_ever(void *arg)
         for (int i = 0; i < 4096; i++)
             bytes[i]++;
 }
+
+/* ---- for events ---- */
+
+static void wait_group_done(void *wg) { golibx_wg_done(wg); }
+
+/* Starts `n` goroutines, which end at once, and waits for them. */
+void start_many(int32_t n)
+{
+    golibx_waitgroup wg = {{0}};
+    golibx_wg_add(&wg, n);
+    for (int32_t i = 0; i < n; i++)
+        golibx_go(wait_group_done, &wg);
+    golibx_wg_wait(&wg, GOLIBX_FOREVER);
+}
+
+/* A system call that blocks until somebody writes to the pipe. */
+void block_in_read(int32_t fd)
+{
+    char byte;
+    golibx_entersyscall();
+    while (read(fd, &byte, 1) < 0)
+        ;
+    golibx_exitsyscall();
+}
+
+/* Waits in the native lane's poller until `fd` is readable. */
+int32_t wait_readable(int32_t fd)
+{
+    golibx_fd *d = golibx_fd_open(fd);
+    int32_t result = golibx_fd_wait(d, GOLIBX_READ, GOLIBX_FOREVER);
+    golibx_fd_close(d, 0);
+    return result;
+}
+
+void receive(void *chan) { golibx_chan_recv(chan, NULL); }

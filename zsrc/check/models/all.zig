@@ -133,7 +133,7 @@ pub const of_the_runtime = [_]Entry{
     .{
         .name = "event ring",
         .Model = event.Ring,
-        .options = deep,
+        .options = .{ .preemptions = 5, .delays = 1 },
         .plants = &.{
             .{ .bug = .head_before_slot, .expects = "no ordering separates" },
             .{ .bug = .head_relaxed, .expects = "no ordering separates" },
@@ -145,6 +145,12 @@ pub const of_the_runtime = [_]Entry{
         .Model = event.Wakeup,
         .options = .{ .preemptions = 4, .delays = 1 },
         .plants = &.{.{ .bug = .tail_read_before, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "event rings, order",
+        .Model = event.Order,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .clock_before_writing, .expects = "after a later one" }},
     },
     .{
         .name = "mutex",

@@ -2,6 +2,7 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const event = @import("../../event/event.zig");
+const merge = @import("../../event/merge.zig");
 
 /// A consumer that sleeps while there is nothing, and is woken by the return value of `push`.
 pub fn Wakeup(comptime Sim: type) type {
@@ -76,6 +77,60 @@ pub fn Ring(comptime Sim: type) type {
         pub fn end(m: *Self) void {
             while (m.ring.pop()) |e| m.receive(e);
             check.expect(m.received + m.ring.dropped == total, "an event is lost, and not counted");
+        }
+    };
+}
+
+/// Two rings, whose events are taken in the order of their times, also across batches.
+pub fn Order(comptime Sim: type) type {
+    return struct {
+        rings: [2]event.RingOf(Sim) = @splat(.{}),
+        last: u64 = 0,
+        received: u64 = 0,
+
+        const Self = @This();
+        const each = 2;
+        pub const threads = .{ .{ "first", first }, .{ "second", second }, .{ "consumer", consume } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            for (&m.rings) |*r| r.* = try .init(gpa, each);
+        }
+
+        fn first(m: *Self) void {
+            m.produce(0);
+        }
+
+        fn second(m: *Self) void {
+            m.produce(1);
+        }
+
+        fn produce(m: *Self, ring: usize) void {
+            for (0..each) |_| {
+                Sim.advance(1);
+                _ = m.rings[ring].push(.steal, ring, 0, 0);
+            }
+        }
+
+        fn consume(m: *Self) void {
+            for (0..2) |_| m.take();
+        }
+
+        fn take(m: *Self) void {
+            const list = [_]*event.RingOf(Sim){ &m.rings[0], &m.rings[1] };
+            var times: [2]u64 = undefined;
+            var batch = merge.MergeOf(Sim).begin(&list, &times) orelse return;
+            while (batch.next()) |taken| {
+                check.expect(taken.event.time_ns >= m.last, "an event comes after a later one");
+                check.expect(taken.event.goroutine == taken.ring, "an event is of another ring");
+                m.last = taken.event.time_ns;
+                m.received += 1;
+            }
+        }
+
+        pub fn end(m: *Self) void {
+            Sim.advance(1);
+            m.take();
+            check.expect(m.received == 2 * each, "an event is lost");
         }
     };
 }

@@ -41,6 +41,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         pub const threads = @import("../../native/threads.zig").Threads(lane);
         pub const sysmon = @import("../../native/sysmon.zig").Sysmon(lane);
         pub const interrupt = @import("../../native/interrupt.zig").Interrupt(lane);
+        pub const events = no_events;
         pub const sync = primitives.Primitives(switching.Rt);
         /// Null: Ms rest for ever from then on.
         pub var m_idle_ns: ?u64 = null;
@@ -99,6 +100,8 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             }
 
             pub fn letRun(_: *P) void {}
+            pub fn noteReady(_: *P, _: *G) void {}
+            pub fn noteSteal(_: *P, _: *P, _: *G, _: u64) void {}
 
             pub fn pollWanted(_: *Sched) bool {
                 return network.wanted;
@@ -154,9 +157,17 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
                 _ = nobody.sleep(ns);
             }
 
+            pub fn threadId() i32 {
+                return 0;
+            }
+
             pub fn preciseSleep() void {}
             pub fn promptWake() void {}
         };
+
+        pub fn lookForDeadlock() ?u64 {
+            return null;
+        }
 
         pub fn currentM() ?*M {
             return ms[Sim.self()];
@@ -382,3 +393,23 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         }
     };
 }
+
+/// Of native/events.zig: nobody wants any.
+const no_events = struct {
+    const Kind = @import("../../native/events.zig").Kind;
+
+    pub inline fn wants(_: Kind) bool {
+        return false;
+    }
+
+    pub inline fn wantsAny(comptime _: []const Kind) bool {
+        return false;
+    }
+
+    pub inline fn record(_: anytype, _: Kind, _: u64, _: u64, _: u32) void {}
+    pub inline fn recordShared(_: Kind, _: u64, _: u64, _: u32) void {}
+    pub inline fn created(_: anytype, _: anytype, _: u64) void {}
+    pub inline fn started(_: anytype) void {}
+    pub inline fn ended(_: anytype, _: anytype) void {}
+    pub inline fn preempted(_: anytype, _: anytype, _: bool) void {}
+};

@@ -129,6 +129,8 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             pub fn warnThreadLimit(_: *Sched) void {}
             pub fn wakeSysmon(_: *Sched) void {}
             pub fn letRun(_: *P) void {}
+            pub fn noteReady(_: *P, _: *G) void {}
+            pub fn noteSteal(_: *P, _: *P, _: *G, _: u64) void {}
 
             pub fn pollWanted(s: *Sched) bool {
                 return from(s).network;

@@ -1,0 +1,216 @@
+//! The pump's side of events: those of both lanes, in the order of their times, as Python objects.
+//!
+//! The rings of the Python lane are the run's; those of the native lane outlive it (native/events.zig).
+//! Everything here has the interpreter's lock, and only the pump takes events out.
+const std = @import("std");
+const event = @import("../event/event.zig");
+const merge = @import("../event/merge.zig");
+const g_mod = @import("../sched/g.zig");
+const lane_mod = @import("../sched/lane.zig");
+const native_lane = @import("../native/lane.zig");
+const native_events = @import("../native/events.zig");
+const outside = @import("outside.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+
+const lane = &host.the_lane;
+const Args = [*]const *py.Object;
+const Merge = merge.Merge;
+
+/// A backlog stays in the rings, where an event takes a tenth of the memory.
+const largest_batch = 1024;
+
+const Taken = struct { event: event.Event, origin: event.Origin };
+
+// The pump's, between taking events out and making objects of them.
+var batch: [largest_batch]Taken = undefined;
+var rings: [2 + native_events.most_rings]*event.Ring = undefined;
+var times: [rings.len]u64 = undefined;
+
+/// Texts of panics that were recorded, by the goroutine's number: a dict.
+var panics: ?*py.Object = null;
+
+/// Before a run.
+pub fn begin(options: *const lane_mod.Options) void {
+    const caller: outside.Caller = .enter();
+    defer caller.leave();
+    native_events.begin(.{
+        .mask = options.event_mask,
+        .ring_size = options.hooks_ring_size,
+        .notify = notify,
+    });
+}
+
+/// After it.
+pub fn end() void {
+    native_events.end();
+    py.clear(&panics);
+}
+
+fn notify() void {
+    lane.postEvents();
+}
+
+pub fn figures() native_events.Figures {
+    const caller: outside.Caller = .enter();
+    defer caller.leave();
+    var sum = native_events.counted();
+    if (!lane.live) return sum;
+    for ([_]*event.Ring{ &lane.ring, &lane.sysmon_ring }) |ring| {
+        sum.recorded += ring.head.load(.monotonic);
+        sum.dropped += @atomicLoad(u64, &ring.dropped, .monotonic);
+    }
+    return sum;
+}
+
+pub fn setMask(_: ?*py.Object, mask: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(mask.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    const wanted: u32 = @truncate(@as(u64, @bitCast(value)));
+    lane.ring.setMask(wanted);
+    native_events.setMask(wanted);
+    return py.returnNone();
+}
+
+pub fn wait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    var n = take();
+    while (n == 0) {
+        // The P may have been taken in the switch that woke it; getting it back lets others run.
+        _ = lane.here();
+        n = take();
+        if (n > 0) break;
+        if (lane.events_stopped) return py.returnNone();
+        lane.prepare(&p.g);
+        lane.events_note = &p.g;
+        // Some were not to be had yet, or have lost their notice to this look.
+        if (left) lane.flushSoon();
+        const wake = lane.park(&p.g, .events, null);
+        if (lane.events_note == &p.g) lane.events_note = null;
+        if (wake == .interrupted) {
+            _ = goroutine.raisePending(p);
+            return null;
+        }
+        n = take();
+    }
+    return listOf(batch[0..n]);
+}
+
+/// Whether events are in the rings after `take` has found none.
+var left = false;
+
+/// Takes what happened up to now into `batch`; how many there are.
+fn take() usize {
+    native_lane.procs_lock.lock();
+    defer native_lane.procs_lock.unlock();
+    rings[0] = &lane.ring;
+    var count: usize = 1;
+    if (lane.sysmon_ring.events.len > 0) {
+        rings[1] = &lane.sysmon_ring;
+        count = 2;
+    }
+    const native_from = count;
+    var natives: native_events.Rings = .{};
+    while (natives.next()) |ring| {
+        rings[count] = ring;
+        count += 1;
+    }
+    const all = rings[0..count];
+    var n: usize = 0;
+    var merging = if (lane.events_stopped) Merge.beginLast(all, &times) else Merge.begin(all, &times) orelse {
+        left = true;
+        return 0;
+    };
+    while (n < largest_batch) {
+        const taken = merging.next() orelse break;
+        batch[n] = .{
+            .event = taken.event,
+            .origin = if (taken.ring < native_from) .python else .native,
+        };
+        n += 1;
+    }
+    left = for (all) |ring| {
+        if (ring.nextTime() != null) break true;
+    } else false;
+    return n;
+}
+
+fn listOf(taken: []const Taken) ?*py.Object {
+    const list = py.PyList_New(0) orelse return null;
+    for (taken) |*each| {
+        const tuple = tupleOf(each);
+        if (tuple == null or py.PyList_Append(list, tuple.?) != 0) {
+            py.xdecref(tuple);
+            py.decref(list);
+            return null;
+        }
+        py.decref(tuple.?);
+    }
+    return list;
+}
+
+fn tupleOf(taken: *const Taken) ?*py.Object {
+    const e = &taken.event;
+    const tuple = py.PyTuple_New(6) orelse return null;
+    const items = [_]?*py.Object{
+        number(@backingInt(e.kind)),
+        number(e.time_ns),
+        number(e.goroutine),
+        number(e.a),
+        switch (e.kind) {
+            .goroutine_park => reasonText(e.b),
+            .goroutine_panic => takePanic(e.goroutine),
+            else => number(e.b),
+        },
+        number(@backingInt(taken.origin)),
+    };
+    var complete = true;
+    for (items, 0..) |item, i| {
+        if (item) |o| _ = py.PyTuple_SetItem(tuple, @intCast(i), o) else complete = false;
+    }
+    if (complete) return tuple;
+    py.decref(tuple);
+    return null;
+}
+
+fn number(value: u64) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(value);
+}
+
+fn reasonText(code: u32) ?*py.Object {
+    const reason: g_mod.WaitReason = @fromBackingInt(@intCast(code));
+    return py.PyUnicode_InternFromString(reason.text());
+}
+
+/// record_panic(goroutine_id, text, /)
+pub fn recordPanic(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "record_panic() takes 2 arguments ({d} given)", .{n});
+    const id = py.PyLong_AsUnsignedLongLong(args[0]);
+    if (id == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
+    if (!lane.live or !lane.ring.wants(.goroutine_panic)) return py.boolean(false);
+    if (panics == null) panics = py.PyDict_New() orelse return null;
+    // First, since the pump may be quick; and it stays if the event is dropped.
+    if (py.PyDict_SetItem(panics.?, args[0], args[1]) != 0) return null;
+    const recorded = lane.recordSlow(.goroutine_panic, id, 0, 0);
+    if (!recorded and py.PyDict_DelItem(panics.?, args[0]) != 0) return null;
+    return py.boolean(recorded);
+}
+
+fn takePanic(id: u64) ?*py.Object {
+    const key = number(id) orelse return null;
+    defer py.decref(key);
+    const dict = panics orelse return py.PyUnicode_FromString("");
+    const text = py.incref(py.PyDict_GetItemWithError(dict, key) orelse
+        return if (py.PyErr_Occurred() == null) py.PyUnicode_FromString("") else null);
+    if (py.PyDict_DelItem(dict, key) == 0) return text;
+    py.decref(text);
+    return null;
+}
+
+pub fn stop(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    // Nothing more comes from the native lane, or what does is thrown away.
+    native_events.end();
+    lane.stopEvents();
+    return py.returnNone();
+}
