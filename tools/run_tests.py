@@ -60,8 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--on", action="append", help="a version, as 3.12; default: all")
     options, pytest_arguments = parser.parse_known_args(arguments)
 
-    # A shell has its background jobs ignore Ctrl-C, and every process below would inherit that.
+    # A shell has its background jobs ignore Ctrl-C and SIGQUIT, and all below would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "summary").unlink(missing_ok=True)
     (wheel,) = options.dist.resolve().glob("*.whl")
