@@ -33,7 +33,7 @@ def hold_the_lock():
     # A lock taken twice: unlike a sleep it is not ended by a signal.
     libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
-    print("ready", flush=True)
+    print("ready", hex(ctypes.addressof(mutex)), flush=True)
     libc.pthread_mutex_lock(mutex)  # again
 
 def wait():
@@ -69,8 +69,21 @@ def line_of(text: str) -> int:
 
 
 def until_ready(process: subprocess.Popen[str]) -> None:
+    """Until the program says so, and a thread of it waits for the mutex that it names, if any."""
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    ready, *mutex = process.stdout.readline().split()
+    assert ready == "ready"
+    tasks = Path(f"/proc/{process.pid}/task")
+    while mutex and not any(mutex[0] in arguments_of_call(task) for task in tasks.iterdir()):
+        assert process.poll() is None
+
+
+def arguments_of_call(task: Path) -> list[str]:
+    """Number and arguments of the system call that a thread is in, as /proc shows them."""
+    try:
+        return (task / "syscall").read_text(encoding="ascii").split()
+    except OSError:  # it has ended
+        return []
 
 
 def golibx_dump(
