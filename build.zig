@@ -38,28 +38,7 @@ pub fn build(b: *std.Build) !void {
     const stress = b.addInstallArtifact(stressProgram(b, target, optimize), .{});
     b.step("stress", "Build the storms of tests/native_stress, into bin/").dependOn(&stress.step);
 
-    const check = b.addExecutable(.{
-        .name = "check",
-        .root_module = module(b, "zsrc/check_main.zig", target, .safe),
-        .use_llvm = true,
-    });
-    const check_options = b.addOptions();
-    check_options.addOption([]const u8, "only", b.option(
-        []const u8,
-        "check-only",
-        "Builds and runs only the models whose name contains this",
-    ) orelse "");
-    check.root_module.addOptions("check_options", check_options);
-    const run_check = b.addRunArtifact(check);
-    run_check.has_side_effects = true;
-    run_check.stdio = .inherit;
-    b.step("check-build", "Build check only").dependOn(&b.addInstallArtifact(check, .{}).step);
-    if (b.option(u32, "check-depth", "Preemptions that check explores (default: by model)")) |n|
-        run_check.addArgs(&.{ "--depth", b.fmt("{d}", .{n}) });
-    if (b.option(u32, "check-seconds", "How long check explores a model (default: 20)")) |n|
-        run_check.addArgs(&.{ "--seconds", b.fmt("{d}", .{n}) });
-    run_check.addPassthruArgs();
-    b.step("check", "Explore the interleavings of the concurrent parts").dependOn(&run_check.step);
+    addCheck(b, target);
 
     const all = b.step("all", "Build the library for all six targets");
     for (targets) |triple| {
@@ -68,6 +47,36 @@ pub fn build(b: *std.Build) !void {
         const cross = library(b, resolved, optimize);
         const name = b.fmt("all/{s}/{s}", .{ triple, libraryName(resolved.result.os.tag) });
         all.dependOn(&b.addInstallFile(cross, name).step);
+    }
+}
+
+/// The explorer with its models, in two programs that compile side by side.
+fn addCheck(b: *std.Build, target: std.Build.ResolvedTarget) void {
+    const step = b.step("check", "Explore the interleavings of the concurrent parts");
+    const depth = b.option(u32, "check-depth", "Preemptions that check explores (default: by model)");
+    const seconds = b.option(u32, "check-seconds", "How long check explores a model (default: 20)");
+    const only = b.option(
+        []const u8,
+        "check-only",
+        "Builds and runs only the models whose name contains this",
+    ) orelse "";
+    for ([_][]const u8{ "parts", "lanes" }) |group| {
+        const program = b.addExecutable(.{
+            .name = b.fmt("check-{s}", .{group}),
+            .root_module = module(b, "zsrc/check_main.zig", target, .safe),
+            .use_llvm = true,
+        });
+        const options = b.addOptions();
+        options.addOption([]const u8, "group", group);
+        options.addOption([]const u8, "only", only);
+        program.root_module.addOptions("check_options", options);
+        const run = b.addRunArtifact(program);
+        run.has_side_effects = true;
+        run.stdio = .inherit;
+        if (depth) |n| run.addArgs(&.{ "--depth", b.fmt("{d}", .{n}) });
+        if (seconds) |n| run.addArgs(&.{ "--seconds", b.fmt("{d}", .{n}) });
+        run.addPassthruArgs();
+        step.dependOn(&run.step);
     }
 }
 

@@ -3,6 +3,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const check = @import("explorer.zig");
 const all = @import("models/all.zig");
+const build_options = @import("check_options");
 
 pub const panic = check.panic;
 
@@ -19,8 +20,8 @@ const help =
     \\    --schedule S    runs the schedule that a failure was printed with, and shows its trace
     \\    --help
     \\
-    \\Prints a line a model, and one a planted bug; the trace of a failure; last
-    \\`N passed, N failed`.
+    \\Prints a line a model, and one a planted bug; the trace of a failure; last which models they
+    \\were (parts, or whole lanes) and `N passed, N failed`.
     \\Exits with 1 if something failed, with 2 if the options are wrong.
     \\
 ;
@@ -51,12 +52,13 @@ pub fn main(init: std.process.Init) !u8 {
         set(arg, value) catch return wrong(arg, "is unknown, or its value is of no use");
     }
     @setEvalBranchQuota(200_000);
-    inline for (all.of_the_explorer ++ all.of_the_runtime ++ all.of_the_lane) |entry| {
-        // Those of one build only, for who works on them: they compile in seconds.
-        if (comptime std.mem.indexOf(u8, entry.name, @import("check_options").only) == null) continue;
+    const parts = comptime std.mem.eql(u8, build_options.group, "parts");
+    inline for (if (parts) all.of_the_explorer ++ all.of_the_runtime else all.of_the_lane) |entry| {
+        // Those of this build only, for who works on them: they compile in seconds.
+        if (comptime std.mem.indexOf(u8, entry.name, build_options.only) == null) continue;
         if (std.mem.indexOf(u8, entry.name, settings.only) != null) try runEntry(init.gpa, entry);
     }
-    print("{d} passed, {d} failed\n", .{ passed, failed });
+    print("{s}: {d} passed, {d} failed\n", .{ build_options.group, passed, failed });
     return @intFromBool(failed > 0);
 }
 
@@ -174,10 +176,20 @@ fn printFailure(f: check.Failure) void {
     write(f.trace);
 }
 
+/// A line goes out as a whole: another program prints beside this one.
 fn print(comptime format: []const u8, args: anytype) void {
-    var buffer: [4 * 1024]u8 = undefined;
-    write(std.fmt.bufPrint(&buffer, format, args) catch "(too long to print)\n");
+    const text = std.fmt.bufPrint(line.buffer[line.len..], format, args) catch long: {
+        write(line.buffer[0..line.len]);
+        line.len = 0;
+        break :long std.fmt.bufPrint(&line.buffer, "(too long to print)\n", .{}) catch unreachable;
+    };
+    line.len += text.len;
+    if (!std.mem.endsWith(u8, text, "\n")) return;
+    write(line.buffer[0..line.len]);
+    line.len = 0;
 }
+
+var line: struct { buffer: [16 * 1024]u8 = undefined, len: usize = 0 } = .{};
 
 fn write(text: []const u8) void {
     var rest = text;
