@@ -31,8 +31,10 @@ pub const Caller = struct {
         return .{ .g = switching.enter() };
     }
 
+    /// Without giving way: the goroutine may have been called back by C code, and its thread state is the
+    /// thread's. What was asked of it meanwhile, the next call of C code's own obeys.
     pub inline fn leave(c: Caller) void {
-        if (c.g) |g| switching.leave(g);
+        if (c.g) |g| _ = switching.letGo(g);
     }
 };
 
@@ -177,7 +179,8 @@ pub const Detached = struct {
         if (d.g) |own| {
             switching.lock(own);
             _ = switching.unlockThread(own);
-            switching.leave(own);
+            // As Caller: not tied any more, it must not give way here.
+            _ = switching.letGo(own);
         }
     }
 };
