@@ -89,7 +89,7 @@ fn get(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = of(o);
     if (p.fresh.pop() orelse p.victims.pop()) |item| return item;
     const make = p.new orelse return py.returnNone();
-    // It may replace nothing in the pool, but the pool may end meanwhile.
+    // The pool may end in the call.
     _ = py.incref(make);
     defer py.decref(make);
     return py.call(make, &.{});
