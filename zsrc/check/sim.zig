@@ -496,6 +496,7 @@ pub const SimRest = struct {
     }
 
     pub fn slept(_: *SimRest, _: u64) void {}
+    pub fn forget(_: *SimRest) void {}
 };
 
 /// A thread that can be waited for.

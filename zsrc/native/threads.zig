@@ -45,13 +45,18 @@ pub fn Threads(comptime lane: type) type {
 
         /// Puts the M to sleep until somebody wakes it; one too many ends after a while: false.
         pub fn sleepM(s: *Sched, m: *M) bool {
-            if (m.rest.spin(Woken{ .note = &m.note })) return true;
+            // Only those who wait for work from outside, such as native.call: others are woken in the
+            // hope of some, often in vain.
+            if (m.rest.spin(Woken{ .note = &m.note })) {
+                if (m.spinning) m.rest.forget();
+                return true;
+            }
             const began = Env.nanotime();
             while (true) {
                 switch (m.note.sleep(lane.m_idle_ns)) {
                     .woken => {
                         lane.letMove(m);
-                        m.rest.slept(began);
+                        if (!m.spinning) m.rest.slept(began);
                         return true;
                     },
                     .interrupted => {},

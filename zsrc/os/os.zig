@@ -184,6 +184,11 @@ pub const Rest = struct {
         return false;
     }
 
+    /// What it waited for was not what it spins for.
+    pub fn forget(r: *Rest) void {
+        r.credit = 0;
+    }
+
     /// After a sleep from `start` on, which somebody ended.
     pub fn slept(r: *Rest, start: u64) void {
         if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1) r.credit = @min(r.credit + 1, most_credit);
