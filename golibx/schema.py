@@ -363,7 +363,8 @@ SCHEMA: Final = (
             "slice",
             "duration",
             "10ms",
-            "How long a goroutine may run before others get their turn.",
+            "How long a goroutine may run before others get their turn. On Python 3.11 a goroutine "
+            "that computes gives way after one switch interval (5ms) at the earliest.",
             low="10us",
             high="1m",
             option="preempt_slice_ns",

@@ -156,10 +156,11 @@ def test_many_hogs_and_results() -> None:
             total += i * i % 7
         return total
 
-    expected = work(30_000)
+    n = 300_000  # far longer than 3.11's switch interval, which is what it takes there
+    expected = work(n)
     before = preemptions()
     while preemptions() < before + 10:
-        goroutines = [go(work, 30_000) for _ in range(8)]
+        goroutines = [go(work, n) for _ in range(8)]
         assert [g.result() for g in goroutines] == [expected] * 8
 
 

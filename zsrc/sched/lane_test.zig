@@ -6,6 +6,7 @@ const g_mod = @import("g.zig");
 const m_mod = @import("m.zig");
 const lane_mod = @import("lane.zig");
 const inbox_mod = @import("inbox.zig");
+const sysmon = @import("sysmon.zig");
 const chan_mod = @import("../sync/chan.zig");
 const wg_mod = @import("../sync/waitgroup.zig");
 
@@ -412,4 +413,19 @@ test "a wait group waits for all" {
     try runMain(&main);
     try std.testing.expectEqual(10, S.done);
     try std.testing.expectError(error.Negative, S.wg.add(&lane, -1));
+}
+
+test "sysmon looks again when the slice that it saw begin ends" {
+    const ms = std.time.ns_per_ms;
+    const never = std.math.maxInt(u64);
+    var watched: Lane = .{ .gpa = gpa, .options = .{ .preempt_slice_ns = ms } };
+    watched.sysmon.tick_since = 5 * ms;
+    try std.testing.expectEqual(ms, sysmon.untilSliceEnd(&watched, 5 * ms));
+    try std.testing.expectEqual(ms / 4, sysmon.untilSliceEnd(&watched, 5 * ms + 3 * ms / 4));
+    try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
+    watched.sysmon.requests = 1;
+    watched.sysmon.requested_at = 6 * ms;
+    try std.testing.expectEqual(ms, sysmon.untilSliceEnd(&watched, 6 * ms));
+    watched.options.preempt_async = false;
+    try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
 }

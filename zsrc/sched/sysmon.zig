@@ -3,8 +3,8 @@
 //! Its three duties, as in Go's runtime: see that the network and the timers are looked at, take
 //! the P from an M whose goroutine blocks (retake), and have a goroutine that runs too long
 //! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It sleeps
-//! 20 us between rounds while something happens, then twice as long each round up to 10 ms, and
-//! until it is woken while the lane is idle.
+//! 20 us between rounds while something happens, then twice as long each round up to 10 ms but never
+//! past the end of a slice, and until it is woken while the lane is idle.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -92,8 +92,9 @@ fn loop(lane: anytype) void {
         delay = @min(delay, o.sysmon_sleep_max_ns);
         if (os.nanotime() -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
         if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
-        const began = if (lane.ring.wants(.sysmon_tick)) os.nanotime() else 0;
-        _ = s.note.sleep(delay);
+        const now = os.nanotime();
+        const began = if (lane.ring.wants(.sysmon_tick)) now else 0;
+        _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, untilSliceEnd(lane, now))));
         s.note.clear();
         if (s.stopping.load(.acquire)) return;
         if (began != 0) lane.recordTick(os.nanotime() - began, idle);
@@ -109,6 +110,17 @@ fn loop(lane: anytype) void {
         }
         idle = if (round(lane, os.nanotime())) 0 else idle +| 1;
     }
+}
+
+/// A slice may be far shorter than the longest sleep. Where one has ended and the goroutine was not
+/// asked, as it blocks, there is no hurry.
+pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
+    const s = &lane.sysmon;
+    const o = &lane.options;
+    if (!o.preempt_async) return std.math.maxInt(u64);
+    const end = o.preempt_slice_ns +
+        if (s.requests > 0) s.requested_at else s.tick_since -| lane.preemptLead();
+    return if (end > now) end - now else std.math.maxInt(u64);
 }
 
 fn anyLost(lane: anytype) bool {
