@@ -421,6 +421,71 @@ def test_a_callback_calls_and_starts_native_functions(c: ctypes.CDLL) -> None:
     assert count.value == 20
 
 
+def test_a_callback_stays_on_its_thread(run_script: Callable[..., str]) -> None:
+    """Its thread state is the thread's: neither preemption by a switch nor a wait in C moves it."""
+    program = """
+import threading
+from golibx import _core, stats
+lib = ctypes.CDLL(_core.__file__)
+lib.golibx_sleep.argtypes = (ctypes.c_uint64,)
+assert lib.golibx_register_module(ctypes.cast(c.call_back, ctypes.c_void_p)) == 0
+callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+c.spin_while_zero.argtypes = c.store.argtypes = (ctypes.c_void_p,)
+
+def back(i):
+    thread = threading.get_native_id()
+    if i % 3 == 0:
+        flag = ctypes.c_int32(0)
+        native.go(c.store, ctypes.byref(flag))
+        c.spin_while_zero(ctypes.byref(flag))
+    elif i % 3 == 1:
+        lib.golibx_gosched()
+    else:
+        lib.golibx_sleep(1000)
+    return thread == threading.get_native_id()
+
+def work():
+    return native.call(c.call_back, callback(back), 30, restype=ctypes.c_int64)
+
+def preempted():
+    return sum(stats()["native_preempt_" + way] for way in ("yields", "klt"))
+
+def main():
+    before = preempted()
+    while preempted() < before + 10:
+        results = [g.result() for g in [go(work) for _ in range(6)]]
+        assert results == [30] * 6, results
+    print("stayed")
+
+golibx.run(main, config={"preempt": {"slice": "1ms"}, "runtime": {"gomaxprocs": 2}})
+"""
+    assert run_script(program) == "stayed\n"
+
+
+def test_a_callback_with_the_gil_is_preempted_late(run_script: Callable[..., str]) -> None:
+    program = """
+from golibx import stats
+callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+
+def back(i):
+    flag = ctypes.c_int32(0)
+    native.go(c.store, ctypes.byref(flag))
+    while not flag.value:
+        pass
+    return 1
+
+def main():
+    assert native.call(c.call_back, callback(back), 3, restype=ctypes.c_int64) == 3
+    counters = stats()
+    assert counters["native_preempt_refused_lock"] >= 10, counters
+    assert counters["native_preempt_klt"] >= 1, counters
+    print("ended")
+
+golibx.run(main, config={"preempt": {"slice": "1ms"}, "runtime": {"gomaxprocs": 1}})
+"""
+    assert run_script(program) == "ended\n"
+
+
 def test_a_callback_that_would_park_is_refused(c: ctypes.CDLL) -> None:
     callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
     errors: list[str] = []

@@ -290,6 +290,7 @@ typedef struct golibx_counters {
     uint64_t queue_local;         /* and in the queues of single ones */
     uint64_t events_recorded;     /* for hooks of Python plugins, in this run or the last */
     uint64_t events_dropped;      /* that found their processor's ring full */
+    uint64_t preempt_refused_lock; /* Python code that held the interpreter's lock */
 } golibx_counters;
 
 int golibx_stats(golibx_counters *counters);

@@ -736,6 +736,7 @@ pub const Counters = extern struct {
     queue_local: u64,
     events_recorded: u64,
     events_dropped: u64,
+    preempt_refused_lock: u64,
 };
 
 /// Every counter, of a runtime that is on; zeroes otherwise.
@@ -761,6 +762,7 @@ pub fn collect() Counters {
             .{ "preempt_refused_stale", "refused_stale" },
             .{ "preempt_refused_thread", "refused_thread" },
             .{ "preempt_refused_alone", "refused_alone" },
+            .{ "preempt_refused_lock", "refused_lock" },
         }) |pair| @field(out, pair[0]) += @atomicLoad(u64, &@field(c, pair[1]), .monotonic);
         out.timers += each.?.timers.len.load(.monotonic);
         out.stacks_free += @atomicLoad(usize, &each.?.free.len, .monotonic);

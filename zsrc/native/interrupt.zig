@@ -8,12 +8,14 @@
 //!    the return sets it.
 //!  - KLT-switch, anywhere else: libraries may hold locks or addresses of thread-locals. The thread
 //!    sleeps inside the handler, goroutine and all, and passes its P on; to run the goroutine is to
-//!    give a P to that thread.
+//!    give a P to that thread. Also in registered text that is called back to, by C code that keeps
+//!    something on its thread for the program that called it (`holds`).
+//!  - While it holds a lock that the whole program waits for, it goes on for some slices.
 //!  - Inside the runtime neither is possible; the end of the call gives way (switching.leave).
 //! A request that is refused is counted by its reason, and comes again after another slice.
 //!
 //! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`, `events`,
-//! `signal` and `preemptible`, as lane.zig has them.
+//! `signal`, `holds` and `preemptible`, as lane.zig has them.
 const types = @import("types.zig");
 const count = types.count;
 
@@ -86,7 +88,12 @@ pub fn Interrupt(comptime lane: type) type {
                 count(&p.counters.refused_alone, 1);
                 return false;
             }
-            if (lane.preemptible(pc)) {
+            const held = lane.holds();
+            if (held == .lock and p.isPatient()) {
+                count(&p.counters.refused_lock, 1);
+                return false;
+            }
+            if (held == .nothing and lane.preemptible(pc)) {
                 count(&p.counters.preempt_yields, 1);
                 signalYield(p, g);
                 return true;

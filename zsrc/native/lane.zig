@@ -155,6 +155,15 @@ pub fn lookForDeadlock() ?u64 {
 /// Whether a goroutine may be preempted there by a switch.
 pub const preemptible = text.contains;
 
+/// What the goroutine that calls keeps on its thread for the program that the library is part of:
+/// nothing, something, or a lock as well that the whole program waits for.
+pub const Holds = enum { nothing, state, lock };
+pub var host_holds: ?*const fn () Holds = null;
+
+pub inline fn holds() Holds {
+    return (host_holds orelse return .nothing)();
+}
+
 /// Where the threads of Ms run: see preempt.zig.
 pub const bringHere = preempt.bringHere;
 pub const letMove = preempt.letMove;

@@ -21,7 +21,7 @@ const WaitReason = @import("../sched/g.zig").WaitReason;
 const count = types.count;
 
 /// Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `Batch`, `Timers`, `sched`, `arena`, `gpa`, `next_id`,
-/// `foreign_spawns`, `events` and `currentM`, as lane.zig has them.
+/// `foreign_spawns`, `events`, `holds` and `currentM`, as lane.zig has them.
 pub fn Switching(comptime lane: type) type {
     return struct {
         const Self = @This();
@@ -80,7 +80,7 @@ pub fn Switching(comptime lane: type) type {
             g.preempt = false;
             const p = g.m.?.p.?;
             // The P may have switched since.
-            if (p.attention.load(.monotonic)) {
+            if (p.attention.load(.monotonic) and lane.holds() != .lock) {
                 count(&p.counters.preempt_coop, 1);
                 // Why a call has failed is told by errno, which is the thread's.
                 const errno = os.net.getErrno();
@@ -146,8 +146,20 @@ pub fn Switching(comptime lane: type) type {
             count(&p.counters.switches, 1);
         }
 
-        /// Leaves the calling goroutine; returns when it runs again.
+        /// Leaves the calling goroutine; returns when it runs again, on the same thread if it keeps
+        /// anything there.
         pub inline fn switchAway(g: *G, commit: Commit, arg: ?*anyopaque) void {
+            if (lane.holds() != .nothing) return switchTied(g, commit, arg);
+            switchNow(g, commit, arg);
+        }
+
+        noinline fn switchTied(g: *G, commit: Commit, arg: ?*anyopaque) void {
+            lockThread(g);
+            switchNow(g, commit, arg);
+            _ = unlockThread(g);
+        }
+
+        inline fn switchNow(g: *G, commit: Commit, arg: ?*anyopaque) void {
             const m = g.m.?;
             m.left = g;
             m.commit = commit;

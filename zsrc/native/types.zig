@@ -58,6 +58,9 @@ pub const PStatus = enum(u32) {
     dead,
 };
 
+/// A goroutine that holds a lock of the whole program may keep its P for so many slices.
+const slices_with_lock = 10;
+
 /// The last transitions of a goroutine that debug builds keep.
 pub const history_len = 16;
 
@@ -200,6 +203,9 @@ pub fn Types(comptime Env: type) type {
             preempt_tick: Env.Atomic(u32) = .init(0),
             /// Since when that goroutine had run then.
             preempt_since: Env.Atomic(u64) = .init(0),
+            /// Signals that its goroutine outlasted with a lock of the whole program: the signal
+            /// handler's.
+            lock_patience: struct { tick: u32 = 0, count: u32 = 0 } = .{},
             timers: Timers = .{},
             idle_next: ?*P = null,
             rng: u64 = 0,
@@ -216,6 +222,15 @@ pub fn Types(comptime Env: type) type {
             seen_syscalltick: u32 = 0,
             seen_syscall_at: u64 = 0,
             requested_at: u64 = 0,
+
+            /// Whether a goroutine that holds a lock of the whole program may go on, which would have to
+            /// wait for its next turn otherwise. Not for ever: others wait for the P.
+            pub fn isPatient(p: *P) bool {
+                const tick = p.schedtick.load(.monotonic);
+                if (p.lock_patience.tick != tick) p.lock_patience = .{ .tick = tick };
+                p.lock_patience.count += 1;
+                return p.lock_patience.count <= slices_with_lock;
+            }
 
             pub fn random(p: *P, below: u32) u32 {
                 // xorshift64*, Vigna 2016: any state but zero.
@@ -245,6 +260,7 @@ pub fn Types(comptime Env: type) type {
             refused_stale: u64 = 0,
             refused_thread: u64 = 0,
             refused_alone: u64 = 0,
+            refused_lock: u64 = 0,
         };
     };
 }

@@ -17,6 +17,7 @@ const m_mod = @import("../sched/m.zig");
 const lane_mod = @import("../sched/lane.zig");
 const inbox_mod = @import("../sched/inbox.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
+const native = @import("../native/lane.zig");
 const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
 const preempt = @import("preempt.zig");
@@ -272,6 +273,15 @@ pub fn hasInterpreter(state: usize) bool {
     }
     const current = (py.extra._PyThreadState_UncheckedGet orelse return false)();
     return @intFromPtr(current) == state;
+}
+
+/// What the thread of a native goroutine keeps for Python: C code that is calling back into it has
+/// a thread state there.
+pub fn nativeHolds() native.Holds {
+    const state = py.PyGILState_GetThisThreadState() orelse return .nothing;
+    const get = py.extra._PyThreadState_UncheckedGet orelse py.extra.PyThreadState_GetUnchecked orelse
+        return .state;
+    return if (get() == state) .lock else .state;
 }
 
 /// One that has been cleared and is not current.

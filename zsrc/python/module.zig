@@ -823,6 +823,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
     if (!registerFork(module)) return -1;
     @import("../native/deadlock.zig").python.store(true, .monotonic);
+    @import("../native/lane.zig").host_holds = host.nativeHolds;
     loaded = true;
     return 0;
 }

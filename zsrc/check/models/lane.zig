@@ -200,6 +200,12 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             return setup.registered;
         }
 
+        pub const Holds = enum { nothing, state, lock };
+
+        pub inline fn holds() Holds {
+            return .nothing;
+        }
+
         // ---- stacks ----
 
         /// A G lies at the high end of its stack.
