@@ -61,7 +61,7 @@ class Run(NamedTuple):
     way: str
     seed: int
 
-    def arguments(self, seconds: int, slice_us: int) -> list[str]:
+    def arguments(self, seconds: float, slice_us: int) -> list[str]:
         numbers = {"procs": self.procs, "seconds": seconds, "slice-us": slice_us, "seed": self.seed}
         options = [text for name, n in numbers.items() for text in (f"--{name}", str(n))]
         return [self.storm, *options, *WAYS[self.way]]
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--ways", type=names(tuple(WAYS)), default=tuple(WAYS), help=", ".join(WAYS)
     )
     parser.add_argument("--times", type=int, default=1, help="how often, each with another seed")
-    parser.add_argument("--seconds", type=int, default=1, help="how long each at least")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each at least")
     parser.add_argument("--slice-us", type=int, default=100, help="time slice in microseconds")
     parser.add_argument("--library", type=Path, default=ROOT / "golibx" / "_core.abi3.so")
     parser.add_argument("--header", type=Path, default=ROOT / "zsrc", help="folder of golibx.h")

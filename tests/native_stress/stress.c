@@ -44,7 +44,8 @@ extern const char __start_stress_text[], __stop_stress_text[];
 
 static struct {
     int procs, no_preempt, no_register;
-    int64_t slice_us, seconds, patience;
+    int64_t slice_us, patience;
+    double seconds;
     uint64_t seed;
 } options = {.slice_us = 100, .seconds = 2, .patience = 30, .seed = 1};
 
@@ -1327,6 +1328,17 @@ static int64_t number_after(int *at, int argc, char **argv)
     return value;
 }
 
+static double seconds_after(int *at, int argc, char **argv)
+{
+    char *end = NULL;
+    if (*at + 1 >= argc)
+        usage("a number is missing");
+    double value = strtod(argv[++*at], &end);
+    if (end == argv[*at] || *end != 0 || !(value >= 0 && value < 1e6))
+        usage("these are no seconds");
+    return value;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
@@ -1343,7 +1355,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--slice-us") == 0)
             options.slice_us = number_after(&i, argc, argv);
         else if (strcmp(argv[i], "--seconds") == 0)
-            options.seconds = number_after(&i, argc, argv);
+            options.seconds = seconds_after(&i, argc, argv);
         else if (strcmp(argv[i], "--seed") == 0)
             options.seed = (uint64_t)number_after(&i, argc, argv);
         else if (strcmp(argv[i], "--patience") == 0)
@@ -1374,7 +1386,7 @@ int main(int argc, char **argv)
         OK(golibx_register_module((const void *)(uintptr_t)main));
 #endif
     }
-    deadline_of_run = golibx_nanotime() + options.seconds * SECOND;
+    deadline_of_run = golibx_nanotime() + (int64_t)(options.seconds * SECOND);
     OK(golibx_run(NULL, run_chosen, NULL));
     golibx_counters c = {.size = sizeof c};
     OK(golibx_stats(&c));
