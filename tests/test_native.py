@@ -369,6 +369,64 @@ main()
     assert run_script(program) == "interrupted\ninterrupted\n"
 
 
+@pytest.mark.goroutine(False)
+@pytest.mark.parametrize("wait", ["native.Chan(ctypes.c_int64).recv()", "g.join()"])
+def test_a_signal_that_another_thread_was_given(run_script: Callable[..., str], wait: str) -> None:
+    """Its handler runs on the main thread, which that does not wake up."""
+    program = f"""
+import signal, threading
+flag = ctypes.c_int32(0)
+g = native.go(c.sleep_while_zero, ctypes.byref(flag))
+seen = []
+
+def note(number, frame):
+    seen.append(number)
+    if len(seen) == 2:
+        raise TimeoutError
+
+signal.signal(signal.SIGUSR1, note)
+
+def send():
+    waiting.wait()
+    for n in 1, 2:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        while len(seen) < n:
+            threading.Event().wait(0.001)
+
+waiting = threading.Event()
+threading.Thread(target=send).start()
+waiting.set()
+try:
+    {wait}
+except TimeoutError:
+    print(len(seen), "signals")
+flag.value = 1
+"""
+    assert run_script(program) == "2 signals\n"
+
+
+@pytest.mark.goroutine(False)
+def test_a_signal_handler_that_serves_the_wait_and_raises(run_script: Callable[..., str]) -> None:
+    program = """
+import os, signal, threading
+channel = native.Chan(ctypes.c_int64)
+
+def serve(number, frame):
+    print("sent" if channel.try_send(7) else "refused")
+    raise TimeoutError
+
+signal.signal(signal.SIGUSR1, serve)
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+try:
+    channel.recv()
+    for _ in range(1000):
+        pass
+except TimeoutError:
+    print("raised")
+"""
+    assert run_script(program) in {"sent\nraised\n", "refused\nraised\n"}
+
+
 # ---- Python that C calls back ----
 
 

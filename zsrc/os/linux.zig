@@ -178,6 +178,11 @@ pub fn threadId() i32 {
     return @intCast(linux.gettid());
 }
 
+/// Whether the calling thread is the process's first, or of a fork's child, its only one at first.
+pub fn onMainThread() bool {
+    return linux.gettid() == linux.getpid();
+}
+
 /// All threads of this process; how many. Null if they cannot be read, or `out` is too small.
 pub fn threadIds(out: []i32) ?usize {
     const rc = linux.open("/proc/self/task", .{ .DIRECTORY = true, .CLOEXEC = true }, 0);

@@ -166,6 +166,12 @@ pub fn threadId() i32 {
     return 0;
 }
 
+extern "c" fn pthread_main_np() c_int;
+
+pub fn onMainThread() bool {
+    return pthread_main_np() != 0;
+}
+
 /// All threads of this process: not to be known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;

@@ -667,6 +667,11 @@ pub fn threadId() i32 {
     return 0;
 }
 
+/// Not to be known here; any may be.
+pub fn onMainThread() bool {
+    return true;
+}
+
 /// All threads of this process: not to be known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;

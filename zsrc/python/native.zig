@@ -357,12 +357,7 @@ fn waitFor(
     deadline: ?u64,
 ) outside.Ended {
     while (!isOver(t)) {
-        const g = lane.here() orelse {
-            const ended = joinThread(t, deadline);
-            if (ended != .again) return ended;
-            if (py.PyErr_CheckSignals() != 0) return .raised;
-            continue;
-        };
+        const g = lane.here() orelse return joinThread(t, deadline);
         const p = goroutine.of(g);
         if (goroutine.raisePending(p)) return .raised;
         if (t.arrived) break;
@@ -390,24 +385,22 @@ fn waitFor(
 
 fn joinThread(t: *Task, deadline: ?u64) outside.Ended {
     _ = t.threads.fetchAdd(1, .seq_cst);
-    const thread: outside.Detached = .leave();
-    var ended: outside.Ended = .served;
-    while (t.ended.load(.seq_cst) == 0) {
-        const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
-        const woken = os.futexWait(&t.ended, 0, timeout);
-        if (t.ended.load(.seq_cst) == 1) break;
-        if (deadline != null and os.nanotime() >= deadline.?) {
-            ended = .timeout;
-            break;
+    defer _ = t.threads.fetchSub(1, .seq_cst);
+    const Sleeper = struct {
+        task: *Task,
+
+        pub fn sleep(s: @This(), timeout: ?u64) os.Wake {
+            return os.futexWait(&s.task.ended, 0, timeout);
         }
-        if (woken == .interrupted) {
-            ended = .again;
-            break;
+        pub fn happened(s: @This()) bool {
+            return s.task.ended.load(.seq_cst) == 1;
         }
-    }
-    thread.comeBack();
-    _ = t.threads.fetchSub(1, .seq_cst);
-    return ended;
+    };
+    return switch (outside.sleepDetached(Sleeper{ .task = t }, deadline)) {
+        .happened => .served,
+        .timeout => .timeout,
+        .raised => .raised,
+    };
 }
 
 /// native_wait(timeout_ns, /): until the goroutines of this run have ended; how many have not.

@@ -295,11 +295,7 @@ fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) E
     // It must not go while this waits, even if its last reference does.
     _ = py.incref(&ch.ob);
     defer py.decref(&ch.ob);
-    const deadline = limit.deadline();
-    while (true) {
-        const ended = wait(side, ch, elem, deadline);
-        if (ended != .again) return ended;
-    }
+    return wait(side, ch, elem, limit.deadline());
 }
 
 fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Result {

@@ -38,8 +38,56 @@ pub const Caller = struct {
     }
 };
 
-/// How a wait ended; `again`: a signal came, and the operation is to be tried anew.
-pub const Ended = enum { served, closed, timeout, raised, again };
+/// How a wait ended.
+pub const Ended = enum { served, closed, timeout, raised };
+
+/// Python's signal handlers run on the main thread, but the kernel may give a signal to any other, which
+/// ends no wait of that one's: it looks for itself this often.
+const signals_looked_for_ns = 50 * std.time.ns_per_ms;
+
+/// How a thread sleeps until something that it cannot miss, and is there for signals meanwhile.
+/// `sleeper` has `sleep(timeout_ns) os.Wake` and `happened() bool`. `raised` with an exception set, of a
+/// signal's handler.
+pub fn sleepDetached(sleeper: anytype, deadline: ?u64) enum { happened, timeout, raised } {
+    const longest: u64 = if (os.onMainThread()) signals_looked_for_ns else std.math.maxInt(u64);
+    while (true) {
+        const thread: Detached = .leave();
+        const signalled = while (true) {
+            const left: u64 = if (deadline) |when| when -| os.nanotime() else std.math.maxInt(u64);
+            const limit = @min(left, longest);
+            const woken = sleeper.sleep(if (limit == std.math.maxInt(u64)) null else limit);
+            if (sleeper.happened()) break false;
+            if (deadline != null and os.nanotime() >= deadline.?) break false;
+            if (woken == .interrupted or limit == longest) break true;
+        };
+        thread.comeBack();
+        if (sleeper.happened()) return .happened;
+        if (!signalled) return .timeout;
+        if (py.PyErr_CheckSignals() != 0) return .raised;
+    }
+}
+
+/// Raises the present exception as soon as the main thread runs Python code again.
+fn raiseSoon() void {
+    const Late = struct {
+        exception: [3]?*py.Object = @splat(null),
+
+        fn raise(raw: ?*anyopaque) callconv(.c) c_int {
+            const late: *@This() = @ptrCast(@alignCast(raw.?));
+            py.PyErr_Restore(late.exception[0], late.exception[1], late.exception[2]);
+            host.gpa.destroy(late);
+            return -1;
+        }
+    };
+    const late = host.gpa.create(Late) catch return py.PyErr_WriteUnraisable(null);
+    late.* = .{};
+    py.PyErr_Fetch(&late.exception[0], &late.exception[1], &late.exception[2]);
+    if (py.Py_AddPendingCall(Late.raise, late) == 0) return;
+    // There are 32 already.
+    py.PyErr_Restore(late.exception[0], late.exception[1], late.exception[2]);
+    host.gpa.destroy(late);
+    py.PyErr_WriteUnraisable(null);
+}
 
 pub const Waiting = struct {
     wait: switching.Wait,
@@ -82,7 +130,7 @@ pub const Waiting = struct {
     }
 
     /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock` lets
-    /// go. After `timeout`, `raised` and `again` nobody will: the caller takes it out of its queue.
+    /// go. After `timeout` and `raised` nobody will: the caller takes it out of its queue.
     pub fn block(
         w: *Waiting,
         reason: g_mod.WaitReason,
@@ -114,26 +162,26 @@ pub const Waiting = struct {
     }
 
     fn blockThread(w: *Waiting, deadline: ?u64) Ended {
-        const thread: Detached = .leave();
-        const ended = w.sleep(deadline);
-        thread.comeBack();
-        if (ended != .again) return ended;
-        return if (py.PyErr_CheckSignals() == 0) .again else .raised;
-    }
+        const Sleeper = struct {
+            note: *os.Note,
 
-    fn sleep(w: *Waiting, deadline: ?u64) Ended {
-        while (true) {
-            const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
-            const woken = w.note.sleep(timeout);
-            if (woken == .woken) return w.result();
-            const late = deadline != null and os.nanotime() >= deadline.?;
-            if (!late and woken == .timeout) continue;
-            if (w.wait.claim(if (late) .timeout else .interrupted))
-                return if (late) .timeout else .again;
-            // Somebody was first: his wake-up is on its way.
-            while (w.note.sleep(null) != .woken) {}
-            return w.result();
-        }
+            pub fn sleep(s: @This(), timeout: ?u64) os.Wake {
+                return s.note.sleep(timeout);
+            }
+            pub fn happened(s: @This()) bool {
+                return s.note.isWoken();
+            }
+        };
+        const ended = sleepDetached(Sleeper{ .note = &w.note }, deadline);
+        if (ended == .happened) return w.result();
+        if (w.wait.claim(if (ended == .timeout) .timeout else .interrupted))
+            return if (ended == .timeout) .timeout else .raised;
+        // Somebody was first: the operation has succeeded, and his wake-up is on its way.
+        if (ended == .raised) raiseSoon();
+        const thread: Detached = .leave();
+        while (w.note.sleep(null) != .woken) {}
+        thread.comeBack();
+        return w.result();
     }
 };
 
