@@ -40,7 +40,7 @@ pub fn Interrupt(comptime lane: type) type {
 
         /// sysmon's: signals the M, one signal at a time. Its P asks for attention already.
         pub fn send(m: *M) void {
-            if (!lane.options.preempt_async) return;
+            if (!@atomicLoad(bool, &lane.options.preempt_async, .monotonic)) return;
             if (m.signalled.swap(true, .acq_rel)) return;
             if (lane.signal(m)) {
                 _ = requests.fetchAdd(1, .monotonic);
@@ -84,7 +84,7 @@ pub fn Interrupt(comptime lane: type) type {
                 count(&p.counters.refused_stale, 1);
                 return false;
             }
-            if (!wantedByOthers(p)) {
+            if (!wantedByOthers(p) or !@atomicLoad(bool, &lane.options.preempt_async, .monotonic)) {
                 count(&p.counters.refused_alone, 1);
                 return false;
             }

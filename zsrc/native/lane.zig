@@ -247,6 +247,36 @@ pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
     return before;
 }
 
+/// For the end of a program that goroutines outlive: from here on they are threads like others. None
+/// is preempted, and those that were stopped with their threads have Ps to go on. They may be in the
+/// midst of what the end of the program needs, such as a lock of the C library.
+pub fn letAllRun(patience_ns: u64) void {
+    if (!running() or switching.goroutineCount() == 0) return;
+    @atomicStore(bool, &options.preempt_async, false, .monotonic);
+    const threads_now = @atomicLoad(u32, &sched.mcount, .monotonic);
+    const wanted = sched.gomaxprocs.load(.monotonic) +| threads_now;
+    _ = setProcs(@min(wanted, most_procs)) catch {};
+    const deadline = os.nanotime() +| patience_ns;
+    while (sched.queue.len.load(.monotonic) > 0 and os.nanotime() < deadline)
+        os.sleepNs(100 * std.time.ns_per_us);
+}
+
+/// Until each thread that runs a goroutine has had so much CPU time, or has ended.
+pub fn letAllPass(cpu_ns: u64, patience_ns: u64) void {
+    if (!running()) return;
+    var tids: [256]i32 = undefined;
+    var goals: [256]u64 = undefined;
+    const busy = threads.busy(&tids);
+    for (busy, 0..) |tid, i| goals[i] = (os.threadCpuTime(tid) orelse 0) + cpu_ns;
+    const deadline = os.nanotime() +| patience_ns;
+    for (busy, 0..) |tid, i| {
+        while ((os.threadCpuTime(tid) orelse goals[i]) < goals[i]) {
+            if (os.nanotime() >= deadline) return;
+            os.sleepNs(100 * std.time.ns_per_us);
+        }
+    }
+}
+
 /// Ends all threads. False, with everything as it was, if goroutines are left at `deadline`.
 pub fn stop(deadline: ?u64) bool {
     while (switching.goroutineCount() != 0) {

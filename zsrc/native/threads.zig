@@ -133,6 +133,21 @@ pub fn Threads(comptime lane: type) type {
             return false;
         }
 
+        /// The threads that run goroutines now, as many as `out` holds.
+        pub fn busy(out: []i32) []i32 {
+            own.lock.lock();
+            defer own.lock.unlock();
+            var n: usize = 0;
+            var it = own.all;
+            while (it) |m| : (it = m.all_next) {
+                if (n == out.len) break;
+                const g = m.curg.load(.monotonic) orelse continue;
+                out[n] = @atomicLoad(i32, &m.tid, .monotonic);
+                if (out[n] != 0 and g.status.load(.monotonic) == .running) n += 1;
+            }
+            return out[0..n];
+        }
+
         fn starterMain(_: ?*anyopaque) void {
             own.starter_tid.store(Os.threadId(), .monotonic);
             while (true) {

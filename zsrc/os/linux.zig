@@ -183,6 +183,16 @@ pub fn onMainThread() bool {
     return linux.gettid() == linux.getpid();
 }
 
+/// CPU time that a thread of this process has had, ns; null if there is none of that number.
+pub fn threadCpuTime(tid: i32) ?u64 {
+    // CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED, include/linux/posix-timers_types.h.
+    const id: i32 = @bitCast(~@as(u32, @bitCast(tid)) << 3 | 6);
+    var time: linux.timespec = undefined;
+    if (linux.errno(linux.syscall2(.clock_gettime, @bitCast(@as(isize, id)), @intFromPtr(&time))) != .SUCCESS)
+        return null;
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}
+
 /// All threads of this process; how many. Null if they cannot be read, or `out` is too small.
 pub fn threadIds(out: []i32) ?usize {
     const rc = linux.open("/proc/self/task", .{ .DIRECTORY = true, .CLOEXEC = true }, 0);

@@ -18,7 +18,7 @@ const required = [_][]const u8{
     "findSlot",  "symbol",          "FaultStack",     "handleFault",   "writeStderr",
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
-    "peek",      "threadId",        "threadIds",      "onMainThread",
+    "peek",      "threadId",        "threadIds",      "onMainThread",  "threadCpuTime",
 };
 
 comptime {
@@ -59,6 +59,7 @@ pub const cpuCount = impl.cpuCount;
 pub const cpuQuota = impl.cpuQuota;
 pub const threadId = impl.threadId;
 pub const onMainThread = impl.onMainThread;
+pub const threadCpuTime = impl.threadCpuTime;
 pub const threadIds = impl.threadIds;
 pub const page_size = impl.page_size;
 pub const reserve = impl.reserve;

@@ -672,6 +672,11 @@ pub fn onMainThread() bool {
     return true;
 }
 
+/// CPU time that a thread has had: not to be known here.
+pub fn threadCpuTime(_: i32) ?u64 {
+    return null;
+}
+
 /// All threads of this process: not to be known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;

@@ -755,6 +755,12 @@ const functions = [_]py.MethodDef{
     \\How many native goroutines wait in the queue of each processor, a list of ints; empty while the
     \\native runtime does not run.
     },
+    .{ .name = "_before_exit", .function = @ptrCast(&native.beforeExit), .flags = py.METH_NOARGS, .doc =
+    \\_before_exit()
+    \\--
+    \\
+    \\For atexit: native goroutines are not preempted from here on, and those that were go on.
+    },
     .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
     \\_after_fork()
     \\--
@@ -821,7 +827,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
     native_chan.buffer_type = addType(module, "NativeBuffer", &native_chan.buffer_spec) orelse return -1;
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
-    if (!registerFork(module)) return -1;
+    if (!registerFork(module) or !registerExit(module) or !native.watchEnd()) return -1;
     @import("../native/deadlock.zig").python.store(true, .monotonic);
     @import("../native/lane.zig").host_holds = host.nativeHolds;
     loaded = true;
@@ -843,6 +849,22 @@ fn registerFork(module: *py.Object) bool {
     const empty = py.PyTuple_New(0) orelse return false;
     defer py.decref(empty);
     const r = py.PyObject_Call(register, empty, kwargs) orelse return false;
+    py.decref(r);
+    return true;
+}
+
+/// atexit.register(_before_exit).
+fn registerExit(module: *py.Object) bool {
+    const atexit = py.PyImport_ImportModule("atexit") orelse return false;
+    defer py.decref(atexit);
+    const register = py.PyObject_GetAttrString(atexit, "register") orelse return false;
+    defer py.decref(register);
+    const hook = py.PyObject_GetAttrString(module, "_before_exit") orelse return false;
+    defer py.decref(hook);
+    const args = py.PyTuple_New(1) orelse return false;
+    defer py.decref(args);
+    if (py.PyTuple_SetItem(args, 0, py.incref(hook)) != 0) return false;
+    const r = py.PyObject_Call(register, args, null) orelse return false;
     py.decref(r);
     return true;
 }

@@ -139,6 +139,36 @@ pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
     return if (ensureStarted()) py.returnNone() else null;
 }
 
+// ---- the end of the interpreter, which native goroutines may outlive ----
+//
+// While it ends, it ends every thread that wants its lock. One that calls back into Python when it is
+// gone crashes, as any daemon thread does. So nobody is held up by preemption from then on
+// (`beforeExit`), and all have their chance to come by before it goes (`atEnd`).
+
+const ending_patience_ns = 100 * std.time.ns_per_ms;
+/// Those who call Python all the time do within less.
+const ending_cpu_ns = std.time.ns_per_ms;
+
+/// Keeps, in sys, what calls `atEnd` when that is cleared. False with an exception set.
+pub fn watchEnd() bool {
+    const name = "_golibx_end";
+    const capsule = py.PyCapsule_New(@ptrCast(@constCast(&watchEnd)), name, atEnd) orelse return false;
+    defer py.decref(capsule);
+    return py.PySys_SetObject(name, capsule) == 0;
+}
+
+fn atEnd(_: ?*py.Object) callconv(.c) void {
+    native.letAllPass(ending_cpu_ns, ending_patience_ns);
+}
+
+/// _before_exit(): an atexit function.
+pub fn beforeExit(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const thread: outside.Detached = .leave();
+    native.letAllRun(ending_patience_ns);
+    thread.comeBack();
+    return py.returnNone();
+}
+
 pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(native.running());
 }

@@ -293,6 +293,8 @@ pub extern fn PyDict_SetItemString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyDict_Next(*Object, *Ssize, *?*Object, *?*Object) c_int;
 pub extern fn Py_Exit(c_int) noreturn;
 pub extern fn PyThread_get_thread_ident() c_ulong;
+pub extern fn PySys_SetObject([*:0]const u8, ?*Object) c_int;
+pub extern fn PyCapsule_New(*anyopaque, [*:0]const u8, ?*const fn (?*Object) callconv(.c) void) ?*Object;
 pub extern fn PySys_GetObject([*:0]const u8) ?*Object;
 
 pub const Buffer = extern struct {
