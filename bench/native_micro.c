@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -489,12 +491,15 @@ enum {
     ITERATIONS = 10,       /* of the power method, four products each */
     ROWS_A_LOOK = 20,      /* at the clock */
     TASKS_A_PROCESSOR = 4,
+    COUNT_OF_THREADS = 64, /* that are told of: more processors are not measured */
 };
 
 static struct {
     int64_t end;           /* the time to stop, by now() */
     double expected;       /* the norm */
     atomic_int_fast64_t rows;
+    atomic_int places, begun;
+    pthread_t threads[COUNT_OF_THREADS];
 } contest;
 
 /* The clock of the system itself: golibx_nanotime() would be a call of golibx. */
@@ -542,6 +547,9 @@ static double spectral_norm(double *space, int64_t end, int64_t *rows) {
 
 static void contestant(void *space) {
     int64_t rows = 0;
+    int place = atomic_fetch_add(&contest.places, 1);
+    if (place < COUNT_OF_THREADS) contest.threads[place] = pthread_self();
+    atomic_fetch_add(&contest.begun, 1);
     for (;;) {
         double norm = spectral_norm(space, contest.end, &rows);
         if (isnan(norm)) break;
@@ -556,9 +564,33 @@ struct mode {
     const char *name;
     uint32_t no_async_preempt;
     uint64_t slice_ns;
+    bool signalled;
 };
 static const struct mode modes[] = {
-    {"off", 1, 0}, {"10ms", 0, 10000000}, {"1ms", 0, 1000000}};
+    {"off", 1, 0, false},
+    {"10ms", 0, 10000000, false},
+    {"1ms", 0, 1000000, false},
+    {"10ms_floor", 1, 10000000, true},
+    {"1ms_floor", 1, 1000000, true},
+};
+
+static void ignore(int number) {
+    (void)number;
+}
+
+/* What the system takes for slices, whoever preempts in them: a thread wakes up once a slice and sends
+ * each thread that computes a signal, in a program that is not preempted. */
+static void *signal_slices(void *slice_ns) {
+    struct timespec slice = {0, (long)*(const uint64_t *)slice_ns};
+    while (now() < contest.end) {
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &slice, NULL);
+        int count = golibx_gomaxprocs(0);
+        if (atomic_load(&contest.begun) != count) continue;
+        for (int i = 0; i < count && i < COUNT_OF_THREADS; i++)
+            pthread_kill(contest.threads[i], SIGURG);
+    }
+    return NULL;
+}
 
 struct outcome {
     double rate;        /* rows a second */
@@ -593,8 +625,15 @@ static void hold_contest(void *argument) {
     int64_t start = now();
     contest.end = start + order->duration_ns;
     MUST(golibx_wg_add(&tasks, count));
+    pthread_t signaller;
+    uint64_t slice_ns = order->mode.slice_ns;
+    if (order->mode.signalled) {
+        signal(SIGURG, ignore);
+        if (pthread_create(&signaller, NULL, signal_slices, &slice_ns) != 0) fail("no thread");
+    }
     for (int i = 0; i < count; i++) MUST(golibx_go(contestant, space + 3 * SIZE * (size_t)i));
     wait_for_tasks();
+    if (order->mode.signalled) pthread_join(signaller, NULL);
     double rows = (double)atomic_load(&contest.rows);
     double seconds = (double)order->duration_ns / 1e9;
     order->outcome.rate = rows / seconds;
@@ -659,7 +698,7 @@ static void preempt(int64_t n, bool registered) {
         if (i == 0) continue;
         emit_of("kept", &modes[i], median(kept, TURNS));
         emit_of("cpu_kept", &modes[i], median(cpu_kept, TURNS));
-        emit_of("preempts", &modes[i], median(preempts, TURNS));
+        if (!modes[i].signalled) emit_of("preempts", &modes[i], median(preempts, TURNS));
     }
 }
 

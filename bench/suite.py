@@ -168,8 +168,12 @@ _GO = frozenset(NATIVE_PEERS.values())
 _PREEMPT = (
     Metric("kept_10ms", "10 ms: %", 2),
     Metric("kept_1ms", "1 ms: %", 2, absent=_GO),
+    Metric("kept_10ms_floor", "10 ms: system %", 2, absent=_GO),
+    Metric("kept_1ms_floor", "1 ms: system %", 2, absent=_GO),
     Metric("cpu_kept_10ms", "10 ms: CPU %", 2),
     Metric("cpu_kept_1ms", "1 ms: CPU %", 2, absent=_GO),
+    Metric("cpu_kept_10ms_floor", "10 ms: system CPU %", 2, absent=_GO),
+    Metric("cpu_kept_1ms_floor", "1 ms: system CPU %", 2, absent=_GO),
     Metric("krows_off", "without: krows/s"),
     Metric("preempts_10ms", "10 ms: times/s", absent=_GO),
     Metric("preempts_1ms", "1 ms: times/s", absent=_GO),
