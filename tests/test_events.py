@@ -225,6 +225,7 @@ def test_life_of_a_native_goroutine(record: Record, c: ctypes.CDLL) -> None:  # 
         until(lambda: stats()["native_timer_fires"] > before)
         cell.value = 1
         goroutine.join()
+        native_goroutines_end()
 
     ids: list[int] = []
     events = record(main, *hooks(*LIFE))
