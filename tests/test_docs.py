@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +22,7 @@ from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
 from golibx.schema import SCHEMA, Key, with_reference
+from golibx.scope import Scope
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -281,3 +288,72 @@ def test_every_case_is_on_its_page() -> None:
         for method in dir(class_):
             if method.startswith("on_"):
                 assert f".{method}(" in text, f"{class_.__name__}.{method}"
+
+
+# ---- docs/coming-from-*.md: two programs side by side, and what both print ----
+
+PAIR = re.compile(
+    r"<td>\n\n```(\w+)\n(.*?)```\n\n</td><td>\n\n```python\n(.*?)```\n\n</td></tr>\n</table>\n\n"
+    r"Both print\n\n```text\n(.*?)```",
+    re.DOTALL,
+)
+ORIGINS = ("go", "gevent", "asyncio")
+PAIRS = [
+    pytest.param(origin, *pair, id=f"{origin}{number}")
+    for origin in ORIGINS
+    for number, pair in enumerate(
+        PAIR.findall((ROOT / "docs" / f"coming-from-{origin}.md").read_text(encoding="utf-8"))
+    )
+]
+
+
+@pytest.mark.parametrize(("origin", "language", "theirs", "ours", "printed"), PAIRS)
+def test_a_pair_of_programs(
+    script: Script, origin: str, language: str, theirs: str, ours: str, printed: str
+) -> None:
+    """Go and gevent are no requirements of the tests: without them, the program is only read."""
+    assert script.passes(ours) == printed
+    if language == "go":
+        assert theirs.startswith("package main\n")
+        go = shutil.which("go", path=os.path.dirname(sys.executable)) or shutil.which("go")
+        if go is not None:
+            file = script.folder / "program.go"
+            file.write_text(theirs, encoding="utf-8")
+            command = [go, "run", str(file)]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=50)
+            assert (result.stdout, result.stderr) == (printed, "")
+    elif origin == "gevent" and importlib.util.find_spec("gevent") is None:
+        compile(theirs, origin, "exec")
+    else:
+        assert script.passes(theirs) == printed
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_every_program_of_a_page_is_one_of_a_pair(origin: str) -> None:
+    text = (ROOT / "docs" / f"coming-from-{origin}.md").read_text(encoding="utf-8")
+    pairs = PAIR.findall(text)
+    assert len(pairs) >= 6
+    assert text.count("```") == 6 * len(pairs)
+    assert f"docs/coming-from-{origin}.md" in README.read_text(encoding="utf-8")
+
+
+NAMES_OF_GOLIBX = re.compile(r"^\| .+ \| (.+) \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_the_names_in_a_table_exist(origin: str) -> None:
+    """What is called in the right column: `go(f, x)`, `context.with_timeout(…)`, `Chan(8)`."""
+    text = (ROOT / "docs" / f"coming-from-{origin}.md").read_text(encoding="utf-8")
+    called = re.findall(
+        r"(?<![.\w])([a-zA-Z_]+(?:\.[a-z_]+)*)\(", " ".join(NAMES_OF_GOLIBX.findall(text))
+    )
+    assert len(called) > 10
+    objects = {"ch": golibx.Chan, "goroutine": golibx.Goroutine, "g": golibx.Goroutine}
+    objects |= {"s": Scope, "threading": threading}
+    for name in called:
+        first, *rest = name.split(".")
+        if first == "f":
+            continue
+        found = objects.get(first) or getattr(golibx, first)
+        for each in rest:
+            found = getattr(found, each)
