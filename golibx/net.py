@@ -292,8 +292,10 @@ def dial(address: Address, timeout: float | None = None) -> Conn:
                 if code:
                     raise OSError(code, os.strerror(code))
             conn.no_delay()
-        except DeadlineExceeded:
+        except DeadlineExceeded as exc:
             conn.close()
+            if exc.context is not None:
+                raise  # that of the ambient context
             raise DeadlineExceeded(
                 f"connecting to {_text(host, port)} took over {timeout} s"
             ) from None

@@ -22,6 +22,7 @@ from golibx import (
     Chan,
     DeadlineExceeded,
     WaitGroup,
+    as_completed,
     go,
     gosched,
     net,
@@ -80,7 +81,7 @@ def open_fds() -> int:
 
 def parked(g: golibx.Goroutine[object], reason: str = "IO") -> None:
     """Yields until the goroutine waits."""
-    while g.state in ("runnable", "running"):
+    while g.state in ("runnable", "running", "syscall"):
         gosched()
     assert "IO" in g.state, g.state
 
@@ -649,6 +650,34 @@ def test_timeout_zero_does_not_wait() -> None:
                 break
             except BlockingIOError:
                 sleep(0.001)
+
+
+def test_a_call_that_waits_keeps_the_timeout_it_began_with() -> None:
+    with pair() as (client, server):
+        readers = [go(server.recv, 100), go(server.recv, 100)]
+        for reader in readers:
+            parked(reader)
+        server.settimeout(0)
+        client.sendall(b"one")  # both are woken, and the second finds nothing
+        first = next(as_completed(readers))
+        client.sendall(b"two")
+        assert [r.result() for r in as_completed(readers)] == [b"one", b"two"]
+        assert first.result() == b"one"
+
+
+def test_the_timeout_of_sendall_is_for_all() -> None:
+    with pair() as (client, server):
+        client.settimeout(0.2)
+
+        def read_slowly() -> None:
+            while server.recv(65536):
+                sleep(0.001)
+
+        reader = go(read_slowly)
+        with pytest.raises(DeadlineExceeded):
+            client.sendall(b"x" * (64 << 20))
+        reader.cancel()
+        reader.join()
 
 
 def test_timeout_that_is_not_needed() -> None:

@@ -121,21 +121,32 @@ fn open(s: *Socket) ?*netpoll.Desc {
     };
 }
 
+/// How long a call may wait: what settimeout() had said when it first had to.
+const Patience = union(enum) { unasked, none, until: ?u64 };
+
+fn patience(s: *Socket) ?Patience {
+    if (s.timeout == 0) return .none;
+    if (s.timeout < 0) return .{ .until = null };
+    const limit = timeouts.fromSeconds(s.timeout) orelse return null;
+    return .{ .until = limit.deadline() };
+}
+
 /// Parks until `side` may be tried again. False with an exception set.
-fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, deadline: *?u64) bool {
+fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patience) bool {
     const p = goroutine.forPark() orelse return false;
     // Others may have run in there.
     if (side.ready or s.fd < 0) return true;
-    if (s.timeout == 0) {
-        _ = osError(@backingInt(std.c.E.AGAIN));
-        return false;
-    }
-    if (deadline.* == null and s.timeout > 0) {
-        const limit = timeouts.fromSeconds(s.timeout) orelse return false;
-        deadline.* = limit.deadline();
-    }
+    if (limit.* == .unasked) limit.* = patience(s) orelse return false;
+    const deadline = switch (limit.*) {
+        .unasked => unreachable,
+        .none => {
+            _ = osError(@backingInt(std.c.E.AGAIN));
+            return false;
+        },
+        .until => |time| time,
+    };
     p.g.waiting_on = s;
-    switch (host.poller.park(side, &p.g, reason, deadline.*)) {
+    switch (host.poller.park(side, &p.g, reason, deadline)) {
         .ready => return true,
         .closed => _ = osError(net.bad_descriptor),
         .timeout => _ = errors.raise(.DeadlineExceeded, "timed out", .{}),
@@ -151,10 +162,10 @@ pub const Direction = enum { read, write };
 inline fn attempt(
     s: *Socket,
     comptime direction: Direction,
+    limit: *Patience,
     context: anytype,
     comptime call: fn (@TypeOf(context), i32) net.Result,
 ) ?usize {
-    var deadline: ?u64 = null;
     while (true) {
         const d = open(s) orelse return null;
         const side = if (direction == .read) &d.read else &d.write;
@@ -167,7 +178,7 @@ inline fn attempt(
             .again => side.drained(),
         };
         const reason: g_mod.WaitReason = if (direction == .read) .io_read else .io_write;
-        if (!wait(s, side, reason, &deadline)) return null;
+        if (!wait(s, side, reason, limit)) return null;
     }
 }
 
@@ -188,7 +199,8 @@ const Span = struct {
 /// One receive. A stream that gave less than was asked for has no more: the next attempt would be
 /// in vain until the poller reports an edge.
 fn receive(s: *Socket, span: Span) ?usize {
-    const n = attempt(s, .read, span, Span.receive) orelse return null;
+    var limit: Patience = .unasked;
+    const n = attempt(s, .read, &limit, span, Span.receive) orelse return null;
     if (n < span.len and n > 0 and span.flags == 0) {
         if (s.d()) |d| d.read.drained();
     }
@@ -246,8 +258,9 @@ fn recvInto(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Obje
 }
 
 /// A short count means that the socket's buffer is full.
-fn transmit(s: *Socket, bytes: []u8) ?usize {
-    const sent = attempt(s, .write, Span{ .ptr = bytes.ptr, .len = bytes.len }, Span.transmit) orelse return null;
+fn transmit(s: *Socket, limit: *Patience, bytes: []u8) ?usize {
+    const span: Span = .{ .ptr = bytes.ptr, .len = bytes.len };
+    const sent = attempt(s, .write, limit, span, Span.transmit) orelse return null;
     if (sent < bytes.len) {
         if (s.d()) |d| d.write.drained();
     }
@@ -258,7 +271,8 @@ fn send(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
     var view: py.Buffer = undefined;
     if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
-    const sent = transmit(self(o), view.buf.?[0..@intCast(view.len)]) orelse return null;
+    var limit: Patience = .unasked;
+    const sent = transmit(self(o), &limit, view.buf.?[0..@intCast(view.len)]) orelse return null;
     return py.PyLong_FromLongLong(@intCast(sent));
 }
 
@@ -267,7 +281,8 @@ fn sendall(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
     var rest = view.buf.?[0..@intCast(view.len)];
-    while (rest.len > 0) rest = rest[transmit(self(o), rest) orelse return null ..];
+    var limit: Patience = .unasked;
+    while (rest.len > 0) rest = rest[transmit(self(o), &limit, rest) orelse return null ..];
     return py.returnNone();
 }
 
@@ -278,7 +293,8 @@ fn acceptCall(address: *net.Address, fd: i32) net.Result {
 /// (descriptor, address)
 fn accept(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     var address: net.Address = .{};
-    const fd = attempt(self(o), .read, &address, acceptCall) orelse return null;
+    var limit: Patience = .unasked;
+    const fd = attempt(self(o), .read, &limit, &address, acceptCall) orelse return null;
     const where = addressTuple(&address) orelse {
         net.close(@intCast(fd));
         return null;
@@ -333,13 +349,13 @@ fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
 /// Parks until the socket is writable: for a connect under way.
 fn waitWrite(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait_write", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[0]) orelse return null;
+    const timeout = timeouts.parse(given[0]) orelse return null;
     const s = self(o);
     const d = open(s) orelse return null;
-    var deadline: ?u64 = limit.deadline();
+    var limit: Patience = .{ .until = timeout.deadline() };
     while (!net.writable(s.fd)) {
         d.write.drained();
-        if (!wait(s, &d.write, .io_write, &deadline)) return null;
+        if (!wait(s, &d.write, .io_write, &limit)) return null;
     }
     return py.returnNone();
 }
