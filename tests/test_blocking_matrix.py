@@ -33,6 +33,7 @@ from __future__ import annotations
 import ast
 import errno
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,3 +380,15 @@ def test_every_call_with_a_timeout_is_here() -> None:
                     takes_a_timeout.add(owner + each.name)
     takes_a_timeout -= {"RLock.acquire"}  # threading's, see tests/test_sync_rlock.py
     assert takes_a_timeout <= {name for kind in CALLS for name in kind.covers}
+
+
+def test_every_call_is_in_the_table_of_context_md() -> None:
+    page = Path(__file__).parent.parent / "docs" / "context.md"
+    (section,) = re.findall(
+        r"^## What it ends\n(.*?)^## ", page.read_text(encoding="utf-8"), re.M | re.S
+    )
+    table = " ".join(line.split(" | ")[0] for line in section.splitlines() if line[:1] == "|")
+    own = {"RLocker.lock", "Socket.wait_write"}  # RWMutex.reader()'s, and what net.dial calls
+    for name in {name for kind in CALLS for name in kind.covers} - own:
+        method = name.rpartition(".")[2]
+        assert re.search(rf"[.`]{method}`", table), name
