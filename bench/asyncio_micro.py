@@ -134,6 +134,85 @@ async def parked(operations: int) -> None:
     meter.all_ended()
 
 
+async def mutex(operations: int) -> None:
+    """Lock and unlock what nobody else wants."""
+    lock = asyncio.Lock()
+    for _ in repeat(None, operations):
+        await lock.acquire()
+        lock.release()
+
+
+async def contended(operations: int) -> None:
+    """Lock what others hold while they give way."""
+    lock = asyncio.Lock()
+
+    async def worker() -> None:
+        for _ in repeat(None, operations // harness.CONTENDERS):
+            async with lock:
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(worker() for _ in range(harness.CONTENDERS)))
+
+
+async def cond(operations: int) -> None:
+    """Take turns: wait for one's own, notify the other's."""
+    changed = asyncio.Condition()
+    turn = 0
+
+    async def worker(mine: int) -> None:
+        nonlocal turn
+        for _ in repeat(None, operations // 2):
+            async with changed:
+                while turn != mine:
+                    await changed.wait()
+                turn = 1 - mine
+                changed.notify()
+
+    await asyncio.gather(worker(0), worker(1))
+
+
+async def semaphore(operations: int) -> None:
+    """Take one of fewer permits than there are tasks, and give way while it is held."""
+    permits = asyncio.Semaphore(harness.CONTENDERS // 2)
+
+    async def worker() -> None:
+        for _ in repeat(None, operations // harness.CONTENDERS):
+            async with permits:
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(worker() for _ in range(harness.CONTENDERS)))
+
+
+async def time_outs(operations: int) -> None:
+    """Enter blocks with a deadline, and leave them long before."""
+    for _ in repeat(None, operations):
+        async with asyncio.timeout(60):
+            pass
+
+
+async def timers(operations: int) -> None:
+    """Start timers, then cancel them all."""
+    loop = asyncio.get_running_loop()
+
+    def nothing() -> None:
+        pass
+
+    for timer in [loop.call_later(60 + i % 1000, nothing) for i in range(operations)]:
+        timer.cancel()
+
+
+async def scopes(operations: int) -> None:
+    """Start tasks in groups, a thousand in each, and wait for their ends."""
+
+    async def nothing() -> None:
+        pass
+
+    for _ in range(operations // harness.CHILDREN):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(harness.CHILDREN):
+                group.create_task(nothing())
+
+
 CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "yield2": partial(yields, 2),
     "yield1000": partial(yields, 1000),
@@ -143,6 +222,13 @@ CASES: dict[str, Callable[[int], Awaitable[None]]] = {
     "select4": select4,
     "sieve": sieve,
     "parked": parked,
+    "mutex": mutex,
+    "contended": contended,
+    "cond": cond,
+    "semaphore": semaphore,
+    "timeout": time_outs,
+    "timer": timers,
+    "scope": scopes,
 }
 
 

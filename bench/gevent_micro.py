@@ -12,6 +12,8 @@ from itertools import count, repeat
 import gevent
 import harness
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
 from gevent.queue import Channel, Queue
 
 
@@ -110,6 +112,62 @@ def parked(operations: int) -> None:
     meter.all_ended()
 
 
+def mutex(operations: int) -> None:
+    """Lock and unlock what nobody else wants."""
+    lock = BoundedSemaphore(1)
+    acquire, release = lock.acquire, lock.release
+    for _ in repeat(None, operations):
+        acquire()
+        release()
+
+
+def permits(number: int, operations: int) -> None:
+    """Take one of fewer permits than there are greenlets, and give way while it is held."""
+    held = BoundedSemaphore(number)
+
+    def worker() -> None:
+        sleep = gevent.sleep
+        for _ in repeat(None, operations // harness.CONTENDERS):
+            with held:
+                sleep(0)
+
+    gevent.joinall([gevent.spawn(worker) for _ in range(harness.CONTENDERS)])
+
+
+def time_outs(operations: int) -> None:
+    """Start timeouts, and cancel them long before."""
+    for _ in repeat(None, operations):
+        gevent.Timeout.start_new(60).cancel()
+
+
+def timers(operations: int) -> None:
+    """Start timers, then stop them all."""
+    loop = gevent.get_hub().loop
+
+    def nothing() -> None:
+        pass
+
+    started = [loop.timer(60 + i % 1000) for i in range(operations)]
+    for timer in started:
+        timer.start(nothing)
+    for timer in started:
+        timer.stop()
+        timer.close()
+
+
+def scopes(operations: int) -> None:
+    """Start greenlets in groups, a thousand in each, and wait for their ends."""
+
+    def nothing() -> None:
+        pass
+
+    for _ in range(operations // harness.CHILDREN):
+        group = Group()
+        for _ in range(harness.CHILDREN):
+            group.spawn(nothing)
+        group.join()
+
+
 CASES: dict[str, Callable[[int], None]] = {
     "yield2": partial(yields, 2),
     "yield1000": partial(yields, 1000),
@@ -118,6 +176,12 @@ CASES: dict[str, Callable[[int], None]] = {
     "spawn": spawn,
     "sieve": sieve,
     "parked": parked,
+    "mutex": mutex,
+    "contended": partial(permits, 1),
+    "semaphore": partial(permits, harness.CONTENDERS // 2),
+    "timeout": time_outs,
+    "timer": timers,
+    "scope": scopes,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,20 @@ from itertools import count, repeat
 
 import harness
 
-from golibx import Chan, WaitGroup, go, gosched, run, select
+from golibx import (
+    Chan,
+    Cond,
+    Mutex,
+    Semaphore,
+    Timer,
+    WaitGroup,
+    context,
+    go,
+    gosched,
+    run,
+    scope,
+    select,
+)
 
 
 def yields(tasks: int, operations: int) -> None:
@@ -126,6 +139,103 @@ def parked(operations: int) -> None:
     meter.all_ended()
 
 
+def mutex(operations: int) -> None:
+    """Lock and unlock what nobody else wants."""
+    guard = Mutex()
+    lock, unlock = guard.lock, guard.unlock
+    for _ in repeat(None, operations):
+        lock()
+        unlock()
+
+
+def contended(operations: int) -> None:
+    """Lock what others hold while they give way."""
+    guard = Mutex()
+    workers = WaitGroup()
+
+    def worker() -> None:
+        for _ in repeat(None, operations // harness.CONTENDERS):
+            with guard:
+                gosched()
+
+    for _ in range(harness.CONTENDERS):
+        workers.go(worker)
+    workers.wait()
+
+
+def cond(operations: int) -> None:
+    """Take turns: wait for one's own, signal the other's."""
+    changed = Cond()
+    workers = WaitGroup()
+    turn = 0
+
+    def worker(mine: int) -> None:
+        nonlocal turn
+        for _ in repeat(None, operations // 2):
+            with changed:
+                while turn != mine:
+                    changed.wait()
+                turn = 1 - mine
+                changed.signal()
+
+    workers.go(worker, 0)
+    workers.go(worker, 1)
+    workers.wait()
+
+
+def semaphore(operations: int) -> None:
+    """Take one of fewer permits than there are tasks, and give way while it is held."""
+    permits = Semaphore(harness.CONTENDERS // 2)
+    workers = WaitGroup()
+
+    def worker() -> None:
+        for _ in repeat(None, operations // harness.CONTENDERS):
+            with permits:
+                gosched()
+
+    for _ in range(harness.CONTENDERS):
+        workers.go(worker)
+    workers.wait()
+
+
+def cancel_contexts(operations: int) -> None:
+    """Make contexts and cancel them."""
+    parent, _ = context.with_cancel(context.background())
+    for _ in repeat(None, operations):
+        _, cancel = context.with_cancel(parent)
+        cancel()
+
+
+def time_out_contexts(operations: int) -> None:
+    """Make contexts with a deadline, and cancel them long before."""
+    parent, _ = context.with_cancel(context.background())
+    for _ in repeat(None, operations):
+        _, cancel = context.with_timeout(parent, 60)
+        cancel()
+
+
+def timers(operations: int) -> None:
+    """Start timers, then stop them all."""
+
+    def nothing() -> None:
+        pass
+
+    for timer in [Timer(60 + i % 1000, nothing) for i in range(operations)]:
+        timer.stop()
+
+
+def scopes(operations: int) -> None:
+    """Start children in scopes, a thousand in each, and wait for their ends."""
+
+    def nothing() -> None:
+        pass
+
+    for _ in range(operations // harness.CHILDREN):
+        with scope() as s:
+            for _ in range(harness.CHILDREN):
+                s.go(nothing)
+
+
 CASES: dict[str, Callable[[int], None]] = {
     "yield2": partial(yields, 2),
     "yield1000": partial(yields, 1000),
@@ -135,6 +245,14 @@ CASES: dict[str, Callable[[int], None]] = {
     "select4": select4,
     "sieve": sieve,
     "parked": parked,
+    "mutex": mutex,
+    "contended": contended,
+    "cond": cond,
+    "semaphore": semaphore,
+    "context": cancel_contexts,
+    "timeout": time_out_contexts,
+    "timer": timers,
+    "scope": scopes,
 }
 
 if __name__ == "__main__":

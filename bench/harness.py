@@ -24,6 +24,10 @@ RECEIVE_SIZE = 65536
 # Thousands of connections may come at once.
 BACKLOG = 4096
 
+# Tasks that want the same lock or permits; children of a scope. gopeer has the same.
+CONTENDERS = 10
+CHILDREN = 1000
+
 _PRIMES = {10: 29, 100: 541, 1000: 7919}
 
 

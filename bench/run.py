@@ -1,4 +1,4 @@
-"""Runs the benchmark suite: golibx beside Go, gevent, asyncio and uvloop, at the same time.
+"""Runs the benchmark suite: golibx beside Go, gevent, asyncio, trio and uvloop, at the same time.
 
 See README.md in this directory for what is measured and how to read it.
 """

@@ -19,6 +19,7 @@ from suite import GOLIBX, NATIVE_PEERS, Case, Kind
 RUNTIMES = (
     "asyncio",
     "gevent",
+    "trio",
     "uvloop",
     "go-p2",
     "golibx-native-p2",
@@ -120,7 +121,7 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
     python_version = platform.python_version()
     found["python"] = Runtime("python", "python", python_version, {"startup": (sys.executable,)})
     found["asyncio"] = Runtime("asyncio", "asyncio", python_version, _python_programs("asyncio"))
-    for key in ("gevent", "uvloop", GOLIBX):
+    for key in ("gevent", "trio", "uvloop", GOLIBX):
         if key not in wanted:
             continue
         try:
@@ -129,6 +130,8 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
             missing[key] = str(reason)
             continue
         programs = _python_programs(key)
+        if key == "trio":
+            programs = {"micro": programs["micro"]}
         if key == GOLIBX:
             programs["startup"] = (sys.executable, "-m", GOLIBX, "run")
         found[key] = Runtime(key, key, version, programs)

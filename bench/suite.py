@@ -16,7 +16,7 @@ GOLIBX = "golibx"
 # The sides of golibx in a native case, and the peer that has as many processors.
 NATIVE_PEERS = {"golibx-native-p1": "go-p1", "golibx-native-p2": "go-p2"}
 NATIVE = tuple(NATIVE_PEERS)
-PYTHON_PEERS = ("asyncio", "uvloop", "gevent")
+PYTHON_PEERS = ("asyncio", "uvloop", "gevent", "trio")
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ CASES = (
         program="select4",
         operations=_amounts(1_000_000, 40_000),
         targets=(Target("ratio", 2.5, "go-p1"),),
-        excluded={"gevent": "has no select over channels"},
+        excluded=dict.fromkeys(("gevent", "trio"), "has no select over channels"),
     ),
     Case(
         name="sieve",
@@ -269,6 +269,74 @@ CASES = (
         | {"go-p2": "as Go, P=1"},
         rounds=1,
         optional=True,
+    ),
+    Case(
+        name="mutex",
+        title="Lock and unlock a mutex that nobody else wants",
+        kind="micro",
+        metrics=(Metric("ns", "ns/lock", 1),),
+        program="mutex",
+        operations=_amounts(5_000_000, 500_000),
+        targets=(Target("ratio", 2.5, "go-p1"),),
+    ),
+    Case(
+        name="mutex-contended",
+        title="Lock and unlock a mutex, 10 tasks that give way while they hold it",
+        kind="micro",
+        metrics=(Metric("ns", "ns/lock", 1),),
+        program="contended",
+        operations=_amounts(1_000_000, 100_000),
+    ),
+    Case(
+        name="cond",
+        title="Two tasks that take turns by a condition variable",
+        kind="micro",
+        metrics=(Metric("ns", "ns/turn", 1),),
+        program="cond",
+        operations=_amounts(1_000_000, 100_000),
+        excluded={"gevent": "has no condition variable"},
+    ),
+    Case(
+        name="semaphore",
+        title="Acquire and release one of 5 permits, 10 tasks that give way while they hold it",
+        kind="micro",
+        metrics=(Metric("ns", "ns/permit", 1),),
+        program="semaphore",
+        operations=_amounts(1_000_000, 100_000),
+    ),
+    Case(
+        name="context",
+        title="Make a context under another, cancel it",
+        kind="micro",
+        metrics=(Metric("ns", "ns/context", 1),),
+        program="context",
+        operations=_amounts(1_000_000, 200_000),
+        excluded=dict.fromkeys(("asyncio", "uvloop", "gevent"), "has no contexts to cancel"),
+    ),
+    Case(
+        name="context-timeout",
+        title="Make a context with a deadline, cancel it before",
+        kind="micro",
+        metrics=(Metric("ns", "ns/context", 1),),
+        program="timeout",
+        operations=_amounts(1_000_000, 200_000),
+    ),
+    Case(
+        name="timer",
+        title="Start 100 000 timers, then stop them all",
+        kind="micro",
+        metrics=(Metric("ns", "ns/timer", 1),),
+        program="timer",
+        operations=_amounts(100_000, 100_000),
+        excluded={"trio": "has deadlines of blocks, no timers"},
+    ),
+    Case(
+        name="scope",
+        title="Start 1000 children in a scope and join them",
+        kind="micro",
+        metrics=(Metric("ns", "ns/child", 1),),
+        program="scope",
+        operations=_amounts(100_000, 100_000),
     ),
     Case(
         name="echo",

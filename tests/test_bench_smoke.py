@@ -6,8 +6,10 @@ Nothing here looks at how quick anything is.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,14 +69,57 @@ WORK = [
     ("sieve", 100, {"ms"}),
     ("parked", 100, {"bytes", "create_ns", "wake_ns"}),
 ]
+SYNC_WORK = [
+    (case, operations, {"ns"})
+    for case, operations in {
+        "mutex": 1000,
+        "contended": 1000,
+        "cond": 1000,
+        "semaphore": 1000,
+        "context": 1000,
+        "timeout": 1000,
+        "timer": 1000,
+        "scope": 10_000,
+    }.items()
+]
+LACKS = {
+    "asyncio": {"context"},
+    "gevent": {"select4", "cond", "context"},
+    "trio": {"select4", "timer"},
+}
+# Those peers that are installed: gevent and trio are no requirements of the tests.
+PYTHONS = ["golibx", "asyncio", *filter(importlib.util.find_spec, ("gevent", "trio"))]
 
 
-@pytest.mark.parametrize("runtime", ["golibx", "asyncio"])
-@pytest.mark.parametrize(("case", "operations", "metrics"), WORK, ids=[work[0] for work in WORK])
+@pytest.mark.parametrize(
+    ("runtime", "case", "operations", "metrics"),
+    [
+        pytest.param(runtime, *work, id=f"{runtime}-{work[0]}")
+        for runtime in PYTHONS
+        for work in [*WORK, *SYNC_WORK]
+        if work[0] not in LACKS.get(runtime, ())
+    ],
+)
 def test_micro(runtime: str, case: str, operations: int, metrics: set[str]) -> None:
     results = program(f"{runtime}_micro.py", case, operations)
     assert results.keys() == metrics
     assert all(value > 0 for name, value in results.items() if name != "bytes")
+
+
+@pytest.mark.parametrize("runtime", ["golibx", "asyncio", "gevent", "trio", "go-p1"])
+def test_a_runtime_has_a_program_for_every_case_or_says_why_not(
+    bench: SimpleNamespace, runtime: str
+) -> None:
+    if runtime == "go-p1":
+        source = (BENCH / "gopeer" / "micro.go").read_text(encoding="utf-8")
+    else:
+        source = (BENCH / f"{runtime}_micro.py").read_text(encoding="utf-8").split("CASES: ")[1]
+    known = set(re.findall(r'^(?:\t| {4})"(\w+)": ', source, re.MULTILINE))
+    # parked1m is the program of another case.
+    cases = [case for case in bench.suite.CASES if case.kind == "micro" and not case.optional]
+    has = {case.program for case in cases if runtime not in case.excluded}
+    assert has & known == has
+    assert known & {case.program for case in cases} == has
 
 
 HOGS = ("spin", "qsort", "memcpy", "malloc", "spin_registered")

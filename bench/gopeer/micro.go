@@ -18,6 +18,14 @@ var works = map[string]func(n int){
 	"buffered":  buffered,
 	"spawn":     spawn,
 	"select4":   select4,
+	"mutex":     mutex,
+	"contended": contended,
+	"cond":      cond,
+	"semaphore": semaphore,
+	"context":   cancelContexts,
+	"timeout":   timeOutContexts,
+	"timer":     stopTimers,
+	"scope":     scopes,
 }
 
 // reports are the cases that say themselves how they went.
