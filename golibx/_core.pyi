@@ -345,6 +345,7 @@ def go_child(
     context: Context,
     on_end: Callable[[Goroutine[Any]], object],
     children: dict[Goroutine[Any] | None, None],
+    places: Chan[None] | None,
     fn: Callable[_P, _R],
     /,
     *args: _P.args,

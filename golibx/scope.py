@@ -106,13 +106,14 @@ class Scope:
             RuntimeError: the block has not begun or has ended.
         """
         ctx = self._open_context()
-        if self._places is None:
-            return go_child(ctx, self._ended, self._live, fn, *args, **kwargs)
-        self._places.send(None)
+        places = self._places
+        if places is None:
+            return go_child(ctx, self._ended, self._live, None, fn, *args, **kwargs)
+        places.send(None)
         try:
-            return go_child(ctx, self._ended, self._live, fn, *args, **kwargs)
+            return go_child(ctx, self._ended, self._live, places, fn, *args, **kwargs)
         except BaseException:
-            self._places.try_recv()
+            places.try_recv()
             raise
 
     def map(
@@ -275,8 +276,6 @@ class Scope:
         """Called once or more for each child that has ended."""
         if self._live.pop(child, child) is child:
             return
-        if self._places is not None:
-            self._places.try_recv()
         exc = child.exception
         if exc is None or self._is_own(exc):
             return

@@ -768,6 +768,23 @@ def test_as_completed() -> None:
         assert list(ended) == []
 
 
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_as_completed_over_a_scope_that_fails(limit: int | None) -> None:
+    def work(n: int) -> int:
+        sleep(0.001 * (n + 1))
+        if n == 2:
+            raise ValueError(n)
+        return n
+
+    results = []
+    with pytest.raises(ExceptionGroup) as caught, scope(limit=limit) as s:
+        children = [s.go(work, n) for n in range(4)]
+        for g in as_completed(children):
+            results.append(g.result())
+    assert [str(error) for error in caught.value.exceptions] == ["2"]
+    assert results == [0, 1]
+
+
 def test_as_completed_of_those_that_have_ended_and_failed() -> None:
     done = go(int)
     failed = go(fail, ValueError())

@@ -14,6 +14,7 @@ import pytest
 import golibx
 from golibx import (
     Chan,
+    DeadlineExceeded,
     Deadlock,
     Timer,
     WaitGroup,
@@ -392,6 +393,31 @@ def test_what_a_goroutine_waits_on() -> None:
         g.join()
         assert not g.waiting
         assert g.waiting_on is None
+
+
+@pytest.mark.parametrize("woken", ["served", "timed out"])
+def test_what_was_waited_on_before_is_not_named(woken: str) -> None:
+    ch: Chan[int] = Chan()
+
+    def wait_in() -> None:
+        try:
+            ch.recv(timeout=None if woken == "served" else 0.001)
+        except DeadlineExceeded:
+            pass
+        sleep(1000)
+
+    g = go(wait_in)
+    gosched()
+    assert g.waiting_on is ch
+    if woken == "served":
+        ch.send(1)
+    while g.state != "sleep":
+        gosched()
+    assert g.waiting_on is None
+    [block] = [b for b in stacks().split("\n\n") if b.startswith(f"goroutine {g.id} ")]
+    assert "waits on" not in block
+    g.cancel()
+    g.join()
 
 
 def test_sockets_and_native_objects_are_waited_on() -> None:

@@ -124,6 +124,13 @@ pub fn deliver(ch: *py.Object, value: *py.Object) void {
     if (inner(ch).trySend(lane, py.incref(value)) != .done) py.decref(value);
 }
 
+/// From anywhere, also where no Python code may run: takes out a value, which somebody else holds too.
+/// `ch` is a Chan.
+pub fn freePlace(ch: *py.Object) void {
+    var value: *py.Object = undefined;
+    if (inner(ch).tryRecv(lane, &value) == .done) py.decref(value);
+}
+
 // ---- operations ----
 
 pub fn send(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {

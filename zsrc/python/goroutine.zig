@@ -49,6 +49,8 @@ pub const PyG = struct {
     entered: ?*contexts.Entered = null,
     /// Called with the handle when all is over, owned.
     on_end: ?*py.Object = null,
+    /// The channel of which one value stands for it, owned: its place in a scope.
+    places: ?*py.Object = null,
     /// Let go at its end.
     kept: ?*py.Object = null,
     /// Its thread state is as new.
@@ -198,6 +200,7 @@ pub fn create(
     p.ambient = null;
     p.entered = null;
     p.on_end = null;
+    p.places = null;
     p.kept = null;
     p.clean = false;
     p.ended = false;
@@ -245,6 +248,8 @@ pub fn abandon(p: *PyG) void {
     h.live = null;
     py.PyObject_GC_Track(p.context.?);
     dropCall(p);
+    py.clear(&p.on_end);
+    py.clear(&p.places);
     free(p);
     py.decref(&h.ob);
 }
@@ -262,9 +267,11 @@ fn noteOrigin(h: *Handle, where: ?*py.Frame) void {
 
 /// Makes it a child of somebody who looks after it: `on_end` is called with its handle when it has
 /// ended, and what it raises counts as collected. It runs under `context`, and was started where the
-/// function that calls was called. Takes both references.
-pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object) void {
+/// function that calls was called. A value is received from `places`, if there is one, at its end.
+/// Takes the references.
+pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object, places: ?*py.Object) void {
     p.on_end = on_end;
+    p.places = places;
     p.handle.collected = true;
     contexts.setAmbient(p, context);
     const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
@@ -379,6 +386,11 @@ fn settleHandle(p: *PyG) void {
         nameByCode(h);
         if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
     }
+    if (p.places) |places| {
+        p.places = null;
+        chan.freePlace(places);
+        py.decref(places);
+    }
     if (p.on_end) |on_end| {
         p.on_end = null;
         if (py.call(on_end, &.{&h.ob})) |r| py.decref(r) else py.PyErr_WriteUnraisable(on_end);
@@ -412,12 +424,14 @@ fn mayBeInCycle(h: *Handle) bool {
 }
 
 /// A goroutine for which there was no memory: it ends before it began. Nothing of Python's runs
-/// here, so its references stay until the handle's end.
+/// here: its references stay, and a scope that has it as a child learns of its end by joining it.
 pub fn refuse(p: *PyG) void {
     const h = p.handle;
     h.live = null;
     h.outcome = .raised;
     h.exception = errors.make(py.exc.memoryError(), "no memory for the goroutine's stack");
+    if (p.group) |group| groups.countDown(group);
+    if (p.places) |places| chan.freePlace(places);
     if (h.joiners != null) h.waiters().wakeAll(lane);
     const list = h.watchers orelse return;
     for (0..@intCast(py.PyList_Size(list))) |i| chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);

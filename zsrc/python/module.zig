@@ -191,12 +191,14 @@ fn goSystem(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callc
     return goroutine.launch(createChecked("go_system", args, n, kwnames, true) orelse return null);
 }
 
-/// go_child(context, on_end, children, fn, /, *args, **kwargs)
+/// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
 fn goChild(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
-    if (n < 3 or args[0].type != context.context_type)
-        return py.raise(py.exc.typeError(), "go_child() takes a Context, a callable and a dict first", .{});
-    const p = createChecked("go", args + 3, n - 3, kwnames, false) orelse return null;
-    goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]));
+    if (n < 4 or args[0].type != context.context_type or
+        (args[3] != py.none() and args[3].type != chan.chan_type))
+        return py.raise(py.exc.typeError(), "go_child() takes a Context, a callable, a dict and a Chan or None first", .{});
+    const p = createChecked("go", args + 4, n - 4, kwnames, false) orelse return null;
+    const places = if (args[3] == py.none()) null else py.incref(args[3]);
+    goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]), places);
     // From here to the launch nobody else runs.
     const ended = py.PyDict_GetItemWithError(args[2], py.none()) != null;
     if (ended) _ = py.raise(py.exc.runtimeError(), "the scope has ended: it takes no more goroutines", .{});
@@ -468,12 +470,12 @@ const functions = [_]py.MethodDef{
     \\As go(), for a service of the runtime: not counted, cancelled or waited for.
     },
     .{ .name = "go_child", .function = @ptrCast(&goChild), .flags = fast, .doc =
-    \\go_child(context, on_end, children, fn, /, *args, **kwargs)
+    \\go_child(context, on_end, children, places, fn, /, *args, **kwargs)
     \\--
     \\
     \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has the key
-    \\None: RuntimeError. on_end(goroutine) is called when it has ended; what it raised counts as
-    \\collected.
+    \\None: RuntimeError. on_end(goroutine) is called when it has ended, and a value received from
+    \\places, a Chan or None; what it raised counts as collected.
     },
     .{ .name = "notify_end", .function = @ptrCast(&goroutine.notifyEnd), .flags = py.METH_FASTCALL, .doc =
     \\notify_end(goroutine, chan, /)
