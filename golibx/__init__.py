@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from golibx import net as net
     from golibx import singleflight as singleflight
     from golibx.dump import stacks as stacks
+    from golibx.futures import GoroutinePoolExecutor as GoroutinePoolExecutor
     from golibx.leaked import leaks as leaks
     from golibx.sync import BrokenBarrierError as BrokenBarrierError
     from golibx.sync import once as once
@@ -80,6 +81,7 @@ __all__ = [
     "Event",
     "GolibxError",
     "Goroutine",
+    "GoroutinePoolExecutor",
     "Mutex",
     "Once",
     "Pool",
@@ -137,6 +139,10 @@ def __getattr__(name: str) -> object:
         from golibx.leaked import leaks
 
         return leaks
+    if name == "GoroutinePoolExecutor":
+        from golibx.futures import GoroutinePoolExecutor
+
+        return GoroutinePoolExecutor
     if name in ("BrokenBarrierError", "once"):
         import golibx.sync
 
