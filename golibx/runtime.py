@@ -31,7 +31,7 @@ import time
 from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
-from golibx.patch import locks, threads
+from golibx.patch import eventloop, locks, polling, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -142,6 +142,8 @@ class Runtime:
         if dump_signal != "none":
             options["dump_signal"] = getattr(signal, dump_signal, 0)
         locks.install()
+        polling.install()
+        eventloop.install()
         _core.set_panic_handler(self._on_panic)
         switch_interval = self.config.runtime.switch_interval_ns / 1e9
         old_switch_interval = sys.getswitchinterval()
@@ -163,6 +165,7 @@ class Runtime:
             if takes_interrupts and signal.getsignal(signal.SIGINT) == self.on_interrupt:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             if wakes_on_signals:
+                eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
             threads.forget_dummy()
 
@@ -282,6 +285,7 @@ def _write_signals_to_pipe() -> bool:
     if previous not in (-1, _signal_pipe[1]):
         signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
         return False
+    eventloop.forward_signals(_signal_pipe[1])
     return True
 
 

@@ -426,6 +426,10 @@ fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.boolean(self(o).fd < 0);
 }
 
+fn getUsable(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    return py.boolean(self(o).fd >= 0 and self(o).d() != null);
+}
+
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const methods = [_]py.MethodDef{
@@ -525,6 +529,7 @@ const methods = [_]py.MethodDef{
 
 const getset = [_]py.GetSetDef{
     .{ .name = "closed", .get = getClosed, .doc = "Whether the socket is closed." },
+    .{ .name = "usable", .get = getUsable, .doc = "Whether it is open and belongs to the run of now." },
     .{},
 };
 

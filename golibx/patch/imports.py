@@ -1,0 +1,67 @@
+"""Changes to modules that a program may import later, or never."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+__all__ = ["when_imported"]
+
+_pending: dict[str, Callable[[Any], None]] = {}
+
+
+def when_imported(name: str, change: Callable[[Any], None]) -> None:
+    """Calls change(module) once the module `name` has been imported, or now if it has."""
+    module = sys.modules.get(name)
+    if module is not None:
+        change(module)
+        return
+    _pending[name] = change
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds what the other finders find, with a loader that makes the change."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _pending:
+            return None
+        for finder in sys.meta_path:
+            if not isinstance(finder, _Finder):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+                    return spec
+        return None
+
+
+class _Loader:
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # What asks the module for its loader, such as inspect, is to find the real one.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        change = _pending.pop(module.__name__, None)
+        if change is not None:
+            change(module)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
