@@ -142,6 +142,7 @@ class Runtime:
         if dump_signal != "none":
             options["dump_signal"] = getattr(signal, dump_signal, 0)
         locks.install()
+        threads.install()
         polling.install()
         eventloop.install()
         _core.set_panic_handler(self._on_panic)

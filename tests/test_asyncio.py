@@ -314,6 +314,15 @@ def test_loops_that_are_preempted_and_change_threads() -> None:
     assert len(moved) > 1
 
 
+def test_a_goroutine_that_changes_threads_does_not_take_the_main_threads_place() -> None:
+    """As when it is moved in the middle of current_thread(), which asyncio.run() calls."""
+    made_up = go(threading._DummyThread).result()
+    assert threading.current_thread() is threading.main_thread()
+    assert made_up.ident != threading.get_ident()
+    del made_up
+    assert threading.current_thread() is threading.main_thread()
+
+
 # ---- cancellation and deadlines ----
 
 

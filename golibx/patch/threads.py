@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["forget_dummy"]
+from golibx import _core
+
+__all__ = ["forget_dummy", "install"]
+
+
+def install() -> None:
+    """Has no made-up thread object take the place of a thread's own.
+
+    current_thread() makes one up when it finds none for the calling thread. A goroutine that goes
+    on on another thread in the middle of that would give it the other thread's number, and that of
+    the main thread would count as another one from then on.
+    """
+    threading._DummyThread._set_ident = _set_ident  # type: ignore[attr-defined]
+
+
+def _set_ident(self: threading.Thread) -> None:
+    ident = threading.get_ident()
+    taken = ident in threading._active  # type: ignore[attr-defined]
+    self._ident = _core.ident() if taken else ident  # type: ignore[attr-defined]
 
 
 def forget_dummy() -> None:
