@@ -57,6 +57,7 @@ from golibx.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from golibx import aio as aio
     from golibx import native as native
     from golibx import net as net
     from golibx import singleflight as singleflight
@@ -94,6 +95,7 @@ __all__ = [
     "WaitGroup",
     "__version__",
     "after",
+    "aio",
     "as_completed",
     "blocking",
     "context",
@@ -118,7 +120,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # What is behind these imports ctypes, dis, socket and typing, which a program may never need.
+    # What is behind these imports asyncio, ctypes, dis, socket and typing, which a program may
+    # never need.
+    if name == "aio":
+        import golibx.aio
+
+        return golibx.aio
     if name == "native":
         import golibx.native
 

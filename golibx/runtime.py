@@ -169,6 +169,8 @@ class Runtime:
                 eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
             threads.forget_dummy()
+            if "golibx.aio" in sys.modules:
+                sys.modules["golibx.aio"].forget()
 
     def _main(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -202,10 +204,19 @@ class Runtime:
                 _write(f"golibx: {goroutines} did not end within {timeout} after cancellation\n")
             if left:
                 self._free_main_thread()
+            self._end_event_loop(time.monotonic_ns() - began_ns)
             self._wait_for_native(time.monotonic_ns() - began_ns)
         finally:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
+
+    def _end_event_loop(self, spent_ns: int) -> None:
+        """That of golibx.aio, if the program has used it."""
+        aio = sys.modules.get("golibx.aio")
+        timeout_ns = self.config.runtime.shutdown_timeout_ns
+        if aio is not None and not aio.end(max(0, timeout_ns - spent_ns) / 1e9) and timeout_ns:
+            timeout = format_duration(timeout_ns)
+            _write(f"golibx: the event loop of golibx.aio did not end within {timeout}\n")
 
     def _wait_for_native(self, spent_ns: int) -> None:
         """Nobody can cancel native goroutines: those that do not end go on with the process."""

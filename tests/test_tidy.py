@@ -38,7 +38,7 @@ PYTHON_LAYERS = (
     {"_core"},
     {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
-    {"futures", "hookspec", "native", "plugins", "scope"},
+    {"aio", "futures", "hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},
     {"__init__", "program"},

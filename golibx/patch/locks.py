@@ -56,8 +56,16 @@ def _replace_import_locks() -> None:
         _thread, get_ident=_core.ident, RLock=_core.RLock
     )
     lock = _core.RLock()
+
+    def release_lock() -> None:
+        try:
+            lock.release()
+        except RuntimeError:
+            # The thread was importing when the lock was replaced: it holds the one from before.
+            _imp.release_lock()
+
     bootstrap._imp = _variant(  # type: ignore[attr-defined]
-        _imp, acquire_lock=lock.acquire, release_lock=lock.release, lock_held=lock.locked
+        _imp, acquire_lock=lock.acquire, release_lock=release_lock, lock_held=lock.locked
     )
 
 
