@@ -17,7 +17,7 @@ import pytest
 
 import golibx
 from conftest import Script
-from golibx import context, hookspec, native, sync
+from golibx import aio, context, hookspec, native, sync
 from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
@@ -247,9 +247,14 @@ def test_every_program_of_debugging_md_shows_its_output() -> None:
     assert len(SHOWN) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
 
 
-# ---- docs/chan.md, select.md, time.md ----
+# ---- docs/aio.md, chan.md, select.md, time.md ----
 
 OUTPUTS = {
+    "aio.md": [
+        "page of a\n['page of b', 'page of c']\n",
+        "[3, 5]\ncancelled True\n",
+        "[0, 1, 4, 9, 16]\n49\n332833500\n",
+    ],
     "chan.md": ["30\n", "send and close only\nFalse\n"],
     "select.md": [
         "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34]\n1 True\n",
@@ -279,6 +284,13 @@ def test_every_method_is_on_its_page(name: str, types: list[type]) -> None:
         for method in dir(class_):
             if not method.startswith("_"):
                 assert re.search(rf"[.`]{method}\b", text), f"{class_.__name__}.{method}"
+
+
+@pytest.mark.parametrize("name", aio.__all__)
+def test_aio_md_names_it(name: str) -> None:
+    assert f"`aio.{name}(" in (ROOT / "docs" / "aio.md").read_text(encoding="utf-8").replace(
+        "`await ", "`"
+    )
 
 
 def test_every_case_is_on_its_page() -> None:
