@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from itertools import groupby
 
 from golibx import _core
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Goroutine: TypeAlias = core.Goroutine[Any]
     Numbers: TypeAlias = dict[int, list[int]]
 
-__all__ = ["DumpError", "deadlock", "describe", "report", "request", "stacks"]
+__all__ = ["DumpError", "deadlock", "describe", "main_thread_joins", "report", "request", "stacks"]
 
 _MOST_SEARCHED = 1000
 """How many goroutines a deadlock's text looks for objects in."""
@@ -52,6 +53,18 @@ def deadlock() -> Deadlock:
     shown = [g for g in reversed(_core.goroutines()) if not g.system]
     text = "\n".join(filter(None, (describe(shown, _holders(shown)), _native())))
     return Deadlock(f"all goroutines are asleep - deadlock! ({goroutines})\n\n{text}")
+
+
+def main_thread_joins(ident: int) -> bool:
+    """Whether the main thread is in join(), without a time-out, of the thread with that number."""
+    frames = sys._current_frames()  # noqa: SLF001
+    frame = frames.get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_globals is vars(threading):
+        if frame.f_code is threading.Thread.join.__code__:
+            joined = frame.f_locals["self"]
+            return joined.ident == ident and frame.f_locals["timeout"] is None
+        frame = frame.f_back
+    return False
 
 
 def describe(goroutines: Sequence[Goroutine], holders: Numbers | None = None) -> str:

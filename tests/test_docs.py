@@ -255,7 +255,7 @@ OUTPUTS = {
         "[3, 5]\ncancelled True\n",
         "[0, 1, 4, 9, 16]\n49\n332833500\n",
     ],
-    "chan.md": ["30\n", "send and close only\nFalse\n"],
+    "chan.md": ["30\n", "send and close only\nFalse\n", "[0, 1, 4, 9, 16]\n"],
     "select.md": [
         "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34]\n1 True\n",
         "['five', 'four', 'one', 'three', 'two']\n",

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.goroutine(preempt={"async": False})
 KEYS = {
     "goroutines",
     "threads",
+    "threads_waiting",
     "switches",
     "spawns",
     "preemptions",

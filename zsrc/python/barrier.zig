@@ -29,8 +29,8 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
         b.abort(lane);
         return brokenError();
     }
-    const p = goroutine.forPark() orelse return null;
-    // Others may have run in forPark.
+    const p = goroutine.forWait() orelse return null;
+    // Others may have run in forWait.
     if (b.broken) return brokenError();
     if (b.complete(lane)) |place| return py.PyLong_FromUnsignedLongLong(place);
     p.g.waiting_on = o;

@@ -157,11 +157,11 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
         py.decref(value);
         return null;
     };
-    const p = goroutine.forPark() orelse {
+    const p = goroutine.forWait() orelse {
         py.decref(value);
         return null;
     };
-    // Others may have run in forPark: the first answer is no longer true.
+    // Others may have run in forWait: the first answer is no longer true.
     var outcome = c.trySend(lane, value);
     if (outcome == .would_block) outcome = if (limit == .poll)
         .timeout
@@ -174,7 +174,7 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
 
 /// What remains of a receive that cannot be done at once. `p` holds the P.
 fn recvWait(c: *C, p: *goroutine.PyG, out: **py.Object, limit: timeouts.Limit) chan_mod.Outcome {
-    // Others may have run in forPark: the first answer is no longer true.
+    // Others may have run in forWait: the first answer is no longer true.
     const outcome = c.tryRecv(lane, out);
     if (outcome != .would_block) return outcome;
     return if (limit == .poll) .timeout else c.recvWait(lane, waitingOn(p, c), out, limit.deadline());
@@ -207,7 +207,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
     var value: *py.Object = undefined;
     if (c.closed) return errors.raise(.ChannelClosed, "receive on a closed channel", .{});
     const limit = if (timeout == null) .forever else timeouts.parse(timeout) orelse return null;
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     const outcome = recvWait(c, p, &value, limit);
     return if (outcome == .done) value else failed(outcome, p, "receive");
 }
@@ -222,7 +222,7 @@ pub fn recvOk(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Ob
         else => {},
     }
     const limit = timeouts.parse(given[0]) orelse return null;
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     const outcome = recvWait(c, p, &value, limit);
     return switch (outcome) {
         .done => pair(value, true),
@@ -288,7 +288,7 @@ pub fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
         .closed => return null,
         else => {},
     }
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     return switch (recvWait(c, p, &value, .forever)) {
         .done => value,
         .closed => null,
@@ -317,6 +317,11 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 
 fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
     return py.genericAlias(class, item.?);
+}
+
+/// In the child of a fork: nobody waits any more.
+pub fn forget(o: *py.Object) void {
+    select.forgetWaiters(inner(o));
 }
 
 // ---- cases and views ----

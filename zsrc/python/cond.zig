@@ -88,7 +88,7 @@ fn dealloc(o: *py.Object) callconv(.c) void {
 
 /// Whether it was woken; null with an exception set.
 fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (!c.locked()) {
         _ = py.raise(py.exc.runtimeError(), "wait on a Cond whose lock is not locked", .{});
         return null;

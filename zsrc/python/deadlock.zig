@@ -3,6 +3,7 @@
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const standin = @import("standin.zig");
 
 const lane = &host.the_lane;
 
@@ -21,20 +22,30 @@ pub fn report() bool {
     return true;
 }
 
-/// Threads of the program's own may still send to a channel.
+/// Threads of the program's own may still send to a channel, unless they wait as well, for as long as it
+/// takes.
 fn otherThreads() bool {
-    const module = py.PyImport_ImportModule("_thread") orelse return clear(true);
-    defer py.decref(module);
-    const count = py.PyObject_GetAttrString(module, "_count") orelse return clear(true);
-    defer py.decref(count);
-    const n = py.call(count, &.{}) orelse return clear(true);
+    const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
-    // The thread that called run() counts if it is not the main one.
-    return py.PyLong_AsLongLong(n) > @intFromBool(!on_main_thread);
+    // The thread that called run() counts if it is not the main one, which never does.
+    const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread);
+    if (!standin.allWait(@intCast(@max(0, others)))) return true;
+    return !on_main_thread and !standin.mainWaits() and !mainJoins();
+}
+
+/// Whether the main thread waits for the end of the one that called run().
+fn mainJoins() bool {
+    const ident = py.PyLong_FromUnsignedLongLong(run_thread) orelse return clear(false);
+    defer py.decref(ident);
+    const joins = call("golibx.dump", "main_thread_joins", ident) orelse return clear(false);
+    defer py.decref(joins);
+    return py.isTrue(joins);
 }
 
 /// Set by run().
 pub var on_main_thread = true;
+/// The interpreter's number of the thread that called it.
+pub var run_thread: c_ulong = 0;
 
 fn clear(result: bool) bool {
     py.PyErr_Clear();
@@ -42,9 +53,13 @@ fn clear(result: bool) bool {
 }
 
 fn make() ?*py.Object {
-    const module = py.PyImport_ImportModule("golibx.dump") orelse return null;
+    return call("golibx.dump", "deadlock", null);
+}
+
+fn call(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) ?*py.Object {
+    const module = py.PyImport_ImportModule(module_name) orelse return null;
     defer py.decref(module);
-    const function = py.PyObject_GetAttrString(module, "deadlock") orelse return null;
+    const function = py.PyObject_GetAttrString(module, name) orelse return null;
     defer py.decref(function);
-    return py.call(function, &.{});
+    return if (arg) |a| py.call(function, &.{a}) else py.call(function, &.{});
 }

@@ -39,7 +39,7 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     const e = of(o);
     if (e.flag) return py.boolean(true);
     if (limit == .poll) return py.boolean(false);
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (e.flag) return py.boolean(true);
     var w: Queue.Waiter = .{ .g = &p.g };
     p.g.waiting_on = o;

@@ -18,6 +18,7 @@ const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
+const standin = @import("standin.zig");
 
 const G = g_mod.G;
 const Lane = host.Lane;
@@ -234,7 +235,7 @@ pub fn create(
     if (lane.onThread()) |parent| {
         p.parent = parent.id;
         if (!system) contexts.inherit(p, of(parent));
-    }
+    } else standin.note();
     h.parent = p.parent;
     // Nothing else knows it before the goroutine starts: the collector need not look at it again
     // and again while a million wait for their turn.
@@ -517,7 +518,7 @@ fn wakePending(p: *PyG) void {
 /// Raises what the goroutine is to raise where it parks. True if there was something; an exception
 /// is set then.
 pub fn raisePending(p: *PyG) bool {
-    return raiseThrown(p) or contexts.raiseAmbient(p);
+    return raiseThrown(p) or contexts.raiseAmbient(p) or standin.raiseEnded(p);
 }
 
 /// Raises what `interrupt` left.
@@ -556,6 +557,21 @@ pub inline fn forPark() ?*PyG {
         return null;
     }
     return p;
+}
+
+/// As forPark, or the stand-in of the calling thread if that runs no goroutine.
+pub inline fn forWait() ?*PyG {
+    const p = of(lane.here() orelse return standin.forWait());
+    if (isInterrupted(p)) {
+        _ = raisePending(p);
+        return null;
+    }
+    return p;
+}
+
+/// As forWait, for one that is not to be interrupted.
+pub inline fn forLock() ?*PyG {
+    return of(lane.here() orelse return standin.forCall());
 }
 
 /// A number that stands for the calling goroutine or, outside of one, thread: no goroutine has a
@@ -676,7 +692,7 @@ const Waited = enum { ended, timeout, raised };
 fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     const limit = timeouts.parse(timeout) orelse return .raised;
     if (h.live == null) return .ended;
-    const p = forPark() orelse return .raised;
+    const p = forWait() orelse return .raised;
     if (h.pyg() == p) {
         _ = py.raise(py.exc.runtimeError(), "goroutine {d} cannot wait for itself", .{h.id});
         return .raised;
@@ -835,6 +851,11 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
         .dead => "done",
     };
     return py.PyUnicode_FromString(text);
+}
+
+/// In the child of a fork: nobody waits any more.
+pub fn forgetJoiners(o: *py.Object) void {
+    self(o).joiners = null;
 }
 
 /// The goroutine of a handle, while it lives.

@@ -21,6 +21,7 @@ const native = @import("../native/lane.zig");
 const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
 const preempt = @import("preempt.zig");
+const standin = @import("standin.zig");
 const deadlock = @import("deadlock.zig");
 
 const G = g_mod.G;
@@ -99,6 +100,11 @@ pub const Host = struct {
         states_lock.lock();
         defer states_lock.unlock();
         py.PyThreadState_DeleteCurrent();
+    }
+
+    /// A stand-in's park.
+    pub fn block(g: *G, deadline: ?u64) void {
+        standin.block(g, deadline);
     }
 
     // ---- switching ----

@@ -14,6 +14,7 @@ const native = @import("native.zig");
 const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
 const waitgroup = @import("waitgroup.zig");
+const standin = @import("standin.zig");
 const sync = @import("sync.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
@@ -67,9 +68,11 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     defer host.poller.deinit();
     select.seed(options.seed);
     native.startRun();
+    standin.startRun();
     events.begin(&options);
     defer events.end();
     errors.forked = false;
+    deadlock.run_thread = py.PyThread_get_thread_ident();
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
@@ -77,6 +80,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     os.allowInterrupts(true);
     if (!requests.start(request_settings)) warnOfSignal();
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    standin.endRun();
     requests.stop();
     os.allowInterrupts(false);
     fault.remove();
@@ -219,8 +223,8 @@ fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
     const value = timeouts.number(seconds.?, "a sleep must be a number of seconds, not %R") orelse
         return null;
     const limit = timeouts.fromSeconds(value) orelse return null;
-    const p = goroutine.forPark() orelse return null;
-    if (limit == .poll) {
+    const p = goroutine.forWait() orelse return null;
+    if (limit == .poll and !standin.is(p)) {
         lane.gosched(&p.g);
         return py.returnNone();
     }
@@ -345,6 +349,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     native.afterFork();
     if (!lane.live) return py.returnNone();
     errors.forked = true;
+    standin.forget();
     requests.forget();
     lane.forget();
     // The interpreter has deleted all thread states but the calling one.
@@ -371,6 +376,7 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "threads", if (live) c.threads.load(.monotonic) else 0 },
         .{ "threads_idle", if (live) lane.idle_count.load(.monotonic) else 0 },
         .{ "threads_blocked", if (live) lane.lost_count else 0 },
+        .{ "threads_waiting", standin.waitingCount() },
         .{ "switches", c.switches },
         .{ "spawns", c.spawns },
         .{ "preemptions", c.preemptions },

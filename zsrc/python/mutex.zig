@@ -22,8 +22,8 @@ noinline fn acquire(m: *M, limit: timeouts.Limit) ?bool {
     const deadline = limit.deadline();
     var since: u64 = 0;
     while (true) {
-        const p = goroutine.forPark() orelse return null;
-        // Others may have run in forPark.
+        const p = goroutine.forWait() orelse return null;
+        // Others may have run in forWait.
         if (m.tryLock()) return true;
         p.g.waiting_on = O.objectOf(m);
         switch (m.wait(lane, &p.g, &since, deadline)) {
@@ -43,7 +43,7 @@ noinline fn acquire(m: *M, limit: timeouts.Limit) ?bool {
 pub fn acquireAlways(m: *M) bool {
     var since: u64 = 0;
     while (!m.tryLock()) {
-        const p = goroutine.forCall() orelse return false;
+        const p = goroutine.forLock() orelse return false;
         if (m.tryLock()) return true;
         if (m.wait(lane, &p.g, &since, null) == .locked) return true;
     }

@@ -47,7 +47,7 @@ fn do(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Objec
 }
 
 fn waitDone(once: *Once) ?*py.Object {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (once.state == .done) return py.returnNone();
     var w: Queue.Waiter = .{ .g = &p.g };
     p.g.waiting_on = O.objectOf(once);

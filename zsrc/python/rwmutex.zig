@@ -19,7 +19,7 @@ inline fn tryTake(m: *M, comptime side: Side) bool {
 }
 
 noinline fn acquire(m: *M, comptime side: Side, limit: timeouts.Limit) ?bool {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (tryTake(m, side)) return true;
     const deadline = limit.deadline();
     p.g.waiting_on = O.objectOf(m);
@@ -36,7 +36,7 @@ noinline fn acquire(m: *M, comptime side: Side, limit: timeouts.Limit) ?bool {
 /// As mutex.acquireAlways.
 pub fn acquireAlways(m: *M, comptime side: Side) bool {
     while (!tryTake(m, side)) {
-        const p = goroutine.forCall() orelse return false;
+        const p = goroutine.forLock() orelse return false;
         if (tryTake(m, side)) return true;
         const wake = if (side == .read) m.rLockWait(lane, &p.g, null) else m.lockWait(lane, &p.g, null);
         if (wake == .ready) return true;

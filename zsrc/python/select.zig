@@ -20,6 +20,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const socket = @import("socket.zig");
+const standin = @import("standin.zig");
 const native = @import("select_native.zig");
 const timeouts = @import("timeouts.zig");
 
@@ -94,7 +95,23 @@ pub const Source = union(enum) {
     done: Done,
     io: Io,
     native: native.Source,
+
+    /// In the child of a fork: nobody waits any more.
+    pub fn forget(source: *Source) void {
+        switch (source.*) {
+            .recv => |r| forgetWaiters(r.chan),
+            .send => |s| forgetWaiters(s.chan),
+            .done => |d| d.handle.joiners = null,
+            // These tell those of another run, or are not for threads.
+            .never, .time, .io, .native => {},
+        }
+    }
 };
+
+pub fn forgetWaiters(c: *Chan) void {
+    c.receivers.clear();
+    c.senders.clear();
+}
 
 const S = select_mod.Select(host.Lane, Source, native.Guard);
 
@@ -372,7 +389,11 @@ inline fn selectFrom(
     var p: *goroutine.PyG = undefined;
     const selected = S.poll(sources, order, &guard) orelse wait: {
         if (default) return triple(-1, py.returnNone(), false);
-        p = goroutine.forPark() orelse return null;
+        p = goroutine.forWait() orelse return null;
+        if (standin.is(p)) {
+            if (!forThread(sources)) return null;
+            standin.selects(p, sources);
+        }
         if (limit == .poll) {
             // Others may have run in there: the first answer is no longer true.
             break :wait S.poll(sources, order, &guard) orelse return failed(.timeout, p);
@@ -387,6 +408,16 @@ inline fn selectFrom(
         inline else => |*source| source.result(selected.outcome, index),
     } orelse return null;
     return triple(@intCast(index), value, selected.outcome == .done);
+}
+
+/// Whether a thread may wait for them: sockets belong to the run's poller. If not, with an exception set.
+noinline fn forThread(sources: []const Source) bool {
+    for (sources, 0..) |source, i| if (source == .io) {
+        _ = py.raise(py.exc.runtimeError(), "select case {d} is of a socket, for which only goroutines " ++
+            "can wait: have one started with go() do this", .{i});
+        return false;
+    };
+    return true;
 }
 
 fn failed(outcome: Outcome, p: *goroutine.PyG) ?*py.Object {
@@ -416,7 +447,7 @@ fn triple(index: i64, value: *py.Object, ok: bool) ?*py.Object {
 /// after a time-out.
 pub fn receiveTime(o: *py.Object, c: *TimeChan, limit: timeouts.Limit) ?u64 {
     if (c.poll(lane)) |when| return when;
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     var sources: [1]Source = .{.{ .time = .{ .chan = c } }};
     var guard: native.Guard = .{ .sources = &sources, .timers = 1 };
     guard.waitsOn(o, 0);

@@ -20,6 +20,7 @@ const host = @import("host.zig");
 const native_chan = @import("native_chan.zig");
 const outside = @import("outside.zig");
 const select = @import("select.zig");
+const standin = @import("standin.zig");
 
 const lane = &host.the_lane;
 const C = capi.Chan;
@@ -81,17 +82,19 @@ const Shared = struct {
         s.generation = lane.generation;
         lane.contest(g, &s.wait.claimed);
         lane.outside_waiters += @intFromBool(!g.system);
+        if (g.thread != null) standin.expect(g, &s.entry);
     }
 
     fn wake(w: *switching.Wait) void {
         const s: *Shared = @alignCast(@fieldParentPtr("wait", w));
-        lane.post(&s.entry);
+        // A thread has its entry arrive by itself.
+        if (s.g.thread) |note| note.wake() else lane.post(&s.entry);
     }
 
     fn arrive(e: *inbox.Entry) void {
         const s: *Shared = @alignCast(@fieldParentPtr("entry", e));
-        // What a run has left behind does not go on in another.
-        if (!lane.live or s.generation != lane.generation) return;
+        // What a run has left behind does not go on in another, but for threads.
+        if (s.g.thread == null and (!lane.live or s.generation != lane.generation)) return;
         lane.arrive(s.g, if (s.wait.outcome == .closed) .closed else .ready, &s.sources[s.wait.fired]);
     }
 };

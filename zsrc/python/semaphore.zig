@@ -32,7 +32,7 @@ fn permits(s: *S, given: ?*py.Object) ?u64 {
 }
 
 noinline fn acquireSlow(s: *S, n: u64, limit: timeouts.Limit) ?*py.Object {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (s.tryAcquire(lane, n)) return py.boolean(true);
     p.g.waiting_on = O.objectOf(s);
     switch (s.acquireWait(lane, &p.g, n, limit.deadline())) {

@@ -81,7 +81,7 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
     const w = inner(o);
     if (w.count == 0) return py.boolean(true);
     if (limit == .poll) return py.boolean(false);
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forWait() orelse return null;
     if (w.count == 0) return py.boolean(true);
     p.g.waiting_on = o;
     return switch (w.waiters.wait(lane, &p.g, .wait_group, limit.deadline())) {
@@ -96,6 +96,11 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
             return null;
         },
     };
+}
+
+/// In the child of a fork: nobody waits any more.
+pub fn forget(o: *py.Object) void {
+    inner(o).waiters.head = null;
 }
 
 fn goMethod(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {

@@ -18,7 +18,8 @@ const std = @import("std");
 const M = @import("m.zig").M;
 const Timer = @import("timer.zig").Timer;
 const Context = @import("context.zig").Context;
-const fatal = @import("../os/os.zig").fatal;
+const os = @import("../os/os.zig");
+const fatal = os.fatal;
 
 pub const Status = enum(u8) {
     /// Created, has neither stack nor context yet.
@@ -167,6 +168,9 @@ pub const G = struct {
     contest: ?*std.atomic.Value(u32) = null,
     /// A helper of the runtime: not counted, not part of deadlock detection.
     system: bool = false,
+    /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is in no
+    /// list of the lane and never runs; its waits end as `notified`.
+    thread: ?*os.Note = null,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
     /// For dumps: what it waits on while it is parked, an object of the layer above that the waiting

@@ -323,7 +323,7 @@ pub fn Lane(comptime Host: type) type {
         pub inline fn ready(self: *Self, g: *G) void {
             if (self.ring.wants(.goroutine_ready)) self.noteReady(g, self.waker());
             switch (g.status) {
-                .parking => return g.transition(.parking, .notified),
+                .parking => return notify(g),
                 .idle => g.transition(.idle, .runnable),
                 else => g.transition(.waiting, .runnable),
             }
@@ -335,10 +335,16 @@ pub fn Lane(comptime Host: type) type {
         /// As `ready`, at the end of the queue: for those woken by the poller or a timer.
         pub inline fn readyLast(self: *Self, g: *G) void {
             if (self.ring.wants(.goroutine_ready)) self.noteReady(g, 0);
-            if (g.status == .parking) return g.transition(.parking, .notified);
+            if (g.status == .parking) return notify(g);
             g.transition(.waiting, .runnable);
             self.runq.push(g);
             self.noteWork();
+        }
+
+        /// Of one that has not left its stack yet, or blocks on it: a thread.
+        noinline fn notify(g: *G) void {
+            g.transition(.parking, .notified);
+            if (g.thread) |note| note.wake();
         }
 
         /// Decides who wakes a waiter: true for the first that asks.
@@ -450,6 +456,7 @@ pub fn Lane(comptime Host: type) type {
         /// makes it ready, until `deadline` (monotonic ns), or until its context is done.
         pub fn park(self: *Self, g: *G, reason: g_mod.WaitReason, deadline: ?u64) g_mod.Wake {
             g.reason = reason;
+            if (g.thread != null) return blockThread(g, deadline);
             if (g.context) |c| self.watchContext(c, g);
             g.parked_at = self.clock.raw;
             if (self.ring.wants(.goroutine_park)) self.notePark(g);
@@ -462,6 +469,15 @@ pub fn Lane(comptime Host: type) type {
                 self.disarmTimer(g);
             } else self.leave(g);
             context.unwatch(g);
+            g.reason = .none;
+            g.waiting_on = null;
+            return g.wake;
+        }
+
+        /// As `park`, for the stand-in of the calling thread.
+        noinline fn blockThread(g: *G, deadline: ?u64) g_mod.Wake {
+            Host.block(g, deadline);
+            g.status = .running;
             g.reason = .none;
             g.waiting_on = null;
             return g.wake;

@@ -132,6 +132,9 @@ const Host = struct {
         return false;
     }
     pub fn onSignal() void {}
+    pub fn block(_: *G, _: ?u64) void {
+        unreachable;
+    }
 };
 
 /// Leaves the mutex as a blocking call of an extension leaves the interpreter's lock.

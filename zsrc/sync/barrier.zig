@@ -40,7 +40,7 @@ pub fn Barrier(comptime Lane: type) type {
             const wake = b.queue.wait(lane, &w, .barrier_wait, deadline);
             if (w.given) return .{ .place = place };
             // Unless the round was broken, and the others know.
-            if (b.round == round) b.abort(lane);
+            if (b.round == round and w.generation == lane.generation) b.abort(lane);
             return if (wake == .interrupted) .interrupted else .broken;
         }
 

@@ -33,6 +33,22 @@ pub fn List(comptime W: type) type {
             l.tail = w;
         }
 
+        /// All at once, so that to remove one of them does nothing.
+        pub fn clear(l: *@This()) void {
+            while (l.head) |w| {
+                l.head = w.next;
+                w.prev = null;
+                w.next = null;
+            }
+            l.tail = null;
+        }
+
+        pub fn has(l: *const @This(), w: *W) bool {
+            var it = l.head;
+            while (it) |each| : (it = each.next) if (each == w) return true;
+            return false;
+        }
+
         pub inline fn remove(l: *@This(), w: *W) void {
             if (w.prev) |p| p.next = w.next else if (l.head == w) l.head = w.next else return;
             if (w.next) |n| n.prev = w.prev else l.tail = w.prev;

@@ -77,6 +77,8 @@ pub fn TimeChan(comptime Lane: type) type {
 
         /// For a waiter that was not served.
         pub fn dequeue(c: *Self, lane: *Lane, w: *W) void {
+            // A thread may return when the run is over, and the channel another's.
+            if (w.g.thread != null and (c.generation != lane.generation or !c.receivers.has(w))) return;
             c.receivers.remove(w);
             c.user_waiters -= @intFromBool(!w.g.system);
             if (c.receivers.head == null and c.timer.pending()) lane.removeTimer(&c.timer, false);

@@ -22,6 +22,8 @@ pub fn Waiters(comptime Lane: type) type {
             /// It has been given what it waits for, however its park ended.
             given: bool = false,
             queued: bool = false,
+            /// The run in which it was queued.
+            generation: u32 = 0,
             prev: ?*Waiter = null,
             next: ?*Waiter = null,
         };
@@ -38,6 +40,7 @@ pub fn Waiters(comptime Lane: type) type {
             if (q.tail) |t| t.next = w else q.head = w;
             q.tail = w;
             w.queued = true;
+            w.generation = lane.generation;
         }
 
         pub fn pushFront(q: *Self, lane: *const Lane, w: *Waiter) void {
@@ -47,6 +50,7 @@ pub fn Waiters(comptime Lane: type) type {
             if (q.head) |h| h.prev = w else q.tail = w;
             q.head = w;
             w.queued = true;
+            w.generation = lane.generation;
         }
 
         /// Does nothing if it has been taken out before.
@@ -116,7 +120,8 @@ pub fn Waiters(comptime Lane: type) type {
         ) g_mod.Wake {
             lane.prepare(w.g);
             const wake = lane.park(w.g, reason, deadline);
-            q.remove(w);
+            // A thread may return when the run is over, and the queue another's.
+            if (w.generation == lane.generation) q.remove(w);
             return wake;
         }
     };

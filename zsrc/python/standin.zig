@@ -1,0 +1,325 @@
+//! Stand-ins: how threads that run no goroutine wait on what goroutines use.
+//!
+//! Channels, locks and the rest know their waiters by a G, and have the lane claim it and make it ready.
+//! A plain thread has one too, its stand-in, which lies in no list of the lane and never runs. It is
+//! prepared and parked as any other, under the interpreter's lock; to park it blocks the thread
+//! (`block`), without that lock, on a note. It stays `parking` meanwhile, so that whoever makes it ready
+//! finds what he finds of a goroutine that has not left its stack yet: it becomes `notified`, and the
+//! note is woken. So threads and goroutines stand in one queue, in order, and nobody who serves
+//! one pays for the other.
+//!
+//! The thread itself keeps the time, and claims its wait for a time-out when it has the lock again:
+//! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while the wait
+//! goes on, in its place in the queue, and may wait themselves: with another stand-in, for as long as
+//! they run.
+//!
+//! A run that ends wakes those who wait (`endRun`). They come back when they get the lock, maybe
+//! in the next run: what belongs to a run has to be left alone then (`Waiter.generation`).
+//!
+//! The interpreter counts the threads that it has started (_thread._count). Of those that C code made a run
+//! remembers how many have come, since one that came may come again. See deadlock.zig.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
+const m_mod = @import("../sched/m.zig");
+const inbox = @import("../sched/inbox.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const chan = @import("chan.zig");
+const select = @import("select.zig");
+const groups = @import("waitgroup.zig");
+const outside = @import("outside.zig");
+
+const lane = &host.the_lane;
+const G = g_mod.G;
+const PyG = goroutine.PyG;
+
+/// What threads there are, for deadlock detection.
+const Kind = enum {
+    /// Started by Python's threading: the interpreter counts it.
+    started,
+    /// The one that Python began with, which it does not count. Never in a run of its own.
+    main,
+    /// One of C code's, which nobody counts.
+    foreign,
+};
+
+const StandIn = struct {
+    p: PyG = .{ .g = .{ .system = true, .status = .running } },
+    note: os.Note = .{},
+    kind: Kind = .foreign,
+    /// The run that it last came to.
+    generation: ?u32 = null,
+    /// Signal handlers wait until the operation is over.
+    deaf: bool = false,
+    /// It waits for as long as it takes.
+    forever: bool = false,
+    /// The run has ended its wait.
+    run_ended: bool = false,
+    /// Of a wait that native code may end too: what is to arrive then.
+    entry: ?*inbox.Entry = null,
+    /// Of a select, its sources, for a fork.
+    sources: []select.Source = &.{},
+    /// Those that wait.
+    prev: ?*StandIn = null,
+    next: ?*StandIn = null,
+
+    fn of(g: *G) *StandIn {
+        return @alignCast(@fieldParentPtr("p", goroutine.of(g)));
+    }
+};
+
+/// The thread's own; and what stands in while a signal handler runs in the middle of a wait.
+threadlocal var own: StandIn = .{};
+threadlocal var instead: ?*StandIn = null;
+
+var waiting: ?*StandIn = null;
+var foreign_came: usize = 0;
+
+noinline fn mine() *StandIn {
+    return instead orelse &own;
+}
+
+noinline fn ownOne() *StandIn {
+    return &own;
+}
+
+noinline fn replace(s: ?*StandIn) ?*StandIn {
+    const before = instead;
+    instead = s;
+    return before;
+}
+
+/// Of the calling thread, for an operation that waits. Null with an exception set if it is none
+/// that may.
+pub noinline fn forWait() ?*PyG {
+    const s = (come() orelse return null);
+    s.deaf = false;
+    return &s.p;
+}
+
+/// As forWait, for a wait that no signal handler may end.
+pub noinline fn forCall() ?*PyG {
+    const s = (come() orelse return null);
+    s.deaf = true;
+    return &s.p;
+}
+
+fn come() ?*StandIn {
+    note(); // which may let others run
+    // A thread of the lane's is on no goroutine in a signal handler or a finalizer: to block it would
+    // stop the others.
+    if (!lane.live or m_mod.current() != null) {
+        errors.notInGoroutine();
+        return null;
+    }
+    const s = mine();
+    s.p.g.thread = &s.note;
+    s.run_ended = false;
+    s.entry = null;
+    s.sources = &.{};
+    return s;
+}
+
+/// The calling thread, which runs no goroutine, has something to do with the present run.
+pub fn note() void {
+    if (!lane.live) return;
+    const s = ownOne();
+    if (s.generation == lane.generation) return;
+    s.kind = kindOfThread();
+    s.generation = lane.generation;
+    if (s.kind == .foreign) foreign_came += 1;
+}
+
+/// By what the threading module knows. Sets no exception.
+fn kindOfThread() Kind {
+    defer py.PyErr_Clear();
+    const module = py.PyImport_ImportModule("threading") orelse return .foreign;
+    defer py.decref(module);
+    const dict = py.PyModule_GetDict(module) orelse return .foreign;
+    const active = py.PyDict_GetItemString(dict, "_active") orelse return .foreign;
+    const id = py.PyLong_FromUnsignedLongLong(py.PyThread_get_thread_ident()) orelse return .foreign;
+    defer py.decref(id);
+    const thread = py.PyDict_GetItemWithError(active, id) orelse return .foreign;
+    const others = [_]struct { [*:0]const u8, Kind }{ .{ "_MainThread", .main }, .{ "_DummyThread", .foreign } };
+    for (others) |other| {
+        const class = py.PyDict_GetItemString(dict, other[0]) orelse return .foreign;
+        if (py.PyObject_IsInstance(thread, class) != 0) return other[1];
+    }
+    return .started;
+}
+
+// ---- waiting ----
+
+/// For Host.block: returns when the wait is claimed, by whomever.
+pub fn block(g: *G, deadline: ?u64) void {
+    const s = StandIn.of(g);
+    // Not at the beginning: native code may have woken it by then.
+    defer s.note.clear();
+    s.forever = deadline == null;
+    link(s);
+    defer unlink(s);
+    while (true) {
+        const woken = sleep(s, deadline);
+        if (g.isClaimed()) break;
+        switch (woken) {
+            .woken => unreachable, // by whoever has claimed it
+            .timeout => if (lane.claim(g, .timeout)) return,
+            .interrupted => if (!s.deaf and handleSignals(s)) return,
+        }
+        if (g.isClaimed()) break;
+    }
+    // Whoever claims it with the lock wakes it before he lets the lock go.
+    if (g.claimed == .taken) return;
+    while (!s.note.isWoken()) _ = sleep(s, null);
+    const entry = s.entry.?;
+    entry.arrive(entry);
+}
+
+fn sleep(s: *StandIn, deadline: ?u64) os.Wake {
+    const thread: outside.Detached = .leave();
+    defer thread.comeBack();
+    while (true) {
+        const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
+        const woken = s.note.sleep(timeout);
+        if (woken != .timeout or (deadline != null and os.nanotime() >= deadline.?)) return woken;
+    }
+}
+
+/// Whether a handler has raised something that ends the wait.
+fn handleSignals(s: *StandIn) bool {
+    var nested: StandIn = .{};
+    const before = replace(&nested);
+    const forever = s.forever;
+    s.forever = false;
+    const raised = py.PyErr_CheckSignals() != 0;
+    s.forever = forever;
+    _ = replace(before);
+    if (!raised) return false;
+    const exception = py.takeException() orelse return false;
+    if (lane.claim(&s.p.g, .interrupted)) {
+        s.p.pending = exception;
+        return true;
+    }
+    // The operation has succeeded meanwhile: it is raised after that, as if the signal came then.
+    if (py.Py_AddPendingCall(raiseLater, exception) != 0) {
+        py.restoreException(exception);
+        py.PyErr_WriteUnraisable(null);
+    }
+    return false;
+}
+
+fn raiseLater(exception: ?*anyopaque) callconv(.c) c_int {
+    py.restoreException(@ptrCast(@alignCast(exception.?)));
+    return -1;
+}
+
+fn link(s: *StandIn) void {
+    s.prev = null;
+    s.next = waiting;
+    if (waiting) |first| first.prev = s;
+    waiting = s;
+}
+
+fn unlink(s: *StandIn) void {
+    if (s.prev) |p| p.next = s.next else waiting = s.next;
+    if (s.next) |n| n.prev = s.prev;
+}
+
+/// Whether `p` is one: then it is about a thread.
+pub inline fn is(p: *const PyG) bool {
+    return p.g.thread != null;
+}
+
+/// Sets the exception that ends a wait because the run did. False if that is not why.
+pub noinline fn raiseEnded(p: *PyG) bool {
+    if (!is(p) or !StandIn.of(&p.g).run_ended) return false;
+    _ = py.raise(
+        py.exc.runtimeError(),
+        "the golibx run has ended while this thread waited for its goroutines",
+        .{},
+    );
+    return true;
+}
+
+/// Native code may end the wait by changing the word that `entry` is about: it has the entry arrive, or
+/// calls `wake`.
+pub fn expect(g: *G, entry: *inbox.Entry) void {
+    StandIn.of(g).entry = entry;
+}
+
+/// The sources of a select, before it waits.
+pub fn selects(p: *PyG, sources: []select.Source) void {
+    StandIn.of(&p.g).sources = sources;
+}
+
+// ---- of a run ----
+
+pub fn startRun() void {
+    foreign_came = 0;
+}
+
+/// With the lock: ends the waits of all.
+pub fn endRun() void {
+    var it = waiting;
+    while (it) |s| : (it = s.next) {
+        if (!lane.claim(&s.p.g, .interrupted)) continue;
+        s.run_ended = true;
+        lane.ready(&s.p.g);
+    }
+}
+
+/// How many threads wait.
+pub fn waitingCount() usize {
+    var n: usize = 0;
+    var it = waiting;
+    while (it) |s| : (it = s.next) n += 1;
+    return n;
+}
+
+/// Whether `started` threads that Python has started wait for as long as it takes, and all of C code's that
+/// have come to this run.
+pub fn allWait(started: usize) bool {
+    const waits = thoseThatWait();
+    return waits.get(.started) >= started and waits.get(.foreign) >= foreign_came;
+}
+
+/// As allWait, for the main thread, where the run is on another.
+pub fn mainWaits() bool {
+    return thoseThatWait().get(.main) > 0;
+}
+
+fn thoseThatWait() std.EnumArray(Kind, usize) {
+    var waits: std.EnumArray(Kind, usize) = .initFill(0);
+    var it = waiting;
+    while (it) |s| : (it = s.next) {
+        // One that is claimed is about to go on.
+        if (!s.forever or s.p.g.isClaimed()) continue;
+        // One that waits within a signal handler is that of a thread that waits already.
+        if (s.generation == null) continue;
+        waits.getPtr(s.kind).* += 1;
+    }
+    return waits;
+}
+
+/// In the child of a fork the threads are gone, and their stacks may be used for others: what they have
+/// queued is forgotten. All others who wait are gone as well.
+pub fn forget() void {
+    var it = waiting;
+    waiting = null;
+    while (it) |s| {
+        it = s.next;
+        s.prev = null;
+        s.next = null;
+        // The calling thread may be one of them, in a signal handler.
+        if (lane.claim(&s.p.g, .interrupted)) s.run_ended = true;
+        for (s.sources) |*source| source.forget();
+        const on: *py.Object = @ptrCast(@alignCast(s.p.g.waiting_on orelse continue));
+        if (s.sources.len != 0) continue;
+        if (on.type == chan.chan_type) chan.forget(on);
+        if (on.type == groups.wg_type) groups.forget(on);
+        if (on.type == goroutine.goroutine_type) goroutine.forgetJoiners(on);
+    }
+}
