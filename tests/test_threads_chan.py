@@ -537,6 +537,40 @@ def test_runs_that_end_and_begin_while_threads_come() -> None:
 
 
 @PLAIN
+def test_threads_that_come_back_to_a_timer_in_the_next_run() -> None:
+    """They leave the queue alone, in which others wait by then."""
+    threads: list[Thread] = []
+    ticker: list[Ticker] = []
+
+    def first() -> None:
+        ticker.append(Ticker(1000))
+        for _ in range(6):
+            threads.append(waiting(ticker[-1].c.recv))
+
+    def second() -> None:
+        goroutines = [go(ticker[-1].c.recv, LONG) for _ in range(4)]
+        gosched()
+        while any(thread.is_alive() for thread in threads):
+            sleep(0.0001)
+        ticker[-1].reset(0.0005)
+        for g in goroutines:
+            g.result()
+
+    interval = sys.getswitchinterval()
+    for _ in range(20):
+        threads.clear()
+        sys.setswitchinterval(1)  # so that they do not come back before
+        try:
+            run(first)
+            run(second)
+        finally:
+            sys.setswitchinterval(interval)
+        for thread in threads:
+            with pytest.raises(RuntimeError, match="the golibx run has ended"):
+                thread.outcome()
+
+
+@PLAIN
 def test_without_a_run() -> None:
     with pytest.raises(RuntimeError, match="no golibx runtime is running"):
         Thread(Chan[int]().recv).outcome()
@@ -766,6 +800,43 @@ thread.join()
     assert (result.returncode, result.stdout) == (0, "interrupted\n0 False\n"), result.stderr
 
 
+@posix
+def test_a_handler_between_two_goroutines_cannot_wait(script: Script) -> None:
+    """On the main thread of its run, which others need: it may start a goroutine that waits."""
+    result = script(
+        """
+import os, signal, threading, time
+from golibx import Chan, current, go, run
+
+ch, answer = Chan(), Chan()
+
+def interrupt(waits):
+    while waits.state != "chan receive":
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+def handler(signum, frame):
+    go(lambda: answer.send(ch.recv()))
+    ch.recv()
+
+def main():
+    signal.signal(signal.SIGUSR1, handler)
+    threading.Thread(target=interrupt, args=(current(),)).start()
+    try:
+        answer.recv(timeout=30)
+    except RuntimeError as exc:
+        print(exc)
+    ch.send(5)
+    print(answer.recv())
+
+run(main)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert "such as a signal handler, cannot wait" in result.stdout
+    assert result.stdout.endswith("\n5\n")
+
+
 # ---- the end of the process ----
 
 
@@ -847,7 +918,9 @@ def in_child():
         group.done()
         return g.result()
     # Threads of the child get the stacks of those that are gone.
-    more = [threading.Thread(target=sum, args=(range(1000),)) for _ in range(8)]
+    nested = []
+    for _ in range(150): nested = [nested]
+    more = [threading.Thread(target=repr, args=(nested,)) for _ in range(8)]
     for thread in more: thread.start()
     for thread in more: thread.join()
     print("child", run(main), stats()["threads_waiting"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -346,3 +347,42 @@ def test_the_end_of_a_run_ends_the_wait(what: str) -> None:
         assert event.wait(timeout=0) is False
 
     run(again)
+
+
+@PLAIN
+@pytest.mark.parametrize("kind", ["Mutex", "RWMutex", "semaphore"])
+def test_threads_that_come_back_in_the_next_run(
+    kind: str,
+) -> None:
+    """They leave the queue alone, in which others wait by then."""
+    lock = Exclusive(kind)
+    threads: list[Thread] = []
+
+    def first() -> None:
+        lock.lock()
+        for _ in range(6):
+            threads.append(waiting(lock.lock))
+
+    def second() -> None:
+        goroutines = [go(lock.lock) for _ in range(4)]
+        gosched()
+        while any(thread.is_alive() for thread in threads):
+            sleep(0.0001)
+        for g in goroutines:
+            lock.unlock()
+            assert g.result(timeout=LONG) is True
+        lock.unlock()
+
+    # So that they do not come back before.
+    interval = sys.getswitchinterval()
+    for _ in range(20):
+        threads.clear()
+        sys.setswitchinterval(1)
+        try:
+            run(first)
+            run(second)
+        finally:
+            sys.setswitchinterval(interval)
+        for thread in threads:
+            with pytest.raises(RuntimeError, match="the golibx run has ended"):
+                thread.outcome()

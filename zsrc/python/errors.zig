@@ -2,6 +2,7 @@
 const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");
+const m_mod = @import("../sched/m.zig");
 
 pub const Name = enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock, BrokenBarrierError };
 
@@ -52,9 +53,12 @@ pub fn notInGoroutine() void {
     } else if (!lane.live) {
         _ = py.raise(py.exc.runtimeError(), "no golibx runtime is running: " ++
             "start the program with `golibx run`, or call this inside golibx.run(main)", .{});
+    } else if (m_mod.current() != null) {
+        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine just now: what is called " ++
+            "between two, such as a signal handler, cannot wait, but can have go() start one that does", .{});
     } else {
-        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine: operations that " ++
-            "park can only be called from one started with go()", .{});
+        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine, which this operation is " ++
+            "about: have one that is started with go() do it", .{});
     }
 }
 
