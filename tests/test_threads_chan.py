@@ -906,7 +906,7 @@ def test_fork_while_threads_wait(script: Script, who: str) -> None:
 import os, sys, threading
 from golibx import Chan, WaitGroup, go, run, select, sleep, stats
 
-ch, other, group = Chan(), Chan(), WaitGroup()
+ch, other, lone, group = Chan(), Chan(), Chan(), WaitGroup()
 group.add()
 
 def in_child():
@@ -915,12 +915,17 @@ def in_child():
         sleep(0)
         assert ch.try_send(5)  # to a goroutine, and to no thread
         assert not other.try_send(6)
+        assert not lone.try_send(7)
         group.done()
         return g.result()
     # Threads of the child get the stacks of those that are gone.
     nested = []
     for _ in range(150): nested = [nested]
-    more = [threading.Thread(target=repr, args=(nested,)) for _ in range(8)]
+    barrier = threading.Barrier(12)
+    def dig():
+        barrier.wait()
+        repr(nested)
+    more = [threading.Thread(target=dig) for _ in range(12)]
     for thread in more: thread.start()
     for thread in more: thread.join()
     print("child", run(main), stats()["threads_waiting"])
@@ -934,7 +939,7 @@ def fork():
     return os.waitpid(pid, 0)[1]
 
 def main():
-    calls = [ch.recv, lambda: select(ch.on_recv(), other.on_recv()), ch.recv, group.wait]
+    calls = [ch.recv, lambda: select(ch.on_recv(), other.on_recv()), ch.recv, lone.recv, group.wait]
     got = []
     threads = []
     for n, call in enumerate(calls):
@@ -953,6 +958,7 @@ def main():
         print("status", fork())
     for value in (1, 2, 3):
         ch.send(value)
+    lone.send(4)
     group.done()
     for thread in threads:
         thread.join()
@@ -962,7 +968,7 @@ run(main)
 """
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "child 5 0\nstatus 0\nparent 4\n", result.stderr
+    assert result.stdout == "child 5 0\nstatus 0\nparent 5\n", result.stderr
 
 
 # ---- work from threads ----
