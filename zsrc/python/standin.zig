@@ -182,15 +182,21 @@ fn sleep(s: *StandIn, deadline: ?u64) os.Wake {
     const thread: outside.Detached = .leave();
     defer thread.comeBack();
     while (true) {
-        const timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
+        var timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
+        if (s.kind == .main) timeout = @min(timeout orelse signal_interval_ns, signal_interval_ns);
         const woken = s.note.sleep(timeout);
         if (woken != .timeout or (deadline != null and os.nanotime() >= deadline.?)) return woken;
+        if (s.kind == .main) return .interrupted;
     }
 }
 
+/// The main thread looks for signals now and then: one that comes just before it sleeps, or that another
+/// thread gets, does not interrupt it.
+const signal_interval_ns = 50 * std.time.ns_per_ms;
+
 /// Whether a handler has raised something that ends the wait.
 fn handleSignals(s: *StandIn) bool {
-    var nested: StandIn = .{};
+    var nested: StandIn = .{ .kind = s.kind };
     const before = replace(&nested);
     const forever = s.forever;
     s.forever = false;
