@@ -1,6 +1,7 @@
 //! golibx.AtomicInt: a counter whose operations are one step each, as Go's atomic.Int64. All happen
 //! under the interpreter's lock.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const object = @import("object.zig");
 
 const O = object.Object(i64);
@@ -96,12 +97,13 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 pub const spec = O.spec("golibx.AtomicInt", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\AtomicInt(value=0)

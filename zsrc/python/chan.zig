@@ -6,6 +6,7 @@ const std = @import("std");
 const chan_mod = @import("../sync/chan.zig");
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -411,6 +412,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Chan[T] in annotations." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "capacity", .get = getCapacity, .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
@@ -428,7 +430,7 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
     .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
     .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Chan(capacity=0)

@@ -5,6 +5,7 @@
 //! so may stand wherever one of them is asked for; it brings all methods itself, without a detour.
 //! A timer's channel (timer.zig) is a RecvChan of its own kind.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const chan = @import("chan.zig");
 
 pub const View = extern struct {
@@ -91,7 +92,7 @@ fn iter(o: *py.Object) callconv(.c) ?*py.Object {
     return py.incref(o);
 }
 
-fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
+pub fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
     return chan.iternext(chanOf(o) orelse return null);
 }
 
@@ -136,6 +137,7 @@ const send_methods = [_]py.MethodDef{
     class_getitem,
     .{},
 };
+pub const send_table = points.Table.of(&send_methods);
 
 const recv_methods = [_]py.MethodDef{
     .{ .name = "recv", .function = forward(chan.recv), .flags = fast, .doc = "recv($self, /, timeout=None)\n--\n\nSee Chan.recv()." },
@@ -145,6 +147,7 @@ const recv_methods = [_]py.MethodDef{
     class_getitem,
     .{},
 };
+pub const recv_table = points.Table.of(&recv_methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "capacity", .get = getter(chan.getCapacity), .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
@@ -175,7 +178,7 @@ const base_slots = common ++ [_]py.Slot{
 
 const send_slots = common ++ [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&send_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = send_table.methods() },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\SendChan(chan, /)
     \\--
@@ -189,7 +192,7 @@ const recv_slots = common ++ [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_iter, .pfunc = @ptrCast(&iter) },
     .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&recv_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = recv_table.methods() },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\RecvChan(chan, /)
     \\--

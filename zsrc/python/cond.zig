@@ -5,13 +5,13 @@
 //! raises: what would keep the goroutine from getting it, such as a cancellation, is raised afterwards.
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
 const object = @import("object.zig");
 const mutex = @import("mutex.zig");
 const rwmutex = @import("rwmutex.zig");
-const os = @import("../os/os.zig");
 
 const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
 const lane = &host.the_lane;
@@ -122,7 +122,7 @@ fn waitFor(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Objec
         const result = py.call(given[0].?, &.{}) orelse return null;
         const truth = py.PyObject_IsTrue(result);
         if (truth > 0) return result;
-        if (truth < 0 or (deadline != null and os.nanotime() >= deadline.?)) {
+        if (truth < 0 or (deadline != null and lane.now() >= deadline.?)) {
             if (truth == 0) return result;
             py.decref(result);
             return null;
@@ -197,6 +197,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks the lock." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "locker", .get = getLocker, .doc = "Its lock: a Mutex, an RWMutex or the RLocker of one." },
@@ -207,7 +208,7 @@ pub const spec = O.spec("golibx.Cond", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =

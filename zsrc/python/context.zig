@@ -10,10 +10,10 @@
 //! long as anybody can wait for that. A registration of after_func() holds it if somebody else, a
 //! parent or a timer, can still cancel it.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const sched = @import("../sched/context.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -154,7 +154,7 @@ pub fn withTimeout(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Ob
         return null;
     const limit = timeouts.fromSeconds(seconds) orelse return null;
     return derive(args[0], switch (limit) {
-        .poll => os.nanotime(),
+        .poll => lane.now(),
         else => limit.deadline() orelse sched.never,
     });
 }
@@ -649,6 +649,7 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "_origin", .get = getOrigin, .doc = "The Context whose cancellation reached this one, or None." },
@@ -665,7 +666,7 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
     .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clear) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
     .{ .slot = py.slot.tp_doc, .pfunc = "A context, as the functions of golibx.context return it. `with ctx:` makes it the\nambient one: everything that waits in the block, and in goroutines started there, ends with it." },
@@ -690,12 +691,13 @@ const registration_methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const registration_table = points.Table.of(&registration_methods);
 
 const registration_slots = [_]py.Slot{
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocRegistration) },
     .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverseRegistration) },
     .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clearRegistration) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&registration_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = registration_table.methods() },
     .{ .slot = py.slot.tp_doc, .pfunc = "What context.after_func() registered." },
     .{},
 };

@@ -1,5 +1,6 @@
 //! golibx.Event: a flag that goroutines wait for, as threading.Event.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
@@ -82,12 +83,13 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 pub const spec = O.spec("golibx.Event", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Event()

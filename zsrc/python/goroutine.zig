@@ -9,6 +9,7 @@ const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
 const stacks = @import("../sched/stack.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const waitgroup = @import("../sync/waitgroup.zig");
@@ -662,7 +663,7 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
         const h = (straggler orelse return true).handle;
         if (h.live == null) {
             // It has ended but for what is still to be said of it.
-            const now = os.nanotime();
+            const now = lane.now();
             if (deadline != null and now > deadline.?) return true;
             if (lane.here() == null) return true;
             lane.prepare(&caller.g);
@@ -1035,6 +1036,7 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "id", .get = getId, .doc = "Number of the goroutine, an int from 1 (the main goroutine)." },
@@ -1061,7 +1063,7 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
     .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clearHandle) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
     .{ .slot = py.slot.tp_doc, .pfunc = "A goroutine, as go() returns it." },

@@ -3,6 +3,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const lane_mod = @import("../sched/lane.zig");
+const points = @import("points.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -75,6 +76,8 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     deadlock.run_thread = py.PyThread_get_thread_ident();
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
+    points.set(function_table, options.explore_calls);
+    defer points.set(function_table, false);
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
@@ -247,6 +250,10 @@ fn ident(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyLong_FromUnsignedLongLong(goroutine.ident());
 }
 
+fn nowNs(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(lane.now());
+}
+
 fn blocking(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "blocking() missing the function to call", .{});
     const p = goroutine.forPark() orelse return null;
@@ -303,7 +310,7 @@ fn cancelAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
     // The end of the run is under no context of the program's.
     context.leaveAll(goroutine.forCall() orelse return null);
     const p = goroutine.forPark() orelse return null;
-    if (!goroutine.cancelAll(p, os.nanotime() +| @as(u64, @intCast(@max(0, ns))))) return null;
+    if (!goroutine.cancelAll(p, lane.now() +| @as(u64, @intCast(@max(0, ns))))) return null;
     return py.PyLong_FromUnsignedLongLong(lane.user_count - 1);
 }
 
@@ -567,6 +574,12 @@ const functions = [_]py.MethodDef{
     \\
     \\An int that stands for the calling goroutine, or thread outside of one.
     },
+    .{ .name = "now_ns", .function = @ptrCast(&nowNs), .flags = py.METH_NOARGS, .doc =
+    \\now_ns()
+    \\--
+    \\
+    \\The time that sleeps, time-outs and timers go by, in monotonic nanoseconds: virtual in some runs.
+    },
     .{ .name = "blocking", .function = @ptrCast(&blocking), .flags = fast, .doc =
     \\blocking(fn, /, *args, **kwargs)
     \\--
@@ -777,6 +790,13 @@ const functions = [_]py.MethodDef{
     },
     .{},
 };
+/// Those of the program's functions that a goroutine may have to give way in.
+const function_table = points.Table.named(&functions, &.{
+    "after",                 "after_func",           "blocking",           "context_with_cancel",
+    "context_with_deadline", "context_with_timeout", "context_with_value", "context_without_cancel",
+    "context_cause",         "go",                   "go_child",           "num_goroutine",
+    "select",                "tick",
+});
 
 fn addType(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec) ?*py.Type {
     return addDerived(module, name, spec, null);
@@ -885,7 +905,7 @@ const module_slots = [_]py.Slot{
 var module_def: py.ModuleDef = .{
     .name = "golibx._core",
     .doc = "The native core of golibx.",
-    .methods = &functions,
+    .methods = function_table.methods(),
     .slots = &module_slots,
 };
 

@@ -1,5 +1,6 @@
 //! golibx.Mutex: sync/mutex.zig as a Python object.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
@@ -118,6 +119,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "locked", .get = getLocked, .doc = "Whether it is locked." },
@@ -128,7 +130,7 @@ pub const spec = O.spec("golibx.Mutex", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =

@@ -440,7 +440,7 @@ pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
     if (unfinished > 0) host.Host.inbox.drain();
     if (unfinished > 0 and ns > 0) {
         const p = goroutine.forPark() orelse return null;
-        const deadline = os.nanotime() +| @as(u64, @intCast(ns));
+        const deadline = lane.now() +| @as(u64, @intCast(ns));
         lane.outside_waiters += 1;
         const wake = all_ended.wait(lane, &p.g, .shutdown, deadline);
         lane.outside_waiters -= 1;

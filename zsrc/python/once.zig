@@ -1,5 +1,6 @@
 //! golibx.Once: a function that is called once, and waited for by all others who would call it.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const object = @import("object.zig");
@@ -76,6 +77,7 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "done", .get = getDone, .doc = "Whether the function has been called and has returned." },
@@ -86,7 +88,7 @@ pub const spec = O.spec("golibx.Once", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =

@@ -6,6 +6,7 @@
 //! seen by an entry in gc.callbacks, which the first pool puts there.
 const std = @import("std");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const object = @import("object.zig");
 
@@ -185,6 +186,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Pool[T] in annotations." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 pub const spec = O.spec("golibx.Pool", py.TPFLAGS_HAVE_GC, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
@@ -194,7 +196,7 @@ pub const spec = O.spec("golibx.Pool", py.TPFLAGS_HAVE_GC, &.{
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
     .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
     .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Pool(new=None)

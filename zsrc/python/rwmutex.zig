@@ -1,5 +1,6 @@
 //! golibx.RWMutex, and the locker of its reading side: sync/rwmutex.zig as Python objects.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
@@ -187,6 +188,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "locked", .get = getLocked, .doc = "Whether it is locked for writing." },
@@ -198,7 +200,7 @@ pub const spec = O.spec("golibx.RWMutex", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
@@ -276,11 +278,12 @@ const reader_methods = [_]py.MethodDef{
     .{ .name = "__exit__", .function = @ptrCast(&readerExit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
     .{},
 };
+pub const reader_table = points.Table.of(&reader_methods);
 
 pub const reader_spec = R.spec("golibx.RLocker", py.TPFLAGS_DISALLOW_INSTANTIATION, &.{
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&readerDealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&readerRepr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&reader_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = reader_table.methods() },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&R.members) },
     .{ .slot = py.slot.tp_doc, .pfunc = "The reading side of an RWMutex, made by RWMutex.reader()." },
     .{},

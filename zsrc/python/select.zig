@@ -15,6 +15,7 @@ const select_mod = @import("../sync/select.zig");
 const timechan = @import("../sync/timechan.zig");
 const waitgroup = @import("../sync/waitgroup.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
+const explore = @import("../sched/explore.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
@@ -279,7 +280,8 @@ const most_cases = std.math.maxInt(u16);
 var random_state: u64 = 0x9e3779b97f4a7c15;
 
 pub fn seed(value: u64) void {
-    random_state = if (value != 0) value else os.nanotime() | 1;
+    var mixed: explore.Chance = .init(value);
+    random_state = if (value != 0) mixed.next() | 1 else os.nanotime() | 1;
 }
 
 inline fn randomBelow(n: u32) u32 {

@@ -1,5 +1,6 @@
 //! golibx.Semaphore: sync/semaphore.zig as a Python object.
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
@@ -134,6 +135,7 @@ const methods = [_]py.MethodDef{
     .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Gives it back." },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "size", .get = getSize, .doc = "How many permits there are, an int." },
@@ -145,7 +147,7 @@ pub const spec = O.spec("golibx.Semaphore", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =

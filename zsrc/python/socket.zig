@@ -9,6 +9,7 @@ const netpoll = @import("../netpoll/netpoll.zig");
 const g_mod = @import("../sched/g.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -526,6 +527,7 @@ const methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "closed", .get = getClosed, .doc = "Whether the socket is closed." },
@@ -541,7 +543,7 @@ const members = [_]py.MemberDef{
 const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
     .{ .slot = py.slot.tp_doc, .pfunc = "Socket(fd, /)\n--\n\nA stream socket of the runtime, which owns the descriptor from then on." },

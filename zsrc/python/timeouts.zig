@@ -2,6 +2,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
+const host = @import("host.zig");
 
 pub const Limit = union(enum) {
     forever,
@@ -14,10 +15,16 @@ pub const Limit = union(enum) {
         return switch (l) {
             .forever => null,
             .poll => 0,
-            .ns => |ns| os.nanotime() +| ns,
+            .ns => |ns| clock() +| ns,
         };
     }
 };
+
+/// The caller's: a thread that is no goroutine waits by the real clock.
+fn clock() u64 {
+    const lane = &host.the_lane;
+    return if (lane.virtual_ns == 0 or lane.onThread() == null) os.nanotime() else lane.virtual_ns;
+}
 
 /// Longer waits are for ever: 292 years, the range of Go's time.Duration.
 const longest_s = 9.2e9;

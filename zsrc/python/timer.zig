@@ -6,9 +6,9 @@
 //! time has come, in the middle of a switch: the goroutine is made beforehand, and only started
 //! then (`Call`).
 const std = @import("std");
-const os = @import("../os/os.zig");
 const timer_mod = @import("../sched/timer.zig");
 const py = @import("py.zig");
+const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -41,9 +41,9 @@ fn dueIn(comptime what: []const u8, seconds: *py.Object) ?u64 {
     const n = timeouts.number(seconds, what ++ " needs a number of seconds, not %R") orelse return null;
     const limit = timeouts.fromSeconds(n) orelse return null;
     return switch (limit) {
-        .poll => os.nanotime(),
+        .poll => lane.now(),
         .forever => C.never,
-        .ns => |ns| os.nanotime() +| ns,
+        .ns => |ns| lane.now() +| ns,
     };
 }
 
@@ -113,7 +113,7 @@ fn pair(value: *py.Object, ok: bool) ?*py.Object {
     return py.PyTuple_Pack(2, value, flag);
 }
 
-fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
+pub fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
     return select.secondsOf(select.receiveTime(o, inner(o), .forever) orelse return null);
 }
 
@@ -332,7 +332,7 @@ fn newTicker(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*
     const given = arguments("Ticker", &.{"seconds"}, args, kwargs) orelse return null;
     const ns = interval("Ticker()", given[0].?) orelse return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    self(o).chan = newChan(os.nanotime() +| ns, ns) orelse {
+    self(o).chan = newChan(lane.now() +| ns, ns) orelse {
         py.decref(o);
         return null;
     };
@@ -397,7 +397,7 @@ fn stopTicker(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 fn resetTicker(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("reset", &.{"seconds"}, 1, args, n, kw) orelse return null;
     const ns = interval("reset()", given[0].?) orelse return null;
-    _ = inner(self(o).chan.?).set(lane, os.nanotime() +| ns, ns) catch return py.PyErr_NoMemory();
+    _ = inner(self(o).chan.?).set(lane, lane.now() +| ns, ns) catch return py.PyErr_NoMemory();
     return py.returnNone();
 }
 
@@ -436,7 +436,7 @@ pub fn after(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(
 pub fn tick(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("tick", &.{"seconds"}, 1, args, n, kw) orelse return null;
     const ns = interval("tick()", given[0].?) orelse return null;
-    return newChan(os.nanotime() +| ns, ns);
+    return newChan(lane.now() +| ns, ns);
 }
 
 // ---- the types ----
@@ -471,6 +471,7 @@ const chan_methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const chan_table = points.Table.of(&chan_methods);
 
 const chan_getset = [_]py.GetSetDef{
     .{ .name = "capacity", .get = getCapacity, .doc = "0: nothing is buffered." },
@@ -484,7 +485,7 @@ const chan_slots = [_]py.Slot{
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&reprChan) },
     .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
     .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&chan_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = chan_table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&chan_getset) },
     .{ .slot = py.slot.tp_doc, .pfunc = "The RecvChan of a Timer or Ticker, and what after() and tick() return." },
     .{},
@@ -520,6 +521,7 @@ const timer_methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const timer_table = points.Table.of(&timer_methods);
 
 const ticker_methods = [_]py.MethodDef{
     .{ .name = "stop", .function = @ptrCast(&stopTicker), .flags = py.METH_NOARGS, .doc =
@@ -542,6 +544,7 @@ const ticker_methods = [_]py.MethodDef{
     },
     .{},
 };
+pub const ticker_table = points.Table.of(&ticker_methods);
 
 const timer_getset = [_]py.GetSetDef{
     .{ .name = "c", .get = getChan, .doc = "The RecvChan to receive from; None if the timer calls a function." },
@@ -568,7 +571,7 @@ const common = [_]py.Slot{
 
 const timer_slots = common ++ [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newTimer) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&timer_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = timer_table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&timer_getset) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Timer(seconds, fn=None)
@@ -582,7 +585,7 @@ const timer_slots = common ++ [_]py.Slot{
 
 const ticker_slots = common ++ [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newTicker) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&ticker_methods) },
+    .{ .slot = py.slot.tp_methods, .pfunc = ticker_table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&ticker_getset) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Ticker(seconds)

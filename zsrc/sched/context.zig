@@ -13,7 +13,6 @@
 //!
 //! Everything here needs the lane's lock, and runs nothing of the layer above but `on_done`.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const G = @import("g.zig").G;
 const Timer = @import("timer.zig").Timer;
 const Allocator = std.mem.Allocator;
@@ -115,7 +114,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
                 p.addChild(c);
             }
             errdefer c.leaveTree();
-            if (c.timed and deadline <= os.nanotime()) return cancelContext(self, c, .expired);
+            if (c.timed and deadline <= self.now()) return cancelContext(self, c, .expired);
             try armContext(self, c);
         }
 
@@ -163,7 +162,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
         /// Does at once what its timer, or an ancestor's, would do a moment later.
         pub fn expireContext(self: *Self, c: *Context) void {
             if (c.done() or c.deadline == never) return;
-            const now = os.nanotime();
+            const now = self.now();
             if (c.deadline > now) return;
             if (c.overdue(now)) |x| cancelContext(self, x, .expired);
         }

@@ -227,6 +227,23 @@ pub const Queue = struct {
         q.len -= 1;
         return g;
     }
+
+    /// Takes one from the middle; null if there are not that many.
+    pub fn takeAt(q: *Queue, index: usize) ?*G {
+        var before: ?*G = null;
+        var at = q.head;
+        for (0..index) |_| {
+            before = at orelse return null;
+            at = before.?.next;
+        }
+        const g = at orelse return null;
+        const b = before orelse return q.pop();
+        b.next = g.next;
+        if (q.tail == g) q.tail = b;
+        g.next = null;
+        q.len -= 1;
+        return g;
+    }
 };
 
 test "a queue keeps its order" {
@@ -236,4 +253,19 @@ test "a queue keeps its order" {
     for (&gs) |*g| try std.testing.expectEqual(g, q.pop().?);
     try std.testing.expectEqual(null, q.pop());
     try std.testing.expectEqual(0, q.len);
+}
+
+test "a queue can be left from anywhere" {
+    var gs: [4]G = @splat(.{});
+    for (0..4) |index| {
+        var q: Queue = .{};
+        for (&gs) |*g| q.push(g);
+        try std.testing.expectEqual(&gs[index], q.takeAt(index).?);
+        try std.testing.expectEqual(null, q.takeAt(3));
+        q.push(&gs[index]);
+        for (&gs, 0..) |*g, i| if (i != index) try std.testing.expectEqual(g, q.pop().?);
+        try std.testing.expectEqual(&gs[index], q.pop().?);
+        try std.testing.expectEqual(null, q.takeAt(0));
+        try std.testing.expectEqual(0, q.len);
+    }
 }

@@ -29,6 +29,7 @@ const timer_mod = @import("timer.zig");
 const sysmon = @import("sysmon.zig");
 const inbox = @import("inbox.zig");
 const context = @import("context.zig");
+const explore = @import("explore.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -55,6 +56,12 @@ pub const Options = struct {
     hooks_ring_size: usize = 16 * 1024,
     event_mask: u32 = 0,
     seed: u64 = 0,
+    /// For tests, see explore.zig: `seed` decides which goroutine runs next.
+    explore: bool = false,
+    /// Also that goroutines give way in calls; for the layer above.
+    explore_calls: bool = false,
+    /// For tests: the goroutines' clock stands still, and jumps when all of them sleep.
+    virtual_time: bool = false,
 };
 
 /// Plain counters are written under the lock, atomic ones by sysmon.
@@ -124,6 +131,9 @@ pub fn Lane(comptime Host: type) type {
         last_poll: std.atomic.Value(u64) = .init(0),
         /// Monotonic ns, late by a round of sysmon's at most: for what need not be exact.
         clock: std.atomic.Value(u64) = .init(0),
+        /// The time of goroutines, where that is not the real one; else 0.
+        virtual_ns: u64 = 0,
+        chance: explore.Chance = .{},
 
         // All goroutines and threads.
         all_g: ?*G = null,
@@ -184,6 +194,11 @@ pub fn Lane(comptime Host: type) type {
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
             self.clock.raw = os.nanotime();
+            if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
+            if (options.explore) {
+                self.chance = .init(options.seed);
+                self.attention.raw = true;
+            }
             self.ring.setMask(options.event_mask);
             if (self.ring.wants(.sysmon_tick)) self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.sysmon_ring.deinit(gpa);
@@ -229,6 +244,7 @@ pub fn Lane(comptime Host: type) type {
             // One that still runs, on another M, when the main one has ended without a P.
             if (self.running) |g| self.lose(g);
             self.live = false;
+            self.virtual_ns = 0;
             self.owner.store(null, .release);
             _ = self.retire(m);
             const lost: u32 = @intCast(self.lost_count);
@@ -251,6 +267,19 @@ pub fn Lane(comptime Host: type) type {
             self.timers.deinit(self.gpa);
             self.ring.deinit(self.gpa);
             self.sysmon_ring.deinit(self.gpa);
+        }
+
+        // ---- what time it is ----
+
+        /// Monotonic ns by which goroutines sleep, time out and have their timers fire.
+        pub inline fn now(self: *const Self) u64 {
+            return if (self.virtual_ns == 0) os.nanotime() else self.virtual_ns;
+        }
+
+        /// Monotonic ns for what depends on how long the processor was used. The same seed is to decide
+        /// the same: in an explored run each turn of a goroutine takes a microsecond.
+        pub inline fn pace(self: *const Self) u64 {
+            return if (self.options.explore) (@as(u64, self.turn) + 1) * std.time.ns_per_us else os.nanotime();
         }
 
         // ---- who am I ----
@@ -734,6 +763,7 @@ pub fn Lane(comptime Host: type) type {
         pub const inVain = processor.inVain;
         pub const giveUpP = processor.giveUpP;
         pub const schedule = processor.schedule;
+        pub const giveWay = processor.giveWay;
         pub const pickNext = processor.pickNext;
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;
@@ -818,7 +848,7 @@ pub fn Lane(comptime Host: type) type {
         /// The pump, if it waits, is woken when the flush interval is over.
         pub fn flushSoon(self: *Self) void {
             if (!self.live or self.events_note == null or self.events_timer.pending()) return;
-            self.events_timer.when = os.nanotime() + self.options.hooks_flush_interval_ns;
+            self.events_timer.when = self.now() + self.options.hooks_flush_interval_ns;
             self.events_timer.fire = flushEvents;
             self.timers.add(self.gpa, &self.events_timer) catch {};
         }

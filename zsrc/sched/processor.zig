@@ -29,6 +29,8 @@ const nudge_interval_ns = 5 * std.time.ns_per_ms;
 const most_nudges = 3;
 /// The network is looked at this often even while there is work.
 const poll_turns = 256;
+/// Before virtual time jumps, what was sent within the process has this long to arrive.
+const virtual_grace_ns = std.time.ns_per_ms;
 
 /// The part of a Lane that is about its P.
 pub fn Processor(comptime Lane: type, comptime Host: type) type {
@@ -176,7 +178,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         noinline fn attend(self: *Self) void {
             self.attention.store(false, .seq_cst);
             if (!Host.inbox.isEmpty()) Host.inbox.drain();
-            if (!self.asked.swap(false, .acquire)) return;
+            if (self.asked.swap(false, .acquire)) answerSysmon(self);
+            if (self.options.explore) chooseNext(self);
+        }
+
+        fn answerSysmon(self: *Self) void {
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
@@ -187,8 +193,26 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             }
         }
 
+        /// In an explored run: who is next is put where pickNext looks first.
+        fn chooseNext(self: *Self) void {
+            self.attention.store(true, .release); // at the next turn again
+            // The turn at which the network is looked at, and the queue goes first.
+            if ((self.turn +% 1) % next_turns == 0) {
+                self.turn +%= 1;
+                pollIfWaiting(self);
+            }
+            if (self.runnext) |g| self.runq.push(g);
+            self.runnext = self.runq.takeAt(self.chance.below(self.runq.len));
+        }
+
+        /// In an explored run, at a call of the program's: one of those that could run goes on.
+        pub fn giveWay(self: *Self, g: *G) void {
+            const others = self.runq.len + @intFromBool(self.runnext != null);
+            if (others > 0 and self.chance.below(others + 1) > 0) self.gosched(g);
+        }
+
         fn runTimers(self: *Self) void {
-            const now = os.nanotime();
+            const now = self.now();
             while (self.timers.popDue(now)) |t| t.fire(t);
         }
 
@@ -206,6 +230,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// Work for an M that holds the P, waiting for it if need be. Null when the M has given
         /// the P up or the lane stops.
         fn findRunnable(self: *Self, m: *M) ?*G {
+            var looked = false;
             while (true) {
                 if (self.main_done) {
                     self.owner.store(null, .release);
@@ -226,6 +251,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (m.main) Host.onSignal();
                 if (anyRunnable(self)) continue;
                 if (stuck(self) and Host.onDeadlock()) continue;
+                if (mayJump(self) and (looked or self.net_waiters == 0)) {
+                    looked = false;
+                    self.virtual_ns = @max(self.virtual_ns, self.timers.earliest.raw);
+                    continue;
+                }
                 if (self.poller != null) {
                     // Somebody waits in the poller already; it must not oversleep our timers.
                     self.owner.store(null, .release);
@@ -243,7 +273,15 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 // One that waits for a native goroutine often need not wait long.
                 if (self.outside_waiters > 0 and self.rest.spin(Posted{})) continue;
                 if (!waitForWork(self, m)) return null;
+                looked = true;
             }
+        }
+
+        /// All goroutines sleep, and only virtual time has to pass. Blocking calls and other threads
+        /// are at work meanwhile: it waits for them.
+        fn mayJump(self: *const Self) bool {
+            return self.virtual_ns != 0 and self.lost_count == 0 and self.outside_waiters == 0 and
+                self.timers.len() > 0;
         }
 
         const Posted = struct {
@@ -254,7 +292,12 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
         fn waitForWork(self: *Self, m: *M) bool {
-            var deadline = self.timers.earliest.load(.monotonic);
+            var deadline = if (self.virtual_ns == 0)
+                self.timers.earliest.load(.monotonic)
+            else if (mayJump(self))
+                os.nanotime() + virtual_grace_ns
+            else
+                timer_mod.Heap.never;
             // Only somebody outside can help, and may go away without a word.
             if (stuck(self)) deadline = @min(deadline, os.nanotime() + stuck_recheck_ns);
             if (Host.inbox.fallAsleep()) return true;
@@ -304,7 +347,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             os.interrupt(self.m0.thread.?);
             self.nudges -= 1;
             if (self.nudges == 0) return;
-            self.nudge_timer.when = os.nanotime() + nudge_interval_ns;
+            self.nudge_timer.when = self.now() + nudge_interval_ns;
             self.nudge_timer.fire = nudgeAgain;
             self.timers.add(self.gpa, &self.nudge_timer) catch return;
             if (self.poller != null and self.nudge_timer.when < self.poller_deadline) Host.pollBreak();

@@ -6,7 +6,6 @@
 //! for longer than a millisecond puts the mutex into starvation mode: from then on unlocking gives
 //! the mutex to the first waiter, without its ever being free, until a waiter gets it that is the
 //! last or has waited for less.
-const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
 const Waiters = @import("waiters.zig").Waiters;
 const G = g_mod.G;
@@ -64,7 +63,7 @@ pub fn Mutex(comptime Lane: type) type {
             deadline: ?u64,
         ) Outcome {
             var w: Queue.Waiter = .{ .g = g };
-            const now = os.nanotime();
+            const now = lane.pace();
             if (since.* == 0) {
                 since.* = now;
                 m.queue.push(lane, &w);
@@ -74,7 +73,7 @@ pub fn Mutex(comptime Lane: type) type {
             }
             const wake = m.queue.park(lane, &w, .mutex_lock, deadline);
             if (w.given) {
-                if (m.queue.head == null or os.nanotime() -| since.* < starvation_ns)
+                if (m.queue.head == null or lane.pace() -| since.* < starvation_ns)
                     m.starving = false;
                 return .locked;
             }

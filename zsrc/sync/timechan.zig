@@ -9,7 +9,6 @@
 //!
 //! All of it needs the lane's lock. The value is the time that it was due at, in monotonic ns.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
 const timer_mod = @import("../sched/timer.zig");
 const chan = @import("chan.zig");
@@ -41,7 +40,7 @@ pub fn TimeChan(comptime Lane: type) type {
         /// Receives the time, if it has come and nobody waits for it.
         pub fn poll(c: *Self, lane: *Lane) ?u64 {
             if (!c.armed or c.inHeap(lane)) return null;
-            const now = os.nanotime();
+            const now = lane.now();
             return if (c.timer.when <= now) c.take(now) else null;
         }
 
@@ -113,7 +112,7 @@ pub fn TimeChan(comptime Lane: type) type {
                 if (!lane.claim(w.g, .ready)) continue;
                 c.receivers.remove(w);
                 c.user_waiters -= @intFromBool(!w.g.system);
-                w.elem = c.take(os.nanotime());
+                w.elem = c.take(lane.now());
                 w.g.fired = w;
                 lane.readyLast(w.g);
                 // The heap has the room that this timer had.
