@@ -129,11 +129,14 @@ class Runtime:
         """The scheduler's counters, as golibx.stats()."""
         return _core.stats()
 
+    def _core_options(self) -> dict[str, int]:
+        return self.config.core_options()
+
     def run(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """What the function run() does, once."""
-        options = self.config.core_options()
+        options = self._core_options()
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
         options["on_main_thread"] = on_main_thread

@@ -1,13 +1,10 @@
-"""What the tests share: a test as the main goroutine, time limits, scripts in their own process.
+"""What the tests share: time limits, scripts in their own process.
 
-`@pytest.mark.goroutine(**config)` runs a test as the main goroutine of a golibx.run() with that
-configuration, `{"preempt": {"slice": "1ms"}}` written as `preempt={"slice": "1ms"}`. A module gives
-it to all its tests by `pytestmark`; `goroutine(False)` takes it back for one of them.
-
-Every test has a limit, 60 seconds unless `@pytest.mark.limit(seconds)` says otherwise. A test that
-passes it fails with the stack of every goroutine. If even that is not possible, because the
-interpreter hangs, faulthandler prints what it can from a thread of its own, and ends the process.
-Neither limit needs a Python thread, which would keep deadlocks from being detected.
+Goroutine tests are pytest_golibx's, as everybody's: `@pytest.mark.goroutine(timeout=…, **config)`.
+Every other test has a limit too, 60 seconds unless `@pytest.mark.limit(seconds)` says otherwise. If
+even failing is not possible for one that passes it, because the interpreter hangs, faulthandler
+prints what it can from a thread of its own, and ends the process. Neither limit needs a Python
+thread, which would keep deadlocks from being detected.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ import pytest
 
 import golibx
 from golibx import _core
+from golibx.testing import TimedOut
 
 LIMIT = 60.0  # seconds
 GRACE = 15.0  # seconds from the limit to the end of the process
@@ -34,14 +32,11 @@ SCRIPT_LIMIT = 15.0  # seconds
 Result = subprocess.CompletedProcess[str]
 
 
-class TimedOut(BaseException):
-    """A test passed its limit. The text holds the goroutines' stacks."""
+# Where golibx is not installed, as in a source tree, its entry point is not found.
+pytest_plugins = ["pytest_golibx", "pytester"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "goroutine(enabled=True, **config): run the test as the main goroutine"
-    )
     config.addinivalue_line("markers", "limit(seconds): end the test when it takes longer")
 
 
@@ -67,6 +62,17 @@ def _stderr(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def _limit(request: pytest.FixtureRequest, _stderr: int) -> Iterator[None]:
+    from pytest_golibx import keywords_of  # not before pytest has it rewritten
+
+    keywords = keywords_of(request.node)
+    if keywords is not None:  # pytest_golibx ends it
+        seconds = keywords.get("timeout", LIMIT)
+        faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_stderr)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return
     marker = request.node.get_closest_marker("limit")
     seconds = float(marker.args[0]) if marker else LIMIT
     old = signal.signal(signal.SIGALRM, _on_alarm)
@@ -78,20 +84,6 @@ def _limit(request: pytest.FixtureRequest, _stderr: int) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-
-
-# ---- a test as the main goroutine ----
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    marker = pyfuncitem.get_closest_marker("goroutine")
-    if marker is None or marker.args == (False,):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    golibx.run(pyfuncitem.obj, config=marker.kwargs, **arguments)
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -154,6 +154,7 @@ def test_ping_pong() -> None:
     assert list(b) == []
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_sieve() -> None:
     def generate(out: Chan[int]) -> None:
         n = 2

@@ -464,6 +464,7 @@ WAITS: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("name", WAITS)
+@pytest.mark.goroutine(leaks=False)
 def test_a_wait_ends_with_its_context(name: str) -> None:
     wait = WAITS[name]()
     ctx, cancel = context.with_cancel(context.background())
@@ -483,6 +484,7 @@ def test_a_wait_ends_with_its_context(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WAITS)
+@pytest.mark.goroutine(leaks=False)
 def test_a_wait_ends_with_its_deadline(name: str) -> None:
     wait = WAITS[name]()
     ctx, _ = context.with_timeout(context.background(), 0.002)
@@ -493,6 +495,7 @@ def test_a_wait_ends_with_its_deadline(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WAITS)
+@pytest.mark.goroutine(leaks=False)
 def test_a_wait_under_a_context_that_is_done_raises(name: str) -> None:
     wait = WAITS[name]()
     switches = stats()["switches"]
@@ -808,6 +811,7 @@ def test_sockets_lose_no_byte() -> None:
 
 
 @pytest.mark.goroutine(preempt=STORM)
+@pytest.mark.goroutine(leaks=False)
 def test_deadlines_race_with_cancellations() -> None:
     """Each wait ends once, by the one or by the other, and so do all that are below."""
 

@@ -59,6 +59,7 @@ def count_to(out: SendChan[int], numbers: Iterator[int]) -> None:
         out.send(number)
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_sieve_of_filters() -> None:
     def keep_indivisible(numbers: RecvChan[int], out: SendChan[int], prime: int) -> None:
         for number in numbers:
@@ -77,6 +78,7 @@ def test_sieve_of_filters() -> None:
     assert found == PRIMES
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_sieve_of_merged_multiples() -> None:
     """The composites are a merge of channels of multiples, the primes what it leaves out."""
 
@@ -218,6 +220,7 @@ def exponential() -> Series:
 FACTORIALS = [1, 1, 2, 6, 24, 120, 720, 5040]
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_power_series() -> None:
     assert take(add(constant(1), constant(2))) == [3] * 8
     # 1/(1-x), its derivative, and its square, which is the same.
@@ -231,6 +234,7 @@ def test_power_series() -> None:
     assert take(squared) == [Fraction(2**n, f) for n, f in enumerate(FACTORIALS)]
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_power_series_that_is_split() -> None:
     left, right = split(exponential())
     assert take(left, 5) == [Fraction(1, n) for n in FACTORIALS[:5]]
@@ -365,7 +369,7 @@ def test_capacity(capacity: int) -> None:
     assert len(ch) == 0
 
 
-@pytest.mark.limit(120)
+@pytest.mark.goroutine(timeout=120)
 def test_nonblocking_receive_races_with_close() -> None:
     """What a channel holds, or that it is closed, is seen at any moment: never the default."""
     missed = []
@@ -384,7 +388,7 @@ def test_nonblocking_receive_races_with_close() -> None:
     assert not missed
 
 
-@pytest.mark.limit(120)
+@pytest.mark.goroutine(timeout=120)
 def test_nonblocking_select_races_with_the_other_channel() -> None:
     """Two channels of which one has a value at any time: a select sees it, whichever it is."""
     missed = []
@@ -601,7 +605,7 @@ def test_duplicate_channel() -> None:
     assert not c.try_send(1)
 
 
-@pytest.mark.limit(120)
+@pytest.mark.goroutine(timeout=120)
 def test_select_stress() -> None:
     """Ten goroutines: a sender and a receiver for each of four channels, and one select over all to
     send and one to receive. All that is sent arrives."""

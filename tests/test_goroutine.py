@@ -705,6 +705,7 @@ def test_name_can_be_set() -> None:
         del g.name
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_state() -> None:
     ch: Chan[int] = Chan()
     group = WaitGroup()

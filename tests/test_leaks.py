@@ -44,7 +44,7 @@ from golibx import (
 )
 from golibx.net import listen
 
-pytestmark = pytest.mark.goroutine(preempt={"async": False})
+pytestmark = pytest.mark.goroutine(preempt={"async": False}, leaks=False)
 
 GLOBAL: Chan[int] = Chan()
 
@@ -623,7 +623,7 @@ def test_from_a_thread() -> None:
     assert out == [g]
 
 
-@pytest.mark.goroutine
+@pytest.mark.goroutine(preempt={})
 def test_while_others_run() -> None:
     """Goroutines that come, go and are preempted: what is found is right at any time."""
     leaked_ones = [go(make_local) for _ in range(5)]

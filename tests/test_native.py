@@ -449,6 +449,7 @@ def test_qsort_with_a_python_function() -> None:
     assert list(values) == list(range(50))
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_a_callback_uses_channels_of_c_values(c: ctypes.CDLL) -> None:
     callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
     questions, answers = native.Chan(ctypes.c_int64), native.Chan(ctypes.c_int64)
@@ -981,6 +982,7 @@ def test_a_thousand_goroutines_of_each_kind(c: ctypes.CDLL) -> None:
         g.join()
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_no_wake_up_is_lost_when_the_lane_idles_computes_and_blocks(c: ctypes.CDLL) -> None:
     """Native goroutines send after pauses that no state of the Python lane is too short for."""
     channels = [native.Chan(ctypes.c_int64) for _ in range(4)]
@@ -1218,7 +1220,7 @@ def test_select_over_native_channels_is_no_deadlock(c: ctypes.CDLL) -> None:
     assert select(Chan[int]().on_recv(), ch.on_recv()) == (1, 3, True)
 
 
-@pytest.mark.limit(120)
+@pytest.mark.goroutine(timeout=120)
 def test_select_against_native_goroutines(c: ctypes.CDLL) -> None:
     """Selects over a Python channel and two native ones, whose other ends are native goroutines on
     other threads, while selects time out and are cancelled: all arrive, once and in order."""
@@ -1271,7 +1273,7 @@ def test_select_against_native_goroutines(c: ctypes.CDLL) -> None:
     assert sink.sum == sum(sent)
 
 
-@pytest.mark.limit(120)
+@pytest.mark.goroutine(timeout=120)
 def test_many_selects_against_native_goroutines(c: ctypes.CDLL) -> None:
     """The same with many selects at a time: natives find waiters that others have claimed."""
     n = 3000

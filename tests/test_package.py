@@ -14,7 +14,7 @@ import zipfile
 from email import message_from_string
 from email.message import Message
 from fnmatch import fnmatch
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -68,7 +68,8 @@ def test_tests_run_on_the_installed_wheel() -> None:
 def test_wheel_is_the_package_and_the_library(wheel: zipfile.ZipFile) -> None:
     library = "golibx/_core.pyd" if sys.platform == "win32" else "golibx/_core.abi3.so"
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert files == sources("golibx", "*.py", "*.pyi", "py.typed") | {
+    python = sources("golibx", "*.py", "*.pyi", "py.typed") | sources("pytest_golibx", "*.py")
+    assert files == python | {
         library,
         "golibx/include/golibx.h",
     }
@@ -96,6 +97,17 @@ def test_library_is_not_linked_with_python(wheel: zipfile.ZipFile) -> None:
     assert b"libpython" not in wheel.read("golibx/_core.abi3.so")
 
 
+def test_pytest_finds_the_plugin(wheel: zipfile.ZipFile) -> None:
+    (plugin,) = entry_points(group="pytest11", name="pytest_golibx")
+    assert plugin.value == "pytest_golibx"
+    assert read_headers(wheel, "METADATA")["Name"] == distribution_of(plugin)
+
+
+def distribution_of(entry_point: EntryPoint) -> str:
+    assert entry_point.dist is not None
+    return entry_point.dist.name
+
+
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     headers = read_headers(wheel, "METADATA")
@@ -115,6 +127,7 @@ def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
     """All that the build reads is there, and nothing that it makes."""
     needed = {"pyproject.toml", "hatch_build.py", "build.zig", "README.md", "LICENSE", "PKG-INFO"}
     needed |= sources("zsrc", "*.zig", "*.h") | sources("golibx", "*.py", "*.pyi", "py.typed")
+    needed |= sources("pytest_golibx", "*.py")
     assert needed <= sdist
     made = [name for name in sdist for pattern in BINARIES if fnmatch(name, pattern)]
     made += [name for name in sdist if name.startswith(("build/", "zig-out/", ".venv/", ".zig"))]

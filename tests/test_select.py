@@ -350,6 +350,7 @@ def test_the_seed_decides() -> None:
     assert golibx.run(choices, config={"runtime": {"seed": 43}}) != seeded[0]
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_producers_are_all_served() -> None:
     channels: list[Chan[int]] = [Chan(1) for _ in range(5)]
 

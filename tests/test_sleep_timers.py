@@ -156,7 +156,7 @@ def test_a_timeout_and_a_value_exclude_each_other() -> None:
     assert outcomes["value"] + outcomes["timeout"] == 200
 
 
-@pytest.mark.goroutine
+@pytest.mark.goroutine(preempt={})
 def test_sleep_while_another_computes() -> None:
     woken: list[bool] = []
     go(lambda: (sleep(0.001), woken.append(True)))

@@ -139,7 +139,7 @@ def test_counters_start_anew_with_each_run() -> None:
     assert golibx.run(main) == golibx.run(main)
 
 
-@pytest.mark.goroutine
+@pytest.mark.goroutine(preempt={})
 def test_info() -> None:
     found = _core.info()
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in found.items())
@@ -178,6 +178,7 @@ def test_a_goroutines_stack() -> None:
     ch.send(1)
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_wait_reasons() -> None:
     ch: Chan[int] = Chan()
     group = WaitGroup()
@@ -235,6 +236,7 @@ def test_different_places_are_not_grouped() -> None:
 
 
 @pytest.mark.goroutine(preempt={"async": False})  # it would have started
+@pytest.mark.goroutine(leaks=False)
 def test_goroutines_that_have_not_started() -> None:
     g = go(wait_in, Chan[int]())
     text = stacks()
@@ -434,6 +436,7 @@ def test_sockets_and_native_objects_are_waited_on() -> None:
             each.join()
 
 
+@pytest.mark.goroutine(leaks=False)
 def test_cases_of_all_kinds_are_waited_on() -> None:
     ch: Chan[int] = Chan()
     other: Chan[int] = Chan()

@@ -41,7 +41,7 @@ PYTHON_LAYERS = (
     {"aio", "futures", "hookspec", "native", "plugins", "scope"},
     {"pluginmanager"},
     {"runtime"},
-    {"__init__", "program"},
+    {"__init__", "program", "testing"},
     {"cli", "commands"},
     {"__main__"},
 )

@@ -1,0 +1,145 @@
+"""pytest's plugin: a test as the main goroutine, with golibx.testing's options.
+
+    @pytest.mark.goroutine
+    @pytest.mark.goroutine(timeout=5, seed="random", schedules=50, preempt={"slice": "1ms"})
+
+It is no part of the package golibx, which it imports only when a test has the mark: sessions that
+do without golibx do not load the native library, and what measures coverage is there first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__: list[str] = []
+
+_OPTIONS = ("timeout", "seed", "schedules", "preempt_every_call", "virtual_time", "leaks")
+_MARK = (
+    "goroutine(enabled=True, *, timeout, seed, schedules=1, preempt_every_call=False, "
+    "virtual_time=False, leaks=True, **config): run the test as the main goroutine of a "
+    "golibx.run() with that configuration. See docs/testing.md of golibx."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("golibx")
+    group.addoption(
+        "--golibx-seed",
+        metavar="N",
+        help="run tests that have a seed, or schedules, under this one alone; or random",
+    )
+    parser.addini(
+        "golibx_timeout",
+        "seconds after which a goroutine test fails that has no timeout of its own; 0: never",
+        default="60",
+    )
+    parser.addini(
+        "golibx_leaks",
+        "whether goroutine tests fail that leave goroutines behind",
+        type="bool",
+        default=True,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARK)
+    seed = config.getoption("--golibx-seed")
+    if seed not in (None, "random") and not (str(seed).isdecimal() and 0 < int(seed) < 1 << 63):
+        raise pytest.UsageError(f'--golibx-seed must be 1 to 2**63 - 1, or "random"; not {seed!r}')
+    timeout = str(config.getini("golibx_timeout"))
+    try:
+        valid = float(timeout) >= 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise pytest.UsageError(f"golibx_timeout must be a number of seconds, not {timeout!r}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    unittest = sys.modules.get("unittest")
+    cls = getattr(item, "cls", None)
+    is_method = unittest is not None and cls is not None and issubclass(cls, unittest.TestCase)
+    if is_method and keywords_of(item) is not None:
+        pytest.fail(
+            "a method of a unittest.TestCase cannot have the mark goroutine: "
+            "call golibx.testing.run() in it",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    __tracebackhide__ = True
+    keywords = keywords_of(pyfuncitem)
+    # Coroutines are their own plugin's, also in a module with the mark.
+    if keywords is None or inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    options, tables = _options(pyfuncitem, keywords)
+    from golibx import testing
+
+    test = pyfuncitem.obj
+    names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001  # as pytest's own, which it replaces
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+
+    def run_test() -> object:
+        __tracebackhide__ = True
+        return test(**arguments)
+
+    try:
+        testing.run(run_test, config=tables, **options)
+    except testing.Leaked as exc:
+        _tell_seed(pyfuncitem, exc)
+        raise exc.with_traceback(None) from None  # it is about no place in the code
+    except BaseException as exc:
+        _tell_seed(pyfuncitem, exc)
+        raise
+    return True
+
+
+def _tell_seed(item: pytest.Item, exc: BaseException) -> None:
+    for note in getattr(exc, "__notes__", ()):
+        if note.startswith("golibx: this was seed "):
+            seed = note.split()[4]
+            text = f"seed {seed}: run it again with --golibx-seed={seed}"
+            item.add_report_section("call", "golibx", text)
+
+
+def keywords_of(item: pytest.Item) -> dict[str, Any] | None:
+    """What the marks say together, the closest last; None if it is not to be a goroutine."""
+    keywords: dict[str, Any] = {}
+    enabled = False
+    for mark in item.iter_markers("goroutine"):
+        if mark.args == (False,):
+            break
+        if mark.args not in ((), (True,)):
+            pytest.fail(
+                f"the mark goroutine takes True or False, not {mark.args!r}; the rest by keyword",
+                pytrace=False,
+            )
+        enabled = True
+        keywords = {**mark.kwargs, **keywords}
+    return keywords if enabled else None
+
+
+def _options(
+    item: pytest.Item, keywords: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, object]]:
+    """The options of golibx.testing.run(), and the tables of the configuration."""
+    options = {name: keywords[name] for name in _OPTIONS if name in keywords}
+    tables = {name: value for name, value in keywords.items() if name not in _OPTIONS}
+    if "timeout" not in options:
+        options["timeout"] = float(item.config.getini("golibx_timeout")) or None
+    options.setdefault("leaks", item.config.getini("golibx_leaks"))
+    seed = item.config.getoption("--golibx-seed")
+    if seed is not None and (options.get("seed") is not None or options.get("schedules", 1) != 1):
+        options["seed"] = seed if seed == "random" else int(seed)
+        options["schedules"] = 1
+    return options, tables
