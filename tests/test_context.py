@@ -1233,3 +1233,14 @@ def test_closed_channels_say_so_under_a_context() -> None:
         ch.close()
         with pytest.raises(ChannelClosed):
             g.result()
+
+
+@pytest.mark.goroutine(False)
+def test_a_child_of_what_is_done_has_its_deadline() -> None:
+    parent, cancel = context.with_timeout(context.background(), 3600)
+    cancel()
+    later, _ = context.with_timeout(parent, 7200)
+    sooner, _ = context.with_timeout(parent, 1800)
+    assert later.deadline() == context.with_cancel(parent)[0].deadline() == parent.deadline()
+    assert (sooner.deadline() or 0) < (parent.deadline() or 0)
+    assert parent.err() is not None

@@ -102,14 +102,14 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
             c.timed = deadline != never;
             if (parent) |p| {
                 expireContext(self, p);
+                if (p.deadline <= deadline) {
+                    c.deadline = p.deadline;
+                    c.timed = false;
+                }
                 if (p.done()) {
                     c.state = p.state;
                     c.origin = p.origin;
                     return;
-                }
-                if (p.deadline <= deadline) {
-                    c.deadline = p.deadline;
-                    c.timed = false;
                 }
                 p.addChild(c);
             }
