@@ -63,11 +63,11 @@ def run(
     /,
     *args: Any,
     timeout: float | None = None,
+    leaks: bool = True,
     seed: int | Literal["random"] | None = None,
     schedules: int = 1,
     preempt_every_call: bool = False,
     virtual_time: bool = False,
-    leaks: bool = True,
     config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
     **kwargs: Any,
 ) -> Result:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from golibx.errors import toml_value
 from golibx.pluginmanager import PluginManager, builtin_names
 from golibx.schema import SCHEMA, Key, with_reference
 from golibx.scope import Scope
+from golibx.testing import run
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -30,6 +32,7 @@ PLUGINS = ROOT / "docs" / "plugins.md"
 NATIVE = ROOT / "docs" / "native.md"
 SYNC = ROOT / "docs" / "sync.md"
 DEBUGGING = ROOT / "docs" / "debugging.md"
+TESTING = ROOT / "docs" / "testing.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -220,17 +223,21 @@ def test_sync_is_documented(name: str) -> None:
                 assert re.search(rf"\b{method}\b", text), f"{name}.{method}"
 
 
-# ---- docs/debugging.md ----
+# ---- docs/debugging.md and docs/testing.md ----
 
-SHOWN = re.findall(
-    r"^```python\n(.*?)^```\n(?:\nprints\n)?\n```text\n(.*?)^```",
-    DEBUGGING.read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
+
+def shown_in(page: Path) -> list[tuple[str, str]]:
+    """The programs of a page that are followed by what they print, and that."""
+    lines = r"((?:(?!```).*\n)*)"
+    pattern = rf"^```python\n{lines}```\n(?:\nprints\n)?\n```text\n{lines}```"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+SHOWN = [*shown_in(DEBUGGING), *shown_in(TESTING)]
 
 
 @pytest.mark.parametrize("number", range(len(SHOWN)))
-def test_a_program_of_debugging_md(script: Script, number: int) -> None:
+def test_a_program_prints_what_its_page_says(script: Script, number: int) -> None:
     program, shown = SHOWN[number]
     result = script(program)
     assert result.returncode == 0, result.stderr
@@ -244,7 +251,22 @@ def test_a_program_of_debugging_md(script: Script, number: int) -> None:
 
 
 def test_every_program_of_debugging_md_shows_its_output() -> None:
-    assert len(SHOWN) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
+    assert len(shown_in(DEBUGGING)) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
+
+
+def test_the_test_of_testing_md(pytester: pytest.Pytester) -> None:
+    text = TESTING.read_text(encoding="utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(shown_in(TESTING)) == len(programs) - 1 == 3
+    pytester.makepyfile(programs[0])
+    result = pytester.runpytest_subprocess("-p", "pytest_golibx", "--strict-markers")
+    result.assert_outcomes(passed=1)
+
+
+def test_every_option_of_a_test_is_in_testing_md() -> None:
+    text = TESTING.read_text(encoding="utf-8")
+    names = [p.name for p in signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == [n for n in names if n != "config"]
 
 
 # ---- docs/aio.md, chan.md, select.md, time.md ----
