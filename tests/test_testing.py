@@ -471,11 +471,15 @@ def compute() -> None:
     ],
     ids=["waits", "computes", "another computes", "blocks", "selects nothing"],
 )
-@pytest.mark.parametrize("preempted", [True, False])
-def test_what_hangs_is_ended(test: Callable[[], None], preempted: bool) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"config": {"preempt": {"async": False}}}, {"seed": 1}],
+    ids=["preempted", "not preempted", "seeded"],
+)
+def test_what_hangs_is_ended(test: Callable[[], None], options: dict[str, object]) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     with pytest.raises((TimedOut, Deadlock)) as caught:
-        run(test, timeout=0.05, config={"preempt": {"async": preempted}})
+        run(test, timeout=0.05, **options)
     assert "goroutine 1 [" in str(caught.value)
     if caught.type is TimedOut:
         assert str(caught.value).startswith("the test passed its time limit of 0.05 s\n\n")
