@@ -66,6 +66,7 @@ pub const Table = struct {
     pointed: []const py.MethodDef,
 
     /// All methods are points, of those with an underscore only the ones that `with` calls.
+    /// `defs` has its end mark.
     pub fn of(comptime defs: []const py.MethodDef) Table {
         return named(defs, null);
     }
@@ -106,6 +107,9 @@ fn isPoint(comptime def: py.MethodDef, comptime names: ?[]const []const u8) bool
 
 const O = ?*py.Object;
 const Args = ?[*]const *py.Object;
+const Plain = *const fn (O, O) callconv(.c) O;
+const Fast = *const fn (O, Args, py.Ssize) callconv(.c) O;
+const Keywords = *const fn (O, Args, py.Ssize, O) callconv(.c) O;
 
 /// The function of `def` with a point before it.
 fn pointedFunction(comptime def: py.MethodDef) *const anyopaque {
@@ -113,15 +117,15 @@ fn pointedFunction(comptime def: py.MethodDef) *const anyopaque {
     const F = struct {
         fn plain(self: O, arg: O) callconv(.c) O {
             point();
-            return @as(*const fn (O, O) callconv(.c) O, @ptrCast(def.function.?))(self, arg);
+            return @as(Plain, @ptrCast(@alignCast(def.function.?)))(self, arg);
         }
         fn fast(self: O, args: Args, n: py.Ssize) callconv(.c) O {
             point();
-            return @as(*const fn (O, Args, py.Ssize) callconv(.c) O, @ptrCast(def.function.?))(self, args, n);
+            return @as(Fast, @ptrCast(@alignCast(def.function.?)))(self, args, n);
         }
         fn keywords(self: O, args: Args, n: py.Ssize, kw: O) callconv(.c) O {
             point();
-            return @as(*const fn (O, Args, py.Ssize, O) callconv(.c) O, @ptrCast(def.function.?))(self, args, n, kw);
+            return @as(Keywords, @ptrCast(@alignCast(def.function.?)))(self, args, n, kw);
         }
     };
     return switch (kind) {
