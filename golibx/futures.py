@@ -228,7 +228,7 @@ class GoroutinePoolExecutor(futures.Executor):
 
     def _start_worker(self, replaces: bool = False) -> None:
         worker = _core.go_child(
-            context.background(), self._worker_ended, self._workers, self._work, replaces
+            context.background(), self._worker_ended, self._workers, None, self._work, replaces
         )
         worker.name = f"{self._prefix}_{self._started}"
         self._started += 1
