@@ -551,7 +551,7 @@ running = threading.Event()
 
 def golib():
     running.set()
-    quit.recv()
+    quit.recv(30)  # a wait with a time-out is no deadlock
 
 async def main():
     thread = threading.Thread(target=run, args=(golib,))
@@ -598,7 +598,7 @@ def golib():
     g = go(stays)
     started.recv()
     running.set()
-    quit.recv()
+    quit.recv(30)  # a wait with a time-out is no deadlock
 
 running = threading.Event()
 
