@@ -26,7 +26,8 @@ from golibx import (
     sleep,
 )
 
-pytestmark = pytest.mark.goroutine
+# The server answers connections for as long as their clients keep them.
+pytestmark = pytest.mark.goroutine(leaks=False)
 
 
 # ---- a server of golibx.net, and clients of those packages ----
