@@ -598,7 +598,7 @@ from golibx import Chan, context, go, run, sleep
 
 def main():
     try:
-        with context.with_timeout(context.current(), 0.01):
+        with context.with_timeout(context.current(), 0.5):
             go(Chan().recv)
             go(lambda: Chan().recv(timeout=0.001)).join()
             sleep(10)

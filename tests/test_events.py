@@ -321,9 +321,9 @@ def test_native_steal(record: Record, c: ctypes.CDLL, processors: None) -> None:
 def test_native_retake(record: Record, c: ctypes.CDLL) -> None:  # noqa: F811
     def main() -> None:
         read_end, write_end = os.pipe()
-        before = stats()["native_retakes"]
+        before = stats()["native_events_recorded"]
         goroutine = native.go(c.block_in_read, read_end)
-        until(lambda: stats()["native_retakes"] > before)
+        until(lambda: stats()["native_events_recorded"] > before)
         os.write(write_end, b"x")
         goroutine.join()
         os.close(read_end)
