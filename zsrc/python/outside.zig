@@ -45,48 +45,62 @@ pub const Ended = enum { served, closed, timeout, raised };
 /// ends no wait of that one's: it looks for itself this often.
 const signals_looked_for_ns = 50 * std.time.ns_per_ms;
 
-/// How a thread sleeps until something that it cannot miss, and is there for signals meanwhile.
-/// `sleeper` has `sleep(timeout_ns) os.Wake` and `happened() bool`. `raised` with an exception set, of a
-/// signal's handler.
-pub fn sleepDetached(sleeper: anytype, deadline: ?u64) enum { happened, timeout, raised } {
-    const longest: u64 = if (os.onMainThread()) signals_looked_for_ns else std.math.maxInt(u64);
+/// Sleeps without the interpreter's lock until `sleeper` has what it waits for, or until `deadline`;
+/// `interrupted` when signals are to be looked for. `sleeper` has `sleep(timeout_ns) os.Wake` and
+/// `happened() bool`; `handles_signals` is of the thread that Python's handlers run on.
+pub fn sleepOnce(sleeper: anytype, deadline: ?u64, handles_signals: bool) os.Wake {
+    const never = std.math.maxInt(u64);
+    const longest: u64 = if (handles_signals) signals_looked_for_ns else never;
+    const thread: Detached = .leave();
+    defer thread.comeBack();
     while (true) {
-        const thread: Detached = .leave();
-        const signalled = while (true) {
-            const left: u64 = if (deadline) |when| when -| os.nanotime() else std.math.maxInt(u64);
-            const limit = @min(left, longest);
-            const woken = sleeper.sleep(if (limit == std.math.maxInt(u64)) null else limit);
-            if (sleeper.happened()) break false;
-            if (deadline != null and os.nanotime() >= deadline.?) break false;
-            if (woken == .interrupted or limit == longest) break true;
-        };
-        thread.comeBack();
-        if (sleeper.happened()) return .happened;
-        if (!signalled) return .timeout;
+        const left: u64 = if (deadline) |when| when -| os.nanotime() else never;
+        const limit = @min(left, longest);
+        const woken = sleeper.sleep(if (limit == never) null else limit);
+        if (sleeper.happened()) return .woken;
+        if (woken == .interrupted) return .interrupted;
+        if (deadline != null and os.nanotime() >= deadline.?) return .timeout;
+        if (handles_signals and woken == .timeout) return .interrupted;
+    }
+}
+
+/// As sleepOnce, and runs the handlers of signals meanwhile. `raised` with an exception set, of one of
+/// these.
+pub fn sleepDetached(sleeper: anytype, deadline: ?u64) enum { happened, timeout, raised } {
+    const handles_signals = os.onMainThread();
+    while (true) {
+        const woken = sleepOnce(sleeper, deadline, handles_signals);
+        // It may have been while this waited for the lock.
+        if (woken == .woken or sleeper.happened()) return .happened;
+        if (woken == .timeout) return .timeout;
         if (py.PyErr_CheckSignals() != 0) return .raised;
     }
 }
 
-/// Raises the present exception as soon as the main thread runs Python code again.
-fn raiseSoon() void {
-    const Late = struct {
-        exception: [3]?*py.Object = @splat(null),
+/// A sleeper that waits for a note.
+pub const OnNote = struct {
+    note: *os.Note,
 
-        fn raise(raw: ?*anyopaque) callconv(.c) c_int {
-            const late: *@This() = @ptrCast(@alignCast(raw.?));
-            py.PyErr_Restore(late.exception[0], late.exception[1], late.exception[2]);
-            host.gpa.destroy(late);
-            return -1;
-        }
-    };
-    const late = host.gpa.create(Late) catch return py.PyErr_WriteUnraisable(null);
-    late.* = .{};
-    py.PyErr_Fetch(&late.exception[0], &late.exception[1], &late.exception[2]);
-    if (py.Py_AddPendingCall(Late.raise, late) == 0) return;
+    pub fn sleep(s: OnNote, timeout: ?u64) os.Wake {
+        return s.note.sleep(timeout);
+    }
+
+    pub fn happened(s: OnNote) bool {
+        return s.note.isWoken();
+    }
+};
+
+/// Raises the exception, which it takes over, as soon as the main thread runs Python code again.
+pub fn raiseSoon(exception: *py.Object) void {
+    if (py.Py_AddPendingCall(raisePending, exception) == 0) return;
     // There are 32 already.
-    py.PyErr_Restore(late.exception[0], late.exception[1], late.exception[2]);
-    host.gpa.destroy(late);
+    py.restoreException(exception);
     py.PyErr_WriteUnraisable(null);
+}
+
+fn raisePending(exception: ?*anyopaque) callconv(.c) c_int {
+    py.restoreException(@ptrCast(@alignCast(exception.?)));
+    return -1;
 }
 
 pub const Waiting = struct {
@@ -162,25 +176,13 @@ pub const Waiting = struct {
     }
 
     fn blockThread(w: *Waiting, deadline: ?u64) Ended {
-        const Sleeper = struct {
-            note: *os.Note,
-
-            pub fn sleep(s: @This(), timeout: ?u64) os.Wake {
-                return s.note.sleep(timeout);
-            }
-            pub fn happened(s: @This()) bool {
-                return s.note.isWoken();
-            }
-        };
-        const ended = sleepDetached(Sleeper{ .note = &w.note }, deadline);
+        const ended = sleepDetached(OnNote{ .note = &w.note }, deadline);
         if (ended == .happened) return w.result();
         if (w.wait.claim(if (ended == .timeout) .timeout else .interrupted))
             return if (ended == .timeout) .timeout else .raised;
         // Somebody was first: the operation has succeeded, and his wake-up is on its way.
-        if (ended == .raised) raiseSoon();
-        const thread: Detached = .leave();
-        while (w.note.sleep(null) != .woken) {}
-        thread.comeBack();
+        if (ended == .raised) if (py.takeException()) |exception| raiseSoon(exception);
+        while (!w.note.isWoken()) _ = sleepOnce(OnNote{ .note = &w.note }, null, false);
         return w.result();
     }
 };

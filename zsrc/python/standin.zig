@@ -179,20 +179,8 @@ pub fn block(g: *G, deadline: ?u64) void {
 }
 
 fn sleep(s: *StandIn, deadline: ?u64) os.Wake {
-    const thread: outside.Detached = .leave();
-    defer thread.comeBack();
-    while (true) {
-        var timeout: ?u64 = if (deadline) |when| when -| os.nanotime() else null;
-        if (s.kind == .main) timeout = @min(timeout orelse signal_interval_ns, signal_interval_ns);
-        const woken = s.note.sleep(timeout);
-        if (woken != .timeout or (deadline != null and os.nanotime() >= deadline.?)) return woken;
-        if (s.kind == .main) return .interrupted;
-    }
+    return outside.sleepOnce(outside.OnNote{ .note = &s.note }, deadline, s.kind == .main);
 }
-
-/// The main thread looks for signals now and then: one that comes just before it sleeps, or that another
-/// thread gets, does not interrupt it.
-const signal_interval_ns = 50 * std.time.ns_per_ms;
 
 /// Whether a handler has raised something that ends the wait.
 fn handleSignals(s: *StandIn) bool {
@@ -210,16 +198,8 @@ fn handleSignals(s: *StandIn) bool {
         return true;
     }
     // The operation has succeeded meanwhile: it is raised after that, as if the signal came then.
-    if (py.Py_AddPendingCall(raiseLater, exception) != 0) {
-        py.restoreException(exception);
-        py.PyErr_WriteUnraisable(null);
-    }
+    outside.raiseSoon(exception);
     return false;
-}
-
-fn raiseLater(exception: ?*anyopaque) callconv(.c) c_int {
-    py.restoreException(@ptrCast(@alignCast(exception.?)));
-    return -1;
 }
 
 fn link(s: *StandIn) void {

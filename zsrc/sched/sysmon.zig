@@ -90,9 +90,9 @@ fn loop(lane: anytype) void {
             delay *= 2;
         }
         delay = @min(delay, o.sysmon_sleep_max_ns);
-        if (os.nanotime() -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
-        if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
         const now = os.nanotime();
+        if (now -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
+        if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
         const began = if (lane.ring.wants(.sysmon_tick)) now else 0;
         _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, untilSliceEnd(lane, now))));
         s.note.clear();
