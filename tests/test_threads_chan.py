@@ -79,6 +79,24 @@ def waiting(fn: Callable[..., object], *args: object) -> Thread:
     return thread
 
 
+def come_back_late(
+    threads: list[Thread], first: Callable[[], object], second: Callable[[], object]
+) -> None:
+    """Runs both, over and over: what `first` leaves waiting comes back when `second` runs."""
+    interval = sys.getswitchinterval()
+    for _ in range(20):
+        threads.clear()
+        sys.setswitchinterval(1)  # so that they do not come back before
+        try:
+            run(first)
+            run(second)
+        finally:
+            sys.setswitchinterval(interval)
+        for thread in threads:
+            with pytest.raises(RuntimeError, match="the golibx run has ended"):
+                thread.outcome()
+
+
 RECEIVES: dict[str, Callable[[Chan[Any]], object]] = {
     "recv": lambda ch: ch.recv(),
     "recv with a time-out": lambda ch: ch.recv(timeout=LONG),
@@ -556,18 +574,7 @@ def test_threads_that_come_back_to_a_timer_in_the_next_run() -> None:
         for g in goroutines:
             g.result()
 
-    interval = sys.getswitchinterval()
-    for _ in range(20):
-        threads.clear()
-        sys.setswitchinterval(1)  # so that they do not come back before
-        try:
-            run(first)
-            run(second)
-        finally:
-            sys.setswitchinterval(interval)
-        for thread in threads:
-            with pytest.raises(RuntimeError, match="the golibx run has ended"):
-                thread.outcome()
+    come_back_late(threads, first, second)
 
 
 @PLAIN

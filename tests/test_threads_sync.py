@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from golibx import (
     sleep,
     stats,
 )
-from test_threads_chan import LONG, PLAIN, Thread, waiting
+from test_threads_chan import LONG, PLAIN, Thread, come_back_late, waiting
 
 pytestmark = pytest.mark.goroutine
 
@@ -376,16 +375,4 @@ def test_threads_that_come_back_in_the_next_run(
         lock.lock()
         lock.unlock()
 
-    # So that they do not come back before.
-    interval = sys.getswitchinterval()
-    for _ in range(20):
-        threads.clear()
-        sys.setswitchinterval(1)
-        try:
-            run(first)
-            run(second)
-        finally:
-            sys.setswitchinterval(interval)
-        for thread in threads:
-            with pytest.raises(RuntimeError, match="the golibx run has ended"):
-                thread.outcome()
+    come_back_late(threads, first, second)
