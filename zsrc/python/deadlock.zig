@@ -57,9 +57,7 @@ fn make() ?*py.Object {
 }
 
 fn call(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) ?*py.Object {
-    const module = py.PyImport_ImportModule(module_name) orelse return null;
-    defer py.decref(module);
-    const function = py.PyObject_GetAttrString(module, name) orelse return null;
+    const function = py.importFrom(module_name, name) orelse return null;
     defer py.decref(function);
     return if (arg) |a| py.call(function, &.{a}) else py.call(function, &.{});
 }

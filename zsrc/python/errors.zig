@@ -11,12 +11,8 @@ var cache: [@typeInfo(Name).@"enum".field_names.len]?*py.Object = @splat(null);
 /// The class, borrowed; null with an exception set.
 pub fn get(name: Name) ?*py.Object {
     if (cache[@backingInt(name)]) |class| return class;
-    const module = py.PyImport_ImportModule(switch (name) {
-        .BrokenBarrierError => "golibx.sync",
-        else => "golibx.errors",
-    }) orelse return null;
-    defer py.decref(module);
-    const class = py.PyObject_GetAttrString(module, @tagName(name)) orelse return null;
+    const module = if (name == .BrokenBarrierError) "golibx.sync" else "golibx.errors";
+    const class = py.importFrom(module, @tagName(name)) orelse return null;
     cache[@backingInt(name)] = class;
     return class;
 }

@@ -310,9 +310,7 @@ pub fn hasLocals(state: *py.ThreadState) bool {
 /// 3.13 on keys of its own. False with an exception set.
 pub fn findLocals() bool {
     if (mechanisms.local_count != 0) return true;
-    const module = py.PyImport_ImportModule("threading") orelse return false;
-    defer py.decref(module);
-    const class = py.PyObject_GetAttrString(module, "local") orelse return false;
+    const class = py.importFrom("threading", "local") orelse return false;
     defer py.decref(class);
     const local = py.call(class, &.{}) orelse return false;
     defer py.decref(local);

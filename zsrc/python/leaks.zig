@@ -358,9 +358,7 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
     if (!supported() or slot_count_offset == 0)
         return py.raise(py.exc.runtimeError(), "the frames of this Python are not known", .{});
     if (weak_count == null) {
-        const module = py.PyImport_ImportModule("_weakref") orelse return null;
-        defer py.decref(module);
-        weak_count = py.PyObject_GetAttrString(module, "getweakrefcount") orelse return null;
+        weak_count = py.importFrom("_weakref", "getweakrefcount") orelse return null;
         builtin_type = weak_count.?.type;
         tuple_type = stacks.?.type;
     }

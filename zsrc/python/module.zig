@@ -883,16 +883,11 @@ fn registerFork(module: *py.Object) bool {
 
 /// atexit.register(_before_exit).
 fn registerExit(module: *py.Object) bool {
-    const atexit = py.PyImport_ImportModule("atexit") orelse return false;
-    defer py.decref(atexit);
-    const register = py.PyObject_GetAttrString(atexit, "register") orelse return false;
+    const register = py.importFrom("atexit", "register") orelse return false;
     defer py.decref(register);
     const hook = py.PyObject_GetAttrString(module, "_before_exit") orelse return false;
     defer py.decref(hook);
-    const args = py.PyTuple_New(1) orelse return false;
-    defer py.decref(args);
-    if (py.PyTuple_SetItem(args, 0, py.incref(hook)) != 0) return false;
-    const r = py.PyObject_Call(register, args, null) orelse return false;
+    const r = py.call(register, &.{hook}) orelse return false;
     py.decref(r);
     return true;
 }

@@ -134,9 +134,7 @@ const callback: py.MethodDef = .{
 
 /// Appends to gc.callbacks. False with an exception set.
 fn watch() bool {
-    const gc = py.PyImport_ImportModule("gc") orelse return false;
-    defer py.decref(gc);
-    const callbacks = py.PyObject_GetAttrString(gc, "callbacks") orelse return false;
+    const callbacks = py.importFrom("gc", "callbacks") orelse return false;
     defer py.decref(callbacks);
     const function = py.PyCMethod_New(&callback, null, null, null) orelse return false;
     defer py.decref(function);

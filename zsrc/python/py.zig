@@ -558,10 +558,8 @@ var code_type: ?*Type = null;
 
 /// Finds the types of functions and code objects. False with an exception set.
 pub fn loadTypes() bool {
-    const types = PyImport_ImportModule("types") orelse return false;
-    defer decref(types);
-    function_type = @ptrCast(PyObject_GetAttrString(types, "FunctionType") orelse return false);
-    code_type = @ptrCast(PyObject_GetAttrString(types, "CodeType") orelse return false);
+    function_type = @ptrCast(importFrom("types", "FunctionType") orelse return false);
+    code_type = @ptrCast(importFrom("types", "CodeType") orelse return false);
     return true;
 }
 
@@ -585,11 +583,16 @@ pub fn isExceptionClass(o: *Object) bool {
         PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
 }
 
+/// `from module import name`: a new reference, null with an exception set.
+pub fn importFrom(module: [*:0]const u8, name: [*:0]const u8) ?*Object {
+    const m = PyImport_ImportModule(module) orelse return null;
+    defer decref(m);
+    return PyObject_GetAttrString(m, name);
+}
+
 /// What Class[item] is at run time, where the class is generic for type checkers.
 pub fn genericAlias(class: *Object, item: *Object) ?*Object {
-    const types = PyImport_ImportModule("types") orelse return null;
-    defer decref(types);
-    const alias = PyObject_GetAttrString(types, "GenericAlias") orelse return null;
+    const alias = importFrom("types", "GenericAlias") orelse return null;
     defer decref(alias);
     return call(alias, &.{ class, item });
 }

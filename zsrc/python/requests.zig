@@ -151,9 +151,7 @@ fn ask(raw: ?*anyopaque) void {
 /// golibx.dump.report(), copied.
 fn makeText() ?[]u8 {
     defer py.PyErr_Clear();
-    const module = py.PyImport_ImportModule("golibx.dump") orelse return null;
-    defer py.decref(module);
-    const function = py.PyObject_GetAttrString(module, "report") orelse return null;
+    const function = py.importFrom("golibx.dump", "report") orelse return null;
     defer py.decref(function);
     const text = py.call(function, &.{}) orelse return null;
     defer py.decref(text);
