@@ -545,6 +545,39 @@ golibx.run(main, config={"preempt": {"slice": "1ms"}, "runtime": {"gomaxprocs": 
     assert run_script(program) == "ended\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
+def test_threads_that_are_preempted_together_with_goroutines_are_patient(
+    run_script: Callable[..., str],
+) -> None:
+    """One that took the CPU from the thread that wakes it would leave that one unfinished."""
+    program = """
+import os
+from golibx import stats
+c.spin_while_zero.argtypes = (ctypes.c_void_p,)
+
+def threads(policy):
+    tids = [int(tid) for tid in os.listdir("/proc/self/task")]
+    return [tid for tid in tids if os.sched_getscheduler(tid) == policy]
+
+def main():
+    stop = ctypes.c_int32(0)
+    hogs = [native.go(c.spin_while_zero, ctypes.byref(stop)) for _ in range(3)]
+    while stats()["native_preempt_klt"] < 10 or not threads(os.SCHED_BATCH):
+        sleep(0.001)
+    stop.value = 1
+    for g in hogs:
+        g.join()
+    while threads(os.SCHED_BATCH):
+        sleep(0.001)
+    allowed = os.sched_getaffinity(0)
+    assert all(os.sched_getaffinity(tid) == allowed for tid in threads(os.SCHED_OTHER))
+    print("rested")
+
+golibx.run(main, config={"preempt": {"slice": "1ms"}, "runtime": {"gomaxprocs": 1}})
+"""
+    assert run_script(program) == "rested\n"
+
+
 def test_a_callback_that_would_park_is_refused(c: ctypes.CDLL) -> None:
     callback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
     errors: list[str] = []

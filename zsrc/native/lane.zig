@@ -100,6 +100,7 @@ pub const Host = struct {
 
     pub fn poll(s: *Sched, delay_ns: ?u64, out: *Batch) void {
         _ = s.netpolls.fetchAdd(1, .monotonic);
+        if (delay_ns != 0) if (currentM()) |m| rest(m);
         netpoll.poll(delay_ns, out);
     }
 
@@ -167,6 +168,7 @@ pub inline fn holds() Holds {
 /// Where the threads of Ms run: see preempt.zig.
 pub const bringHere = preempt.bringHere;
 pub const letMove = preempt.letMove;
+pub const rest = preempt.rest;
 
 /// Interrupts the M's thread; false if that is not possible.
 pub const signal = preempt.signal;

@@ -13,7 +13,7 @@ const impl = switch (builtin.os.tag) {
 
 const required = [_][]const u8{
     "name",   "install",      "remove",    "enterThread", "leaveThread",
-    "signal", "signalNumber", "bringHere", "letMove",
+    "signal", "signalNumber", "bringHere", "letMove",     "rest",
 };
 
 comptime {
@@ -49,6 +49,11 @@ pub fn bringHere(m: *M) void {
 /// The calling thread goes on, after `bringHere` perhaps.
 pub inline fn letMove(m: *M) void {
     if (m.brought) impl.letMove(m);
+}
+
+/// The calling thread is about to wait for work, and to be woken for it like any other.
+pub inline fn rest(m: *M) void {
+    if (m.patient) impl.rest(m);
 }
 
 pub fn leaveThread(m: *M) void {

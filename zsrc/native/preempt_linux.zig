@@ -103,9 +103,11 @@ pub fn signal(m: *lane.M) bool {
     return linux.errno(rc) == .SUCCESS;
 }
 
-/// Has the thread of `m`, which sleeps, wake up on this CPU, which the caller is about to leave. Left to
-/// itself the kernel may put it behind another hog while this CPU idles.
+/// Has the thread of `m`, which sleeps, wake up on this CPU once the caller has left it. Left to itself
+/// the kernel may put it behind another hog while this CPU idles, or have it drive the caller out before
+/// that sleeps: it is finished off on another CPU then, in the way of a hog, and two end up on one CPU.
 pub fn bringHere(m: *lane.M) void {
+    if (!m.patient and policyOf(m.tid) == other) m.patient = setPolicy(m.tid, batch);
     var cpu: u32 = 0;
     if (linux.errno(linux.syscall3(.getcpu, @intFromPtr(&cpu), 0, 0)) != .SUCCESS) return;
     const size = @sizeOf(linux.cpu_set_t);
@@ -126,6 +128,27 @@ pub fn letMove(m: *lane.M) void {
     m.brought = false;
     const size = @sizeOf(linux.cpu_set_t);
     _ = linux.syscall3(.sched_setaffinity, 0, size, @intFromPtr(&m.affinity));
+}
+
+/// On its own thread.
+pub fn rest(m: *lane.M) void {
+    m.patient = false;
+    _ = setPolicy(0, other);
+}
+
+/// Scheduling policies of the kernel (include/uapi/linux/sched.h). A thread with `batch` that wakes up
+/// does not take the CPU from one with `other`. Neither takes a privilege.
+const other = 0;
+const batch = 3;
+
+fn policyOf(tid: i32) usize {
+    return linux.syscall1(.sched_getscheduler, @intCast(tid));
+}
+
+fn setPolicy(tid: i32, policy: usize) bool {
+    const priority: c_int = 0;
+    const rc = linux.syscall3(.sched_setscheduler, @intCast(tid), policy, @intFromPtr(&priority));
+    return linux.errno(rc) == .SUCCESS;
 }
 
 /// The kernel's siginfo_t of a queued signal (include/uapi/asm-generic/siginfo.h).

@@ -10,6 +10,7 @@ pub fn enterThread(_: *lane.M) void {}
 pub fn leaveThread(_: *lane.M) void {}
 pub fn bringHere(_: *lane.M) void {}
 pub fn letMove(_: *lane.M) void {}
+pub fn rest(_: *lane.M) void {}
 
 pub fn signal(_: *lane.M) bool {
     return false;

@@ -5,7 +5,7 @@
 //! that this goroutine needs. The starter also joins the threads that have ended.
 //!
 //! Of `lane`: `Env`, `Os`, `Sched`, `Host`, `sched`, `sysmon`, `switching`, `gpa`, `m_idle_ns`,
-//! `enterThread` and `leaveThread`, as lane.zig has them.
+//! `enterThread`, `leaveThread`, `letMove` and `rest`, as lane.zig has them.
 const std = @import("std");
 
 pub fn Threads(comptime lane: type) type {
@@ -51,6 +51,7 @@ pub fn Threads(comptime lane: type) type {
                 if (m.spinning) m.rest.forget();
                 return true;
             }
+            lane.rest(m);
             const began = Env.nanotime();
             while (true) {
                 switch (m.note.sleep(lane.m_idle_ns)) {

@@ -177,6 +177,8 @@ pub fn Types(comptime Env: type) type {
             /// wake-up.
             affinity: [16]usize = undefined,
             brought: bool = false,
+            /// Its thread wakes up behind whoever runs; until it rests.
+            patient: bool = false,
             /// A preemption signal is on its way.
             signalled: Env.Atomic(bool) = .init(false),
             fault: os.FaultStack = .{},

@@ -190,6 +190,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
 
         pub fn bringHere(_: *M) void {}
         pub fn letMove(_: *M) void {}
+        pub fn rest(_: *M) void {}
 
         fn handler(raw: ?*anyopaque) void {
             const m: *M = @ptrCast(@alignCast(raw.?));
