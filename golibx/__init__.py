@@ -38,9 +38,11 @@ from golibx._core import (
     go,
     gomaxprocs,
     gosched,
+    lock_os_thread,
     num_goroutine,
     select,
     stats,
+    unlock_os_thread,
 )
 from golibx.errors import (
     Cancelled,
@@ -104,6 +106,7 @@ __all__ = [
     "gomaxprocs",
     "gosched",
     "leaks",
+    "lock_os_thread",
     "native",
     "net",
     "num_goroutine",
@@ -116,6 +119,7 @@ __all__ = [
     "stacks",
     "stats",
     "tick",
+    "unlock_os_thread",
 ]
 
 

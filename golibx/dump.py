@@ -104,13 +104,14 @@ def _holders(goroutines: Sequence[Goroutine]) -> Numbers:
 class _Member:
     """A goroutine as it was when it was looked at, since it may go on meanwhile."""
 
-    __slots__ = ("created", "frames", "id", "name", "state", "waited", "waits_on")
+    __slots__ = ("created", "frames", "id", "locked", "name", "state", "waited", "waits_on")
 
     def __init__(self, goroutine: Goroutine) -> None:
         self.id = goroutine.id
         self.name = goroutine.name
         self.state = goroutine.state
         self.waited = goroutine.waited
+        self.locked = goroutine.locked
         on = goroutine.waiting_on
         every = on if isinstance(on, tuple) else (on,)
         # Once each: a select may have the same channel twice.
@@ -122,9 +123,9 @@ class _Member:
             self.created = f"    created {by}at {goroutine.started_at}\n"
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, bool, str, str]:
         """What goroutines of one group have in common."""
-        return self.state, self.frames, self.created
+        return self.state, self.locked, self.frames, self.created
 
 
 def _frames(goroutine: Goroutine) -> str:
@@ -145,6 +146,8 @@ def _block(group: Sequence[_Member], waiters: Numbers, holders: Numbers) -> str:
     first = group[0]
     ids = {member.id for member in group}
     state = first.state + _duration([member.waited for member in group])
+    if first.locked:
+        state += ", locked to thread"
     if len(group) == 1:
         headline = f"goroutine {first.id} [{state}] {first.name}:\n"
     else:

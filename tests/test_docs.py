@@ -269,7 +269,7 @@ def test_every_option_of_a_test_is_in_testing_md() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.M) == [n for n in names if n != "config"]
 
 
-# ---- docs/aio.md, chan.md, select.md, time.md ----
+# ---- docs/aio.md, chan.md, goroutines.md, net.md, select.md, time.md ----
 
 OUTPUTS = {
     "aio.md": [
@@ -278,6 +278,11 @@ OUTPUTS = {
         "[0, 1, 4, 9, 16]\n49\n332833500\n",
     ],
     "chan.md": ["30\n", "send and close only\nFalse\n", "[0, 1, 4, 9, 16]\n"],
+    "goroutines.md": [
+        "49\nTrue -1 is negative\nthe one that waits has cleaned up\ncancelled\n",
+        "[10, 45, 105]\n",
+    ],
+    "net.md": ["b'HELLO\\n'\nTrue\nTrue\n"],
     "select.md": [
         "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34]\n1 True\n",
         "['five', 'four', 'one', 'three', 'two']\n",
@@ -297,6 +302,8 @@ def test_the_programs_of_a_page(script: Script, name: str) -> None:
     ("name", "types"),
     [
         ("chan.md", [golibx.Chan]),
+        ("goroutines.md", [golibx.Goroutine]),
+        ("net.md", [golibx.net.Conn, golibx.net.Listener]),
         ("time.md", [golibx.Timer, golibx.Ticker]),
     ],
 )

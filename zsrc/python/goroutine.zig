@@ -919,6 +919,11 @@ fn getException(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.incref(h.exception orelse py.none());
 }
 
+fn getLocked(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.boolean(false);
+    return py.boolean(p.g.lock_count > 0);
+}
+
 fn getSystem(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.boolean(self(o).system);
 }
@@ -1049,6 +1054,7 @@ const getset = [_]py.GetSetDef{
     .{ .name = "waited", .get = getWaited, .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not." },
     .{ .name = "frame", .get = getFrame, .doc = "The Python frame it is at, or None." },
     .{ .name = "exception", .get = getException, .doc = "What it raised, or None." },
+    .{ .name = "locked", .get = getLocked, .doc = "Whether it is locked to its thread: lock_os_thread()." },
     .{ .name = "system", .get = getSystem, .doc = "Whether it belongs to the runtime and not to the program." },
     .{},
 };

@@ -25,6 +25,7 @@ const fault = @import("fault.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const leaks = @import("leaks.zig");
+const os_thread = @import("os_thread.zig");
 const requests = @import("requests.zig");
 const timeouts = @import("timeouts.zig");
 
@@ -586,6 +587,20 @@ const functions = [_]py.MethodDef{
     \\
     \\Calls fn(*args, **kwargs), which is known to block, and returns its result. The other
     \\goroutines go on at once instead of after the retake threshold.
+    },
+    .{ .name = "lock_os_thread", .function = @ptrCast(&os_thread.lock), .flags = py.METH_NOARGS, .doc =
+    \\lock_os_thread()
+    \\--
+    \\
+    \\Has the goroutine run on one thread only, which runs no other, until unlock_os_thread() was
+    \\called as often. The main thread is for the main goroutine: any other moves to a thread of its
+    \\own. A goroutine that ends locked takes its thread along. Raises RuntimeError if no thread is to be had.
+    },
+    .{ .name = "unlock_os_thread", .function = @ptrCast(&os_thread.unlock), .flags = py.METH_NOARGS, .doc =
+    \\unlock_os_thread()
+    \\--
+    \\
+    \\Undoes one lock_os_thread(); RuntimeError if there was none.
     },
     .{ .name = "num_goroutine", .function = @ptrCast(&numGoroutine), .flags = py.METH_NOARGS, .doc =
     \\num_goroutine()

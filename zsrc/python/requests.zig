@@ -227,6 +227,7 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
         const minutes = (os.nanotime() -| parked_at) / std.time.ns_per_min;
         if (minutes > 0) out.print(", {d} minute{s}", .{ minutes, if (minutes > 1) "s" else "" });
     }
+    if (@atomicLoad(u32, &g.lock_count, .monotonic) > 0) out.print(", locked to thread", .{});
     const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
     // In a call that blocks with the lock held, or in one that lost its P before it got the lock back.
     if ((status == .running or status == .syscall) and host.hasInterpreter(state))

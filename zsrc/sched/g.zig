@@ -171,6 +171,11 @@ pub const G = struct {
     /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is in no
     /// list of the lane and never runs; its waits end as `notified`.
     thread: ?*os.Note = null,
+    /// It may not run on just any thread: the main goroutine, and those that are locked to a thread.
+    placed: bool = false,
+    /// The only M that it may run on, and how often it asked for that.
+    locked_m: ?*M = null,
+    lock_count: u32 = 0,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
     /// For dumps: what it waits on while it is parked, an object of the layer above that the waiting

@@ -171,8 +171,10 @@ pub fn Lane(comptime Host: type) type {
         /// How often the main thread's blocking call is still to be interrupted for them.
         nudges: u32 = 0,
         nudge_timer: Timer = .{},
-        /// The main goroutine is next, and the main thread idle.
-        to_main_thread: bool = false,
+        /// The thread that is to have the P, for the goroutine that is next.
+        to_thread: ?*M = null,
+        /// Goroutines that are locked to threads.
+        locked_count: u32 = 0,
         sysmon: sysmon.State = .{},
         counters: Counters = .{},
         events_note: ?*G = null,
@@ -218,6 +220,7 @@ pub fn Lane(comptime Host: type) type {
             }
             try sysmon.start(self);
             self.main_g = main;
+            main.placed = true;
             self.enlist(main);
             self.ready(main);
             while (true) {
@@ -226,10 +229,11 @@ pub fn Lane(comptime Host: type) type {
                 if (!self.owns(m)) return self.leaveThread(m);
                 if (self.main_done) break;
                 Host.release(m);
-                self.pushIdle(m);
+                if (m.locked_g == null) self.pushIdle(m);
                 _ = self.serve(m);
                 Host.acquire(m);
                 if (self.main_done) break;
+                if (m.locked_g != null) continue;
                 // It may have been woken for this beside its duty: see belongsElsewhere.
                 if (self.owner.load(.monotonic) == null and self.anyRunnable()) {
                     self.owner.store(m, .release);
@@ -255,6 +259,7 @@ pub fn Lane(comptime Host: type) type {
             while (true) {
                 m.note.clear();
                 self.quitIdle();
+                self.wakeLocked();
                 // A lost M ends its thread when its goroutine comes back.
                 if (self.counters.threads.load(.acquire) <= 1 + lost) break;
                 _ = m.note.sleep(std.time.ns_per_ms);
@@ -553,13 +558,10 @@ pub fn Lane(comptime Host: type) type {
 
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
-            const next = self.pickStarted() orelse {
-                if (!self.wantsG0()) return;
-                g.transition(.running, .runnable);
-                return self.switchToG0(g, &self.runq);
-            };
+            const next = if (g.locked_m == null) self.pickStarted() else null;
+            if (next == null and !self.wantsG0() and !self.othersWaitFor(g)) return;
             g.transition(.running, .runnable);
-            self.switchTo(g, next, &self.runq);
+            if (next) |n| self.switchTo(g, n, &self.runq) else self.switchToG0(g, &self.runq);
         }
 
         /// As gosched, at sysmon's request; `g` may have lost its P already.
@@ -568,7 +570,8 @@ pub fn Lane(comptime Host: type) type {
                 // One that the end of the run left behind just goes on.
                 return if (self.owns(g.m.?)) self.regain(g);
             }
-            const next = self.pickStarted() orelse {
+            const next = if (g.locked_m == null) self.pickStarted() else null;
+            if (next == null and !self.othersWaitFor(g)) {
                 if (self.wantsG0()) {
                     g.transition(.running, .runnable);
                     return self.switchToG0(g, &self.runq);
@@ -576,18 +579,20 @@ pub fn Lane(comptime Host: type) type {
                 // Alone: a new slice begins.
                 _ = self.bumpTick();
                 return;
-            };
+            }
             g.transition(.running, .runnable);
             g.reason = .preempted;
             self.counters.preemptions += 1;
             self.record(.preempt, g.id, os.nanotime() -| self.sysmon.tick_since, 0);
             // The runtime's own helpers limit themselves: they are not put behind the others.
-            self.switchTo(g, next, if (g.system) &self.runq else &self.preempted);
+            const queue = if (g.system) &self.runq else &self.preempted;
+            if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
             g.reason = .none;
         }
 
         /// Leaves a goroutine that parks.
         fn leave(self: *Self, g: *G) void {
+            if (g.locked_m != null) return self.switchToG0(g, null);
             if (self.pickStarted()) |next| {
                 self.switchTo(g, next, null);
             } else {
@@ -638,7 +643,7 @@ pub fn Lane(comptime Host: type) type {
             }
         }
 
-        fn switchToG0(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
+        pub fn switchToG0(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
             const m = g.m.?;
             self.dropCurg(m);
             Host.swap(m, null);
@@ -656,21 +661,10 @@ pub fn Lane(comptime Host: type) type {
         /// it ends before it began, and whoever joins it learns why.
         pub inline fn pickStarted(self: *Self) ?*G {
             while (self.pickNext()) |g| {
-                if (g == self.main_g and self.belongsElsewhere(g)) return null;
+                if (g.placed and self.belongsElsewhere(g)) return null;
                 if (g.sp != 0 or self.startOn(g)) return g;
             }
             return null;
-        }
-
-        /// The main goroutine prefers the main thread, where signals interrupt what it waits for:
-        /// the P goes there. On another thread it runs only while a goroutine blocks the main one.
-        noinline fn belongsElsewhere(self: *Self, g: *G) bool {
-            const m = self.owner.load(.monotonic) orelse return false;
-            if (m.main or self.m0.curg != null) return false;
-            if (self.runnext) |other| self.runq.push(other);
-            self.runnext = g;
-            self.to_main_thread = true;
-            return true;
         }
 
         fn startOn(self: *Self, g: *G) bool {
@@ -709,6 +703,7 @@ pub fn Lane(comptime Host: type) type {
                 self.main_done = true;
                 if (!m.main) self.wakeMain();
             }
+            if (g.locked_m != null) self.exitLocked(g);
             if (g.status == .syscall) {
                 // It ends without a P: nothing to hand on.
                 g.transition(.syscall, .running);
@@ -719,8 +714,9 @@ pub fn Lane(comptime Host: type) type {
             }
             g.transition(.running, .dead);
             self.delist(g);
-            if (!self.main_done) {
+            if (!self.main_done and !m.ending) {
                 if (self.pickNext()) |next| {
+                    if (next.placed and self.belongsElsewhere(next)) self.dieTo(g, m, null);
                     if (next.sp == 0 and Host.adopt(g, next)) {
                         self.putOn(m, next);
                         m.state.store(Host.stateOf(next), .monotonic);
@@ -780,6 +776,19 @@ pub fn Lane(comptime Host: type) type {
         pub const pushIdle = threads.pushIdle;
         pub const mainIsIdle = threads.mainIsIdle;
         pub const retire = threads.retire;
+        pub const obtainM = threads.obtainM;
+
+        // ---- goroutines with a thread of their own, in locked.zig ----
+
+        const locked = @import("locked.zig").Locked(Self);
+        pub const lockThread = locked.lockThread;
+        pub const unlockThread = locked.unlockThread;
+        pub const othersWaitFor = locked.othersWaitFor;
+        pub const exitLocked = locked.exitLocked;
+        pub const belongsElsewhere = locked.belongsElsewhere;
+        pub const passP = locked.passP;
+        pub const leaveP = locked.leaveP;
+        pub const wakeLocked = locked.wakeLocked;
 
         // ---- contexts, in context.zig ----
 

@@ -432,3 +432,110 @@ test "sysmon looks again when the slice that it saw begin ends" {
     watched.options.preempt_async = false;
     try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
 }
+
+test "a locked goroutine stays on its thread, and nobody else runs there" {
+    const S = struct {
+        const rounds = 200;
+        var c: Chan = .{};
+        var locked: [3]T = undefined;
+        var others: [3]T = undefined;
+        var mine: [locked.len]std.atomic.Value(?*M) = @splat(.init(null));
+        var strays: u32 = 0;
+        var ended: u32 = 0;
+
+        fn turn(t: *T, i: u64) void {
+            switch (i % 4) {
+                0 => blockFor(t, 20 * std.time.ns_per_us),
+                1 => lane.gosched(&T.current().g),
+                2 => send(&c, i),
+                else => _ = recv(&c),
+            }
+            _ = T.current();
+        }
+        fn keep(t: *T) void {
+            lane.lockThread(&t.g) catch unreachable;
+            const m = m_mod.current().?;
+            if (m.main) strays += 1;
+            mine[t.value].store(m, .monotonic);
+            for (0..rounds) |i| {
+                turn(t, i + t.value);
+                if (m_mod.current() != m) strays += 1;
+            }
+            mine[t.value].store(null, .monotonic);
+            // Every other one ends locked.
+            if (t.value % 2 == 0) _ = lane.unlockThread(&t.g);
+            ended += 1;
+        }
+        fn wander(t: *T) void {
+            for (0..rounds) |i| {
+                turn(t, i + t.value);
+                for (&mine) |*each| {
+                    if (each.load(.monotonic) == m_mod.current()) strays += 1;
+                }
+            }
+            ended += 1;
+        }
+        fn main(t: *T) void {
+            for (&locked, &others, 0..) |*l, *o, i| {
+                l.* = .{ .function = keep, .value = i };
+                o.* = .{ .function = wander, .value = i };
+                lane.go(&l.g);
+                lane.go(&o.g);
+            }
+            // They need not be as many senders as receivers at the end.
+            while (ended < locked.len + others.len) {
+                var out: u64 = undefined;
+                if (c.tryRecv(&lane, &out) != .done) _ = c.trySend(&lane, 0);
+                lane.prepare(&t.g);
+                _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
+            }
+            std.testing.expectEqual(0, lane.locked_count) catch unreachable;
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual(0, S.strays);
+}
+
+test "a run ends while a locked goroutine waits, and another one begins" {
+    const S = struct {
+        var c: Chan = .{};
+        var locked: T = undefined;
+
+        fn keep(t: *T) void {
+            lane.lockThread(&t.g) catch unreachable;
+            _ = recv(&c);
+        }
+        fn main(t: *T) void {
+            locked = .{ .function = keep };
+            lane.go(&locked.g);
+            while (locked.g.status != .waiting) lane.gosched(&t.g);
+        }
+        fn again(t: *T) void {
+            lane.lockThread(&t.g) catch unreachable;
+            if (!m_mod.current().?.main) unreachable;
+            lane.gosched(&t.g);
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    var second: T = .{ .function = S.again };
+    try runMain(&second);
+}
+
+test "locking needs a thread for the others" {
+    const S = struct {
+        var result: Lane.Error!void = {};
+
+        fn main(t: *T) void {
+            lane.options.max_threads = 1;
+            result = lane.lockThread(&t.g);
+            lane.options.max_threads = 2;
+            lane.lockThread(&t.g) catch unreachable;
+            if (lane.unlockThread(&t.g) != true or lane.unlockThread(&t.g) != false) unreachable;
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectError(error.ThreadLimit, S.result);
+}

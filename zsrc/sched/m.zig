@@ -41,6 +41,12 @@ pub const M = struct {
     /// The P was taken while curg was in a blocking call. Written under the lane's lock, read by
     /// sysmon at any time.
     lost: std.atomic.Value(bool) = .init(false),
+    /// The only goroutine that it runs, if that is locked to it; sysmon's thread and the main one read it.
+    locked_g: ?*G = null,
+    /// It is to run that next: the P is this M's, or about to be.
+    handed: bool = false,
+    /// Its locked goroutine has ended: so does the thread.
+    ending: bool = false,
     /// What the host calls the running context (a thread state), for sysmon's look at whether it
     /// blocks. Written by this M.
     state: std.atomic.Value(?*anyopaque) = .init(null),

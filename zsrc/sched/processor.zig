@@ -131,7 +131,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         pub inline fn pickNext(self: *Self) ?*G {
             if (self.attention.load(.monotonic)) {
                 attend(self);
-                if (self.signal_pending) return null;
+                if (wantsG0(self)) return null;
             }
             self.turn +%= 1;
             if (self.turn % poll_turns == 0) pollIfWaiting(self);
@@ -196,6 +196,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// In an explored run: who is next is put where pickNext looks first.
         fn chooseNext(self: *Self) void {
             self.attention.store(true, .release); // at the next turn again
+            // A turn in which nobody can run is none: how many there are depends on the threads.
+            if (!anyRunnable(self)) {
+                self.turn -%= 1;
+                return;
+            }
             // The turn at which the network is looked at, and the queue goes first.
             if ((self.turn +% 1) % next_turns == 0) {
                 self.turn +%= 1;
@@ -238,15 +243,18 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     return null;
                 }
                 if (self.signal_pending) handleSignals(self, m);
-                if (!Host.inbox.isEmpty()) Host.inbox.drain();
-                if (self.pickStarted()) |g| return g;
-                if (self.to_main_thread) {
-                    self.to_main_thread = false;
-                    if (m.main) continue;
-                    self.owner.store(null, .release);
-                    self.wakeMain();
+                if (self.to_thread != null and self.passP(m)) return null;
+                if (m.handed) {
+                    m.handed = false;
+                    return m.locked_g.?;
+                }
+                if (m.locked_g != null or m.ending) {
+                    self.leaveP();
                     return null;
                 }
+                if (!Host.inbox.isEmpty()) Host.inbox.drain();
+                if (self.pickStarted()) |g| return g;
+                if (self.to_thread != null) continue;
                 if (self.signal_pending) continue;
                 if (m.main) Host.onSignal();
                 if (anyRunnable(self)) continue;
@@ -359,7 +367,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// There is something to do that only g0 can.
         pub inline fn wantsG0(self: *const Self) bool {
-            return self.signal_pending or self.to_main_thread;
+            return self.signal_pending or self.to_thread != null;
         }
 
         pub inline fn anyRunnable(self: *const Self) bool {

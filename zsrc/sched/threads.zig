@@ -83,14 +83,23 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
         pub fn startM(self: *Self, duty: m_mod.Duty, about: m_mod.About) Error!void {
             if (popIdle(self)) |m| return wakeM(m, duty, about);
+            _ = try newM(self, .{ .duty = duty, .about = about, .note = .{ .word = .init(1) } });
+        }
+
+        /// An M that waits for whoever calls to give it a goroutine, and to wake it.
+        pub fn obtainM(self: *Self) Error!*M {
+            return popIdle(self) orelse newM(self, .{});
+        }
+
+        fn newM(self: *Self, first: M) Error!*M {
             if (self.counters.threads.load(.monotonic) >= self.options.max_threads)
                 return error.ThreadLimit;
             const m = try self.gpa.create(M);
             errdefer self.gpa.destroy(m);
-            m.* = .{ .duty = duty, .about = about };
-            m.note.word.raw = 1;
+            m.* = first;
             m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
             m.known.store(true, .release);
+            return m;
         }
 
         fn threadMain(raw: ?*anyopaque) void {
@@ -103,7 +112,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         /// One duty of an M on the idle list, which is off it afterwards if it is the main one and on
         /// it again otherwise. False when the thread is to end; the M is gone then.
         pub fn serve(self: *Self, m: *M) bool {
-            const rested = m.note.sleep(if (m.main) null else m_idle_ns);
+            const rested = m.note.sleep(if (m.main or m.locked_g != null) null else m_idle_ns);
+            if (m.locked_g != null) return serveLockedM(self, m, rested);
             if (rested != .woken) {
                 // Whoever took it off the idle list is about to wake it.
                 if (!retire(self, m)) return serve(self, m);
@@ -167,11 +177,26 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             return comeHome(self, m);
         }
 
+        fn serveLockedM(self: *Self, m: *M, rested: os.Wake) bool {
+            if (rested == .timeout) return serve(self, m);
+            if (rested == .woken) m.note.clear();
+            Host.acquire(m);
+            if (rested == .interrupted and self.owns(m)) self.handleSignals(m);
+            if (m.main and self.signal_for_main) {
+                self.signal_for_main = false;
+                Host.onSignal();
+            }
+            // With its goroutine, unless a signal woke it.
+            if (self.owns(m)) self.schedule(m);
+            Host.release(m);
+            return m.main or comeHome(self, m);
+        }
+
         /// After a duty, on every M but the main one.
         fn comeHome(self: *Self, m: *M) bool {
             // Where the lane ended meanwhile, nobody will join this thread.
-            if (!self.owns(m)) return endThread(self, m);
-            pushIdle(self, m);
+            if (!self.owns(m) or m.ending) return endThread(self, m);
+            if (m.locked_g == null) pushIdle(self, m);
             // `stop` may wait for this one to come home.
             if (!self.live) self.m0.note.wake();
             return true;

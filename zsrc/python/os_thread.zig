@@ -1,0 +1,27 @@
+//! lock_os_thread() and unlock_os_thread(): the program's way to goroutines with a thread of their own, which are
+//! sched/locked.zig's.
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+
+const lane = &host.the_lane;
+
+pub fn lock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    lane.lockThread(&p.g) catch |e| return switch (e) {
+        error.OutOfMemory => py.PyErr_NoMemory(),
+        error.ThreadLimit => py.raise(
+            py.exc.runtimeError(),
+            "no thread to be had for goroutine {d}: {d} are locked to theirs, and [runtime] max_threads is {d}",
+            .{ p.g.id, lane.locked_count, lane.options.max_threads },
+        ),
+    };
+    return py.returnNone();
+}
+
+pub fn unlock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    if (!lane.unlockThread(&p.g))
+        return py.raise(py.exc.runtimeError(), "goroutine {d} is not locked to its thread", .{p.g.id});
+    return py.returnNone();
+}

@@ -1,0 +1,128 @@
+//! Goroutines that are locked to a thread, of a serial lane: as Go's LockOSThread.
+//!
+//! Such a goroutine runs on its own M only, and that M runs nothing else. Whoever picks it makes its M the owner of
+//! the P and wakes that. When the goroutine stops, its M gives the P up and waits, off the list of idle Ms. One that
+//! ends while it is locked takes its thread along.
+//!
+//! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others too.
+const G = @import("g.zig").G;
+const M = @import("m.zig").M;
+
+/// The part of a Lane that is about goroutines with a thread of their own.
+pub fn Locked(comptime Lane: type) type {
+    return struct {
+        const Self = Lane;
+
+        /// Locks the calling goroutine to its thread, once more if it is. The main thread is for the main
+        /// goroutine: any other moves to a thread of its own first.
+        pub fn lockThread(self: *Self, g: *G) Lane.Error!void {
+            if (g.lock_count > 0) {
+                g.lock_count += 1;
+                return;
+            }
+            const m = g.m.?;
+            // Somebody has to run the others.
+            if (self.locked_count + 1 >= self.options.max_threads) return error.ThreadLimit;
+            const moves = m.main and g != self.main_g;
+            const own = if (moves) try self.obtainM() else m;
+            g.lock_count = 1;
+            g.locked_m = own;
+            g.placed = true;
+            @atomicStore(?*G, &own.locked_g, g, .monotonic);
+            self.locked_count += 1;
+            if (!moves) return;
+            g.transition(.running, .runnable);
+            reserve(self, own);
+            self.switchToG0(g, null);
+        }
+
+        /// Undoes one lockThread; false if there was none.
+        pub fn unlockThread(self: *Self, g: *G) bool {
+            if (g.lock_count == 0) return false;
+            g.lock_count -= 1;
+            if (g.lock_count == 0) untie(self, g);
+            return true;
+        }
+
+        fn untie(self: *Self, g: *G) void {
+            @atomicStore(?*G, &g.locked_m.?.locked_g, null, .monotonic);
+            g.locked_m = null;
+            g.placed = g == self.main_g;
+            self.locked_count -= 1;
+        }
+
+        /// Whether the goroutine is locked, and others may run, on another thread, when it gives way.
+        pub fn othersWaitFor(self: *Self, g: *const G) bool {
+            return g.locked_m != null and (self.anyRunnable() or self.attention.load(.monotonic));
+        }
+
+        /// It ends: so does its thread, about which it may have changed what it liked.
+        pub fn exitLocked(self: *Self, g: *G) void {
+            const own = g.locked_m.?;
+            g.lock_count = 0;
+            untie(self, g);
+            own.ending = !own.main;
+        }
+
+        /// Whether the goroutine, which was picked, is to run on another thread; it is on its way there then.
+        /// Without a lock that is the main one, which prefers the main thread, where signals interrupt what it
+        /// waits for. On another thread it runs only while a goroutine blocks the main one.
+        pub noinline fn belongsElsewhere(self: *Self, g: *G) bool {
+            const m = self.owner.load(.monotonic) orelse return false;
+            if (g.locked_m) |own| {
+                if (own == m) return false;
+                reserve(self, own);
+                return true;
+            }
+            if (m.main or self.m0.curg != null) return false;
+            if (self.runnext) |other| self.runq.push(other);
+            self.runnext = g;
+            sendTo(self, self.m0);
+            return true;
+        }
+
+        /// The goroutine of `own` is in no queue until that runs it.
+        fn reserve(self: *Self, own: *M) void {
+            own.handed = true;
+            sendTo(self, own);
+        }
+
+        fn sendTo(self: *Self, m: *M) void {
+            self.to_thread = m;
+            // A goroutine that is asked for the next one, of whatever M, goes to g0.
+            self.attention.store(true, .release);
+        }
+
+        /// On g0: gives the P to the thread that it was promised to. False if that is this one.
+        pub fn passP(self: *Self, m: *M) bool {
+            const to = self.to_thread.?;
+            self.to_thread = null;
+            if (to == m) return false;
+            if (to.locked_g == null) {
+                self.owner.store(null, .release);
+                self.wakeMain();
+                return true;
+            }
+            // From here on nobody else takes it.
+            self.owner.store(to, .release);
+            to.note.wake();
+            return true;
+        }
+
+        /// Of a locked M, or one that ends: others see to the rest.
+        pub fn leaveP(self: *Self) void {
+            self.owner.store(null, .release);
+            self.wakeP();
+        }
+
+        /// When the run is over: the threads of goroutines that have not ended do.
+        pub fn wakeLocked(self: *Self) void {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var it = self.all_m;
+            while (it) |m| : (it = m.next_all) {
+                if (@atomicLoad(?*G, &m.locked_g, .monotonic) != null and !m.main) m.note.wake();
+            }
+        }
+    };
+}
