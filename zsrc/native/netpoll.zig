@@ -118,7 +118,7 @@ pub fn open(fd: i32) OpenError!*Handle {
         _ = finish(h, .not_added);
         return err;
     };
-    lane.sched.pollWanted();
+    lane.sched.firstPollable();
     return h;
 }
 

@@ -20,11 +20,6 @@ const runq = @import("runq.zig");
 const types = @import("types.zig");
 const count = types.count;
 
-/// Go's runtime/proc.go, findRunnable: how often the global queue comes first, for fairness.
-pub const global_turns = 61;
-/// With so many timers pending an M sleeps so long at least.
-const crowd = 64;
-const crowd_slack_ns = std.time.ns_per_ms;
 /// Go's limit is 1024 too (runtime/debug.go before 1.10); here it bounds an array.
 pub const most_procs = 1024;
 
@@ -87,7 +82,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// With the lock. A P beyond GOMAXPROCS dies here, at the latest.
-        fn putIdleP(s: *Self, p: *P) void {
+        pub fn putIdleP(s: *Self, p: *P) void {
             if (std.debug.runtime_safety and !p.runq.isEmpty()) Env.fatal("P {d} goes idle with work", .{p.id});
             if (p.id >= s.gomaxprocs.load(.monotonic)) {
                 // Its timers stay; others run them.
@@ -99,7 +94,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// With the lock.
-        fn takeIdleP(s: *Self) ?*P {
+        pub fn takeIdleP(s: *Self) ?*P {
             const p = s.idle_p orelse return null;
             s.idle_p = p.idle_next;
             p.idle_next = null;
@@ -112,7 +107,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// As takeIdleP, for one that wants to spin.
-        fn takeIdlePSpinning(s: *Self) ?*P {
+        pub fn takeIdlePSpinning(s: *Self) ?*P {
             return s.takeIdleP() orelse {
                 if (planted != .no_needspinning) s.needspinning.store(1, .seq_cst);
                 return null;
@@ -286,11 +281,11 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             m.note.wake();
         }
 
-        fn endSpinning(s: *Self) void {
+        pub fn endSpinning(s: *Self) void {
             if (s.nmspinning.fetchSub(1, .seq_cst) == 0) Env.fatal("nmspinning is negative", .{});
         }
 
-        fn becomeSpinning(s: *Self, m: *M) void {
+        pub fn becomeSpinning(s: *Self, m: *M) void {
             m.spinning = true;
             _ = s.nmspinning.fetchAdd(1, .seq_cst);
             s.needspinning.store(0, .seq_cst);
@@ -384,7 +379,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// With the lock: what is in the local queue goes to the global one. By the owner of `p`.
-        fn drain(s: *Self, p: *P) void {
+        pub fn drain(s: *Self, p: *P) void {
             if (p.runq.popNext()) |g| s.queue.push(g);
             while (p.runq.pop()) |g| s.queue.push(g);
         }
@@ -432,7 +427,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// With the lock: a share of the global queue, all but the first to the local one.
-        fn takeGlobal(s: *Self, p: *P, most: u32) ?*G {
+        pub fn takeGlobal(s: *Self, p: *P, most: u32) ?*G {
             const len: u32 = @intCast(s.queue.list.len);
             if (len == 0) return null;
             var n = @min(len / s.gomaxprocs.load(.monotonic) + 1, len, Env.local_queue_size / 2);
@@ -448,318 +443,17 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return first;
         }
 
-        // ---- finding work ----
+        // ---- finding work, in find.zig ----
 
-        /// A goroutine that was found without looking far, and no request to look: for who switches
-        /// from one goroutine to another without a detour over g0.
-        pub inline fn takeLocal(_: *Self, p: *P) ?*G {
-            if (p.attention.load(.monotonic)) return null;
-            if (p.runq.popNext()) |g| return g; // inherits the time slice
-            const tick = p.schedtick.raw +% 1;
-            if (tick % global_turns == 0 or p.global_owed) return null;
-            const g = p.runq.pop() orelse return null;
-            p.schedtick.store(tick, .monotonic);
-            p.runq.warm();
-            return g;
-        }
-
-        /// Work for an M that holds a P, however long it takes. Null if the thread is to end.
-        pub fn findRunnable(s: *Self, m: *M) ?*G {
-            top: while (true) {
-                const p = m.p.?;
-                if (p.attention.load(.monotonic)) s.attend(p);
-                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
-                    const was_spinning = m.spinning;
-                    if (was_spinning) {
-                        m.spinning = false;
-                        s.endSpinning();
-                    }
-                    s.lock.lock();
-                    s.drain(p);
-                    s.putIdleP(releaseP(m));
-                    s.lock.unlock();
-                    if (s.stopping.load(.monotonic)) return null; // nobody is left to be woken
-                    // What it handed over may wait for an M, as may what was made while this one counted
-                    // as spinning, and so may timers, its own and those that it was to look after.
-                    if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
-                    const due = if (planted == .only_its_own_timers)
-                        p.timers.earliest.load(.acquire)
-                    else
-                        s.earliestTimer();
-                    if (due != never and planted != .dead_timers_untold) s.timerAdded(due);
-                    if (!s.stopM(m)) return null;
-                    continue;
-                }
-
-                var now: u64 = 0;
-                var until = s.runTimers(p, p, &now);
-                for (s.leftTo(p)) |dead| until = @min(until, s.runTimers(p, dead.?, &now));
-
-                const tick = p.schedtick.raw +% 1;
-                p.schedtick.store(tick, .monotonic);
-                if (tick % global_turns == 0) p.global_owed = true;
-                // One that a timer has just woken goes before those, who have had slices.
-                if (p.runq.popNext()) |g| return g;
-                if (p.global_owed) {
-                    p.global_owed = false;
-                    if (s.queue.len.load(.monotonic) > 0) {
-                        s.lock.lock();
-                        const g = s.takeGlobal(p, 1);
-                        s.lock.unlock();
-                        if (g) |found| return found;
-                    }
-                }
-                if (p.runq.pop()) |g| return g;
-                if (s.queue.len.load(.monotonic) > 0) {
-                    s.lock.lock();
-                    const g = s.takeGlobal(p, 0);
-                    s.lock.unlock();
-                    if (g) |found| return found;
-                }
-                if (Host.pollWanted(s) and s.lastpoll.load(.monotonic) != 0) {
-                    var batch: Batch = .{};
-                    Host.poll(s, 0, &batch);
-                    if (batch.pop()) |g| {
-                        count(&p.counters.netpoll_wakeups, batch.len + 1);
-                        while (batch.pop()) |more| s.putLast(p, more);
-                        if (p.runq.len() > 0) s.wakeP();
-                        return g;
-                    }
-                }
-
-                // Spinning Ms are limited to half of the busy Ps.
-                const limit = s.gomaxprocs.load(.monotonic);
-                // One that spins looks also with a limit of 1: the recheck may have seen work on a P that
-                // is beyond a new GOMAXPROCS and runs on.
-                const alone = limit == 1 and (!m.spinning or planted == .shrunk_unseen);
-                if (!alone and (m.spinning or
-                    2 * s.nmspinning.load(.monotonic) < limit -| s.npidle.load(.monotonic)))
-                {
-                    if (!m.spinning) s.becomeSpinning(m);
-                    switch (s.steal(p, &now, &until)) {
-                        .found => |g| return g,
-                        .again => continue :top,
-                        .nothing => {},
-                    }
-                }
-
-                s.lock.lock();
-                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
-                    s.lock.unlock();
-                    continue;
-                }
-                if (s.takeGlobal(p, 0)) |g| {
-                    s.lock.unlock();
-                    return g;
-                }
-                if (!m.spinning and s.needspinning.load(.seq_cst) == 1) {
-                    s.becomeSpinning(m);
-                    s.lock.unlock();
-                    continue;
-                }
-                s.putIdleP(releaseP(m));
-                s.lock.unlock();
-                // Those of Ps that died since it looked are this one's to wait for.
-                if (planted != .died_meanwhile) until = @min(until, s.earliestLeftTo(p));
-
-                const was_spinning = m.spinning;
-                if (was_spinning) {
-                    m.spinning = false;
-                    s.endSpinning();
-                    // Recheck: work that was made while nmspinning still counted this M. The decrement is
-                    // the barrier that pairs with the one in wakeP.
-                    if (planted != .no_recheck) {
-                        if (s.takePForWork(m)) {
-                            s.becomeSpinning(m);
-                            continue;
-                        }
-                        until = @min(until, s.earliestTimer());
-                    }
-                }
-
-                if ((Host.pollWanted(s) or until != never) and s.lastpoll.swap(0, .seq_cst) != 0) {
-                    s.poll_until.store(if (until == never) 0 else until, .seq_cst);
-                    // A timer that was added before the store above did not see whom to break, and neither
-                    // did who had no thread for a P before the swap.
-                    until = @min(until, s.earliestTimer());
-                    var batch: Batch = .{};
-                    const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
-                    const delay: ?u64 = if (refused)
-                        0
-                    else if (until == never)
-                        null
-                    else
-                        s.coalesce(until -| (if (now == 0) Env.nanotime() else now));
-                    Host.poll(s, delay, &batch);
-                    s.poll_until.store(0, .seq_cst);
-                    if (planted != .poller_stays)
-                        s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
-                    s.lock.lock();
-                    const got = s.takeIdleP();
-                    if (got != null) s.refused.store(false, .monotonic);
-                    s.lock.unlock();
-                    if (got) |q| {
-                        acquireP(m, q);
-                        if (batch.pop()) |g| {
-                            count(&q.counters.netpoll_wakeups, batch.len + 1);
-                            if (batch.len > 0) {
-                                while (batch.pop()) |more| s.putLast(q, more);
-                                s.wakeP();
-                            }
-                            return g;
-                        }
-                        if (was_spinning) s.becomeSpinning(m);
-                        continue;
-                    }
-                    if (planted != .polled_dropped) s.inject(&batch);
-                } else if (until != never) {
-                    const other = s.poll_until.load(.seq_cst);
-                    const breaks = planted != .stops_unnoticed;
-                    if (breaks and (other == 0 or other > until)) Host.pollBreak(s);
-                }
-                if (!s.stopM(m)) return null;
-            }
-        }
-
-        /// sysmon's request: the time slice is over. Who was to run next has had his share of it.
-        fn attend(s: *Self, p: *P) void {
-            p.attention.store(false, .monotonic);
-            p.slice_at.store(Env.nanotime(), .monotonic);
-            if (p.runq.popNext()) |g| s.putLast(p, g);
-        }
-
-        /// Runs the due timers of `of`, on P `p`. Returns when the next is due.
-        fn runTimers(s: *Self, p: *P, of: *P, now: *u64) u64 {
-            const due = of.timers.earliest.load(.acquire);
-            if (due == never) return never;
-            if (now.* == 0) now.* = Env.nanotime();
-            if (due > now.*) return due;
-            const fired = of.timers.run(now.*, Waker{ .s = s, .p = p });
-            count(&p.counters.timer_fires, fired);
-            if (of != p) count(&p.counters.timer_steals, fired);
-            if (fired > 1) s.wakeP();
-            return of.timers.earliest.load(.monotonic);
-        }
-
-        const Waker = struct {
-            s: *Self,
-            p: *P,
-
-            pub fn ready(w: Waker, g: *G) void {
-                g.transition(.waiting, .runnable);
-                Host.noteReady(w.p, g);
-                // The first runs next: its time was up first.
-                if (w.p.runq.next.load(.monotonic) == null) w.s.putNext(w.p, g) else w.s.putLast(w.p, g);
-            }
-        };
-
-        /// Waking up for each of many timers costs more than they do. (Go's netpoll waits for whole
-        /// milliseconds, however few there are: runtime/netpoll_epoll.go.)
-        fn coalesce(s: *Self, delay: u64) u64 {
-            if (delay >= crowd_slack_ns) return delay;
-            var pending: u32 = 0;
-            for (s.procs()) |p| pending += p.?.timers.len.load(.monotonic);
-            return if (pending < crowd) delay else crowd_slack_ns;
-        }
-
-        /// The Ps beyond GOMAXPROCS, of whose timers the first P takes care.
-        inline fn leftTo(s: *Self, p: *P) []const ?*P {
-            const from = s.gomaxprocs.load(.monotonic);
-            const to = s.nallp.load(.acquire);
-            if (planted == .dead_timers_left) return &.{};
-            return if (p.id != 0 or from >= to) &.{} else s.allp[from..to];
-        }
-
-        /// When the first timer is due that Ps beyond GOMAXPROCS have left to `p`.
-        fn earliestLeftTo(s: *Self, p: *P) u64 {
-            var until: u64 = never;
-            for (s.leftTo(p)) |dead| until = @min(until, dead.?.timers.earliest.load(.acquire));
-            return until;
-        }
-
-        /// Whether timers that `p` should run are due.
-        pub fn timersDue(s: *Self, p: *P, now: u64) bool {
-            if (p.timers.earliest.load(.monotonic) <= now) return true;
-            for (s.leftTo(p)) |dead| {
-                if (dead.?.timers.earliest.load(.monotonic) <= now) return true;
-            }
-            return false;
-        }
-
-        fn earliestTimer(s: *Self) u64 {
-            var until: u64 = never;
-            for (s.procs()) |p| until = @min(until, p.?.timers.earliest.load(.acquire));
-            return until;
-        }
+        const finding = @import("find.zig").Finding(Self, Env, Host);
+        pub const takeLocal = finding.takeLocal;
+        pub const findRunnable = finding.findRunnable;
+        pub const attend = finding.attend;
+        pub const timersDue = finding.timersDue;
+        pub const earliestLeftTo = finding.earliestLeftTo;
 
         pub inline fn procs(s: *Self) []const ?*P {
             return s.allp[0..s.nallp.load(.acquire)];
-        }
-
-        const Stolen = union(enum) { found: *G, again, nothing };
-
-        /// Looks at all other Ps in random order, a few times; the last time also at their timers and at
-        /// the goroutine each has next.
-        fn steal(s: *Self, p: *P, now: *u64, until: *u64) Stolen {
-            const all = s.procs();
-            const n: u32 = @intCast(all.len);
-            for (0..Env.steal_tries) |try_number| {
-                const last = try_number == Env.steal_tries - 1;
-                var at = p.random(n);
-                const stride = coprime(p, n);
-                for (0..n) |_| {
-                    at = (at + stride) % n;
-                    const victim = all[at].?;
-                    if (victim == p) continue;
-                    if (last) {
-                        const fired = p.counters.timer_steals;
-                        until.* = @min(until.*, s.runTimers(p, victim, now));
-                        if (p.counters.timer_steals != fired) {
-                            if (p.runq.popNext() orelse p.runq.pop()) |g| return .{ .found = g };
-                            return .again;
-                        }
-                    }
-                    // Also from a P that is idle: one that is being handed over has work, and its M may
-                    // take a while to come.
-                    const idle = planted == .idle_skipped and victim.status.load(.monotonic) == .idle;
-                    if (idle) continue;
-                    if (last) Host.letRun(victim);
-                    var stolen: u64 = 0;
-                    const g = p.runq.stealFrom(&victim.runq, last, &stolen) orelse continue;
-                    count(&p.counters.steals, stolen);
-                    Host.noteSteal(p, victim, g, stolen);
-                    return .{ .found = g };
-                }
-                if (s.stopping.load(.monotonic)) return .again;
-                if (!last) Env.spin();
-            }
-            return .nothing;
-        }
-
-        /// A step that visits all of 0..n, each once.
-        fn coprime(p: *P, n: u32) u32 {
-            if (n <= 2) return 1;
-            var stride = p.random(n - 1) + 1;
-            while (std.math.gcd(stride, n) != 1) stride = stride % (n - 1) + 1;
-            return stride;
-        }
-
-        /// For an M that has dropped its P and stopped spinning. True if there is work, and it got a P.
-        fn takePForWork(s: *Self, m: *M) bool {
-            if (!s.anyWork()) return false;
-            s.lock.lock();
-            const p = s.takeIdlePSpinning();
-            s.lock.unlock();
-            acquireP(m, p orelse return false);
-            return true;
-        }
-
-        fn anyWork(s: *Self) bool {
-            if (s.queue.len.load(.seq_cst) > 0) return true;
-            for (s.procs()) |p| {
-                if (p.?.status.load(.monotonic) != .dead and !p.?.runq.isEmpty()) return true;
-            }
-            return false;
         }
 
         // ---- handing a P on ----
@@ -811,7 +505,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         }
 
         /// There is a first thing to poll for: nobody may be waiting for the network yet.
-        pub fn pollWanted(s: *Self) void {
+        pub fn firstPollable(s: *Self) void {
             if (s.lastpoll.load(.seq_cst) != 0 and planted != .poll_unannounced) s.wakePSlow();
         }
 

@@ -4,7 +4,7 @@
 //! other ctypes type, whose bytes are copied. Values are converted here, outside of the channel's lock. While
 //! a goroutine or thread waits, the element lies on its stack, or in memory of its own if it is large.
 const std = @import("std");
-const capi = @import("../native/capi.zig");
+const chans = @import("../native/capi_chan.zig");
 const chan_mod = @import("../native/chan.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -13,7 +13,7 @@ const timeouts = @import("timeouts.zig");
 const outside = @import("outside.zig");
 const select = @import("select.zig");
 
-const C = capi.Chan;
+const C = chans.Chan;
 const Caller = outside.Caller;
 const Ended = outside.Ended;
 const Side = enum { send, recv };
@@ -58,10 +58,10 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         "NativeChan(): an element of kind '{c}' has {d} bytes, not {d}",
         .{ kind[0], fixed, size },
     );
-    const c: *C = if (address != 0) @ptrFromInt(address) else capi.chanNew(size, capacity) orelse
+    const c: *C = if (address != 0) @ptrFromInt(address) else chans.new(size, capacity) orelse
         return py.PyErr_NoMemory();
     const o = py.PyType_GenericAlloc(t, 0) orelse {
-        if (address == 0) capi.chanFree(c);
+        if (address == 0) chans.free(c);
         return null;
     };
     const ch = self(o);
@@ -90,7 +90,7 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     if (ch.weakrefs != null) py.PyObject_ClearWeakRefs(o);
     if (ch.owned) {
         // Somebody in C who still waits there waits for ever, but in memory that is a channel.
-        if (isIdle(ch.c)) capi.chanFree(ch.c);
+        if (isIdle(ch.c)) chans.free(ch.c);
     }
     py.decref(ch.ctype);
     py.freeObject(o);

@@ -14,7 +14,7 @@ const g_mod = @import("../sched/g.zig");
 const inbox = @import("../sched/inbox.zig");
 const chan_mod = @import("../sync/chan.zig");
 const switching = @import("../native/lane.zig").switching;
-const capi = @import("../native/capi.zig");
+const chans = @import("../native/capi_chan.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const native_chan = @import("native_chan.zig");
@@ -23,7 +23,7 @@ const select = @import("select.zig");
 const standin = @import("standin.zig");
 
 const lane = &host.the_lane;
-const C = capi.Chan;
+const C = chans.Chan;
 const G = g_mod.G;
 const Outcome = chan_mod.Outcome;
 

@@ -99,7 +99,7 @@ pub fn First(comptime Sim: type) type {
             Sim.yieldPoint();
             _ = w.d.open(3);
             w.network = true;
-            w.sched.pollWanted();
+            w.sched.firstPollable();
             w.raiseEdge();
             var b: W.Threads.Blocker = undefined;
             b.init(null, true);
