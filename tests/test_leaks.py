@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import dis
 import gc
@@ -75,6 +76,26 @@ def test_a_worker_waiting_on_a_channel_that_nobody_else_has() -> None:
         return go(receive, Chan[int]())
 
     g = start()
+    parked(g)
+    assert leaks() == [g]
+
+
+def test_with_the_free_lists_of_modules() -> None:
+    """_asyncio traverses its own, whose objects have no references."""
+
+    async def several() -> None:
+        futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
+        waits = [asyncio.ensure_future(wait(future)) for future in futures]
+        await asyncio.sleep(0)
+        for future in futures:
+            future.set_result(None)
+        await asyncio.gather(*waits)
+
+    async def wait(future: asyncio.Future[None]) -> None:
+        await future
+
+    asyncio.run(several())
+    g = go(receive, Chan[int]())
     parked(g)
     assert leaks() == [g]
 
