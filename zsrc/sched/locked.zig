@@ -98,14 +98,11 @@ pub fn Locked(comptime Lane: type) type {
             const to = self.to_thread.?;
             self.to_thread = null;
             if (to == m) return false;
-            if (to.locked_g == null) {
-                self.owner.store(null, .release);
-                self.wakeMain();
-                return true;
-            }
-            // From here on nobody else takes it.
-            self.owner.store(to, .release);
-            to.note.wake();
+            // Nobody else takes it then. But the main thread may be in a signal handler, which the others
+            // need not wait for; in an explored run they do, lest they pick who is next once more.
+            const keeps = to.locked_g != null or self.options.explore;
+            self.owner.store(if (keeps) to else null, .release);
+            if (to.main) self.wakeMain() else to.note.wake();
             return true;
         }
 

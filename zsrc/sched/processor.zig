@@ -262,6 +262,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (mayJump(self) and (looked or self.net_waiters == 0)) {
                     looked = false;
                     self.virtual_ns = @max(self.virtual_ns, self.timers.earliest.raw);
+                    // Not when somebody next looks, which sysmon may bring about at any time.
+                    runTimers(self);
                     continue;
                 }
                 if (self.poller != null) {
