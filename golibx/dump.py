@@ -13,12 +13,14 @@ from golibx.leaked import variables
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from types import FrameType
     from typing import Any, TypeAlias
 
     from golibx import _core as core
 
     Goroutine: TypeAlias = core.Goroutine[Any]
-    Numbers: TypeAlias = dict[int, list[int]]
+    Who: TypeAlias = tuple[str, int]  # "goroutine" and its id, or "thread" and its number
+    Having: TypeAlias = dict[int, list[Who]]  # by the id() of an object
 
 __all__ = ["DumpError", "deadlock", "describe", "main_thread_joins", "report", "request", "stacks"]
 
@@ -26,19 +28,22 @@ _MOST_SEARCHED = 1000
 """How many goroutines a deadlock's text looks for objects in."""
 _MOST_SHOWN = 8
 """Of the goroutines of a group, and of the objects they wait on."""
+_KINDS = ("goroutine", "thread")
+"""In the order in which they are shown."""
 
 
 def stacks(*, system: bool = False) -> str:
     """The stacks of all goroutines as text, in the form of Go's dumps, the oldest goroutine first.
 
     Goroutines that wait for the same reason at the same place, started at the same place, are shown
-    once, with their number and ids. Native goroutines follow, with the function that each runs.
+    once, with their number and ids. The threads follow that run no goroutine and wait for one, a
+    channel, a lock or the like; then native goroutines, with the function that each runs.
 
     Args:
         system: also show those that belong to the runtime.
     """
     shown = [g for g in reversed(_core.goroutines()) if system or not g.system]
-    return "\n".join(filter(None, (describe(shown), _native())))
+    return "\n".join(filter(None, (describe(shown, _threads()), _native())))
 
 
 def report() -> str:
@@ -48,11 +53,18 @@ def report() -> str:
 
 def deadlock() -> Deadlock:
     """The exception that the main goroutine raises when all goroutines are asleep."""
-    count = _core.num_goroutine()
-    goroutines = "1 goroutine" if count == 1 else f"{count} goroutines"
     shown = [g for g in reversed(_core.goroutines()) if not g.system]
-    text = "\n".join(filter(None, (describe(shown, _holders(shown)), _native())))
-    return Deadlock(f"all goroutines are asleep - deadlock! ({goroutines})\n\n{text}")
+    threads = _threads()
+    count = _count(_core.num_goroutine(), "goroutine")
+    if threads:
+        count += f" and {_count(len(threads), 'thread')}"
+    text = describe(shown, threads, _holders(shown, threads))
+    text = "\n".join(filter(None, (text, _native())))
+    return Deadlock(f"all goroutines are asleep - deadlock! ({count})\n\n{text}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def main_thread_joins(ident: int) -> bool:
@@ -67,73 +79,130 @@ def main_thread_joins(ident: int) -> bool:
     return False
 
 
-def describe(goroutines: Sequence[Goroutine], holders: Numbers | None = None) -> str:
-    """The stacks of these goroutines, equal ones grouped, in the order of their ids.
+def describe(
+    goroutines: Sequence[Goroutine],
+    threads: Sequence[_Thread] = (),
+    holders: Having | None = None,
+) -> str:
+    """The stacks of these goroutines, equal ones grouped, in the order of their ids; then threads.
 
     Args:
         goroutines: the goroutines.
-        holders: which goroutines have an object in a local variable, by its id().
+        threads: the threads.
+        holders: who has an object in a local variable.
     """
-    members = [_Member(g) for g in goroutines]
-    waiters: Numbers = {}
+    members: list[_Member | _Thread] = [*map(_Member, goroutines), *threads]
+    waiters: Having = {}
     for member in members:
         for each in member.waits_on:
-            waiters.setdefault(id(each), []).append(member.id)
-    members.sort(key=lambda m: (m.key, m.id))
+            waiters.setdefault(id(each), []).append(member.who)
+    members.sort(key=lambda m: (m.key, m.who))
     groups = [list(group) for _, group in groupby(members, key=lambda m: m.key)]
-    groups.sort(key=lambda group: group[0].id)
+    groups.sort(key=lambda group: (_KINDS.index(group[0].who[0]), group[0].who))
     return "\n".join(_block(group, waiters, holders or {}) for group in groups)
 
 
-def _holders(goroutines: Sequence[Goroutine]) -> Numbers:
-    """Which of the goroutines have an object that one of them waits on in a local variable."""
-    on = [g.waiting_on for g in goroutines]
-    wanted = {id(each) for one in on for each in (one if isinstance(one, tuple) else (one,))}
-    wanted.discard(id(None))
-    holders: Numbers = {}
-    for goroutine in goroutines[:_MOST_SEARCHED]:
-        frame = goroutine.frame
+def _holders(goroutines: Sequence[Goroutine], threads: Sequence[_Thread]) -> Having:
+    """Which of them have an object that one of them waits on in a local variable."""
+    on = [*(_objects(g.waiting_on) for g in goroutines), *(thread.waits_on for thread in threads)]
+    wanted = {id(each) for one in on for each in one}
+    frames: list[tuple[Who, FrameType | None]] = [
+        *((("goroutine", g.id), g.frame) for g in goroutines[:_MOST_SEARCHED]),
+        *((thread.who, thread.frame) for thread in threads[:_MOST_SEARCHED]),
+    ]
+    holders: Having = {}
+    for who, innermost in frames:
+        frame = innermost
         while frame is not None:
             for each in variables(frame):
-                if id(each) in wanted and goroutine.id not in holders.setdefault(id(each), []):
-                    holders[id(each)].append(goroutine.id)
+                if id(each) in wanted and who not in holders.setdefault(id(each), []):
+                    holders[id(each)].append(who)
             frame = frame.f_back
     return holders
+
+
+def _objects(waiting_on: object) -> list[object]:
+    """Each once: a select may have the same channel twice."""
+    every = waiting_on if isinstance(waiting_on, tuple) else (waiting_on,)
+    return list({id(each): each for each in every if each is not None}.values())
 
 
 class _Member:
     """A goroutine as it was when it was looked at, since it may go on meanwhile."""
 
-    __slots__ = ("created", "frames", "id", "locked", "name", "state", "waited", "waits_on")
+    __slots__ = ("created", "frames", "locked", "name", "state", "waited", "waits_on", "who")
 
     def __init__(self, goroutine: Goroutine) -> None:
-        self.id = goroutine.id
+        self.who = ("goroutine", goroutine.id)
         self.name = goroutine.name
         self.state = goroutine.state
         self.waited = goroutine.waited
         self.locked = goroutine.locked
-        on = goroutine.waiting_on
-        every = on if isinstance(on, tuple) else (on,)
-        # Once each: a select may have the same channel twice.
-        self.waits_on = list({id(each): each for each in every if each is not None}.values())
-        self.frames = _frames(goroutine)
+        self.waits_on = _objects(goroutine.waiting_on)
+        frame = goroutine.frame
+        if goroutine is _core.current():
+            # Not the frames of this module.
+            while frame is not None and frame.f_globals.get("__name__") == __name__:
+                frame = frame.f_back
+        self.frames = _lines(frame)
         self.created = ""
         if goroutine.started_at:
             by = f"by goroutine {goroutine.parent} " if goroutine.parent else ""
             self.created = f"    created {by}at {goroutine.started_at}\n"
 
     @property
-    def key(self) -> tuple[str, bool, str, str]:
+    def key(self) -> tuple[str, str, bool, str, str]:
         """What goroutines of one group have in common."""
-        return self.state, self.locked, self.frames, self.created
+        return self.who[0], self.state, self.locked, self.frames, self.created
 
 
-def _frames(goroutine: Goroutine) -> str:
-    frame = goroutine.frame
-    if goroutine is _core.current():
-        # Not the frames of this module.
-        while frame is not None and frame.f_globals.get("__name__") == __name__:
-            frame = frame.f_back
+class _Thread:
+    """The same of a thread that waits."""
+
+    __slots__ = ("frame", "frames", "name", "state", "waited", "waits_on", "who")
+
+    locked = False
+    created = ""
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        state: str,
+        waiting_on: object,
+        waited: float,
+        frame: FrameType | None,
+    ) -> None:
+        self.who = ("thread", number)
+        self.name = name
+        self.state = state
+        self.waited = waited
+        self.waits_on = _objects(waiting_on)
+        self.frame = frame
+        self.frames = _lines(frame)
+
+    @property
+    def key(self) -> tuple[str, str, bool, str, str]:
+        """What threads of one group have in common."""
+        return self.who[0], self.state, self.locked, self.frames, self.created
+
+
+def _threads() -> list[_Thread]:
+    """Those that run no goroutine and wait, the oldest wait first."""
+    # Not threading.enumerate(), whose lock one of those may hold that this would wait for.
+    active: dict[int, threading.Thread] = vars(threading)["_active"]
+    found: dict[int, _Thread] = {}
+    for number, ident, state, waiting_on, waited, frame in _core.waiting_threads():
+        if number in found:  # it waits in a signal handler that runs in a wait
+            found[number].waits_on += _objects(waiting_on)
+            continue
+        thread = active.get(ident)  # None: one of C code's
+        name = "?" if thread is None else thread.name
+        found[number] = _Thread(number, name, state, waiting_on, waited, frame)
+    return list(reversed(found.values()))
+
+
+def _lines(frame: FrameType | None) -> str:
     lines = []
     while frame is not None:
         code = frame.f_code
@@ -142,35 +211,38 @@ def _frames(goroutine: Goroutine) -> str:
     return "".join(lines)
 
 
-def _block(group: Sequence[_Member], waiters: Numbers, holders: Numbers) -> str:
+def _block(group: Sequence[_Member | _Thread], waiters: Having, holders: Having) -> str:
     first = group[0]
-    ids = {member.id for member in group}
+    kind, number = first.who
+    own = {member.who for member in group}
     state = first.state + _duration([member.waited for member in group])
     if first.locked:
         state += ", locked to thread"
     if len(group) == 1:
-        headline = f"goroutine {first.id} [{state}] {first.name}:\n"
+        headline = f"{kind} {number} [{state}] {first.name}:\n"
     else:
-        listed = _abridged(str(member.id) for member in group)
-        headline = f"{len(group)} goroutines [{state}] {first.name}: {listed}\n"
+        listed = _abridged(str(member.who[1]) for member in group)
+        headline = f"{len(group)} {kind}s [{state}] {first.name}: {listed}\n"
     objects = {id(each): each for member in group for each in member.waits_on}
     waits = "".join(
         f"    waits on {_repr(each)}"
-        f"{_others(', as', waiters[number], ids)}"
-        f"{_others(', which is also a variable in', holders.get(number, ()), ids)}\n"
-        for number, each in list(objects.items())[:_MOST_SHOWN]
+        f"{_others(', as ', waiters[key], own)}"
+        f"{_others(', which is also a variable in ', holders.get(key, ()), own)}\n"
+        for key, each in list(objects.items())[:_MOST_SHOWN]
     )
     if len(objects) > _MOST_SHOWN:
         waits += f"    … and on {len(objects) - _MOST_SHOWN} more\n"
     return headline + first.frames + waits + first.created
 
 
-def _others(what: str, goroutines: Sequence[int], ids: set[int]) -> str:
-    """The goroutines of other groups that wait on the same object, or have it."""
-    others = [str(each) for each in goroutines if each not in ids]
-    if not others:
-        return ""
-    return f"{what} goroutine{'s' if len(others) > 1 else ''} {_abridged(others)}"
+def _others(what: str, having: Sequence[Who], own: set[Who]) -> str:
+    """Those of other groups that wait on the same object, or have it."""
+    parts = []
+    for kind in _KINDS:
+        numbers = [str(who[1]) for who in having if who[0] == kind and who not in own]
+        if numbers:
+            parts.append(f"{kind}{'s' if len(numbers) > 1 else ''} {_abridged(numbers)}")
+    return what + " and ".join(parts) if parts else ""
 
 
 def _duration(waited: Sequence[float]) -> str:

@@ -251,7 +251,7 @@ def test_a_program_prints_what_its_page_says(script: Script, number: int) -> Non
 
 
 def test_every_program_of_debugging_md_shows_its_output() -> None:
-    assert len(shown_in(DEBUGGING)) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 4
+    assert len(shown_in(DEBUGGING)) == DEBUGGING.read_text(encoding="utf-8").count("```python") == 5
 
 
 def test_the_test_of_testing_md(pytester: pytest.Pytester) -> None:

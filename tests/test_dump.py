@@ -182,6 +182,77 @@ def test_native_goroutines_of_a_stuck_process(script: Script) -> None:
         assert re.search(r"^native goroutine \d+ \[\w+\]:\n    \w*read$", text, re.MULTILINE), text
 
 
+THREADS = """
+import ctypes, golibx, sys, threading
+from golibx import Chan, WaitGroup, select, sleep, stats
+
+def receives(ch):
+    ch.recv()
+
+def selects(*channels):
+    select(*(ch.on_recv() for ch in channels))
+
+def main():
+    ch, other, group = Chan(), Chan(), WaitGroup()
+    group.add()
+    for target, arguments in ((receives, [ch]), (selects, [ch, other]), (group.wait, [])):
+        threading.Thread(target=target, args=arguments, name=str(target), daemon=True).start()
+    while stats()["threads_waiting"] < 3:
+        sleep(0.001)
+    print("ready", *(t.native_id for t in threading.enumerate() if t.daemon), flush=True)
+    if sys.argv[1] == "works":
+        sleep(60)
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # for ever, with the interpreter's lock
+
+golibx.run(main)
+"""
+
+
+@pytest.mark.parametrize("how", ["works", "is stuck"])
+@pytest.mark.parametrize("asked", ["golibx dump", "SIGQUIT"])
+def test_threads_that_wait(script: Script, how: str, asked: str) -> None:
+    stuck = how == "is stuck"
+    with script.start(THREADS, how, limit=60) as process:
+        assert process.stdout is not None
+        _, *numbers = process.stdout.readline().split()
+        if asked == "SIGQUIT":
+            process.send_signal(signal.SIGQUIT)
+            text = process.communicate(timeout=40)[1].removeprefix("SIGQUIT: quit\n\n")
+        else:
+            text = golibx_dump(process.pid).stdout
+    assert text.startswith("golibx: the interpreter has not answered") == stuck
+    lines = THREADS.splitlines()
+    path = script.file(THREADS)
+    first, second, third = (
+        re.search(rf"^thread {number} \[.*?\n\n", text + "\n", re.MULTILINE | re.DOTALL)
+        for number in numbers
+    )
+    assert first is not None, text
+    assert second is not None, text
+    assert third is not None, text
+    reasons = ["chan receive", "select", "waitgroup wait"]
+    for found, reason, name in zip(
+        (first, second, third), reasons, ("receives", "selects", "WaitGroup"), strict=True
+    ):
+        headline = found[0].splitlines()[0]
+        assert f" [{reason}]" in headline
+        assert (name in headline) != stuck  # names are not read without the interpreter
+    assert f"\n    receives at {path}:{lines.index('    ch.recv()') + 1}\n" in first[0]
+    assert "Thread.run at " in first[0]
+    assert "\n    selects at " in second[0]
+    if stuck:
+        assert "\n    waits on <golibx.Chan 0x" in first[0]
+        assert "\n    waits on 2 cases\n" in second[0]
+        assert "\n    waits on <golibx.WaitGroup 0x" in third[0]
+    else:
+        assert f", as thread {numbers[1]}\n" in first[0]
+        assert f", as thread {numbers[0]}\n" in second[0]
+        assert "\n    waits on <WaitGroup 0x" in third[0]
+    assert text.index("goroutine 1 [") < text.index("\nthread ")
+
+
 def test_the_next_run_of_a_process_answers_too(script: Script) -> None:
     source = (
         "import golibx\n"

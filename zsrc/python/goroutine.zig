@@ -873,9 +873,12 @@ pub inline fn isParked(p: *const PyG) bool {
     return p.g.status == .waiting or p.g.status == .parking;
 }
 
-/// The object, a tuple of the cases' for a select, or None.
 fn getWaitingOn(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.returnNone();
+    return waitedFor(self(o).pyg() orelse return py.returnNone());
+}
+
+/// What it waits on: the object, a tuple of the cases' for a select, or None.
+pub fn waitedFor(p: *const PyG) ?*py.Object {
     if (!isParked(p)) return py.returnNone();
     const on = p.g.waiting_on orelse return py.returnNone();
     const n = p.g.waiting_count;

@@ -621,6 +621,14 @@ const functions = [_]py.MethodDef{
     \\
     \\The Goroutines that live, newest first, those of the runtime included.
     },
+    .{ .name = "waiting_threads", .function = @ptrCast(&standin.waitingThreads), .flags = py.METH_NOARGS, .doc =
+    \\waiting_threads()
+    \\--
+    \\
+    \\The threads that run no goroutine and wait for something of the run, those that came last first, as
+    \\(number, ident, state, waiting_on, waited, frame): the system's and the interpreter's number, and
+    \\what is said of a Goroutine. One that waits in a signal handler too is there twice.
+    },
     .{ .name = "select", .function = @ptrCast(&select.select), .flags = fast, .doc =
     \\select(*cases, default=False, timeout=None)
     \\--

@@ -291,6 +291,8 @@ pub extern fn PyDict_SetItem(*Object, *Object, *Object) c_int;
 pub extern fn PyDict_DelItem(*Object, *Object) c_int;
 pub extern fn PyDict_SetItemString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyDict_Next(*Object, *Ssize, *?*Object, *?*Object) c_int;
+pub extern fn PyGC_Disable() c_int;
+pub extern fn PyGC_Enable() c_int;
 pub extern fn Py_Exit(c_int) noreturn;
 pub extern fn PyThread_get_thread_ident() c_ulong;
 pub extern fn PySys_SetObject([*:0]const u8, ?*Object) c_int;

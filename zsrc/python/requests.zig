@@ -16,6 +16,7 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const native = @import("native.zig");
 const peek = @import("peek.zig");
+const standin = @import("standin.zig");
 
 const lane = &host.the_lane;
 const gpa = host.gpa;
@@ -201,6 +202,7 @@ fn dumpWithout(fd: i32) void {
     // The oldest that there is room for.
     for (0..@min(shown, most_shown)) |i| printGoroutine(&out, goroutines[(shown - 1 - i) % most_shown]);
     if (shown > most_shown) out.print("… and {d} goroutines more\n\n", .{shown - most_shown});
+    printThreads(&out);
     var natives: list.Iterator = .{};
     shown = 0;
     while (natives.next()) |entry| {
@@ -208,6 +210,30 @@ fn dumpWithout(fd: i32) void {
         if (shown <= most_shown) printNative(&out, entry);
     }
     if (shown > most_shown) out.print("… and {d} native goroutines more\n\n", .{shown - most_shown});
+}
+
+/// Those that wait, the oldest wait first.
+fn printThreads(out: *Out) void {
+    var threads: [most_shown]standin.Seen = undefined;
+    var count: usize = 0;
+    var waits: standin.Waits = .init();
+    while (waits.next()) |seen| {
+        threads[count % most_shown] = seen;
+        count += 1;
+        if (count == most_looked_at) break;
+    }
+    for (0..@min(count, most_shown)) |i| printThread(out, &threads[(count - 1 - i) % most_shown]);
+    if (count > most_shown) out.print("… and {d} threads more\n\n", .{count - most_shown});
+}
+
+fn printThread(out: *Out, seen: *const standin.Seen) void {
+    const waits = seen.status == .parking;
+    out.print("thread {d} [{s}", .{ seen.number, if (waits) seen.reason.text() else "runnable" });
+    if (waits) printMinutes(out, seen.parked_at);
+    out.print("]:\n", .{});
+    printFrames(out, seen.state);
+    if (waits) printWait(out, seen.waiting_on, seen.waiting_count);
+    out.print("\n", .{});
 }
 
 fn printGoroutine(out: *Out, g: *g_mod.G) void {
@@ -222,22 +248,19 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
         .parking, .waiting => reason.text(),
         .dead => unreachable,
     } });
-    if (status == .waiting) {
-        const parked_at = @atomicLoad(u64, &g.parked_at, .monotonic);
-        const minutes = (os.nanotime() -| parked_at) / std.time.ns_per_min;
-        if (minutes > 0) out.print(", {d} minute{s}", .{ minutes, if (minutes > 1) "s" else "" });
-    }
+    if (status == .waiting) printMinutes(out, @atomicLoad(u64, &g.parked_at, .monotonic));
     if (@atomicLoad(u32, &g.lock_count, .monotonic) > 0) out.print(", locked to thread", .{});
     const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
     // In a call that blocks with the lock held, or in one that lost its P before it got the lock back.
     if ((status == .running or status == .syscall) and host.hasInterpreter(state))
         out.print(", has the interpreter", .{});
     out.print("]:\n", .{});
-    if (state != 0) {
-        var frames: peek.Frames = .of(state);
-        while (frames.next()) |place| printPlace(out, &place);
-    }
-    if (status == .waiting) printWait(out, g);
+    printFrames(out, state);
+    if (status == .waiting) printWait(
+        out,
+        @atomicLoad(usize, @as(*const usize, @ptrCast(&g.waiting_on)), .monotonic),
+        @atomicLoad(u32, &g.waiting_count, .monotonic),
+    );
     const handle = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.handle)), .monotonic);
     const Handle = goroutine.Handle;
     var lasti: c_int = 0;
@@ -253,11 +276,20 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
     out.print("\n", .{});
 }
 
-/// The object that it waits on; of a select's only that it has several.
-fn printWait(out: *Out, g: *g_mod.G) void {
-    const on = @atomicLoad(usize, @as(*const usize, @ptrCast(&g.waiting_on)), .monotonic);
+fn printMinutes(out: *Out, parked_at: u64) void {
+    const minutes = (os.nanotime() -| parked_at) / std.time.ns_per_min;
+    if (minutes > 0) out.print(", {d} minute{s}", .{ minutes, if (minutes > 1) "s" else "" });
+}
+
+fn printFrames(out: *Out, state: usize) void {
+    if (state == 0) return;
+    var frames: peek.Frames = .of(state);
+    while (frames.next()) |place| printPlace(out, &place);
+}
+
+/// The object `on` that is waited for; of a select's only that it has several.
+fn printWait(out: *Out, on: usize, cases: u32) void {
     if (on == 0) return;
-    const cases = @atomicLoad(u32, &g.waiting_count, .monotonic);
     if (cases > 0) return out.print("    waits on {d} cases\n", .{cases});
     const name = peek.typeName(on);
     out.print("    waits on <{s} 0x{x}>\n", .{ name.slice(), on });

@@ -18,6 +18,8 @@
 //!
 //! The interpreter counts the threads that it has started (_thread._count). Of those that C code made a run
 //! remembers how many have come, since one that came may come again. See deadlock.zig.
+//!
+//! Dumps list the waits: `waitingThreads` with the interpreter's lock, `Waits` without it.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
@@ -27,6 +29,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
+const peek = @import("peek.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
 const groups = @import("waitgroup.zig");
@@ -62,6 +65,10 @@ const StandIn = struct {
     entry: ?*inbox.Entry = null,
     /// Of a select, its sources, for a fork.
     sources: []select.Source = &.{},
+    /// For dumps, while it waits: the thread's number for people, the interpreter's, and its state.
+    number: u64 = 0,
+    ident: c_ulong = 0,
+    state: ?*py.ThreadState = null,
     /// Those that wait.
     prev: ?*StandIn = null,
     next: ?*StandIn = null,
@@ -159,6 +166,10 @@ pub fn block(g: *G, deadline: ?u64) void {
     // Not at the beginning: native code may have woken it by then.
     defer s.note.clear();
     s.forever = deadline == null;
+    s.ident = py.PyThread_get_thread_ident();
+    s.number = numberOf(s.ident);
+    s.state = py.PyThreadState_Get();
+    g.parked_at = os.nanotime();
     link(s);
     defer unlink(s);
     while (true) {
@@ -176,6 +187,12 @@ pub fn block(g: *G, deadline: ?u64) void {
     while (!s.note.isWoken()) _ = sleep(s, null);
     const entry = s.entry.?;
     entry.arrive(entry);
+}
+
+/// Of the calling thread: as debuggers and `top` show it, where that is known.
+fn numberOf(thread_ident: c_ulong) u64 {
+    const number = os.threadId();
+    return if (number > 0) @intCast(number) else thread_ident;
 }
 
 fn sleep(s: *StandIn, deadline: ?u64) os.Wake {
@@ -240,6 +257,98 @@ pub fn expect(g: *G, entry: *inbox.Entry) void {
 pub fn selects(p: *PyG, sources: []select.Source) void {
     StandIn.of(&p.g).sources = sources;
 }
+
+// ---- for dumps ----
+
+/// waiting_threads(): see golibx._core.
+pub fn waitingThreads(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const rows = py.PyList_New(0) orelse return null;
+    // A collection might run finalizers, and these let the threads go on meanwhile.
+    const collecting = py.PyGC_Disable() != 0;
+    defer if (collecting) {
+        _ = py.PyGC_Enable();
+    };
+    var it = waiting;
+    while (it) |s| : (it = s.next) {
+        if (s.run_ended) continue;
+        const row = rowOf(s);
+        if (row != null and py.PyList_Append(rows, row.?) == 0) {
+            py.decref(row.?);
+            continue;
+        }
+        py.xdecref(row);
+        py.decref(rows);
+        return null;
+    }
+    return rows;
+}
+
+fn rowOf(s: *StandIn) ?*py.Object {
+    const g = &s.p.g;
+    const waits = goroutine.isParked(&s.p);
+    const waited_ns: f64 = @floatFromInt(os.nanotime() -| g.parked_at);
+    const frame: ?*py.Object = @ptrCast(py.PyThreadState_GetFrame(s.state.?));
+    const row = py.PyTuple_New(6) orelse {
+        py.xdecref(frame);
+        return null;
+    };
+    const values = [_]?*py.Object{
+        py.PyLong_FromUnsignedLongLong(s.number),
+        py.PyLong_FromUnsignedLongLong(s.ident),
+        py.PyUnicode_FromString(if (waits) g.reason.text().ptr else "runnable"),
+        goroutine.waitedFor(&s.p),
+        py.PyFloat_FromDouble(waited_ns / std.time.ns_per_s),
+        frame orelse py.returnNone(),
+    };
+    for (values, 0..) |value, i| _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
+    if (py.PyErr_Occurred() == null) return row;
+    py.decref(row);
+    return null;
+}
+
+/// A wait, as it is found without the interpreter's lock: any of it may be out of date.
+pub const Seen = struct {
+    number: u64,
+    /// Of the PyThreadState.
+    state: usize,
+    status: g_mod.Status,
+    reason: g_mod.WaitReason,
+    parked_at: u64,
+    waiting_on: usize,
+    waiting_count: u32,
+};
+
+/// The waits, the newest first. A stand-in goes away with its thread: it is only copied from.
+pub const Waits = struct {
+    at: usize,
+
+    pub fn init() Waits {
+        return .{ .at = @atomicLoad(usize, @as(*const usize, @ptrCast(&waiting)), .acquire) };
+    }
+
+    pub fn next(w: *Waits) ?Seen {
+        const s = w.at;
+        if (s == 0) return null;
+        w.at = peek.word(s +% @offsetOf(StandIn, "next")) orelse 0;
+        const g = s +% @offsetOf(StandIn, "p") +% @offsetOf(PyG, "g");
+        const status = copied(u8, g +% @offsetOf(G, "status")) orelse return null;
+        const reason = copied(u8, g +% @offsetOf(G, "reason")) orelse return null;
+        return .{
+            .number = copied(u64, s +% @offsetOf(StandIn, "number")) orelse return null,
+            .state = peek.word(s +% @offsetOf(StandIn, "state")) orelse return null,
+            .status = std.enums.fromInt(g_mod.Status, status) orelse return null,
+            .reason = std.enums.fromInt(g_mod.WaitReason, reason) orelse return null,
+            .parked_at = copied(u64, g +% @offsetOf(G, "parked_at")) orelse return null,
+            .waiting_on = peek.word(g +% @offsetOf(G, "waiting_on")) orelse return null,
+            .waiting_count = copied(u32, g +% @offsetOf(G, "waiting_count")) orelse return null,
+        };
+    }
+
+    fn copied(comptime T: type, address: usize) ?T {
+        var value: T = undefined;
+        return if (os.peek(address, std.mem.asBytes(&value))) value else null;
+    }
+};
 
 // ---- of a run ----
 
