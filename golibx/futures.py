@@ -251,19 +251,27 @@ class GoroutinePoolExecutor(futures.Executor):
     def _worker_ended(self, worker: Goroutine[Any]) -> None:
         """Called in the worker, also if that was cancelled before it began."""
         dropped: list[_Call[Any]] = []
+        failed: list[_Call[Any]] = []
+        error = worker.exception
         with self._lock:
             self._workers.pop(worker, None)
             if worker in self._probing:
                 self._probing.discard(worker)
                 dropped.extend(self._queue)
                 self._queue.clear()
-            elif self._queue and isinstance(worker.exception, Cancelled):
+            elif self._queue and isinstance(error, Cancelled):
                 # Whoever cancelled this one, or one that its call waited for, did not mean the
                 # other calls; unless it was the end of the run.
                 self._start_worker(replaces=True)
+            elif error is not None and not self._workers:
+                # There was no memory for it. Nobody is left to make these.
+                failed.extend(self._queue)
+                self._queue.clear()
             ended = self._has_ended()
         for call in dropped:
             _complete(call.future, call.future.cancel)
+        for call in failed:
+            _complete(call.future, call.future.set_exception, error)
         if ended:
             self._note_end()
 

@@ -132,14 +132,19 @@ pub fn mainStack() error{OutOfMemory}!g_mod.Stack {
         os.release(slab.base, slab.size);
         main_stack_slab = null;
     }
+    main_stack = try makeStack(size);
+    main_stack_slab = .{ .base = @ptrFromInt(main_stack.hi() - size), .size = size };
+    return main_stack;
+}
+
+/// One that is in no pool, with its guard.
+pub fn makeStack(size: usize) error{OutOfMemory}!g_mod.Stack {
     const base = try os.reserve(size);
     errdefer os.release(base, size);
     const guard = stacks.guardSize(size);
     try os.guard(base, guard);
     try os.openStack(@intFromPtr(base) + guard, @intFromPtr(base) + size);
-    main_stack_slab = .{ .base = base, .size = size };
-    main_stack = .{ .lo = @intFromPtr(base) + guard, .size = size - guard };
-    return main_stack;
+    return .{ .lo = @intFromPtr(base) + guard, .size = size - guard };
 }
 
 /// In the child of a fork, which may still run on the main goroutine's stack.
@@ -320,6 +325,16 @@ pub fn runBody(p: *PyG) void {
     clearState(p);
 }
 
+/// Of one that was refused: see refused.zig.
+pub fn endRefused(p: *PyG) void {
+    py.PyObject_GC_Track(p.context.?);
+    _ = py.raise(py.exc.memoryError(), "no memory for the goroutine's stack", .{});
+    finish(p, null);
+    dropCall(p);
+    settleHandle(p);
+    free(p);
+}
+
 fn dropCall(p: *PyG) void {
     const total = p.nargs + p.nkw;
     for (p.args[0..total]) |arg| py.decref(arg);
@@ -423,20 +438,6 @@ fn mayBeInCycle(h: *Handle) bool {
         if (py.PyType_GetFlags(o.type) & py.TPFLAGS_HAVE_GC != 0 and !py.isCode(o)) return true;
     }
     return false;
-}
-
-/// A goroutine for which there was no memory: it ends before it began. Nothing of Python's runs
-/// here: its references stay, and a scope that has it as a child learns of its end by joining it.
-pub fn refuse(p: *PyG) void {
-    const h = p.handle;
-    h.live = null;
-    h.outcome = .raised;
-    h.exception = errors.make(py.exc.memoryError(), "no memory for the goroutine's stack");
-    if (p.group) |group| groups.countDown(group);
-    if (p.places) |places| chan.freePlace(places);
-    if (h.joiners != null) h.waiters().wakeAll(lane);
-    const list = h.watchers orelse return;
-    for (0..@intCast(py.PyList_Size(list))) |i| chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);
 }
 
 fn tellWatchers(h: *Handle) void {

@@ -22,6 +22,7 @@ const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
 const preempt = @import("preempt.zig");
 const standin = @import("standin.zig");
+const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
 
 const G = g_mod.G;
@@ -135,7 +136,7 @@ pub const Host = struct {
         const state = free_states.pop() orelse try newState();
         errdefer free_states.appendAssumeCapacity(state);
         p.state = state;
-        g.stack = try the_lane.stacks.get();
+        g.stack = refused.takeStack(p) orelse try the_lane.stacks.get();
         setRecursionLimit(state, g.stack.size);
     }
 
@@ -151,7 +152,7 @@ pub const Host = struct {
     /// Lets a new goroutine go on with a finished one's stack and thread state.
     pub inline fn adopt(from: *G, to: *G) bool {
         const f = goroutine.of(from);
-        if (f == goroutine.main or !f.clean) return false;
+        if (f == goroutine.main or !f.clean or from.stack.lo == refused.ender_stack.lo) return false;
         const t = goroutine.of(to);
         to.stack = from.stack;
         to.sp = 1; // it has a stack; the value is written when it parks
@@ -170,7 +171,7 @@ pub const Host = struct {
     pub fn recycle(g: *G) void {
         const p = goroutine.of(g);
         if (p != goroutine.main) {
-            the_lane.stacks.put(g.stack);
+            if (!refused.leaveStack(g.stack)) the_lane.stacks.put(g.stack);
             const state = p.state.?;
             if (p.clean) free_states.appendAssumeCapacity(state) else deleteState(state);
         }
@@ -179,7 +180,12 @@ pub const Host = struct {
     }
 
     pub fn refuse(g: *G) void {
-        goroutine.refuse(goroutine.of(g));
+        refused.add(goroutine.of(g));
+    }
+
+    /// On g0, as soon as there are some.
+    pub fn endRefused() void {
+        refused.attend();
     }
 
     // ---- what sysmon asks ----

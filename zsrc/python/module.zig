@@ -16,6 +16,7 @@ const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
 const waitgroup = @import("waitgroup.zig");
 const standin = @import("standin.zig");
+const refused = @import("refused.zig");
 const sync = @import("sync.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
@@ -85,6 +86,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     if (!requests.start(request_settings)) warnOfSignal();
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
     standin.endRun();
+    refused.endRun();
     requests.stop();
     os.allowInterrupts(false);
     fault.remove();
@@ -364,6 +366,7 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     host.forgetStates();
     host.poller.forget();
     goroutine.forget();
+    refused.forget();
     timer.forget();
     os.allowInterrupts(false);
     fault.remove();
@@ -804,6 +807,12 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\For atexit: native goroutines are not preempted from here on, and those that were go on.
+    },
+    .{ .name = "_end_refused", .function = @ptrCast(&refused.run), .flags = py.METH_NOARGS, .doc =
+    \\_end_refused()
+    \\--
+    \\
+    \\Ends the goroutines for which there was no memory.
     },
     .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
     \\_after_fork()

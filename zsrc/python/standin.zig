@@ -132,7 +132,8 @@ fn come() ?*StandIn {
 
 /// The calling thread, which runs no goroutine, has something to do with the present run.
 pub fn note() void {
-    if (!lane.live) return;
+    // One of the lane's may be between two goroutines.
+    if (!lane.live or m_mod.current() != null) return;
     const s = ownOne();
     if (s.generation == lane.generation) return;
     s.kind = kindOfThread();

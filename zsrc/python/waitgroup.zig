@@ -71,11 +71,6 @@ pub fn done(o: *py.Object) void {
     if (!change(o, -1)) py.PyErr_WriteUnraisable(o);
 }
 
-/// The same where no Python code may run, and none may be told of a misuse.
-pub fn countDown(o: *py.Object) void {
-    inner(o).add(lane, -1) catch {};
-}
-
 fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;

@@ -173,6 +173,8 @@ pub fn Lane(comptime Host: type) type {
         nudge_timer: Timer = .{},
         /// The thread that is to have the P, for the goroutine that is next.
         to_thread: ?*M = null,
+        /// Some were refused: g0 has the host end them.
+        refused: bool = false,
         /// Goroutines that are locked to threads.
         locked_count: u32 = 0,
         sysmon: sysmon.State = .{},
@@ -658,20 +660,20 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// The next goroutine, with a stack to run on. One for which there is no memory is refused:
-        /// it ends before it began, and whoever joins it learns why.
+        /// it ends before it began, on g0, and whoever joins it learns why.
         pub inline fn pickStarted(self: *Self) ?*G {
-            while (self.pickNext()) |g| {
-                if (g.placed and self.belongsElsewhere(g)) return null;
-                if (g.sp != 0 or self.startOn(g)) return g;
-            }
-            return null;
+            const g = self.pickNext() orelse return null;
+            if (g.placed and self.belongsElsewhere(g)) return null;
+            return if (g.sp != 0 or self.startOn(g)) g else null;
         }
 
         fn startOn(self: *Self, g: *G) bool {
             Host.start(g) catch {
                 self.delist(g);
                 g.transition(.runnable, .dead);
+                if (g == self.main_g) self.main_done = true;
                 Host.refuse(g);
+                self.refused = true;
                 return false;
             };
             g.sp = arch.prepare(g.stack.lo, g.stack.hi(), entry);

@@ -91,6 +91,7 @@ const Host = struct {
         T.of(g).freed = true;
     }
     pub fn refuse(_: *G) void {}
+    pub fn endRefused() void {}
     pub fn attachment(state: *anyopaque) lane_mod.Attachment {
         const t: *T = @ptrCast(@alignCast(state));
         return if (t.inside.load(.monotonic)) .attached else .detached;

@@ -237,6 +237,12 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         fn findRunnable(self: *Self, m: *M) ?*G {
             var looked = false;
             while (true) {
+                if (self.refused) {
+                    self.refused = false;
+                    Host.endRefused();
+                    // The run may have ended meanwhile.
+                    if (self.owner.load(.monotonic) != m) return null;
+                }
                 if (self.main_done) {
                     self.owner.store(null, .release);
                     if (!m.main) self.wakeMain();
@@ -254,8 +260,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 }
                 if (!Host.inbox.isEmpty()) Host.inbox.drain();
                 if (self.pickStarted()) |g| return g;
-                if (self.to_thread != null) continue;
-                if (self.signal_pending) continue;
+                if (wantsG0(self)) continue;
                 if (m.main) Host.onSignal();
                 if (anyRunnable(self)) continue;
                 if (stuck(self) and Host.onDeadlock()) continue;
@@ -369,7 +374,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// There is something to do that only g0 can.
         pub inline fn wantsG0(self: *const Self) bool {
-            return self.signal_pending or self.to_thread != null;
+            return self.signal_pending or self.to_thread != null or self.refused;
         }
 
         pub inline fn anyRunnable(self: *const Self) bool {
