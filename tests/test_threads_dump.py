@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -11,7 +12,21 @@ from typing import Any
 import pytest
 
 import golibx
-from golibx import Chan, Deadlock, WaitGroup, _core, go, gosched, run, select, sleep, stacks, stats
+from golibx import (
+    Chan,
+    ChannelClosed,
+    Deadlock,
+    WaitGroup,
+    _core,
+    go,
+    gosched,
+    native,
+    run,
+    select,
+    sleep,
+    stacks,
+    stats,
+)
 from golibx.sync import Cond, Event, Mutex, RWMutex, Semaphore
 
 
@@ -20,12 +35,12 @@ def wait_in(ch: Chan[int]) -> int:
 
 
 def waiting(fn: Callable[..., object], *args: object) -> threading.Thread:
-    """A thread that calls fn, and waits in there; what the run's end raises in it is dropped."""
+    """A thread that calls fn, and waits in there; what the end of that raises is dropped."""
 
     def target() -> None:
         try:
             fn(*args)
-        except RuntimeError:
+        except (ChannelClosed, RuntimeError):
             pass
 
     before = stats()["threads_waiting"]
@@ -121,6 +136,27 @@ def test_the_objects_and_reasons_of_threads() -> None:
     cond.signal()
     for thread, _, _ in expected:
         thread.join()
+
+
+@pytest.mark.goroutine
+def test_waits_for_native_code() -> None:
+    libc = ctypes.CDLL(None)
+    r, w = os.pipe()
+    buffer = ctypes.create_string_buffer(1)
+    numbers = native.Chan(ctypes.c_int64)
+    receives = waiting(numbers.recv)
+    calls = waiting(lambda: native.call(libc.read, r, buffer, 1, restype=ctypes.c_ssize_t))
+    text = stacks()
+    block = block_of(receives, text)
+    assert "[chan receive] " in block
+    assert f"    waits on {numbers!r}\n" in block
+    assert "[native call] " in block_of(calls, text)
+    os.write(w, b"x")
+    numbers.send(1)
+    for thread in (receives, calls):
+        thread.join()
+    os.close(r)
+    os.close(w)
 
 
 @pytest.mark.goroutine

@@ -27,6 +27,7 @@ const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
 const outside = @import("outside.zig");
+const standin = @import("standin.zig");
 const call_mod = @import("native_call.zig");
 
 const lane = &host.the_lane;
@@ -387,7 +388,7 @@ fn waitFor(
     deadline: ?u64,
 ) outside.Ended {
     while (!isOver(t)) {
-        const g = lane.here() orelse return joinThread(t, deadline);
+        const g = lane.here() orelse return joinThread(t, handle, reason, deadline);
         const p = goroutine.of(g);
         if (goroutine.raisePending(p)) return .raised;
         if (t.arrived) break;
@@ -413,7 +414,15 @@ fn waitFor(
     return .served;
 }
 
-fn joinThread(t: *Task, deadline: ?u64) outside.Ended {
+fn joinThread(
+    t: *Task,
+    handle: ?*py.Object,
+    reason: g_mod.WaitReason,
+    deadline: ?u64,
+) outside.Ended {
+    var shown: standin.Shown = undefined;
+    shown.begin(reason, handle);
+    defer shown.end();
     _ = t.threads.fetchAdd(1, .seq_cst);
     defer _ = t.threads.fetchSub(1, .seq_cst);
     const Sleeper = struct {

@@ -307,8 +307,7 @@ fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Result {
 fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
     const c = ch.c;
     var w: outside.Waiting = undefined;
-    if (!w.init()) return .raised;
-    if (w.p) |p| p.g.waiting_on = ch;
+    if (!w.init(&ch.ob)) return .raised;
     var waiter: C.Waiter = .{ .wait = &w.wait, .elem = elem.ptr };
     const locked: Locked = .{ .c = c, .caller = .enter() };
     const result = begin(side, c, elem, &waiter);

@@ -20,6 +20,7 @@ const switching = native.switching;
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const standin = @import("standin.zig");
 
 const lane = &host.the_lane;
 
@@ -108,13 +109,15 @@ pub const Waiting = struct {
     entry: inbox.Entry = .{ .arrive = arrive },
     /// The goroutine that waits, null for a thread.
     p: ?*goroutine.PyG,
+    /// What dumps show, as G.waiting_on.
+    on: *py.Object,
     generation: u32 = 0,
     arrived: bool = false,
     note: os.Note = .{},
 
     /// For the calling goroutine or thread. False with an exception set.
-    pub fn init(w: *Waiting) bool {
-        w.* = .{ .wait = .{ .contested = true }, .p = null };
+    pub fn init(w: *Waiting, on: *py.Object) bool {
+        w.* = .{ .wait = .{ .contested = true }, .p = null, .on = on };
         if (lane.here()) |g| {
             const p = goroutine.of(g);
             if (goroutine.raisePending(p)) return false;
@@ -154,8 +157,9 @@ pub const Waiting = struct {
     ) Ended {
         const p = w.p orelse {
             unlock(context);
-            return w.blockThread(deadline);
+            return w.blockThread(reason, deadline);
         };
+        p.g.waiting_on = w.on;
         const wake = parkOutside(p, reason, deadline, context, unlock);
         if (wake != .ready and w.wait.claim(if (wake == .timeout) .timeout else .interrupted)) {
             if (wake == .timeout) return .timeout;
@@ -175,7 +179,10 @@ pub const Waiting = struct {
         return if (w.wait.outcome == .closed) .closed else .served;
     }
 
-    fn blockThread(w: *Waiting, deadline: ?u64) Ended {
+    fn blockThread(w: *Waiting, reason: g_mod.WaitReason, deadline: ?u64) Ended {
+        var shown: standin.Shown = undefined;
+        shown.begin(reason, w.on);
+        defer shown.end();
         const ended = sleepDetached(OnNote{ .note = &w.note }, deadline);
         if (ended == .happened) return w.result();
         if (w.wait.claim(if (ended == .timeout) .timeout else .interrupted))

@@ -167,10 +167,6 @@ pub fn block(g: *G, deadline: ?u64) void {
     // Not at the beginning: native code may have woken it by then.
     defer s.note.clear();
     s.forever = deadline == null;
-    s.ident = py.PyThread_get_thread_ident();
-    s.number = numberOf(s.ident);
-    s.state = py.PyThreadState_Get();
-    g.parked_at = os.nanotime();
     link(s);
     defer unlink(s);
     while (true) {
@@ -221,6 +217,10 @@ fn handleSignals(s: *StandIn) bool {
 }
 
 fn link(s: *StandIn) void {
+    s.ident = py.PyThread_get_thread_ident();
+    s.number = numberOf(s.ident);
+    s.state = py.PyThreadState_Get();
+    s.p.g.parked_at = os.nanotime();
     s.prev = null;
     s.next = waiting;
     if (waiting) |first| first.prev = s;
@@ -228,7 +228,8 @@ fn link(s: *StandIn) void {
 }
 
 fn unlink(s: *StandIn) void {
-    if (s.prev) |p| p.next = s.next else waiting = s.next;
+    // After a fork it is in no list.
+    if (s.prev) |p| p.next = s.next else if (waiting == s) waiting = s.next;
     if (s.next) |n| n.prev = s.prev;
 }
 
@@ -260,6 +261,25 @@ pub fn selects(p: *PyG, sources: []select.Source) void {
 }
 
 // ---- for dumps ----
+
+/// A wait for native code, which needs no stand-in: only what is shown of it. Nobody claims it.
+pub const Shown = struct {
+    s: StandIn,
+
+    pub fn begin(shown: *Shown, reason: g_mod.WaitReason, on: ?*anyopaque) void {
+        shown.s = .{};
+        const g = &shown.s.p.g;
+        g.status = .parking;
+        g.claimed = .taken;
+        g.reason = reason;
+        g.waiting_on = on;
+        link(&shown.s);
+    }
+
+    pub fn end(shown: *Shown) void {
+        unlink(&shown.s);
+    }
+};
 
 /// waiting_threads(): see golibx._core.
 pub fn waitingThreads(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
