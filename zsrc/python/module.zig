@@ -7,6 +7,8 @@ const points = @import("points.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const handle = @import("handle.zig");
+const tracing = @import("tracing.zig");
 const chan = @import("chan.zig");
 const chan_views = @import("chan_views.zig");
 const select = @import("select.zig");
@@ -43,7 +45,7 @@ fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
         .{},
     );
     const options = readOptions(args[3]) orelse return null;
-    if (!errors.load() or !goroutine.watchTraceHooks() or !host.findLocals()) return null;
+    if (!errors.load() or !tracing.watch() or !host.findLocals()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
@@ -51,10 +53,10 @@ fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
     for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
     const main = goroutine.create(args[0], &few, count, null, false) catch return null;
-    const handle = py.incref(&main.handle.ob);
-    defer py.decref(handle);
+    const main_handle = py.incref(&main.handle.ob);
+    defer py.decref(main_handle);
     if (!runLane(options, main)) return null;
-    const h: *goroutine.Handle = @ptrCast(handle);
+    const h: *goroutine.Handle = @ptrCast(main_handle);
     if (h.result) |value| return py.incref(value);
     h.collected = true;
     py.restoreException(py.incref(h.exception.?));
@@ -875,7 +877,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     }
     context.context_type = addType(module, "Context", &context.spec) orelse return -1;
     context.registration_type = addType(module, "AfterFunc", &context.registration_spec) orelse return -1;
-    goroutine.goroutine_type = addType(module, "Goroutine", &goroutine.spec) orelse return -1;
+    goroutine.goroutine_type = addType(module, "Goroutine", &handle.spec) orelse return -1;
     if (!addChannels(module)) return -1;
     select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
     timer.timer_type = addType(module, "Timer", &timer.timer_spec) orelse return -1;

@@ -8,6 +8,7 @@ const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const handle = @import("handle.zig");
 const chan = @import("chan.zig");
 const views = @import("chan_views.zig");
 const timer = @import("timer.zig");
@@ -31,7 +32,7 @@ pub fn set(functions: Table, on: bool) void {
 }
 
 const tables = [_]Table{
-    goroutine.table,
+    handle.table,
     chan.table,
     views.send_table,
     views.recv_table,

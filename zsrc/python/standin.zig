@@ -29,6 +29,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
+const handle = @import("handle.zig");
 const peek = @import("peek.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
@@ -317,7 +318,7 @@ fn rowOf(s: *StandIn) ?*py.Object {
         py.PyLong_FromUnsignedLongLong(s.number),
         py.PyLong_FromUnsignedLongLong(s.ident),
         py.PyUnicode_FromString(if (waits) g.reason.text().ptr else "runnable"),
-        goroutine.waitedFor(&s.p),
+        handle.waitedFor(&s.p),
         py.PyFloat_FromDouble(waited_ns / std.time.ns_per_s),
         frame orelse py.returnNone(),
     };

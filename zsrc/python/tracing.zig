@@ -1,0 +1,42 @@
+//! Tracing that the program asked of new threads: a goroutine is traced as a thread that begins.
+//!
+//! threading.settrace() and setprofile() keep the functions in the module's dictionary, which is looked at when
+//! a goroutine starts.
+const py = @import("py.zig");
+
+/// Where threading.settrace() and setprofile() keep what new threads are to call.
+const TraceHook = struct {
+    name: [*:0]const u8,
+    setter: [*:0]const u8,
+    key: ?*py.Object = null,
+};
+var hooks = [_]TraceHook{
+    .{ .name = "_trace_hook", .setter = "settrace" },
+    .{ .name = "_profile_hook", .setter = "setprofile" },
+};
+var threading_dict: ?*py.Object = null;
+
+/// False with an exception set.
+pub fn watch() bool {
+    if (threading_dict != null) return true;
+    const module = py.PyImport_ImportModule("threading") orelse return false;
+    defer py.decref(module);
+    for (&hooks) |*hook| hook.key = py.PyUnicode_InternFromString(hook.name) orelse return false;
+    threading_dict = py.incref(py.PyModule_GetDict(module) orelse return false);
+    return true;
+}
+
+/// As threading.Thread does for a new thread: sys.settrace and sys.setprofile with the program's
+/// hooks.
+pub inline fn start() void {
+    const dict = threading_dict orelse return;
+    for (&hooks) |*hook| {
+        const function = py.PyDict_GetItemWithError(dict, hook.key.?) orelse continue;
+        if (function != py.none()) setHook(hook, function);
+    }
+}
+
+noinline fn setHook(hook: *const TraceHook, function: *py.Object) void {
+    const set = py.PySys_GetObject(hook.setter) orelse return;
+    if (py.call(set, &.{function})) |r| py.decref(r) else py.PyErr_Clear();
+}
