@@ -80,6 +80,11 @@ class BuildHook(BuildHookInterface[Any]):
 
 def chosen_target() -> Target:
     """The target that GOLIBX_ZIG_TARGET names, or this machine's."""
+    if "free-threading" in sys.version:
+        raise BuildError(
+            "golibx: free-threaded builds of Python are not supported, since they have no stable "
+            "ABI. Install golibx with one that has its global lock."
+        )
     triple = os.environ.get("GOLIBX_ZIG_TARGET") or host_triple()
     if triple not in TARGETS:
         raise BuildError(

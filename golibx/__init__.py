@@ -16,6 +16,15 @@ processor back from those.
 
 from __future__ import annotations
 
+import sys
+
+if "free-threading" in sys.version:
+    # The library is for the stable ABI, which builds without the lock do not have.
+    raise ImportError(
+        "golibx does not support free-threaded builds of Python, as this one is: "
+        f"use CPython {sys.version_info.major}.{sys.version_info.minor} with its global lock"
+    )
+
 from golibx import context as context
 from golibx._core import (
     AtomicInt,

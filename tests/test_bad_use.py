@@ -545,3 +545,15 @@ def test_what_cannot_be_copied_or_pickled() -> None:
             pickle.dumps(thing)
         with pytest.raises(TypeError):
             copy.copy(thing)
+
+
+def test_free_threaded_builds_are_refused(script: Script) -> None:
+    """Whose objects look different from what the library takes them for."""
+    result = script(
+        "import sys\n"
+        "sys.version = sys.version.replace('(', 'experimental free-threading build (', 1)\n"
+        "import golibx._core\n"
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: golibx does not support free-threaded builds of Python")
