@@ -140,6 +140,7 @@ class Runtime:
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
         options["on_main_thread"] = on_main_thread
+        options["bystanders"] = bool(threads.bystanders)
         options["quit_signal"] = True
         dump_signal = self.config.debug.dump_signal
         if dump_signal != "none":

@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 
 from golibx import _core
 from golibx.config import Config
-from golibx.errors import Cancelled
+from golibx.errors import Cancelled, Deadlock
 from golibx.patch import clock
 from golibx.runtime import Runtime
 
@@ -104,8 +104,9 @@ def run(
     if seed is not None or not loaded.preempt.async_:
         # What hangs is to be ended all the same: from Python 3.13 on, signals do not interrupt the
         # goroutine that computes. No test that keeps within its limit is preempted.
-        slice_ns = int(((timeout or 0) + _AGAIN_S) * 1e9)
-        options |= {"preempt_async": int(timeout is not None), "preempt_slice_ns": slice_ns}
+        limit = _first_limit(timeout)
+        slice_ns = int(((limit or 0) + _AGAIN_S) * 1e9)
+        options |= {"preempt_async": int(limit is not None), "preempt_slice_ns": slice_ns}
     result = None
     for number in range(schedules):
         if seed is not None:
@@ -177,12 +178,20 @@ class _Test:
         self._returned = False
         self._told = False
         self._main_id = 0
+        self._end = 0.0
+        self._others = _OthersAlarm()
+        self._others_exc: BaseException | None = None
 
     def run(self, config: Config, options: Mapping[str, int]) -> Any:
         __tracebackhide__ = True
         runtime = _TestRuntime(config, options)
         with self._limit(), clock.virtual() if options["virtual_time"] else nullcontext():
-            return runtime.run(self._main, (), {})
+            try:
+                return runtime.run(self._main, (), {})
+            except Deadlock as exc:
+                if exc.args:
+                    exc.args = (_of_the_test(str(exc)),)
+                raise
 
     def _main(self) -> Any:
         __tracebackhide__ = True
@@ -207,38 +216,52 @@ class _Test:
     @contextmanager
     def _limit(self) -> Iterator[None]:
         """A signal, which ends also what never waits: it needs no thread and no goroutine."""
-        if self._timeout is None or not _has_alarm():
+        if not _has_alarm():
             yield
             return
-        began = _monotonic()
-        left, interval = signal.getitimer(signal.ITIMER_REAL)
-        if 0 < left <= self._timeout:  # somebody else's limit, which comes sooner
-            yield
-            return
-        handler = signal.signal(signal.SIGALRM, self._on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._timeout, _AGAIN_S)
+        self._end = _monotonic() + (self._timeout or 0)
+        self._others = _OthersAlarm()
         try:
+            self._arm()
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
-            if left > 0:
-                left = max(left - (_monotonic() - began), 0.001)
-                signal.setitimer(signal.ITIMER_REAL, left, interval)
+            self._others.restore()
+
+    def _arm(self) -> None:
+        """Sets the alarm for the first limit: the test's own, or that of somebody else."""
+        delay = None if self._timeout is None else max(self._end - _monotonic(), 0.001)
+        if self._others.comes_before(delay):
+            delay = self._others.left if self._others.is_limit else None
+        if delay is not None:
+            self._others.replace(self._on_alarm, delay)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """Python calls it in whatever goroutine the main thread runs, or in none."""
+        if self._others.is_due():
+            self._on_others_alarm(signum, frame)
+            if self._others_exc is None:
+                return
         current = _core.current()
         in_main = current is not None and current.id == self._main_id
         if current is not None and not in_main and (self._told or self._returned):
             raise Cancelled("the test has passed its time limit")  # it may never wait
-        if self._returned:
+        if self._returned and self._others_exc is None:
             return
         self._told = True
-        exc = self._timed_out()
+        exc = self._others_exc or self._timed_out()
         if in_main:
             raise exc
         _core.throw_main(exc)
+
+    def _on_others_alarm(self, signum: int, frame: FrameType | None) -> None:
+        """What their handler raises is for the main goroutine, as it would be without others."""
+        self._others_exc = self._others.call(signum, frame)
+        if self._others_exc is None:
+            self._others = _OthersAlarm()
+            self._arm()
+        else:
+            self._others_exc.add_note(f"golibx: what the goroutines did\n\n{_stacks()}")
+            self._others.replace(self._on_alarm, _AGAIN_S)
 
     def _watch(self, timeout: float) -> None:
         """The limit where there is no signal: a goroutine of the runtime's own."""
@@ -248,17 +271,87 @@ class _Test:
             _core.sleep(_AGAIN_S)
 
     def _timed_out(self) -> TimedOut:
-        from golibx.dump import stacks
+        return TimedOut(f"the test passed its time limit of {self._timeout:g} s\n\n{_stacks()}")
 
-        # Without what lies between pytest and the test.
-        lines = []
-        outside = False
-        for line in stacks().splitlines(keepends=True):
-            outside = line.startswith("    ") and (outside or "    _Test._main at" in line)
-            if line.startswith("    created ") or not (outside or f" at {__file__}:" in line):
-                lines.append(line)
-        limit = f"{self._timeout:g} s"
-        return TimedOut(f"the test passed its time limit of {limit}\n\n{''.join(lines)}")
+
+class _OthersAlarm:
+    """An alarm of somebody else's, as pytest-timeout sets one, that was set before the test.
+
+    If it is a limit that comes before the test's own, its handler is called in the middle of the
+    test, and may raise in whatever goroutine that is. In the main one that ends the test.
+
+    Attributes:
+        left: seconds until it comes; 0 if there is none.
+        is_limit: whether a function is to be called, once.
+    """
+
+    def __init__(self) -> None:
+        self.left = self._interval = 0.0
+        self._handler: Any = None
+        if _has_alarm():
+            self.left, self._interval = signal.getitimer(signal.ITIMER_REAL)
+            self._handler = signal.getsignal(signal.SIGALRM)
+        self._began = _monotonic()
+        self._replaced = False
+        self._came = False
+        self.is_limit = self.left > 0 and not self._interval and callable(self._handler)
+
+    def comes_before(self, delay: float | None) -> bool:
+        return self.left > 0 and (delay is None or self.left <= delay)
+
+    def is_due(self) -> bool:
+        left = self.left - (_monotonic() - self._began)
+        return self.is_limit and not self._came and left <= 0
+
+    def replace(self, handler: Callable[[int, FrameType | None], None], delay: float) -> None:
+        self._replaced = True
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN_S)
+
+    def call(self, signum: int, frame: FrameType | None) -> BaseException | None:
+        """Has it come now. Returns what its handler raises."""
+        self._came = True
+        self.restore()
+        try:
+            self._handler(signum, frame)
+        except BaseException as exc:
+            return exc
+        return None
+
+    def restore(self) -> None:
+        if not self._replaced:
+            return
+        self._replaced = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._handler)
+        if self.left > 0 and not self._came:
+            left = max(self.left - (_monotonic() - self._began), 0.001)
+            signal.setitimer(signal.ITIMER_REAL, left, self._interval)
+
+
+def _first_limit(timeout: float | None) -> float | None:
+    others = _OthersAlarm()
+    return others.left if others.is_limit and others.comes_before(timeout) else timeout
+
+
+def _stacks() -> str:
+    from golibx.dump import stacks
+
+    return _of_the_test(stacks())
+
+
+def _of_the_test(dump: str) -> str:
+    """Without what lies between pytest and the test."""
+    lines = []
+    outside = False
+    for line in dump.splitlines(keepends=True):
+        if line.startswith("    _Test._main at "):
+            outside = True
+        elif line.startswith(("    created ", "    waits on ")) or not line.startswith("    "):
+            outside = False
+        if not (outside or f" at {__file__}:" in line):
+            lines.append(line)
+    return "".join(lines)
 
 
 def _has_alarm() -> bool:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
+from functools import partial
 
 import pytest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
 __all__: list[str] = []
@@ -26,6 +29,9 @@ _MARK = (
     "virtual_time=False, leaks=True, **config): run the test as the main goroutine of a "
     "golibx.run() with that configuration. See docs/testing.md of golibx."
 )
+
+_threads = pytest.StashKey["dict[int, FrameType]"]()
+_is_coroutine = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,8 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    early_config.stash[_threads] = _threads_now()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK)
+    config.stash.setdefault(_threads, _threads_now())  # where a conftest.py loads the plugin
     seed = config.getoption("--golibx-seed")
     if seed not in (None, "random") and not (str(seed).isdecimal() and 0 < int(seed) < 1 << 63):
         raise pytest.UsageError(f'--golibx-seed must be 1 to 2**63 - 1, or "random"; not {seed!r}')
@@ -60,6 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
         valid = False
     if not valid:
         raise pytest.UsageError(f"golibx_timeout must be a number of seconds, not {timeout!r}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Coroutines are their own plugin's. When they are run it may have made functions of them."""
+    test = getattr(item, "obj", None)
+    test = getattr(getattr(test, "hypothesis", None), "inner_test", test)
+    if inspect.iscoroutinefunction(test) or inspect.isasyncgenfunction(test):
+        item.stash[_is_coroutine] = True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,28 +93,23 @@ def pytest_runtest_call(item: pytest.Item) -> None:
             "call golibx.testing.run() in it",
             pytrace=False,
         )
+    _tell_threads(item.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     __tracebackhide__ = True
     keywords = keywords_of(pyfuncitem)
-    # Coroutines are their own plugin's, also in a module with the mark.
-    if keywords is None or inspect.iscoroutinefunction(pyfuncitem.obj):
+    if keywords is None or pyfuncitem.stash.get(_is_coroutine, False):
         return None
     options, tables = _options(pyfuncitem, keywords)
     from golibx import testing
 
-    test = pyfuncitem.obj
     names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001  # as pytest's own, which it replaces
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-
-    def run_test() -> object:
-        __tracebackhide__ = True
-        return test(**arguments)
-
+    _tell_threads(pyfuncitem.config)
     try:
-        testing.run(run_test, config=tables, **options)
+        testing.run(partial(pyfuncitem.obj, **arguments), config=tables, **options)
     except testing.Leaked as exc:
         _tell_seed(pyfuncitem, exc)
         raise exc.with_traceback(None) from None  # it is about no place in the code
@@ -110,6 +125,26 @@ def _tell_seed(item: pytest.Item, exc: BaseException) -> None:
             seed = note.split()[4]
             text = f"seed {seed}: run it again with --golibx-seed={seed}"
             item.add_report_section("call", "golibx", text)
+
+
+def _threads_now() -> dict[int, FrameType]:
+    """Those of whatever runs the tests, pytest-xdist or a debugger, with their first frames."""
+    threads = {}
+    own = (threading.main_thread().ident, threading.get_ident())
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001
+        while frame.f_back is not None:
+            frame = frame.f_back
+        if ident not in own:
+            threads[ident] = frame
+    return threads
+
+
+def _tell_threads(config: pytest.Config) -> None:
+    """They wake no goroutine, so that a test that hangs is a Deadlock in spite of them."""
+    if "golibx.patch.threads" in sys.modules:
+        from golibx.patch import threads
+
+        threads.bystanders = config.stash[_threads]
 
 
 def keywords_of(item: pytest.Item) -> dict[str, Any] | None:

@@ -1,16 +1,16 @@
-"""golibx.testing: seeds, virtual time, limits, leaks; its plugin for pytest, as others see it."""
+"""golibx.testing: seeds, virtual time, limits, leaks."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import golibx
-from conftest import Script
 from golibx import (
     Chan,
     Deadlock,
@@ -31,6 +31,7 @@ from golibx import (
     sleep,
     tick,
 )
+from golibx.patch import threads
 from golibx.testing import Leaked, TimedOut, run
 
 Trace = list[object]
@@ -533,6 +534,74 @@ def test_a_limit_of_somebody_elses_is_kept() -> None:
         signal.setitimer(signal.ITIMER_REAL, *before)
 
 
+@pytest.fixture
+def _alarm() -> Iterator[None]:
+    """What the test does to the alarm is undone."""
+    handler = signal.getsignal(signal.SIGALRM)
+    before = signal.setitimer(signal.ITIMER_REAL, 0)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, *before)
+
+
+@pytest.mark.usefixtures("_alarm")
+@pytest.mark.parametrize("options", [{}, {"seed": 1}], ids=["preempted", "seeded"])
+@pytest.mark.parametrize("timeout", [None, 1000])
+@pytest.mark.parametrize(
+    "test",
+    [hang, compute, lambda: go(compute).join(), lambda: blocking(threading.Event().wait, 100)],
+    ids=["waits", "computes", "another computes", "blocks"],
+)
+def test_a_limit_of_somebody_elses_ends_the_test(
+    test: Callable[[], None], timeout: float | None, options: dict[str, object]
+) -> None:
+    """From whatever goroutine its handler is called in."""
+
+    def handler(signum: int, frame: object) -> None:
+        raise KeyError("limit")
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(KeyError, match="limit") as caught:
+        run(test, timeout=timeout, **options)
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    stacks = caught.value.__notes__[0]
+    assert stacks.startswith("golibx: what the goroutines did\n\ngoroutine 1 [")
+    assert "testing.py:" not in stacks.replace("test_testing.py:", "")
+
+
+@pytest.mark.usefixtures("_alarm")
+@pytest.mark.parametrize("again", [False, True])
+def test_an_alarm_that_is_no_limit_leaves_the_tests_own(again: bool) -> None:
+    heard: list[int] = []
+
+    def handler(signum: int, frame: object) -> None:
+        heard.append(signum)
+        if again and len(heard) < 3:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    with pytest.raises(TimedOut):
+        run(hang, timeout=0.2)
+    assert heard == [signal.SIGALRM] * (3 if again else 1)
+    assert signal.getsignal(signal.SIGALRM) is handler
+
+
+@pytest.mark.usefixtures("_alarm")
+def test_an_alarm_that_nobody_handles_or_that_repeats_is_left_alone() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    run(sleep, 0.02, timeout=1000)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+    heard: list[int] = []
+    signal.signal(signal.SIGALRM, lambda signum, frame: heard.append(signum))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    run(lambda: [sleep(0.001) for _ in iter(lambda: len(heard) > 2, True)], timeout=1000)
+    assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.01)
+
+
 # ---- leaks ----
 
 
@@ -581,221 +650,61 @@ def test_a_failure_is_not_a_leak() -> None:
         run(main)
 
 
-# ---- the plugin ----
+# ---- deadlocks ----
 
 
-@pytest.fixture
-def outcomes(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Runs the tests of a file in a process of their own."""
-
-    def run_file(source: str, *args: str) -> pytest.RunResult:
-        pytester.makepyfile(source)
-        plugins = ("-p", "pytest_golibx", "-p", "no:cacheprovider")
-        return pytester.runpytest_subprocess(*plugins, "-rA", "--strict-markers", *args)
-
-    return run_file
-
-
-Outcomes = Callable[..., pytest.RunResult]
-
-
-def test_a_hang_fails_and_the_next_test_runs(outcomes: Outcomes) -> None:
-    result = outcomes("""
-        import pytest
-        from golibx import Chan, go, sleep
-
-        @pytest.mark.goroutine(timeout=0.1)
-        def test_hang():
-            go(sleep, 1000)
-            Chan().recv(timeout=1000)
-
-        @pytest.mark.goroutine
-        def test_next():
-            sleep(0)
-        """)
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines([
-        "*TimedOut: the test passed its time limit of 0.1 s",
-        "*goroutine 1 [[]chan receive[]]*",
-        "*goroutine 2 [[]sleep[]] sleep:",
-    ])  # fmt: skip
+def test_a_deadlock_shows_the_test_alone() -> None:
+    ch: Chan[int] = Chan()
+    with pytest.raises(Deadlock) as caught:
+        run(ch.recv)
+    lines = str(caught.value).splitlines()
+    assert lines[:3] == [
+        "all goroutines are asleep - deadlock! (1 goroutine)",
+        "",
+        "goroutine 1 [chan receive] Runtime._main:",
+    ]
+    assert lines[3].startswith("    waits on <Chan ")
+    assert lines[4].startswith("    created at ")
 
 
-def test_the_ini_options(pytester: pytest.Pytester, outcomes: Outcomes) -> None:
-    pytester.makeini("[pytest]\ngolibx_timeout = 0.1\ngolibx_leaks = false\n")
-    result = outcomes("""
-        import pytest
-        from golibx import go, sleep
-        pytestmark = pytest.mark.goroutine
+def test_a_bystander_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lives: another thread may have its number after that."""
+    began, end = threading.Event(), threading.Event()
 
-        def test_hang(): sleep(1000)
-        def test_leak(): go(sleep, 1000)
-        @pytest.mark.goroutine(leaks=True, timeout=1000)
-        def test_own_options():
-            sleep(0.2)
-            go(sleep, 1000)
-        """)
-    result.assert_outcomes(passed=1, failed=2)
-    result.stdout.fnmatch_lines(["*limit of 0.1 s", "*Leaked: 1 goroutine was left behind*"])
+    def stand_by() -> None:
+        began.set()
+        end.wait()
 
+    thread = threading.Thread(target=stand_by)
+    thread.start()
+    began.wait()
+    assert thread.ident is not None
+    frame = sys._current_frames()[thread.ident]
+    while frame.f_back is not None:
+        frame = frame.f_back
+    monkeypatch.setattr(threads, "bystanders", {thread.ident: frame})
+    try:
+        with pytest.raises(Deadlock):
+            run(Chan[int]().recv)
+    finally:
+        end.set()
+        thread.join()
 
-def test_fixtures_parameters_capture_and_configuration(outcomes: Outcomes) -> None:
-    result = outcomes("""
-        import golibx, pytest
-        from golibx import _core, current
+    def main() -> int:
+        ch: Chan[int] = Chan()
+        asleep = threading.Event()
 
-        pytestmark = pytest.mark.goroutine(preempt={"slice": "1ms"}, runtime={"seed": 5})
+        def send() -> None:
+            asleep.wait()
+            time.sleep(0.01)  # the main goroutine sleeps by now, and is looked at
+            ch.send(1)
 
-        @pytest.fixture
-        def seed(request):
-            yield request.param
-            assert current() is None
+        other = threading.Thread(target=send)
+        other.start()
+        assert other.ident is not None
+        # Whether the system has given it the same number or not.
+        threads.bystanders[other.ident] = frame
+        go(asleep.set)
+        return ch.recv()
 
-        @pytest.mark.parametrize("timeout", ["t"])
-        @pytest.mark.parametrize("seed", [1, 2], indirect=True)
-        def test_arguments(seed, timeout, tmp_path, capsys):
-            assert current().id == 1
-            assert tmp_path.exists() and timeout == "t" and seed in (1, 2)
-            print("captured")
-            assert capsys.readouterr().out == "captured\\n"
-
-        class TestMethods:
-            @pytest.mark.goroutine(False)
-            def test_off(self): assert current() is None
-            def test_on(self): assert current().id == 1
-
-        @pytest.mark.goroutine(preempt={"slize": "1ms"})
-        def test_wrong_key(): pass
-
-        @pytest.mark.goroutine(timeuot=1)
-        def test_wrong_option(): pass
-
-        def test_skip(): pytest.skip("why")
-
-        @pytest.mark.xfail(raises=golibx.Deadlock, strict=True)
-        def test_xfail(): golibx.Chan().recv()
-        """)
-    result.assert_outcomes(passed=4, failed=2, skipped=1, xfailed=1)
-    result.stdout.fnmatch_lines(["*did you mean preempt.slice?*"])
-
-
-def test_a_failing_seed_is_printed_and_run_again(outcomes: Outcomes) -> None:
-    source = """
-        import pytest
-        from golibx import Chan, go
-
-        @pytest.mark.goroutine(seed="random", schedules=200, preempt_every_call=True)
-        def test_race():
-            counted = [0]
-            ch = Chan(10)
-            def increment():
-                value = counted[0]
-                ch.send(1)
-                counted[0] = value + 1
-            for g in [go(increment), go(increment)]:
-                g.join()
-            assert counted[0] == 2
-
-        @pytest.mark.goroutine
-        def test_without_a_seed(): pass
-        """
-    result = outcomes(source)
-    result.assert_outcomes(passed=1, failed=1)
-    (line,) = [line for line in result.outlines if "--golibx-seed=" in line]
-    option = line.split()[-1]
-    seed = option.partition("=")[2]
-    result.stdout.fnmatch_lines([f"*golibx: this was seed {seed} (schedule *"])
-    again = outcomes(source, option)
-    again.assert_outcomes(passed=1, failed=1)
-    again.stdout.fnmatch_lines([f"*golibx: this was seed {seed}"])
-
-
-@pytest.mark.usefixtures("_asyncio_stub")
-def test_coroutines_and_test_cases(outcomes: Outcomes) -> None:
-    result = outcomes("""
-        import asyncio, unittest, pytest
-
-        pytestmark = pytest.mark.goroutine
-
-        async def test_coroutine(): await asyncio.sleep(0)
-
-        class TestCase(unittest.TestCase):
-            def test_method(self): pass
-        """,
-        "-p", "asyncio_stub",
-    )  # fmt: skip
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*TestCase cannot have the mark goroutine*"])
-
-
-@pytest.fixture
-def _asyncio_stub(pytester: pytest.Pytester) -> None:
-    """As pytest-asyncio does it."""
-    pytester.syspathinsert()
-    pytester.makepyfile(
-        asyncio_stub="""
-        import asyncio, inspect, pytest
-
-        @pytest.hookimpl(wrapper=True)
-        def pytest_pyfunc_call(pyfuncitem):
-            if inspect.iscoroutinefunction(pyfuncitem.obj):
-                test = pyfuncitem.obj
-                pyfuncitem.obj = lambda: asyncio.run(test())
-            return (yield)
-        """
-    )
-
-
-def test_golibx_is_not_loaded_for_others(outcomes: Outcomes) -> None:
-    result = outcomes("""
-        import sys
-
-        def test_not_loaded():
-            assert not [name for name in sys.modules if name.split(".")[0] == "golibx"]
-        """)
-    result.assert_outcomes(passed=1)
-
-
-def test_the_plugin_can_be_switched_off(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("""
-        def test_no_plugin(pytestconfig):
-            assert not pytestconfig.pluginmanager.has_plugin("pytest_golibx")
-            assert "golibx_timeout" not in pytestconfig.inicfg
-        """)
-    pytester.runpytest_subprocess("-p", "no:golibx").assert_outcomes(passed=1)
-
-
-@pytest.mark.parametrize("args", [("--golibx-seed=0",), ("-o", "golibx_timeout=soon")])
-def test_options_of_the_session_are_checked(outcomes: Outcomes, args: tuple[str, ...]) -> None:
-    result = outcomes("def test_nothing(): pass", *args)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *golibx*seed*not '0'" if "seed" in args[0] else "*'soon'"])
-
-
-def test_the_lines_of_goroutines_are_covered(script: Script) -> None:
-    """By coverage, which pytest-cov uses, though the plugin is there first."""
-    pytest.importorskip("coverage")
-    test = script.cwd / "test_covered.py"
-    test.write_text(
-        "import pytest\n"
-        "from golibx import go\n"
-        "@pytest.mark.goroutine\n"
-        "def test_covered():\n"
-        "    def body():\n"
-        "        return 1\n"
-        "    assert go(body).result() == 1\n"
-    )
-    out = script.passes(
-        "import coverage, pytest, sys\n"
-        "coverage = coverage.Coverage(source=['golibx'], include=None, data_file=None)\n"
-        "coverage.start()\n"
-        "options = ['-q', '-p', 'pytest_golibx', '-p', 'no:cacheprovider']\n"
-        f"code = pytest.main([*options, {str(test)!r}])\n"
-        "coverage.stop()\n"
-        "import golibx.testing\n"
-        "_, lines, _, missing, _ = coverage.analysis2(golibx.testing.__file__)\n"
-        "print(code, len(lines) > 50, min(missing))\n"
-    )
-    code, measured, first_missing = out.splitlines()[-1].split()
-    assert (code.rpartition(".")[2], measured) in (("0", "True"), ("ExitCode.OK", "True"))
-    assert int(first_missing) > 20  # what runs at import was seen
+    assert run(main) == 1

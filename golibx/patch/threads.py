@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from golibx import _core
 
-__all__ = ["forget_dummy", "install"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["bystanders", "count_bystanders", "forget_dummy", "install"]
+
+bystanders: dict[int, FrameType] = {}
+"""Threads that wake no goroutine, whatever they do: a deadlock is one in spite of them.
+
+They are those of what runs the program, such as pytest-xdist. By their numbers, which other threads
+get when they have ended, with the frame that each began in, which tells.
+"""
+
+
+def count_bystanders() -> int:
+    """How many of them have not ended."""
+    now = sys._current_frames()
+    return sum(
+        _outermost(now[ident]) is frame for ident, frame in bystanders.items() if ident in now
+    )
+
+
+def _outermost(frame: FrameType) -> FrameType:
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def install() -> None:

@@ -28,9 +28,19 @@ fn otherThreads() bool {
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
     // The thread that called run() counts if it is not the main one, which never does.
-    const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread);
+    const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread) - bystanders();
     if (!standin.allWait(@intCast(@max(0, others)))) return true;
     return !on_main_thread and !standin.mainWaits() and !mainJoins();
+}
+
+fn bystanders() i64 {
+    if (!has_bystanders) return 0;
+    const n = call("golibx.patch.threads", "count_bystanders", null) orelse {
+        py.PyErr_Clear();
+        return 0;
+    };
+    defer py.decref(n);
+    return py.PyLong_AsLongLong(n);
 }
 
 /// Whether the main thread waits for the end of the one that called run().
@@ -44,6 +54,8 @@ fn mainJoins() bool {
 
 /// Set by run().
 pub var on_main_thread = true;
+/// Whether the run has told of threads that have nothing to do with it. See golibx.patch.threads.
+pub var has_bystanders = false;
 /// The interpreter's number of the thread that called it.
 pub var run_thread: c_ulong = 0;
 

@@ -133,6 +133,9 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     if (!native.readSettings(&options, dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    deadlock.has_bystanders = false;
+    if (py.PyDict_GetItemString(dict, "bystanders")) |value|
+        deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
     request_settings = .{};
     if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
         request_settings.quit = py.PyObject_IsTrue(value) != 0;
