@@ -96,6 +96,7 @@ pub const Host = struct {
             const own = goroutine.main_state.?;
             _ = py.PyThreadState_Swap(own);
             if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, own);
+            if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
             return deleteState(base);
         }
         states_lock.lock();
@@ -131,6 +132,7 @@ pub const Host = struct {
         const p = goroutine.of(g);
         if (p == goroutine.main) {
             g.stack = try goroutine.mainStack();
+            tellStack(p.state.?, g.stack);
             return;
         }
         const state = free_states.pop() orelse try newState();
@@ -138,6 +140,7 @@ pub const Host = struct {
         p.state = state;
         g.stack = refused.takeStack(p) orelse try the_lane.stacks.get();
         setRecursionLimit(state, g.stack.size);
+        tellStack(state, g.stack);
     }
 
     fn newState() error{OutOfMemory}!*py.ThreadState {
@@ -373,6 +376,14 @@ fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
     const offset = mechanisms.c_recursion_offset orelse return;
     const word: *i32 = @ptrFromInt(@intFromPtr(state) + offset);
     word.* = @intCast(@min(stack_size / c_level_bytes, 10_000));
+}
+
+/// From 3.14 on the interpreter compares the stack pointer with the bounds of the thread's stack. Not only
+/// deep recursion is told by that: objects that are let go far down, as it takes all of our stacks
+/// to be, are kept for later.
+fn tellStack(state: *py.ThreadState, stack: g_mod.Stack) void {
+    const set = py.extra.PyUnstable_ThreadState_SetStackProtection orelse return;
+    if (set(state, @ptrFromInt(stack.lo), stack.size) != 0) py.PyErr_Clear();
 }
 
 const words_looked_at = 48; // the start of a PyThreadState: under 200 bytes

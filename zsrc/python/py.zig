@@ -356,6 +356,8 @@ pub const Extra = struct {
     _PyThreadState_UncheckedGet: ?*const fn () callconv(.c) ?*ThreadState,
     _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
+    PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
+    PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
         inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {
