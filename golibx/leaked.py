@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from golibx import _core as core
 
     Goroutine: TypeAlias = core.Goroutine[Any]
-    Frames: TypeAlias = tuple[tuple[FrameType, int, int], ...]
-    Depths: TypeAlias = dict[CodeType, dict[int, int]]
+    Depth: TypeAlias = tuple[int, int, int]
+    Frames: TypeAlias = tuple[tuple[FrameType, int, int, int, int], ...]
+    Depths: TypeAlias = dict[CodeType, dict[int, Depth]]
 
 __all__ = ["leaks", "variables"]
 
@@ -35,9 +36,9 @@ def leaks() -> list[Goroutine]:
     They are parked without a time-out on channels, WaitGroups, locks or other goroutines that no
     living part of the program can reach: no module, no goroutine that runs, sleeps or waits for
     something alive, no thread, and no C code. A goroutine that is found is certain to wait until it
-    is cancelled; not all are found: what C code, generators or weak references may hold counts as
-    alive. That somebody has a goroutine's Goroutine does not keep it from being found. It takes as
-    long as a full garbage collection.
+    is cancelled; not all are found: what C code or weak references may hold counts as alive. That
+    somebody has a goroutine's Goroutine does not keep it from being found. It takes as long as a
+    full garbage collection.
 
     Raises:
         RuntimeError: the frames of this Python are not known (3.11, 3.12 and 3.13 are).
@@ -65,7 +66,8 @@ def _frames_of(goroutine: Goroutine, depths: Depths) -> Frames:
     frames = []
     frame = goroutine.frame
     while frame is not None:
-        frames.append((frame, frame.f_lasti, _depth(frame.f_code, frame.f_lasti, depths)))
+        lasti = frame.f_lasti
+        frames.append((frame, lasti, *_depth(frame.f_code, lasti, depths)))
         frame = frame.f_back
     return tuple(frames)
 
@@ -90,8 +92,51 @@ def _contents(cell: CellType) -> object:
 
 # ---- how deep the value stack is ----
 
-# While these run, what they will take off the stack still lies there and is owned by it.
-_KEEPS_OPERANDS = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "FOR_ITER", "PRECALL"}
+# What kind of instruction it is: zsrc/python/frames.zig knows them by these numbers.
+_PLAIN, _CALL, _CALL_STAR, _WITH = 0, 1, 2, 3
+
+# Instructions that may run other code: how many values they take off the stack, and how many of
+# those, from the lowest, they still own meanwhile. What is not here may own nothing of its stack.
+_OPERANDS = {
+    "BEFORE_WITH": (1, 0),
+    "BINARY_OP": (2, 2),
+    "BINARY_SLICE": (3, 1),
+    "BINARY_SUBSCR": (2, 2),
+    "COMPARE_OP": (2, 2),
+    "CONTAINS_OP": (2, 2),
+    "CONVERT_VALUE": (1, 1),
+    "DELETE_ATTR": (1, 1),
+    "DELETE_FAST": (0, 0),
+    "DELETE_SUBSCR": (2, 2),
+    "DICT_MERGE": (1, 1),
+    "DICT_UPDATE": (1, 1),
+    "FORMAT_SIMPLE": (1, 1),
+    "FORMAT_WITH_SPEC": (2, 2),
+    "FOR_ITER": (1, 1),
+    "GET_ITER": (1, 1),
+    "GET_LEN": (1, 1),
+    "IMPORT_NAME": (2, 0),
+    "LIST_EXTEND": (1, 1),
+    "LOAD_ATTR": (1, 1),
+    "LOAD_METHOD": (1, 1),
+    "LOAD_SUPER_ATTR": (3, 0),
+    "POP_TOP": (1, 1),
+    "SEND": (1, 1),  # the value sent; the generator stays
+    "SET_UPDATE": (1, 1),
+    "STORE_ATTR": (2, 2),
+    "STORE_FAST": (1, 0),
+    "STORE_SLICE": (4, 2),
+    "STORE_SUBSCR": (3, 3),
+    "TO_BOOL": (1, 1),
+    "UNARY_INVERT": (1, 1),
+    "UNARY_NEGATIVE": (1, 1),
+    "UNARY_NOT": (1, 1),
+    "UNARY_POSITIVE": (1, 1),
+    "UNPACK_SEQUENCE": (1, 1),
+    "WITH_EXCEPT_START": (0, 0),
+}
+_CALLS = {"CALL": 2, "CALL_KW": 3, "PRECALL": 2}  # what there is beside the arguments
+_TAKES_A_CONDITION = ("POP_JUMP_", "JUMP_IF_")
 _NEVER_GOES_ON = {
     "JUMP_BACKWARD",
     "JUMP_BACKWARD_NO_INTERRUPT",
@@ -102,23 +147,28 @@ _NEVER_GOES_ON = {
     "RETURN_VALUE",
 }
 _GENERATORS = 0x20 | 0x80 | 0x200  # inspect's CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+_HAS_STAR_ARGS = 0x04  # CO_VARARGS
 
 
-def _depth(code: CodeType, lasti: int, depths: Depths) -> int:
-    """How many values the stack owns while the instruction runs; 0 where that is not certain."""
-    if code.co_flags & _GENERATORS:
-        return 0
+def _depth(code: CodeType, lasti: int, depths: Depths) -> Depth:
+    """What the value stack surely owns while the instruction runs.
+
+    How many values lie below what it takes off the stack, how many of those that it takes it still
+    owns, and its kind.
+    """
     if code not in depths:
         depths[code] = _depths_of(code)
-    return depths[code].get(lasti, 0)
+    return depths[code].get(lasti, (0, 0, _PLAIN))
 
 
-def _depths_of(code: CodeType) -> dict[int, int]:
-    """The depth before each instruction that keeps its operands, by its offset."""
+def _depths_of(code: CodeType) -> dict[int, Depth]:
+    """By the offset of an instruction, what _depth() says of it."""
     instructions = list(dis.get_instructions(code))
     index = {instruction.offset: i for i, instruction in enumerate(instructions)}
     before: dict[int, int] = {}
-    todo = [(0, 0)]
+    # A generator begins with the value sent on its stack; since 3.13 RETURN_GENERATOR says so.
+    starts_with = 1 if code.co_flags & _GENERATORS and sys.version_info < (3, 13) else 0
+    todo = [(0, starts_with)]
     handlers = _handlers_of(code)
     while todo:
         i, depth = todo.pop()
@@ -134,18 +184,71 @@ def _depths_of(code: CodeType) -> dict[int, int]:
                 break
             depth += _effect(instruction, jump=False)
             i += 1
-    return {
-        instructions[i].offset: depth - _taken_before(instructions[i])
-        for i, depth in before.items()
-        if instructions[i].opname in _KEEPS_OPERANDS
-    }
+    found = {}
+    reached = [(instructions[i], before[i]) for i in sorted(before)]
+    for i, (instruction, depth) in enumerate(reached):
+        if (operands := _operands(instruction)) is not None:
+            taken, owned, kind = operands
+            if instruction.opname == "CALL_FUNCTION_EX" and not _calls_with_a_tuple(
+                code, reached[: i + 1]
+            ):
+                # A list is replaced by a tuple that the stack knows nothing of.
+                owned = 2
+            found[instruction.offset] = (depth - taken, owned, kind)
+    return found
 
 
-def _taken_before(instruction: dis.Instruction) -> int:
-    """What the instruction takes off the stack before it calls."""
-    if instruction.opname == "CALL_FUNCTION_EX":
-        return 1 + ((instruction.arg or 0) & 1)  # the arguments, which may become another tuple
-    return 0
+def _operands(instruction: dis.Instruction) -> Depth | None:
+    """How many values it takes off the stack, how many of those it owns meanwhile, and its kind."""
+    name, argument = instruction.opname, instruction.arg or 0
+    if name in _OPERANDS:
+        return (*_OPERANDS[name], _WITH if name == "BEFORE_WITH" else _PLAIN)
+    if name in _CALLS:
+        values = argument + _CALLS[name]
+        return values, values, _CALL
+    if name == "CALL_FUNCTION_EX":
+        values = 3 + (argument & 1)
+        return values, values, _CALL_STAR
+    if name == "FORMAT_VALUE":
+        has_spec = (argument & 4) >> 2
+        # A value that is converted may be replaced before it is formatted.
+        return 1 + has_spec, 0 if has_spec and argument & 3 else 1 + has_spec, _PLAIN
+    if name.startswith(_TAKES_A_CONDITION):
+        return 1, 1, _PLAIN
+    return None
+
+
+def _calls_with_a_tuple(code: CodeType, before: list[tuple[dis.Instruction, int]]) -> bool:
+    """Whether the arguments of a CALL_FUNCTION_EX, the last of `before`, surely are a tuple.
+
+    `before` has each instruction up to it, with the depth that the stack has there.
+    """
+    call, depth = before[-1]
+    height = depth - ((call.arg or 0) & 1)
+    follows = call
+    for instruction, depth in reversed(before[:-1]):
+        # The arguments were made when they last were on top.
+        if depth + _effect(instruction, jump=False) == height:
+            break
+        follows = instruction
+    else:
+        return False
+    if follows.is_jump_target:  # or somewhere else
+        return False
+    if instruction.opname == "CALL_INTRINSIC_1":
+        return bool(instruction.argrepr == "INTRINSIC_LIST_TO_TUPLE")
+    if instruction.opname in {"BUILD_TUPLE", "LIST_TO_TUPLE"}:
+        return True
+    if instruction.opname == "LOAD_CONST":
+        return type(instruction.argval) is tuple
+    if instruction.opname != "LOAD_FAST" or not code.co_flags & _HAS_STAR_ARGS:
+        return False
+    # The function's own *args, if that name never gets another value.
+    star = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
+    return bool(instruction.argval == star) and not any(
+        each.opname.startswith(("STORE_FAST", "DELETE_FAST")) and star in each.argrepr
+        for each in dis.get_instructions(code)
+    )
 
 
 def _effect(instruction: dis.Instruction, *, jump: bool) -> int:
@@ -216,7 +319,11 @@ def _probe() -> bool:
         return cell
 
     frame = sys._getframe()
-    if not _core.measure_frames(many.__code__, 777) or (found := _core.frame_slots(frame)) is None:
+    try:
+        raise LookupError
+    except LookupError as exc:
+        measured = _core.measure_frames(many.__code__, 777, exc)
+    if not measured or (found := _core.frame_slots(frame)) is None:
         return False
     code = frame.f_code
     names = [*code.co_varnames, *code.co_cellvars, *code.co_freevars]

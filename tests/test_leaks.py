@@ -688,11 +688,13 @@ def test_unknown_frames_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.goroutine(False)
 def test_measuring_frames_checks_its_arguments() -> None:
-    code = make_local.__code__
+    code, error = make_local.__code__, ValueError()
     with pytest.raises(TypeError):
-        _core.measure_frames(object(), 777)  # type: ignore[arg-type]
+        _core.measure_frames(code, 777)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        _core.measure_frames(code, "777")  # type: ignore[arg-type]
+        _core.measure_frames(object(), 777, error)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        _core.measure_frames(code, "777", error)  # type: ignore[arg-type]
     assert leaked._frames_are_known()
     assert _core.frame_slots(object()) is None  # type: ignore[arg-type]
 
@@ -709,19 +711,18 @@ def profile(frame, event, arg):
     # A caller that calls Python code without C code between them has stored how deep its stack is.
     global right
     caller = frame.f_back
-    if event != "call" or caller is None or caller.f_code.co_flags & leaked._GENERATORS:
+    if event != "call" or caller is None:
         return
     code, lasti = caller.f_code, caller.f_lasti
     interpreter_frame = ctypes.c_size_t.from_address(id(caller) + 24).value
     stored = ctypes.c_int.from_address(interpreter_frame + 64).value
     while code.co_code[lasti] == 0:  # the cache of the instruction
         lasti -= 2
-    name, argument = dis.opname[code.co_code[lasti]], code.co_code[lasti + 1]
-    taken = {"CALL": argument + 2, "PRECALL": argument + 2, "CALL_KW": argument + 3}.get(name)
-    if stored < 0 or taken is None:
+    name = dis.opname[code.co_code[lasti]]
+    if stored < 0 or name not in leaked._CALLS:
         return
     slots = len({*code.co_varnames, *code.co_cellvars}) + len(code.co_freevars)
-    if stored == slots + leaked._depth(code, lasti, depths) - taken:
+    if stored == slots + leaked._depth(code, lasti, depths)[0]:
         right += 1
     else:
         wrong.append((code.co_qualname, lasti, name, stored))

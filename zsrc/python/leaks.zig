@@ -12,9 +12,9 @@
 //! (sys._current_frames, Goroutine.frame) and gc.get_objects are not counted; nor is a Goroutine held to
 //! cancel it, since one that only a cancellation can end is what people look for.
 //!
-//! A goroutine's stack: what PyG holds for it, and of each frame the function, the local variables and
-//! the value stack. Frames are as in 3.11 to 3.13 (`supported`), which a test in golibx.leaked confirms. How
-//! high the value stack is while a C function runs is not stored anywhere; golibx.leaked tells by the code.
+//! A goroutine's stack: what PyG holds for it, the exception that it handles, and what its frames refer
+//! to (frames.zig). Of what C functions on it hold, only that is known which frames.zig or select()'s
+//! call gives away.
 //! All of `leaked` runs with the interpreter's lock and without a call that could let go of it.
 const std = @import("std");
 const os = @import("../os/os.zig");
@@ -26,84 +26,35 @@ const select = @import("select.zig");
 const waitgroup = @import("waitgroup.zig");
 const rlock = @import("rlock.zig");
 const sync = @import("sync.zig");
+const frames = @import("frames.zig");
 const peek = @import("peek.zig");
 
 const PyG = goroutine.PyG;
 const gpa = host.gpa;
+const InterpreterFrame = frames.InterpreterFrame;
 const Args = [*]const *py.Object;
-
-fn supported() bool {
-    return py.minor() >= 11 and py.minor() <= 13 and peek.layout != null;
-}
 
 // ---- frames ----
 
-/// _PyInterpreterFrame of 3.11 to 3.13.
-const InterpreterFrame = struct {
-    words: [*]const ?*py.Object,
-
-    /// Null if it is none, if the frame has ended, or is a generator's, which its generator's tp_traverse covers.
-    fn of(frame: *py.Object) ?InterpreterFrame {
-        if (@intFromPtr(frame.type) != peek.layout.?.frame_type) return null;
-        const field: *const usize = @ptrFromInt(@intFromPtr(frame) + peek.frame_object_frame);
-        const f: InterpreterFrame = .{ .words = @ptrFromInt(field.*) };
-        const owner_at: usize = if (py.minor() == 11) 69 else 70;
-        return if (f.bytes()[owner_at] == 0) f else null;
-    }
-
-    fn bytes(f: InterpreterFrame) [*]const u8 {
-        return @ptrCast(f.words);
-    }
-
-    fn function(f: InterpreterFrame) ?*py.Object {
-        return f.words[if (py.minor() == 11) 0 else 2];
-    }
-
-    /// Local variables and the value stack: the number of those in use, if it is stored.
-    fn stored(f: InterpreterFrame) ?usize {
-        const top: *const i32 = @ptrCast(@alignCast(f.bytes() + 64));
-        return if (top.* >= 0) @intCast(top.*) else null;
-    }
-
-    fn slots(f: InterpreterFrame) [*]const ?*py.Object {
-        return f.words + 9;
-    }
-};
-
-/// Where PyCodeObject has the number of a frame's local variables, cells and free variables.
-var slot_count_offset: usize = 0;
-
-fn slotCount(frame: *py.Object) usize {
-    const code = py.PyFrame_GetCode(@ptrCast(frame));
-    defer py.decref(code);
-    const field: *const i32 = @ptrFromInt(@intFromPtr(code) + slot_count_offset);
-    return @intCast(field.*);
-}
-
-/// measure_frames(code, count, /): looks where a code object, by one with `count` variables of all kinds,
-/// has their number. False if frames are not known, or it cannot be found.
+/// measure_frames(code, count, exception, /): finds out about frames by a code object with `count` variables
+/// of all kinds, and about thread states by the exception that is being handled. False if frames are not
+/// known, or it cannot.
 pub fn measureFrames(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "measure_frames() takes 2 arguments ({d} given)", .{n});
-    peek.calibrate();
-    if (!supported()) return py.boolean(false);
+    if (n != 3) return py.raise(py.exc.typeError(), "measure_frames() takes 3 arguments ({d} given)", .{n});
     const count = py.PyLong_AsLongLong(args[1]);
     if (count == -1 and py.PyErr_Occurred() != null) return null;
     if (!py.isCode(args[0]))
         return py.raise(py.exc.typeError(), "measure_frames() needs a code object", .{});
-    const code: [*]const i32 = @ptrCast(@alignCast(args[0]));
-    slot_count_offset = for (4..48) |i| {
-        if (code[i] == count) break i * 4;
-    } else 0;
-    return py.boolean(slot_count_offset != 0);
+    return py.boolean(frames.measure(@constCast(args[0]), count, @constCast(args[2])));
 }
 
 /// frame_slots(frame, /): what its local variables hold, None for one that holds nothing; or None if that
 /// is not known.
 pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
-    if (slot_count_offset == 0) return py.returnNone();
-    const frame = InterpreterFrame.of(o.?) orelse return py.returnNone();
+    if (!frames.measured()) return py.returnNone();
+    const frame = frames.InterpreterFrame.of(o.?) orelse return py.returnNone();
     const list = py.PyList_New(0) orelse return null;
-    for (frame.slots()[0..slotCount(o.?)]) |slot| {
+    for (frame.slots()[0..frames.slotCount(o.?)]) |slot| {
         if (py.PyList_Append(list, slot orelse py.none()) != 0) {
             py.decref(list);
             return null;
@@ -116,8 +67,10 @@ pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
 
 const Suspect = struct {
     p: *PyG,
-    /// A tuple of (frame, lasti, depth): see golibx.leaked.
-    frames: *py.Object,
+    /// A tuple of what frames.Entry describes, the innermost first.
+    stack: *py.Object,
+    /// See findArguments.
+    arguments: ?*py.Object = null,
     alive: bool = false,
 
     /// What it waits on: the cases, for a select.
@@ -134,39 +87,92 @@ const Suspect = struct {
         const p = s.p;
         for (p.args[0 .. p.nargs + p.nkw]) |arg| visit(context, arg);
         for ([_]?*py.Object{ p.function, p.kwnames, p.group }) |each| if (each) |o| visit(context, o);
-        const n: usize = @intCast(py.PyTuple_Size(s.frames));
+        if (s.handled()) |o| visit(context, o);
+        const n: usize = @intCast(py.PyTuple_Size(s.stack));
+        var inner: ?InterpreterFrame = null;
+        const waits_on: ?*py.Object = if (p.g.waiting_count > 0) null else @ptrCast(@alignCast(p.g.waiting_on));
         for (0..n) |i| {
-            const entry = py.PyTuple_GetItem(s.frames, @intCast(i)).?;
-            const object = py.PyTuple_GetItem(entry, 0).?;
-            const frame = InterpreterFrame.of(object) orelse continue;
-            if (frame.function()) |o| visit(context, o);
-            const variables = slotCount(object);
-            const depth: usize = @intCast(@max(0, py.PyLong_AsLongLong(py.PyTuple_GetItem(entry, 2).?)));
-            const used = frame.stored() orelse variables + depth;
-            for (frame.slots()[0..used]) |slot| if (slot) |o| visit(context, o);
-            if (i == 0 and frame.stored() == null) if (s.argumentsOf(frame.slots()[0..used])) |o| visit(context, o);
+            const entry: frames.Entry = .of(s.stack, i);
+            entry.eachReference(inner, if (i == 0) waits_on else null, context, visit);
+            inner = .of(entry.object);
+            if (i == 0) s.eachArgument(entry, context, visit);
         }
     }
 
-    /// The tuple that `select(*cases)` was called with. The interpreter has taken it off the stack, of
-    /// which `slots` are left, and keeps it until the call returns.
-    fn argumentsOf(s: Suspect, slots: []const ?*py.Object) ?*py.Object {
-        const n = s.p.g.waiting_count;
-        if (n == 0 or slots.len < 2) return null;
-        const calls_select = for (slots[slots.len - 2 ..]) |slot| {
-            const o = slot orelse continue;
-            if (o.type == builtin_type and py.PyCFunction_GetFunction(o) == @as(?*const anyopaque, &select.select))
-                break true;
-        } else false;
-        if (!calls_select) return null;
-        // A tuple's items follow its header: references, type and length.
+    fn handled(s: Suspect) ?*py.Object {
+        return frames.handledBy(s.p.state orelse return null);
+    }
+
+    /// What C code between the interpreter and select() has, for `select(*cases)`: the interpreter has
+    /// made a tuple of the cases if they were none, and, if there are keywords too, a copy of all arguments.
+    fn eachArgument(
+        s: Suspect,
+        entry: frames.Entry,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
+        if (!s.callsWithStar(entry)) return;
+        if (s.argumentsOf()) |tuple| {
+            if (entry.operands == 2) visit(context, tuple);
+            return;
+        }
+        if (s.arguments) |tuple| visit(context, tuple) else if (entry.operands == 2) return;
+        var single: [1]*py.Object = undefined;
+        for (s.waitsOn(&single)) |case| visit(context, case);
+    }
+
+    /// Whether it is in a `select(*cases)`.
+    fn callsWithStar(s: Suspect, entry: frames.Entry) bool {
+        return s.p.g.waiting_count > 0 and entry.kind == .call_star and entry.calls(&select.select);
+    }
+
+    /// The tuple, if select() was given the items of one.
+    fn argumentsOf(s: Suspect) ?*py.Object {
+        // They follow its header: references, type and length.
         const items: [*]const usize = @ptrCast(@alignCast(s.p.g.waiting_on.?));
         const tuple: *py.Object = @ptrCast(@constCast(items - 3));
-        return if ((items - 2)[0] == @intFromPtr(tuple_type) and (items - 1)[0] == n) tuple else null;
+        const is_tuple = (items - 2)[0] == @intFromPtr(tuple_type) and (items - 1)[0] == s.p.g.waiting_count;
+        return if (is_tuple) tuple else null;
+    }
+
+    /// Whether select() was given a copy of a tuple that is nowhere to be found on the stack.
+    fn lacksArguments(s: Suspect) bool {
+        if (py.PyTuple_Size(s.stack) == 0) return false;
+        const entry: frames.Entry = .of(s.stack, 0);
+        return entry.operands == 2 and s.callsWithStar(entry) and s.argumentsOf() == null;
     }
 };
 
-var builtin_type: ?*py.Type = null;
+/// Finds the tuples of those that lack them: any that has the same cases will do. If it is not the one that
+/// the interpreter has, then that one's references are not found, and all of its cases are alive.
+fn findArguments(suspects: []Suspect) bool {
+    for (suspects) |s| {
+        if (s.lacksArguments()) break;
+    } else return true;
+    const get_objects = py.importFrom("gc", "get_objects") orelse return false;
+    defer py.decref(get_objects);
+    const all = py.call(get_objects, &.{}) orelse return false;
+    defer py.decref(all);
+    const n: usize = @intCast(py.PyList_Size(all));
+    for (0..n) |i| {
+        const o = py.PyList_GetItem(all, @intCast(i)).?;
+        if (o.type != tuple_type) continue;
+        for (suspects) |*s| {
+            if (s.arguments != null or !s.lacksArguments()) continue;
+            var single: [1]*py.Object = undefined;
+            const cases = s.waitsOn(&single);
+            if (py.PyTuple_Size(o) != cases.len) continue;
+            for (cases, 0..) |case, j| {
+                if (py.PyTuple_GetItem(o, @intCast(j)) != case) break;
+            } else {
+                s.arguments = o;
+                break;
+            }
+        }
+    }
+    return true;
+}
+
 var tuple_type: ?*py.Type = null;
 
 /// Of a wait that only those end who can reach the object.
@@ -179,10 +185,10 @@ fn isJudgeable(o: *py.Object) bool {
 /// since the frames were looked at.
 fn suspectOf(pair: *py.Object) ?Suspect {
     const handle = py.PyTuple_GetItem(pair, 0) orelse return null;
-    const frames = py.PyTuple_GetItem(pair, 1) orelse return null;
+    const stack = py.PyTuple_GetItem(pair, 1) orelse return null;
     if (handle.type != goroutine.goroutine_type) return null;
     const p = goroutine.liveOf(handle) orelse return null;
-    const s: Suspect = .{ .p = p, .frames = frames };
+    const s: Suspect = .{ .p = p, .stack = stack };
     if (p.g.status != .waiting or p.g.isClaimed() or p.g.system) return null;
     if (p.g.timer.pending() or p.pending != null) return null;
     // Whoever holds its context can end the wait.
@@ -202,8 +208,8 @@ fn sameFrames(s: Suspect) bool {
     const l = peek.layout.?;
     var top = peek.word(@intFromPtr(s.p.state orelse return false) + l.state_frame) orelse return false;
     if (l.indirect) |offset| top = peek.word(top +% offset) orelse return false;
-    if (py.PyTuple_Size(s.frames) == 0) return top == 0;
-    const entry = py.PyTuple_GetItem(s.frames, 0).?;
+    if (py.PyTuple_Size(s.stack) == 0) return top == 0;
+    const entry = py.PyTuple_GetItem(s.stack, 0).?;
     const frame = py.PyTuple_GetItem(entry, 0).?;
     const own = peek.word(@intFromPtr(frame) + peek.frame_object_frame) orelse return false;
     const lasti = py.PyLong_AsLongLong(py.PyTuple_GetItem(entry, 1).?);
@@ -365,11 +371,10 @@ fn hasWeakReferences(o: *py.Object) bool {
 
 /// leaked(stacks, /): of a list of (goroutine, frames), the goroutines that are leaked.
 pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
-    if (!supported() or slot_count_offset == 0)
+    if (!frames.measured())
         return py.raise(py.exc.runtimeError(), "the frames of this Python are not known", .{});
     if (weak_count == null) {
         weak_count = py.importFrom("_weakref", "getweakrefcount") orelse return null;
-        builtin_type = weak_count.?.type;
         tuple_type = stacks.?.type;
     }
     const n = py.PyTuple_Size(stacks.?);
@@ -381,6 +386,7 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
         graph.suspects.append(gpa, s) catch return py.PyErr_NoMemory();
         graph.by_goroutine.put(gpa, s.p, graph.suspects.items.len - 1) catch return py.PyErr_NoMemory();
     }
+    if (!findArguments(graph.suspects.items)) return null;
     graph.build();
     graph.settle();
     if (graph.out_of_memory) return py.PyErr_NoMemory();

@@ -667,10 +667,11 @@ const functions = [_]py.MethodDef{
     \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
     },
     .{ .name = "measure_frames", .function = @ptrCast(&leaks.measureFrames), .flags = py.METH_FASTCALL, .doc =
-    \\measure_frames(code, count, /)
+    \\measure_frames(code, count, exception, /)
     \\--
     \\
-    \\Finds out about frames by a code object with count variables of all kinds; returns whether it could.
+    \\Finds out about frames by a code object with count variables of all kinds, and about thread states by
+    \\the exception that is being handled; returns whether it could.
     },
     .{ .name = "frame_slots", .function = @ptrCast(&leaks.frameSlots), .flags = py.METH_O, .doc =
     \\frame_slots(frame, /)

@@ -96,6 +96,7 @@ pub const slot = struct {
     pub const tp_members = 72;
     pub const tp_getset = 73;
     pub const tp_free = 74;
+    pub const tp_finalize = 80;
     pub const mod_exec = 2;
 };
 
@@ -358,6 +359,7 @@ pub const Extra = struct {
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
     PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
     PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
+    _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
         inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {

@@ -1,0 +1,392 @@
+//! What a parked goroutine's Python frames refer to, for golibx.leaked.
+//!
+//! A frame has its function, a namespace, local variables and a value stack. Frames are as in 3.11 to 3.13
+//! (`supported`), which a probe in golibx.leaked confirms. A frame that has called Python code without
+//! any C in between has stored how high its stack is; of one that runs an instruction which called C code
+//! golibx.leaked tells by the code. It says how many values lie below the instruction's operands, and
+//! how many operands the stack still owns while the instruction does what it is for.
+//!
+//! But it may be past that already: it drops its operands one by one, or an exception takes the stack down value
+//! by value, and where one of them ends, a finalizer runs, and may park. What was dropped before is
+//! still to be seen on the stack, but is not owned any more, maybe freed. Then what is being ended lies
+//! on the stack without a reference, or it is of a type with a finalizer, and that is what the next
+//! frame runs. What lies above such a value is not believed, nor are operands beside it.
+const std = @import("std");
+const py = @import("py.zig");
+const peek = @import("peek.zig");
+
+pub fn supported() bool {
+    return py.minor() >= 11 and py.minor() <= 13 and peek.layout != null;
+}
+
+/// _PyInterpreterFrame of 3.11 to 3.13.
+pub const InterpreterFrame = struct {
+    words: [*]const ?*py.Object,
+
+    const owned_by_thread = 0;
+    const owned_by_generator = 1;
+
+    /// Null if it is none, or if the frame has ended.
+    pub fn of(frame: *py.Object) ?InterpreterFrame {
+        if (@intFromPtr(frame.type) != peek.layout.?.frame_type) return null;
+        const field: *const usize = @ptrFromInt(@intFromPtr(frame) + peek.frame_object_frame);
+        const f: InterpreterFrame = .{ .words = @ptrFromInt(field.*) };
+        return if (f.owner() <= owned_by_generator) f else null;
+    }
+
+    fn bytes(f: InterpreterFrame) [*]const u8 {
+        return @ptrCast(f.words);
+    }
+
+    fn owner(f: InterpreterFrame) u8 {
+        return f.bytes()[if (py.minor() == 11) 69 else 70];
+    }
+
+    fn function(f: InterpreterFrame) ?*py.Object {
+        return f.words[if (py.minor() == 11) 0 else 2];
+    }
+
+    /// Of a class body, a module, exec(); a function's has none unless somebody asked for f_locals.
+    fn namespace(f: InterpreterFrame) ?*py.Object {
+        return f.words[if (py.minor() == 11) 3 else 5];
+    }
+
+    /// Local variables and the value stack: the number of those in use, if it is stored.
+    fn stored(f: InterpreterFrame) ?usize {
+        const top: *const i32 = @ptrCast(@alignCast(f.bytes() + 64));
+        return if (top.* >= 0) @intCast(top.*) else null;
+    }
+
+    pub fn slots(f: InterpreterFrame) [*]const ?*py.Object {
+        return f.words + 9;
+    }
+
+    /// A generator's frame lies in the generator.
+    fn isOf(f: InterpreterFrame, generator: *py.Object) bool {
+        return f.owner() == owned_by_generator and
+            @intFromPtr(f.words) -% @intFromPtr(generator) < generator_header;
+    }
+};
+
+/// More than a generator has before its frame, less than the frame.
+const generator_header = 128;
+
+// ---- what is measured ----
+
+/// Where PyCodeObject has the number of a frame's local variables, cells and free variables.
+var slot_count_offset: usize = 0;
+/// Where PyThreadState has the exception that is being handled outside of any generator.
+var handled_offset: usize = 0;
+
+pub fn measured() bool {
+    return slot_count_offset != 0;
+}
+
+pub fn slotCount(frame: *py.Object) usize {
+    const code = py.PyFrame_GetCode(@ptrCast(frame));
+    defer py.decref(code);
+    const field: *const i32 = @ptrFromInt(@intFromPtr(code) + slot_count_offset);
+    return @intCast(field.*);
+}
+
+/// Looks where `code`, which has `count` variables of all kinds, says so, and
+/// where the thread state has the exception that is being handled. False if it cannot be found.
+pub fn measure(code: *py.Object, count: i64, handled: *py.Object) bool {
+    peek.calibrate();
+    if (!supported()) return false;
+    if (function_type == null and !loadTypes()) {
+        py.PyErr_Clear();
+        return false;
+    }
+    const words: [*]const i32 = @ptrCast(@alignCast(code));
+    const at = for (4..48) |i| {
+        if (words[i] == count) break i * 4;
+    } else return false;
+    const state = @intFromPtr(py.PyThreadState_Get());
+    handled_offset = findHandled(state, @intFromPtr(handled)) orelse return false;
+    slot_count_offset = at;
+    return true;
+}
+
+/// exc_info points to the innermost of a chain of (exception, next); the last is in the state.
+fn findHandled(state: usize, exception: usize) ?usize {
+    const first = for (0..64) |i| {
+        const item = peek.word(state + i * 8) orelse return null;
+        if ((peek.word(item) orelse 0) == exception) break item;
+    } else return null;
+    var item = first;
+    for (0..1000) |_| {
+        const next = peek.word(item + 8) orelse return null;
+        if (next == 0) return if (item -% state < 1024) item - state else null;
+        item = next;
+    }
+    return null;
+}
+
+/// The exception that a goroutine handles, outside of generators, which have their own.
+pub fn handledBy(state: *py.ThreadState) ?*py.Object {
+    const field: *const ?*py.Object = @ptrFromInt(@intFromPtr(state) + handled_offset);
+    return field.*;
+}
+
+// ---- what is known of types ----
+
+var function_type: ?*py.Type = null;
+var generator_type: ?*py.Type = null;
+var slot_wrapper_type: ?*py.Type = null;
+var builtin_type: ?*py.Type = null;
+var method_type: ?*py.Type = null;
+var method_descriptor_type: ?*py.Type = null;
+var build_class: ?*const anyopaque = null;
+
+fn loadTypes() bool {
+    function_type = typeNamed("FunctionType") orelse return false;
+    generator_type = typeNamed("GeneratorType") orelse return false;
+    slot_wrapper_type = typeNamed("WrapperDescriptorType") orelse return false;
+    builtin_type = typeNamed("BuiltinFunctionType") orelse return false;
+    method_type = typeNamed("MethodType") orelse return false;
+    method_descriptor_type = typeNamed("MethodDescriptorType") orelse return false;
+    const build = py.importFrom("builtins", "__build_class__") orelse return false;
+    defer py.decref(build);
+    build_class = if (build.type == builtin_type) py.PyCFunction_GetFunction(build) else null;
+    return true;
+}
+
+fn typeNamed(name: [*:0]const u8) ?*py.Type {
+    return @ptrCast(py.importFrom("types", name) orelse return null);
+}
+
+/// Of a type's attribute, borrowed. It runs no code of the program's.
+fn lookUp(t: *py.Type, name: [*:0]const u8) ?*py.Object {
+    const find = py.extra._PyType_Lookup orelse return null;
+    const key = py.PyUnicode_InternFromString(name) orelse {
+        py.PyErr_Clear();
+        return null;
+    };
+    defer py.decref(key);
+    return find(t, key);
+}
+
+/// An object as far as one can tell of an address that may have been freed.
+fn looksAlive(o: *py.Object) bool {
+    const t = peek.word(@intFromPtr(o) + 8) orelse return false;
+    const metaclass = peek.word(t +% 8) orelse return false;
+    const of_types = @intFromPtr(function_type.?.ob.type);
+    return metaclass == of_types or (peek.word(metaclass +% 8) orelse 0) == of_types;
+}
+
+// ---- the value stack ----
+
+/// Whether a value on the stack may be the one that ends, if what it has called goes on in `inner`.
+const Value = enum { owned, may_end, ended };
+
+fn judge(o: *py.Object, inner: ?InterpreterFrame) Value {
+    if (py.refcount(o) == 0) return .ended;
+    if (py.PyType_GetSlot(o.type, py.slot.tp_finalize) == null) return .owned;
+    const finalizer = lookUp(o.type, "__del__") orelse return .may_end;
+    if (finalizer.type == function_type) {
+        const f = inner orelse return .owned;
+        return if (f.function() == finalizer) .may_end else .owned;
+    }
+    const f = inner orelse {
+        // A finalizer in C calls Python code, if anything, before it waits.
+        return if (finalizer.type == slot_wrapper_type) .owned else .may_end;
+    };
+    // A generator's runs the generator, or closes what it has delegated to.
+    if (o.type == generator_type and !f.isOf(o) and !delegates(o)) return .owned;
+    return .may_end;
+}
+
+fn delegates(generator: *py.Object) bool {
+    const to = py.PyObject_GetAttrString(generator, "gi_yieldfrom") orelse {
+        py.PyErr_Clear();
+        return true;
+    };
+    defer py.decref(to);
+    return to != py.none();
+}
+
+/// What golibx.leaked tells of a frame: a tuple of the frame, its instruction, how many values lie below
+/// what the instruction takes off the stack, how many of those it still owns, and its kind.
+pub const Entry = struct {
+    object: *py.Object,
+    below: usize,
+    operands: usize,
+    kind: Kind,
+
+    const Kind = enum { plain, call, call_star, with };
+
+    pub fn of(stack: *py.Object, i: usize) Entry {
+        const entry = py.PyTuple_GetItem(stack, @intCast(i)).?;
+        return .{
+            .object = py.PyTuple_GetItem(entry, 0).?,
+            .below = number(entry, 2),
+            .operands = number(entry, 3),
+            .kind = switch (number(entry, 4)) {
+                1 => .call,
+                2 => .call_star,
+                3 => .with,
+                else => .plain,
+            },
+        };
+    }
+
+    fn number(entry: *py.Object, i: py.Ssize) usize {
+        const value = py.PyLong_AsLongLong(py.PyTuple_GetItem(entry, i).?);
+        return @intCast(std.math.clamp(value, 0, 1 << 20));
+    }
+
+    /// Its references. `inner` is the frame that it has called; the innermost waits on `waits_on`, if that
+    /// is a single object.
+    pub fn eachReference(
+        e: Entry,
+        inner: ?InterpreterFrame,
+        waits_on: ?*py.Object,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
+        const frame = InterpreterFrame.of(e.object) orelse return;
+        const slots = frame.slots();
+        if (frame.owner() == InterpreterFrame.owned_by_generator) {
+            // All but what is not stored is seen by its generator's tp_traverse.
+            if (frame.stored() != null) return;
+        } else {
+            if (frame.function()) |o| visit(context, o);
+            if (frame.namespace()) |o| visit(context, o);
+        }
+        if (frame.stored()) |used| {
+            for (slots[0..used]) |slot| if (slot) |o| visit(context, o);
+            return;
+        }
+        const variables = slotCount(e.object);
+        for (slots[0..variables]) |slot| if (slot) |o| visit(context, o);
+        const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner };
+        stack.eachReference(context, visit);
+        if (e.kind == .with) stack.withManager(waits_on, context, visit);
+        if (e.kind == .call) if (stack.classNamespace()) |o| visit(context, o);
+    }
+
+    /// What the call that it makes has as its function or method; null if that is not certain.
+    pub fn calls(e: Entry, function: *const anyopaque) bool {
+        const frame = InterpreterFrame.of(e.object) orelse return false;
+        if ((e.kind != .call and e.kind != .call_star) or frame.stored() != null) return false;
+        const slots = frame.slots() + slotCount(e.object) + e.below;
+        for (slots[0..2]) |slot| {
+            const o = slot orelse continue;
+            if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
+        }
+        return false;
+    }
+};
+
+const Stack = struct {
+    entry: Entry,
+    slots: [*]const ?*py.Object,
+    inner: ?InterpreterFrame,
+
+    fn eachReference(s: Stack, context: anytype, comptime visit: fn (@TypeOf(context), *py.Object) void) void {
+        for (s.slots[0..s.entry.below]) |slot| {
+            const o = slot orelse continue;
+            const value = judge(o, s.inner);
+            if (value != .ended) visit(context, o);
+            if (value != .owned) return; // an exception may have taken off all above
+        }
+        const operands = s.slots[s.entry.below..][0..s.entry.operands];
+        if (operands.len == 1) {
+            const o = operands[0] orelse return;
+            if (looksAlive(o) and judge(o, s.inner) != .ended) visit(context, o);
+            return;
+        }
+        if (s.entry.kind != .plain and !s.isInCall()) return;
+        // The arguments may be what ends, and are not among the operands.
+        if (s.entry.kind == .call_star and operands.len == 2 and s.inner != null) return;
+        var may_end: ?*py.Object = null;
+        for (operands) |slot| {
+            const o = slot orelse continue;
+            if (!looksAlive(o)) return;
+            switch (judge(o, s.inner)) {
+                .owned => {},
+                .ended => return,
+                .may_end => if (may_end != null) return else {
+                    may_end = o;
+                },
+            }
+        }
+        if (may_end) |o| return visit(context, o);
+        for (operands) |slot| if (slot) |o| visit(context, o);
+    }
+
+    /// Afterwards the result lies where the function or NULL was, and a signal handler or the collector
+    /// may run.
+    fn isInCall(s: Stack) bool {
+        const first = s.slots[s.entry.below];
+        const second = s.slots[s.entry.below + 1];
+        if (first == null) return true;
+        if (!looksAlive(first.?)) return false;
+        const receiver = second orelse return py.PyCallable_Check(first.?) != 0;
+        // The end of a `with`, which calls __exit__(None, None, None).
+        if (receiver == py.none()) return true;
+        // A method and what it is of.
+        if (!looksAlive(receiver)) return false;
+        if (first.?.type == function_type) return if (s.inner) |f| f.function() == first else false;
+        if (first.?.type != method_descriptor_type) return false;
+        const of_type: *const *py.Type = @ptrFromInt(@intFromPtr(first.?) + 16); // PyDescrObject
+        return py.PyType_IsSubtype(receiver.type, of_type.*) != 0;
+    }
+
+    // ---- what C code of the interpreter's holds ----
+
+    /// While a `with` calls __enter__, that and __exit__ are bound methods, which refer to the manager. The stack
+    /// has __exit__ in 3.11, and later what it had before: a manager that it does not own any more.
+    fn withManager(
+        s: Stack,
+        waits_on: ?*py.Object,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
+        const top = s.slots[s.entry.below] orelse return;
+        const manager = if (s.inner) |f| enteredBy(f) orelse return else waits_on orelse return;
+        if (!binds(manager, "__enter__") or !binds(manager, "__exit__")) return;
+        if (py.minor() == 11) {
+            // It is owned: the manager before __exit__ is found, and __exit__ then.
+            visit(context, top);
+            const self = if (top.type == builtin_type or top.type == method_type) boundTo(top) else null;
+            if (self == manager) visit(context, manager);
+        } else if (top == manager) {
+            visit(context, manager);
+            visit(context, manager);
+        }
+    }
+
+    /// PyMethodObject and PyCFunctionObject have it in the same place.
+    fn boundTo(method: *py.Object) ?*py.Object {
+        const words: [*]const ?*py.Object = @ptrCast(method);
+        return words[3];
+    }
+
+    fn binds(manager: *py.Object, name: [*:0]const u8) bool {
+        const o = lookUp(manager.type, name) orelse return false;
+        return o.type == function_type or o.type == method_descriptor_type;
+    }
+
+    /// The manager whose __enter__, a function in Python, `f` runs.
+    fn enteredBy(f: InterpreterFrame) ?*py.Object {
+        if (f.owner() != InterpreterFrame.owned_by_thread) return null;
+        const manager = f.slots()[0] orelse return null;
+        return if (f.function() == lookUp(manager.type, "__enter__")) manager else null;
+    }
+
+    /// The namespace of a class whose body runs: __build_class__() has it.
+    fn classNamespace(s: Stack) ?*py.Object {
+        if (s.entry.operands < 4) return null;
+        const f = s.inner orelse return null;
+        const body = s.slots[s.entry.below + 2] orelse return null;
+        if (f.function() != body) return null;
+        for (s.slots[s.entry.below..][0..2]) |slot| {
+            const o = slot orelse continue;
+            if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
+                return f.namespace();
+        }
+        return null;
+    }
+};
