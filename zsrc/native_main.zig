@@ -1,4 +1,5 @@
-//! The C ABI without Python: what C programs are linked with statically, such as tests/native_stress.
+//! The C ABI without Python: what C programs are linked with statically, such as
+//! tests/native_stress.
 const std = @import("std");
 
 /// Threads of golibx bring their own alternate signal stack.

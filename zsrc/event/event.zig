@@ -28,7 +28,8 @@ pub const Kind = enum(u8) {
     retake,
     /// a = file descriptor; b = 1 readable, 2 writable, 3 both.
     netpoll_ready,
-    /// The goroutine is the one that the thief runs; a = thief's P << 32 | victim's P; b = how many.
+    /// The goroutine is the one that the thief runs; a = thief's P << 32 | victim's P; b = how
+    /// many.
     steal,
     /// a = how long sysmon had slept, ns; b = rounds without an event before this one.
     sysmon_tick,
@@ -92,9 +93,9 @@ pub fn RingOf(comptime Env: type) type {
             @atomicStore(u32, &r.mask, mask, .monotonic);
         }
 
-        /// Returns whether the consumer has taken all that came before, so that it may sleep, and has
-        /// to be told. That this is seen for certain takes a barrier on either side: here the new
-        /// head is stored, then `tail` read; in `pop` the new tail is stored, then `head` read.
+        /// Returns whether the consumer has taken all that came before, so that it may sleep, and
+        /// has to be told. That this is seen for certain takes a barrier on either side: here the
+        /// new head is stored, then `tail` read; in `pop` the new tail is stored, then `head` read.
         pub fn push(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             const head = r.head.load(.monotonic);
             // Acquire pairs with the consumer's release in `pop`: the slot is free to be written.
@@ -126,9 +127,9 @@ pub fn RingOf(comptime Env: type) type {
             return head == if (planted == .tail_read_before) tail else r.tail.load(.seq_cst);
         }
 
-        /// The consumer's: whether all events whose time is before now are in the ring. If `writing` is
-        /// not set here, the next event's clock is read after this look; if it was cleared before, the
-        /// event is visible.
+        /// The consumer's: whether all events whose time is before now are in the ring. If
+        /// `writing` is not set here, the next event's clock is read after this look; if it was
+        /// cleared before, the event is visible.
         pub fn isSettled(r: *Self) bool {
             return r.writing.fetchAdd(0, .seq_cst) == 0;
         }

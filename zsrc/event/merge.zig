@@ -1,8 +1,8 @@
 //! The events of several rings in the order of their times.
 //!
-//! A producer reads the clock before its event is in the ring, so that the ring's being empty does not
-//! mean that nothing earlier will come. Hence the limit: events up to a moment are taken only once
-//! every ring is settled, that is has no event half written, after that moment (event.zig).
+//! A producer reads the clock before its event is in the ring, so that the ring's being empty does
+//! not mean that nothing earlier will come. Hence the limit: events up to a moment are taken only
+//! once every ring is settled, that is has no event half written, after that moment (event.zig).
 const std = @import("std");
 const event = @import("event.zig");
 const Real = @import("../os/env.zig").Real;
@@ -24,8 +24,8 @@ pub fn MergeOf(comptime Env: type) type {
 
         pub const Taken = struct { event: event.Event, ring: usize };
 
-        /// Null if somebody takes his time to write an event: look again later. `times` has room for
-        /// as many as there are `rings`, and is used until the end.
+        /// Null if somebody takes his time to write an event: look again later. `times` has room
+        /// for as many as there are `rings`, and is used until the end.
         pub fn begin(rings: []const *Ring, times: []u64) ?Self {
             const now = Env.nanotime();
             for (rings) |r| {

@@ -1,14 +1,15 @@
 //! The memory of goroutines: one reserved range of equal pieces, each a guard, a stack and the G.
 //!
 //! A piece is as large as a power of two and aligned to it, with the G at its high end, beside the
-//! part of the stack that is always in use: a parked goroutine that calls little costs one page, and
-//! the G of the running stack is found from the stack pointer without a thread-local, which a
+//! part of the stack that is always in use: a parked goroutine that calls little costs one page,
+//! and the G of the running stack is found from the stack pointer without a thread-local, which a
 //! goroutine that changes threads must not keep the address of. Reserving costs address space only.
 //!
-//! Free goroutines stay warm. Those beyond a limit that nobody has needed for some seconds give their
-//! pages back to the system, a few at a time, by sysmon (`scavenge`): so bursts that come again and again
-//! cost no system calls. The lists are under `lock`; each P keeps a few of its own (`switching.zig`). They
-//! hold numbers, so that those who take many do not fetch one cold page to learn where the next is.
+//! Free goroutines stay warm. Those beyond a limit that nobody has needed for some seconds give
+//! their pages back to the system, a few at a time, by sysmon (`scavenge`): so bursts that come
+//! again and again cost no system calls. The lists are under `lock`; each P keeps a few of its own
+//! (`switching.zig`). They hold numbers, so that those who take many do not fetch one cold page to
+//! learn where the next is.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
@@ -34,7 +35,8 @@ pub const Arena = struct {
     lock: env.SpinLock = .{},
     /// Pieces up to here were used at some time.
     fresh: usize = 0,
-    /// Numbers of the free pieces, those used last at the end; there is room for all that are `fresh`.
+    /// Numbers of the free pieces, those used last at the end; there is room for all that are
+    /// `fresh`.
     warm: std.ArrayList(u32) = .empty,
     keep: usize = 0,
     /// The fewest that were warm since `scavenged_at`.
@@ -158,8 +160,8 @@ pub const Arena = struct {
         return @intCast((@intFromPtr(g) - a.base) / a.piece);
     }
 
-    /// How long what is free stays warm at least, twice that at most: between Go's scavenger, which takes
-    /// minutes, and jemalloc's dirty_decay_ms of 10 s.
+    /// How long what is free stays warm at least, twice that at most: between Go's scavenger, which
+    /// takes minutes, and jemalloc's dirty_decay_ms of 10 s.
     pub const scavenge_interval_ns = 5 * std.time.ns_per_s;
     const scavenge_batch = 256;
 

@@ -1,7 +1,7 @@
 //! The C ABI: what golibx.h declares, as thin as can be. Documentation is there.
 //!
-//! Each function enters the runtime on behalf of the goroutine that calls, if it is one, so that it is
-//! not preempted inside (switching.zig). Arguments are checked here.
+//! Each function enters the runtime on behalf of the goroutine that calls, if it is one, so that it
+//! is not preempted inside (switching.zig). Arguments are checked here.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");

@@ -1,6 +1,7 @@
 //! Channels and select of the C ABI.
 //!
-//! A waiter lies on the stack of the call that waits, and so do the cases of a select unless they are many.
+//! A waiter lies on the stack of the call that waits, and so do the cases of a select unless they
+//! are many.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");

@@ -1,13 +1,14 @@
-//! Channels and select of the native lane, with the semantics of Go's runtime/chan.go and select.go.
+//! Channels and select of the native lane, with the semantics of Go's runtime/chan.go and
+//! select.go.
 //!
 //! A channel has a lock. An operation that has to wait queues itself and returns with the lock held
 //! (`begin…`): the caller lets it go once its context is saved, so that nobody can wake what still
-//! runs; a thread, or a goroutine of the Python lane, lets it go at once. A value goes straight from a
-//! sender to a waiting receiver, into the memory the receiver named, past the buffer.
+//! runs; a thread, or a goroutine of the Python lane, lets it go at once. A value goes straight
+//! from a sender to a waiting receiver, into the memory the receiver named, past the buffer.
 //!
 //! select takes the locks of all its channels in the order of their addresses, as Go does, and is
-//! queued on all of them at one instant. Whoever serves it first claims it (wait.zig); the goroutine
-//! itself leaves the other queues when it runs again.
+//! queued on all of them at one instant. Whoever serves it first claims it (wait.zig); the
+//! goroutine itself leaves the other queues when it runs again.
 //!
 //! Rt is what it runs on: `Rt.Env` and `Rt.wake(*Wait)`.
 const std = @import("std");
@@ -245,8 +246,8 @@ pub fn Chan(comptime Rt: type) type {
             }
 
             pub fn unlockAll(s: Select) void {
-                // A channel that comes twice is let go once. Nothing of the select may be read after
-                // the last: somebody may have woken it by then.
+                // A channel that comes twice is let go once. Nothing of the select may be read
+                // after the last: somebody may have woken it by then.
                 var at = s.cases.len;
                 var next: ?*Self = null;
                 while (at > 0) {
@@ -258,8 +259,9 @@ pub fn Chan(comptime Rt: type) type {
                 }
             }
 
-            /// Does one of the cases that can go on, each with the same probability; or queues `wait` on
-            /// all of them and returns `waiting` with all locks held, or with `wait` null `would_block`.
+            /// Does one of the cases that can go on, each with the same probability; or queues
+            /// `wait` on all of them and returns `waiting` with all locks held, or with `wait` null
+            /// `would_block`.
             pub fn begin(s: Select, wait: ?*Wait, random: anytype) union(enum) {
                 chosen: u32,
                 would_block,

@@ -1,15 +1,17 @@
 //! "All goroutines are asleep": nothing in the process can ever wake one. As Go's checkdead
-//! (runtime/proc.go), but asked for by the program's configuration, and by sysmon instead of by every
-//! thread that stops: a wrong report would end a program that is well, so all of this is proven first.
+//! (runtime/proc.go), but asked for by the program's configuration, and by sysmon instead of by
+//! every thread that stops: a wrong report would end a program that is well, so all of this is
+//! proven first.
 //!  - No Python: its threads and its lane wake native goroutines.
-//!  - No other thread: each thread of the process is one of ours, or waits in golibx_run() for its own
-//!    goroutine. A thread that blocks in another call of golibx is a stranger too.
+//!  - No other thread: each thread of the process is one of ours, or waits in golibx_run() for its
+//!    own goroutine. A thread that blocks in another call of golibx is a stranger too.
 //!  - All Ps are idle, no timer is set, and nobody waits for a descriptor.
 //!  - Every goroutine waits; one in a system call, or stopped with its thread, does not.
-//! None of this can change by itself. That it was true at one time is known from the counters, which
-//! were the same before and after the look (`stamp`).
+//! None of this can change by itself. That it was true at one time is known from the counters,
+//! which were the same before and after the look (`stamp`).
 //!
-//! What it cannot see: a handler of a signal that would wake a goroutine, which golibx.h does not allow.
+//! What it cannot see: a handler of a signal that would wake a goroutine, which golibx.h does not
+//! allow.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");

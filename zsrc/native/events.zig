@@ -1,16 +1,16 @@
 //! Events of the native lane, for the hooks of Python plugins.
 //!
-//! Each P has a ring, written by the M that holds the P; who has none (sysmon, threads outside, an M
-//! that comes from the poller) shares one more, under a lock. The consumer is Python's pump
-//! (zsrc/python/events.zig), told by `notify` when a ring was empty. Rings are made when a run with a
-//! plugin that wants such events begins, so a program without Python has none, and they stay until the lane
-//! stops, since an M may be writing one at any time.
+//! Each P has a ring, written by the M that holds the P; who has none (sysmon, threads outside, an
+//! M that comes from the poller) shares one more, under a lock. The consumer is Python's pump
+//! (zsrc/python/events.zig), told by `notify` when a ring was empty. Rings are made when a run with
+//! a plugin that wants such events begins, so a program without Python has none, and they stay
+//! until the lane stops, since an M may be writing one at any time.
 //!
-//! The lane outlives runs. What a run left in the rings is thrown away when the next one begins, and the
-//! mask is 0 in between.
+//! The lane outlives runs. What a run left in the rings is thrown away when the next one begins,
+//! and the mask is 0 in between.
 //!
-//! Recording is done inside the runtime or on g0 only, where the handler of the preemption signal, which
-//! records too, does not interrupt it.
+//! Recording is done inside the runtime or on g0 only, where the handler of the preemption signal,
+//! which records too, does not interrupt it.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const event = @import("../event/event.zig");

@@ -1,9 +1,10 @@
 //! How an M of the native lane finds work: Go's findRunnable, and the stealing in it.
 //!
-//! The order is Go's: what the P has, timers first; the global queue, at every 61st turn before the rest; the
-//! network without waiting; other Ps' queues and timers, by Ms that spin. Before it sleeps the M drops its P and
-//! looks at everything once more, since whoever made work meanwhile saw it spinning (proc.zig says why that is
-//! enough); then one M waits in the poller, until the next timer at most, and the others for somebody to wake them.
+//! The order is Go's: what the P has, timers first; the global queue, at every 61st turn before the
+//! rest; the network without waiting; other Ps' queues and timers, by Ms that spin. Before it
+//! sleeps the M drops its P and looks at everything once more, since whoever made work meanwhile
+//! saw it spinning (proc.zig says why that is enough); then one M waits in the poller, until the
+//! next timer at most, and the others for somebody to wake them.
 const std = @import("std");
 const count = @import("types.zig").count;
 
@@ -52,8 +53,9 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                     s.putIdleP(Self.releaseP(m));
                     s.lock.unlock();
                     if (s.stopping.load(.monotonic)) return null; // nobody is left to be woken
-                    // What it handed over may wait for an M, as may what was made while this one counted
-                    // as spinning, and so may timers, its own and those that it was to look after.
+                    // What it handed over may wait for an M, as may what was made while this one
+                    // counted as spinning, and so may timers, its own and those that it was to look
+                    // after.
                     if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
                     const due = if (planted == .only_its_own_timers)
                         p.timers.earliest.load(.acquire)
@@ -102,8 +104,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
 
                 // Spinning Ms are limited to half of the busy Ps.
                 const limit = s.gomaxprocs.load(.monotonic);
-                // One that spins looks also with a limit of 1: the recheck may have seen work on a P that
-                // is beyond a new GOMAXPROCS and runs on.
+                // One that spins looks also with a limit of 1: the recheck may have seen work on a
+                // P that is beyond a new GOMAXPROCS and runs on.
                 const alone = limit == 1 and (!m.spinning or planted == .shrunk_unseen);
                 if (!alone and (m.spinning or
                     2 * s.nmspinning.load(.monotonic) < limit -| s.npidle.load(.monotonic)))
@@ -139,8 +141,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                 if (was_spinning) {
                     m.spinning = false;
                     s.endSpinning();
-                    // Recheck: work that was made while nmspinning still counted this M. The decrement is
-                    // the barrier that pairs with the one in wakeP.
+                    // Recheck: work that was made while nmspinning still counted this M. The
+                    // decrement is the barrier that pairs with the one in wakeP.
                     if (planted != .no_recheck) {
                         if (takePForWork(s, m)) {
                             s.becomeSpinning(m);
@@ -152,8 +154,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
 
                 if ((Host.pollWanted(s) or until != never) and s.lastpoll.swap(0, .seq_cst) != 0) {
                     s.poll_until.store(if (until == never) 0 else until, .seq_cst);
-                    // A timer that was added before the store above did not see whom to break, and neither
-                    // did who had no thread for a P before the swap.
+                    // A timer that was added before the store above did not see whom to break, and
+                    // neither did who had no thread for a P before the swap.
                     until = @min(until, earliestTimer(s));
                     var batch: Batch = .{};
                     const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
@@ -267,8 +269,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
 
         const Stolen = union(enum) { found: *G, again, nothing };
 
-        /// Looks at all other Ps in random order, a few times; the last time also at their timers and at
-        /// the goroutine each has next.
+        /// Looks at all other Ps in random order, a few times; the last time also at their timers
+        /// and at the goroutine each has next.
         fn steal(s: *Self, p: *P, now: *u64, until: *u64) Stolen {
             const all = s.procs();
             const n: u32 = @intCast(all.len);
@@ -288,8 +290,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                             return .again;
                         }
                     }
-                    // Also from a P that is idle: one that is being handed over has work, and its M may
-                    // take a while to come.
+                    // Also from a P that is idle: one that is being handed over has work, and its M
+                    // may take a while to come.
                     const idle = planted == .idle_skipped and victim.status.load(.monotonic) == .idle;
                     if (idle) continue;
                     if (last) Host.letRun(victim);
@@ -313,7 +315,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return stride;
         }
 
-        /// For an M that has dropped its P and stopped spinning. True if there is work, and it got a P.
+        /// For an M that has dropped its P and stopped spinning. True if there is work, and it got
+        /// a P.
         fn takePForWork(s: *Self, m: *M) bool {
             if (!anyWork(s)) return false;
             s.lock.lock();

@@ -1,11 +1,11 @@
 //! What a preemption signal does to the native goroutine that it finds: which way is open there.
 //!
-//! The ideas are those of "Lightweight Preemptive User-Level Threads" (PPoPP '21). The signal handler
-//! runs on the goroutine's own stack.
-//!  - Signal-yield, in registered text: the handler switches to another goroutine. The kernel's signal
-//!    frame, on the stack that stays behind, keeps every register; the goroutine may return from its
-//!    handler on another thread, whose alternate signal stack is entered into the frame first, since
-//!    the return sets it.
+//! The ideas are those of "Lightweight Preemptive User-Level Threads" (PPoPP '21). The signal
+//! handler runs on the goroutine's own stack.
+//!  - Signal-yield, in registered text: the handler switches to another goroutine. The kernel's
+//!    signal frame, on the stack that stays behind, keeps every register; the goroutine may return
+//!    from its handler on another thread, whose alternate signal stack is entered into the frame
+//!    first, since the return sets it.
 //!  - KLT-switch, anywhere else: libraries may hold locks or addresses of thread-locals. The thread
 //!    sleeps inside the handler, goroutine and all, and passes its P on; to run the goroutine is to
 //!    give a P to that thread. Also in registered text that is called back to, by C code that keeps
@@ -14,8 +14,8 @@
 //!  - Inside the runtime neither is possible; the end of the call gives way (switching.leave).
 //! A request that is refused is counted by its reason, and comes again after another slice.
 //!
-//! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`, `events`,
-//! `signal`, `holds` and `preemptible`, as lane.zig has them.
+//! Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `options`, `sched`, `arena`, `switching`, `threads`,
+//! `events`, `signal`, `holds` and `preemptible`, as lane.zig has them.
 const types = @import("types.zig");
 const count = types.count;
 
@@ -47,15 +47,16 @@ pub fn Interrupt(comptime lane: type) type {
             } else m.signalled.store(false, .release);
         }
 
-        /// In the handler, on whatever stack the thread was on. True if the goroutine may have changed threads.
+        /// In the handler, on whatever stack the thread was on. True if the goroutine may have
+        /// changed threads.
         pub fn onSignal(m: *M, where: Interrupted) bool {
             const g = lane.arena.find(where.sp) orelse {
                 m.signalled.store(false, .release);
                 refuse(if (m.curg.load(.monotonic) == null) &refused_idle else &refused_stack);
                 return false;
             };
-            // From here on the goroutine is inside the runtime: a second signal that comes into this handler
-            // must find it so, before anything of its M is read or a lock taken.
+            // From here on the goroutine is inside the runtime: a second signal that comes into
+            // this handler must find it so, before anything of its M is read or a lock taken.
             switching.lock(g);
             const moved = obey(m, g, where.pc);
             // Not `leave`: the next request comes by its own signal.
@@ -123,9 +124,9 @@ pub fn Interrupt(comptime lane: type) type {
         /// The thread sleeps with its goroutine until that one's turn has come.
         noinline fn switchThread(m: *M, p: *P, g: *G) void {
             const s = &lane.sched;
-            // A P must not wait for a thread to be made: the goroutine that stops here may hold what making
-            // one needs. Nor must it stay here for want of one: this goroutine may wait for what another holds
-            // that was stopped in the same way, and that one has its thread.
+            // A P must not wait for a thread to be made: the goroutine that stops here may hold
+            // what making one needs. Nor must it stay here for want of one: this goroutine may wait
+            // for what another holds that was stopped in the same way, and that one has its thread.
             const heir = s.takeHeir(p, s.timersDue(p, lane.Env.nanotime())) orelse {
                 count(&p.counters.refused_thread, 1);
                 return lane.threads.wantSpare();

@@ -1,8 +1,8 @@
 //! The native lane of this process: its one scheduler, its goroutines' memory and its threads.
 //!
-//! `switching.zig` moves between goroutines, `proc.zig` decides which runs, `threads.zig` has the Ms,
-//! `sysmon.zig` watches, `interrupt.zig` preempts: all generic, so that `zsrc/check` explores the same
-//! code. Here they are put together.
+//! `switching.zig` moves between goroutines, `proc.zig` decides which runs, `threads.zig` has the
+//! Ms, `sysmon.zig` watches, `interrupt.zig` preempts: all generic, so that `zsrc/check` explores
+//! the same code. Here they are put together.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
@@ -118,8 +118,8 @@ pub const Host = struct {
         events.record(thief, .steal, g.id, @as(u64, thief.id) << 32 | victim.id, @intCast(n));
     }
 
-    /// A goroutine that its P made ready a moment ago is most likely to run there at once: as Go, wait
-    /// before stealing that (runqgrab sleeps 3 us).
+    /// A goroutine that its P made ready a moment ago is most likely to run there at once: as Go,
+    /// wait before stealing that (runqgrab sleeps 3 us).
     pub fn letRun(p: *P) void {
         const next = p.runq.next.load(.monotonic) orelse return;
         if (p.runq.len() > 0 or p.status.load(.monotonic) != .running) return;
@@ -249,9 +249,9 @@ pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
     return before;
 }
 
-/// For the end of a program that goroutines outlive: from here on they are threads like others. None
-/// is preempted, and those that were stopped with their threads have Ps to go on. They may be in the
-/// midst of what the end of the program needs, such as a lock of the C library.
+/// For the end of a program that goroutines outlive: from here on they are threads like others.
+/// None is preempted, and those that were stopped with their threads have Ps to go on. They may be
+/// in the midst of what the end of the program needs, such as a lock of the C library.
 pub fn letAllRun(patience_ns: u64) void {
     if (!running() or switching.goroutineCount() == 0) return;
     @atomicStore(bool, &options.preempt_async, false, .monotonic);

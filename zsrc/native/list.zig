@@ -1,5 +1,6 @@
-//! The native goroutines that there are, for dumps. They are looked at while they run: each field is
-//! right by itself, as it was a moment ago. Their memory stays where it is as long as the lane runs.
+//! The native goroutines that there are, for dumps. They are looked at while they run: each field
+//! is right by itself, as it was a moment ago. Their memory stays where it is as long as the lane
+//! runs.
 const std = @import("std");
 const WaitReason = @import("../sched/g.zig").WaitReason;
 const lane = @import("lane.zig");

@@ -2,10 +2,11 @@
 //! stopped goroutine may hold.
 //!
 //! The allocator keeps its free lists by thread, so it reads a thread-local. Compilers compute the
-//! address of one once a function and keep it across calls; after a call that switches, the goroutine
-//! may be on another thread, and would use the lists of the first while that one does. Here nothing of
-//! the allocator is ever inlined, so that a function that allocates and switches, as select with many
-//! cases, holds no such address. (golibx_chan_free did, with the allocator's own functions.)
+//! address of one once a function and keep it across calls; after a call that switches, the
+//! goroutine may be on another thread, and would use the lists of the first while that one does.
+//! Here nothing of the allocator is ever inlined, so that a function that allocates and switches,
+//! as select with many cases, holds no such address. (golibx_chan_free did, with the allocator's
+//! own functions.)
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Alignment = std.mem.Alignment;

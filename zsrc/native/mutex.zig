@@ -1,11 +1,12 @@
 //! Mutex of the native lane. All zeroes is an open one.
 //!
-//! It has a short lock, `guard`, and a queue of waiters. It is Go's (sync/mutex.go) in two respects:
-//! an uncontended lock is one CAS, and a goroutine that was woken competes with those that run,
-//! which is fast, until it has waited for 1 ms; from then on unlocking hands the mutex over.
+//! It has a short lock, `guard`, and a queue of waiters. It is Go's (sync/mutex.go) in two
+//! respects: an uncontended lock is one CAS, and a goroutine that was woken competes with those
+//! that run, which is fast, until it has waited for 1 ms; from then on unlocking hands the mutex
+//! over.
 //!
-//! `waiting` in the state says that somebody is queued; both change under `guard`. Who sees `locked`
-//! there and queues himself is found by the holder, whose fast CAS fails.
+//! `waiting` in the state says that somebody is queued; both change under `guard`. Who sees
+//! `locked` there and queues himself is found by the holder, whose fast CAS fails.
 //!
 //! Rt is what it runs on: `Rt.Env`, `Rt.G`, `Rt.Blocker` and `Rt.wake(*Wait)`.
 const std = @import("std");
@@ -50,7 +51,8 @@ pub fn Mutex(comptime Rt: type) type {
             while (true) {
                 if (m.tryLock()) return;
                 m.guard.lock();
-                // Under the guard `waiting` and the queue agree; set, it makes the holder come here.
+                // Under the guard `waiting` and the queue agree; set, it makes the holder come
+                // here.
                 const s = if (planted == .queue_unannounced)
                     m.state.load(.monotonic)
                 else

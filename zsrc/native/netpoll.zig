@@ -1,12 +1,12 @@
 //! The network poller of the native lane: descriptors, and what an edge of one wakes.
 //!
-//! At most one M waits in the poller (proc.zig); others may look. The backends are those of the Python
-//! lane, with an instance of their own. Descriptors are never freed, only reused (pollside.zig), also
-//! by the runtime that is started after this one.
+//! At most one M waits in the poller (proc.zig); others may look. The backends are those of the
+//! Python lane, with an instance of their own. Descriptors are never freed, only reused
+//! (pollside.zig), also by the runtime that is started after this one.
 //!
-//! A program holds no pointer but a `Handle`: a descriptor's index and generation. No two opens return
-//! the same, so that one that was kept for too long is told from its successor for ever; the poller
-//! tags what it reports with it too.
+//! A program holds no pointer but a `Handle`: a descriptor's index and generation. No two opens
+//! return the same, so that one that was kept for too long is told from its successor for ever; the
+//! poller tags what it reports with it too.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
@@ -152,8 +152,8 @@ fn giveBack(d: *Desc) void {
     free = d;
 }
 
-/// A call begins, of who is inside the runtime: null if the handle is closed. Until `decref` the file
-/// stays open.
+/// A call begins, of who is inside the runtime: null if the handle is closed. Until `decref` the
+/// file stays open.
 pub inline fn incref(h: *Handle) ?*Desc {
     const d = h.descOf() orelse return null;
     return if (d.incref(h.generationOf())) d else null;
@@ -257,8 +257,8 @@ fn deliver(edges: []const poller.Ready, out: *lane.Batch) void {
     }
 }
 
-/// Whether somebody waits for a descriptor, or is being woken from that. For one who has seen all Ps
-/// idle.
+/// Whether somebody waits for a descriptor, or is being woken from that. For one who has seen all
+/// Ps idle.
 pub fn mayWake() bool {
     lock.lock();
     const n = desc_count;

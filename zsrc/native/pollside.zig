@@ -1,16 +1,17 @@
-//! One descriptor: who is inside a call on it, its close, and of each direction whether an attempt may
-//! succeed, and who waits for that.
+//! One descriptor: who is inside a call on it, its close, and of each direction whether an attempt
+//! may succeed, and who waits for that.
 //!
 //! A descriptor is used again for other files, so `state` says which one it is for and how long: a
 //! generation, whether that is closed, and the calls inside. A call begins with `incref`, one
-//! compare-and-swap that fails for another generation and after the close, and ends with `decref`. So
-//! until the last call is out, which `close` and `drain` wait for, `fd` is the number of this file and
-//! of no other, and the descriptor is not used again. Go's internal/poll fdMutex does the same.
+//! compare-and-swap that fails for another generation and after the close, and ends with `decref`.
+//! So until the last call is out, which `close` and `drain` wait for, `fd` is the number of this
+//! file and of no other, and the descriptor is not used again. Go's internal/poll fdMutex does the
+//! same.
 //!
-//! A descriptor is registered once, edge-triggered. An edge marks the direction as ready, or wakes its
-//! waiter; who waits takes the mark. Spurious wake-ups are allowed, a lost one is not: the caller has
-//! tried and was told to wait, so an edge after that attempt finds either the mark unset or him
-//! queued, both under `lock`. Likewise a close finds him queued, or he finds the close.
+//! A descriptor is registered once, edge-triggered. An edge marks the direction as ready, or wakes
+//! its waiter; who waits takes the mark. Spurious wake-ups are allowed, a lost one is not: the
+//! caller has tried and was told to wait, so an edge after that attempt finds either the mark unset
+//! or him queued, both under `lock`. Likewise a close finds him queued, or he finds the close.
 const wait_mod = @import("wait.zig");
 
 pub const Begin = enum { ready, closed, busy, waiting };
@@ -108,8 +109,9 @@ pub fn PollDesc(comptime Rt: type) type {
             return w;
         }
 
-        /// Null if it is closed already, or of another generation. Otherwise no call begins any more,
-        /// and who waits comes back, to be woken. The caller is inside until it has called `drain`.
+        /// Null if it is closed already, or of another generation. Otherwise no call begins any
+        /// more, and who waits comes back, to be woken. The caller is inside until it has called
+        /// `drain`.
         pub fn close(d: *Self, generation: Generation) ?[2]?*Wait {
             if (!d.enter(generation, closed_bit)) return null;
             // Whoever begins to wait with the lock after this sees that it is closed.
@@ -146,8 +148,8 @@ pub fn PollDesc(comptime Rt: type) type {
             return next != last_generation;
         }
 
-        /// By who is inside: queues `w` and returns `waiting` with the lock held, or says why there is
-        /// nothing to wait for.
+        /// By who is inside: queues `w` and returns `waiting` with the lock held, or says why there
+        /// is nothing to wait for.
         pub fn begin(d: *Self, side: *Side, w: *Wait) Begin {
             d.lock.lock();
             const closed = planted != .close_unseen_by_waiter and d.isClosed();

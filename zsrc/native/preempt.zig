@@ -1,5 +1,5 @@
-//! Preemption of native goroutines by signals, where it is built: its installation, and the threads'
-//! part in it. What a signal does is in interrupt.zig.
+//! Preemption of native goroutines by signals, where it is built: its installation, and the
+//! threads' part in it. What a signal does is in interrupt.zig.
 const std = @import("std");
 const builtin = @import("builtin");
 const lane = @import("lane.zig");

@@ -42,8 +42,8 @@ pub fn install(function: *const fn (*lane.M, Interrupted) bool) void {
         if (present.handler.handler != c.SIG.DFL) continue;
         var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
         action.handler = .{ .sigaction = @ptrCast(&handler) };
-        // On the goroutine's stack: no SA_ONSTACK. It may leave the handler behind on another thread,
-        // so the signal must not stay blocked on this one: SA_NODEFER.
+        // On the goroutine's stack: no SA_ONSTACK. It may leave the handler behind on another
+        // thread, so the signal must not stay blocked on this one: SA_NODEFER.
         action.flags = c.SA.SIGINFO | c.SA.RESTART | c.SA.NODEFER;
         if (c.sigaction(sig, &action, null) != 0) continue;
         number = each;
@@ -88,8 +88,8 @@ pub fn leaveThread(m: *lane.M) void {
     m.fault_memory = &.{};
 }
 
-/// The M comes with the signal: in the handler a thread-local may not be read, since after a dlopen the
-/// first to read one can need malloc, in which the handler may have interrupted the thread.
+/// The M comes with the signal: in the handler a thread-local may not be read, since after a dlopen
+/// the first to read one can need malloc, in which the handler may have interrupted the thread.
 pub fn signal(m: *lane.M) bool {
     if (number == 0 or m.tid == 0) return false;
     var info: Info = .{ .signo = number, .pid = own_pid, .uid = own_uid, .value = m };
@@ -103,9 +103,10 @@ pub fn signal(m: *lane.M) bool {
     return linux.errno(rc) == .SUCCESS;
 }
 
-/// Has the thread of `m`, which sleeps, wake up on this CPU once the caller has left it. Left to itself
-/// the kernel may put it behind another hog while this CPU idles, or have it drive the caller out before
-/// that sleeps: it is finished off on another CPU then, in the way of a hog, and two end up on one CPU.
+/// Has the thread of `m`, which sleeps, wake up on this CPU once the caller has left it. Left to
+/// itself the kernel may put it behind another hog while this CPU idles, or have it drive the
+/// caller out before that sleeps: it is finished off on another CPU then, in the way of a hog, and
+/// two end up on one CPU.
 pub fn bringHere(m: *lane.M) void {
     if (!m.patient and policyOf(m.tid) == other) m.patient = setPolicy(m.tid, batch);
     var cpu: u32 = 0;
@@ -136,8 +137,8 @@ pub fn rest(m: *lane.M) void {
     _ = setPolicy(0, other);
 }
 
-/// Scheduling policies of the kernel (include/uapi/linux/sched.h). A thread with `batch` that wakes up
-/// does not take the CPU from one with `other`. Neither takes a privilege.
+/// Scheduling policies of the kernel (include/uapi/linux/sched.h). A thread with `batch` that wakes
+/// up does not take the CPU from one with `other`. Neither takes a privilege.
 const other = 0;
 const batch = 3;
 
@@ -179,8 +180,8 @@ fn handler(_: c.SIG, info: *const Info, raw: ?*anyopaque) callconv(.c) void {
     os.net.setErrno(errno);
 }
 
-/// The return from the handler sets the thread's alternate stack to what the frame says: that has to
-/// be this thread's.
+/// The return from the handler sets the thread's alternate stack to what the frame says: that has
+/// to be this thread's.
 fn useStackOfThread(uc: *anyopaque) void {
     const stack: *c.stack_t = @ptrFromInt(@intFromPtr(uc) + frame.stack);
     const m = switching.current().?.m.?;

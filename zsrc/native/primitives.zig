@@ -1,10 +1,10 @@
 //! Cond, WaitGroup and Semaphore of the native lane. All start as zeroes.
 //!
-//! Each has a short lock and a queue of waiters, first come, first served; the mutex is in mutex.zig.
-//! Who signals takes a waiter out of the queue and claims it (wait.zig) under that lock: one whose
-//! deadline was quicker does not count, and the next is taken, so that no signal and no permit is
-//! lost to who has given up. After the lock is let go, nothing but the waiters taken is touched:
-//! they may free what they waited for.
+//! Each has a short lock and a queue of waiters, first come, first served; the mutex is in
+//! mutex.zig. Who signals takes a waiter out of the queue and claims it (wait.zig) under that lock:
+//! one whose deadline was quicker does not count, and the next is taken, so that no signal and no
+//! permit is lost to who has given up. After the lock is let go, nothing but the waiters taken is
+//! touched: they may free what they waited for.
 //!
 //! Rt is what they run on, as in mutex.zig.
 const std = @import("std");
@@ -65,7 +65,8 @@ pub fn Primitives(comptime Rt: type) type {
                         woken = w;
                     }
                     if (planted != .unlocks_after_it_wakes) q.guard.unlock();
-                    // Those that came first are woken last, so run first: the last one made ready is next.
+                    // Those that came first are woken last, so run first: the last one made ready
+                    // is next.
                     while (woken) |w| {
                         woken = w.next;
                         Rt.wake(w.wait);

@@ -1,20 +1,20 @@
 //! The scheduler of the native lane: which M runs which goroutine, and which M sleeps.
 //!
-//! The protocols are those of Go's runtime/proc.go, by the same names. What keeps a wake-up from being
-//! lost is one rule with two sides:
-//!  - who makes work (a goroutine runnable, a timer) publishes it, then, after a full barrier, reads
-//!    `nmspinning`, and starts a spinning M if there is none and a P is idle (`wakeP`);
+//! The protocols are those of Go's runtime/proc.go, by the same names. What keeps a wake-up from
+//! being lost is one rule with two sides:
+//!  - who makes work (a goroutine runnable, a timer) publishes it, then, after a full barrier,
+//!    reads `nmspinning`, and starts a spinning M if there is none and a P is idle (`wakeP`);
 //!  - an M that gives up looking takes itself out of `nmspinning` by an atomic decrement, a full
 //!    barrier, and then looks at everything again (`findRunnable`, after "recheck").
-//! So either the maker sees a spinner gone, or the spinner sees the work. An M that finds work and was
-//! the last one spinning starts another (`resetSpinning`), since there may be more.
+//! So either the maker sees a spinner gone, or the spinner sees the work. An M that finds work and
+//! was the last one spinning starts another (`resetSpinning`), since there may be more.
 //!
 //! Generic over the environment and the host. The host says what running a goroutine, polling the
 //! network and making a thread are; `zsrc/check` has one in which a thread is a fiber, and explores
 //! this very code.
 //!
-//! Locks: `lock` guards the lists of idle Ms and Ps, the global queue and the number of Ps. It is taken
-//! after a heap of timers' lock or a channel's, never before one.
+//! Locks: `lock` guards the lists of idle Ms and Ps, the global queue and the number of Ps. It is
+//! taken after a heap of timers' lock or a channel's, never before one.
 const std = @import("std");
 const runq = @import("runq.zig");
 const types = @import("types.zig");
@@ -209,8 +209,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return true;
         }
 
-        /// Has an M run `given`, or an idle P; makes one if none is idle. If `spinning`, the caller has
-        /// counted it in nmspinning.
+        /// Has an M run `given`, or an idle P; makes one if none is idle. If `spinning`, the caller
+        /// has counted it in nmspinning.
         pub fn startM(s: *Self, given: ?*P, spinning: bool) void {
             s.lock.lock();
             const p = given orelse s.takeIdleP() orelse {
@@ -223,7 +223,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 m.nextp = p;
                 return m.note.wake();
             }
-            // Making a thread may have to wait for what a goroutine holds that was stopped with its own.
+            // Making a thread may have to wait for what a goroutine holds that was stopped with its
+            // own.
             if (!spinning and planted != .thread_before_tied) if (s.takeTied(p)) |g| {
                 s.lock.unlock();
                 const own = g.locked_m.?;
@@ -238,9 +239,10 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.refuseM(p, spinning);
         }
 
-        /// With the lock, which it lets go: there is no thread for `p`. Ms that come back from where they
-        /// block find it idle, and the work with it. So does the one that waits in the poller, which is
-        /// woken; the next one that would stop takes it instead, and one that ends has another made.
+        /// With the lock, which it lets go: there is no thread for `p`. Ms that come back from
+        /// where they block find it idle, and the work with it. So does the one that waits in the
+        /// poller, which is woken; the next one that would stop takes it instead, and one that ends
+        /// has another made.
         fn refuseM(s: *Self, p: *P, spinning: bool) void {
             if (spinning) s.endSpinning();
             // What only this P could reach goes where every M looks.
@@ -306,7 +308,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         /// As wakeP, by who holds no P.
         pub noinline fn wakePSlow(s: *Self) void {
-            // A read-modify-write, for its barrier: the work must be visible before nmspinning is read.
+            // A read-modify-write, for its barrier: the work must be visible before nmspinning is
+            // read.
             const spinning = if (planted == .wakep_without_barrier)
                 s.nmspinning.load(.monotonic)
             else
@@ -322,8 +325,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.startM(p, true);
         }
 
-        /// Whether somebody who drops his P will look for work again: without an idle P, that has to be
-        /// asked for.
+        /// Whether somebody who drops his P will look for work again: without an idle P, that has
+        /// to be asked for.
         inline fn settled(s: *Self) bool {
             return s.needspinning.load(.monotonic) != 0;
         }
@@ -384,8 +387,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             while (p.runq.pop()) |g| s.queue.push(g);
         }
 
-        /// With the lock, by the owner of `p`: a goroutine that waits for its turn on a thread of its own,
-        /// out of what `p` and the global queue hold. It needs a P, but no other thread.
+        /// With the lock, by the owner of `p`: a goroutine that waits for its turn on a thread of
+        /// its own, out of what `p` and the global queue hold. It needs a P, but no other thread.
         fn takeTied(s: *Self, p: *P) ?*G {
             s.drain(p);
             var before: ?*G = null;
@@ -401,9 +404,9 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return null;
         }
 
-        /// The M that the owner of `p` may pass it on to at once: that of the goroutine which is next, if it
-        /// has one of its own, an idle one, or else that of another goroutine of that kind. `busy`: there
-        /// is something else to look at first.
+        /// The M that the owner of `p` may pass it on to at once: that of the goroutine which is
+        /// next, if it has one of its own, an idle one, or else that of another goroutine of that
+        /// kind. `busy`: there is something else to look at first.
         pub fn takeHeir(s: *Self, p: *P, busy: bool) ?*M {
             s.lock.lock();
             defer s.lock.unlock();
@@ -494,8 +497,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (due != never) s.timerAdded(due);
         }
 
-        /// The next timer is earlier than before, on a P that may be idle: who waits in the poller must
-        /// not oversleep it.
+        /// The next timer is earlier than before, on a P that may be idle: who waits in the poller
+        /// must not oversleep it.
         pub fn timerAdded(s: *Self, when: u64) void {
             if (s.lastpoll.load(.seq_cst) == 0) {
                 const until = s.poll_until.load(.seq_cst);
@@ -511,7 +514,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         // ---- goroutines that are tied to a thread ----
 
-        /// `g` may run only on its own M: that one gets the P of `m`, which stops. False if `m` ends.
+        /// `g` may run only on its own M: that one gets the P of `m`, which stops. False if `m`
+        /// ends.
         pub fn startLockedM(s: *Self, m: *M, g: *G) bool {
             const own = g.locked_m.?;
             if (m.spinning) s.resetSpinning(m);
@@ -578,8 +582,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         // ---- GOMAXPROCS ----
 
-        /// With room for them in allp: Ps 0..n live from here on, the others hand their work over when
-        /// their Ms next look for some. Returns the number before.
+        /// With room for them in allp: Ps 0..n live from here on, the others hand their work over
+        /// when their Ms next look for some. Returns the number before.
         pub fn setProcs(s: *Self, n: u32) u32 {
             s.lock.lock();
             const before = s.gomaxprocs.load(.monotonic);

@@ -8,8 +8,8 @@ const Range = @import("text.zig").Range;
 
 pub const most = proc.most_procs;
 
-/// GOMAXPROCS, or else the CPUs this process may use: its affinity, and the quota of its control group,
-/// rounded up, but no less than 2, as Go does since 1.25.
+/// GOMAXPROCS, or else the CPUs this process may use: its affinity, and the quota of its control
+/// group, rounded up, but no less than 2, as Go does since 1.25.
 pub fn default() u32 {
     if (std.c.getenv("GOMAXPROCS")) |text| {
         const n = std.fmt.parseInt(u32, std.mem.span(text), 10) catch 0;

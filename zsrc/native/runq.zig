@@ -1,10 +1,10 @@
 //! Run queues: one of fixed size a P, without locks, and one for all Ps under the scheduler's lock.
 //!
-//! The algorithm of the local queue is Go's (runtime/proc.go: runqput, runqget, runqgrab). The owner
-//! is the only one to write `tail` and the slots; `head` moves forward by a CAS of the owner or of a
-//! thief. A thief copies the slots before its CAS says that they were its own to take, which is why
-//! slots are atomic. `next` is the goroutine that was made ready last: the owner runs it first, a
-//! thief takes it only when there is nothing else, and late.
+//! The algorithm of the local queue is Go's (runtime/proc.go: runqput, runqget, runqgrab). The
+//! owner is the only one to write `tail` and the slots; `head` moves forward by a CAS of the owner
+//! or of a thief. A thief copies the slots before its CAS says that they were its own to take,
+//! which is why slots are atomic. `next` is the goroutine that was made ready last: the owner runs
+//! it first, a thief takes it only when there is nothing else, and late.
 //!
 //! T needs a field `next: ?*T`.
 const std = @import("std");
@@ -83,8 +83,8 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             return if (q.push(kicked)) null else kicked;
         }
 
-        /// The owner's, when `push` said full: half of the queue, then `t`, for the global queue. Null
-        /// if thieves made room meanwhile: try again.
+        /// The owner's, when `push` said full: half of the queue, then `t`, for the global queue.
+        /// Null if thieves made room meanwhile: try again.
         pub fn overflow(q: *Self, t: *T) ?Batch(T) {
             const head = q.head.load(.acquire);
             const tail = q.tail.load(.monotonic);
@@ -113,9 +113,9 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             }
         }
 
-        /// The owner's, after a `pop`. Among many goroutines the context of each is in no cache by the time
-        /// its turn comes again: that of the next is fetched while this one runs, the one after that a
-        /// turn earlier. T needs `sp`, the lowest address of what is read first.
+        /// The owner's, after a `pop`. Among many goroutines the context of each is in no cache by
+        /// the time its turn comes again: that of the next is fetched while this one runs, the one
+        /// after that a turn earlier. T needs `sp`, the lowest address of what is read first.
         pub inline fn warm(q: *Self) void {
             const head = q.head.raw;
             const present = q.tail.raw -% head;
@@ -155,8 +155,8 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             return q.len() + @intFromBool(q.next.load(.monotonic) != null);
         }
 
-        /// For anybody. Not fooled by an owner who moves a goroutine from `next` to the queue: a tail
-        /// that has not changed proves that the three were seen at one time.
+        /// For anybody. Not fooled by an owner who moves a goroutine from `next` to the queue: a
+        /// tail that has not changed proves that the three were seen at one time.
         pub fn isEmpty(q: *const Self) bool {
             while (true) {
                 const head = q.head.load(.acquire);
@@ -167,8 +167,8 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             }
         }
 
-        /// A thief's: takes half of the queue of `victim`, rounded up, into its own, which is empty,
-        /// and one of them out to run. Adds to `count` how many were taken.
+        /// A thief's: takes half of the queue of `victim`, rounded up, into its own, which is
+        /// empty, and one of them out to run. Adds to `count` how many were taken.
         pub fn stealFrom(q: *Self, victim: *Self, take_next: bool, count: *u64) ?*T {
             const tail = q.tail.load(.monotonic);
             const n = victim.grab(q, tail, take_next);

@@ -35,8 +35,8 @@ pub fn Switching(comptime lane: type) type {
         pub const Wait = wait_mod.Wait(lane.Env);
         const planted = if (@hasDecl(lane.Env, "planted")) lane.Env.planted else .none;
 
-        /// Goroutines a P keeps, and how many it exchanges with the arena at a time: as Go's gfget and
-        /// gfput.
+        /// Goroutines a P keeps, and how many it exchanges with the arena at a time: as Go's gfget
+        /// and gfput.
         const free_most = 64;
         const free_batch = 32;
         /// So many goroutines wait on a P before one that starts more gives way to them.

@@ -1,5 +1,5 @@
-//! Mutex, Cond, WaitGroup and Semaphore as the library has them: what golibx.h declares as memory of
-//! zeroes.
+//! Mutex, Cond, WaitGroup and Semaphore as the library has them: what golibx.h declares as memory
+//! of zeroes.
 const std = @import("std");
 const lane = @import("lane.zig");
 const primitives = @import("primitives.zig");

@@ -1,14 +1,14 @@
 //! sysmon: the thread without a P that watches all of them.
 //!
-//! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms, takes
-//! Ps from system calls, and asks goroutines that have had their time slice to give way. It sleeps
-//! 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10 ms, but
-//! never past the end of a slice; when all Ps are idle by then it sleeps until one is taken. It begins
-//! anew with 20 us if there have been system calls since it last did, which is what so short a sleep is
-//! for.
+//! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms,
+//! takes Ps from system calls, and asks goroutines that have had their time slice to give way. It
+//! sleeps 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10
+//! ms, but never past the end of a slice; when all Ps are idle by then it sleeps until one is
+//! taken. It begins anew with 20 us if there have been system calls since it last did, which is
+//! what so short a sleep is for.
 //!
-//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena`, `interrupt`, `events` and
-//! `lookForDeadlock`, as lane.zig has them.
+//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena`, `interrupt`, `events`
+//! and `lookForDeadlock`, as lane.zig has them.
 const std = @import("std");
 
 /// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
@@ -162,13 +162,14 @@ pub fn Sysmon(comptime lane: type) type {
             const tick = p.schedtick.load(.monotonic);
             if (p.seen_schedtick != tick) {
                 p.seen_schedtick = tick;
-                // After a preemption it is known when the slice began; otherwise some time before now.
+                // After a preemption it is known when the slice began; otherwise some time before
+                // now.
                 const obeyed = p.slice_at.load(.monotonic);
                 p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
                 p.requested_at = 0;
             }
-            // Ps whose slices end at about the same time are asked in one go: from then on they stay
-            // together, and sysmon wakes once a slice for all of them.
+            // Ps whose slices end at about the same time are asked in one go: from then on they
+            // stay together, and sysmon wakes once a slice for all of them.
             const slice_ns = lane.options.preempt_slice_ns;
             const slice = slice_ns - slice_ns / slice_slack;
             // One beyond GOMAXPROCS is to give its work up at once.
@@ -191,7 +192,8 @@ pub fn Sysmon(comptime lane: type) type {
                 p.seen_sched_at = now;
                 p.requested_at = 0;
             }
-            // As Go's retake: who makes one short call after the other has had his slice too at some time.
+            // As Go's retake: who makes one short call after the other has had his slice too at
+            // some time.
             const had_slice = now -| p.seen_sched_at >= o.preempt_slice_ns;
             const tick = p.syscalltick.load(.monotonic);
             if (p.seen_syscalltick != tick) {

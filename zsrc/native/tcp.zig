@@ -1,4 +1,5 @@
-//! TCP for goroutines, over the poller: what golibx.h calls golibx_tcp_*, golibx_read and golibx_write.
+//! TCP for goroutines, over the poller: what golibx.h calls golibx_tcp_*, golibx_read and
+//! golibx_write.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const capi = @import("capi.zig");

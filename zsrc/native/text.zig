@@ -1,7 +1,7 @@
 //! Text in which a goroutine may be preempted by switching away inside the signal handler.
 //!
-//! Read by signal handlers, so a table is never changed: a new one replaces it, and the old ones stay
-//! until the process ends. Programs register a few ranges, once.
+//! Read by signal handlers, so a table is never changed: a new one replaces it, and the old ones
+//! stay until the process ends. Programs register a few ranges, once.
 const std = @import("std");
 const env = @import("env.zig");
 

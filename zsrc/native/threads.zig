@@ -1,8 +1,8 @@
 //! The Ms of the native lane: how their threads are made, how long they rest, and how they end.
 //!
 //! Threads are made by a thread of their own, the starter: pthread_create takes locks of the C
-//! library that a goroutine stopped in mid-call may hold, and a P that waited for it could be the one
-//! that this goroutine needs. The starter also joins the threads that have ended.
+//! library that a goroutine stopped in mid-call may hold, and a P that waited for it could be the
+//! one that this goroutine needs. The starter also joins the threads that have ended.
 //!
 //! Of `lane`: `Env`, `Os`, `Sched`, `Host`, `sched`, `sysmon`, `switching`, `gpa`, `m_idle_ns`,
 //! `enterThread`, `leaveThread`, `letMove` and `rest`, as lane.zig has them.
@@ -45,8 +45,8 @@ pub fn Threads(comptime lane: type) type {
 
         /// Puts the M to sleep until somebody wakes it; one too many ends after a while: false.
         pub fn sleepM(s: *Sched, m: *M) bool {
-            // Only those who wait for work from outside, such as native.call: others are woken in the
-            // hope of some, often in vain.
+            // Only those who wait for work from outside, such as native.call: others are woken in
+            // the hope of some, often in vain.
             if (m.rest.spin(Woken{ .note = &m.note })) {
                 if (m.spinning) m.rest.forget();
                 return true;
@@ -106,8 +106,8 @@ pub fn Threads(comptime lane: type) type {
             own.note.wake();
         }
 
-        /// A spare M for preemptions that need one, unless there is one or the limit is reached. Signal
-        /// handlers call this, so the starter does the work.
+        /// A spare M for preemptions that need one, unless there is one or the limit is reached.
+        /// Signal handlers call this, so the starter does the work.
         pub fn wantSpare() void {
             if (lane.sched.nmidle.load(.monotonic) > 0) return;
             own.spare_wanted.store(true, .release);

@@ -1,12 +1,12 @@
-//! Timers: a 4-ary min-heap a P, as in Go (runtime/time.go), with the time beside the pointer so that
-//! finding a timer's place touches no timer.
+//! Timers: a 4-ary min-heap a P, as in Go (runtime/time.go), with the time beside the pointer so
+//! that finding a timer's place touches no timer.
 //!
-//! A heap has a lock. Its P adds to it; whoever wants may delete, and a P with nothing to do runs the
-//! due timers of others. Firing has two steps, both under the lock: `fire` may use the timer and what
-//! it belongs to, and names a goroutine; then the timer leaves the heap for good (`heap` is null), and
-//! only then the goroutine is made ready, whose stack the timer may lie on. So who finds `heap` null
-//! may free the timer, and who finds it set waits for the lock. The timers of a P that is no longer
-//! used stay where they are: the other Ps run them.
+//! A heap has a lock. Its P adds to it; whoever wants may delete, and a P with nothing to do runs
+//! the due timers of others. Firing has two steps, both under the lock: `fire` may use the timer
+//! and what it belongs to, and names a goroutine; then the timer leaves the heap for good (`heap`
+//! is null), and only then the goroutine is made ready, whose stack the timer may lie on. So who
+//! finds `heap` null may free the timer, and who finds it set waits for the lock. The timers of a P
+//! that is no longer used stay where they are: the other Ps run them.
 const std = @import("std");
 
 pub fn Timers(comptime Env: type, comptime G: type) type {
@@ -29,8 +29,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
 
         const Item = struct {
             when: u64,
-            /// A timer's address; or that of a goroutine to wake, plus 1: one that sleeps needs no more,
-            /// so neither its place is kept nor its stack touched.
+            /// A timer's address; or that of a goroutine to wake, plus 1: one that sleeps needs no
+            /// more, so neither its place is kept nor its stack touched.
             tagged: usize,
 
             inline fn timer(i: Item) ?*Timer {
@@ -44,12 +44,12 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
 
         pub const never = std.math.maxInt(u64);
         const arity = 4;
-        /// Where the heap begins in `items`, so that siblings share a cache line: those of the first
-        /// generation are in places 4 to 7. The places before are not used.
+        /// Where the heap begins in `items`, so that siblings share a cache line: those of the
+        /// first generation are in places 4 to 7. The places before are not used.
         const root = arity - 1;
         const line = arity * @sizeOf(Item);
-        /// So many due timers are taken out before the first fires: what they belong to is mostly in no
-        /// cache, and is fetched meanwhile.
+        /// So many due timers are taken out before the first fires: what they belong to is mostly
+        /// in no cache, and is fetched meanwhile.
         const ahead = 16;
 
         lock: Env.Lock = .{},
@@ -117,7 +117,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
             defer h.lock.unlock();
             var fired: u32 = 0;
             while (true) {
-                // What is out of the heap and has not fired yet can be met by nobody: that takes the lock.
+                // What is out of the heap and has not fired yet can be met by nobody: that takes
+                // the lock.
                 var due: [ahead]Item = undefined;
                 var n: usize = 0;
                 while (n < ahead and !h.isEmpty() and h.items.items[root].when <= now) : (n += 1) {

@@ -1,9 +1,9 @@
 //! The token of a goroutine: what golibx_park() waits for and golibx_ready() gives. It holds at
 //! most one wake-up, so that a `ready` that comes before its `park` is not lost.
 //!
-//! `value` is nothing, that wake-up, or the wait of the goroutine, which lies on its stack. Who ends
-//! the wait, `ready` or a deadline, claims it (wait.zig): a `ready` that comes too late for that
-//! leaves its wake-up behind, and `end` takes it.
+//! `value` is nothing, that wake-up, or the wait of the goroutine, which lies on its stack. Who
+//! ends the wait, `ready` or a deadline, claims it (wait.zig): a `ready` that comes too late for
+//! that leaves its wake-up behind, and `end` takes it.
 const wait_mod = @import("wait.zig");
 
 pub fn Token(comptime Env: type) type {

@@ -1,8 +1,9 @@
 //! What ThreadSanitizer has to be told: which context a thread runs. Without it, nothing at all.
 //!
-//! Each goroutine is a fiber of its own, and so is g0 of each M. A switch is a synchronization, since
-//! what an M and its P hold is handed from one context to the next without atomics. A fiber belongs to
-//! the memory of its goroutine and lives as long as that; TSan knows 8000 of them at most.
+//! Each goroutine is a fiber of its own, and so is g0 of each M. A switch is a synchronization,
+//! since what an M and its P hold is handed from one context to the next without atomics. A fiber
+//! belongs to the memory of its goroutine and lives as long as that; TSan knows 8000 of them at
+//! most.
 const builtin = @import("builtin");
 
 const on = builtin.sanitize_thread;

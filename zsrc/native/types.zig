@@ -1,8 +1,8 @@
 //! G, M and P of the native lane: goroutine, thread and processor, as in Go.
 //!
-//! A goroutine runs on an M that holds a P. There are GOMAXPROCS Ps, as many Ms as blocking calls and
-//! preempted foreign code make necessary. Fields are written by the M that runs the goroutine or
-//! holds the P, unless a comment says otherwise; what others read at any time is atomic.
+//! A goroutine runs on an M that holds a P. There are GOMAXPROCS Ps, as many Ms as blocking calls
+//! and preempted foreign code make necessary. Fields are written by the M that runs the goroutine
+//! or holds the P, unless a comment says otherwise; what others read at any time is atomic.
 //!
 //!     idle ──▶ runnable ──▶ running ──▶ dead ──▶ idle
 //!                 ▲ ▲        │ │ ▲
@@ -10,9 +10,9 @@
 //!                 │ └────────┘ └──▶ syscall ──▶ runnable
 //!                 └── waiting ◀── running
 //!
-//! A goroutine becomes `waiting` or `runnable` before its context is saved, but is published to those
-//! who could run it only afterwards, by the commit that the next context on the same M performs: see
-//! switching.zig.
+//! A goroutine becomes `waiting` or `runnable` before its context is saved, but is published to
+//! those who could run it only afterwards, by the commit that the next context on the same M
+//! performs: see switching.zig.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const event = @import("../event/event.zig");
@@ -76,8 +76,8 @@ pub fn Types(comptime Env: type) type {
             sp: usize = 0,
             /// The M it runs on or is stopped on.
             m: ?*M = null,
-            /// Positive while it is inside the runtime: no preemption. Read by the signal handler on
-            /// the same thread.
+            /// Positive while it is inside the runtime: no preemption. Read by the signal handler
+            /// on the same thread.
             locks: u32 = 0,
             /// The handler came while `locks` was positive: give way at the end of the call.
             preempt: bool = false,
@@ -94,8 +94,8 @@ pub fn Types(comptime Env: type) type {
             function: ?*const fn (?*anyopaque) callconv(.c) void = null,
             arg: ?*anyopaque = null,
             fiber: tsan.Fiber = tsan.none,
-            // For events.zig, while events are wanted: the id that `parent` and `started_ns` are of, since
-            // this memory serves one goroutine after the other.
+            // For events.zig, while events are wanted: the id that `parent` and `started_ns` are
+            // of, since this memory serves one goroutine after the other.
             noted_id: u64 = 0,
             parent: u64 = 0,
             started_ns: u64 = 0,
@@ -173,8 +173,8 @@ pub fn Types(comptime Env: type) type {
             fiber: tsan.Fiber = tsan.none,
             thread: ?Env.Thread = null,
             tid: i32 = 0,
-            /// The CPUs that its thread may use; by whoever brings it to his own, which is only for a
-            /// wake-up.
+            /// The CPUs that its thread may use; by whoever brings it to his own, which is only for
+            /// a wake-up.
             affinity: [16]usize = undefined,
             brought: bool = false,
             /// Its thread wakes up behind whoever runs; until it rests.
@@ -225,8 +225,8 @@ pub fn Types(comptime Env: type) type {
             seen_syscall_at: u64 = 0,
             requested_at: u64 = 0,
 
-            /// Whether a goroutine that holds a lock of the whole program may go on, which would have to
-            /// wait for its next turn otherwise. Not for ever: others wait for the P.
+            /// Whether a goroutine that holds a lock of the whole program may go on, which would
+            /// have to wait for its next turn otherwise. Not for ever: others wait for the P.
             pub fn isPatient(p: *P) bool {
                 const tick = p.schedtick.load(.monotonic);
                 if (p.lock_patience.tick != tick) p.lock_patience = .{ .tick = tick };

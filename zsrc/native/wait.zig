@@ -1,9 +1,9 @@
 //! One operation that waits: who waits, how he is woken, and who decides how the wait ends.
 //!
-//! A wait on one object without a deadline ends in one way only, so that nobody competes. A wait that
-//! several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim` it
-//! decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody may
-//! touch them.
+//! A wait on one object without a deadline ends in one way only, so that nobody competes. A wait
+//! that several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim`
+//! it decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody
+//! may touch them.
 
 pub const Outcome = enum(u8) { served, closed, timeout, interrupted };
 

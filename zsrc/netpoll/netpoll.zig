@@ -100,8 +100,8 @@ pub fn Poller(comptime Lane: type) type {
             p.backend.deinit();
         }
 
-        /// In the child of a fork: the poller's descriptors are shared with the parent, closing them
-        /// here harms nobody.
+        /// In the child of a fork: the poller's descriptors are shared with the parent, closing
+        /// them here harms nobody.
         pub fn forget(p: *Self) void {
             p.descs.clearRetainingCapacity();
             p.free = null;

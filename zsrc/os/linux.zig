@@ -48,9 +48,10 @@ const SchedAttr = extern struct {
     const short_slice_ns = 100 * std.time.ns_per_us;
 };
 
-/// Has the calling thread, which never computes for long, run as soon as it wakes up: one with a short
-/// slice takes the CPU from one with a longer slice at once (Linux 6.12+). Otherwise it waits for the
-/// end of that, 4 ms, even while another CPU is idle. Takes no privilege; older kernels ignore it.
+/// Has the calling thread, which never computes for long, run as soon as it wakes up: one with a
+/// short slice takes the CPU from one with a longer slice at once (Linux 6.12+). Otherwise it waits
+/// for the end of that, 4 ms, even while another CPU is idle. Takes no privilege; older kernels
+/// ignore it.
 pub fn promptWake() void {
     var attr: SchedAttr = .{};
     const got = linux.syscall4(.sched_getattr, 0, @intFromPtr(&attr), @sizeOf(SchedAttr), 0);
@@ -242,8 +243,8 @@ test "the threads of this process are known" {
     thread.join();
 }
 
-/// CPUs that the quota of this process's control group allows, rounded up; null without one. Reads the
-/// limits that container runtimes set, of version 2 and version 1 of control groups.
+/// CPUs that the quota of this process's control group allows, rounded up; null without one. Reads
+/// the limits that container runtimes set, of version 2 and version 1 of control groups.
 pub fn cpuQuota() ?u32 {
     var buffer: [4096]u8 = undefined;
     const groups = readFile("/proc/self/cgroup", &buffer) orelse return null;

@@ -199,8 +199,8 @@ pub fn listenOn(address: *const Address, backlog: c_int) Result {
     return failClosing(fd);
 }
 
-/// A non-blocking socket whose connection is being made: when it is writable, `pendingError` says how
-/// that ended.
+/// A non-blocking socket whose connection is being made: when it is writable, `pendingError` says
+/// how that ended.
 pub fn connectTo(address: *const Address) Result {
     const fd: c_int = switch (streamSocket(address)) {
         .done => |fd| @intCast(fd),

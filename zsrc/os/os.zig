@@ -158,9 +158,10 @@ pub const Note = struct {
     }
 };
 
-/// Whether a thread that runs out of work should look for more on its CPU for a moment before it sleeps:
-/// to be woken takes the system tens of microseconds where it has to wake a CPU too. It does so only if
-/// its last rests were as short as that, and if there is another CPU for those who make the work.
+/// Whether a thread that runs out of work should look for more on its CPU for a moment before it
+/// sleeps: to be woken takes the system tens of microseconds where it has to wake a CPU too. It
+/// does so only if its last rests were as short as that, and if there is another CPU for those who
+/// make the work.
 pub const Rest = struct {
     /// How many more may be in vain.
     credit: u8 = 0,

@@ -125,8 +125,8 @@ pub fn deliver(ch: *py.Object, value: *py.Object) void {
     if (inner(ch).trySend(lane, py.incref(value)) != .done) py.decref(value);
 }
 
-/// From anywhere, also where no Python code may run: takes out a value, which somebody else holds too.
-/// `ch` is a Chan.
+/// From anywhere, also where no Python code may run: takes out a value, which somebody else holds
+/// too. `ch` is a Chan.
 pub fn freePlace(ch: *py.Object) void {
     var value: *py.Object = undefined;
     if (inner(ch).tryRecv(lane, &value) == .done) py.decref(value);

@@ -1,8 +1,10 @@
-//! golibx.Cond: goroutines that wait, with a lock let go, until another says that something changed.
+//! golibx.Cond: goroutines that wait, with a lock let go, until another says that something
+//! changed.
 //!
-//! The lock is a Mutex, an RWMutex or the reading side of one, so that letting it go and beginning to
-//! wait are one step: no signal can come in between. A wait ends with the lock held, also when it
-//! raises: what would keep the goroutine from getting it, such as a cancellation, is raised afterwards.
+//! The lock is a Mutex, an RWMutex or the reading side of one, so that letting it go and beginning
+//! to wait are one step: no signal can come in between. A wait ends with the lock held, also when
+//! it raises: what would keep the goroutine from getting it, such as a cancellation, is raised
+//! afterwards.
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const points = @import("points.zig");

@@ -1,4 +1,5 @@
-//! golibx.context in native code: contexts as Python objects, and the ambient one of each goroutine.
+//! golibx.context in native code: contexts as Python objects, and the ambient one of each
+//! goroutine.
 //!
 //! A context object holds its parent; the tree of sched/context.zig points the other way, without
 //! owning, so that a forgotten context goes away, its timer with it. One with a value, or without

@@ -22,8 +22,8 @@ pub fn report() bool {
     return true;
 }
 
-/// Threads of the program's own may still send to a channel, unless they wait as well, for as long as it
-/// takes.
+/// Threads of the program's own may still send to a channel, unless they wait as well, for as long
+/// as it takes.
 fn otherThreads() bool {
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);

@@ -1,4 +1,5 @@
-//! golibx's exceptions, which are defined in golibx/errors.py and sync.py and looked up when first raised.
+//! golibx's exceptions, which are defined in golibx/errors.py and sync.py and looked up when first
+//! raised.
 const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");

@@ -1,7 +1,8 @@
 //! The pump's side of events: those of both lanes, in the order of their times, as Python objects.
 //!
-//! The rings of the Python lane are the run's; those of the native lane outlive it (native/events.zig).
-//! Everything here has the interpreter's lock, and only the pump takes events out.
+//! The rings of the Python lane are the run's; those of the native lane outlive it
+//! (native/events.zig). Everything here has the interpreter's lock, and only the pump takes events
+//! out.
 const std = @import("std");
 const event = @import("../event/event.zig");
 const merge = @import("../event/merge.zig");

@@ -1,16 +1,18 @@
 //! What a parked goroutine's Python frames refer to, for golibx.leaked.
 //!
-//! A frame has its function, a namespace, local variables and a value stack. Frames are as in 3.11 to 3.13
-//! (`supported`), which a probe in golibx.leaked confirms. A frame that has called Python code without
-//! any C in between has stored how high its stack is; of one that runs an instruction which called C code
-//! golibx.leaked tells by the code. It says how many values lie below the instruction's operands, and
-//! how many operands the stack still owns while the instruction does what it is for.
+//! A frame has its function, a namespace, local variables and a value stack. Frames are as in 3.11
+//! to 3.13 (`supported`), which a probe in golibx.leaked confirms. A frame that has called Python
+//! code without any C in between has stored how high its stack is; of one that runs an instruction
+//! which called C code golibx.leaked tells by the code. It says how many values lie below the
+//! instruction's operands, and how many operands the stack still owns while the instruction does
+//! what it is for.
 //!
-//! But it may be past that already: it drops its operands one by one, or an exception takes the stack down value
-//! by value, and where one of them ends, a finalizer runs, and may park. What was dropped before is
-//! still to be seen on the stack, but is not owned any more, maybe freed. Then what is being ended lies
-//! on the stack without a reference, or it is of a type with a finalizer, and that is what the next
-//! frame runs. What lies above such a value is not believed, nor are operands beside it.
+//! But it may be past that already: it drops its operands one by one, or an exception takes the
+//! stack down value by value, and where one of them ends, a finalizer runs, and may park. What was
+//! dropped before is still to be seen on the stack, but is not owned any more, maybe freed. Then
+//! what is being ended lies on the stack without a reference, or it is of a type with a finalizer,
+//! and that is what the next frame runs. What lies above such a value is not believed, nor are
+//! operands beside it.
 const std = @import("std");
 const py = @import("py.zig");
 const peek = @import("peek.zig");
@@ -206,8 +208,8 @@ fn delegates(generator: *py.Object) bool {
     return to != py.none();
 }
 
-/// What golibx.leaked tells of a frame: a tuple of the frame, its instruction, how many values lie below
-/// what the instruction takes off the stack, how many of those it still owns, and its kind.
+/// What golibx.leaked tells of a frame: a tuple of the frame, its instruction, how many values lie
+/// below what the instruction takes off the stack, how many of those it still owns, and its kind.
 pub const Entry = struct {
     object: *py.Object,
     below: usize,
@@ -236,8 +238,8 @@ pub const Entry = struct {
         return @intCast(std.math.clamp(value, 0, 1 << 20));
     }
 
-    /// Its references. `inner` is the frame that it has called; the innermost waits on `waits_on`, if that
-    /// is a single object.
+    /// Its references. `inner` is the frame that it has called; the innermost waits on `waits_on`,
+    /// if that is a single object.
     pub fn eachReference(
         e: Entry,
         inner: ?InterpreterFrame,
@@ -316,8 +318,8 @@ const Stack = struct {
         for (operands) |slot| if (slot) |o| visit(context, o);
     }
 
-    /// Afterwards the result lies where the function or NULL was, and a signal handler or the collector
-    /// may run.
+    /// Afterwards the result lies where the function or NULL was, and a signal handler or the
+    /// collector may run.
     fn isInCall(s: Stack) bool {
         const first = s.slots[s.entry.below];
         const second = s.slots[s.entry.below + 1];
@@ -336,8 +338,9 @@ const Stack = struct {
 
     // ---- what C code of the interpreter's holds ----
 
-    /// While a `with` calls __enter__, that and __exit__ are bound methods, which refer to the manager. The stack
-    /// has __exit__ in 3.11, and later what it had before: a manager that it does not own any more.
+    /// While a `with` calls __enter__, that and __exit__ are bound methods, which refer to the
+    /// manager. The stack has __exit__ in 3.11, and later what it had before: a manager that it
+    /// does not own any more.
     fn withManager(
         s: Stack,
         waits_on: ?*py.Object,

@@ -272,9 +272,9 @@ fn noteOrigin(h: *Handle, where: ?*py.Frame) void {
 }
 
 /// Makes it a child of somebody who looks after it: `on_end` is called with its handle when it has
-/// ended, and what it raises counts as collected. It runs under `context`, and was started where the
-/// function that calls was called. A value is received from `places`, if there is one, at its end.
-/// Takes the references.
+/// ended, and what it raises counts as collected. It runs under `context`, and was started where
+/// the function that calls was called. A value is received from `places`, if there is one, at its
+/// end. Takes the references.
 pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object, places: ?*py.Object) void {
     p.on_end = on_end;
     p.places = places;
@@ -446,7 +446,8 @@ fn tellWatchers(h: *Handle) void {
     py.decref(list);
 }
 
-/// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it ends.
+/// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it
+/// ends.
 pub fn notifyEnd(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2 or args[1].type != chan.chan_type)
         return py.raise(py.exc.typeError(), "notify_end() takes a Goroutine and a Chan", .{});

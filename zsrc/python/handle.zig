@@ -1,7 +1,8 @@
 //! golibx.Goroutine, the type: what Python code sees of a goroutine and asks of it.
 //!
-//! Its memory, `Handle`, is goroutine.zig's, which fills it in when the goroutine ends. A method may be called at
-//! any time, on any thread, and may run Python code, after which the goroutine may have ended.
+//! Its memory, `Handle`, is goroutine.zig's, which fills it in when the goroutine ends. A method
+//! may be called at any time, on any thread, and may run Python code, after which the goroutine may
+//! have ended.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");

@@ -277,8 +277,8 @@ pub const Host = struct {
     }
 };
 
-/// Whether the interpreter's lock is held by a thread state that may not be there any more. For dumps:
-/// it needs no lock.
+/// Whether the interpreter's lock is held by a thread state that may not be there any more. For
+/// dumps: it needs no lock.
 pub fn hasInterpreter(state: usize) bool {
     if (state == 0) return false;
     if (mechanisms.attached_offset) |offset| {
@@ -378,9 +378,9 @@ fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
     word.* = @intCast(@min(stack_size / c_level_bytes, 10_000));
 }
 
-/// From 3.14 on the interpreter compares the stack pointer with the bounds of the thread's stack. Not only
-/// deep recursion is told by that: objects that are let go far down, as it takes all of our stacks
-/// to be, are kept for later.
+/// From 3.14 on the interpreter compares the stack pointer with the bounds of the thread's stack.
+/// Not only deep recursion is told by that: objects that are let go far down, as it takes all of
+/// our stacks to be, are kept for later.
 fn tellStack(state: *py.ThreadState, stack: g_mod.Stack) void {
     const set = py.extra.PyUnstable_ThreadState_SetStackProtection orelse return;
     if (set(state, @ptrFromInt(stack.lo), stack.size) != 0) py.PyErr_Clear();

@@ -1,21 +1,22 @@
 //! Goroutines that nobody can wake any more: those parked on objects that only such goroutines can
 //! reach, as Go's goroutine leak profile finds them.
 //!
-//! Every goroutine that is parked without a deadline on channels, groups or locks is suspected. What
-//! their stacks refer to, and what that refers to, is gone through with the collector's own tp_traverse,
-//! and the references to each object found are counted. An object with more references than that is held
-//! by somebody else: a module, a goroutine that runs or sleeps, a thread, C code, a timer, whoever. It is
-//! alive, and all that it refers to; and so is a goroutine that waits on something alive, and all that
-//! its stack refers to. What is left in the end is leaked. A reference that cannot be seen makes its
-//! object alive, so nobody is accused who can still be woken by a program that uses what it refers to.
-//! Beyond that: who has a weak reference may come back to the object, so that counts as well; frames
-//! (sys._current_frames, Goroutine.frame) and gc.get_objects are not counted; nor is a Goroutine held to
-//! cancel it, since one that only a cancellation can end is what people look for.
+//! Every goroutine that is parked without a deadline on channels, groups or locks is suspected.
+//! What their stacks refer to, and what that refers to, is gone through with the collector's own
+//! tp_traverse, and the references to each object found are counted. An object with more references
+//! than that is held by somebody else: a module, a goroutine that runs or sleeps, a thread, C code,
+//! a timer, whoever. It is alive, and all that it refers to; and so is a goroutine that waits on
+//! something alive, and all that its stack refers to. What is left in the end is leaked. A
+//! reference that cannot be seen makes its object alive, so nobody is accused who can still be
+//! woken by a program that uses what it refers to. Beyond that: who has a weak reference may come
+//! back to the object, so that counts as well; frames (sys._current_frames, Goroutine.frame) and
+//! gc.get_objects are not counted; nor is a Goroutine held to cancel it, since one that only a
+//! cancellation can end is what people look for.
 //!
-//! A goroutine's stack: what PyG holds for it, the exception that it handles, and what its frames refer
-//! to (frames.zig). Of what C functions on it hold, only that is known which frames.zig or select()'s
-//! call gives away.
-//! All of `leaked` runs with the interpreter's lock and without a call that could let go of it.
+//! A goroutine's stack: what PyG holds for it, the exception that it handles, and what its frames
+//! refer to (frames.zig). Of what C functions on it hold, only that is known which frames.zig or
+//! select()'s call gives away. All of `leaked` runs with the interpreter's lock and without a call
+//! that could let go of it.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
@@ -36,9 +37,9 @@ const Args = [*]const *py.Object;
 
 // ---- frames ----
 
-/// measure_frames(code, count, exception, /): finds out about frames by a code object with `count` variables
-/// of all kinds, and about thread states by the exception that is being handled. False if frames are not
-/// known, or it cannot.
+/// measure_frames(code, count, exception, /): finds out about frames by a code object with `count`
+/// variables of all kinds, and about thread states by the exception that is being handled. False if
+/// frames are not known, or it cannot.
 pub fn measureFrames(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 3) return py.raise(py.exc.typeError(), "measure_frames() takes 3 arguments ({d} given)", .{n});
     const count = py.PyLong_AsLongLong(args[1]);
@@ -48,8 +49,8 @@ pub fn measureFrames(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.
     return py.boolean(frames.measure(@constCast(args[0]), count, @constCast(args[2])));
 }
 
-/// frame_slots(frame, /): what its local variables hold, None for one that holds nothing; or None if that
-/// is not known.
+/// frame_slots(frame, /): what its local variables hold, None for one that holds nothing; or None
+/// if that is not known.
 pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
     if (!frames.measured()) return py.returnNone();
     const frame = frames.InterpreterFrame.of(o.?) orelse return py.returnNone();
@@ -103,8 +104,9 @@ const Suspect = struct {
         return frames.handledBy(s.p.state orelse return null);
     }
 
-    /// What C code between the interpreter and select() has, for `select(*cases)`: the interpreter has
-    /// made a tuple of the cases if they were none, and, if there are keywords too, a copy of all arguments.
+    /// What C code between the interpreter and select() has, for `select(*cases)`: the interpreter
+    /// has made a tuple of the cases if they were none, and, if there are keywords too, a copy of
+    /// all arguments.
     fn eachArgument(
         s: Suspect,
         entry: frames.Entry,
@@ -143,8 +145,9 @@ const Suspect = struct {
     }
 };
 
-/// Finds the tuples of those that lack them: any that has the same cases will do. If it is not the one that
-/// the interpreter has, then that one's references are not found, and all of its cases are alive.
+/// Finds the tuples of those that lack them: any that has the same cases will do. If it is not the
+/// one that the interpreter has, then that one's references are not found, and all of its cases are
+/// alive.
 fn findArguments(suspects: []Suspect) bool {
     for (suspects) |s| {
         if (s.lacksArguments()) break;
@@ -181,8 +184,8 @@ fn isJudgeable(o: *py.Object) bool {
         o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or sync.waitsOn(o.type);
 }
 
-/// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone on
-/// since the frames were looked at.
+/// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone
+/// on since the frames were looked at.
 fn suspectOf(pair: *py.Object) ?Suspect {
     const handle = py.PyTuple_GetItem(pair, 0) orelse return null;
     const stack = py.PyTuple_GetItem(pair, 1) orelse return null;
@@ -244,7 +247,8 @@ const Graph = struct {
         entry.value_ptr.found += 1;
     }
 
-    /// As count, of what a stack has: a slot that is read by mistake may be an object's that has ended.
+    /// As count, of what a stack has: a slot that is read by mistake may be an object's that has
+    /// ended.
     fn countHeld(g: *Graph, o: *py.Object) void {
         if (std.debug.runtime_safety and py.refcount(o) == 0)
             os.fatal("leaks(): an object without references on a stack", .{});
@@ -301,7 +305,8 @@ const Graph = struct {
             const o = entry.key_ptr.*;
             const found = entry.value_ptr.found;
             const has = py.refcount(o);
-            // A module may traverse its free list, of objects that have ended (_asyncio's of futures).
+            // A module may traverse its free list, of objects that have ended (_asyncio's of
+            // futures).
             if (has == 0) continue;
             if (std.debug.runtime_safety and found > has)
                 os.fatal("leaks(): {d} references to an object that has {d}", .{ found, has });

@@ -39,8 +39,8 @@ noinline fn acquire(m: *M, limit: timeouts.Limit) ?bool {
     }
 }
 
-/// Waits for it whatever the goroutine is to raise, which stays pending. False with an exception set
-/// if the caller is no goroutine any more.
+/// Waits for it whatever the goroutine is to raise, which stays pending. False with an exception
+/// set if the caller is no goroutine any more.
 pub fn acquireAlways(m: *M) bool {
     var since: u64 = 0;
     while (!m.tryLock()) {

@@ -1,12 +1,14 @@
-//! The native lane for Python: its start, goroutines of C functions (`NativeGoroutine`), calls, figures.
+//! The native lane for Python: its start, goroutines of C functions (`NativeGoroutine`), calls,
+//! figures.
 //!
-//! A `Task` is one C function on the native lane. It belongs to that until its entry has arrived in the
-//! Python lane's inbox (outside.zig), and to its handle, a Python object, until that is gone. What the
-//! task keeps alive for the function is let go afterwards by `reap`, at a moment when finalizers may
-//! run. A native goroutine touches no Python object by itself, so one may outlive the interpreter.
+//! A `Task` is one C function on the native lane. It belongs to that until its entry has arrived in
+//! the Python lane's inbox (outside.zig), and to its handle, a Python object, until that is gone.
+//! What the task keeps alive for the function is let go afterwards by `reap`, at a moment when
+//! finalizers may run. A native goroutine touches no Python object by itself, so one may outlive
+//! the interpreter.
 //!
-//! The native lane is started by the first use of it, with the settings of the run, and stays until the
-//! process ends: C code may use it for itself, and goroutines in it cannot be cancelled.
+//! The native lane is started by the first use of it, with the settings of the run, and stays until
+//! the process ends: C code may use it for itself, and goroutines in it cannot be cancelled.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../os/os.zig");
@@ -45,8 +47,8 @@ var wanted_procs: u32 = 0;
 
 pub const most_procs = procs.most;
 
-/// Takes from a run's options what is for both lanes. `given` holds the others. False with an exception
-/// set.
+/// Takes from a run's options what is for both lanes. `given` holds the others. False with an
+/// exception set.
 pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
     var s: native.Options = .{
         .max_threads = o.max_threads,
@@ -142,8 +144,8 @@ pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
 
 // ---- the end of the interpreter, which native goroutines may outlive ----
 //
-// While it ends, it ends every thread that wants its lock. One that calls back into Python when it is
-// gone crashes, as any daemon thread does. So nobody is held up by preemption from then on
+// While it ends, it ends every thread that wants its lock. One that calls back into Python when it
+// is gone crashes, as any daemon thread does. So nobody is held up by preemption from then on
 // (`beforeExit`), and all have their chance to come by before it goes (`atEnd`).
 
 const ending_patience_ns = 100 * std.time.ns_per_ms;
@@ -174,7 +176,8 @@ pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(native.running());
 }
 
-/// What a native goroutine runs: the function that Python code gave, by the symbol it has in its library.
+/// What a native goroutine runs: the function that Python code gave, by the symbol it has in its
+/// library.
 pub fn functionName(entry: list.Entry, buffer: *[256]u8) []const u8 {
     var function = entry.function;
     if (function == @intFromPtr(&Task.body)) {
@@ -348,7 +351,8 @@ pub fn startRun() void {
     all_ended = .{};
 }
 
-/// Starts the task, which is the native lane's from here on. False with an exception set; it is gone then.
+/// Starts the task, which is the native lane's from here on. False with an exception set; it is
+/// gone then.
 fn launch(t: *Task, keep: *py.Object) bool {
     t.run = if (lane.live) lane.generation else lane.generation -% 1;
     t.keep = py.incref(keep);
@@ -493,9 +497,9 @@ fn addressOf(o: *py.Object) ?usize {
     return @intCast(value);
 }
 
-/// native_call(address, kinds, values, result, keep, /): `kinds` has a letter for each value, "i" for an
-/// integer or pointer, "d" and "f" for a double and a float; `result` is one of struct's letters, "v" for
-/// none. Returns an int, a float or None.
+/// native_call(address, kinds, values, result, keep, /): `kinds` has a letter for each value, "i"
+/// for an integer or pointer, "d" and "f" for a double and a float; `result` is one of struct's
+/// letters, "v" for none. Returns an int, a float or None.
 pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 5) return py.raise(py.exc.typeError(), "native_call() takes 5 arguments ({d} given)", .{n});
     const function = addressOf(args[0]) orelse return null;

@@ -1,11 +1,12 @@
 //! Calling a C function whose type is known at run time only, without a foreign function library.
 //!
-//! The calling conventions of x86-64 (System V) and aarch64 (AAPCS64) give integers and floating-point
-//! numbers registers of their own, in the order of the arguments of either kind; what finds none goes
-//! to the stack, in the order of all arguments, eight bytes each. So one C type covers every mix: as
-//! many integers as there are registers for them, eight doubles, and then the words of the stack. A
-//! callee that takes fewer does not look at the others. A float is the low half of a double's register.
-//! Structures by value are not covered. Apple's aarch64 packs the stack more tightly: none there.
+//! The calling conventions of x86-64 (System V) and aarch64 (AAPCS64) give integers and
+//! floating-point numbers registers of their own, in the order of the arguments of either kind;
+//! what finds none goes to the stack, in the order of all arguments, eight bytes each. So one C
+//! type covers every mix: as many integers as there are registers for them, eight doubles, and then
+//! the words of the stack. A callee that takes fewer does not look at the others. A float is the
+//! low half of a double's register. Structures by value are not covered. Apple's aarch64 packs the
+//! stack more tightly: none there.
 const builtin = @import("builtin");
 
 /// Which platforms this is for.

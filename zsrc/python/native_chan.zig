@@ -1,8 +1,9 @@
 //! Channels of C values, golibx.native.Chan: native/chan.zig with Python on one side or both.
 //!
-//! An element has a `kind`, one of struct's letters for what ctypes calls simple types, or 'r' for any
-//! other ctypes type, whose bytes are copied. Values are converted here, outside of the channel's lock. While
-//! a goroutine or thread waits, the element lies on its stack, or in memory of its own if it is large.
+//! An element has a `kind`, one of struct's letters for what ctypes calls simple types, or 'r' for
+//! any other ctypes type, whose bytes are copied. Values are converted here, outside of the
+//! channel's lock. While a goroutine or thread waits, the element lies on its stack, or in memory
+//! of its own if it is large.
 const std = @import("std");
 const chans = @import("../native/capi_chan.zig");
 const chan_mod = @import("../native/chan.zig");
@@ -37,7 +38,8 @@ inline fn self(o: *py.Object) *Chan {
     return @ptrCast(o);
 }
 
-/// NativeChan(kind, size, capacity, ctype, address, /): of the channel at `address`, if that is not 0.
+/// NativeChan(kind, size, capacity, ctype, address, /): of the channel at `address`, if that is not
+/// 0.
 fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyTuple_Size(args) != 5)
         return py.raise(py.exc.typeError(), "NativeChan() takes 5 arguments: see golibx.native.Chan", .{});

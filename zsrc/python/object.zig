@@ -1,5 +1,5 @@
-//! Python objects around a value of the core: what the types of golibx.sync have in common. An object
-//! is its header, its weak references and the value, and holds no reference to other objects
+//! Python objects around a value of the core: what the types of golibx.sync have in common. An
+//! object is its header, its weak references and the value, and holds no reference to other objects
 //! unless the type says so.
 const py = @import("py.zig");
 

@@ -1,5 +1,5 @@
-//! lock_os_thread() and unlock_os_thread(): the program's way to goroutines with a thread of their own, which are
-//! sched/locked.zig's.
+//! lock_os_thread() and unlock_os_thread(): the program's way to goroutines with a thread of their
+//! own, which are sched/locked.zig's.
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");

@@ -1,16 +1,18 @@
 //! How Python code waits for native code: goroutines of the Python lane park, threads block without
 //! the interpreter's lock.
 //!
-//! A wait on a native object (native/wait.zig) is decided there, by `claim`, by whoever comes first: a
-//! native goroutine that serves it, a time-out, or a cancellation. A goroutine's park is decided by
-//! its lane, under the interpreter's lock. The two meet here. Who serves the wait claims it and posts the
-//! entry to the lane (sched/inbox.zig), whose arrival claims the park. When the park ended otherwise,
-//! the goroutine claims the wait itself; if somebody has been quicker, a value was given or
-//! taken, and the operation has succeeded after all. Either way the wait lies on the stack of the
-//! goroutine, which stays until the entry has arrived: whoever posts touches nothing of it afterwards.
+//! A wait on a native object (native/wait.zig) is decided there, by `claim`, by whoever comes
+//! first: a native goroutine that serves it, a time-out, or a cancellation. A goroutine's park is
+//! decided by its lane, under the interpreter's lock. The two meet here. Who serves the wait claims
+//! it and posts the entry to the lane (sched/inbox.zig), whose arrival claims the park. When the
+//! park ended otherwise, the goroutine claims the wait itself; if somebody has been quicker, a
+//! value was given or taken, and the operation has succeeded after all. Either way the wait lies on
+//! the stack of the goroutine, which stays until the entry has arrived: whoever posts touches
+//! nothing of it afterwards.
 //!
-//! Python code may run on a native goroutine too, called back by C code. That is tied to its thread while
-//! it waits here, because the thread state is the thread's, and its processor is free for others.
+//! Python code may run on a native goroutine too, called back by C code. That is tied to its thread
+//! while it waits here, because the thread state is the thread's, and its processor is free for
+//! others.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
@@ -32,8 +34,8 @@ pub const Caller = struct {
         return .{ .g = switching.enter() };
     }
 
-    /// Without giving way: the goroutine may have been called back by C code, and its thread state is the
-    /// thread's. What was asked of it meanwhile, the next call of C code's own obeys.
+    /// Without giving way: the goroutine may have been called back by C code, and its thread state
+    /// is the thread's. What was asked of it meanwhile, the next call of C code's own obeys.
     pub inline fn leave(c: Caller) void {
         if (c.g) |g| _ = switching.letGo(g);
     }
@@ -42,13 +44,14 @@ pub const Caller = struct {
 /// How a wait ended.
 pub const Ended = enum { served, closed, timeout, raised };
 
-/// Python's signal handlers run on the main thread, but the kernel may give a signal to any other, which
-/// ends no wait of that one's: it looks for itself this often.
+/// Python's signal handlers run on the main thread, but the kernel may give a signal to any other,
+/// which ends no wait of that one's: it looks for itself this often.
 const signals_looked_for_ns = 50 * std.time.ns_per_ms;
 
-/// Sleeps without the interpreter's lock until `sleeper` has what it waits for, or until `deadline`;
-/// `interrupted` when signals are to be looked for. `sleeper` has `sleep(timeout_ns) os.Wake` and
-/// `happened() bool`; `handles_signals` is of the thread that Python's handlers run on.
+/// Sleeps without the interpreter's lock until `sleeper` has what it waits for, or until
+/// `deadline`; `interrupted` when signals are to be looked for. `sleeper` has `sleep(timeout_ns)
+/// os.Wake` and `happened() bool`; `handles_signals` is of the thread that Python's handlers run
+/// on.
 pub fn sleepOnce(sleeper: anytype, deadline: ?u64, handles_signals: bool) os.Wake {
     const never = std.math.maxInt(u64);
     const longest: u64 = if (handles_signals) signals_looked_for_ns else never;
@@ -65,8 +68,8 @@ pub fn sleepOnce(sleeper: anytype, deadline: ?u64, handles_signals: bool) os.Wak
     }
 }
 
-/// As sleepOnce, and runs the handlers of signals meanwhile. `raised` with an exception set, of one of
-/// these.
+/// As sleepOnce, and runs the handlers of signals meanwhile. `raised` with an exception set, of one
+/// of these.
 pub fn sleepDetached(sleeper: anytype, deadline: ?u64) enum { happened, timeout, raised } {
     const handles_signals = os.onMainThread();
     while (true) {
@@ -146,8 +149,8 @@ pub const Waiting = struct {
         if (lane.live and w.generation == lane.generation and lane.claim(g, .ready)) lane.readyLast(g);
     }
 
-    /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock` lets
-    /// go. After `timeout` and `raised` nobody will: the caller takes it out of its queue.
+    /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock`
+    /// lets go. After `timeout` and `raised` nobody will: the caller takes it out of its queue.
     pub fn block(
         w: *Waiting,
         reason: g_mod.WaitReason,
@@ -211,8 +214,8 @@ pub fn parkOutside(
     return wake;
 }
 
-/// A thread that blocks: without the interpreter's lock, and if it runs a native goroutine without a P,
-/// but tied to it.
+/// A thread that blocks: without the interpreter's lock, and if it runs a native goroutine without
+/// a P, but tied to it.
 pub const Detached = struct {
     g: ?*native.G,
     state: *py.ThreadState,
@@ -226,8 +229,8 @@ pub const Detached = struct {
     }
 
     pub fn comeBack(d: Detached) void {
-        // The processor first: whoever waits for one should not have the interpreter's lock. To wait for
-        // that is outside of the runtime, where sysmon may pass the processor on.
+        // The processor first: whoever waits for one should not have the interpreter's lock. To
+        // wait for that is outside of the runtime, where sysmon may pass the processor on.
         if (d.g) |own| {
             switching.exitSyscall(own);
             switching.leave(own);

@@ -2,10 +2,11 @@
 //! interpreter is stuck with the lock held.
 //!
 //! Nothing keeps what is read from changing meanwhile, or from going away. So memory is copied by a
-//! system call that fails where there is none (os.peek), each pointer is checked as far as it can be,
-//! and what makes no sense is left out: a line may be wrong, but nothing crashes. Where an interpreter
-//! keeps what is found out by experiment, in `calibrate`, as in host.zig: a field is where the value
-//! lies that the API gives for it. The exception is PyFrameObject.f_frame, which is checked.
+//! system call that fails where there is none (os.peek), each pointer is checked as far as it can
+//! be, and what makes no sense is left out: a line may be wrong, but nothing crashes. Where an
+//! interpreter keeps what is found out by experiment, in `calibrate`, as in host.zig: a field is
+//! where the value lies that the API gives for it. The exception is PyFrameObject.f_frame, which is
+//! checked.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");

@@ -1,9 +1,9 @@
 //! Calls of golibx as preemption points, for explored runs: sched/explore.zig.
 //!
-//! A plain run must not pay for it. CPython looks a method's function up in its PyMethodDef at every
-//! call, so the tables of the methods have a second set of functions, which give way first, and a run
-//! that wants points has these in place while it lasts. `for value in ch` calls a slot of the type
-//! instead; there the function is found in the type by its address, and replaced.
+//! A plain run must not pay for it. CPython looks a method's function up in its PyMethodDef at
+//! every call, so the tables of the methods have a second set of functions, which give way first,
+//! and a run that wants points has these in place while it lasts. `for value in ch` calls a slot of
+//! the type instead; there the function is found in the type by its address, and replaced.
 const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");

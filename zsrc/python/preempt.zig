@@ -383,7 +383,8 @@ const callback_def: py.MethodDef = .{
     .flags = py.METH_FASTCALL,
 };
 
-/// How long the lock takes to get from a goroutine that computes: the interpreter's switch interval.
+/// How long the lock takes to get from a goroutine that computes: the interpreter's switch
+/// interval.
 pub var lead_ns: u64 = 0;
 
 fn readSwitchInterval() u64 {

@@ -1,10 +1,11 @@
-//! Goroutines for which there was no memory when they were to start: they end before they began, as others
-//! do that raised.
+//! Goroutines for which there was no memory when they were to start: they end before they began, as
+//! others do that raised.
 //!
 //! The lane finds out in the middle of a switch, where no Python code may run, and their ends run a
-//! lot of it: destructors of arguments, and what a scope or an executor wants to be told. That
-//! code may wait, so it needs a goroutine, and this a stack: the ender has one of its own, made when it is
-//! first needed. If there is no memory even for that, g0 runs the ends, as it runs signal handlers.
+//! lot of it: destructors of arguments, and what a scope or an executor wants to be told. That code
+//! may wait, so it needs a goroutine, and this a stack: the ender has one of its own, made when it
+//! is first needed. If there is no memory even for that, g0 runs the ends, as it runs signal
+//! handlers.
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");

@@ -1,9 +1,10 @@
-//! Dumps that somebody outside asks for: SIGQUIT, the signal of `[debug] dump_signal`, `golibx dump`.
+//! Dumps that somebody outside asks for: SIGQUIT, the signal of `[debug] dump_signal`, `golibx
+//! dump`.
 //!
-//! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter for the dump that
-//! stacks() gives. If that does not answer within a second, some C code holds its lock, and the thread
-//! writes what it can read without it (peek.zig). It never takes the interpreter's lock itself: a second
-//! thread does, the asker, which may be left waiting for it; there is one at most.
+//! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter for the dump
+//! that stacks() gives. If that does not answer within a second, some C code holds its lock, and
+//! the thread writes what it can read without it (peek.zig). It never takes the interpreter's lock
+//! itself: a second thread does, the asker, which may be left waiting for it; there is one at most.
 //!
 //! `answer` belongs to both: whoever moves its state away from `asked` last frees it.
 const std = @import("std");
@@ -38,8 +39,8 @@ const most_looked_at = 1 << 20;
 
 var thread: ?os.Thread = null;
 
-/// With the interpreter's lock. What cannot be had here is no reason not to run. False if the signal
-/// for dumps is the program's own.
+/// With the interpreter's lock. What cannot be had here is no reason not to run. False if the
+/// signal for dumps is the program's own.
 pub fn start(s: Settings) bool {
     peek.calibrate();
     if (!requests.open()) return true;
@@ -251,7 +252,8 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
     if (status == .waiting) printMinutes(out, @atomicLoad(u64, &g.parked_at, .monotonic));
     if (@atomicLoad(u32, &g.lock_count, .monotonic) > 0) out.print(", locked to thread", .{});
     const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
-    // In a call that blocks with the lock held, or in one that lost its P before it got the lock back.
+    // In a call that blocks with the lock held, or in one that lost its P before it got the lock
+    // back.
     if ((status == .running or status == .syscall) and host.hasInterpreter(state))
         out.print(", has the interpreter", .{});
     out.print("]:\n", .{});

@@ -412,7 +412,8 @@ inline fn selectFrom(
     return triple(@intCast(index), value, selected.outcome == .done);
 }
 
-/// Whether a thread may wait for them: sockets belong to the run's poller. If not, with an exception set.
+/// Whether a thread may wait for them: sockets belong to the run's poller. If not, with an
+/// exception set.
 noinline fn forThread(sources: []const Source) bool {
     for (sources, 0..) |source, i| if (source == .io) {
         _ = py.raise(py.exc.runtimeError(), "select case {d} is of a socket, for which only goroutines " ++

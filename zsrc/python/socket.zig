@@ -1,8 +1,8 @@
 //! golibx._core.Socket: a stream socket whose operations park the goroutine, not the thread.
 //!
 //! Each operation tries the system call, which never waits, and parks only when the kernel has
-//! nothing. Calls keep the interpreter's lock: they copy at most a buffer. golibx/net.py builds Conn
-//! and Listener on it.
+//! nothing. Calls keep the interpreter's lock: they copy at most a buffer. golibx/net.py builds
+//! Conn and Listener on it.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const netpoll = @import("../netpoll/netpoll.zig");

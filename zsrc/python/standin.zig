@@ -1,23 +1,23 @@
 //! Stand-ins: how threads that run no goroutine wait on what goroutines use.
 //!
-//! Channels, locks and the rest know their waiters by a G, and have the lane claim it and make it ready.
-//! A plain thread has one too, its stand-in, which lies in no list of the lane and never runs. It is
-//! prepared and parked as any other, under the interpreter's lock; to park it blocks the thread
-//! (`block`), without that lock, on a note. It stays `parking` meanwhile, so that whoever makes it ready
-//! finds what he finds of a goroutine that has not left its stack yet: it becomes `notified`, and the
-//! note is woken. So threads and goroutines stand in one queue, in order, and nobody who serves
-//! one pays for the other.
+//! Channels, locks and the rest know their waiters by a G, and have the lane claim it and make it
+//! ready. A plain thread has one too, its stand-in, which lies in no list of the lane and never
+//! runs. It is prepared and parked as any other, under the interpreter's lock; to park it blocks
+//! the thread (`block`), without that lock, on a note. It stays `parking` meanwhile, so that
+//! whoever makes it ready finds what he finds of a goroutine that has not left its stack yet: it
+//! becomes `notified`, and the note is woken. So threads and goroutines stand in one queue, in
+//! order, and nobody who serves one pays for the other.
 //!
 //! The thread itself keeps the time, and claims its wait for a time-out when it has the lock again:
-//! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while the wait
-//! goes on, in its place in the queue, and may wait themselves: with another stand-in, for as long as
-//! they run.
+//! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while
+//! the wait goes on, in its place in the queue, and may wait themselves: with another stand-in, for
+//! as long as they run.
 //!
 //! A run that ends wakes those who wait (`endRun`). They come back when they get the lock, maybe
 //! in the next run: what belongs to a run has to be left alone then (`Waiter.generation`).
 //!
-//! The interpreter counts the threads that it has started (_thread._count). Of those that C code made a run
-//! remembers how many have come, since one that came may come again. See deadlock.zig.
+//! The interpreter counts the threads that it has started (_thread._count). Of those that C code
+//! made a run remembers how many have come, since one that came may come again. See deadlock.zig.
 //!
 //! Dumps list the waits: `waitingThreads` with the interpreter's lock, `Waits` without it.
 const std = @import("std");
@@ -117,8 +117,8 @@ pub noinline fn forCall() ?*PyG {
 
 fn come() ?*StandIn {
     note(); // which may let others run
-    // A thread of the lane's is on no goroutine in a signal handler or a finalizer: to block it would
-    // stop the others.
+    // A thread of the lane's is on no goroutine in a signal handler or a finalizer: to block it
+    // would stop the others.
     if (!lane.live or m_mod.current() != null) {
         errors.notInGoroutine();
         return null;
@@ -250,8 +250,8 @@ pub noinline fn raiseEnded(p: *PyG) bool {
     return true;
 }
 
-/// Native code may end the wait by changing the word that `entry` is about: it has the entry arrive, or
-/// calls `wake`.
+/// Native code may end the wait by changing the word that `entry` is about: it has the entry
+/// arrive, or calls `wake`.
 pub fn expect(g: *G, entry: *inbox.Entry) void {
     StandIn.of(g).entry = entry;
 }
@@ -396,8 +396,8 @@ pub fn waitingCount() usize {
     return n;
 }
 
-/// Whether `started` threads that Python has started wait for as long as it takes, and all of C code's that
-/// have come to this run.
+/// Whether `started` threads that Python has started wait for as long as it takes, and all of C
+/// code's that have come to this run.
 pub fn allWait(started: usize) bool {
     const waits = thoseThatWait();
     return waits.get(.started) >= started and waits.get(.foreign) >= foreign_came;
@@ -421,8 +421,8 @@ fn thoseThatWait() std.EnumArray(Kind, usize) {
     return waits;
 }
 
-/// In the child of a fork the threads are gone, and their stacks may be used for others: what they have
-/// queued is forgotten. All others who wait are gone as well.
+/// In the child of a fork the threads are gone, and their stacks may be used for others: what they
+/// have queued is forgotten. All others who wait are gone as well.
 pub fn forget() void {
     var it = waiting;
     waiting = null;

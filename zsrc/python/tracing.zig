@@ -1,7 +1,7 @@
 //! Tracing that the program asked of new threads: a goroutine is traced as a thread that begins.
 //!
-//! threading.settrace() and setprofile() keep the functions in the module's dictionary, which is looked at when
-//! a goroutine starts.
+//! threading.settrace() and setprofile() keep the functions in the module's dictionary, which is
+//! looked at when a goroutine starts.
 const py = @import("py.zig");
 
 /// Where threading.settrace() and setprofile() keep what new threads are to call.

@@ -8,8 +8,8 @@
 //! cancellation that comes between two waits is not lost.
 //!
 //! A context is a child of its parent while both may still be cancelled. It leaves the tree when it
-//! is done, and when the layer above, which owns its memory, gives it up. Only the first of a chain of
-//! deadlines has a timer: the later ones cannot come to pass.
+//! is done, and when the layer above, which owns its memory, gives it up. Only the first of a chain
+//! of deadlines has a timer: the later ones cannot come to pass.
 //!
 //! Everything here needs the lane's lock, and runs nothing of the layer above but `on_done`.
 const std = @import("std");

@@ -1,13 +1,14 @@
 //! Explored runs: the order in which goroutines run is drawn by lot, the same for the same seed.
 //!
-//! The scheduler of a plain run is fair and quick, and so takes the same few of all possible orders over
-//! and over. A test that looks for a race wants the others: at every switch one of all that can run
-//! goes on (`chooseNext` in processor.zig), and a goroutine may have to give way at each of the
-//! program's calls (`giveWay`; zsrc/python/points.zig says which those are). Nothing is added to the
-//! paths of a plain run for it: `attention` stays set, so that pickNext takes its slow path.
+//! The scheduler of a plain run is fair and quick, and so takes the same few of all possible orders
+//! over and over. A test that looks for a race wants the others: at every switch one of all that
+//! can run goes on (`chooseNext` in processor.zig), and a goroutine may have to give way at each of
+//! the program's calls (`giveWay`; zsrc/python/points.zig says which those are). Nothing is added
+//! to the paths of a plain run for it: `attention` stays set, so that pickNext takes its slow path.
 const std = @import("std");
 
-/// Where virtual time begins: at a whole second, so that times as Python's floats are exact for longer.
+/// Where virtual time begins: at a whole second, so that times as Python's floats are exact for
+/// longer.
 pub fn firstOf(now_ns: u64) u64 {
     return (now_ns / std.time.ns_per_s + 1) * std.time.ns_per_s;
 }

@@ -168,18 +168,20 @@ pub const G = struct {
     contest: ?*std.atomic.Value(u32) = null,
     /// A helper of the runtime: not counted, not part of deadlock detection.
     system: bool = false,
-    /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is in no
-    /// list of the lane and never runs; its waits end as `notified`.
+    /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is
+    /// in no list of the lane and never runs; its waits end as `notified`.
     thread: ?*os.Note = null,
-    /// It may not run on just any thread: the main goroutine, and those that are locked to a thread.
+    /// It may not run on just any thread: the main goroutine, and those that are locked to a
+    /// thread.
     placed: bool = false,
     /// The only M that it may run on, and how often it asked for that.
     locked_m: ?*M = null,
     lock_count: u32 = 0,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
-    /// For dumps: what it waits on while it is parked, an object of the layer above that the waiting
-    /// call holds, or an array of `waiting_count` of them. Set just before the wait; null afterwards.
+    /// For dumps: what it waits on while it is parked, an object of the layer above that the
+    /// waiting call holds, or an array of `waiting_count` of them. Set just before the wait; null
+    /// afterwards.
     waiting_on: ?*anyopaque = null,
     waiting_count: u32 = 0,
     /// About when it was parked last, by Lane.clock.

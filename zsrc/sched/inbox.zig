@@ -1,5 +1,5 @@
-//! The inbox of a serial lane: how threads that never hold the host's lock, those of native goroutines
-//! above all, make goroutines of the lane ready.
+//! The inbox of a serial lane: how threads that never hold the host's lock, those of native
+//! goroutines above all, make goroutines of the lane ready.
 //!
 //! They leave an `Entry`, in a list that takes no lock, and whoever has the host's lock empties it
 //! (`drain`) and does what the entries say. What keeps a wake-up from being lost:
@@ -8,13 +8,14 @@
 //!  - A goroutine that stops looks at `attention`, clears it, and then drains. If the clearing came
 //!    after the setting, the entry is in the list by then; if before, the flag stays for the next.
 //!  - An M that finds nothing to run drains, and sets `asleep` before it looks at the list for the
-//!    last time. If that look missed the entry, `post` sees `asleep`. It is cleared with the host's lock
-//!    after the wait, and before the list is drained again.
-//!  - An M gives the P up without waiting only to another M that is in the poller, or on its way to take
-//!    the P: both come past a drain. Where there is no thread to be had for one, the goroutine that
-//!    comes back from a blocking call takes the P, and the entry waits as everything else does.
-//!  - While the goroutine that holds the P blocks, sysmon sees the list (`othersRunnable`), and has the P
-//!    taken from it.
+//!    last time. If that look missed the entry, `post` sees `asleep`. It is cleared with the host's
+//!    lock after the wait, and before the list is drained again.
+//!  - An M gives the P up without waiting only to another M that is in the poller, or on its way to
+//!    take the P: both come past a drain. Where there is no thread to be had for one, the goroutine
+//!    that comes back from a blocking call takes the P, and the entry waits as everything else
+//!    does.
+//!  - While the goroutine that holds the P blocks, sysmon sees the list (`othersRunnable`), and has
+//!    the P taken from it.
 //! `lock` keeps the poller there while it is being woken, since a run may end at any time. An entry
 //! belongs to whoever posted it until `arrive` is called, and to nobody here from then on.
 const std = @import("std");

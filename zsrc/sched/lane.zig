@@ -37,8 +37,8 @@ const Timer = timer_mod.Timer;
 const Allocator = std.mem.Allocator;
 pub const Lock = @import("lock.zig").Lock;
 
-/// Durations in nanoseconds, sizes in bytes. The constants are Go's (runtime/proc.go: forcePreemptNS,
-/// sysmon's sleep schedule, retake's thresholds).
+/// Durations in nanoseconds, sizes in bytes. The constants are Go's (runtime/proc.go:
+/// forcePreemptNS, sysmon's sleep schedule, retake's thresholds).
 pub const Options = struct {
     sysmon_sleep_min_ns: u64 = 20 * std.time.ns_per_us,
     sysmon_sleep_max_ns: u64 = 10 * std.time.ns_per_ms,
@@ -162,8 +162,8 @@ pub fn Lane(comptime Host: type) type {
         generation: u32 = 0,
         /// The M of the thread that called `run`.
         m0: *M = undefined,
-        /// The program's, for threads that sysmon starts, which blocks all: children that goroutines
-        /// fork inherit it.
+        /// The program's, for threads that sysmon starts, which blocks all: children that
+        /// goroutines fork inherit it.
         signal_mask: os.SignalMask = undefined,
         /// Signal handlers of the program's wait for the main thread.
         signal_pending: bool = false,
@@ -283,8 +283,8 @@ pub fn Lane(comptime Host: type) type {
             return if (self.virtual_ns == 0) os.nanotime() else self.virtual_ns;
         }
 
-        /// Monotonic ns for what depends on how long the processor was used. The same seed is to decide
-        /// the same: in an explored run each turn of a goroutine takes a microsecond.
+        /// Monotonic ns for what depends on how long the processor was used. The same seed is to
+        /// decide the same: in an explored run each turn of a goroutine takes a microsecond.
         pub inline fn pace(self: *const Self) u64 {
             return if (self.options.explore) (@as(u64, self.turn) + 1) * std.time.ns_per_us else os.nanotime();
         }
@@ -309,7 +309,8 @@ pub fn Lane(comptime Host: type) type {
                 // unless this is g0 with a goroutine left on the M, which cannot be.
                 return if (self.running == g) g else null;
             }
-            // The switch that brings it back may let the host's lock go, and another M retake the P.
+            // The switch that brings it back may let the host's lock go, and another M retake the
+            // P.
             while (self.running != g) self.regain(g);
             return g;
         }
@@ -434,8 +435,8 @@ pub fn Lane(comptime Host: type) type {
             };
         }
 
-        /// Has the entry arrive soon. Any thread, without the lock: see inbox.zig. It may be gone when
-        /// this returns.
+        /// Has the entry arrive soon. Any thread, without the lock: see inbox.zig. It may be gone
+        /// when this returns.
         pub fn post(self: *Self, posted: *inbox.Entry) void {
             Host.inbox.push(posted);
             self.attention.store(true, .seq_cst);
@@ -840,8 +841,8 @@ pub fn Lane(comptime Host: type) type {
             if (self.sysmon_ring.push(.sysmon_tick, 0, slept_ns, idle_rounds)) self.postEvents();
         }
 
-        /// There is something in a ring that was empty and that the P does not write. Any thread, without
-        /// the lock, and signal handlers.
+        /// There is something in a ring that was empty and that the P does not write. Any thread,
+        /// without the lock, and signal handlers.
         pub fn postEvents(self: *Self) void {
             if (!events_posted.swap(true, .seq_cst)) self.post(&events_entry);
         }

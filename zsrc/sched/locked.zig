@@ -1,10 +1,11 @@
 //! Goroutines that are locked to a thread, of a serial lane: as Go's LockOSThread.
 //!
-//! Such a goroutine runs on its own M only, and that M runs nothing else. Whoever picks it makes its M the owner of
-//! the P and wakes that. When the goroutine stops, its M gives the P up and waits, off the list of idle Ms. One that
-//! ends while it is locked takes its thread along.
+//! Such a goroutine runs on its own M only, and that M runs nothing else. Whoever picks it makes
+//! its M the owner of the P and wakes that. When the goroutine stops, its M gives the P up and
+//! waits, off the list of idle Ms. One that ends while it is locked takes its thread along.
 //!
-//! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others too.
+//! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others
+//! too.
 const G = @import("g.zig").G;
 const M = @import("m.zig").M;
 
@@ -13,8 +14,8 @@ pub fn Locked(comptime Lane: type) type {
     return struct {
         const Self = Lane;
 
-        /// Locks the calling goroutine to its thread, once more if it is. The main thread is for the main
-        /// goroutine: any other moves to a thread of its own first.
+        /// Locks the calling goroutine to its thread, once more if it is. The main thread is for
+        /// the main goroutine: any other moves to a thread of its own first.
         pub fn lockThread(self: *Self, g: *G) Lane.Error!void {
             if (g.lock_count > 0) {
                 g.lock_count += 1;
@@ -51,7 +52,8 @@ pub fn Locked(comptime Lane: type) type {
             self.locked_count -= 1;
         }
 
-        /// Whether the goroutine is locked, and others may run, on another thread, when it gives way.
+        /// Whether the goroutine is locked, and others may run, on another thread, when it gives
+        /// way.
         pub fn othersWaitFor(self: *Self, g: *const G) bool {
             return g.locked_m != null and (self.anyRunnable() or self.attention.load(.monotonic));
         }
@@ -64,9 +66,10 @@ pub fn Locked(comptime Lane: type) type {
             own.ending = !own.main;
         }
 
-        /// Whether the goroutine, which was picked, is to run on another thread; it is on its way there then.
-        /// Without a lock that is the main one, which prefers the main thread, where signals interrupt what it
-        /// waits for. On another thread it runs only while a goroutine blocks the main one.
+        /// Whether the goroutine, which was picked, is to run on another thread; it is on its way
+        /// there then. Without a lock that is the main one, which prefers the main thread, where
+        /// signals interrupt what it waits for. On another thread it runs only while a goroutine
+        /// blocks the main one.
         pub noinline fn belongsElsewhere(self: *Self, g: *G) bool {
             const m = self.owner.load(.monotonic) orelse return false;
             if (g.locked_m) |own| {
@@ -98,8 +101,9 @@ pub fn Locked(comptime Lane: type) type {
             const to = self.to_thread.?;
             self.to_thread = null;
             if (to == m) return false;
-            // Nobody else takes it then. But the main thread may be in a signal handler, which the others
-            // need not wait for; in an explored run they do, lest they pick who is next once more.
+            // Nobody else takes it then. But the main thread may be in a signal handler, which the
+            // others need not wait for; in an explored run they do, lest they pick who is next once
+            // more.
             const keeps = to.locked_g != null or self.options.explore;
             self.owner.store(if (keeps) to else null, .release);
             if (to.main) self.wakeMain() else to.note.wake();

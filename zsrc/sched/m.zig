@@ -41,7 +41,8 @@ pub const M = struct {
     /// The P was taken while curg was in a blocking call. Written under the lane's lock, read by
     /// sysmon at any time.
     lost: std.atomic.Value(bool) = .init(false),
-    /// The only goroutine that it runs, if that is locked to it; sysmon's thread and the main one read it.
+    /// The only goroutine that it runs, if that is locked to it; sysmon's thread and the main one
+    /// read it.
     locked_g: ?*G = null,
     /// It is to run that next: the P is this M's, or about to be.
     handed: bool = false,

@@ -94,8 +94,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return true;
         }
 
-        /// Takes the P and runs the lane, unless the goroutine came back while this M waited for the
-        /// lock: a lock that was not free at once was held by somebody, most likely by it.
+        /// Takes the P and runs the lane, unless the goroutine came back while this M waited for
+        /// the lock: a lock that was not free at once was held by somebody, most likely by it.
         pub fn retake(self: *Self, m: *M, duty: m_mod.Duty, asked: u64) void {
             if (!self.live) return;
             const now = os.nanotime();
@@ -145,8 +145,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return g;
         }
 
-        /// Among many goroutines the context of the one that runs is in no cache by the time its turn
-        /// comes again. That of the next in the queue is fetched while this one runs.
+        /// Among many goroutines the context of the one that runs is in no cache by the time its
+        /// turn comes again. That of the next in the queue is fetched while this one runs.
         inline fn warmNext(self: *Self) void {
             const g = self.runq.head orelse return;
             inline for (0..warm_lines) |i| prefetch(g.sp + i * 64);
@@ -292,8 +292,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             }
         }
 
-        /// All goroutines sleep, and only virtual time has to pass. Blocking calls and other threads
-        /// are at work meanwhile: it waits for them.
+        /// All goroutines sleep, and only virtual time has to pass. Blocking calls and other
+        /// threads are at work meanwhile: it waits for them.
         fn mayJump(self: *const Self) bool {
             return self.virtual_ns != 0 and self.lost_count == 0 and self.outside_waiters == 0 and
                 self.timers.len() > 0;

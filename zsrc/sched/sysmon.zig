@@ -2,9 +2,9 @@
 //!
 //! Its three duties, as in Go's runtime: see that the network and the timers are looked at, take
 //! the P from an M whose goroutine blocks (retake), and have a goroutine that runs too long
-//! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It sleeps
-//! 20 us between rounds while something happens, then twice as long each round up to 10 ms but never
-//! past the end of a slice, and until it is woken while the lane is idle.
+//! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It
+//! sleeps 20 us between rounds while something happens, then twice as long each round up to 10 ms
+//! but never past the end of a slice, and until it is woken while the lane is idle.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");

@@ -1,8 +1,8 @@
 //! The Ms of a serial lane: threads that rest on the idle list, are sent on errands, and end.
 //!
-//! The idle list has a lock of its own, since sysmon sends Ms without the host's. Who takes an M off
-//! it gives it a duty and wakes it; the M that a time-out or a signal wakes first asks whether it is
-//! still there.
+//! The idle list has a lock of its own, since sysmon sends Ms without the host's. Who takes an M
+//! off it gives it a duty and wakes it; the M that a time-out or a signal wakes first asks whether
+//! it is still there.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -109,8 +109,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             while (serve(self, m)) {}
         }
 
-        /// One duty of an M on the idle list, which is off it afterwards if it is the main one and on
-        /// it again otherwise. False when the thread is to end; the M is gone then.
+        /// One duty of an M on the idle list, which is off it afterwards if it is the main one and
+        /// on it again otherwise. False when the thread is to end; the M is gone then.
         pub fn serve(self: *Self, m: *M) bool {
             const rested = m.note.sleep(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);

@@ -1,5 +1,5 @@
-//! Barrier: a number of goroutines that go on together, once all have come. Everything here needs the
-//! lane's lock.
+//! Barrier: a number of goroutines that go on together, once all have come. Everything here needs
+//! the lane's lock.
 //!
 //! It is used round after round. A goroutine that leaves before its round is full breaks the
 //! barrier, since the others would wait in vain; one that is told to leave when the round is full
@@ -30,8 +30,8 @@ pub fn Barrier(comptime Lane: type) type {
             return place;
         }
 
-        /// Arrives, and parks until all have. The barrier is not broken, and `complete` returned null,
-        /// with nothing in between.
+        /// Arrives, and parks until all have. The barrier is not broken, and `complete` returned
+        /// null, with nothing in between.
         pub fn wait(b: *Self, lane: *Lane, g: *G, deadline: ?u64) Passed {
             const place = b.arrived;
             const round = b.round;

@@ -52,9 +52,9 @@ pub fn Mutex(comptime Lane: type) type {
             lane.ready(w.g);
         }
 
-        /// Parks the calling goroutine until it has the mutex or a chance to get it. After `tryLock`
-        /// failed, with nothing in between. `since`, zero at the first attempt, is when the wait
-        /// began; after `again` the caller tries once more.
+        /// Parks the calling goroutine until it has the mutex or a chance to get it. After
+        /// `tryLock` failed, with nothing in between. `since`, zero at the first attempt, is when
+        /// the wait began; after `again` the caller tries once more.
         pub fn wait(
             m: *Self,
             lane: *Lane,

@@ -1,5 +1,5 @@
-//! Semaphore: a number of permits, of which goroutines take some and give them back. Everything here
-//! needs the lane's lock.
+//! Semaphore: a number of permits, of which goroutines take some and give them back. Everything
+//! here needs the lane's lock.
 //!
 //! Permits go to those who wait in the order in which they came: one that wants many is not passed
 //! by others that want few, and so gets them.

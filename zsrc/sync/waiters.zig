@@ -1,5 +1,5 @@
-//! Goroutines that wait for one object, first come, first served: what the primitives of this folder
-//! are made of. Everything here needs the lane's lock.
+//! Goroutines that wait for one object, first come, first served: what the primitives of this
+//! folder are made of. Everything here needs the lane's lock.
 //!
 //! A waiter lies on the stack of its goroutine. Who wakes it is decided by `Lane.claim`: an object
 //! gives something only to a waiter that it has claimed, and a waiter that a time-out or a

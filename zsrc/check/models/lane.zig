@@ -1,10 +1,10 @@
-//! A native lane as zsrc/native/lane.zig puts it together, for models: an M is a thread of the model, a
-//! goroutine runs on a stack of its own, and what switches between them, makes and ends threads,
-//! preempts and watches is the library's code. The network is a note.
+//! A native lane as zsrc/native/lane.zig puts it together, for models: an M is a thread of the
+//! model, a goroutine runs on a stack of its own, and what switches between them, makes and ends
+//! threads, preempts and watches is the library's code. The network is a note.
 //!
-//! Goroutines are functions, as in C: `enter` and `leave` around calls of the runtime. Time moves on
-//! when a time-out comes, or when a model says so. There is no sysmon unless a model starts it, so
-//! that what it would repair is found.
+//! Goroutines are functions, as in C: `enter` and `leave` around calls of the runtime. Time moves
+//! on when a time-out comes, or when a model says so. There is no sysmon unless a model starts it,
+//! so that what it would repair is found.
 const std = @import("std");
 const arch = @import("../../arch/arch.zig");
 const check = @import("../explorer.zig");
@@ -350,8 +350,8 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             switching.go(function, arg) catch unreachable;
         }
 
-        /// What one goroutine computes for and another brings about, in C code that may be interrupted
-        /// anywhere. To the model, who computes does nothing meanwhile.
+        /// What one goroutine computes for and another brings about, in C code that may be
+        /// interrupted anywhere. To the model, who computes does nothing meanwhile.
         pub const Event = struct {
             note: Sim.Note = .{},
 

@@ -52,8 +52,8 @@ const Free = enum {
     rested,
 };
 
-/// One P and several goroutines, of which each but the last blocks in a system call until the last has
-/// run. There are as many threads as that takes, of which the last one comes free in this way.
+/// One P and several goroutines, of which each but the last blocks in a system call until the last
+/// has run. There are as many threads as that takes, of which the last one comes free in this way.
 fn Freed(comptime Sim: type, comptime how: Free) type {
     const calls = if (how == .rested) 2 else 1;
     return struct {
@@ -151,7 +151,8 @@ pub fn Rested(comptime Sim: type) type {
     return Freed(Sim, .rested);
 }
 
-/// The system refuses a thread, once, for the P of an M in a system call, which comes back just then.
+/// The system refuses a thread, once, for the P of an M in a system call, which comes back just
+/// then.
 pub fn Refused(comptime Sim: type) type {
     return struct {
         const Self = @This();

@@ -1,12 +1,12 @@
-//! The network inside findRunnable: one M at a time waits in the poller, without a P. An edge, a timer
-//! that is earlier than its return, and a first descriptor must not be missed by it, and what it brings
-//! must find a P, or an M that has one.
+//! The network inside findRunnable: one M at a time waits in the poller, without a P. An edge, a
+//! timer that is earlier than its return, and a first descriptor must not be missed by it, and what
+//! it brings must find a P, or an M that has one.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const World = @import("world.zig").World;
 
-/// Bytes arrive, each with an edge, for a goroutine that waits for all. Meanwhile another M looks for
-/// work, or a thread starts another goroutine, for which there is only one P.
+/// Bytes arrive, each with an edge, for a goroutine that waits for all. Meanwhile another M looks
+/// for work, or a thread starts another goroutine, for which there is only one P.
 fn Arriving(comptime Sim: type, comptime procs: u32, comptime total: u32) type {
     return struct {
         w: W = .{},
@@ -78,8 +78,8 @@ pub fn ArriveTwo(comptime Sim: type) type {
     return Arriving(Sim, 2, 1);
 }
 
-/// A goroutine ends and its M finds nothing to do, while a thread registers the first descriptor and
-/// waits for it, and the edge comes.
+/// A goroutine ends and its M finds nothing to do, while a thread registers the first descriptor
+/// and waits for it, and the edge comes.
 pub fn First(comptime Sim: type) type {
     return struct {
         w: W = .{},

@@ -100,7 +100,8 @@ pub fn CondGoroutine(comptime Sim: type) type {
     return Tokens(Sim, .goroutine);
 }
 
-/// A wait returns after a signal or a broadcast, never before: a goroutine and a thread wait once each.
+/// A wait returns after a signal or a broadcast, never before: a goroutine and a thread wait once
+/// each.
 pub fn CondOnce(comptime Sim: type) type {
     return struct {
         const Self = @This();
@@ -158,9 +159,9 @@ pub fn CondOnce(comptime Sim: type) type {
     };
 }
 
-/// A goroutine waits for two parts of work, one done by a goroutine and one by a thread, while another
-/// thread waits with a deadline. Then the group is used again; and when its last wait has returned, it
-/// is the waiter's to free.
+/// A goroutine waits for two parts of work, one done by a goroutine and one by a thread, while
+/// another thread waits with a deadline. Then the group is used again; and when its last wait has
+/// returned, it is the waiter's to free.
 fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
     return struct {
         const Self = @This();

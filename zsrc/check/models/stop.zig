@@ -1,5 +1,6 @@
 //! The end of the lane: golibx_stop against goroutines that are just ending and Ms that spin, go
-//! idle, poll or end. Every thread has to come to its end. And sysmon, which sleeps while all is idle.
+//! idle, poll or end. Every thread has to come to its end. And sysmon, which sleeps while all is
+//! idle.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const Lane = @import("lane.zig").Lane;
@@ -75,8 +76,8 @@ pub fn Locked(comptime Sim: type) type {
     return Stopping(Sim, .locked);
 }
 
-/// sysmon sleeps, or is about to, while a thread starts two goroutines, of which the first blocks until
-/// the second has run: sysmon has to take the P from it.
+/// sysmon sleeps, or is about to, while a thread starts two goroutines, of which the first blocks
+/// until the second has run: sysmon has to take the P from it.
 pub fn SysmonAsleep(comptime Sim: type) type {
     return struct {
         const Self = @This();

@@ -77,9 +77,10 @@ pub fn LockedOne(comptime Sim: type) type {
     return Locked(Sim, 1, false);
 }
 
-/// Two goroutines compute on one P, each until the other has come so far: sysmon has to preempt both,
-/// the first while it holds what the second waits for, such as a lock of malloc. In registered text they are
-/// switched away from, elsewhere they stop with their thread, for which there are so many others.
+/// Two goroutines compute on one P, each until the other has come so far: sysmon has to preempt
+/// both, the first while it holds what the second waits for, such as a lock of malloc. In
+/// registered text they are switched away from, elsewhere they stop with their thread, for which
+/// there are so many others.
 fn Hogs(comptime Sim: type, comptime registered: bool, comptime spares: u32, comptime locked: bool) type {
     return struct {
         const Self = @This();
@@ -144,9 +145,9 @@ pub fn HogsLocked(comptime Sim: type) type {
     return Hogs(Sim, false, 1, true);
 }
 
-/// A goroutine is stopped with its thread while it holds a lock of the C library, which is needed to
-/// make threads; the other then blocks in a system call until the first is done, and its P is retaken.
-/// The first gets it, since the thread that is made may need a lock that it holds.
+/// A goroutine is stopped with its thread while it holds a lock of the C library, which is needed
+/// to make threads; the other then blocks in a system call until the first is done, and its P is
+/// retaken. The first gets it, since the thread that is made may need a lock that it holds.
 pub fn StoppedWithLock(comptime Sim: type) type {
     return struct {
         const Self = @This();
@@ -187,9 +188,9 @@ pub fn StoppedWithLock(comptime Sim: type) type {
     };
 }
 
-/// Two Ps, one of them idle. A goroutine starts another and computes until that runs, which computes
-/// until the first is done; one look of sysmon stops the first with its thread, once, so that it has to be
-/// found by whoever has the idle P.
+/// Two Ps, one of them idle. A goroutine starts another and computes until that runs, which
+/// computes until the first is done; one look of sysmon stops the first with its thread, once, so
+/// that it has to be found by whoever has the idle P.
 pub fn StoppedBesideIdle(comptime Sim: type) type {
     return struct {
         const Self = @This();

@@ -1,7 +1,7 @@
 //! A small world for the scheduler of zsrc/native/proc.zig: an M is a thread of the model, a
 //! goroutine a record whose body runs from one wait to the next, the network one descriptor, whose
-//! edge the kernel keeps until somebody fetches it. Nobody plays sysmon unless a model does, so that
-//! what it would repair is found.
+//! edge the kernel keeps until somebody fetches it. Nobody plays sysmon unless a model does, so
+//! that what it would repair is found.
 //!
 //! `loop` and `run` are those of switching.zig, where a context switch is a scheduling point: what
 //! makes a goroutine visible to others, its `commit`, runs after the next one was chosen.
