@@ -91,7 +91,7 @@ def describe(
         threads: the threads.
         holders: who has an object in a local variable.
     """
-    members: list[_Member | _Thread] = [*map(_Member, goroutines), *threads]
+    members: list[_Shown] = [*map(_Member, goroutines), *threads]
     waiters: Having = {}
     for member in members:
         for each in member.waits_on:
@@ -127,10 +127,30 @@ def _objects(waiting_on: object) -> list[object]:
     return list({id(each): each for each in every if each is not None}.values())
 
 
-class _Member:
+class _Shown:
+    """What goroutines and threads have in common."""
+
+    __slots__ = ("frames", "name", "state", "waited", "waits_on", "who")
+
+    who: Who
+    name: str
+    state: str
+    waited: float
+    waits_on: list[object]
+    frames: str
+    locked = False
+    created = ""
+
+    @property
+    def key(self) -> tuple[str, str, bool, str, str]:
+        """What those of one group have in common."""
+        return self.who[0], self.state, self.locked, self.frames, self.created
+
+
+class _Member(_Shown):
     """A goroutine as it was when it was looked at, since it may go on meanwhile."""
 
-    __slots__ = ("created", "frames", "locked", "name", "state", "waited", "waits_on", "who")
+    __slots__ = ("created", "locked")
 
     def __init__(self, goroutine: Goroutine) -> None:
         self.who = ("goroutine", goroutine.id)
@@ -150,19 +170,11 @@ class _Member:
             by = f"by goroutine {goroutine.parent} " if goroutine.parent else ""
             self.created = f"    created {by}at {goroutine.started_at}\n"
 
-    @property
-    def key(self) -> tuple[str, str, bool, str, str]:
-        """What goroutines of one group have in common."""
-        return self.who[0], self.state, self.locked, self.frames, self.created
 
-
-class _Thread:
+class _Thread(_Shown):
     """The same of a thread that waits."""
 
-    __slots__ = ("frame", "frames", "name", "state", "waited", "waits_on", "who")
-
-    locked = False
-    created = ""
+    __slots__ = ("frame",)
 
     def __init__(
         self,
@@ -180,11 +192,6 @@ class _Thread:
         self.waits_on = _objects(waiting_on)
         self.frame = frame
         self.frames = _lines(frame)
-
-    @property
-    def key(self) -> tuple[str, str, bool, str, str]:
-        """What threads of one group have in common."""
-        return self.who[0], self.state, self.locked, self.frames, self.created
 
 
 def _threads() -> list[_Thread]:
@@ -211,7 +218,7 @@ def _lines(frame: FrameType | None) -> str:
     return "".join(lines)
 
 
-def _block(group: Sequence[_Member | _Thread], waiters: Having, holders: Having) -> str:
+def _block(group: Sequence[_Shown], waiters: Having, holders: Having) -> str:
     first = group[0]
     kind, number = first.who
     own = {member.who for member in group}

@@ -44,6 +44,7 @@ from golibx import (
     sleep,
 )
 from golibx.net import listen
+from leaking import counts_references_of_c_code, parked, receive
 
 pytestmark = pytest.mark.goroutine(preempt={"async": False}, leaks=False)
 
@@ -57,15 +58,6 @@ def _no_garbage() -> None:
 
 def names() -> set[str]:
     return {g.name.rpartition(".")[2] for g in leaks()}
-
-
-def parked(*goroutines: Goroutine[Any]) -> None:
-    while not all(g.waiting for g in goroutines):
-        gosched()
-
-
-def receive(ch: Chan[int]) -> int:
-    return ch.recv()
 
 
 # ---- who is leaked ----
@@ -363,18 +355,7 @@ def test_a_global_holds_the_channel() -> None:
 def test_a_reference_of_c_code_counts(shape: Callable[[], None]) -> None:
     g = go(shape)
     parked(g)
-    on = g.waiting_on
-    objects = [o for o in (on if isinstance(on, tuple) else (on,)) if o is not None]
-    del on
-    held = objects.pop()
-    del objects
-    # One that the collector cannot see.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
-    address = id(held)
-    del held
-    assert leaks() == []
-    ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
-    assert leaks() == [g]
+    counts_references_of_c_code(g)
 
 
 def test_a_running_goroutine_has_it() -> None:

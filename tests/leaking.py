@@ -1,0 +1,35 @@
+"""What the tests of golibx.leaks() share."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from golibx import Chan, Goroutine, gosched, leaks
+
+
+def parked(*goroutines: Goroutine[Any]) -> None:
+    """Waits until all of them wait."""
+    while not all(g.waiting for g in goroutines):
+        assert not any(g.done() for g in goroutines), goroutines
+        gosched()
+
+
+def receive(ch: Chan[int]) -> int:
+    return ch.recv()
+
+
+def waits_on(g: Goroutine[Any]) -> list[Any]:
+    on = g.waiting_on
+    return [o for o in (on if isinstance(on, tuple) else (on,)) if o is not None]
+
+
+def counts_references_of_c_code(g: Goroutine[Any]) -> None:
+    """Such a reference to what the leaked goroutine waits on, which the collector cannot see."""
+    held = waits_on(g)[-1]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+    address = id(held)
+    del held
+    assert leaks() == []
+    ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
+    assert leaks() == [g]
