@@ -422,3 +422,34 @@ def test_main_blocked_alone_is_no_deadlock(pipe: tuple[int, int]) -> None:
         return ch.recv()
 
     assert golibx.run(main) == b"x"
+
+
+def take_turns(until: Callable[[], bool], turn: float) -> None:
+    while not until():
+        end = time.perf_counter() + turn
+        while time.perf_counter() < end:
+            pass
+        gosched()
+
+
+@pytest.mark.parametrize("turn", [0.0002, 0.001, 0.003])
+def test_a_thread_gets_the_gil_back_among_goroutines_that_switch(turn: float) -> None:
+    # Turns shorter than the interpreter's switch interval, and long enough that a thread that wakes
+    # up never meets the moment in which a switch lets the GIL go.
+    before = stats()["lock_offers"]
+    thread = threading.Thread(target=lambda: [time.sleep(0.0005) for _ in range(20)])
+    thread.start()
+    others = [go(take_turns, lambda: not thread.is_alive(), turn) for _ in range(2)]
+    for g in others:
+        g.join()
+    if sys.version_info >= (3, 12):  # before, a switch does not let the GIL go
+        assert stats()["lock_offers"] > before
+
+
+@pytest.mark.goroutine(seed=1)
+def test_a_goroutine_gets_the_gil_back_among_others_that_switch() -> None:
+    blocks = go(lambda: [time.sleep(0.0005) for _ in range(20)])
+    others = [go(take_turns, blocks.done, 0.001) for _ in range(2)]
+    for g in others:
+        g.join()
+    assert len(blocks.result()) == 20

@@ -46,6 +46,7 @@ KEYS = {
     "handoffs",
     "retakes",
     "retakes_in_vain",
+    "lock_offers",
     "steals",
     "netpolls",
     "netpoll_wakeups",

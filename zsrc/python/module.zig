@@ -82,6 +82,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     goroutine.main_state = py.PyThreadState_Get();
     points.set(function_table, options.explore_calls);
     defer points.set(function_table, false);
+    host.setUp();
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
@@ -400,6 +401,7 @@ fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "handoffs", c.handoffs },
         .{ "retakes", c.retakes },
         .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
+        .{ "lock_offers", c.lock_offers },
         .{ "steals", native.steals() },
         .{ "netpolls", c.netpolls },
         .{ "netpoll_wakeups", c.netpoll_wakeups },

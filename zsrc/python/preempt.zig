@@ -387,7 +387,8 @@ const callback_def: py.MethodDef = .{
 /// interval.
 pub var lead_ns: u64 = 0;
 
-fn readSwitchInterval() u64 {
+/// In nanoseconds.
+pub fn readSwitchInterval() u64 {
     const get = py.PySys_GetObject("getswitchinterval") orelse return 0;
     const value = py.call(get, &.{}) orelse {
         py.PyErr_Clear();

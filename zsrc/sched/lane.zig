@@ -72,6 +72,8 @@ pub const Counters = struct {
     handoffs: u64 = 0,
     retakes: u64 = 0,
     retakes_in_vain: u64 = 0,
+    /// How often the host's lock was let go for threads that waited for it.
+    lock_offers: u64 = 0,
     netpolls: u64 = 0,
     netpoll_wakeups: u64 = 0,
     idle: u64 = 0,
@@ -128,6 +130,8 @@ pub fn Lane(comptime Host: type) type {
         /// A turn of `attend` is wanted: something was posted, or sysmon `asked`.
         attention: std.atomic.Value(bool) = .init(false),
         asked: std.atomic.Value(bool) = .init(false),
+        /// Those who wait for the host's lock have waited long enough.
+        lock_wanted: std.atomic.Value(bool) = .init(false),
         last_poll: std.atomic.Value(u64) = .init(0),
         /// Monotonic ns, late by a round of sysmon's at most: for what need not be exact.
         clock: std.atomic.Value(u64) = .init(0),
@@ -448,6 +452,17 @@ pub fn Lane(comptime Host: type) type {
         pub fn askAttention(self: *Self) void {
             self.asked.store(true, .monotonic);
             self.attention.store(true, .release);
+        }
+
+        /// Has the host's lock offered to others at the next turn.
+        pub fn askForLock(self: *Self) void {
+            self.lock_wanted.store(true, .monotonic);
+            self.askAttention();
+        }
+
+        /// How often that has to be done; maxInt if the host's lock sees to its waiters itself.
+        pub inline fn offerInterval(_: *Self) u64 {
+            return Host.offerInterval();
         }
 
         /// Whether goroutines wait for the P, as far as can be told without the lock.

@@ -22,6 +22,9 @@ var poll_note: os.Note = .{};
 var swap_waits: ?*M = null;
 var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
+var offer_interval_ns: u64 = std.math.maxInt(u64);
+var offers: u32 = 0;
+var tick_before_offer: u64 = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
 pub const T = struct {
@@ -96,6 +99,21 @@ const Host = struct {
         const t: *T = @ptrCast(@alignCast(state));
         return if (t.inside.load(.monotonic)) .attached else .detached;
     }
+    pub fn offerInterval() u64 {
+        return offer_interval_ns;
+    }
+    pub fn offerLock() void {
+        offers += 1;
+        const t = T.of(self().running.?);
+        t.inside.store(false, .monotonic);
+        // One that saw the goroutine before it was here is on its way to take the P.
+        self().startM(.hand_off, .{ .m = t.g.m.?.id, .tick = tick_before_offer }) catch unreachable;
+        mutex.unlock();
+        os.sleepNs(std.time.ns_per_ms);
+        mutex.lock();
+        t.inside.store(true, .monotonic);
+    }
+
     pub fn preemptLead() u64 {
         return 0;
     }
@@ -417,6 +435,31 @@ test "a wait group waits for all" {
     try runMain(&main);
     try std.testing.expectEqual(10, S.done);
     try std.testing.expectError(error.Negative, S.wg.add(&lane, -1));
+}
+
+test "a goroutine that lets others have the lock keeps its P" {
+    const S = struct {
+        var other: T = undefined;
+
+        fn takeTurns(t: *T) void {
+            while (offers < 10) {
+                tick_before_offer = lane.tick.raw;
+                lane.gosched(&t.g);
+            }
+        }
+        fn main(t: *T) void {
+            other = .{ .function = takeTurns };
+            lane.go(&other.g);
+            takeTurns(t);
+        }
+    };
+    offer_interval_ns = std.time.ns_per_ms;
+    defer offer_interval_ns = std.math.maxInt(u64);
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expect(S.other.freed);
+    try std.testing.expectEqual(0, lane.counters.retakes);
+    try std.testing.expectEqual(0, lane.counters.handoffs);
 }
 
 test "sysmon looks again when the slice that it saw begin ends" {

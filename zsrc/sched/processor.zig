@@ -183,6 +183,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         }
 
         fn answerSysmon(self: *Self) void {
+            if (self.lock_wanted.swap(false, .monotonic)) offerLock(self);
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
@@ -191,6 +192,18 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 self.hog_at = now;
                 self.runq.push(self.preempted.pop().?);
             }
+        }
+
+        /// Lets a thread that waits for the host's lock have it. Not a blocking call, though it looks
+        /// like one: the P stays. sysmon takes the M for one that is on g0, and who is on the way to
+        /// take the P over finds that a new turn has begun.
+        noinline fn offerLock(self: *Self) void {
+            const m = self.owner.load(.monotonic).?;
+            const state = m.state.load(.monotonic);
+            m.state.store(null, .monotonic);
+            _ = self.bumpTick();
+            Host.offerLock();
+            m.state.store(state, .monotonic);
         }
 
         /// In an explored run: who is next is put where pickNext looks first.

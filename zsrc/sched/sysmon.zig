@@ -27,6 +27,8 @@ pub const State = struct {
     /// When somebody else had the host's lock, one of our helpers or a stranger.
     lock_busy_at: u64 = 0,
     requested_at: u64 = 0,
+    /// When those who wait for the host's lock were last thought of.
+    offered_at: u64 = 0,
     requests: u32 = 0,
     retake_at: u64 = 0,
     handed_off: bool = false,
@@ -89,7 +91,7 @@ fn loop(lane: anytype) void {
         } else if (idle > o.sysmon_idle_rounds) {
             delay *= 2;
         }
-        delay = @min(delay, o.sysmon_sleep_max_ns);
+        delay = @min(delay, o.sysmon_sleep_max_ns, lane.offerInterval());
         const now = os.nanotime();
         if (now -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
         if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
@@ -144,6 +146,10 @@ fn watchOwner(lane: anytype, now: u64) bool {
     const s = &lane.sysmon;
     const o = &lane.options;
     const m = lane.owner.load(.acquire) orelse return false;
+    if (now -| s.offered_at >= lane.offerInterval()) {
+        s.offered_at = now;
+        lane.askForLock();
+    }
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
         s.tick = tick;
