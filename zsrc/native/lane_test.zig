@@ -137,6 +137,28 @@ test "preempting marks and interrupts the thread that is meant, and no other" {
     try stop();
 }
 
+test "a processor takes its share of the global queue and no more" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest;
+    try start(2);
+    sysmon.stop();
+    Hog.running.store(0, .monotonic);
+    Hog.let_go.store(0, .monotonic);
+    for (0..2) |_| try switching.go(Hog.body, null);
+    until(&Hog.running, 2);
+    const s = &lane.sched;
+    const p = s.allp[0].?;
+    for ([_]u32{ 1, 1, 2 }, 2..) |share, len| {
+        while (s.queue.len.load(.acquire) < len) try switching.go(Hog.body, null);
+        s.lock.lock();
+        defer s.lock.unlock();
+        s.queue.push(s.takeGlobal(p, 0).?);
+        try expectEqual(share - 1, p.runq.len());
+        while (p.runq.pop()) |g| s.queue.push(g);
+    }
+    Hog.let_go.store(1, .release);
+    try stop();
+}
+
 test "more hogs than processors all run" {
     if (builtin.os.tag != .linux) return error.SkipZigTest;
     try start(1);

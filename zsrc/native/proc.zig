@@ -429,11 +429,13 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return g.locked_m.?;
         }
 
-        /// With the lock: a share of the global queue, all but the first to the local one.
+        /// With the lock: a share of the global queue, all but the first to the local one. Not one
+        /// more than its share, as Go takes: with one hog more than Ps the one behind would wait
+        /// for a whole slice of this P, while the next P finds the queue empty.
         pub fn takeGlobal(s: *Self, p: *P, most: u32) ?*G {
             const len: u32 = @intCast(s.queue.list.len);
             if (len == 0) return null;
-            var n = @min(len / s.gomaxprocs.load(.monotonic) + 1, len, Env.local_queue_size / 2);
+            var n = @min(@max(1, len / s.gomaxprocs.load(.monotonic)), len, Env.local_queue_size / 2);
             if (most > 0) n = @min(n, most);
             const first = s.queue.pop();
             while (n > 1) : (n -= 1) {

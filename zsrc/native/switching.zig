@@ -112,6 +112,8 @@ pub fn Switching(comptime lane: type) type {
                 m.pending_g = null;
                 if (g.locked_m) |own| {
                     if (own != m and planted != .runs_anywhere) {
+                        // One that was stopped with its thread goes on in the place of this one.
+                        if (own.locked_g == null) lane.bringHere(own);
                         if (!lane.sched.startLockedM(m, g)) return;
                         continue;
                     }
