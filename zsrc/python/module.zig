@@ -1,14 +1,11 @@
-//! The extension module golibx._core: its functions, and what a run sets up and takes down.
+//! The extension module golibx._core: its functions and types.
 const std = @import("std");
 const os = @import("../os/os.zig");
-const netpoll = @import("../netpoll/netpoll.zig");
-const lane_mod = @import("../sched/lane.zig");
 const points = @import("points.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
-const tracing = @import("tracing.zig");
 const chan = @import("chan.zig");
 const chan_views = @import("chan_views.zig");
 const select = @import("select.zig");
@@ -23,152 +20,18 @@ const sync = @import("sync.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
 const preempt = @import("preempt.zig");
-const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const leaks = @import("leaks.zig");
 const os_thread = @import("os_thread.zig");
 const requests = @import("requests.zig");
+const run = @import("run.zig");
+const figures = @import("figures.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
 const Args = [*]const *py.Object;
-
-// ---- a run ----
-
-fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
-    if (lane.live) return py.raise(
-        py.exc.runtimeError(),
-        "a golibx runtime is already running in this process",
-        .{},
-    );
-    const options = readOptions(args[3]) orelse return null;
-    if (!errors.load() or !tracing.watch() or !host.findLocals()) return null;
-    var few: [8]*py.Object = undefined;
-    const size = py.PyTuple_Size(args[1]);
-    if (size < 0) return null;
-    const count: usize = @intCast(size);
-    if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
-    for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
-    const main = goroutine.create(args[0], &few, count, null, false) catch return null;
-    const main_handle = py.incref(&main.handle.ob);
-    defer py.decref(main_handle);
-    if (!runLane(options, main)) return null;
-    const h: *goroutine.Handle = @ptrCast(main_handle);
-    if (h.result) |value| return py.incref(value);
-    h.collected = true;
-    py.restoreException(py.incref(h.exception.?));
-    return null;
-}
-
-/// Everything of a run, set up and taken down. False with an exception set.
-fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
-    host.poller = host.Poller.init(host.gpa, lane) catch {
-        goroutine.abandon(main);
-        _ = py.raise(py.exc.osError(), "cannot open the network poller: out of file descriptors", .{});
-        return false;
-    };
-    defer host.poller.deinit();
-    select.seed(options.seed);
-    native.startRun();
-    standin.startRun();
-    events.begin(&options);
-    defer events.end();
-    errors.forked = false;
-    deadlock.run_thread = py.PyThread_get_thread_ident();
-    goroutine.main = main;
-    goroutine.main_state = py.PyThreadState_Get();
-    points.set(function_table, options.explore_calls);
-    defer points.set(function_table, false);
-    host.setUp();
-    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
-    fault.install();
-    os.allowInterrupts(true);
-    if (!requests.start(request_settings)) warnOfSignal();
-    const started = if (lane.run(options, &main.g)) |_| true else |_| false;
-    standin.endRun();
-    refused.endRun();
-    requests.stop();
-    os.allowInterrupts(false);
-    fault.remove();
-    preempt.tearDown();
-    goroutine.main = null;
-    timer.dropCalls();
-    if (started) {
-        host.releaseStates();
-    } else {
-        _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
-    }
-    return started;
-}
-
-var request_settings: requests.Settings = .{};
-
-fn warnOfSignal() void {
-    var buffer: [128]u8 = undefined;
-    os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
-        "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
-}
-
-/// Keys of the options that are not in Lane's Options, with what they are for.
-fn readOptions(dict: *py.Object) ?lane_mod.Options {
-    var options: lane_mod.Options = .{};
-    if (!readScheduling(dict, &options)) return null;
-    const page = os.page_size;
-    for ([_]usize{ options.stack_size, options.stack_main_size }) |size| {
-        if (size < 64 * 1024 or size % page != 0) {
-            _ = py.raise(
-                py.exc.valueError(),
-                "a stack must be a multiple of {d} bytes and at least 64 KiB, not {d}",
-                .{ page, size },
-            );
-            return null;
-        }
-    }
-    options.hooks_ring_size = std.math.ceilPowerOfTwo(usize, @max(2, options.hooks_ring_size)) catch {
-        _ = py.raise(py.exc.valueError(), "option hooks_ring_size is too large", .{});
-        return null;
-    };
-    if (!native.readSettings(&options, dict)) return null;
-    if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
-        deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
-    deadlock.has_bystanders = false;
-    if (py.PyDict_GetItemString(dict, "bystanders")) |value|
-        deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
-    request_settings = .{};
-    if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
-        request_settings.quit = py.PyObject_IsTrue(value) != 0;
-    if (py.PyDict_GetItemString(dict, "dump_signal")) |value| {
-        const number = py.PyLong_AsLongLong(value);
-        if (number < 0 or number > 64) {
-            if (py.PyErr_Occurred() == null)
-                _ = py.raise(py.exc.valueError(), "option dump_signal cannot be {d}", .{number});
-            return null;
-        }
-        request_settings.dump_signal = @intCast(number);
-    }
-    return options;
-}
-
-/// The options that are Lane's. False with an exception set.
-pub fn readScheduling(dict: *py.Object, options: *lane_mod.Options) bool {
-    const fields = @typeInfo(lane_mod.Options).@"struct";
-    inline for (fields.field_names, fields.field_types) |name, T| {
-        if (py.PyDict_GetItemString(dict, name ++ "")) |value| {
-            const number = py.PyLong_AsLongLong(value);
-            if (number == -1 and py.PyErr_Occurred() != null) return false;
-            if (T == bool) {
-                @field(options, name) = number != 0;
-            } else @field(options, name) = std.math.cast(T, number) orelse {
-                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ name, number });
-                return false;
-            };
-        }
-    }
-    return true;
-}
 
 // ---- goroutines ----
 
@@ -380,102 +243,12 @@ fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-// ---- figures ----
-
-fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const dict = py.PyDict_New() orelse return null;
-    const c = &lane.counters;
-    const live = lane.live;
-    const pool = &lane.stacks;
-    const recorded = events.figures();
-    const pairs = .{
-        .{ "goroutines", if (live) lane.user_count else 0 },
-        .{ "threads", if (live) c.threads.load(.monotonic) else 0 },
-        .{ "threads_idle", if (live) lane.idle_count.load(.monotonic) else 0 },
-        .{ "threads_blocked", if (live) lane.lost_count else 0 },
-        .{ "threads_waiting", standin.waitingCount() },
-        .{ "switches", c.switches },
-        .{ "spawns", c.spawns },
-        .{ "preemptions", c.preemptions },
-        .{ "preempt_requests", c.preempt_requests.load(.monotonic) },
-        .{ "handoffs", c.handoffs },
-        .{ "retakes", c.retakes },
-        .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
-        .{ "lock_offers", c.lock_offers },
-        .{ "steals", native.steals() },
-        .{ "netpolls", c.netpolls },
-        .{ "netpoll_wakeups", c.netpoll_wakeups },
-        .{ "timers", if (live) lane.timers.len() else 0 },
-        .{ "runq", if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0 },
-        .{ "idle", c.idle },
-        .{ "events_recorded", recorded.recorded },
-        .{ "events_dropped", recorded.dropped },
-        .{ "stacks_total", if (live) pool.in_use + pool.free() else 0 },
-        .{ "stacks_free", if (live) pool.free() else 0 },
-        .{ "stack_bytes", lane.options.stack_size },
-    };
-    inline for (pairs) |pair| {
-        if (!py.setInt(dict, pair[0], pair[1])) {
-            py.decref(dict);
-            return null;
-        }
-    }
-    if (!native.addCounters(dict, "native_")) {
-        py.decref(dict);
-        return null;
-    }
-    return dict;
-}
-
-fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const dict = py.PyDict_New() orelse return null;
-    const builtin = @import("builtin");
-    const m = &host.mechanisms;
-    // Without a run, find out what one would use.
-    const idle = !lane.live;
-    if (idle) preempt.setUp();
-    const way = preempt.way;
-    const reason = preempt.reason;
-    if (idle) preempt.tearDown();
-    const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
-    const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
-    var buffer: [32]u8 = undefined;
-    const native_way = native.preemptWay(&buffer);
-    const ok = setNumberText(dict, "native_gomaxprocs", native.procCount()) and
-        setNumberText(dict, "native_stack_bytes", native.stackSize()) and
-        py.setText(dict, "native_preempt", native_way.way) and
-        py.setText(dict, "native_preempt_reason", native_way.reason) and
-        py.setText(dict, "os", @tagName(builtin.os.tag)) and
-        py.setText(dict, "arch", @tagName(builtin.cpu.arch)) and
-        py.setText(dict, "build", @tagName(builtin.mode)) and
-        py.setText(dict, "netpoll", netpoll.name) and
-        py.setText(dict, "preempt", @tagName(way)) and
-        py.setText(dict, "preempt_reason", reason.ptr) and
-        py.setText(dict, "retake", detached) and
-        py.setText(dict, "retake_reason", if (std.mem.eql(u8, std.mem.span(detached), "none"))
-            "no way found to see a thread state leave the interpreter"
-        else
-            "") and
-        py.setText(dict, "gilstate", gilstate) and
-        py.setText(dict, "c_recursion_limit", if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own");
-    if (!ok) {
-        py.decref(dict);
-        return null;
-    }
-    return dict;
-}
-
-fn setNumberText(dict: *py.Object, key: [*:0]const u8, number: usize) bool {
-    var buffer: [24]u8 = undefined;
-    return py.setText(dict, key, std.fmt.bufPrintSentinel(&buffer, "{d}", .{number}, 0) catch unreachable);
-}
-
 // ---- the module ----
 
 const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
 
 const functions = [_]py.MethodDef{
-    .{ .name = "run", .function = @ptrCast(&run), .flags = py.METH_FASTCALL, .doc =
+    .{ .name = "run", .function = @ptrCast(&run.run), .flags = py.METH_FASTCALL, .doc =
     \\run(fn, args, kwargs, options, /)
     \\--
     \\
@@ -745,13 +518,13 @@ const functions = [_]py.MethodDef{
     \\Records that a goroutine ended with an exception that nobody collects, described by text.
     \\Returns whether it was: False if no plugin wants it, or the ring is full.
     },
-    .{ .name = "stats", .function = @ptrCast(&stats), .flags = py.METH_NOARGS, .doc =
+    .{ .name = "stats", .function = @ptrCast(&figures.stats), .flags = py.METH_NOARGS, .doc =
     \\stats()
     \\--
     \\
     \\The scheduler's counters, a dict of ints.
     },
-    .{ .name = "info", .function = @ptrCast(&info), .flags = py.METH_NOARGS, .doc =
+    .{ .name = "info", .function = @ptrCast(&figures.info), .flags = py.METH_NOARGS, .doc =
     \\info()
     \\--
     \\
@@ -831,7 +604,7 @@ const functions = [_]py.MethodDef{
     .{},
 };
 /// Those of the program's functions that a goroutine may have to give way in.
-const function_table = points.Table.named(&functions, &.{
+pub const function_table = points.Table.named(&functions, &.{
     "after",                 "after_func",           "blocking",           "context_with_cancel",
     "context_with_deadline", "context_with_timeout", "context_with_value", "context_without_cancel",
     "context_cause",         "go",                   "go_child",           "num_goroutine",

@@ -136,7 +136,7 @@ fn ensureStarted() bool {
 pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
     if (!native.running() and !lane.live and options.? != py.none()) {
         var o: lane_mod.Options = .{};
-        if (!@import("module.zig").readScheduling(options.?, &o)) return null;
+        if (!@import("run.zig").readScheduling(options.?, &o)) return null;
         if (!readSettings(&o, options.?)) return null;
     }
     return if (ensureStarted()) py.returnNone() else null;

@@ -1,0 +1,99 @@
+//! What golibx.stats() and `golibx info` tell.
+const std = @import("std");
+const netpoll = @import("../netpoll/netpoll.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const native = @import("native.zig");
+const standin = @import("standin.zig");
+const preempt = @import("preempt.zig");
+const events = @import("events.zig");
+
+const lane = &host.the_lane;
+
+pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    const c = &lane.counters;
+    const live = lane.live;
+    const pool = &lane.stacks;
+    const recorded = events.figures();
+    const pairs = .{
+        .{ "goroutines", if (live) lane.user_count else 0 },
+        .{ "threads", if (live) c.threads.load(.monotonic) else 0 },
+        .{ "threads_idle", if (live) lane.idle_count.load(.monotonic) else 0 },
+        .{ "threads_blocked", if (live) lane.lost_count else 0 },
+        .{ "threads_waiting", standin.waitingCount() },
+        .{ "switches", c.switches },
+        .{ "spawns", c.spawns },
+        .{ "preemptions", c.preemptions },
+        .{ "preempt_requests", c.preempt_requests.load(.monotonic) },
+        .{ "handoffs", c.handoffs },
+        .{ "retakes", c.retakes },
+        .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
+        .{ "lock_offers", c.lock_offers },
+        .{ "steals", native.steals() },
+        .{ "netpolls", c.netpolls },
+        .{ "netpoll_wakeups", c.netpoll_wakeups },
+        .{ "timers", if (live) lane.timers.len() else 0 },
+        .{ "runq", if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0 },
+        .{ "idle", c.idle },
+        .{ "events_recorded", recorded.recorded },
+        .{ "events_dropped", recorded.dropped },
+        .{ "stacks_total", if (live) pool.in_use + pool.free() else 0 },
+        .{ "stacks_free", if (live) pool.free() else 0 },
+        .{ "stack_bytes", lane.options.stack_size },
+    };
+    inline for (pairs) |pair| {
+        if (!py.setInt(dict, pair[0], pair[1])) {
+            py.decref(dict);
+            return null;
+        }
+    }
+    if (!native.addCounters(dict, "native_")) {
+        py.decref(dict);
+        return null;
+    }
+    return dict;
+}
+
+pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    const builtin = @import("builtin");
+    const m = &host.mechanisms;
+    // Without a run, find out what one would use.
+    const idle = !lane.live;
+    if (idle) preempt.setUp();
+    const way = preempt.way;
+    const reason = preempt.reason;
+    if (idle) preempt.tearDown();
+    const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
+    const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
+    var buffer: [32]u8 = undefined;
+    const native_way = native.preemptWay(&buffer);
+    const ok = setNumberText(dict, "native_gomaxprocs", native.procCount()) and
+        setNumberText(dict, "native_stack_bytes", native.stackSize()) and
+        py.setText(dict, "native_preempt", native_way.way) and
+        py.setText(dict, "native_preempt_reason", native_way.reason) and
+        py.setText(dict, "os", @tagName(builtin.os.tag)) and
+        py.setText(dict, "arch", @tagName(builtin.cpu.arch)) and
+        py.setText(dict, "build", @tagName(builtin.mode)) and
+        py.setText(dict, "netpoll", netpoll.name) and
+        py.setText(dict, "preempt", @tagName(way)) and
+        py.setText(dict, "preempt_reason", reason.ptr) and
+        py.setText(dict, "retake", detached) and
+        py.setText(dict, "retake_reason", if (std.mem.eql(u8, std.mem.span(detached), "none"))
+            "no way found to see a thread state leave the interpreter"
+        else
+            "") and
+        py.setText(dict, "gilstate", gilstate) and
+        py.setText(dict, "c_recursion_limit", if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own");
+    if (!ok) {
+        py.decref(dict);
+        return null;
+    }
+    return dict;
+}
+
+fn setNumberText(dict: *py.Object, key: [*:0]const u8, number: usize) bool {
+    var buffer: [24]u8 = undefined;
+    return py.setText(dict, key, std.fmt.bufPrintSentinel(&buffer, "{d}", .{number}, 0) catch unreachable);
+}

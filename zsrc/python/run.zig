@@ -1,0 +1,158 @@
+//! golibx.run(): its options, and everything of a run, set up and taken down.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const lane_mod = @import("../sched/lane.zig");
+const points = @import("points.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+const tracing = @import("tracing.zig");
+const select = @import("select.zig");
+const timer = @import("timer.zig");
+const native = @import("native.zig");
+const standin = @import("standin.zig");
+const refused = @import("refused.zig");
+const preempt = @import("preempt.zig");
+const deadlock = @import("deadlock.zig");
+const fault = @import("fault.zig");
+const errors = @import("errors.zig");
+const events = @import("events.zig");
+const requests = @import("requests.zig");
+const module = @import("module.zig");
+
+const lane = &host.the_lane;
+const Args = [*]const *py.Object;
+
+/// run(function, args, kwargs, options)
+pub fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
+    if (lane.live) return py.raise(
+        py.exc.runtimeError(),
+        "a golibx runtime is already running in this process",
+        .{},
+    );
+    const options = readOptions(args[3]) orelse return null;
+    if (!errors.load() or !tracing.watch() or !host.findLocals()) return null;
+    var few: [8]*py.Object = undefined;
+    const size = py.PyTuple_Size(args[1]);
+    if (size < 0) return null;
+    const count: usize = @intCast(size);
+    if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
+    for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
+    const main = goroutine.create(args[0], &few, count, null, false) catch return null;
+    const main_handle = py.incref(&main.handle.ob);
+    defer py.decref(main_handle);
+    if (!runLane(options, main)) return null;
+    const h: *goroutine.Handle = @ptrCast(main_handle);
+    if (h.result) |value| return py.incref(value);
+    h.collected = true;
+    py.restoreException(py.incref(h.exception.?));
+    return null;
+}
+
+/// Everything of a run, set up and taken down. False with an exception set.
+fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
+    host.poller = host.Poller.init(host.gpa, lane) catch {
+        goroutine.abandon(main);
+        _ = py.raise(py.exc.osError(), "cannot open the network poller: out of file descriptors", .{});
+        return false;
+    };
+    defer host.poller.deinit();
+    select.seed(options.seed);
+    native.startRun();
+    standin.startRun();
+    events.begin(&options);
+    defer events.end();
+    errors.forked = false;
+    deadlock.run_thread = py.PyThread_get_thread_ident();
+    goroutine.main = main;
+    goroutine.main_state = py.PyThreadState_Get();
+    points.set(module.function_table, options.explore_calls);
+    defer points.set(module.function_table, false);
+    host.setUp();
+    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
+    fault.install();
+    os.allowInterrupts(true);
+    if (!requests.start(request_settings)) warnOfSignal();
+    const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    standin.endRun();
+    refused.endRun();
+    requests.stop();
+    os.allowInterrupts(false);
+    fault.remove();
+    preempt.tearDown();
+    goroutine.main = null;
+    timer.dropCalls();
+    if (started) {
+        host.releaseStates();
+    } else {
+        _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
+    }
+    return started;
+}
+
+var request_settings: requests.Settings = .{};
+
+fn warnOfSignal() void {
+    var buffer: [128]u8 = undefined;
+    os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
+        "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
+}
+
+/// Keys of the options that are not in Lane's Options, with what they are for.
+fn readOptions(dict: *py.Object) ?lane_mod.Options {
+    var options: lane_mod.Options = .{};
+    if (!readScheduling(dict, &options)) return null;
+    const page = os.page_size;
+    for ([_]usize{ options.stack_size, options.stack_main_size }) |size| {
+        if (size < 64 * 1024 or size % page != 0) {
+            _ = py.raise(
+                py.exc.valueError(),
+                "a stack must be a multiple of {d} bytes and at least 64 KiB, not {d}",
+                .{ page, size },
+            );
+            return null;
+        }
+    }
+    options.hooks_ring_size = std.math.ceilPowerOfTwo(usize, @max(2, options.hooks_ring_size)) catch {
+        _ = py.raise(py.exc.valueError(), "option hooks_ring_size is too large", .{});
+        return null;
+    };
+    if (!native.readSettings(&options, dict)) return null;
+    if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
+        deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    deadlock.has_bystanders = false;
+    if (py.PyDict_GetItemString(dict, "bystanders")) |value|
+        deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
+    request_settings = .{};
+    if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
+        request_settings.quit = py.PyObject_IsTrue(value) != 0;
+    if (py.PyDict_GetItemString(dict, "dump_signal")) |value| {
+        const number = py.PyLong_AsLongLong(value);
+        if (number < 0 or number > 64) {
+            if (py.PyErr_Occurred() == null)
+                _ = py.raise(py.exc.valueError(), "option dump_signal cannot be {d}", .{number});
+            return null;
+        }
+        request_settings.dump_signal = @intCast(number);
+    }
+    return options;
+}
+
+/// The options that are Lane's. False with an exception set.
+pub fn readScheduling(dict: *py.Object, options: *lane_mod.Options) bool {
+    const fields = @typeInfo(lane_mod.Options).@"struct";
+    inline for (fields.field_names, fields.field_types) |name, T| {
+        if (py.PyDict_GetItemString(dict, name ++ "")) |value| {
+            const number = py.PyLong_AsLongLong(value);
+            if (number == -1 and py.PyErr_Occurred() != null) return false;
+            if (T == bool) {
+                @field(options, name) = number != 0;
+            } else @field(options, name) = std.math.cast(T, number) orelse {
+                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ name, number });
+                return false;
+            };
+        }
+    }
+    return true;
+}
