@@ -819,88 +819,20 @@ pub fn Lane(comptime Host: type) type {
         pub const cancelContext = contexts.cancelContext;
         pub const watchContext = contexts.watchContext;
 
-        // ---- events ----
+        // ---- events, in recording.zig ----
 
-        pub inline fn notesGoroutines(self: *const Self) bool {
-            return self.ring.wants(.goroutine_start) or self.ring.wants(.goroutine_exit);
-        }
-
-        pub inline fn record(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) void {
-            if (self.ring.wants(kind)) _ = self.recordSlow(kind, id, a, b);
-        }
-
-        /// For a kind that is wanted. False if it was dropped.
-        pub noinline fn recordSlow(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) bool {
-            const dropped = self.ring.dropped;
-            if (self.ring.push(kind, id, a, b)) self.flushSoon();
-            return self.ring.dropped == dropped;
-        }
-
-        /// Those of the runtime's own, the pump among them, would never come to an end.
-        noinline fn notePark(self: *Self, g: *G) void {
-            if (!g.system) _ = self.recordSlow(.goroutine_park, g.id, 0, @backingInt(g.reason));
-        }
-
-        noinline fn noteReady(self: *Self, g: *G, by: u64) void {
-            if (!g.system and g.status != .idle) _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
-        }
-
-        /// The goroutine on whose behalf the P is used: not one that is about to leave it.
-        fn waker(self: *const Self) u64 {
-            const g = self.running orelse return 0;
-            return if (g.status == .running) g.id else 0;
-        }
-
-        /// sysmon's, without the lock.
-        pub fn recordTick(self: *Self, slept_ns: u64, idle_rounds: u32) void {
-            if (self.sysmon_ring.push(.sysmon_tick, 0, slept_ns, idle_rounds)) self.postEvents();
-        }
-
-        /// There is something in a ring that was empty and that the P does not write. Any thread,
-        /// without the lock, and signal handlers.
-        pub fn postEvents(self: *Self) void {
-            if (!events_posted.swap(true, .seq_cst)) self.post(&events_entry);
-        }
-
-        /// Not of the Lane, which a new run clears: the entry may be on its way then.
-        var events_entry: inbox.Entry = .{ .arrive = eventsArrived };
-        var events_posted: std.atomic.Value(bool) = .init(false);
-
-        fn eventsArrived(_: *inbox.Entry) void {
-            // Before the pump looks, so that whoever is too late for that posts again.
-            events_posted.store(false, .seq_cst);
-            Host.lane().flushSoon();
-        }
-
-        /// The pump, if it waits, is woken when the flush interval is over.
-        pub fn flushSoon(self: *Self) void {
-            if (!self.live or self.events_note == null or self.events_timer.pending()) return;
-            self.events_timer.when = self.now() + self.options.hooks_flush_interval_ns;
-            self.events_timer.fire = flushEvents;
-            self.timers.add(self.gpa, &self.events_timer) catch {};
-        }
-
-        fn flushEvents(_: *Timer) void {
-            Host.lane().wakePump();
-        }
-
-        fn wakePump(self: *Self) void {
-            const g = self.events_note orelse return;
-            self.events_note = null;
-            if (self.claim(g, .ready)) self.readyLast(g);
-        }
-
-        /// The pump takes what is left and is told that there will be no more.
-        pub fn stopEvents(self: *Self) void {
-            self.events_stopped = true;
-            self.timers.remove(&self.events_timer);
-            self.wakePump();
-        }
-
-        /// In the child of a fork, where the inbox is empty.
-        pub fn forgetEvents(_: *Self) void {
-            events_posted.store(false, .monotonic);
-        }
+        const recording = @import("recording.zig").Recording(Self, Host);
+        pub const notesGoroutines = recording.notesGoroutines;
+        pub const record = recording.record;
+        pub const recordSlow = recording.recordSlow;
+        pub const notePark = recording.notePark;
+        pub const noteReady = recording.noteReady;
+        pub const waker = recording.waker;
+        pub const recordTick = recording.recordTick;
+        pub const postEvents = recording.postEvents;
+        pub const flushSoon = recording.flushSoon;
+        pub const stopEvents = recording.stopEvents;
+        pub const forgetEvents = recording.forgetEvents;
 
         /// In the child of a fork: the threads are gone, the goroutines with them.
         pub fn forget(self: *Self) void {
