@@ -32,6 +32,7 @@ from golibx import (
     gosched,
     num_goroutine,
     sleep,
+    stats,
 )
 
 # Without preemption, so that a slow machine does not change who runs when.
@@ -886,6 +887,20 @@ def test_no_objects_are_left_behind() -> None:
     after = sys.getrefcount(fails), sys.getrefcount(Goroutine)
     assert abs(after[0] - references[0]) < 5
     assert abs(after[1] - references[1]) < 5
+
+
+@pytest.mark.goroutine(False)
+def test_a_run_ends_however_many_have_not_even_begun() -> None:
+    goroutines: list[Goroutine[None]] = []
+
+    def main() -> None:
+        goroutines.extend(go(sleep, 1000) for _ in range(10_000))
+        while stats()["timers"] < 10_000:
+            gosched()
+        goroutines.extend(go(sleep, 1000) for _ in range(150_000))
+
+    golibx.run(main, config={"preempt": {"async": False}})
+    assert all(g.done() for g in goroutines)
 
 
 def test_finalizers_that_run_at_the_end_may_park_and_spawn() -> None:

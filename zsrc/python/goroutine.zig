@@ -595,6 +595,7 @@ pub inline fn forCall() ?*PyG {
 pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
     while (true) {
         var straggler: ?*PyG = null;
+        var runnable = false;
         var it = lane.all_g;
         while (it) |g| {
             it = g.all_next;
@@ -602,12 +603,21 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
             if (g.system or p == caller) continue;
             if (p.ended) continue;
             straggler = p;
+            runnable = runnable or g.status == .runnable;
             if (p.told_to_end or p.handle.live == null) continue;
             p.told_to_end = true;
             if (!cancelG(p)) return false;
-            it = lane.all_g; // making the exception may have run code
+            // Making the exception may have run code, and that have ended this one.
+            it = if (p.told_to_end and !p.ended) g.all_next else lane.all_g;
         }
         const h = (straggler orelse return true).handle;
+        if (runnable) {
+            // A turn of the whole queue, rather than a look at all of them after each end.
+            if (lane.here() == null or (deadline != null and lane.now() > deadline.?)) return true;
+            lane.gosched(&caller.g);
+            if (raisePending(caller)) return false;
+            continue;
+        }
         if (h.live == null) {
             // It has ended but for what is still to be said of it.
             const now = lane.now();

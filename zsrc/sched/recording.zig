@@ -1,7 +1,7 @@
 //! The events of a serial lane, and the pump's note: when hooks are told of them.
 //!
 //! The P writes its ring; sysmon and threads without the lock have the pump look by posting. The
-//! pump is a goroutine of the runtime's own (golibx/pluginmanager.py); it is woken when the flush
+//! pump is a goroutine of the runtime's own (golibx/runtime.py); it is woken when the flush
 //! interval is over after the first event that it has not seen.
 const std = @import("std");
 const event = @import("../event/event.zig");
