@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from golibx import _core, context
@@ -168,7 +167,7 @@ class _Background:
         return any(task.exception() is error for task in ended)
 
 
-_lock = allocate_lock()
+_lock = _core.Guard()
 _of_run: _Background | None = None
 _ending = False
 """From end() to forget(): goroutines that did not end when they were cancelled may still run."""

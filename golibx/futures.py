@@ -11,7 +11,6 @@ of the goroutine that submitted it, as if that had started it by go().
 
 from __future__ import annotations
 
-import _thread
 import contextvars
 from collections import deque
 from concurrent import futures
@@ -145,9 +144,8 @@ class GoroutinePoolExecutor(futures.Executor):
         self._prefix = thread_name_prefix or f"GoroutinePoolExecutor-{next(_executors)}"
         self._initializer = initializer
         self._initargs = initargs
-        # Held for moments, and never across a wait: one that parks could raise Cancelled where the
-        # state below must change.
-        self._lock = _thread.allocate_lock()
+        # Held for moments, and never across a wait.
+        self._lock = _core.Guard()
         self._queue: deque[_Call[Any]] = deque()
         self._workers: dict[Goroutine[Any] | None, None] = {}
         self._probing: set[Goroutine[Any]] = set()  # those that took another's place, at first

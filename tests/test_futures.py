@@ -296,6 +296,17 @@ def test_threads_submit_and_wait() -> None:
             t.join()
 
 
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+def test_one_that_is_preempted_in_the_middle_holds_no_thread_of_others_up() -> None:
+    before = stats()
+    with GoroutinePoolExecutor() as executor:
+        calls = [executor.submit(int) for _ in range(5000)]
+        assert stats()["threads"] < 50
+        for future in calls:
+            future.result()
+    assert stats()["preemptions"] > before["preemptions"]
+
+
 # ---- shutdown ----
 
 

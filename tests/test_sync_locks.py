@@ -21,6 +21,7 @@ from golibx import (
     Mutex,
     RWMutex,
     Semaphore,
+    _core,
     go,
     gosched,
     run,
@@ -690,3 +691,68 @@ def _no_garbage() -> Iterator[None]:
     yield
     gc.collect()
     assert not gc.garbage
+
+
+# ---- golibx's own ----
+
+
+def hold_one_after_the_other(
+    guard: _core.Guard, spawn: Callable[[Callable[[], None]], Callable[[], object]]
+) -> list[int]:
+    """What 20 callers of 50 turns each saw of others inside."""
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def turns() -> None:
+        for _ in range(50):
+            with guard:
+                seen.append(len(inside))
+                inside.append(1)
+                time.sleep(0.00001)
+                inside.pop()
+
+    for wait in [spawn(turns) for _ in range(20)]:
+        wait()
+    return seen
+
+
+def in_goroutine(function: Callable[[], None]) -> Callable[[], object]:
+    return go(function).result
+
+
+def in_thread(function: Callable[[], None]) -> Callable[[], object]:
+    thread = threading.Thread(target=function)
+    thread.start()
+    return thread.join
+
+
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+def test_a_guard_lets_one_in_at_a_time() -> None:
+    guard = _core.Guard()
+    spawns = [in_goroutine, in_thread] * 10
+    assert hold_one_after_the_other(guard, lambda f: spawns.pop()(f)) == [0] * 1000
+
+
+@pytest.mark.goroutine(False)
+def test_a_guard_outside_of_a_run() -> None:
+    assert hold_one_after_the_other(_core.Guard(), in_thread) == [0] * 1000
+
+
+def test_who_waits_for_a_guard_is_cancelled_after_it() -> None:
+    guard = _core.Guard()
+    got: list[str] = []
+
+    def waits() -> None:
+        with guard:
+            got.append("the guard")
+        sleep(1000)
+
+    with guard:
+        g = go(waits)
+        gosched()
+        g.cancel()
+        gosched()
+        assert not g.done()
+    with pytest.raises(Cancelled):
+        g.result()
+    assert got == ["the guard"]

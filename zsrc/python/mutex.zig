@@ -1,4 +1,5 @@
 //! golibx.Mutex: sync/mutex.zig as a Python object.
+const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
@@ -46,6 +47,10 @@ pub fn acquireAlways(m: *M) bool {
     while (!m.tryLock()) {
         const p = goroutine.forLock() orelse return false;
         if (m.tryLock()) return true;
+        // One that is done would end each wait at once.
+        const context = p.g.context;
+        p.g.context = null;
+        defer p.g.context = context;
         if (m.wait(lane, &p.g, &since, null) == .locked) return true;
     }
     return true;
@@ -139,6 +144,54 @@ pub const spec = O.spec("golibx.Mutex", 0, &.{
     \\
     \\Mutual exclusion, as Go's sync.Mutex: `with m:`. Fair under contention: who has waited for a
     \\millisecond is next. It does not know its owner, and locking it twice waits for ever.
+    },
+    .{},
+});
+
+// ---- golibx._core.Guard ----
+
+pub var guard_type: *py.Type = undefined;
+
+fn newGuard(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
+    if (!py.noArguments("Guard", args, kwargs)) return null;
+    return O.make(t, .{});
+}
+
+fn enterGuard(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const m = of(o);
+    while (!m.tryLock() and !acquireAlways(m)) {
+        // A thread outside of any run: there is nothing that it could wait on. Guards are held for
+        // moments.
+        py.PyErr_Clear();
+        const state = py.PyEval_SaveThread();
+        os.sleepNs(outside_wait_ns);
+        py.PyEval_RestoreThread(state.?);
+    }
+    return py.boolean(true);
+}
+
+const outside_wait_ns = 50_000;
+
+const guard_methods = [_]py.MethodDef{
+    .{ .name = "__enter__", .function = @ptrCast(&enterGuard), .flags = py.METH_NOARGS, .doc = "Locks it." },
+    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
+    .{},
+};
+
+/// For golibx's own state in Python. A lock of the standard library would block the thread of a
+/// goroutine that finds it taken by one that was preempted; and one that raises Cancelled would leave
+/// things undone.
+pub const guard_spec = O.spec("golibx._core.Guard", 0, &.{
+    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newGuard) },
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
+    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(@constCast(&guard_methods)) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
+    .{ .slot = py.slot.tp_doc, .pfunc =
+    \\Guard()
+    \\--
+    \\
+    \\A Mutex for `with`, in goroutines and threads, where waiting raises nothing: what the
+    \\goroutine is to raise stays pending.
     },
     .{},
 });

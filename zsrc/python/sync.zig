@@ -15,6 +15,7 @@ const Type = struct { [*:0]const u8, **py.Type, *const py.TypeSpec };
 
 const types = [_]Type{
     .{ "Mutex", &mutex.mutex_type, &mutex.spec },
+    .{ "Guard", &mutex.guard_type, &mutex.guard_spec },
     .{ "RWMutex", &rwmutex.rwmutex_type, &rwmutex.spec },
     .{ "RLocker", &rwmutex.reader_type, &rwmutex.reader_spec },
     .{ "Cond", &cond.cond_type, &cond.spec },
