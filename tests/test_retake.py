@@ -451,3 +451,31 @@ def test_a_goroutine_gets_the_gil_back_among_others_that_switch() -> None:
     for g in others:
         g.join()
     assert len(blocks.result()) == 20
+
+
+@pytest.mark.parametrize("from_main", [True, False])
+@pytest.mark.goroutine(preempt={"slice": "1ms"})
+def test_few_threads_block_on_the_lock_of_a_preempted_goroutine(from_main: bool) -> None:
+    lock = threading.Lock()
+    most = 0
+
+    def takes_it_once() -> None:
+        with lock:
+            pass
+
+    def takes_it_often() -> None:
+        nonlocal most
+        others = []
+        while len(others) < 5000:
+            with lock:
+                sum(range(100))
+            others.append(go(takes_it_once))
+            most = max(most, stats()["threads"])
+        for g in others:
+            g.join()
+
+    if from_main:
+        takes_it_often()
+    else:
+        go(takes_it_often).join()
+    assert most < 100

@@ -132,6 +132,8 @@ pub fn Lane(comptime Host: type) type {
         asked: std.atomic.Value(bool) = .init(false),
         /// Those who wait for the host's lock have waited long enough.
         lock_wanted: std.atomic.Value(bool) = .init(false),
+        /// The host's lock is with others for a moment; the P is not.
+        offering: bool = false,
         last_poll: std.atomic.Value(u64) = .init(0),
         /// Monotonic ns, late by a round of sysmon's at most: for what need not be exact.
         clock: std.atomic.Value(u64) = .init(0),
@@ -152,6 +154,8 @@ pub fn Lane(comptime Host: type) type {
         forked_main: ?*G = null,
         /// Ms whose goroutines are in a blocking call without a P.
         lost_count: usize = 0,
+        /// How many those were when a preempted goroutine last went before others for their sake.
+        convoy_base: usize = 0,
         /// Goroutines of the program's own that wait for the network.
         net_waiters: usize = 0,
         /// The same that wait for somebody outside of the lane, who will post.

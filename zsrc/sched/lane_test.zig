@@ -24,7 +24,6 @@ var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
 var offer_interval_ns: u64 = std.math.maxInt(u64);
 var offers: u32 = 0;
-var tick_before_offer: u64 = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
 pub const T = struct {
@@ -106,8 +105,8 @@ const Host = struct {
         offers += 1;
         const t = T.of(self().running.?);
         t.inside.store(false, .monotonic);
-        // One that saw the goroutine before it was here is on its way to take the P.
-        self().startM(.hand_off, .{ .m = t.g.m.?.id, .tick = tick_before_offer }) catch unreachable;
+        // sysmon sends one to take the P.
+        self().startM(.hand_off, .{ .m = t.g.m.?.id, .tick = self().tick.raw }) catch unreachable;
         mutex.unlock();
         os.sleepNs(std.time.ns_per_ms);
         mutex.lock();
@@ -442,10 +441,7 @@ test "a goroutine that lets others have the lock keeps its P" {
         var other: T = undefined;
 
         fn takeTurns(t: *T) void {
-            while (offers < 10) {
-                tick_before_offer = lane.tick.raw;
-                lane.gosched(&t.g);
-            }
+            while (offers < 10) lane.gosched(&t.g);
         }
         fn main(t: *T) void {
             other = .{ .function = takeTurns };

@@ -27,6 +27,8 @@ const next_turns = 64;
 /// A blocking call that began within this time of a signal is interrupted for it.
 const nudge_interval_ns = 5 * std.time.ns_per_ms;
 const most_nudges = 3;
+/// So many goroutines that block one after the other may wait for what a preempted one holds.
+const convoy = 8;
 /// The network is looked at this often even while there is work.
 const poll_turns = 256;
 /// Before virtual time jumps, what was sent within the process has this long to arrive.
@@ -80,7 +82,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         fn takeOver(self: *Self, m: *M, duty: m_mod.Duty) bool {
             const old = self.owner.load(.monotonic) orelse return false;
             const g = self.running orelse return false;
-            if (old == m or self.tick.raw != m.about.tick) return false;
+            if (old == m or self.tick.raw != m.about.tick or self.offering) return false;
             lose(self, g);
             self.owner.store(m, .release);
             _ = self.bumpTick();
@@ -90,8 +92,25 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             } else {
                 self.counters.retakes += 1;
                 self.record(.retake, g.id, os.nanotime() -| m.about.since, 0);
+                endConvoy(self);
             }
             return true;
+        }
+
+        /// A goroutine that is preempted while it holds a lock that knows threads has each of the
+        /// others that wants it block its thread, and is not to go on before all of them have.
+        fn endConvoy(self: *Self) void {
+            self.convoy_base = @min(self.convoy_base, self.lost_count);
+            if (self.lost_count < self.convoy_base + convoy) return;
+            const g = self.preempted.pop() orelse return;
+            self.convoy_base = self.lost_count;
+            goesNext(self, g);
+            self.hog_tick.store(self.tick.raw +% 1, .monotonic);
+        }
+
+        fn goesNext(self: *Self, g: *G) void {
+            if (self.runnext) |other| self.runq.push(other);
+            self.runnext = g;
         }
 
         /// Takes the P and runs the lane, unless the goroutine came back while this M waited for
@@ -190,19 +209,19 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const now = os.nanotime();
             if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
                 self.hog_at = now;
-                self.runq.push(self.preempted.pop().?);
+                goesNext(self, self.preempted.pop().?);
             }
         }
 
         /// Lets a thread that waits for the host's lock have it. Not a blocking call, though it looks
-        /// like one: the P stays. sysmon takes the M for one that is on g0, and who is on the way to
-        /// take the P over finds that a new turn has begun.
+        /// like one: the P stays. sysmon takes the M for one that is on g0.
         noinline fn offerLock(self: *Self) void {
             const m = self.owner.load(.monotonic).?;
             const state = m.state.load(.monotonic);
             m.state.store(null, .monotonic);
-            _ = self.bumpTick();
+            self.offering = true;
             Host.offerLock();
+            self.offering = false;
             m.state.store(state, .monotonic);
         }
 
