@@ -23,7 +23,11 @@ pub fn new(elem_size: usize, capacity: usize) callconv(.c) ?*Chan {
     if (bytes > std.math.maxInt(isize) / 2) return null;
     const caller: Caller = .enter();
     defer caller.leave();
-    const memory = lane.gpa.alignedAlloc(u8, .fromByteUnits(chan_alignment), chan_header + bytes) catch return null;
+    const memory = lane.gpa.alignedAlloc(
+        u8,
+        .fromByteUnits(chan_alignment),
+        chan_header + bytes,
+    ) catch return null;
     const c: *Chan = @ptrCast(memory.ptr);
     c.* = .{ .elem_size = @intCast(elem_size), .capacity = capacity };
     c.buffer = memory.ptr + chan_header;

@@ -160,7 +160,13 @@ noinline fn noteEnded(p: *P, g: *G) void {
 pub inline fn preempted(p: *P, g: *G, with_thread: bool) void {
     if (wants(.preempt)) {
         @branchHint(.unlikely);
-        push(p, .preempt, g.id, lane.Env.nanotime() -| p.preempt_since.load(.monotonic), @intFromBool(with_thread));
+        push(
+            p,
+            .preempt,
+            g.id,
+            lane.Env.nanotime() -| p.preempt_since.load(.monotonic),
+            @intFromBool(with_thread),
+        );
     }
 }
 

@@ -40,7 +40,11 @@ pub const Iterator = struct {
             const status = g.status.load(.acquire);
             if (status == .idle or status == .dead) continue;
             const id = @atomicLoad(u64, &g.id, .monotonic);
-            const function = @atomicLoad(usize, @as(*const usize, @ptrCast(&g.function)), .monotonic);
+            const function = @atomicLoad(
+                usize,
+                @as(*const usize, @ptrCast(&g.function)),
+                .monotonic,
+            );
             // Its memory is used already, but it has not been started.
             if (id == 0 or function == 0) continue;
             return .{

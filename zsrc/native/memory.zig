@@ -24,7 +24,13 @@ noinline fn alloc(_: *anyopaque, len: usize, alignment: Alignment, caller: usize
     return smp.vtable.alloc(smp.ptr, len, alignment, caller);
 }
 
-noinline fn resize(_: *anyopaque, memory: []u8, alignment: Alignment, len: usize, caller: usize) bool {
+noinline fn resize(
+    _: *anyopaque,
+    memory: []u8,
+    alignment: Alignment,
+    len: usize,
+    caller: usize,
+) bool {
     return smp.vtable.resize(smp.ptr, memory, alignment, len, caller);
 }
 

@@ -435,7 +435,11 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         pub fn takeGlobal(s: *Self, p: *P, most: u32) ?*G {
             const len: u32 = @intCast(s.queue.list.len);
             if (len == 0) return null;
-            var n = @min(@max(1, len / s.gomaxprocs.load(.monotonic)), len, Env.local_queue_size / 2);
+            var n = @min(
+                @max(1, len / s.gomaxprocs.load(.monotonic)),
+                len,
+                Env.local_queue_size / 2,
+            );
             if (most > 0) n = @min(n, most);
             const first = s.queue.pop();
             while (n > 1) : (n -= 1) {

@@ -76,7 +76,10 @@ pub fn Sysmon(comptime lane: type) type {
                 } else {
                     delay = backOff(delay, idle);
                     const now = Env.nanotime();
-                    _ = note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, nextSliceEnd(now) -| now)));
+                    _ = note.sleep(@max(
+                        o.sysmon_sleep_min_ns,
+                        @min(delay, nextSliceEnd(now) -| now),
+                    ));
                 }
                 note.clear();
                 const now = Env.nanotime();

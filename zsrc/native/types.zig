@@ -115,7 +115,10 @@ pub fn Types(comptime Env: type) type {
                 const present = g.status.raw;
                 if (present != from or !from.mayBecome(to)) {
                     g.printHistory();
-                    Env.fatal("goroutine {d} is {t}, cannot go from {t} to {t}", .{ g.id, present, from, to });
+                    Env.fatal(
+                        "goroutine {d} is {t}, cannot go from {t} to {t}",
+                        .{ g.id, present, from, to },
+                    );
                 }
                 g.history[g.history_at % history_len] = .{
                     .from = from,

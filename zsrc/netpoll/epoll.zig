@@ -36,7 +36,10 @@ pub const Backend = struct {
 
     /// Watches the read end of the program's signal wake-up pipe; the caller keeps it.
     pub fn watchSignals(b: *Backend, fd: i32) void {
-        var e: linux.epoll_event = .{ .events = linux.EPOLL.IN, .data = .{ .u64 = netpoll.signal_tag } };
+        var e: linux.epoll_event = .{
+            .events = linux.EPOLL.IN,
+            .data = .{ .u64 = netpoll.signal_tag },
+        };
         if (linux.errno(linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_ADD, fd, &e)) == .SUCCESS) b.signal_fd = fd;
     }
 

@@ -271,7 +271,12 @@ pub fn cpuQuota() ?u32 {
 fn quotaOf2(group: []const u8) ?u32 {
     var path: [1024]u8 = undefined;
     var text: [64]u8 = undefined;
-    const name = std.fmt.bufPrintSentinel(&path, "/sys/fs/cgroup{s}/cpu.max", .{group}, 0) catch return null;
+    const name = std.fmt.bufPrintSentinel(
+        &path,
+        "/sys/fs/cgroup{s}/cpu.max",
+        .{group},
+        0,
+    ) catch return null;
     return quotaIn(readFile(name, &text) orelse return null);
 }
 
@@ -281,7 +286,10 @@ fn quotaIn(text: []const u8) ?u32 {
     const quota = std.fmt.parseInt(u64, words.next() orelse return null, 10) catch return null;
     const period = std.fmt.parseInt(u64, words.next() orelse return null, 10) catch return null;
     if (quota == 0 or period == 0) return null;
-    return @intCast(@min(std.math.divCeil(u64, quota, period) catch return null, std.math.maxInt(u32)));
+    return @intCast(@min(
+        std.math.divCeil(u64, quota, period) catch return null,
+        std.math.maxInt(u32),
+    ));
 }
 
 fn quotaOf1(group: []const u8) ?u32 {
@@ -295,7 +303,10 @@ fn quotaOf1(group: []const u8) ?u32 {
         value.* = std.fmt.parseInt(u64, given, 10) catch return null; // -1 is no limit
     }
     if (values[0] == 0 or values[1] == 0) return null;
-    return @intCast(@min(std.math.divCeil(u64, values[0], values[1]) catch return null, std.math.maxInt(u32)));
+    return @intCast(@min(
+        std.math.divCeil(u64, values[0], values[1]) catch return null,
+        std.math.maxInt(u32),
+    ));
 }
 
 fn readFile(path: [*:0]const u8, buffer: []u8) ?[]const u8 {

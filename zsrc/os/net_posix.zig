@@ -54,8 +54,14 @@ extern "c" fn send(fd: c_int, buf: [*]const u8, len: usize, flags: c_int) isize;
 extern "c" fn shutdown(fd: c_int, how: c_int) c_int;
 extern "c" fn fcntl(fd: c_int, cmd: c_int, ...) c_int;
 extern "c" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_int, len: c.socklen_t) c_int;
-const accept4 = @extern(*const fn (c_int, *anyopaque, *c.socklen_t, c_int) callconv(.c) c_int, .{ .name = "accept4" });
-const accept = @extern(*const fn (c_int, *anyopaque, *c.socklen_t) callconv(.c) c_int, .{ .name = "accept" });
+const accept4 = @extern(
+    *const fn (c_int, *anyopaque, *c.socklen_t, c_int) callconv(.c) c_int,
+    .{ .name = "accept4" },
+);
+const accept = @extern(
+    *const fn (c_int, *anyopaque, *c.socklen_t) callconv(.c) c_int,
+    .{ .name = "accept" },
+);
 
 const linux = builtin.os.tag == .linux;
 const dont_wait: c_int = if (linux) 0x40 else 0x80;

@@ -92,7 +92,10 @@ pub const PlaceOf = struct { file: [*:0]const u8, offset: usize };
 
 pub fn placeOf(address: usize) ?PlaceOf {
     const info = addressInfo(address) orelse return null;
-    return .{ .file = info.file orelse return null, .offset = address - @intFromPtr(info.file_base) };
+    return .{
+        .file = info.file orelse return null,
+        .offset = address - @intFromPtr(info.file_base),
+    };
 }
 
 /// Dl_info of dlfcn.h.

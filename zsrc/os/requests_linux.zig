@@ -43,7 +43,11 @@ fn listen() ?i32 {
     if (linux.errno(rc) != .SUCCESS) return null;
     const fd: i32 = @intCast(rc);
     var address: linux.sockaddr.un = .{ .path = @splat(0) };
-    const name = std.fmt.bufPrint(address.path[1..], "golibx-{d}", .{linux.getpid()}) catch unreachable;
+    const name = std.fmt.bufPrint(
+        address.path[1..],
+        "golibx-{d}",
+        .{linux.getpid()},
+    ) catch unreachable;
     const size: linux.socklen_t = @intCast(@offsetOf(linux.sockaddr.un, "path") + 1 + name.len);
     if (linux.errno(linux.bind(fd, @ptrCast(&address), size)) == .SUCCESS and
         linux.errno(linux.listen(fd, 8)) == .SUCCESS) return fd;
@@ -116,7 +120,13 @@ pub fn send(fd: i32, bytes: []const u8) bool {
 /// Nobody keeps the thread waiting who does not read.
 pub fn limitSends(fd: i32) void {
     const limit: linux.timeval = .{ .sec = 5, .usec = 0 };
-    _ = linux.setsockopt(fd, linux.SOL.SOCKET, linux.SO.SNDTIMEO, @ptrCast(&limit), @sizeOf(linux.timeval));
+    _ = linux.setsockopt(
+        fd,
+        linux.SOL.SOCKET,
+        linux.SO.SNDTIMEO,
+        @ptrCast(&limit),
+        @sizeOf(linux.timeval),
+    );
 }
 
 pub fn hangUp(fd: i32) void {

@@ -19,7 +19,12 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, value);
 }
 
-fn add(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn add(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("add", &.{"delta"}, 0, args, n, kw) orelse return null;
     const delta = if (given[0]) |d| number(d) orelse return null else 1;
     const sum, const overflow = @addWithOverflow(of(o).*, delta);
@@ -48,8 +53,20 @@ fn swap(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
     return old;
 }
 
-fn compareAndSwap(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("compare_and_swap", &.{ "old", "new" }, 2, args, n, kw) orelse return null;
+fn compareAndSwap(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
+    const given = py.parse(
+        "compare_and_swap",
+        &.{ "old", "new" },
+        2,
+        args,
+        n,
+        kw,
+    ) orelse return null;
     const old = number(given[0].?) orelse return null;
     const next = number(given[1].?) orelse return null;
     if (of(o).* != old) return py.boolean(false);

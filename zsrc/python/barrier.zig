@@ -16,11 +16,21 @@ pub var barrier_type: *py.Type = undefined;
 
 fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parseNew("Barrier", &.{"parties"}, 1, args, kwargs) orelse return null;
-    const parties = object.integer(given[0].?, "the parties of a Barrier", 1, object.most) orelse return null;
+    const parties = object.integer(
+        given[0].?,
+        "the parties of a Barrier",
+        1,
+        object.most,
+    ) orelse return null;
     return O.make(t, .{ .parties = @intCast(parties) });
 }
 
-fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn wait(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const b = of(o);

@@ -52,7 +52,11 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
             given = c;
         }
         if (py.PyDict_Size(kw) != @intFromBool(n == 0 and given != null))
-            return py.raise(py.exc.typeError(), "Chan() takes only the keyword argument 'capacity'", .{});
+            return py.raise(
+                py.exc.typeError(),
+                "Chan() takes only the keyword argument 'capacity'",
+                .{},
+            );
     }
     var capacity: usize = 0;
     if (given) |g| {
@@ -134,7 +138,12 @@ pub fn freePlace(ch: *py.Object) void {
 
 // ---- operations ----
 
-pub fn send(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn send(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     var timeout: ?*py.Object = null;
     const value = if (n == 1 and kw == null) args[0] else blk: {
         const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
@@ -178,7 +187,12 @@ fn recvWait(c: *C, p: *goroutine.PyG, out: **py.Object, limit: timeouts.Limit) c
     // Others may have run in forWait: the first answer is no longer true.
     const outcome = c.tryRecv(lane, out);
     if (outcome != .would_block) return outcome;
-    return if (limit == .poll) .timeout else c.recvWait(lane, waitingOn(p, c), out, limit.deadline());
+    return if (limit == .poll) .timeout else c.recvWait(
+        lane,
+        waitingOn(p, c),
+        out,
+        limit.deadline(),
+    );
 }
 
 fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u8) ?*py.Object {
@@ -192,7 +206,12 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
     }
 }
 
-pub fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn recv(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const c = inner(o);
     var value: *py.Object = undefined;
     if (n == 0 and kw == null) {
@@ -213,7 +232,12 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
     return if (outcome == .done) value else failed(outcome, p, "receive");
 }
 
-pub fn recvOk(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn recvOk(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const c = inner(o);
     var value: *py.Object = undefined;
@@ -409,13 +433,22 @@ const methods = [_]py.MethodDef{
     \\
     \\The RecvChan of this channel, which can receive but not send or close.
     },
-    .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Chan[T] in annotations." },
+    .{
+        .name = "__class_getitem__",
+        .function = @ptrCast(&genericAlias),
+        .flags = py.METH_O | py.METH_CLASS,
+        .doc = "Chan[T] in annotations.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "capacity", .get = getCapacity, .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
+    .{
+        .name = "capacity",
+        .get = getCapacity,
+        .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+    },
     .{ .name = "closed", .get = getClosed, .doc = "Whether close() was called." },
     .{},
 };

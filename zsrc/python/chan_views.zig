@@ -102,7 +102,12 @@ fn forward(comptime method: anytype) *const anyopaque {
         fn plain(o: *py.Object, arg: ?*py.Object) callconv(.c) ?*py.Object {
             return method(chanOf(o) orelse return null, arg);
         }
-        fn fastcall(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+        fn fastcall(
+            o: *py.Object,
+            args: [*]const *py.Object,
+            n: py.Ssize,
+            kw: ?*py.Object,
+        ) callconv(.c) ?*py.Object {
             return method(chanOf(o) orelse return null, args, n, kw);
         }
     };
@@ -130,33 +135,82 @@ const class_getitem: py.MethodDef = .{
 };
 
 const send_methods = [_]py.MethodDef{
-    .{ .name = "send", .function = forward(chan.send), .flags = fast, .doc = "send($self, /, value, timeout=None)\n--\n\nSee Chan.send()." },
-    .{ .name = "try_send", .function = forward(chan.trySend), .flags = py.METH_O, .doc = "try_send($self, value, /)\n--\n\nSee Chan.try_send()." },
-    .{ .name = "close", .function = forward(chan.close), .flags = py.METH_NOARGS, .doc = "close($self, /)\n--\n\nSee Chan.close()." },
-    .{ .name = "on_send", .function = forward(chan.onSend), .flags = py.METH_O, .doc = "on_send($self, value, /)\n--\n\nSee Chan.on_send()." },
+    .{
+        .name = "send",
+        .function = forward(chan.send),
+        .flags = fast,
+        .doc = "send($self, /, value, timeout=None)\n--\n\nSee Chan.send().",
+    },
+    .{
+        .name = "try_send",
+        .function = forward(chan.trySend),
+        .flags = py.METH_O,
+        .doc = "try_send($self, value, /)\n--\n\nSee Chan.try_send().",
+    },
+    .{
+        .name = "close",
+        .function = forward(chan.close),
+        .flags = py.METH_NOARGS,
+        .doc = "close($self, /)\n--\n\nSee Chan.close().",
+    },
+    .{
+        .name = "on_send",
+        .function = forward(chan.onSend),
+        .flags = py.METH_O,
+        .doc = "on_send($self, value, /)\n--\n\nSee Chan.on_send().",
+    },
     class_getitem,
     .{},
 };
 pub const send_table = points.Table.of(&send_methods);
 
 const recv_methods = [_]py.MethodDef{
-    .{ .name = "recv", .function = forward(chan.recv), .flags = fast, .doc = "recv($self, /, timeout=None)\n--\n\nSee Chan.recv()." },
-    .{ .name = "recv_ok", .function = forward(chan.recvOk), .flags = fast, .doc = "recv_ok($self, /, timeout=None)\n--\n\nSee Chan.recv_ok()." },
-    .{ .name = "try_recv", .function = forward(chan.tryRecv), .flags = py.METH_NOARGS, .doc = "try_recv($self, /)\n--\n\nSee Chan.try_recv()." },
-    .{ .name = "on_recv", .function = forward(chan.onRecv), .flags = py.METH_NOARGS, .doc = "on_recv($self, /)\n--\n\nSee Chan.on_recv()." },
+    .{
+        .name = "recv",
+        .function = forward(chan.recv),
+        .flags = fast,
+        .doc = "recv($self, /, timeout=None)\n--\n\nSee Chan.recv().",
+    },
+    .{
+        .name = "recv_ok",
+        .function = forward(chan.recvOk),
+        .flags = fast,
+        .doc = "recv_ok($self, /, timeout=None)\n--\n\nSee Chan.recv_ok().",
+    },
+    .{
+        .name = "try_recv",
+        .function = forward(chan.tryRecv),
+        .flags = py.METH_NOARGS,
+        .doc = "try_recv($self, /)\n--\n\nSee Chan.try_recv().",
+    },
+    .{
+        .name = "on_recv",
+        .function = forward(chan.onRecv),
+        .flags = py.METH_NOARGS,
+        .doc = "on_recv($self, /)\n--\n\nSee Chan.on_recv().",
+    },
     class_getitem,
     .{},
 };
 pub const recv_table = points.Table.of(&recv_methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "capacity", .get = getter(chan.getCapacity), .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
+    .{
+        .name = "capacity",
+        .get = getter(chan.getCapacity),
+        .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+    },
     .{ .name = "closed", .get = getter(chan.getClosed), .doc = "Whether the channel was closed." },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(View, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(View, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 

@@ -110,14 +110,31 @@ fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
     }
 }
 
-fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn wait(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     return py.boolean(waitOnce(of(o), limit.deadline()) orelse return null);
 }
 
-fn waitFor(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("wait_for", &.{ "predicate", "timeout" }, 1, args, n, kw) orelse return null;
+fn waitFor(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
+    const given = py.parse(
+        "wait_for",
+        &.{ "predicate", "timeout" },
+        1,
+        args,
+        n,
+        kw,
+    ) orelse return null;
     const limit = timeouts.parse(given[1]) orelse return null;
     const deadline = limit.deadline();
     while (true) {
@@ -195,14 +212,28 @@ const methods = [_]py.MethodDef{
     \\
     \\Wakes all that wait.
     },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc = "Locks the lock." },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks the lock." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&enter),
+        .flags = py.METH_NOARGS,
+        .doc = "Locks the lock.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&exit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Unlocks the lock.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "locker", .get = getLocker, .doc = "Its lock: a Mutex, an RWMutex or the RLocker of one." },
+    .{
+        .name = "locker",
+        .get = getLocker,
+        .doc = "Its lock: a Mutex, an RWMutex or the RLocker of one.",
+    },
     .{},
 };
 

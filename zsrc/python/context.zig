@@ -90,7 +90,12 @@ inline fn self(o: *py.Object) *Object {
 /// Null with an exception set.
 fn parseContext(o: *py.Object, what: [*:0]const u8) ?*Object {
     if (o.type == context_type) return self(o);
-    _ = py.PyErr_Format(py.exc.typeError(), "%s must be a Context of golibx.context, not %R", what, o);
+    _ = py.PyErr_Format(
+        py.exc.typeError(),
+        "%s must be a Context of golibx.context, not %R",
+        what,
+        o,
+    );
     return null;
 }
 
@@ -163,7 +168,10 @@ pub fn withTimeout(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Ob
 /// context_with_deadline(parent, t, /): seconds of time.monotonic().
 pub fn withDeadline(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2) return py.raise(py.exc.typeError(), "context_with_deadline() takes 2 arguments ({d} given)", .{n});
-    const t = timeouts.number(args[1], "a deadline must be a number of seconds, not %R") orelse return null;
+    const t = timeouts.number(
+        args[1],
+        "a deadline must be a number of seconds, not %R",
+    ) orelse return null;
     return derive(args[0], switch (timeouts.fromSeconds(t) orelse return null) {
         .poll => 0,
         .forever => sched.never,
@@ -230,7 +238,12 @@ fn cancelMethod(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-fn cancelCause(object: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn cancelCause(
+    object: *py.Object,
+    args: Args,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("cancel", &.{"cause"}, 0, args, n, kw) orelse return null;
     var cause: ?*py.Object = null;
     if (given[0]) |c| if (c != py.none()) {
@@ -554,7 +567,11 @@ fn deallocRegistration(object: *py.Object) callconv(.c) void {
 fn traverse(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
     const o = self(object);
     const parent: ?*py.Object = if (o.parent) |p| &p.ob else null;
-    const r = visitAll(&.{ @ptrCast(object.type), parent, o.key, o.value, o.cause, o.chan }, visit, arg);
+    const r = visitAll(
+        &.{ @ptrCast(object.type), parent, o.key, o.value, o.cause, o.chan },
+        visit,
+        arg,
+    );
     if (r != 0) return r;
     var it = o.registrations;
     while (it) |each| : (it = each.next) {
@@ -653,12 +670,21 @@ const methods = [_]py.MethodDef{
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "_origin", .get = getOrigin, .doc = "The Context whose cancellation reached this one, or None." },
+    .{
+        .name = "_origin",
+        .get = getOrigin,
+        .doc = "The Context whose cancellation reached this one, or None.",
+    },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Object, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Object, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 
@@ -670,7 +696,10 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "A context, as the functions of golibx.context return it. `with ctx:` makes it the\nambient one: everything that waits in the block, and in goroutines started there, ends with it." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "A context, as the functions of golibx.context return it. `with ctx:` makes it the\nambient one: everything that waits in the block, and in goroutines started there, ends with it.",
+    },
     .{},
 };
 

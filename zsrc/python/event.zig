@@ -34,7 +34,12 @@ fn isSet(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(of(o).flag);
 }
 
-fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn wait(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const e = of(o);
@@ -53,7 +58,11 @@ fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) 
 }
 
 fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    return py.PyUnicode_FromFormat("<Event %p %s>", o, @as([*:0]const u8, if (of(o).flag) "set" else "unset"));
+    return py.PyUnicode_FromFormat(
+        "<Event %p %s>",
+        o,
+        @as([*:0]const u8, if (of(o).flag) "set" else "unset"),
+    );
 }
 
 const methods = [_]py.MethodDef{

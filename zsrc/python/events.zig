@@ -119,7 +119,10 @@ fn take() usize {
     }
     const all = rings[0..count];
     var n: usize = 0;
-    var merging = if (lane.events_stopped) Merge.beginLast(all, &times) else Merge.begin(all, &times) orelse {
+    var merging = if (lane.events_stopped) Merge.beginLast(all, &times) else Merge.begin(
+        all,
+        &times,
+    ) orelse {
         left = true;
         return 0;
     };

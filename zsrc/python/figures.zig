@@ -34,7 +34,10 @@ pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "netpolls", c.netpolls },
         .{ "netpoll_wakeups", c.netpoll_wakeups },
         .{ "timers", if (live) lane.timers.len() else 0 },
-        .{ "runq", if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0 },
+        .{
+            "runq",
+            if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0,
+        },
         .{ "idle", c.idle },
         .{ "events_recorded", recorded.recorded },
         .{ "events_dropped", recorded.dropped },
@@ -85,7 +88,11 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         else
             "") and
         py.setText(dict, "gilstate", gilstate) and
-        py.setText(dict, "c_recursion_limit", if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own");
+        py.setText(
+            dict,
+            "c_recursion_limit",
+            if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own",
+        );
     if (!ok) {
         py.decref(dict);
         return null;
@@ -95,5 +102,9 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn setNumberText(dict: *py.Object, key: [*:0]const u8, number: usize) bool {
     var buffer: [24]u8 = undefined;
-    return py.setText(dict, key, std.fmt.bufPrintSentinel(&buffer, "{d}", .{number}, 0) catch unreachable);
+    return py.setText(
+        dict,
+        key,
+        std.fmt.bufPrintSentinel(&buffer, "{d}", .{number}, 0) catch unreachable,
+    );
 }

@@ -286,7 +286,11 @@ const Stack = struct {
     slots: [*]const ?*py.Object,
     inner: ?InterpreterFrame,
 
-    fn eachReference(s: Stack, context: anytype, comptime visit: fn (@TypeOf(context), *py.Object) void) void {
+    fn eachReference(
+        s: Stack,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
         for (s.slots[0..s.entry.below]) |slot| {
             const o = slot orelse continue;
             const value = judge(o, s.inner);

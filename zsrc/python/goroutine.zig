@@ -354,7 +354,10 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         h.result = value;
         h.outcome = .returned;
     } else {
-        const exception = py.takeException() orelse errors.make(py.exc.runtimeError(), "no exception was set");
+        const exception = py.takeException() orelse errors.make(
+            py.exc.runtimeError(),
+            "no exception was set",
+        );
         h.exception = exception;
         const cancelled = errors.get(.Cancelled);
         const was_cancelled = (cancelled != null and
@@ -491,7 +494,11 @@ pub fn report(h: *Handle) void {
     h.collected = true;
     const exception = h.exception orelse return;
     const handler = panic_handler orelse {
-        py.PyErr_Restore(py.incref(@ptrCast(exception.type)), py.incref(exception), py.PyException_GetTraceback(exception));
+        py.PyErr_Restore(
+            py.incref(@ptrCast(exception.type)),
+            py.incref(exception),
+            py.PyException_GetTraceback(exception),
+        );
         return py.PyErr_WriteUnraisable(&h.ob);
     };
     const result = py.call(handler, &.{ &h.ob, exception });

@@ -22,7 +22,12 @@ fn self(o: *py.Object) *Handle {
     return @ptrCast(o);
 }
 
-fn join(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn join(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
     return switch (waitFor(self(o), given[0])) {
         .ended => py.boolean(true),
@@ -56,7 +61,12 @@ fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     };
 }
 
-fn result_(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn result_(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("result", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const h = self(o);
     switch (waitFor(h, given[0])) {
@@ -315,7 +325,12 @@ fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 const methods = [_]py.MethodDef{
-    .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Goroutine[T] in annotations." },
+    .{
+        .name = "__class_getitem__",
+        .function = @ptrCast(&genericAlias),
+        .flags = py.METH_O | py.METH_CLASS,
+        .doc = "Goroutine[T] in annotations.",
+    },
     .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
     \\join($self, /, timeout=None)
     \\--
@@ -361,23 +376,69 @@ const methods = [_]py.MethodDef{
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "id", .get = getId, .doc = "Number of the goroutine, an int from 1 (the main goroutine)." },
-    .{ .name = "parent", .get = getParent, .doc = "The id of the goroutine that started it, 0 if none did." },
-    .{ .name = "name", .get = getName, .set = setName, .doc = "Name for people, a str; the function's unless it was set." },
-    .{ .name = "started_at", .get = getStartedAt, .doc = "Where go() was called, a str \"FILE:LINE\"; empty if not from Python." },
-    .{ .name = "state", .get = getState, .doc = "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …" },
-    .{ .name = "waiting_on", .get = getWaitingOn, .doc = "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait." },
-    .{ .name = "waiting", .get = getWaiting, .doc = "Whether it is parked: `state` is then a wait reason." },
-    .{ .name = "waited", .get = getWaited, .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not." },
+    .{
+        .name = "id",
+        .get = getId,
+        .doc = "Number of the goroutine, an int from 1 (the main goroutine).",
+    },
+    .{
+        .name = "parent",
+        .get = getParent,
+        .doc = "The id of the goroutine that started it, 0 if none did.",
+    },
+    .{
+        .name = "name",
+        .get = getName,
+        .set = setName,
+        .doc = "Name for people, a str; the function's unless it was set.",
+    },
+    .{
+        .name = "started_at",
+        .get = getStartedAt,
+        .doc = "Where go() was called, a str \"FILE:LINE\"; empty if not from Python.",
+    },
+    .{
+        .name = "state",
+        .get = getState,
+        .doc = "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …",
+    },
+    .{
+        .name = "waiting_on",
+        .get = getWaitingOn,
+        .doc = "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.",
+    },
+    .{
+        .name = "waiting",
+        .get = getWaiting,
+        .doc = "Whether it is parked: `state` is then a wait reason.",
+    },
+    .{
+        .name = "waited",
+        .get = getWaited,
+        .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.",
+    },
     .{ .name = "frame", .get = getFrame, .doc = "The Python frame it is at, or None." },
     .{ .name = "exception", .get = getException, .doc = "What it raised, or None." },
-    .{ .name = "locked", .get = getLocked, .doc = "Whether it is locked to its thread: lock_os_thread()." },
-    .{ .name = "system", .get = getSystem, .doc = "Whether it belongs to the runtime and not to the program." },
+    .{
+        .name = "locked",
+        .get = getLocked,
+        .doc = "Whether it is locked to its thread: lock_os_thread().",
+    },
+    .{
+        .name = "system",
+        .get = getSystem,
+        .doc = "Whether it belongs to the runtime and not to the program.",
+    },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Handle, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Handle, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 

@@ -180,7 +180,10 @@ pub const Host = struct {
     }
 
     fn newState() error{OutOfMemory}!*py.ThreadState {
-        try free_states.ensureTotalCapacity(gpa, the_lane.stacks.in_use + free_states.items.len + 2);
+        try free_states.ensureTotalCapacity(
+            gpa,
+            the_lane.stacks.in_use + free_states.items.len + 2,
+        );
         return py.PyThreadState_New(interpreter) orelse error.OutOfMemory;
     }
 

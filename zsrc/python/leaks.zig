@@ -84,7 +84,11 @@ const Suspect = struct {
     }
 
     /// The references of its stack.
-    fn eachReference(s: Suspect, context: anytype, comptime visit: fn (@TypeOf(context), *py.Object) void) void {
+    fn eachReference(
+        s: Suspect,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
         const p = s.p;
         for (p.args[0 .. p.nargs + p.nkw]) |arg| visit(context, arg);
         for ([_]?*py.Object{ p.function, p.kwnames, p.group }) |each| if (each) |o| visit(context, o);
@@ -389,7 +393,11 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
     for (0..@intCast(n)) |i| {
         const s = suspectOf(py.PyTuple_GetItem(stacks.?, @intCast(i)).?) orelse continue;
         graph.suspects.append(gpa, s) catch return py.PyErr_NoMemory();
-        graph.by_goroutine.put(gpa, s.p, graph.suspects.items.len - 1) catch return py.PyErr_NoMemory();
+        graph.by_goroutine.put(
+            gpa,
+            s.p,
+            graph.suspects.items.len - 1,
+        ) catch return py.PyErr_NoMemory();
     }
     if (!findArguments(graph.suspects.items)) return null;
     graph.build();

@@ -52,7 +52,11 @@ pub fn createChecked(
         defer py.decref(t);
         var len: py.Ssize = 0;
         const text = py.PyUnicode_AsUTF8AndSize(t, &len) orelse return null;
-        _ = py.raise(py.exc.typeError(), name ++ "() needs a callable, not {s}", .{text[0..@intCast(len)]});
+        _ = py.raise(
+            py.exc.typeError(),
+            name ++ "() needs a callable, not {s}",
+            .{text[0..@intCast(len)]},
+        );
         return null;
     }
     if (!lane.live) {
@@ -66,7 +70,12 @@ fn go(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c
     return goroutine.launch(createChecked("go", args, n, kwnames, false) orelse return null);
 }
 
-fn goSystem(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn goSystem(
+    _: ?*py.Object,
+    args: Args,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     return goroutine.launch(createChecked("go_system", args, n, kwnames, true) orelse return null);
 }
 
@@ -74,7 +83,11 @@ fn goSystem(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callc
 fn goChild(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
     if (n < 4 or args[0].type != context.context_type or
         (args[3] != py.none() and args[3].type != chan.chan_type))
-        return py.raise(py.exc.typeError(), "go_child() takes a Context, a callable, a dict and a Chan or None first", .{});
+        return py.raise(
+            py.exc.typeError(),
+            "go_child() takes a Context, a callable, a dict and a Chan or None first",
+            .{},
+        );
     const p = createChecked("go", args + 4, n - 4, kwnames, false) orelse return null;
     const places = if (args[3] == py.none()) null else py.incref(args[3]);
     goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]), places);
@@ -126,7 +139,12 @@ fn nowNs(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyLong_FromUnsignedLongLong(lane.now());
 }
 
-fn blocking(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn blocking(
+    _: ?*py.Object,
+    args: Args,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "blocking() missing the function to call", .{});
     const p = goroutine.forPark() orelse return null;
     lane.giveUpP(&p.g);
@@ -616,7 +634,12 @@ fn addType(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec) ?*
 }
 
 /// `bases` is one type or a tuple of some.
-fn addDerived(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec, bases: ?*py.Object) ?*py.Type {
+fn addDerived(
+    module: *py.Object,
+    name: [*:0]const u8,
+    spec: *const py.TypeSpec,
+    bases: ?*py.Object,
+) ?*py.Type {
     const t = py.PyType_FromModuleAndSpec(module, spec, bases) orelse return null;
     if (py.PyModule_AddObjectRef(module, name, t) != 0) return null;
     return @ptrCast(t);
@@ -626,9 +649,23 @@ fn addDerived(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec,
 fn addChannels(module: *py.Object) bool {
     chan_views.base_type = addType(module, "ChanBase", &chan_views.base_spec) orelse return false;
     const base = &chan_views.base_type.ob;
-    chan_views.send_type = addDerived(module, "SendChan", &chan_views.send_spec, base) orelse return false;
-    chan_views.recv_type = addDerived(module, "RecvChan", &chan_views.recv_spec, base) orelse return false;
-    const sides = py.PyTuple_Pack(2, &chan_views.send_type.ob, &chan_views.recv_type.ob) orelse return false;
+    chan_views.send_type = addDerived(
+        module,
+        "SendChan",
+        &chan_views.send_spec,
+        base,
+    ) orelse return false;
+    chan_views.recv_type = addDerived(
+        module,
+        "RecvChan",
+        &chan_views.recv_spec,
+        base,
+    ) orelse return false;
+    const sides = py.PyTuple_Pack(
+        2,
+        &chan_views.send_type.ob,
+        &chan_views.recv_type.ob,
+    ) orelse return false;
     defer py.decref(sides);
     chan.chan_type = addDerived(module, "Chan", &chan.spec, sides) orelse return false;
     const recv = &chan_views.recv_type.ob;
@@ -655,7 +692,11 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         return -1;
     }
     context.context_type = addType(module, "Context", &context.spec) orelse return -1;
-    context.registration_type = addType(module, "AfterFunc", &context.registration_spec) orelse return -1;
+    context.registration_type = addType(
+        module,
+        "AfterFunc",
+        &context.registration_spec,
+    ) orelse return -1;
     goroutine.goroutine_type = addType(module, "Goroutine", &handle.spec) orelse return -1;
     if (!addChannels(module)) return -1;
     select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
@@ -666,7 +707,11 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     if (!sync.add(module, addType)) return -1;
     native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
     native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
-    native_chan.buffer_type = addType(module, "NativeBuffer", &native_chan.buffer_spec) orelse return -1;
+    native_chan.buffer_type = addType(
+        module,
+        "NativeBuffer",
+        &native_chan.buffer_spec,
+    ) orelse return -1;
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
     if (!registerFork(module) or !registerExit(module) or !native.watchEnd()) return -1;
     @import("../native/deadlock.zig").python.store(true, .monotonic);

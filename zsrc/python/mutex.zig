@@ -56,7 +56,12 @@ pub fn acquireAlways(m: *M) bool {
     return true;
 }
 
-fn lock(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn lock(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     if (n == 0 and kw == null) return enter(o, null);
     const given = py.parse("lock", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
@@ -120,8 +125,18 @@ const methods = [_]py.MethodDef{
     \\Unlocks it. Any goroutine may, not only the one that locked it. Raises RuntimeError if it is
     \\not locked.
     },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc = "Locks it." },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&enter),
+        .flags = py.METH_NOARGS,
+        .doc = "Locks it.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&exit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Unlocks it.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);
@@ -173,8 +188,18 @@ fn enterGuard(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 const outside_wait_ns = 50_000;
 
 const guard_methods = [_]py.MethodDef{
-    .{ .name = "__enter__", .function = @ptrCast(&enterGuard), .flags = py.METH_NOARGS, .doc = "Locks it." },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&enterGuard),
+        .flags = py.METH_NOARGS,
+        .doc = "Locks it.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&exit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Unlocks it.",
+    },
     .{},
 };
 

@@ -70,7 +70,11 @@ pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
             if (number == -1 and py.PyErr_Occurred() != null) return false;
             const T = @TypeOf(option[1].*);
             option[1].* = std.math.cast(T, number) orelse {
-                _ = py.raise(py.exc.valueError(), "option {s} cannot be {d}", .{ option[0], number });
+                _ = py.raise(
+                    py.exc.valueError(),
+                    "option {s} cannot be {d}",
+                    .{ option[0], number },
+                );
                 return false;
             };
         }
@@ -112,7 +116,11 @@ pub fn setProcs(n: u32) error{OutOfMemory}!u32 {
 fn ensureStarted() bool {
     if (native.running()) return true;
     if (!call_mod.supported) {
-        _ = py.raise(py.exc.runtimeError(), "native goroutines are not supported on this platform", .{});
+        _ = py.raise(
+            py.exc.runtimeError(),
+            "native goroutines are not supported on this platform",
+            .{},
+        );
         return false;
     }
     var o = settings;
@@ -155,7 +163,11 @@ const ending_cpu_ns = std.time.ns_per_ms;
 /// Keeps, in sys, what calls `atEnd` when that is cleared. False with an exception set.
 pub fn watchEnd() bool {
     const name = "_golibx_end";
-    const capsule = py.PyCapsule_New(@ptrCast(@constCast(&watchEnd)), name, atEnd) orelse return false;
+    const capsule = py.PyCapsule_New(
+        @ptrCast(@constCast(&watchEnd)),
+        name,
+        atEnd,
+    ) orelse return false;
     defer py.decref(capsule);
     return py.PySys_SetObject(name, capsule) == 0;
 }
@@ -510,7 +522,11 @@ pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
     const count = py.PyTuple_Size(args[2]);
     if (count < 0) return null;
     if (count != kinds_len or result_len != 1)
-        return py.raise(py.exc.valueError(), "native_call(): a kind for each value, one for the result", .{});
+        return py.raise(
+            py.exc.valueError(),
+            "native_call(): a kind for each value, one for the result",
+            .{},
+        );
     if (!ensureStarted()) return null;
     settle();
     var prepared: Call = .{};
@@ -584,8 +600,15 @@ fn resultOf(t: *const Task) ?*py.Object {
         'I' => py.PyLong_FromUnsignedLongLong(@as(u32, @truncate(bits))),
         'Q' => py.PyLong_FromUnsignedLongLong(bits),
         'd' => py.PyFloat_FromDouble(t.double),
-        'f' => py.PyFloat_FromDouble(@as(f32, @bitCast(@as(u32, @truncate(@as(u64, @bitCast(t.double))))))),
-        else => py.raise(py.exc.valueError(), "native_call(): no kind of result '{c}'", .{t.result_kind}),
+        'f' => py.PyFloat_FromDouble(@as(
+            f32,
+            @bitCast(@as(u32, @truncate(@as(u64, @bitCast(t.double))))),
+        )),
+        else => py.raise(
+            py.exc.valueError(),
+            "native_call(): no kind of result '{c}'",
+            .{t.result_kind},
+        ),
     };
 }
 
@@ -611,7 +634,10 @@ pub fn addCounters(dict: *py.Object, comptime prefix: []const u8) bool {
     const info = @typeInfo(capi.Counters).@"struct";
     inline for (info.field_names) |name| {
         comptime if (std.mem.eql(u8, name, "size")) continue;
-        const value: u64 = if (comptime std.mem.eql(u8, name, "gomaxprocs")) procCount() else @field(c, name);
+        const value: u64 = if (comptime std.mem.eql(u8, name, "gomaxprocs")) procCount() else @field(
+            c,
+            name,
+        );
         if (!py.setInt(dict, prefix ++ name ++ "", value)) return false;
     }
     return true;
@@ -665,7 +691,10 @@ pub fn preemptWay(buffer: *[32]u8) PreemptWay {
     if (!native.running()) return .{ .way = "signal", .reason = "" };
     const number = native_preempt.signalNumber();
     if (number == 0) return .{ .way = by_calls, .reason = "no signal is free: the program handles them all" };
-    return .{ .way = std.fmt.bufPrintSentinel(buffer, "signal {d}", .{number}, 0) catch "signal", .reason = "" };
+    return .{
+        .way = std.fmt.bufPrintSentinel(buffer, "signal {d}", .{number}, 0) catch "signal",
+        .reason = "",
+    };
 }
 
 pub fn stackSize() usize {
@@ -737,12 +766,21 @@ const methods = [_]py.MethodDef{
 };
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "id", .get = getId, .doc = "Number of the goroutine on the native lane, an int: golibx_goid() in C." },
+    .{
+        .name = "id",
+        .get = getId,
+        .doc = "Number of the goroutine on the native lane, an int: golibx_goid() in C.",
+    },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Handle, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Handle, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 
@@ -752,7 +790,10 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "A C function that runs as a native goroutine, as native.go() returns it." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "A C function that runs as a native goroutine, as native.go() returns it.",
+    },
     .{},
 };
 

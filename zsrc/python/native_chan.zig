@@ -42,9 +42,16 @@ inline fn self(o: *py.Object) *Chan {
 /// 0.
 fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyTuple_Size(args) != 5)
-        return py.raise(py.exc.typeError(), "NativeChan() takes 5 arguments: see golibx.native.Chan", .{});
+        return py.raise(
+            py.exc.typeError(),
+            "NativeChan() takes 5 arguments: see golibx.native.Chan",
+            .{},
+        );
     var kind_len: py.Ssize = 0;
-    const kind = py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(args, 0).?, &kind_len) orelse return null;
+    const kind = py.PyUnicode_AsUTF8AndSize(
+        py.PyTuple_GetItem(args, 0).?,
+        &kind_len,
+    ) orelse return null;
     const size = unsigned(py.PyTuple_GetItem(args, 1).?) orelse return null;
     const capacity = unsigned(py.PyTuple_GetItem(args, 2).?) orelse return null;
     const ctype = py.PyTuple_GetItem(args, 3).?;
@@ -167,7 +174,12 @@ fn encodeSimple(ch: *Chan, value: *py.Object, out: []u8) bool {
         'H' => return putInteger(u16, ch, value, out),
         'I' => return putInteger(u32, ch, value, out),
         'Q' => return putInteger(u64, ch, value, out),
-        else => return if (value == py.none()) put(usize, out, 0) else putInteger(usize, ch, value, out),
+        else => return if (value == py.none()) put(usize, out, 0) else putInteger(
+            usize,
+            ch,
+            value,
+            out,
+        ),
     }
 }
 
@@ -210,7 +222,11 @@ fn copyBytes(value: *py.Object, out: []u8) bool {
     defer py.PyBuffer_Release(&view);
     const n: usize = @intCast(view.len);
     if (n != out.len) {
-        _ = py.raise(py.exc.valueError(), "an element of this native.Chan has {d} bytes, not {d}", .{ out.len, n });
+        _ = py.raise(
+            py.exc.valueError(),
+            "an element of this native.Chan has {d} bytes, not {d}",
+            .{ out.len, n },
+        );
         return false;
     }
     if (n > 0) @memcpy(out, view.buf.?[0..n]);
@@ -232,7 +248,10 @@ pub fn decode(ch: *Chan, from: []const u8) ?*py.Object {
         'Q' => py.PyLong_FromUnsignedLongLong(get(u64, from)),
         'd' => py.PyFloat_FromDouble(get(f64, from)),
         'f' => py.PyFloat_FromDouble(get(f32, from)),
-        'P' => if (get(usize, from) == 0) py.returnNone() else py.PyLong_FromUnsignedLongLong(get(usize, from)),
+        'P' => if (get(usize, from) == 0) py.returnNone() else py.PyLong_FromUnsignedLongLong(get(
+            usize,
+            from,
+        )),
         else => instance(ch, from),
     };
 }
@@ -405,7 +424,11 @@ fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const caller: Caller = .enter();
     const closed = self(o).c.close();
     caller.leave();
-    return if (closed) py.returnNone() else errors.raise(.ChannelClosed, "close of a closed channel", .{});
+    return if (closed) py.returnNone() else errors.raise(
+        .ChannelClosed,
+        "close of a closed channel",
+        .{},
+    );
 }
 
 fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
@@ -542,15 +565,28 @@ const methods = [_]py.MethodDef{
 };
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "capacity", .get = getCapacity, .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel." },
+    .{
+        .name = "capacity",
+        .get = getCapacity,
+        .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+    },
     .{ .name = "closed", .get = getClosed, .doc = "Whether the channel was closed." },
-    .{ .name = "address", .get = getAddress, .doc = "Where the channel is, an int: the golibx_chan * for C code." },
+    .{
+        .name = "address",
+        .get = getAddress,
+        .doc = "Where the channel is, an int: the golibx_chan * for C code.",
+    },
     .{ .name = "ctype", .get = getCtype, .doc = "The ctypes type of the values." },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Chan, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Chan, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 
@@ -616,7 +652,10 @@ const buffer_slots = [_]py.Slot{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newBuffer) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocBuffer) },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&buffer_getset) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "Holds the contiguous memory of an object while a C function may use it." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "Holds the contiguous memory of an object while a C function may use it.",
+    },
     .{},
 };
 

@@ -50,7 +50,11 @@ pub fn Object(comptime T: type) type {
             .{},
         };
 
-        pub fn spec(comptime name: [:0]const u8, comptime flags: c_uint, comptime slots: []const py.Slot) py.TypeSpec {
+        pub fn spec(
+            comptime name: [:0]const u8,
+            comptime flags: c_uint,
+            comptime slots: []const py.Slot,
+        ) py.TypeSpec {
             return .{
                 .name = name,
                 .basicsize = @sizeOf(Layout),

@@ -23,7 +23,12 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, .{});
 }
 
-fn do(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn do(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "do() missing the function to call", .{});
     const once = of(o);
     if (once.state == .done) return py.returnNone();
@@ -80,7 +85,11 @@ const methods = [_]py.MethodDef{
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
-    .{ .name = "done", .get = getDone, .doc = "Whether the function has been called and has returned." },
+    .{
+        .name = "done",
+        .get = getDone,
+        .doc = "Whether the function has been called and has returned.",
+    },
     .{},
 };
 

@@ -22,6 +22,10 @@ pub fn lock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 pub fn unlock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     if (!lane.unlockThread(&p.g))
-        return py.raise(py.exc.runtimeError(), "goroutine {d} is not locked to its thread", .{p.g.id});
+        return py.raise(
+            py.exc.runtimeError(),
+            "goroutine {d} is not locked to its thread",
+            .{p.g.id},
+        );
     return py.returnNone();
 }

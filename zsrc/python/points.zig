@@ -103,7 +103,11 @@ fn isPoint(comptime def: py.MethodDef, comptime names: ?[]const []const u8) bool
         for (some) |each| if (std.mem.eql(u8, each, name)) return true;
         return false;
     }
-    return name[0] != '_' or std.mem.eql(u8, name, "__enter__") or std.mem.eql(u8, name, "__exit__");
+    return name[0] != '_' or std.mem.eql(u8, name, "__enter__") or std.mem.eql(
+        u8,
+        name,
+        "__exit__",
+    );
 }
 
 const O = ?*py.Object;

@@ -30,7 +30,11 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     const given = py.parseNew("Pool", &.{"new"}, 0, args, kwargs) orelse return null;
     const make = if (given[0] == py.none()) null else given[0];
     if (make) |f| if (py.PyCallable_Check(f) == 0)
-        return py.PyErr_Format(py.exc.typeError(), "new of a Pool must be callable or None, not %R", f);
+        return py.PyErr_Format(
+            py.exc.typeError(),
+            "new of a Pool must be callable or None, not %R",
+            f,
+        );
     if (!watching and !watch()) return null;
     const o = O.make(t, .{ .new = if (make) |f| py.incref(f) else null }) orelse {
         py.xdecref(make);
@@ -146,7 +150,10 @@ fn watch() bool {
 /// Called with the phase, "start" or "stop", and a dict about the collection.
 fn collected(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n == 2 and py.PyUnicode_CompareWithASCIIString(args[0], "stop") == 0) {
-        const generation = py.PyDict_GetItemString(args[1], "generation") orelse return py.returnNone();
+        const generation = py.PyDict_GetItemString(
+            args[1],
+            "generation",
+        ) orelse return py.returnNone();
         if (py.PyLong_AsLongLong(generation) == 2) age();
     }
     return py.returnNone();
@@ -181,7 +188,12 @@ const methods = [_]py.MethodDef{
     \\
     \\Puts an object in, which the caller must not use any more. Raises ValueError for None.
     },
-    .{ .name = "__class_getitem__", .function = @ptrCast(&genericAlias), .flags = py.METH_O | py.METH_CLASS, .doc = "Pool[T] in annotations." },
+    .{
+        .name = "__class_getitem__",
+        .function = @ptrCast(&genericAlias),
+        .flags = py.METH_O | py.METH_CLASS,
+        .doc = "Pool[T] in annotations.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);

@@ -256,7 +256,12 @@ fn wantsRaise(p: *const PyG) bool {
     return p.pending != null and (p.request.raise or p.told_to_end);
 }
 
-fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object) callconv(.c) c_int {
+fn onTrace(
+    object: ?*py.Object,
+    frame: *py.Object,
+    what: c_int,
+    arg: ?*py.Object,
+) callconv(.c) c_int {
     const g = lane.onThread() orelse return 0;
     const p = goroutine.of(g);
     if (!p.request.armed) {
@@ -531,7 +536,10 @@ fn setUpMonitoring() bool {
         all_events |= py.PyLong_AsLongLong(event);
         py.xdecref(py.call(register, &.{ id, event, callback }) orelse return false);
     }
-    set_local_events = py.PyObject_GetAttrString(monitoring, "set_local_events") orelse return false;
+    set_local_events = py.PyObject_GetAttrString(
+        monitoring,
+        "set_local_events",
+    ) orelse return false;
     reason = "";
     way = .monitoring;
     return true;

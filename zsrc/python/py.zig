@@ -483,7 +483,11 @@ pub fn parse(
     var out: [names.len]?*Object = @splat(null);
     const n: usize = @intCast(nargs);
     if (n > names.len) {
-        _ = raise(exc.typeError(), function ++ "() takes at most {d} arguments ({d} given)", .{ names.len, n });
+        _ = raise(
+            exc.typeError(),
+            function ++ "() takes at most {d} arguments ({d} given)",
+            .{ names.len, n },
+        );
         return null;
     }
     for (0..n) |i| out[i] = args[i];
@@ -507,7 +511,11 @@ pub fn parse(
     }
     inline for (0..required) |i| {
         if (out[i] == null) {
-            _ = raise(exc.typeError(), function ++ "() missing required argument '{s}'", .{names[i]});
+            _ = raise(
+                exc.typeError(),
+                function ++ "() missing required argument '{s}'",
+                .{names[i]},
+            );
             return null;
         }
     }

@@ -117,8 +117,20 @@ fn give(l: *RLock) void {
     }
 }
 
-fn acquire(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("acquire", &.{ "blocking", "timeout" }, 0, args, n, kw) orelse return null;
+fn acquire(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
+    const given = py.parse(
+        "acquire",
+        &.{ "blocking", "timeout" },
+        0,
+        args,
+        n,
+        kw,
+    ) orelse return null;
     var wait = true;
     if (given[0]) |b| {
         const truth = py.PyObject_IsTrue(b);
@@ -245,7 +257,12 @@ const methods = [_]py.MethodDef{
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(RLock, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(RLock, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 
@@ -255,7 +272,10 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
     .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "RLock()\n--\n\nA re-entrant lock that belongs to a goroutine or thread; as threading.RLock otherwise." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "RLock()\n--\n\nA re-entrant lock that belongs to a goroutine or thread; as threading.RLock otherwise.",
+    },
     .{},
 };
 

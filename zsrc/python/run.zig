@@ -54,7 +54,11 @@ pub fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
 fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     host.poller = host.Poller.init(host.gpa, lane) catch {
         goroutine.abandon(main);
-        _ = py.raise(py.exc.osError(), "cannot open the network poller: out of file descriptors", .{});
+        _ = py.raise(
+            py.exc.osError(),
+            "cannot open the network poller: out of file descriptors",
+            .{},
+        );
         return false;
     };
     defer host.poller.deinit();
@@ -86,7 +90,11 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     if (started) {
         host.releaseStates();
     } else {
-        _ = py.raise(py.exc.runtimeError(), "cannot start the runtime: out of threads or memory", .{});
+        _ = py.raise(
+            py.exc.runtimeError(),
+            "cannot start the runtime: out of threads or memory",
+            .{},
+        );
     }
     return started;
 }
@@ -114,7 +122,10 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
             return null;
         }
     }
-    options.hooks_ring_size = std.math.ceilPowerOfTwo(usize, @max(2, options.hooks_ring_size)) catch {
+    options.hooks_ring_size = std.math.ceilPowerOfTwo(
+        usize,
+        @max(2, options.hooks_ring_size),
+    ) catch {
         _ = py.raise(py.exc.valueError(), "option hooks_ring_size is too large", .{});
         return null;
     };

@@ -24,7 +24,11 @@ noinline fn acquire(m: *M, comptime side: Side, limit: timeouts.Limit) ?bool {
     if (tryTake(m, side)) return true;
     const deadline = limit.deadline();
     p.g.waiting_on = O.objectOf(m);
-    return switch (if (side == .read) m.rLockWait(lane, &p.g, deadline) else m.lockWait(lane, &p.g, deadline)) {
+    return switch (if (side == .read) m.rLockWait(lane, &p.g, deadline) else m.lockWait(
+        lane,
+        &p.g,
+        deadline,
+    )) {
         .ready, .closed => true,
         .timeout => false,
         .interrupted => {
@@ -39,7 +43,11 @@ pub fn acquireAlways(m: *M, comptime side: Side) bool {
     while (!tryTake(m, side)) {
         const p = goroutine.forLock() orelse return false;
         if (tryTake(m, side)) return true;
-        const wake = if (side == .read) m.rLockWait(lane, &p.g, null) else m.lockWait(lane, &p.g, null);
+        const wake = if (side == .read) m.rLockWait(lane, &p.g, null) else m.lockWait(
+            lane,
+            &p.g,
+            null,
+        );
         if (wake == .ready) return true;
     }
     return true;
@@ -82,11 +90,21 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, .{});
 }
 
-fn lock(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn lock(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     return take(of(o), .write, "lock", args, n, kw);
 }
 
-fn rlock(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn rlock(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     return take(of(o), .read, "rlock", args, n, kw);
 }
 
@@ -184,15 +202,29 @@ const methods = [_]py.MethodDef{
     \\
     \\The reading side as a lock of its own, an RLocker: `with m.reader():`.
     },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc = "Locks it for writing." },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&enter),
+        .flags = py.METH_NOARGS,
+        .doc = "Locks it for writing.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&exit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Unlocks it.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "locked", .get = getLocked, .doc = "Whether it is locked for writing." },
-    .{ .name = "readers", .get = getReaders, .doc = "How many have it locked for reading, an int." },
+    .{
+        .name = "readers",
+        .get = getReaders,
+        .doc = "How many have it locked for reading, an int.",
+    },
     .{},
 };
 
@@ -231,7 +263,12 @@ fn readerDealloc(o: *py.Object) callconv(.c) void {
     py.decref(m);
 }
 
-fn readerLock(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn readerLock(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     return take(readerOf(o), .read, "lock", args, n, kw);
 }
 
@@ -274,8 +311,18 @@ const reader_methods = [_]py.MethodDef{
     \\
     \\RWMutex.runlock().
     },
-    .{ .name = "__enter__", .function = @ptrCast(&readerEnter), .flags = py.METH_NOARGS, .doc = "Locks it for reading." },
-    .{ .name = "__exit__", .function = @ptrCast(&readerExit), .flags = py.METH_FASTCALL, .doc = "Unlocks it." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&readerEnter),
+        .flags = py.METH_NOARGS,
+        .doc = "Locks it for reading.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&readerExit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Unlocks it.",
+    },
     .{},
 };
 pub const reader_table = points.Table.of(&reader_methods);
@@ -285,6 +332,9 @@ pub const reader_spec = R.spec("golibx.RLocker", py.TPFLAGS_DISALLOW_INSTANTIATI
     .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&readerRepr) },
     .{ .slot = py.slot.tp_methods, .pfunc = reader_table.methods() },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&R.members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "The reading side of an RWMutex, made by RWMutex.reader()." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "The reading side of an RWMutex, made by RWMutex.reader().",
+    },
     .{},
 });

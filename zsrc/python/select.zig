@@ -345,12 +345,24 @@ noinline fn otherSource(case: *Case, source: *Source, index: usize, guard: *nati
     return true;
 }
 
-pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn select(
+    _: ?*py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const count: usize = @intCast(n);
     var default = false;
     var limit: timeouts.Limit = .forever;
     if (kwnames != null) {
-        const given = py.parse("select", &.{ "default", "timeout" }, 0, args + count, 0, kwnames) orelse return null;
+        const given = py.parse(
+            "select",
+            &.{ "default", "timeout" },
+            0,
+            args + count,
+            0,
+            kwnames,
+        ) orelse return null;
         if (given[0]) |d| {
             const truth = py.PyObject_IsTrue(d);
             if (truth < 0) return null;
@@ -364,7 +376,11 @@ pub fn select(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?
         return selectFrom(args[0..count], sources[0..count], order[0..count], default, limit);
     }
     if (count > most_cases)
-        return py.raise(py.exc.valueError(), "select takes at most {d} cases, not {d}", .{ most_cases, count });
+        return py.raise(
+            py.exc.valueError(),
+            "select takes at most {d} cases, not {d}",
+            .{ most_cases, count },
+        );
     const sources = host.gpa.alloc(Source, count) catch return py.PyErr_NoMemory();
     defer host.gpa.free(sources);
     const order = host.gpa.alloc(u16, count) catch return py.PyErr_NoMemory();
@@ -467,7 +483,10 @@ pub fn receiveTime(o: *py.Object, c: *TimeChan, limit: timeouts.Limit) ?u64 {
 const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
     .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "A case of select(), made by the methods named on_…() of what can be waited for." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "A case of select(), made by the methods named on_…() of what can be waited for.",
+    },
     .{},
 };
 

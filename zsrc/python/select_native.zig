@@ -95,7 +95,11 @@ const Shared = struct {
         const s: *Shared = @alignCast(@fieldParentPtr("entry", e));
         // What a run has left behind does not go on in another, but for threads.
         if (s.g.thread == null and (!lane.live or s.generation != lane.generation)) return;
-        lane.arrive(s.g, if (s.wait.outcome == .closed) .closed else .ready, &s.sources[s.wait.fired]);
+        lane.arrive(
+            s.g,
+            if (s.wait.outcome == .closed) .closed else .ready,
+            &s.sources[s.wait.fired],
+        );
     }
 };
 
@@ -204,7 +208,10 @@ pub const Source = struct {
     pub fn poll(source: *Source) Outcome {
         const s = source.state;
         const woken = &s.shared.woken;
-        const tried = if (s.send) s.c.trySend(s.elem.ptr, woken) else s.c.tryRecv(s.elem.ptr, woken);
+        const tried = if (s.send) s.c.trySend(s.elem.ptr, woken) else s.c.tryRecv(
+            s.elem.ptr,
+            woken,
+        );
         return switch (tried) {
             .done => .done,
             .closed => .closed,

@@ -46,7 +46,12 @@ noinline fn acquireSlow(s: *S, n: u64, limit: timeouts.Limit) ?*py.Object {
     }
 }
 
-fn acquire(o: *py.Object, args: [*]const *py.Object, count: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn acquire(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    count: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     if (count == 0 and kw == null) return enter(o, null);
     const s = of(o);
     const given = py.parse("acquire", &.{ "n", "timeout" }, 0, args, count, kw) orelse return null;
@@ -62,7 +67,12 @@ fn enter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return acquireSlow(of(o), 1, .forever);
 }
 
-fn tryAcquire(o: *py.Object, args: [*]const *py.Object, count: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn tryAcquire(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    count: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("try_acquire", &.{"n"}, 0, args, count, kw) orelse return null;
     const n = permits(of(o), given[0]) orelse return null;
     return py.boolean(of(o).tryAcquire(lane, n));
@@ -77,7 +87,12 @@ fn drop(s: *S, n: u64) ?*py.Object {
     return py.returnNone();
 }
 
-fn release(o: *py.Object, args: [*]const *py.Object, count: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn release(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    count: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     if (count == 0 and kw == null) return drop(of(o), 1);
     const given = py.parse("release", &.{"n"}, 0, args, count, kw) orelse return null;
     const n: i64 = if (given[0]) |v|
@@ -131,8 +146,18 @@ const methods = [_]py.MethodDef{
     \\
     \\Gives n permits back. Raises ValueError if fewer are held.
     },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc = "Takes one permit." },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc = "Gives it back." },
+    .{
+        .name = "__enter__",
+        .function = @ptrCast(&enter),
+        .flags = py.METH_NOARGS,
+        .doc = "Takes one permit.",
+    },
+    .{
+        .name = "__exit__",
+        .function = @ptrCast(&exit),
+        .flags = py.METH_FASTCALL,
+        .doc = "Gives it back.",
+    },
     .{},
 };
 pub const table = points.Table.of(&methods);

@@ -116,7 +116,11 @@ fn open(s: *Socket) ?*netpoll.Desc {
     }
     return s.d() orelse {
         if (lane.live) {
-            _ = py.raise(py.exc.runtimeError(), "this socket belongs to a golibx runtime that has ended", .{});
+            _ = py.raise(
+                py.exc.runtimeError(),
+                "this socket belongs to a golibx runtime that has ended",
+                .{},
+            );
         } else errors.notInGoroutine();
         return null;
     };
@@ -225,12 +229,18 @@ fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py
     }
     const s = self(o);
     if (size <= scratch.len) {
-        const got = receive(s, .{ .ptr = &scratch, .len = @intCast(size), .flags = flags }) orelse return null;
+        const got = receive(
+            s,
+            .{ .ptr = &scratch, .len = @intCast(size), .flags = flags },
+        ) orelse return null;
         return py.PyBytes_FromStringAndSize(&scratch, @intCast(got));
     }
     var bytes = py.PyBytes_FromStringAndSize(null, size);
     const b = bytes orelse return null;
-    const got = receive(s, .{ .ptr = py.PyBytes_AsString(b).?, .len = @intCast(size), .flags = flags }) orelse {
+    const got = receive(
+        s,
+        .{ .ptr = py.PyBytes_AsString(b).?, .len = @intCast(size), .flags = flags },
+    ) orelse {
         py.decref(b);
         return null;
     };
@@ -238,8 +248,20 @@ fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py
     return bytes;
 }
 
-fn recvInto(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("recv_into", &.{ "buffer", "nbytes" }, 1, args, n, kw) orelse return null;
+fn recvInto(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
+    const given = py.parse(
+        "recv_into",
+        &.{ "buffer", "nbytes" },
+        1,
+        args,
+        n,
+        kw,
+    ) orelse return null;
     var view: py.Buffer = undefined;
     if (py.PyObject_GetBuffer(given[0].?, &view, py.PyBUF_WRITABLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
@@ -343,12 +365,22 @@ extern "c" fn inet_ntop(family: c_int, source: *const anyopaque, out: [*]u8, siz
 fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
     if (@import("builtin").os.tag == .windows) return py.PyUnicode_FromString("::");
     var buffer: [64]u8 = undefined;
-    const text = inet_ntop(std.c.AF.INET6, bytes, &buffer, buffer.len) orelse return py.PyUnicode_FromString("::");
+    const text = inet_ntop(
+        std.c.AF.INET6,
+        bytes,
+        &buffer,
+        buffer.len,
+    ) orelse return py.PyUnicode_FromString("::");
     return py.PyUnicode_FromString(text);
 }
 
 /// Parks until the socket is writable: for a connect under way.
-fn waitWrite(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn waitWrite(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("wait_write", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const timeout = timeouts.parse(given[0]) orelse return null;
     const s = self(o);
@@ -531,12 +563,21 @@ pub const table = points.Table.of(&methods);
 
 const getset = [_]py.GetSetDef{
     .{ .name = "closed", .get = getClosed, .doc = "Whether the socket is closed." },
-    .{ .name = "usable", .get = getUsable, .doc = "Whether it is open and belongs to the run of now." },
+    .{
+        .name = "usable",
+        .get = getUsable,
+        .doc = "Whether it is open and belongs to the run of now.",
+    },
     .{},
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Socket, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Socket, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 
@@ -546,7 +587,10 @@ const slots = [_]py.Slot{
     .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
     .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "Socket(fd, /)\n--\n\nA stream socket of the runtime, which owns the descriptor from then on." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "Socket(fd, /)\n--\n\nA stream socket of the runtime, which owns the descriptor from then on.",
+    },
     .{},
 };
 

@@ -152,7 +152,10 @@ fn kindOfThread() Kind {
     const id = py.PyLong_FromUnsignedLongLong(py.PyThread_get_thread_ident()) orelse return .foreign;
     defer py.decref(id);
     const thread = py.PyDict_GetItemWithError(active, id) orelse return .foreign;
-    const others = [_]struct { [*:0]const u8, Kind }{ .{ "_MainThread", .main }, .{ "_DummyThread", .foreign } };
+    const others = [_]struct { [*:0]const u8, Kind }{ .{ "_MainThread", .main }, .{
+        "_DummyThread",
+        .foreign,
+    } };
     for (others) |other| {
         const class = py.PyDict_GetItemString(dict, other[0]) orelse return .foreign;
         if (py.PyObject_IsInstance(thread, class) != 0) return other[1];

@@ -33,7 +33,10 @@ const longest_s = 9.2e9;
 pub fn parse(value: ?*py.Object) ?Limit {
     const v = value orelse return .forever;
     if (v == py.none()) return .forever;
-    return fromSeconds(number(v, "a time-out must be a number of seconds or None, not %R") orelse return null);
+    return fromSeconds(number(
+        v,
+        "a time-out must be a number of seconds or None, not %R",
+    ) orelse return null);
 }
 
 /// `complaint` has a %R for a value that is no number.

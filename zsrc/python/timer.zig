@@ -38,7 +38,10 @@ inline fn inner(o: *py.Object) *C {
 
 /// When, from now on. Null with an exception set.
 fn dueIn(comptime what: []const u8, seconds: *py.Object) ?u64 {
-    const n = timeouts.number(seconds, what ++ " needs a number of seconds, not %R") orelse return null;
+    const n = timeouts.number(
+        seconds,
+        what ++ " needs a number of seconds, not %R",
+    ) orelse return null;
     const limit = timeouts.fromSeconds(n) orelse return null;
     return switch (limit) {
         .poll => lane.now(),
@@ -49,14 +52,21 @@ fn dueIn(comptime what: []const u8, seconds: *py.Object) ?u64 {
 
 /// The interval in ns. Null with an exception set.
 fn interval(comptime what: []const u8, seconds: *py.Object) ?u64 {
-    const n = timeouts.number(seconds, what ++ " needs a number of seconds, not %R") orelse return null;
+    const n = timeouts.number(
+        seconds,
+        what ++ " needs a number of seconds, not %R",
+    ) orelse return null;
     const limit = timeouts.fromSeconds(n) orelse return null;
     switch (limit) {
         .forever => return C.never,
         .ns => |ns| return ns,
         .poll => {},
     }
-    _ = py.PyErr_Format(py.exc.valueError(), what ++ " needs an interval above zero, not %R", seconds);
+    _ = py.PyErr_Format(
+        py.exc.valueError(),
+        what ++ " needs an interval above zero, not %R",
+        seconds,
+    );
     return null;
 }
 
@@ -275,7 +285,11 @@ fn arguments(
     var out: [names.len]?*py.Object = @splat(null);
     const n: usize = @intCast(py.PyTuple_Size(args));
     if (n > names.len) {
-        _ = py.raise(py.exc.typeError(), function ++ "() takes at most {d} arguments ({d} given)", .{ names.len, n });
+        _ = py.raise(
+            py.exc.typeError(),
+            function ++ "() takes at most {d} arguments ({d} given)",
+            .{ names.len, n },
+        );
         return null;
     }
     for (out[0..n], 0..) |*value, i| value.* = py.PyTuple_GetItem(args, @intCast(i));
@@ -283,7 +297,11 @@ fn arguments(
     if (kwargs) |kw| inline for (names, &out) |name, *value| {
         if (py.PyDict_GetItemString(kw, name)) |given| {
             if (value.* != null) {
-                _ = py.raise(py.exc.typeError(), function ++ "() got multiple values for argument '{s}'", .{name});
+                _ = py.raise(
+                    py.exc.typeError(),
+                    function ++ "() got multiple values for argument '{s}'",
+                    .{name},
+                );
                 return null;
             }
             value.* = given;
@@ -295,7 +313,11 @@ fn arguments(
         return null;
     }
     if (out[0] == null) {
-        _ = py.raise(py.exc.typeError(), function ++ "() missing required argument '{s}'", .{names[0]});
+        _ = py.raise(
+            py.exc.typeError(),
+            function ++ "() missing required argument '{s}'",
+            .{names[0]},
+        );
         return null;
     }
     return out;
@@ -487,7 +509,10 @@ const chan_slots = [_]py.Slot{
     .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
     .{ .slot = py.slot.tp_methods, .pfunc = chan_table.methods() },
     .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&chan_getset) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "The RecvChan of a Timer or Ticker, and what after() and tick() return." },
+    .{
+        .slot = py.slot.tp_doc,
+        .pfunc = "The RecvChan of a Timer or Ticker, and what after() and tick() return.",
+    },
     .{},
 };
 
@@ -547,7 +572,11 @@ const ticker_methods = [_]py.MethodDef{
 pub const ticker_table = points.Table.of(&ticker_methods);
 
 const timer_getset = [_]py.GetSetDef{
-    .{ .name = "c", .get = getChan, .doc = "The RecvChan to receive from; None if the timer calls a function." },
+    .{
+        .name = "c",
+        .get = getChan,
+        .doc = "The RecvChan to receive from; None if the timer calls a function.",
+    },
     .{},
 };
 
@@ -557,7 +586,12 @@ const ticker_getset = [_]py.GetSetDef{
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Timer, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Timer, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 

@@ -52,7 +52,12 @@ fn change(o: *py.Object, delta: i64) bool {
     return true;
 }
 
-fn add(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn add(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("add", &.{"delta"}, 0, args, n, kw) orelse return null;
     var delta: i64 = 1;
     if (given[0]) |d| {
@@ -71,7 +76,12 @@ pub fn done(o: *py.Object) void {
     if (!change(o, -1)) py.PyErr_WriteUnraisable(o);
 }
 
-fn wait(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn wait(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kw: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const w = inner(o);
@@ -99,7 +109,12 @@ pub fn forget(o: *py.Object) void {
     inner(o).waiters.head = null;
 }
 
-fn goMethod(o: *py.Object, args: [*]const *py.Object, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn goMethod(
+    o: *py.Object,
+    args: [*]const *py.Object,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const module = @import("module.zig");
     const p = module.createChecked("go", args, n, kwnames, false) orelse return null;
     if (!change(o, 1)) {
@@ -158,7 +173,12 @@ const getset = [_]py.GetSetDef{
 };
 
 const members = [_]py.MemberDef{
-    .{ .name = "__weaklistoffset__", .type = py.T_PYSSIZET, .offset = @offsetOf(Object, "weakrefs"), .flags = py.READONLY },
+    .{
+        .name = "__weaklistoffset__",
+        .type = py.T_PYSSIZET,
+        .offset = @offsetOf(Object, "weakrefs"),
+        .flags = py.READONLY,
+    },
     .{},
 };
 

@@ -97,7 +97,12 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
         const Self = Lane;
 
         /// Puts a new context under `parent`, which has cancelled it already if it is done itself.
-        pub fn attachContext(self: *Self, c: *Context, parent: ?*Context, deadline: u64) Allocator.Error!void {
+        pub fn attachContext(
+            self: *Self,
+            c: *Context,
+            parent: ?*Context,
+            deadline: u64,
+        ) Allocator.Error!void {
             c.deadline = deadline;
             c.timed = deadline != never;
             if (parent) |p| {

@@ -189,7 +189,11 @@ test "a deep tree takes no stack" {
         fn main(_: *T) void {
             for (&all, 0..) |*c, i| {
                 c.* = new();
-                lane.attachContext(c, if (i == 0) null else &all[i - 1], context.never) catch unreachable;
+                lane.attachContext(
+                    c,
+                    if (i == 0) null else &all[i - 1],
+                    context.never,
+                ) catch unreachable;
             }
             lane.cancelContext(&all[0], .cancelled);
         }

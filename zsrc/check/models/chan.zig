@@ -371,7 +371,11 @@ pub fn SelectMixed(comptime Sim: type) type {
 
         const Self = @This();
         const Op = Ops(Sim);
-        pub const threads = .{ .{ "select", select }, .{ "native", native }, .{ "python", python } };
+        pub const threads = .{
+            .{ "select", select },
+            .{ "native", native },
+            .{ "python", python },
+        };
 
         pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
             m.c = try Op.make(gpa, 0);

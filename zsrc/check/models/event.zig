@@ -90,7 +90,11 @@ pub fn Order(comptime Sim: type) type {
 
         const Self = @This();
         const each = 2;
-        pub const threads = .{ .{ "first", first }, .{ "second", second }, .{ "consumer", consume } };
+        pub const threads = .{
+            .{ "first", first },
+            .{ "second", second },
+            .{ "consumer", consume },
+        };
 
         pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
             for (&m.rings) |*r| r.* = try .init(gpa, each);

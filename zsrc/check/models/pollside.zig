@@ -176,7 +176,11 @@ fn Reusing(comptime Sim: type, comptime readers: u32) type {
         const Self = @This();
         const D = Descriptor(Sim);
         const files = 2;
-        const one = .{ .{ "reads", reads }, .{ "closes", closeAndOpen }, .{ "closes too", closeOnly } };
+        const one = .{
+            .{ "reads", reads },
+            .{ "closes", closeAndOpen },
+            .{ "closes too", closeOnly },
+        };
         const two = .{ .{ "reads", reads }, .{ "closes", closeAndOpen }, .{ "writes", writes } };
         pub const threads = if (readers == 1) one else two;
 

@@ -56,7 +56,10 @@ fn Tokens(comptime Sim: type, comptime patient: enum { goroutine, thread }) type
             m.mutex.lock(g);
             while (m.tokens == 0) {
                 m.cond.wait(g, &m.mutex, deadline) catch |err| {
-                    check.expect(err == error.Timeout and deadline != null, "only a deadline ends it");
+                    check.expect(
+                        err == error.Timeout and deadline != null,
+                        "only a deadline ends it",
+                    );
                     break;
                 };
             }
@@ -167,7 +170,10 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
         const Self = @This();
         const W = Parts(Sim, procs);
         const L = W.L;
-        pub const threads = if (reused) .{.{ "part", part }} else .{ .{ "part", part }, .{ "hurries", hurries } };
+        pub const threads = if (reused) .{.{ "part", part }} else .{
+            .{ "part", part },
+            .{ "hurries", hurries },
+        };
 
         group: W.sync.WaitGroup = .{},
         done: Sim.Atomic(u32) = .init(0),
@@ -226,7 +232,10 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
             check.expect(m.hurried, "all have ended");
             check.expect(m.group.q.list.head == null, "nobody is queued");
             check.expect(m.freed == reused, "it was freed");
-            check.expect(m.group.q.guard.held == @intFromBool(reused), "somebody writes to it that is gone");
+            check.expect(
+                m.group.q.guard.held == @intFromBool(reused),
+                "somebody writes to it that is gone",
+            );
         }
     };
 }

@@ -81,7 +81,12 @@ pub fn LockedOne(comptime Sim: type) type {
 /// both, the first while it holds what the second waits for, such as a lock of malloc. In
 /// registered text they are switched away from, elsewhere they stop with their thread, for which
 /// there are so many others.
-fn Hogs(comptime Sim: type, comptime registered: bool, comptime spares: u32, comptime locked: bool) type {
+fn Hogs(
+    comptime Sim: type,
+    comptime registered: bool,
+    comptime spares: u32,
+    comptime locked: bool,
+) type {
     return struct {
         const Self = @This();
         const L = Lane(Sim, .{ .procs = 1, .max_threads = 1 + spares, .registered = registered });
