@@ -434,7 +434,9 @@ def test_after_the_run_sigquit_is_as_before(script: Script) -> None:
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGVTALRM"])
 def test_a_signal_of_ones_choice_dumps_and_goes_on(script: Script, name: str) -> None:
-    source = program(debug={"dump_signal": name})
+    # Under nohup it would be ignored.
+    source = f"import signal\nsignal.signal(signal.{name}, signal.SIG_DFL)\n"
+    source += program(debug={"dump_signal": name})
     with script.start(source, "wait", limit=60) as process:
         until_ready(process)
         assert process.stderr is not None
