@@ -134,6 +134,8 @@ pub fn Lane(comptime Host: type) type {
         lock_wanted: std.atomic.Value(bool) = .init(false),
         /// The host's lock is with others for a moment; the P is not.
         offering: bool = false,
+        /// When it last was.
+        offered_at: std.atomic.Value(u64) = .init(0),
         last_poll: std.atomic.Value(u64) = .init(0),
         /// Monotonic ns, late by a round of sysmon's at most: for what need not be exact.
         clock: std.atomic.Value(u64) = .init(0),

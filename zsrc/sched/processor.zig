@@ -223,6 +223,9 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             Host.offerLock();
             self.offering = false;
             m.state.store(state, .monotonic);
+            // It may have taken long to get it back: from now on it is the lane's turn.
+            self.lock_wanted.store(false, .monotonic);
+            self.offered_at.store(os.nanotime(), .monotonic);
         }
 
         /// In an explored run: who is next is put where pickNext looks first.

@@ -27,8 +27,6 @@ pub const State = struct {
     /// When somebody else had the host's lock, one of our helpers or a stranger.
     lock_busy_at: u64 = 0,
     requested_at: u64 = 0,
-    /// When those who wait for the host's lock were last thought of.
-    offered_at: u64 = 0,
     requests: u32 = 0,
     retake_at: u64 = 0,
     handed_off: bool = false,
@@ -146,10 +144,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
     const s = &lane.sysmon;
     const o = &lane.options;
     const m = lane.owner.load(.acquire) orelse return false;
-    if (now -| s.offered_at >= lane.offerInterval()) {
-        s.offered_at = now;
-        lane.askForLock();
-    }
+    if (now -| lane.offered_at.load(.monotonic) >= lane.offerInterval()) lane.askForLock();
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
         s.tick = tick;
