@@ -89,12 +89,13 @@ fn loop(lane: anytype) void {
         } else if (idle > o.sysmon_idle_rounds) {
             delay *= 2;
         }
-        delay = @min(delay, o.sysmon_sleep_max_ns, lane.offerInterval());
+        delay = @min(delay, o.sysmon_sleep_max_ns);
         const now = os.nanotime();
         if (now -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
         if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
         const began = if (lane.ring.wants(.sysmon_tick)) now else 0;
-        _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, untilSliceEnd(lane, now))));
+        const due = @min(untilSliceEnd(lane, now), untilOffer(lane, now));
+        _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, due)));
         s.note.clear();
         if (s.stopping.load(.acquire)) return;
         if (began != 0) lane.recordTick(os.nanotime() - began, idle);
@@ -123,6 +124,13 @@ pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
     return if (end > now) end - now else std.math.maxInt(u64);
 }
 
+/// Until the host's lock is to be offered to others. Once the lane was asked it is time to look
+/// again by when it could be due for the next time.
+fn untilOffer(lane: anytype, now: u64) u64 {
+    if (lane.lock_wanted.load(.monotonic)) return lane.offerInterval();
+    return lane.offered_at.load(.monotonic) +| lane.offerInterval() -| now;
+}
+
 fn anyLost(lane: anytype) bool {
     lane.m_lock.lock();
     defer lane.m_lock.unlock();
@@ -144,7 +152,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
     const s = &lane.sysmon;
     const o = &lane.options;
     const m = lane.owner.load(.acquire) orelse return false;
-    if (now -| lane.offered_at.load(.monotonic) >= lane.offerInterval()) lane.askForLock();
+    if (untilOffer(lane, now) == 0) lane.askForLock();
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
         s.tick = tick;
