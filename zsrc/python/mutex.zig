@@ -204,8 +204,8 @@ const guard_methods = [_]py.MethodDef{
 };
 
 /// For golibx's own state in Python. A lock of the standard library would block the thread of a
-/// goroutine that finds it taken by one that was preempted; and one that raises Cancelled would leave
-/// things undone.
+/// goroutine that finds it taken by one that was preempted; and one that raises Cancelled would
+/// leave things undone.
 pub const guard_spec = O.spec("golibx._core.Guard", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newGuard) },
     .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },

@@ -374,8 +374,7 @@ pub fn Lane(comptime Host: type) type {
                 .idle => g.transition(.idle, .runnable),
                 else => g.transition(.waiting, .runnable),
             }
-            if (self.runnext) |old| self.runq.push(old);
-            self.runnext = g;
+            self.goNext(g);
             self.noteWork();
         }
 
@@ -784,6 +783,7 @@ pub fn Lane(comptime Host: type) type {
         pub const giveUpP = processor.giveUpP;
         pub const schedule = processor.schedule;
         pub const giveWay = processor.giveWay;
+        pub const goNext = processor.goNext;
         pub const pickNext = processor.pickNext;
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;

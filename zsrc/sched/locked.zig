@@ -78,8 +78,7 @@ pub fn Locked(comptime Lane: type) type {
                 return true;
             }
             if (m.main or self.m0.curg != null) return false;
-            if (self.runnext) |other| self.runq.push(other);
-            self.runnext = g;
+            self.goNext(g);
             sendTo(self, self.m0);
             return true;
         }

@@ -104,11 +104,12 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.lost_count < self.convoy_base + convoy) return;
             const g = self.preempted.pop() orelse return;
             self.convoy_base = self.lost_count;
-            goesNext(self, g);
+            self.goNext(g);
             self.hog_tick.store(self.tick.raw +% 1, .monotonic);
         }
 
-        fn goesNext(self: *Self, g: *G) void {
+        /// Before all others. Who was to be next goes to the end of the queue.
+        pub inline fn goNext(self: *Self, g: *G) void {
             if (self.runnext) |other| self.runq.push(other);
             self.runnext = g;
         }
@@ -202,14 +203,14 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         }
 
         fn answerSysmon(self: *Self) void {
-            if (self.lock_wanted.swap(false, .monotonic)) offerLock(self);
+            if (self.lock_wanted.load(.monotonic)) offerLock(self);
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
             const now = os.nanotime();
             if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
                 self.hog_at = now;
-                goesNext(self, self.preempted.pop().?);
+                self.goNext(self.preempted.pop().?);
             }
         }
 
