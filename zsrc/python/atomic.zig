@@ -19,12 +19,7 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, value);
 }
 
-fn add(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn add(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("add", &.{"delta"}, 0, args, n, kw) orelse return null;
     const delta = if (given[0]) |d| number(d) orelse return null else 1;
     const sum, const overflow = @addWithOverflow(of(o).*, delta);
@@ -55,7 +50,7 @@ fn swap(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn compareAndSwap(
     o: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     n: py.Ssize,
     kw: ?*py.Object,
 ) callconv(.c) ?*py.Object {

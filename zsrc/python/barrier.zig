@@ -25,12 +25,7 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, .{ .parties = @intCast(parties) });
 }
 
-fn wait(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const b = of(o);

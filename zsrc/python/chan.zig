@@ -138,12 +138,7 @@ pub fn freePlace(ch: *py.Object) void {
 
 // ---- operations ----
 
-pub fn send(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+pub fn send(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     var timeout: ?*py.Object = null;
     const value = if (n == 1 and kw == null) args[0] else blk: {
         const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
@@ -206,12 +201,7 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
     }
 }
 
-pub fn recv(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+pub fn recv(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const c = inner(o);
     var value: *py.Object = undefined;
     if (n == 0 and kw == null) {
@@ -232,12 +222,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
     return if (outcome == .done) value else failed(outcome, p, "receive");
 }
 
-pub fn recvOk(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+pub fn recvOk(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const c = inner(o);
     var value: *py.Object = undefined;

@@ -104,7 +104,7 @@ fn forward(comptime method: anytype) *const anyopaque {
         }
         fn fastcall(
             o: *py.Object,
-            args: [*]const *py.Object,
+            args: py.Args,
             n: py.Ssize,
             kw: ?*py.Object,
         ) callconv(.c) ?*py.Object {

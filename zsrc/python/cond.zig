@@ -110,23 +110,13 @@ fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
     }
 }
 
-fn wait(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     return py.boolean(waitOnce(of(o), limit.deadline()) orelse return null);
 }
 
-fn waitFor(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn waitFor(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse(
         "wait_for",
         &.{ "predicate", "timeout" },
@@ -167,7 +157,7 @@ fn enter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.call(method, &.{});
 }
 
-fn exit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     const c = of(o);
     if (!c.locked()) return py.raise(py.exc.runtimeError(), "the lock of the Cond is not locked", .{});
     c.unlock();

@@ -23,7 +23,6 @@ const timeouts = @import("timeouts.zig");
 
 const Node = sched.Context;
 const PyG = goroutine.PyG;
-const Args = [*]const *py.Object;
 const lane = &host.the_lane;
 
 /// golibx.context.Context.
@@ -154,7 +153,7 @@ pub fn withCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Object 
 }
 
 /// context_with_timeout(parent, seconds, /)
-pub fn withTimeout(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn withTimeout(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2) return py.raise(py.exc.typeError(), "context_with_timeout() takes 2 arguments ({d} given)", .{n});
     const seconds = timeouts.number(args[1], "a time-out must be a number of seconds, not %R") orelse
         return null;
@@ -166,7 +165,7 @@ pub fn withTimeout(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Ob
 }
 
 /// context_with_deadline(parent, t, /): seconds of time.monotonic().
-pub fn withDeadline(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn withDeadline(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2) return py.raise(py.exc.typeError(), "context_with_deadline() takes 2 arguments ({d} given)", .{n});
     const t = timeouts.number(
         args[1],
@@ -180,7 +179,7 @@ pub fn withDeadline(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.O
 }
 
 /// context_with_value(parent, key, value, /)
-pub fn withValue(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn withValue(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 3) return py.raise(py.exc.typeError(), "context_with_value() takes 3 arguments ({d} given)", .{n});
     const o = make(parseContext(args[0], "the parent") orelse return null) orelse return null;
     o.key = py.incref(args[1]);
@@ -240,7 +239,7 @@ fn cancelMethod(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn cancelCause(
     object: *py.Object,
-    args: Args,
+    args: py.Args,
     n: py.Ssize,
     kw: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -342,7 +341,7 @@ fn enter(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.incref(object);
 }
 
-fn exit(object: *py.Object, _: Args, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(object: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     const p = goroutine.forCall() orelse return null;
     const e = p.entered;
     if (e == null or p.ambient != object) return py.raise(
@@ -411,7 +410,7 @@ fn deadline_(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyFloat_FromDouble(@as(f64, @floatFromInt(node.deadline)) / 1e9);
 }
 
-fn value_(object: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn value_(object: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("value", &.{ "key", "default" }, 1, args, n, kw) orelse return null;
     var it: ?*Object = self(object);
     while (it) |o| : (it = o.parent) {
@@ -444,7 +443,7 @@ fn repr(object: *py.Object) callconv(.c) ?*py.Object {
 // ---- after_func ----
 
 /// after_func(context, fn, /)
-pub fn afterFunc(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn afterFunc(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2) return py.raise(py.exc.typeError(), "after_func() takes 2 arguments ({d} given)", .{n});
     const o = parseContext(args[0], "the context") orelse return null;
     const detached = withoutCancel(null, args[0]) orelse return null;

@@ -34,12 +34,7 @@ fn isSet(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(of(o).flag);
 }
 
-fn wait(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const e = of(o);

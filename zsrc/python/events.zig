@@ -16,7 +16,6 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 
 const lane = &host.the_lane;
-const Args = [*]const *py.Object;
 const Merge = merge.Merge;
 
 /// A backlog stays in the rings, where an event takes a tenth of the memory.
@@ -188,7 +187,7 @@ fn reasonText(code: u32) ?*py.Object {
 }
 
 /// record_panic(goroutine_id, text, /)
-pub fn recordPanic(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn recordPanic(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2) return py.raise(py.exc.typeError(), "record_panic() takes 2 arguments ({d} given)", .{n});
     const id = py.PyLong_AsUnsignedLongLong(args[0]);
     if (id == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;

@@ -178,7 +178,7 @@ pub const GoError = error{Raised};
 /// Makes a goroutine for `function`, not yet runnable. Sets an exception when it fails.
 pub fn create(
     function: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     nargs: usize,
     kwnames: ?*py.Object,
     system: bool,
@@ -451,7 +451,7 @@ fn tellWatchers(h: *Handle) void {
 
 /// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it
 /// ends.
-pub fn notifyEnd(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn notifyEnd(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 2 or args[1].type != chan.chan_type)
         return py.raise(py.exc.typeError(), "notify_end() takes a Goroutine and a Chan", .{});
     if (args[0].type != goroutine_type)

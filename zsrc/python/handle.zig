@@ -22,12 +22,7 @@ fn self(o: *py.Object) *Handle {
     return @ptrCast(o);
 }
 
-fn join(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn join(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
     return switch (waitFor(self(o), given[0])) {
         .ended => py.boolean(true),
@@ -61,12 +56,7 @@ fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     };
 }
 
-fn result_(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn result_(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("result", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const h = self(o);
     switch (waitFor(h, given[0])) {

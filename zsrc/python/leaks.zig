@@ -33,14 +33,13 @@ const peek = @import("peek.zig");
 const PyG = goroutine.PyG;
 const gpa = host.gpa;
 const InterpreterFrame = frames.InterpreterFrame;
-const Args = [*]const *py.Object;
 
 // ---- frames ----
 
 /// measure_frames(code, count, exception, /): finds out about frames by a code object with `count`
 /// variables of all kinds, and about thread states by the exception that is being handled. False if
 /// frames are not known, or it cannot.
-pub fn measureFrames(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn measureFrames(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 3) return py.raise(py.exc.typeError(), "measure_frames() takes 3 arguments ({d} given)", .{n});
     const count = py.PyLong_AsLongLong(args[1]);
     if (count == -1 and py.PyErr_Occurred() != null) return null;
@@ -78,7 +77,7 @@ const Suspect = struct {
     fn waitsOn(s: Suspect, single: *[1]*py.Object) []const *py.Object {
         const on = s.p.g.waiting_on orelse return &.{};
         const n = s.p.g.waiting_count;
-        if (n > 0) return @as([*]const *py.Object, @ptrCast(@alignCast(on)))[0..n];
+        if (n > 0) return @as(py.Args, @ptrCast(@alignCast(on)))[0..n];
         single[0] = @ptrCast(@alignCast(on));
         return single;
     }

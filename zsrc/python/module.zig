@@ -31,14 +31,13 @@ const figures = @import("figures.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
-const Args = [*]const *py.Object;
 
 // ---- goroutines ----
 
 /// Arguments of go(): a callable, then what it is to be called with.
 pub fn createChecked(
     comptime name: []const u8,
-    args: Args,
+    args: py.Args,
     n: py.Ssize,
     kwnames: ?*py.Object,
     system: bool,
@@ -66,13 +65,13 @@ pub fn createChecked(
     return goroutine.create(args[0], args + 1, @intCast(n - 1), kwnames, system) catch null;
 }
 
-fn go(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn go(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
     return goroutine.launch(createChecked("go", args, n, kwnames, false) orelse return null);
 }
 
 fn goSystem(
     _: ?*py.Object,
-    args: Args,
+    args: py.Args,
     n: py.Ssize,
     kwnames: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -80,7 +79,7 @@ fn goSystem(
 }
 
 /// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
-fn goChild(_: ?*py.Object, args: Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn goChild(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
     if (n < 4 or args[0].type != context.context_type or
         (args[3] != py.none() and args[3].type != chan.chan_type))
         return py.raise(
@@ -141,7 +140,7 @@ fn nowNs(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn blocking(
     _: ?*py.Object,
-    args: Args,
+    args: py.Args,
     n: py.Ssize,
     kwnames: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -163,7 +162,7 @@ fn numGoroutine(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyLong_FromUnsignedLongLong(if (lane.live) lane.user_count else 0);
 }
 
-fn gomaxprocs(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn gomaxprocs(_: ?*py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("gomaxprocs", &.{"n"}, 0, args, n, kw) orelse return null;
     const before = native.procCount();
     if (given[0]) |value| if (value != py.none()) {

@@ -56,12 +56,7 @@ pub fn acquireAlways(m: *M) bool {
     return true;
 }
 
-fn lock(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn lock(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     if (n == 0 and kw == null) return enter(o, null);
     const given = py.parse("lock", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
@@ -84,7 +79,7 @@ fn unlock(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-fn exit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     return unlock(o, null);
 }
 

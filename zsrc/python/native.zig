@@ -33,7 +33,6 @@ const standin = @import("standin.zig");
 const call_mod = @import("native_call.zig");
 
 const lane = &host.the_lane;
-const Args = [*]const *py.Object;
 const Caller = outside.Caller;
 const Call = call_mod.Call;
 const WaitList = waitgroup.WaitList(host.Lane);
@@ -397,12 +396,7 @@ fn isOver(t: *const Task) bool {
 }
 
 /// Until the task has ended. `handle` is what dumps show.
-fn waitFor(
-    t: *Task,
-    handle: ?*py.Object,
-    reason: g_mod.WaitReason,
-    deadline: ?u64,
-) outside.Ended {
+fn waitFor(t: *Task, handle: ?*py.Object, reason: g_mod.WaitReason, deadline: ?u64) outside.Ended {
     while (!isOver(t)) {
         const g = lane.here() orelse return joinThread(t, handle, reason, deadline);
         const p = goroutine.of(g);
@@ -481,7 +475,7 @@ pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
 // ---- functions ----
 
 /// native_go(address, arg, keep, /)
-pub fn go(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn go(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 3) return py.raise(py.exc.typeError(), "native_go() takes 3 arguments ({d} given)", .{n});
     const function = addressOf(args[0]) orelse return null;
     const arg = addressOf(args[1]) orelse return null;
@@ -512,7 +506,7 @@ fn addressOf(o: *py.Object) ?usize {
 /// native_call(address, kinds, values, result, keep, /): `kinds` has a letter for each value, "i"
 /// for an integer or pointer, "d" and "f" for a double and a float; `result` is one of struct's
 /// letters, "v" for none. Returns an int, a float or None.
-pub fn call(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn call(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 5) return py.raise(py.exc.typeError(), "native_call() takes 5 arguments ({d} given)", .{n});
     const function = addressOf(args[0]) orelse return null;
     var kinds_len: py.Ssize = 0;
@@ -723,7 +717,7 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     py.freeObject(o);
 }
 
-fn join(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn join(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const t = self(o).task.?;

@@ -376,22 +376,20 @@ fn recvValue(ch: *Chan, limit: timeouts.Limit) Received {
     return .{ .ended = if (value == null) .raised else .served, .value = value };
 }
 
-const Args = [*]const *py.Object;
-
-fn send(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn send(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[1]) orelse return null;
     const ended = sendValue(self(o), given[0].?, limit) orelse return null;
     return if (ended == .served) py.returnNone() else failed(.send, ended);
 }
 
-fn recv(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn recv(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
     return r.value orelse failed(.recv, r.ended);
 }
 
-fn recvOk(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn recvOk(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
     if (r.value) |value| return pair(value, true);

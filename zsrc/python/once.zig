@@ -23,12 +23,7 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, .{});
 }
 
-fn do(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kwnames: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn do(o: *py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "do() missing the function to call", .{});
     const once = of(o);
     if (once.state == .done) return py.returnNone();

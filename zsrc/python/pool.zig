@@ -148,7 +148,7 @@ fn watch() bool {
 }
 
 /// Called with the phase, "start" or "stop", and a dict about the collection.
-fn collected(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+fn collected(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n == 2 and py.PyUnicode_CompareWithASCIIString(args[0], "stop") == 0) {
         const generation = py.PyDict_GetItemString(
             args[1],

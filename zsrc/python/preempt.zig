@@ -290,7 +290,7 @@ fn onTrace(
 
 const trace_opcode = 7; // PyTrace_OPCODE
 
-fn onEvent(_: ?*py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+fn onEvent(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1) return py.returnNone();
     const g = lane.onThread() orelse return py.returnNone();
     const p = goroutine.of(g);

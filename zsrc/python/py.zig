@@ -17,6 +17,8 @@ pub const Type = extern struct { ob: Object };
 pub const ThreadState = opaque {};
 pub const Interpreter = opaque {};
 pub const Frame = extern struct { ob: Object };
+/// Of a function with METH_FASTCALL.
+pub const Args = [*]const *Object;
 pub const Ssize = isize;
 
 pub const CFunction = *const fn (?*Object, ?*Object) callconv(.c) ?*Object;

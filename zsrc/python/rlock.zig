@@ -117,12 +117,7 @@ fn give(l: *RLock) void {
     }
 }
 
-fn acquire(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn acquire(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse(
         "acquire",
         &.{ "blocking", "timeout" },
@@ -169,7 +164,7 @@ fn release(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return if (drop(o)) py.returnNone() else null;
 }
 
-fn exit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     return if (drop(o)) py.returnNone() else null;
 }
 

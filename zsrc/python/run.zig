@@ -21,10 +21,9 @@ const requests = @import("requests.zig");
 const module = @import("module.zig");
 
 const lane = &host.the_lane;
-const Args = [*]const *py.Object;
 
 /// run(function, args, kwargs, options)
-pub fn run(_: ?*py.Object, args: Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
     if (lane.live) return py.raise(
         py.exc.runtimeError(),

@@ -57,7 +57,7 @@ fn take(
     m: *M,
     comptime side: Side,
     comptime name: []const u8,
-    args: [*]const *py.Object,
+    args: py.Args,
     n: py.Ssize,
     kw: ?*py.Object,
 ) ?*py.Object {
@@ -90,21 +90,11 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
     return O.make(t, .{});
 }
 
-fn lock(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn lock(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     return take(of(o), .write, "lock", args, n, kw);
 }
 
-fn rlock(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn rlock(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     return take(of(o), .read, "rlock", args, n, kw);
 }
 
@@ -128,7 +118,7 @@ fn enter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return takeNow(of(o), .write);
 }
 
-fn exit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     return drop(of(o), .write);
 }
 
@@ -263,12 +253,7 @@ fn readerDealloc(o: *py.Object) callconv(.c) void {
     py.decref(m);
 }
 
-fn readerLock(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn readerLock(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     return take(readerOf(o), .read, "lock", args, n, kw);
 }
 
@@ -284,7 +269,7 @@ fn readerEnter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return takeNow(readerOf(o), .read);
 }
 
-fn readerExit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn readerExit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     return drop(readerOf(o), .read);
 }
 

@@ -347,7 +347,7 @@ noinline fn otherSource(case: *Case, source: *Source, index: usize, guard: *nati
 
 pub fn select(
     _: ?*py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     n: py.Ssize,
     kwnames: ?*py.Object,
 ) callconv(.c) ?*py.Object {

@@ -48,7 +48,7 @@ noinline fn acquireSlow(s: *S, n: u64, limit: timeouts.Limit) ?*py.Object {
 
 fn acquire(
     o: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     count: py.Ssize,
     kw: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -69,7 +69,7 @@ fn enter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn tryAcquire(
     o: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     count: py.Ssize,
     kw: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -89,7 +89,7 @@ fn drop(s: *S, n: u64) ?*py.Object {
 
 fn release(
     o: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     count: py.Ssize,
     kw: ?*py.Object,
 ) callconv(.c) ?*py.Object {
@@ -102,7 +102,7 @@ fn release(
     return drop(of(o), @intCast(n));
 }
 
-fn exit(o: *py.Object, _: [*]const *py.Object, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
     return drop(of(o), 1);
 }
 

@@ -216,7 +216,7 @@ fn receive(s: *Socket, span: Span) ?usize {
 /// gives the interpreter's lock away between the system call and the copy.
 var scratch: [256 * 1024]u8 = undefined;
 
-fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py.Object {
+fn recv(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1 or n > 2) return py.raise(py.exc.typeError(), "recv() takes a size and flags ({d} given)", .{n});
     const size = py.PyNumber_AsSsize_t(args[0], py.exc.overflowError());
     if (size == -1 and py.PyErr_Occurred() != null) return null;
@@ -248,12 +248,7 @@ fn recv(o: *py.Object, args: [*]const *py.Object, n: py.Ssize) callconv(.c) ?*py
     return bytes;
 }
 
-fn recvInto(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn recvInto(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse(
         "recv_into",
         &.{ "buffer", "nbytes" },
@@ -375,12 +370,7 @@ fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
 }
 
 /// Parks until the socket is writable: for a connect under way.
-fn waitWrite(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn waitWrite(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait_write", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const timeout = timeouts.parse(given[0]) orelse return null;
     const s = self(o);

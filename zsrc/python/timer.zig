@@ -18,7 +18,6 @@ const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
 const C = select.TimeChan;
-const Args = [*]const *py.Object;
 
 pub var chan_type: *py.Type = undefined;
 pub var timer_type: *py.Type = undefined;
@@ -97,13 +96,13 @@ fn timedOut() ?*py.Object {
     return errors.raise(.DeadlineExceeded, "channel receive timed out", .{});
 }
 
-fn recv(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn recv(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     return select.secondsOf(select.receiveTime(o, inner(o), limit) orelse return timedOut());
 }
 
-fn recvOk(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn recvOk(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const when = select.receiveTime(o, inner(o), limit) orelse return timedOut();
@@ -398,7 +397,7 @@ fn stop(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(t.call().stop());
 }
 
-fn reset(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn reset(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("reset", &.{"seconds"}, 1, args, n, kw) orelse return null;
     const when = dueIn("reset()", given[0].?) orelse return null;
     const t = self(o);
@@ -416,7 +415,7 @@ fn stopTicker(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-fn resetTicker(o: *py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+fn resetTicker(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("reset", &.{"seconds"}, 1, args, n, kw) orelse return null;
     const ns = interval("reset()", given[0].?) orelse return null;
     _ = inner(self(o).chan.?).set(lane, lane.now() +| ns, ns) catch return py.PyErr_NoMemory();
@@ -450,12 +449,12 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 
 // ---- after() and tick() ----
 
-pub fn after(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn after(_: ?*py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("after", &.{"seconds"}, 1, args, n, kw) orelse return null;
     return newChan(dueIn("after()", given[0].?) orelse return null, 0);
 }
 
-pub fn tick(_: ?*py.Object, args: Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn tick(_: ?*py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("tick", &.{"seconds"}, 1, args, n, kw) orelse return null;
     const ns = interval("tick()", given[0].?) orelse return null;
     return newChan(lane.now() +| ns, ns);

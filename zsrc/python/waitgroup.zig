@@ -52,12 +52,7 @@ fn change(o: *py.Object, delta: i64) bool {
     return true;
 }
 
-fn add(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn add(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("add", &.{"delta"}, 0, args, n, kw) orelse return null;
     var delta: i64 = 1;
     if (given[0]) |d| {
@@ -76,12 +71,7 @@ pub fn done(o: *py.Object) void {
     if (!change(o, -1)) py.PyErr_WriteUnraisable(o);
 }
 
-fn wait(
-    o: *py.Object,
-    args: [*]const *py.Object,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
+fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const limit = timeouts.parse(given[0]) orelse return null;
     const w = inner(o);
@@ -111,7 +101,7 @@ pub fn forget(o: *py.Object) void {
 
 fn goMethod(
     o: *py.Object,
-    args: [*]const *py.Object,
+    args: py.Args,
     n: py.Ssize,
     kwnames: ?*py.Object,
 ) callconv(.c) ?*py.Object {
