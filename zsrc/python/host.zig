@@ -102,8 +102,7 @@ pub const Host = struct {
             os.fatal("no memory for a thread state", .{});
         m.base = @ptrCast(state);
         if (m.main) {
-            goroutine.main.?.state = py.PyThreadState_Swap(state);
-            if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
+            goroutine.main.?.state = exchange(state);
         }
     }
 
@@ -114,8 +113,7 @@ pub const Host = struct {
         py.PyThreadState_Clear(base);
         if (m.main) {
             const own = goroutine.main_state.?;
-            _ = py.PyThreadState_Swap(own);
-            if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, own);
+            _ = exchange(own);
             if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
             return deleteState(base);
         }
@@ -338,6 +336,14 @@ pub fn nativeHolds() native.Holds {
     return if (get() == state) .lock else .state;
 }
 
+/// Makes another thread state the current one, for PyGILState too. What allocates while the two
+/// differ is refused by 3.11's debugging allocator, which takes it for a call without the lock.
+fn exchange(state: *py.ThreadState) ?*py.ThreadState {
+    const before = py.PyThreadState_Swap(state);
+    if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
+    return before;
+}
+
 /// One that has been cleared and is not current.
 fn deleteState(state: *py.ThreadState) void {
     states_lock.lock();
@@ -366,14 +372,14 @@ pub fn findLocals() bool {
         _ = py.PyErr_NoMemory();
         return false;
     };
-    const own = py.PyThreadState_Swap(probe);
+    const own = exchange(probe);
     const fields: [*]const usize = @ptrCast(@alignCast(probe));
     const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_fields);
     const before = fields[0..most_fields].*;
     const stored = py.PyObject_SetAttrString(local, "x", py.none()) == 0;
     py.PyErr_Clear();
     const after = fields[0..most_fields].*;
-    _ = py.PyThreadState_Swap(own);
+    _ = exchange(own.?);
     for (before[0..count], after[0..count], 0..) |b, a, i| {
         // Of what changes, the data is what was not there.
         if (stored and b == 0 and a > 1 << 16 and mechanisms.local_count < mechanisms.local_words.len) {
