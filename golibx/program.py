@@ -32,6 +32,11 @@ _FRESH_MAIN_NAMES = (
 )  # those of them that this Python gives scripts
 
 
+_mains: list[ModuleType] = []
+"""Those that were `__main__` before. Until 3.12 the interpreter uses the names of the one that it has
+begun with once more at its end, without a reference of its own."""
+
+
 class Program:
     """A program and its arguments.
 
@@ -113,6 +118,7 @@ def _absolute(path: str) -> str:
 def _make_main() -> ModuleType:
     """A new `__main__`, with the names that python gives it for a program."""
     old_main = sys.modules["__main__"]
+    _mains.append(old_main)
     main = ModuleType("__main__")
     names = vars(main)
     names["__builtins__"] = builtins
