@@ -5,8 +5,10 @@ What can be set is golibx.schema's subject. A value comes from, each overriding 
 1. the default;
 2. the file, golib.toml;
 3. the environment: GOLIB_SECTION_KEY, and as in Go GOMAXPROCS; GOLIB_ASYNCPREEMPT_OFF=1 stands for
-   preempt.async = false;
+   preempt.async = false; nothing of it under `python -E` and `-I`;
 4. overrides: `--set section.key=value`.
+
+All mistakes are found before one ConfigError is raised for all of them.
 
 Relative paths in the file are relative to the file's directory, others to the current directory.
 tomli and difflib are imported only when a file is read and when a name is misspelt.
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
         Sysmon,
     )
 
-__all__ = ["Config", "Key", "Section"]
+__all__ = ["Config", "Key", "Section", "Setting"]
 
 _TABLES: Final = {table.name: table for table in SCHEMA}
 _PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -98,15 +100,36 @@ class _Source:
         directory: what relative paths are relative to.
         text: the text of the file, to find a key's line in; empty when there is none.
         is_text: whether the values are strings, yet to be read as what their key's kind says.
+        kind: what it is, in words.
     """
 
-    __slots__ = ("directory", "is_text", "name", "text")
+    __slots__ = ("directory", "is_text", "kind", "name", "text")
 
-    def __init__(self, name: str, directory: str, text: str = "", *, is_text: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: str,
+        text: str = "",
+        *,
+        kind: str = "default",
+        is_text: bool = False,
+    ) -> None:
         self.name = name
         self.directory = directory
         self.text = text
+        self.kind = kind
         self.is_text = is_text
+
+    @classmethod
+    def variable(cls, name: str, directory: str) -> _Source:
+        """An environment variable."""
+        return cls(name, directory, kind="environment", is_text=True)
+
+    def place(self, key: str) -> str:
+        """Where `key` was set, in words."""
+        line = _line_of(self.text, key) if self.text else None
+        where = ":".join(str(part) for part in (self.name, line) if part)
+        return f"{self.kind} {where}".rstrip()
 
     def error(
         self,
@@ -137,25 +160,34 @@ class _Builder:
         self.written: dict[str, object] = {}
         self.sources: dict[str, _Source] = {}
         self.plugin_tables: dict[str, dict[str, object]] = {}
+        self.problems: list[ConfigError] = []
         for table in SCHEMA:
             for key in table.keys:
                 self.set(table, key, key.default, self.default)
 
     def set(self, table: Table, key: Key, value: object, source: _Source) -> None:
         path = f"{table.name}.{key.name}"
-        self.values[path] = _checked(key, path, value, source)
+        try:
+            self.values[path] = _checked(key, path, value, source)
+        except ConfigError as exc:
+            self.problems.append(exc)
+            return
         self.written[path] = value
         self.sources[path] = source
 
     def add_mapping(self, mapping: Mapping[str, object], source: _Source) -> None:
         for name, content in mapping.items():
+            name = str(name)
             table = _TABLES.get(name)
             if table is None:
                 nearest = _nearest(name, _TABLES) or _nearest_key(name)
                 problem = "unknown table" if isinstance(content, dict) else "unknown key"
-                raise source.error(problem, name, None, ", ".join(_TABLES), nearest)
+                error = source.error(problem, name, None, ", ".join(_TABLES), nearest)
+                self.problems.append(error)
+                continue
             if not isinstance(content, dict):
-                raise source.error(f"not a table: write [{name}]", name, content)
+                self.problems.append(source.error(f"not a table: write [{name}]", name, content))
+                continue
             known = {key.name: key for key in table.keys}
             for key_name, value in content.items():
                 key = known.get(key_name)
@@ -165,31 +197,40 @@ class _Builder:
                     self.plugin_tables[key_name] = dict(value)
                     self.sources[f"plugins.{key_name}"] = source
                 else:
-                    raise _unknown_key(table, key_name, value, source)
+                    self.problems.append(_unknown_key(table, str(key_name), value, source))
 
     def add_environment(self, environ: Mapping[str, str], directory: str) -> None:
-        # Go ignores a GOMAXPROCS that is no positive number, and so must a program whose neighbour
-        # is written in Go.
-        procs = environ.get("GOMAXPROCS", "")
-        if procs.isascii() and procs.isdigit() and int(procs) > 0:
-            source = _Source("GOMAXPROCS", directory, is_text=True)
-            self._set_text("runtime.gomaxprocs", procs, source)
+        if procs := environ.get("GOMAXPROCS"):
+            self._set_text("runtime.gomaxprocs", procs, _Source.variable("GOMAXPROCS", directory))
         for variable in sorted(environ):
-            table_name, _, key_name = variable.removeprefix("GOLIB_").lower().partition("_")
-            if variable.startswith("GOLIB_") and table_name in _TABLES:
-                source = _Source(variable, directory, is_text=True)
+            if not variable.startswith(("GOLIB_", "GOLIBX_")) or variable == _ASYNCPREEMPT_OFF:
+                continue
+            prefix, _, path = variable.partition("_")
+            table_name, _, key_name = path.lower().partition("_")
+            source = _Source.variable(variable, directory)
+            if prefix == "GOLIB" and table_name in _TABLES:
                 self._set_text(f"{table_name}.{key_name}", environ[variable], source)
-        if environ.get("GOLIB_ASYNCPREEMPT_OFF") == "1":
-            source = _Source("GOLIB_ASYNCPREEMPT_OFF", directory, is_text=True)
+            elif meant := _variable_meant(prefix, path):
+                problem = "no setting of golibx: its variables begin with GOLIB_"
+                value = toml_value(environ[variable])
+                error = source.error(f"{value}: {problem}", nearest=meant)
+                self.problems.append(error)
+        off = environ.get(_ASYNCPREEMPT_OFF, "")
+        source = _Source.variable(_ASYNCPREEMPT_OFF, directory)
+        if off == "1":
             self._set_text("preempt.async", "false", source)
+        elif off not in ("", "0"):
+            problem = "1 turns preemption off, 0 does nothing"
+            self.problems.append(source.error(f"{toml_value(off)}: {problem}", allowed="0, 1"))
 
     def add_override(self, override: str, directory: str) -> None:
         path, equals, value = override.partition("=")
-        source = _Source("--set", directory, is_text=True)
+        source = _Source("--set", directory, kind="command line", is_text=True)
         path = path.strip()
         if not equals or "." not in path:
             problem = f"{toml_value(override)} is not section.key=value"
-            raise source.error(problem, nearest=_nearest_key(path))
+            self.problems.append(source.error(problem, nearest=_nearest_key(path)))
+            return
         parts = path.split(".")
         if parts[0] == "plugins" and len(parts) > 2:
             table: dict[str, object] = self.plugin_tables.setdefault(parts[1], {})
@@ -198,8 +239,8 @@ class _Builder:
                 table[part] = inner = dict(inner) if isinstance(inner, dict) else {}
                 table = inner
             table[parts[-1]] = literal = toml_literal(value)
-            is_text = isinstance(literal, str)
-            self.sources[path] = _Source("--set", directory, is_text=is_text)
+            source.is_text = isinstance(literal, str)
+            self.sources[path] = source
         else:
             self._set_text(path, value, source)
 
@@ -207,32 +248,38 @@ class _Builder:
         table_name, _, key_name = path.partition(".")
         table = _TABLES.get(table_name)
         if table is None:
-            raise source.error("unknown table", path, text, ", ".join(_TABLES), _nearest_key(path))
+            allowed = ", ".join(_TABLES)
+            error = source.error("unknown table", path, text, allowed, _nearest_key(path))
+            self.problems.append(error)
+            return
         for key in table.keys:
             if key.name == key_name:
-                return self.set(table, key, text, source)
-        raise _unknown_key(table, key_name, text, source)
+                self.set(table, key, text, source)
+                return
+        self.problems.append(_unknown_key(table, key_name, text, source))
 
     def check(self) -> None:
-        """The rules that one key alone can't show."""
+        """The rules that one key alone can't show; not where one is wrong already."""
         self._check_order("sysmon.sleep_min", "sysmon.sleep_max")
         self._check_order("retake.threshold", "retake.threshold_idle")
         for path in ("stack.size", "stack.main_size"):
             if self._number(path) % _PAGE_SIZE:
                 page = format_size(_PAGE_SIZE)
-                raise self._error(path, f"not a multiple of the page size ({page})")
+                self._add_problem(path, f"not a multiple of the page size ({page})")
         native_size = self._number("stack.native_size")
         if native_size & (native_size - 1):
             example = f"such as {format_size(1 << native_size.bit_length())}"
-            raise self._error("stack.native_size", "not a power of two", example)
+            self._add_problem("stack.native_size", "not a power of two", example)
         ring_size = self._number("hooks.ring_size")
         if ring_size & (ring_size - 1):
             example = f"such as {1 << ring_size.bit_length()}"
-            raise self._error("hooks.ring_size", "not a power of two", example)
+            self._add_problem("hooks.ring_size", "not a power of two", example)
         if self.values["netpoll.backend"] == "epoll" and sys.platform != "linux":
-            raise self._error("netpoll.backend", "not available on this platform", '"auto"')
+            self._add_problem("netpoll.backend", "not available on this platform", '"auto"')
 
     def _check_order(self, smaller: str, larger: str) -> None:
+        if any(problem.key in (smaller, larger) for problem in self.problems):
+            return
         if self._number(smaller) > self._number(larger):
             # Blame the one that was set: the other may be a default that nobody thought of.
             set_by_user = self.sources[larger] is not self.default
@@ -240,15 +287,63 @@ class _Builder:
                 (larger, smaller, "less") if set_by_user else (smaller, larger, "more")
             )
             bound = format_duration(self._number(limit))
-            raise self._error(blamed, f"{relation} than {limit}, which is {bound}")
+            self._add_problem(blamed, f"{relation} than {limit}, which is {bound}")
 
     def _number(self, path: str) -> int:
         value = self.values[path]
         assert isinstance(value, int)
         return value
 
-    def _error(self, path: str, problem: str, allowed: str = "") -> ConfigError:
-        return self.sources[path].error(problem, path, self.written[path], allowed)
+    def _add_problem(self, path: str, problem: str, allowed: str = "") -> None:
+        error = self.sources[path].error(problem, path, self.written[path], allowed)
+        self.problems.append(error)
+
+
+_ASYNCPREEMPT_OFF: Final = "GOLIB_ASYNCPREEMPT_OFF"
+
+
+def _variable_meant(prefix: str, path: str) -> str | None:
+    """The variable of golibx's that PREFIX_PATH is most likely a misspelling of, if of any."""
+    variables = [f"{table.name}_{key.name}".upper() for table in SCHEMA for key in table.keys]
+    variables += [_ASYNCPREEMPT_OFF.removeprefix("GOLIB_"), "GOMAXPROCS"]
+    for known in variables:
+        if path.upper() == known:
+            return known if known == "GOMAXPROCS" else f"GOLIB_{known}"
+    if prefix == "GOLIBX" and path.lower().partition("_")[0] in _TABLES:
+        return f"GOLIB_{path.upper()}"
+    from difflib import get_close_matches
+
+    matches = get_close_matches(path.upper(), variables, n=1, cutoff=0.8)
+    return f"GOLIB_{matches[0]}" if matches else None
+
+
+class Setting:
+    """One setting of a Config, for people to read.
+
+    Attributes:
+        path: the key, such as "preempt.slice".
+        value: its value, as it would be written in golib.toml.
+        origin: where it came from: "default", "file golib.toml:7", "environment GOLIB_DEBUG_LEAKS",
+            "command line --set", "argument".
+    """
+
+    __slots__ = ("origin", "path", "value")
+
+    def __init__(self, path: str, value: str, origin: str) -> None:
+        self.path = path
+        self.value = value
+        self.origin = origin
+
+
+def _written(key: Key, value: object) -> str:
+    """The value of a Section, in TOML."""
+    if key.kind == "duration":
+        assert isinstance(value, int)
+        return toml_value(format_duration(value))
+    if key.kind == "size":
+        assert isinstance(value, int)
+        return toml_value(format_size(value))
+    return toml_value(value)
 
 
 def _checked(key: Key, path: str, value: object, source: _Source) -> object:
@@ -350,15 +445,37 @@ class Config:
             environ: the environment variables; None for the process's own.
 
         Raises:
-            ConfigError: the file can't be read or is not TOML, or a key or value is not allowed.
+            ConfigError: the file can't be read or is not TOML, or keys or values are not allowed.
         """
+        config, problems = cls.examine(path, overrides=overrides, environ=environ)
+        if problems:
+            raise ConfigError.of(problems)
+        return config
+
+    @classmethod
+    def examine(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        overrides: Iterable[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> tuple[Config, list[ConfigError]]:
+        """As load, with the mistakes beside what is right: a wrong value is as if not set."""
         if path is None:
             return cls._build({}, _Source("", current_directory()), None, overrides, environ)
         name = os.fspath(path)
         full_path = os.path.abspath(name)
-        text = _read(name)
-        source = _Source(name, os.path.dirname(full_path), text)
-        return cls._build(_parse_toml(text, name), source, full_path, overrides, environ)
+        mapping: dict[str, object] = {}
+        text = ""
+        problems = []
+        try:
+            text = _read(name)
+            mapping = _parse_toml(text, name)
+        except ConfigError as exc:
+            problems.append(exc)
+        source = _Source(name, os.path.dirname(full_path), text, kind="file")
+        config, others = cls._build(mapping, source, full_path, overrides, environ)
+        return config, problems + others
 
     @classmethod
     def from_mapping(
@@ -369,7 +486,11 @@ class Config:
         environ: Mapping[str, str] | None = None,
     ) -> Config:
         """As load, with the tables given as nested dicts: {"preempt": {"slice": "5ms"}}."""
-        return cls._build(mapping, _Source("", current_directory()), None, overrides, environ)
+        source = _Source("", current_directory(), kind="argument")
+        config, problems = cls._build(mapping, source, None, overrides, environ)
+        if problems:
+            raise ConfigError.of(problems)
+        return config
 
     @classmethod
     def _build(
@@ -379,15 +500,32 @@ class Config:
         path: str | None,
         overrides: Iterable[str],
         environ: Mapping[str, str] | None,
-    ) -> Config:
+    ) -> tuple[Config, list[ConfigError]]:
         here = current_directory()
+        if environ is None:
+            environ = {} if sys.flags.ignore_environment else os.environ
         builder = _Builder(source.directory)
         builder.add_mapping(mapping, source)
-        builder.add_environment(os.environ if environ is None else environ, here)
+        builder.add_environment(environ, here)
         for override in overrides:
             builder.add_override(override, here)
         builder.check()
-        return cls(builder, path, source.directory)
+        return cls(builder, path, source.directory), builder.problems
+
+    def settings(self) -> list[Setting]:
+        """Every setting with its value and where that came from; plugins' tables as written."""
+        found = []
+        for table in SCHEMA:
+            section = getattr(self, table.name)
+            for key in table.keys:
+                path = f"{table.name}.{key.name}"
+                value = _written(key, getattr(section, key.attribute))
+                found.append(Setting(path, value, self._sources[path].place(path)))
+        for name, content in self._plugin_tables.items():
+            for key_name, given in content.items():
+                path = f"plugins.{name}.{key_name}"
+                found.append(Setting(path, toml_value(given), self._source_of(path).place(path)))
+        return found
 
     def core_options(self) -> dict[str, int]:
         """The options of the native core: nanoseconds, bytes, counts, and 0 or 1."""
@@ -411,32 +549,35 @@ class Config:
         """The table [plugins.NAME] as a Section: checked against `keys`, defaults filled in.
 
         Raises:
-            ConfigError: a key is not among `keys`, or its value not what its Key allows.
+            ConfigError: keys are not among `keys`, or their values not what their Key allows.
         """
         prefix = f"plugins.{name}"
         table = self.plugin_table(name)
         known = {key.name: key for key in keys}
+        problems = []
         for key_name, value in table.items():
             if key_name not in known:
                 nearest = _nearest(key_name, known)
-                raise self.error(
+                error = self.error(
                     f"{prefix}.{key_name}",
                     "unknown key",
                     value=value,
                     allowed=", ".join(known) or "none, this plugin has no settings",
                     nearest=f"{prefix}.{nearest}" if nearest else None,
                 )
-        return Section(
-            {
-                key.attribute: _checked(
-                    key,
-                    f"{prefix}.{key_name}",
-                    table.get(key_name, key.default),
-                    self._source_of(f"{prefix}.{key_name}"),
-                )
-                for key_name, key in known.items()
-            }
-        )
+                problems.append(error)
+        values = {}
+        for key_name, key in known.items():
+            path = f"{prefix}.{key_name}"
+            source = self._source_of(path) if key_name in table else _Source("", self.directory)
+            given = table.get(key_name, key.default)
+            try:
+                values[key.attribute] = _checked(key, path, given, source)
+            except ConfigError as exc:
+                problems.append(exc)
+        if problems:
+            raise ConfigError.of(problems)
+        return Section(values)
 
     def error(
         self,
@@ -463,11 +604,16 @@ class Config:
 def _read(path: str) -> str:
     try:
         with open(path, "rb") as file:
-            return file.read().decode()
+            # Some editors begin a file with a byte order mark.
+            return file.read().decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"can't read it: {exc.strerror}", source=path) from None
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"not TOML: not UTF-8 text, at byte {exc.start}", source=path) from None
+    except ValueError as exc:
+        if isinstance(exc, UnicodeDecodeError):
+            problem = f"not TOML: not UTF-8 text, at byte {exc.start}"
+        else:  # a null byte in the path
+            problem = f"can't read it: {exc}"
+        raise ConfigError(problem, source=path) from None
 
 
 def _parse_toml(text: str, path: str) -> dict[str, object]:
@@ -479,3 +625,5 @@ def _parse_toml(text: str, path: str) -> dict[str, object]:
         raise ConfigError(
             f"not TOML: {exc.msg}", source=path, line=exc.lineno, column=exc.colno
         ) from None
+    except RecursionError:
+        raise ConfigError("not TOML that can be read: nested too deeply", source=path) from None

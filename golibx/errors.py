@@ -9,6 +9,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from golibx._core import Context
 
 __all__ = [
@@ -72,6 +74,9 @@ class ConfigError(GolibxError):
         golib.toml:7: preempt.slice = "10m": out of range (allowed: 10us to 1m)
         golib.toml:8: preempt.slize = "1ms": unknown key; did you mean preempt.slice? (allowed: …)
 
+    All mistakes of a configuration are raised as one: it has the first one's attributes, all of
+    them in `errors`, and str() has a line for each.
+
     Attributes:
         problem: what is wrong, without the context.
         key: path of the key, such as "preempt.slice"; empty when the error concerns a whole file.
@@ -82,6 +87,8 @@ class ConfigError(GolibxError):
         line: line number in the file, counted from 1, or None when it can't be told.
         column: column in that line, counted from 1, or None; known only when the file is not TOML.
     """
+
+    _errors: tuple[ConfigError, ...] = ()
 
     def __init__(
         self,
@@ -105,7 +112,34 @@ class ConfigError(GolibxError):
         self.line = line
         self.column = column
 
+    @classmethod
+    def of(cls, errors: Sequence[ConfigError]) -> ConfigError:
+        """One that stands for all of `errors`, of which there is one at least."""
+        every = [error for given in errors for error in given.errors]
+        first = every[0]
+        if len(every) == 1:
+            return first
+        one = cls(
+            first.problem,
+            key=first.key,
+            value=first.value,
+            allowed=first.allowed,
+            nearest=first.nearest,
+            source=first.source,
+            line=first.line,
+            column=first.column,
+        )
+        one._errors = tuple(every)
+        return one
+
+    @property
+    def errors(self) -> tuple[ConfigError, ...]:
+        """All mistakes, each a ConfigError; where there is only one, that is this one itself."""
+        return self._errors or (self,)
+
     def __str__(self) -> str:
+        if self._errors:
+            return "\n".join(map(str, self._errors))
         where = ":".join(str(part) for part in (self.source, self.line, self.column) if part)
         setting = self.key
         if self.key and self.value is not None:
@@ -118,15 +152,33 @@ class ConfigError(GolibxError):
         return text
 
 
-def toml_value(value: object) -> str:
-    """`value` as one would write it in golib.toml: true, 50, "10ms", ["a", "b"]."""
+_DEEPEST = 4
+"""Of lists and tables in a message."""
+
+
+def toml_value(value: object, depth: int = 0) -> str:
+    """`value` as one would write it in golib.toml: true, 50, "10ms", ["a", "b"]; on one line.
+
+    Of what is nested deeply the inside is left out, as "…".
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return f'"{"".join(map(_escaped, value))}"'
+    if isinstance(value, list | tuple | dict) and depth == _DEEPEST:
+        return "…"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item, depth + 1) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key} = {toml_value(item)}' for key, item in value.items())}}}"
+        items = (f"{key} = {toml_value(item, depth + 1)}" for key, item in value.items())
+        return f"{{{', '.join(items)}}}"
     return str(value)
+
+
+def _escaped(character: str) -> str:
+    if character in '\\"':
+        return f"\\{character}"
+    if character == " " or character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -33,8 +33,8 @@ _FRESH_MAIN_NAMES = (
 
 
 _mains: list[ModuleType] = []
-"""Those that were `__main__` before. Until 3.12 the interpreter uses the names of the one that it has
-begun with once more at its end, without a reference of its own."""
+"""Those that were `__main__` before. Until 3.12 the interpreter uses the names of the one that it
+has begun with once more at its end, without a reference of its own."""
 
 
 class Program:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 __all__ = [
+    "KINDS",
     "SCHEMA",
     "Key",
     "Section",
@@ -28,6 +29,21 @@ __all__ = [
     "reference",
     "with_reference",
 ]
+
+
+KINDS: Final = (
+    "bool",
+    "int",
+    "duration",
+    "size",
+    "choice",
+    "string",
+    "strings",
+    "path",
+    "program",
+    "plugins",
+)
+"""What a Key may be; docs/plugins.md says how each is written, and what Python has of it."""
 
 
 class Key:
@@ -44,6 +60,9 @@ class Key:
         zero: what 0 means, where it is allowed besides the range.
         choices: the allowed strings of a "choice".
         option: the option of the native core that the value becomes; empty if only Python uses it.
+
+    Raises:
+        ValueError: there is no such kind, or it needs a range or choices that are not given.
     """
 
     __slots__ = (
@@ -71,6 +90,12 @@ class Key:
         choices: tuple[str, ...] = (),
         option: str = "",
     ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"key {name}: {kind!r} is not a kind (allowed: {', '.join(KINDS)})")
+        if kind in ("int", "duration", "size") and low == high:
+            raise ValueError(f"key {name}: {kind} needs a range, low= and high=")
+        if kind == "choice" and not choices:
+            raise ValueError(f"key {name}: choice needs choices=")
         self.name = name
         self.kind = kind
         self.default = default

@@ -177,6 +177,9 @@ def _read_size(value: object) -> int:
 
 def _from_text(key: Key, text: str) -> object:
     """What TOML would have held, for a value given as text by the environment or --set."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":  # as it stands in a file
+        literal = toml_literal(text)
+        text = literal if isinstance(literal, str) else text
     if key.kind == "bool":
         if text.lower() not in _TRUE + _FALSE:
             raise ValueError("not a boolean")
@@ -199,7 +202,7 @@ def toml_literal(text: str) -> object:
 
     try:
         return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+    except (tomli.TOMLDecodeError, RecursionError):
         return text
 
 

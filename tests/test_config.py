@@ -163,9 +163,30 @@ def test_kill_switch() -> None:
     assert overridden.preempt.async_ is True
 
 
-@pytest.mark.parametrize(("text", "expected"), [("3", 3), ("0", 0), ("-2", 0), ("all", 0), ("", 0)])
-def test_gomaxprocs_as_in_go(text: str, expected: int) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("3", 3), ("0", 0), ("", 0)])
+def test_gomaxprocs(text: str, expected: int) -> None:
     assert Config.load(environ={"GOMAXPROCS": text}).runtime.gomaxprocs == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("GOMAXPROCS", "abc", 'GOMAXPROCS: runtime.gomaxprocs = "abc": not an integer'),
+        ("GOMAXPROCS", "-2", 'GOMAXPROCS: runtime.gomaxprocs = "-2": out of range'),
+        ("GOMAXPROCS", "1025", 'GOMAXPROCS: runtime.gomaxprocs = "1025": out of range'),
+        ("GOLIB_ASYNCPREEMPT_OFF", "2", 'GOLIB_ASYNCPREEMPT_OFF: "2": 1 turns preemption off'),
+        ("GOLIBX_PREEMPT_SLICE", "5ms", 'GOLIBX_PREEMPT_SLICE: "5ms": no setting of golibx'),
+        ("GOLIBX_PREEMPT_SLIZE", "5ms", "did you mean GOLIB_PREEMPT_SLIZE?"),
+        ("GOLIBX_ASYNCPREEMPT_OFF", "1", "did you mean GOLIB_ASYNCPREEMPT_OFF?"),
+        ("GOLIB_PREMEPT_SLICE", "5ms", "did you mean GOLIB_PREEMPT_SLICE?"),
+        ("GOLIB_GOMAXPROCS", "2", "did you mean GOMAXPROCS?"),
+    ],
+)
+def test_variable_that_is_not_right(variable: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.load(environ={variable: text})
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert message in str(caught.value)
 
 
 def test_golib_variable_wins_over_gomaxprocs() -> None:
@@ -182,6 +203,7 @@ def test_misspelt_variable() -> None:
 
 def test_variables_of_others_are_ignored() -> None:
     Config.load(environ={"GOLIB_HOME": "/opt", "GOLIB": "1", "GOLIB_": "2"})
+    Config.load(environ={"GOLIBX_ZIG_OPTIMIZE": "debug", "GOLIBX_": "x", "_GOLIBX_COMPLETE": "x"})
 
 
 def test_mapping() -> None:
@@ -556,3 +578,129 @@ print(*set(heavy) & set(sys.modules) - loaded)
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == []
+
+
+# --- All mistakes at once -----------------------------------------------------------------------
+
+
+def test_all_mistakes_at_once(toml: Path) -> None:
+    text = (
+        '[preempt]\nslice = "10"\nslize = 1\n[sysmon]\nsleep_min = "1s"\nsleep_max = "1ms"\n'
+        '[hooks]\nring_size = 100\n[preemt]\nx = 1\n[runtime]\non_panic = "repot"\n'
+    )
+    environ = {"GOMAXPROCS": "many"}
+    error = refusal(text, toml, environ=environ, overrides=["retake.enabled=maybe", "x"])
+    assert [(each.key, each.line) for each in error.errors] == [
+        ("preempt.slice", 2),
+        ("preempt.slize", 3),
+        ("preemt", 9),
+        ("runtime.on_panic", 12),
+        ("runtime.gomaxprocs", None),
+        ("retake.enabled", None),
+        ("", None),
+        ("sysmon.sleep_max", 6),
+        ("hooks.ring_size", 8),
+    ]
+    assert str(error).splitlines() == [str(each) for each in error.errors]
+    assert (error.problem, error.key) == (error.errors[0].problem, "preempt.slice")
+    alone = refusal('[preempt]\nslice = "10"\n', toml)
+    assert alone.errors == (alone,)
+
+
+def test_a_rule_about_two_keys_does_not_blame_what_is_wrong_already(toml: Path) -> None:
+    error = refusal('[sysmon]\nsleep_min = "20"\nsleep_max = "10us"\n', toml)
+    assert [each.key for each in error.errors] == ["sysmon.sleep_min"]
+
+
+def test_all_mistakes_of_a_plugin_s_table() -> None:
+    tables = {"x": {"a": "1", "b": 2, "other": 3}}
+    config = Config.from_mapping({"plugins": tables}, environ={})
+    with pytest.raises(ConfigError) as caught:
+        config.plugin("x", [Key("a", "bool", True, "A."), Key("b", "string", "", "B.")])
+    keys = [each.key for each in caught.value.errors]
+    assert keys == ["plugins.x.other", "plugins.x.a", "plugins.x.b"]
+
+
+def test_examine_keeps_what_is_right(toml: Path) -> None:
+    toml.write_text('[preempt]\nslice = "1ms"\nasync = 3\n')
+    config, (problem,) = Config.examine(toml, environ={})
+    assert problem.key == "preempt.async"
+    assert (config.preempt.slice_ns, config.preempt.async_) == (1_000_000, True)
+
+
+# --- Files that editors and enemies make --------------------------------------------------------
+
+
+def test_byte_order_mark(toml: Path) -> None:
+    toml.write_bytes(b'\xef\xbb\xbf[preempt]\nslice = "1ms"\n')
+    assert Config.load(toml, environ={}).preempt.slice_ns == 1_000_000
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "{a = " * 100_000])
+def test_deep_nesting(text: str, toml: Path) -> None:
+    error = refusal(text, toml)
+    assert str(error).startswith(f"{toml}:") or "nested too deeply" in str(error)
+    assert len(str(error)) < 1000
+    override = f"plugins.x.y={text.removeprefix('x = ')}"
+    config = Config.load(environ={}, overrides=[override])
+    with pytest.raises(ConfigError):
+        config.plugin("x", [Key("y", "bool", True, "Y.")])
+
+
+def test_a_deep_value_is_shown_in_short(toml: Path) -> None:
+    error = refusal("[preempt]\nslice = " + "[" * 50 + "]" * 50 + "\n", toml)
+    assert "preempt.slice = [[[[…]]]]: not a number with a unit" in str(error)
+
+
+def test_control_characters_in_a_message(toml: Path) -> None:
+    error = refusal('[preempt]\nslice = "\\u001b[31m\\n"\n', toml)
+    assert 'preempt.slice = "\\u001b[31m\\u000a": ' in str(error)
+
+
+def test_a_path_that_no_file_can_have() -> None:
+    with pytest.raises(ConfigError, match="can't read it: embedded null byte"):
+        Config.load("golib\0.toml", environ={})
+
+
+# --- What a configuration says of itself --------------------------------------------------------
+
+
+def test_settings(toml: Path) -> None:
+    toml.write_text('[preempt]\nslice = "1ms"\n[stack]\nsize = 65536\n[plugins.x]\ny = [1, "a"]\n')
+    config = Config.load(
+        toml,
+        environ={"GOLIB_RETAKE_ENABLED": "off", "GOMAXPROCS": "2"},
+        overrides=["debug.leaks=yes", "plugins.x.z=1"],
+    )
+    settings = {each.path: (each.value, each.origin) for each in config.settings()}
+    assert settings.keys() >= KEYS.keys()
+    for path, expected in {
+        "preempt.slice": ('"1ms"', f"file {toml}:2"),
+        "preempt.async": ("true", "default"),
+        "stack.size": ('"64KiB"', f"file {toml}:4"),
+        "retake.enabled": ("false", "environment GOLIB_RETAKE_ENABLED"),
+        "runtime.gomaxprocs": ("2", "environment GOMAXPROCS"),
+        "debug.leaks": ("true", "command line --set"),
+        "plugins.x.y": ('[1, "a"]', f"file {toml}:6"),
+        "plugins.x.z": ("1", "command line --set"),
+    }.items():
+        assert settings[path] == expected
+    again = Config.load(environ={}, overrides=[f"{p}={v}" for p, (v, _) in settings.items()])
+    assert {each.path: each.value for each in again.settings()} == {
+        path: value for path, (value, _) in settings.items()
+    }
+    config = Config.from_mapping({"preempt": {"slice": "1ms"}}, environ={})
+    assert next(s.origin for s in config.settings() if s.path == "preempt.slice") == "argument"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("integer", {}, "'integer' is not a kind .allowed: bool, int, duration"),
+        ("int", {}, "int needs a range"),
+        ("choice", {}, "choice needs choices="),
+    ],
+)
+def test_key_that_is_not_right(kind: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Key("x", kind, 0, "X.", **options)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """golibx as its users have it: the console script that an installation brings.
 
-The script is `__main__` when it begins, as `python -m golibx` is not, and its arguments, its path and
-its exit code are what a shell sees.
+The script is `__main__` when it begins, as `python -m golibx` is not, and its arguments, its path
+and its exit code are what a shell sees.
 """
 
 from __future__ import annotations
