@@ -68,6 +68,14 @@ stress-tsan: $(VENV)/ready ## The same with ThreadSanitizer, without preemption
 	@TSAN_OPTIONS=suppressions=tests/native_stress/tsan.supp $(BIN)/python \
 		tests/native_stress/run.py --program build/tsan/bin/stress --ways off $(ARGS)
 
+.PHONY: test-cpython
+test-cpython: $(DIST)/built ## Compare CPython's own tests on golibx with plain Python's; ARGS="--on 3.13 test_signal"
+	@$(PYTHON) tools/test_cpython.py $(DIST) $(ARGS)
+
+.PHONY: pythons
+pythons: ## Install the Pythons to test on that this machine lacks (Debian, as root): tools/install_pythons.sh
+	@tools/install_pythons.sh $(ARGS)
+
 .PHONY: test-aarch64
 test-aarch64: $(VENV)/ready ## Test the native lane as an arm64 program, under qemu: tools/test_aarch64.sh
 	@tools/test_aarch64.sh "$(ZIG)"

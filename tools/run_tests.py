@@ -30,7 +30,7 @@ from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test"
-VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 RUN_LIMIT = 10 * 60.0  # seconds for one Python's tests, whose own limits should end them before
 PROBE = """
 import ensurepip, sys, sysconfig

@@ -1,0 +1,321 @@
+"""Runs CPython's own tests on golibx and compares them with plain Python's.
+
+    python3 tools/test_cpython.py build/dist/fast               all modules on all Pythons
+    python3 tools/test_cpython.py build/dist/fast --on 3.13 test_threading test_signal
+    python3 tools/test_cpython.py build/dist/fast --on 3.13 test_signal --match '*wakeup*'
+
+Each module runs twice in processes of its own: by `python -m test NAME`, and by
+`python -m golibx run -m test NAME`, which has it in the main goroutine. A test that the first passes
+and the second does not is a difference. It is run once more, alone, since some of these tests depend
+on how busy the machine is in plain Python too; those that pass then are counted as repeated.
+
+tests/cpython/exclusions.toml names the differences that are meant, each with its reason. An exclusion
+that applies and yet passes is a failure: it has to go. Those that would end or hang the process
+(`alone = true`) are kept out of their module's run and have a process of their own.
+
+What plain Python made of a module is kept in build/cpython and used again; --fresh forgets it. The last
+line is a sum, as "900 passed, 0 failed, 31 skipped", and the exit code 0 only if nothing differed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+from run_tests import ROOT, VERSIONS, Counts, environment, find_python, say
+
+KEPT = ROOT / "build" / "cpython"
+EXCLUSIONS = ROOT / "tests" / "cpython" / "exclusions.toml"
+MODULES = (
+    "test_threading",
+    "test_thread",
+    "test_signal",
+    "test_asyncio",
+    "test_concurrent_futures",
+    "test_importlib",
+    "test_threaded_import",
+    "test_sys_settrace",
+    "test_monitoring",
+    "test_bdb",
+    "test_trace",
+    "test_inspect",
+    "test_fork1",
+    "test_multiprocessing_fork",
+    "test_subprocess",
+    "test_generators",
+    "test_coroutines",
+    "test_asyncgen",
+    "test_gc",
+    "test_io",
+    "test_socket",
+    "test_queue",
+    "test_context",
+)
+MODULE_LIMIT = 20 * 60.0  # seconds
+ALONE_LIMIT = 60.0  # seconds, for a test in a process of its own
+PLAIN = ("-m", "test")
+ON_GOLIBX = ("-m", "golibx", "run", "-m", "test")
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Tests that are meant to differ, and why."""
+
+    test: str
+    reason: str
+    on: tuple[str, ...] = ()
+    alone: bool = False
+    sometimes: bool = False
+
+    def applies(self, test: str, version: str) -> bool:
+        return (not self.on or version in self.on) and fnmatch.fnmatchcase(test, self.test)
+
+
+class Outcome(NamedTuple):
+    """What became of one test."""
+
+    state: str  # "passed", "failed" or "skipped"
+    text: str = ""
+
+
+@dataclass
+class Module:
+    """One module's tests by their names, and how its process ended if not by itself."""
+
+    tests: dict[str, Outcome] = field(default_factory=dict)
+    broken: str = ""
+
+
+@dataclass
+class Comparison:
+    """A module on one Python."""
+
+    version: str
+    module: str
+    counts: Counts = Counts()
+    lines: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Compares CPython's tests on golibx with plain ones.")
+    parser.add_argument("dist", type=Path, help="the folder that holds the wheel")
+    parser.add_argument("modules", nargs="*", help="as test_queue; default: those of this file")
+    parser.add_argument("--on", action="append", help="a version, as 3.12; default: all")
+    parser.add_argument("--match", action="append", default=[], help="only tests of this pattern")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--fresh", action="store_true", help="run the plain tests again")
+    options = parser.parse_intermixed_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    exclusions = read_exclusions()
+    if options.fresh:
+        shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (wheel,) = options.dist.resolve().glob("*.whl")
+    total = Counts()
+    for version in options.on or VERSIONS:
+        found = find_python(version)
+        if found is None:
+            say(f"Python {version} is not on this machine: left out")
+            continue
+        python = environment(version, found, wheel)
+        modules = [m for m in options.modules or MODULES if has_module(python, m)]
+        say(f"Python {version}: {len(modules)} modules")
+        with ThreadPoolExecutor(options.jobs) as pool:
+            jobs = [
+                pool.submit(compare, python, version, module, options.match, exclusions)
+                for module in modules
+            ]
+            for job in jobs:
+                one = job.result()
+                say(f"Python {version} {one.module}: {one.counts}")
+                for line in one.lines:
+                    print(line, flush=True)
+                total = total.plus(one.counts)
+    print(total, flush=True)
+    return 1 if total.failed or total == Counts() else 0
+
+
+def read_exclusions() -> list[Exclusion]:
+    with EXCLUSIONS.open("rb") as file:
+        rows = tomllib.load(file).get("exclusion", [])
+    for row in rows:
+        row["on"] = tuple(row.get("on", ()))
+    return [Exclusion(**row) for row in rows]
+
+
+def has_module(python: Path, module: str) -> bool:
+    code = f"import importlib.util as u; raise SystemExit(u.find_spec('test.{module}') is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
+
+
+def compare(
+    python: Path,
+    version: str,
+    module: str,
+    match: Sequence[str],
+    exclusions: Sequence[Exclusion],
+) -> Comparison:
+    """Runs a module both ways."""
+    mine = [e for e in exclusions if e.test.startswith(f"test.{module}.") and e.applies(e.test, version)]
+    alone = [e.test for e in mine if e.alone]
+    plain = plain_run(python, version, module)
+    ours = run_module(python, ON_GOLIBX, module, match=match, ignore=alone)
+    result = Comparison(version, module)
+    if ours.broken:
+        result.lines.append(f"    {module}: {ours.broken}")
+    passed = failed = skipped = 0
+    for test, outcome in plain.tests.items():
+        if outcome.state != "passed":
+            continue
+        if match and not any(fnmatch.fnmatchcase(test, pattern) for pattern in match):
+            continue
+        excluded = next((e for e in mine if e.applies(test, version)), None)
+        if excluded is not None and excluded.alone:
+            got = run_alone(python, module, test)
+        else:
+            got = ours.tests.get(test, Outcome("failed", "it was not run"))
+            if got.state != "passed" and excluded is None:
+                first = got
+                got = run_alone(python, module, test)
+                if got.state == "passed":
+                    reason = first.text.strip().splitlines()[-1:] or [first.state]
+                    result.lines.append(f"    {test}: passed when repeated; first: {reason[0][:200]}")
+        if excluded is not None:
+            if got.state == "passed" and not excluded.sometimes:
+                failed += 1
+                result.lines.append(f"    {test}: is excluded, and passes ({excluded.reason})")
+            else:
+                skipped += 1
+        elif got.state == "passed":
+            passed += 1
+        else:
+            failed += 1
+            result.lines.append(f"    {test}: {got.state} on golibx only")
+            result.lines.extend(f"        {line}" for line in got.text.splitlines()[-25:])
+    if plain.broken and not plain.tests:
+        result.lines.append(f"    {module} in plain Python: {plain.broken}")
+    result.counts = Counts(passed, failed, skipped)
+    return result
+
+
+def plain_run(python: Path, version: str, module: str) -> Module:
+    """What plain Python makes of the module: kept, since it is always the same."""
+    kept = KEPT / f"{version}-{module}.xml"
+    if not kept.exists():
+        done = run_module(python, PLAIN, module, keep=kept)
+        if done.broken:
+            return done
+    return Module(read_report(kept))
+
+
+def run_alone(python: Path, module: str, test: str) -> Outcome:
+    """One test in a process of its own."""
+    ran = run_module(python, ON_GOLIBX, module, match=[test], limit=ALONE_LIMIT)
+    return ran.tests.get(test, Outcome("failed", ran.broken or "it was not run"))
+
+
+def run_module(
+    python: Path,
+    way: Sequence[str],
+    module: str,
+    match: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    keep: Path | None = None,
+    limit: float = MODULE_LIMIT,
+) -> Module:
+    """Runs a module's tests in an empty folder and a session of their own."""
+    with tempfile.TemporaryDirectory(prefix="golibx-cpython-", ignore_cleanup_errors=True) as folder:
+        report = Path(folder) / "report.xml"
+        output = Path(folder) / "output"
+        command = [str(python), *way, "--junit-xml", str(report)]
+        for pattern in match:
+            command += ["--match", pattern]
+        for pattern in ignore:
+            command += ["--ignore", pattern]
+        work = Path(folder) / "work"
+        work.mkdir()
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, module],
+                cwd=work,
+                env=environment_of_tests(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            broken = wait(process, limit)
+        tests = read_report(report)
+        if report.exists() and keep is not None:
+            shutil.copyfile(report, keep)
+        if not tests and not broken:
+            broken = f"no report; exit code {process.returncode}"
+        if broken:
+            tail = output.read_text(errors="replace").splitlines()[-40:]
+            broken = "\n        ".join([broken, *tail])
+        return Module(tests, broken)
+
+
+def environment_of_tests() -> Mapping[str, str]:
+    names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def wait(process: subprocess.Popen[bytes], limit: float) -> str:
+    """Empty if the process ended by itself within `limit` seconds, else what became of it."""
+    try:
+        code = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGQUIT)  # golibx prints every goroutine's stack
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        kill_session(process)
+        return f"not finished after {limit:.0f} s"
+    kill_session(process)
+    return f"ended by signal {-code}" if code < 0 else ""
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Whatever the tests left behind in their process group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def read_report(path: Path) -> dict[str, Outcome]:
+    if not path.exists() or path.stat().st_size == 0:
+        return {}
+    return dict(outcomes(path))
+
+
+def outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:
+    for case in ET.parse(path).iter("testcase"):
+        name = case.get("name", "")
+        bad = next((e for e in case if e.tag in ("error", "failure")), None)
+        if bad is not None:
+            yield name, Outcome("failed", bad.text or bad.get("message") or "")
+        elif case.find("skipped") is not None or case.get("result") == "skipped":
+            yield name, Outcome("skipped", case.findtext("skipped") or "")
+        else:
+            yield name, Outcome("passed")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
