@@ -105,12 +105,12 @@ class Comparison:
 
     version: str
     module: str
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     lines: list[str] = field(default_factory=list)
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Compares CPython's tests on golibx with plain ones.")
+    parser = argparse.ArgumentParser(description="Compares CPython's tests on golibx with plain.")
     parser.add_argument("dist", type=Path, help="the folder that holds the wheel")
     parser.add_argument("modules", nargs="*", help="as test_queue; default: those of this file")
     parser.add_argument("--on", action="append", help="a version, as 3.12; default: all")
@@ -169,7 +169,8 @@ def compare(
     exclusions: Sequence[Exclusion],
 ) -> Comparison:
     """Runs a module both ways."""
-    mine = [e for e in exclusions if e.test.startswith(f"test.{module}.") and e.applies(e.test, version)]
+    prefix = f"test.{module}."
+    mine = [e for e in exclusions if e.test.startswith(prefix) and e.applies(e.test, version)]
     alone = [e.test for e in mine if e.alone]
     plain = plain_run(python, version, module)
     ours = run_module(python, ON_GOLIBX, module, match=match, ignore=alone)
@@ -191,8 +192,8 @@ def compare(
                 first = got
                 got = run_alone(python, module, test)
                 if got.state == "passed":
-                    reason = first.text.strip().splitlines()[-1:] or [first.state]
-                    result.lines.append(f"    {test}: passed when repeated; first: {reason[0][:200]}")
+                    why = (first.text.strip().splitlines() or [first.state])[-1][:200]
+                    result.lines.append(f"    {test}: passed when repeated; first: {why}")
         if excluded is not None:
             if got.state == "passed" and not excluded.sometimes:
                 failed += 1
@@ -237,7 +238,7 @@ def run_module(
     limit: float = MODULE_LIMIT,
 ) -> Module:
     """Runs a module's tests in an empty folder and a session of their own."""
-    with tempfile.TemporaryDirectory(prefix="golibx-cpython-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="golibx-", ignore_cleanup_errors=True) as folder:
         report = Path(folder) / "report.xml"
         output = Path(folder) / "output"
         command = [str(python), *way, "--junit-xml", str(report)]
