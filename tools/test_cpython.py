@@ -4,17 +4,18 @@
     python3 tools/test_cpython.py build/dist/fast --on 3.13 test_threading test_signal
     python3 tools/test_cpython.py build/dist/fast --on 3.13 test_signal --match '*wakeup*'
 
-Each module runs twice in processes of its own: by `python -m test NAME`, and by
-`python -m golibx run -m test NAME`, which has it in the main goroutine. A test that the first passes
-and the second does not is a difference. It is run once more, alone, since some of these tests depend
-on how busy the machine is in plain Python too; those that pass then are counted as repeated.
+Each module runs twice in processes of its own: by `python -m test NAME`, and by `python -m golibx
+run -m test NAME`, which has it in the main goroutine. A test that passes in the first and not in
+the second is a difference. It is run once more, alone, since some of these tests depend on how busy
+the machine is in plain Python too; those that pass then are named as repeated. A test that ends the
+process, or stands still, is a difference too, and the module goes on without it.
 
-tests/cpython/exclusions.toml names the differences that are meant, each with its reason. An exclusion
+tests/cpython/exclusions.toml has the differences that are meant, each with its reason. An exclusion
 that applies and yet passes is a failure: it has to go. Those that would end or hang the process
 (`alone = true`) are kept out of their module's run and have a process of their own.
 
-What plain Python made of a module is kept in build/cpython and used again; --fresh forgets it. The last
-line is a sum, as "900 passed, 0 failed, 31 skipped", and the exit code 0 only if nothing differed.
+What plain Python made of a module is kept in build/cpython and used again; --fresh forgets it. The
+last line is a sum, as "900 passed, 0 failed, 31 skipped"; the exit code is 0 if nothing differed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,9 +68,11 @@ MODULES = (
     "test_context",
 )
 MODULE_LIMIT = 20 * 60.0  # seconds
-ALONE_LIMIT = 60.0  # seconds, for a test in a process of its own
+STALL_LIMIT = 120.0  # seconds without a word from a module: more than any test of these takes
+MOST_BROKEN = 12  # tests of a module that end or hang it; then the rest is given up
 PLAIN = ("-m", "test")
 ON_GOLIBX = ("-m", "golibx", "run", "-m", "test")
+BEGINNING = re.compile(r"^\w+ \((test\.[\w.]+)\)", re.MULTILINE)  # of a test, as -v shows it
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Module:
 
     tests: dict[str, Outcome] = field(default_factory=dict)
     broken: str = ""
+    at: str = ""  # the test that broke it
 
 
 @dataclass
@@ -173,10 +179,8 @@ def compare(
     mine = [e for e in exclusions if e.test.startswith(prefix) and e.applies(e.test, version)]
     alone = [e.test for e in mine if e.alone]
     plain = plain_run(python, version, module)
-    ours = run_module(python, ON_GOLIBX, module, match=match, ignore=alone)
     result = Comparison(version, module)
-    if ours.broken:
-        result.lines.append(f"    {module}: {ours.broken}")
+    ours = our_run(python, module, match, alone, result.lines)
     passed = failed = skipped = 0
     for test, outcome in plain.tests.items():
         if outcome.state != "passed":
@@ -187,7 +191,7 @@ def compare(
         if excluded is not None and excluded.alone:
             got = run_alone(python, module, test)
         else:
-            got = ours.tests.get(test, Outcome("failed", "it was not run"))
+            got = ours.get(test, Outcome("failed", "it was not run"))
             if got.state != "passed" and excluded is None:
                 first = got
                 got = run_alone(python, module, test)
@@ -212,6 +216,20 @@ def compare(
     return result
 
 
+def our_run(
+    python: Path, module: str, match: Sequence[str], ignore: Sequence[str], lines: list[str]
+) -> dict[str, Outcome]:
+    """What golibx makes of the module, also of the tests that end the process or hang."""
+    broken: dict[str, Outcome] = {}
+    while True:
+        ran = run_module(python, ON_GOLIBX, module, match=match, ignore=[*ignore, *broken])
+        if ran.broken:
+            lines.append(f"    {module}: {ran.broken}")
+        if not ran.at or ran.at in broken or len(broken) == MOST_BROKEN:
+            return ran.tests | broken
+        broken[ran.at] = Outcome("failed", ran.broken)
+
+
 def plain_run(python: Path, version: str, module: str) -> Module:
     """What plain Python makes of the module: kept, since it is always the same."""
     kept = KEPT / f"{version}-{module}.xml"
@@ -224,7 +242,7 @@ def plain_run(python: Path, version: str, module: str) -> Module:
 
 def run_alone(python: Path, module: str, test: str) -> Outcome:
     """One test in a process of its own."""
-    ran = run_module(python, ON_GOLIBX, module, match=[test], limit=ALONE_LIMIT)
+    ran = run_module(python, ON_GOLIBX, module, match=[test])
     return ran.tests.get(test, Outcome("failed", ran.broken or "it was not run"))
 
 
@@ -235,13 +253,12 @@ def run_module(
     match: Sequence[str] = (),
     ignore: Sequence[str] = (),
     keep: Path | None = None,
-    limit: float = MODULE_LIMIT,
 ) -> Module:
     """Runs a module's tests in an empty folder and a session of their own."""
     with tempfile.TemporaryDirectory(prefix="golibx-", ignore_cleanup_errors=True) as folder:
         report = Path(folder) / "report.xml"
         output = Path(folder) / "output"
-        command = [str(python), *way, "--junit-xml", str(report)]
+        command = [str(python), *way, "-v", "--junit-xml", str(report)]
         for pattern in match:
             command += ["--match", pattern]
         for pattern in ignore:
@@ -258,16 +275,18 @@ def run_module(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            broken = wait(process, limit)
+            broken = wait(process, output)
         tests = read_report(report)
         if report.exists() and keep is not None:
             shutil.copyfile(report, keep)
         if not tests and not broken:
             broken = f"no report; exit code {process.returncode}"
-        if broken:
-            tail = output.read_text(errors="replace").splitlines()[-40:]
-            broken = "\n        ".join([broken, *tail])
-        return Module(tests, broken)
+        if not broken:
+            return Module(tests)
+        text = output.read_text(errors="replace")
+        begun = BEGINNING.findall(text)
+        tail = text.splitlines()[-40:]
+        return Module(tests, "\n        ".join([broken, *tail]), begun[-1] if begun else "")
 
 
 def environment_of_tests() -> Mapping[str, str]:
@@ -275,20 +294,30 @@ def environment_of_tests() -> Mapping[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def wait(process: subprocess.Popen[bytes], limit: float) -> str:
-    """Empty if the process ended by itself within `limit` seconds, else what became of it."""
-    try:
-        code = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGQUIT)  # golibx prints every goroutine's stack
+def wait(process: subprocess.Popen[bytes], output: Path) -> str:
+    """Empty if the process ended by itself in time, else what became of it."""
+    began = heard = time.monotonic()
+    size = 0
+    while True:
         try:
-            process.wait(5)
+            code = process.wait(1)
         except subprocess.TimeoutExpired:
-            pass
+            now = time.monotonic()
+            if output.stat().st_size != size:
+                size = output.stat().st_size
+                heard = now
+            if now - heard > STALL_LIMIT or now - began > MODULE_LIMIT:
+                break
+            continue
         kill_session(process)
-        return f"not finished after {limit:.0f} s"
+        return f"ended by signal {-code}" if code < 0 else ""
+    process.send_signal(signal.SIGQUIT)  # golibx prints every goroutine's stack
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        pass
     kill_session(process)
-    return f"ended by signal {-code}" if code < 0 else ""
+    return f"stood still for {now - heard:.0f} s, after {now - began:.0f} s"
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
