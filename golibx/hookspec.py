@@ -263,10 +263,11 @@ class GomaxprocsChange(NamedTuple):
 
 
 @hookspec
-def golib_configure(config: Config, runtime: Runtime) -> None:
+def golib_configure(config: Config, runtime: Runtime, name: str) -> None:
     """Called once before the run, in the order of `[plugins] enabled`.
 
-    The place to read settings: `config.plugin("NAME", KEYS)` checks the plugin's own table. A
+    The place to read settings: `config.plugin(name, KEYS)` checks the plugin's own table, which is
+    that of the name that it was enabled under. A
     ConfigError raised here ends the run before it starts. The scheduler does not run yet, so no
     goroutine can be started; keep `runtime` for later.
     """

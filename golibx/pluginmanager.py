@@ -1,6 +1,7 @@
-"""Finding, loading and calling plugins, and keeping what they do wrong away from the program.
+"""Calling plugins, and keeping what they do wrong away from the program and from each other.
 
-golibx.hookspec says what a plugin may be and what its hooks are given. pluggy checks the hooks of a
+golibx.hookspec says what a plugin may be and what its hooks are given, golibx.pluginfinder finds
+and loads it. pluggy checks the hooks of a
 plugin against the specifications and orders them; they are called by PluginManager itself, one by
 one, because a plugin that raises must be known by name and must not keep the others from being
 called. Hooks return nothing, so nothing of pluggy's result handling is missed.
@@ -10,24 +11,20 @@ Importing this module imports pluggy: a run without plugins does without.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 import sys
 import time
-from inspect import ismodule
+from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
 from golibx import hookspec
 from golibx.errors import ConfigError
-from golibx.values import is_file_reference, split_file_reference
+from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from importlib.metadata import EntryPoints
-    from types import ModuleType, TracebackType
+    from types import TracebackType
 
     import click
 
@@ -42,8 +39,6 @@ __all__ = [
     "builtin_names",
     "installed_names",
 ]
-
-ENTRY_POINT_GROUP = "golibx"
 
 _LANES = ("python", "native")
 _OUTCOMES = ("returned", "raised", "cancelled")
@@ -127,17 +122,6 @@ EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
 
 
-class Plugin(NamedTuple):
-    """A plugin that was found."""
-
-    name: str
-    """What it is called in messages, and its table [plugins.NAME]."""
-    origin: str
-    """Where it came from, in words: "built-in", "installed", "module …" or a file's path."""
-    object: Any
-    """What has the hooks: a module or an instance."""
-
-
 class _Hook(NamedTuple):
     plugin: Plugin
     name: str
@@ -151,33 +135,46 @@ class PluginManager:
     Args:
         config: says which plugins there are, and holds their tables.
 
+        interrupts: how many times Ctrl-C has been pressed so far. That is the only thing that
+            raises into a hook from outside.
+
     Raises:
         ConfigError: a plugin can't be found or imported, or has a hook that does not exist.
 
     Attributes:
         plugins: those that are loaded and have not failed, in the order they were loaded.
+        calling: the plugin and the hook that are being called, or None.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, interrupts: Callable[[], int] = int) -> None:
         self._config = config
+        self._interrupts = interrupts
         self._hooks: dict[str, list[_Hook]] = {}
         self._checker = pluggy.PluginManager("golibx")
         self._checker.add_hookspecs(hookspec)
         self.plugins: list[Plugin] = []
-        for reference in config.plugins.enabled:
-            self._add(_find(reference, config), reference)
+        self.calling: _Hook | None = None
+        loader = Loader(config)
+        references = [*config.plugins.enabled]
         if config.plugins.autoload:
-            loaded = {plugin.name for plugin in self.plugins}
-            for name in installed_names():
-                if name not in loaded:
-                    self._add(_find(name, config), name)
+            references += [name for name in installed_names() if name not in references]
+        problems = []
+        for reference in references:
+            try:
+                plugin = loader.load(reference)
+                if plugin is not None:  # and not one by another name
+                    self._add(plugin, reference)
+            except ConfigError as exc:
+                problems.append(exc)
+        if problems:
+            raise ConfigError.of(problems)
 
     def _add(self, plugin: Plugin, reference: str) -> None:
         try:
             if self._checker.register(plugin.object, plugin.name) is None:
                 raise ValueError("is blocked")
         except ValueError as exc:
-            problem = f"there is already a plugin named {plugin.name}, or it is enabled twice"
+            problem = f"there is already another plugin named {plugin.name}"
             raise self._error(reference, problem) from exc
         except pluggy.PluginValidationError as exc:
             raise self._error(reference, str(exc)) from exc
@@ -187,15 +184,23 @@ class PluginManager:
             raise self._error(reference, "has no hooks: functions marked with @hookimpl")
         for caller in callers:
             if not caller.has_spec():
-                nearest = _nearest(caller.name, self.hook_names())
                 problem = f"implements {caller.name}, which is not a hook"
-                raise self._error(reference, problem, nearest)
-            if any(impl.hookwrapper or impl.wrapper for impl in caller.get_hookimpls()):
-                raise self._error(reference, f"wraps {caller.name}, but hooks return nothing")
+                raise self._error(reference, problem, nearest(caller.name, self.hook_names()))
+            for impl in caller.get_hookimpls():
+                if impl.plugin is not plugin.object:
+                    continue
+                if impl.hookwrapper or impl.wrapper:
+                    raise self._error(reference, f"wraps {caller.name}, but hooks return nothing")
+                if iscoroutinefunction(impl.function) or isasyncgenfunction(impl.function):
+                    problem = (
+                        f"has an async function for {caller.name}, which nothing would await: "
+                        "write a plain one, which may call golibx.aio.run()"
+                    )
+                    raise self._error(reference, problem)
         self._collect_hooks()
 
-    def _error(self, reference: str, problem: str, nearest: str | None = None) -> ConfigError:
-        return self._config.error("plugins.enabled", problem, value=reference, nearest=nearest)
+    def _error(self, reference: str, problem: str, near: str | None = None) -> ConfigError:
+        return self._config.error("plugins.enabled", problem, value=reference, nearest=near)
 
     def _collect_hooks(self) -> None:
         by_object = {id(plugin.object): plugin for plugin in self.plugins}
@@ -234,16 +239,31 @@ class PluginManager:
         return sum(1 << kind for kind, (name, _) in enumerate(EVENT_HOOKS) if self._hooks.get(name))
 
     def configure(self, runtime: Runtime) -> None:
-        """Calls golib_configure. A ConfigError of a plugin is raised."""
-        self._call_all("golib_configure", config=self._config, runtime=runtime)
+        """Calls golib_configure. All that plugins find wrong with their settings is raised."""
+        problems = []
+        for hook in tuple(self._hooks.get("golib_configure", ())):
+            name = hook.plugin.name
+            try:
+                self._call(hook, {"config": self._config, "runtime": runtime, "name": name})
+            except ConfigError as exc:
+                problems.append(exc)
+        if problems:
+            raise ConfigError.of(problems)
 
     def start(self, runtime: Runtime) -> None:
         """Calls golib_start."""
         self._call_all("golib_start", runtime=runtime)
 
     def stop(self, runtime: Runtime) -> None:
-        """Calls golib_stop."""
-        self._call_all("golib_stop", runtime=runtime)
+        """Calls golib_stop. Ctrl-C ends one of them and is raised when all have been called."""
+        interrupt = None
+        for hook in tuple(self._hooks.get("golib_stop", ())):
+            try:
+                self._call(hook, {"runtime": runtime})
+            except KeyboardInterrupt as exc:
+                interrupt = exc
+        if interrupt is not None:
+            raise interrupt
 
     def extend_cli(self, group: click.Group) -> None:
         """Calls golib_cli."""
@@ -282,16 +302,25 @@ class PluginManager:
     def _call(self, hook: _Hook, values: dict[str, object]) -> None:
         if hook.plugin not in self.plugins:
             return
+        interrupts = self._interrupts()
+        before, self.calling = self.calling, hook
         try:
-            hook.function(*[values[argument] for argument in hook.arguments])
+            result = hook.function(*[values[argument] for argument in hook.arguments])
+            if iscoroutine(result):
+                result.close()
+                raise TypeError("it returned a coroutine, which nothing would await")
         except ConfigError as exc:
             if hook.name == "golib_configure":
                 raise
             self._disable(hook, exc)
-        # A plugin has no say in when the program ends: sys.exit() in a hook is a failure as well.
-        # What is raised into it from outside, KeyboardInterrupt and Cancelled, is not.
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
+            # A plugin has no say in when the program ends: whatever it raises is its failure, also
+            # SystemExit and Cancelled. Not so what the user raises into it.
+            if isinstance(exc, KeyboardInterrupt) and self._interrupts() != interrupts:
+                raise
             self._disable(hook, exc)
+        finally:
+            self.calling = before
 
     def _disable(self, hook: _Hook, exc: BaseException) -> None:
         plugin = hook.plugin
@@ -310,125 +339,3 @@ def _report(headline: str, exc: BaseException, frames: TracebackType | None) -> 
         lines = traceback.format_exception(type(exc), exc, frames)
         sys.stderr.write(f"{headline}\n{''.join(lines)}")
         sys.stderr.flush()
-
-
-def builtin_names() -> list[str]:
-    """The names of the plugins that come with golibx."""
-    import pkgutil
-
-    import golibx.plugins
-
-    return sorted(module.name for module in pkgutil.iter_modules(golibx.plugins.__path__))
-
-
-def installed_names() -> list[str]:
-    """The names of the plugins that installed packages offer, by entry points of group golibx."""
-    return sorted(_entry_points().names)
-
-
-def _entry_points() -> EntryPoints:
-    # Slow to import and to scan, hence only when a name is neither a file nor built in.
-    from importlib.metadata import entry_points
-
-    return entry_points(group=ENTRY_POINT_GROUP)
-
-
-def _find(reference: str, config: Config) -> Plugin:
-    """The plugin that an item of `[plugins] enabled` refers to. Raises ConfigError."""
-    try:
-        if is_file_reference(reference):
-            return _from_file(reference)
-        if ":" in reference:
-            return _from_object(reference)
-        return _from_name(reference)
-    except _NotFoundError as exc:
-        known = [*builtin_names(), *installed_names()]
-        raise config.error(
-            "plugins.enabled",
-            str(exc),
-            value=reference,
-            nearest=None if is_file_reference(reference) else _nearest(reference, known),
-        ) from None
-    except (Exception, SystemExit) as exc:
-        # Whatever the plugin's module or class does when it is imported or created.
-        problem = f"can't be loaded: {type(exc).__name__}: {exc}"
-        raise config.error("plugins.enabled", problem, value=reference) from exc
-
-
-class _NotFoundError(Exception):
-    """No plugin of that name; the text says where it was looked for."""
-
-
-def _from_file(reference: str) -> Plugin:
-    path, attribute = split_file_reference(reference)
-    if not os.path.isfile(path):
-        raise _NotFoundError("there is no such file")
-    name = os.path.splitext(os.path.basename(path))[0]
-    module_name = f"golibx_plugin_{name}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise _NotFoundError("this is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # As an import does: dataclasses, pickle and typing look a class's module up here.
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return Plugin(attribute or name, path, _offered(module, attribute))
-
-
-def _from_object(reference: str) -> Plugin:
-    module_name, _, attribute = reference.partition(":")
-    module = _import(module_name)
-    if module is None:
-        raise _NotFoundError(f"there is no module {module_name}")
-    return Plugin(
-        attribute.rpartition(".")[2], f"module {module_name}", _offered(module, attribute)
-    )
-
-
-def _from_name(reference: str) -> Plugin:
-    if "." not in reference:
-        module = _import(f"golibx.plugins.{reference}")
-        if module is not None:
-            return Plugin(reference, "built-in", _offered(module))
-    for entry_point in _entry_points().select(name=reference):
-        return Plugin(reference, "installed", _offered(entry_point.load()))
-    module = _import(reference)
-    if module is None:
-        raise _NotFoundError(
-            "there is no built-in plugin, no installed one (entry point of group "
-            f"{ENTRY_POINT_GROUP}) and no module of this name"
-        )
-    return Plugin(reference.rpartition(".")[2], f"module {reference}", _offered(module))
-
-
-def _import(name: str) -> ModuleType | None:
-    """The module, or None if it does not exist. Raises what it raises when it is imported."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        # If the one that is missing is another module, then this one exists but does not work.
-        if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
-            return None
-        raise
-
-
-def _offered(thing: object, attribute: str = "") -> object:
-    """The plugin that a module, class or object offers: itself, its attribute, or its Plugin."""
-    for part in attribute.split(".") if attribute else ():
-        if not hasattr(thing, part):
-            raise _NotFoundError(f"there is no {part} in it")
-        thing = getattr(thing, part)
-    if ismodule(thing):
-        thing = getattr(thing, "Plugin", thing)
-    return thing() if isinstance(thing, type) else thing
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    from difflib import get_close_matches
-
-    matches = get_close_matches(name, list(known), n=1)
-    return matches[0] if matches else None

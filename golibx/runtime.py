@@ -98,11 +98,12 @@ class Runtime:
         self._main_id = 0
         self._ending = False
         self._takes_interrupts = False
+        self._interrupts = 0
         self._abandoning = False
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
 
-            self._plugins = PluginManager(config)
+            self._plugins = PluginManager(config, lambda: self._interrupts)
             self._plugins.configure(self)
             self._event_mask = self._plugins.event_mask
 
@@ -245,7 +246,13 @@ class Runtime:
         # Not for ever: a hook may wait for what will not happen any more.
         timeout = max(timeout_ns / 1e9, 1.0)
         if self._pump is not None and not self._pump.join(timeout):
-            _write("golibx: a plugin's hook did not return; events were not delivered\n")
+            hook = plugins.calling
+            who = f"{hook.name} of plugin {hook.plugin.name}" if hook else "a plugin's hook"
+            waited = format_duration(int(timeout * 1e9))
+            _write(
+                f"golibx: {who} has not returned within {waited} of the program's end; the events "
+                "that are left are not delivered\n"
+            )
         plugins.stop(self)
 
     def _deliver_events(self) -> None:
@@ -261,6 +268,7 @@ class Runtime:
 
     def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""
+        self._interrupts += 1
         goroutine = _core.current()
         if self._abandoning and goroutine is not None and goroutine.id != self._main_id:
             raise Cancelled("the program has ended")

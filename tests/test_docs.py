@@ -21,8 +21,9 @@ from conftest import Script
 from golibx import aio, context, hookspec, native, sync
 from golibx.config import Config
 from golibx.errors import toml_value
-from golibx.pluginmanager import PluginManager, builtin_names
-from golibx.schema import SCHEMA, Key, with_reference
+from golibx.pluginfinder import builtin_names
+from golibx.pluginmanager import PluginManager
+from golibx.schema import KINDS, SCHEMA, Key, with_reference
 from golibx.scope import Scope
 from golibx.testing import run
 
@@ -133,6 +134,11 @@ def test_builtin_plugin_is_documented(name: str) -> None:
 def test_builtin_plugin_has_a_test(name: str) -> None:
     source = (ROOT / "tests" / "test_pluginmanager.py").read_text(encoding="utf-8")
     assert f"def test_{name}(" in source
+
+
+def test_kinds_of_keys_are_documented() -> None:
+    text = PLUGINS.read_text(encoding="utf-8").partition("The kinds of a `Key`")[2]
+    assert tuple(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE)) == KINDS
 
 
 # ---- README.md ----

@@ -14,7 +14,8 @@ import pytest
 
 from golibx.config import Config
 from golibx.errors import ConfigError
-from golibx.pluginmanager import EVENT_HOOKS, PluginManager, builtin_names, installed_names
+from golibx.pluginfinder import builtin_names, find, installed_names
+from golibx.pluginmanager import EVENT_HOOKS, PluginManager
 
 HEADER = "from golibx.hookspec import hookimpl\ncalls = []\n"
 START = (1, 1, 2, 1, 0, 0)
@@ -201,8 +202,111 @@ def test_hook_wrapper(folder: Path) -> None:
     assert "wraps on_retake" in str(refusal("./tracer.py"))
 
 
-def test_same_plugin_twice() -> None:
-    assert "already a plugin named schedtrace" in str(refusal("schedtrace", "schedtrace"))
+@pytest.mark.parametrize(
+    "references",
+    [
+        ("schedtrace", "schedtrace"),
+        ("schedtrace", "golibx.plugins.schedtrace"),
+        ("schedtrace", "golibx.plugins.schedtrace:Plugin"),
+        ("trace", "schedtrace"),
+        ("./mine.py", "mine"),
+        ("mine", "./mine.py"),
+        ("./mine.py", "./elsewhere/../mine.py", "./link.py"),
+        ("./mine.py:Tracer", "mine:Tracer"),
+        ("mine:thing", "mine:same_thing"),
+    ],
+)
+def test_one_plugin_by_two_names_is_loaded_once(
+    folder: Path, references: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(folder, "trace", "golibx.plugins.schedtrace")
+    body = "import loads\nloads.count += 1\n" + CLASS.format("Tracer")
+    write(folder / "mine.py", body + "thing = same_thing = Tracer()\n" + ON_START)
+    (folder / "elsewhere").mkdir()
+    (folder / "link.py").symlink_to(folder / "mine.py")
+    (folder / "loads.py").write_text("count = 0\n")
+    (plugin,) = manager(*references).plugins
+    first = references[0]
+    assert plugin.name == first.rpartition(":")[2].removeprefix("./").removesuffix(".py")
+    if "mine" in first:
+        assert sys.modules["loads"].count == 1
+
+
+def test_two_plugins_of_one_name(folder: Path) -> None:
+    write(folder / "schedtrace.py", ON_START)
+    problem = "there is already another plugin named schedtrace"
+    assert problem in str(refusal("schedtrace", "./schedtrace.py"))
+
+
+def test_a_plugin_is_told_the_name_it_was_enabled_under(folder: Path) -> None:
+    install(folder, "alias", "mine")
+    body = "@hookimpl\ndef golib_configure(name, config): calls.append(config.plugin_table(name))\n"
+    write(folder / "mine.py", body)
+    for reference, name in (("alias", "alias"), ("mine", "mine")):
+        manager(reference, **{name: {"x": 1}}).configure(RUNTIME)
+        assert sys.modules["mine"].calls.pop() == {"x": 1}
+    install(folder, "trace", "golibx.plugins.schedtrace")
+    with pytest.raises(ConfigError, match=r"plugins\.trace\.interval = 5"):
+        manager("trace", trace={"interval": 5}).configure(RUNTIME)
+
+
+def test_all_that_is_wrong_with_plugins_is_said_at_once(folder: Path) -> None:
+    write(folder / "broken.py", "1 / 0\n")
+    error = refusal("schedtrce", "./broken.py", "./none.py", "schedtrace")
+    assert [each.value for each in error.errors] == [
+        "schedtrce",
+        str(folder / "broken.py"),
+        str(folder / "none.py"),
+    ]
+    assert isinstance(error.errors[1].__cause__, ZeroDivisionError)
+    body = "@hookimpl\ndef golib_configure(config, name): config.plugin(name)\n"
+    for name in ("one", "two"):
+        write(folder / f"{name}.py", body)
+    plugins = manager("./one.py", "./two.py", one={"x": 1}, two={"y": 2, "z": 3})
+    with pytest.raises(ConfigError) as caught:
+        plugins.configure(RUNTIME)
+    keys = [each.key for each in caught.value.errors]
+    assert keys == ["plugins.one.x", "plugins.two.y", "plugins.two.z"]
+
+
+@pytest.mark.parametrize("text", ["async def golib_stop(): pass", "async def golib_stop(): yield"])
+def test_async_hook(folder: Path, text: str) -> None:
+    write(folder / "tracer.py", f"@hookimpl\n{text}\n")
+    error = str(refusal("./tracer.py"))
+    assert "has an async function for golib_stop" in error
+    assert "golibx.aio.run()" in error
+
+
+def test_hook_that_returns_a_coroutine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "async def stop(): pass\n@hookimpl\ndef golib_stop(): return stop()\n"
+    write(folder / "tracer.py", body)
+    manager("./tracer.py").stop(RUNTIME)
+    assert "TypeError: it returned a coroutine" in capsys.readouterr().err
+
+
+# --- What can be told without running any of it -------------------------------------------------
+
+
+def test_find_runs_nothing(folder: Path) -> None:
+    for name in ("mine.py", "package/__init__.py", "package/tracer.py"):
+        write(folder / name, "raise SystemExit('run')\n")
+    install(folder, "offered", "mine")
+    config = Config.from_mapping({}, environ={})
+    for reference, name, origin in (
+        ("schedtrace", "schedtrace", "built-in"),
+        ("offered", "offered", "installed"),
+        ("./mine.py", "mine", "./mine.py"),
+        ("./mine.py:Tracer", "Tracer", "./mine.py"),
+        ("mine", "mine", "module mine"),
+        ("package.tracer", "tracer", "module package.tracer"),
+        ("package.tracer:Tracer", "Tracer", "module package.tracer"),
+        ("sys", "sys", "module sys"),
+    ):
+        assert find(reference, config) == (name, origin)
+    for reference in ("none", "package.none", "none.tracer", "mine.tracer", "none:x", "./none.py"):
+        with pytest.raises(ConfigError, match="there is no "):
+            find(reference, config)
+    assert not {"mine", "package"} & sys.modules.keys()
 
 
 # --- Calling hooks ------------------------------------------------------------------------------
@@ -265,12 +369,40 @@ def test_sys_exit_in_a_hook_is_a_failure(folder: Path, capsys: pytest.CaptureFix
     assert "raised in golib_start" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["Cancelled", "KeyboardInterrupt", "GeneratorExit", "Mine"])
+def test_whatever_a_hook_raises_is_its_own_failure(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    header = "from golibx.errors import Cancelled\nclass Mine(BaseException): pass\n"
+    for hook in ("golib_start", "golib_stop", "on_goroutine_start"):
+        argument = "event" if hook.startswith("on") else ""
+        write(folder / "bad.py", f"{header}@hookimpl\ndef {hook}({argument}): raise {name}\n")
+        write(folder / "good.py", f"@hookimpl\ndef {hook}({argument}): calls.append(1)\n")
+        plugins = manager("./bad.py", "./good.py")
+        plugins.start(RUNTIME)
+        plugins.dispatch([START, START])
+        plugins.stop(RUNTIME)
+        assert [plugin.name for plugin in plugins.plugins] == ["good"]
+        assert sys.modules["golibx_plugin_good"].calls
+        report = capsys.readouterr().err
+        assert report.count(f"plugin bad raised in {hook} and is disabled") == 1
+
+
 def test_interrupt_in_a_hook_is_not_its_failure(folder: Path) -> None:
+    """What the user raises into it; the other plugins get to stop all the same."""
     write(folder / "slow.py", "@hookimpl\ndef golib_start(): raise KeyboardInterrupt\n")
-    plugins = manager("./slow.py")
+    write(folder / "slow2.py", "@hookimpl\ndef golib_stop(): raise KeyboardInterrupt\n")
+    write(folder / "good.py", "@hookimpl\ndef golib_stop(): calls.append(1)\n")
+    references = ["./slow.py", "./slow2.py", "./good.py"]
+    config = Config.from_mapping({"plugins": {"enabled": references}}, environ={})
+    presses = iter(range(100))
+    plugins = PluginManager(config, lambda: next(presses))
     with pytest.raises(KeyboardInterrupt):
         plugins.start(RUNTIME)
-    assert len(plugins.plugins) == 1
+    with pytest.raises(KeyboardInterrupt):
+        plugins.stop(RUNTIME)
+    assert sys.modules["golibx_plugin_good"].calls == [1]
+    assert len(plugins.plugins) == 3
 
 
 def test_config_error_ends_the_run_in_configure_only(
@@ -496,3 +628,35 @@ def test_run_without_plugins_does_not_import_pluggy(tmp_path: Path) -> None:
     )
     result = run(tmp_path, program)
     assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_events_after_a_hook_that_raised_what_ends_goroutines(tmp_path: Path) -> None:
+    """Delivery ended for all plugins, without a word."""
+    body = (
+        "from golibx.errors import Cancelled\n@hookimpl\ndef on_goroutine_start(event): raise {}\n"
+    )
+    write(tmp_path / "one.py", body.format("Cancelled"))
+    write(tmp_path / "two.py", body.format("KeyboardInterrupt"))
+    write(
+        tmp_path / "good.py",
+        "@hookimpl\ndef on_goroutine_exit(event): calls.append(event)\n"
+        "@hookimpl\ndef golib_stop(): print(len(calls))\n",
+    )
+    program = "import golibx\nfor _ in range(3): golibx.go(int).join()\n"
+    enabled = "plugins.enabled=./one.py,./two.py,./good.py"
+    result = run(tmp_path, program, "--set", enabled)
+    assert (result.returncode, result.stdout) == (0, "3\n")
+    for name in ("one", "two"):
+        assert result.stderr.count(f"plugin {name} raised in on_goroutine_start") == 1
+
+
+def test_a_hook_that_does_not_return_is_named(tmp_path: Path) -> None:
+    write(
+        tmp_path / "stuck.py",
+        "import golibx\n@hookimpl\ndef on_goroutine_exit(event): golibx.Chan().recv()\n",
+    )
+    program = "import golibx\ngolibx.go(int).join()\ngolibx.sleep(0.05)\n"
+    options = ("plugins.enabled=./stuck.py", "runtime.shutdown_timeout=10ms")
+    result = run(tmp_path, program, *(part for o in options for part in ("--set", o)))
+    assert result.returncode == 0
+    assert "on_goroutine_exit of plugin stuck has not returned within 1s" in result.stderr

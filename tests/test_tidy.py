@@ -39,6 +39,7 @@ PYTHON_LAYERS = (
     {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
     {"aio", "futures", "hookspec", "native", "plugins", "scope"},
+    {"pluginfinder"},
     {"pluginmanager"},
     {"runtime"},
     {"__init__", "program", "testing"},
@@ -48,7 +49,8 @@ PYTHON_LAYERS = (
 # Two that belong together, and know each other.
 PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 # What describes and checks a configuration works without the native library.
-WITHOUT_CORE = {"config", "errors", "hookspec", "pluginmanager", "schema", "values", "version"}
+WITHOUT_CORE = {"config", "errors", "hookspec", "schema", "values", "version"}
+WITHOUT_CORE |= {"pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec"}
 

@@ -82,8 +82,8 @@ class Plugin:
         self._tracer: Goroutine[None] | None = None
 
     @hookimpl
-    def golib_configure(self, config: Config) -> None:
-        settings = config.plugin("schedtrace", KEYS)
+    def golib_configure(self, config: Config, name: str) -> None:
+        settings = config.plugin(name, KEYS)
         self._interval_ns: int = settings.interval_ns
         self._wants_totals: bool = settings.totals
         if settings.output:
@@ -91,9 +91,8 @@ class Plugin:
                 self._output = open(settings.output, "a", encoding="utf-8")  # noqa: SIM115
             except OSError as exc:
                 problem = f"can't be written: {exc.strerror}"
-                raise config.error(
-                    "plugins.schedtrace.output", problem, value=settings.output
-                ) from exc
+                key = f"plugins.{name}.output"
+                raise config.error(key, problem, value=settings.output) from exc
 
     @hookimpl
     def golib_start(self, runtime: Runtime) -> None:
