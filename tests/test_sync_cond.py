@@ -12,7 +12,18 @@ import weakref
 import pytest
 
 import golibx
-from golibx import Cancelled, Cond, Goroutine, Mutex, RWMutex, go, gosched, sleep, stats
+from golibx import (
+    Cancelled,
+    Cond,
+    Goroutine,
+    Mutex,
+    RWMutex,
+    context,
+    go,
+    gosched,
+    sleep,
+    stats,
+)
 from golibx.sync import RLocker
 
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -404,3 +415,27 @@ def test_references(cond: Cond) -> None:
     del made
     assert ref() is None
     assert sys.getrefcount(locker) == count
+
+
+@pytest.mark.parametrize("kind", ["Mutex", "RWMutex", "reader"])
+def test_whoever_needs_the_lock_back_under_a_context_that_is_done_sleeps(kind: str) -> None:
+    lock = Mutex() if kind == "Mutex" else RWMutex()
+    cond = Cond(lock.reader() if kind == "reader" and isinstance(lock, RWMutex) else lock)
+    ctx, cancel = context.with_cancel(context.background())
+
+    def waiter() -> None:
+        with ctx, pytest.raises(Cancelled):
+            wait(cond)
+
+    g = go(waiter)
+    while g.state != "sync.Cond.Wait":
+        gosched()
+    lock.lock()
+    cancel()
+    while g.state == "sync.Cond.Wait":
+        gosched()
+    switches = stats()["switches"]
+    sleep(0.02)
+    assert stats()["switches"] - switches < 10
+    lock.unlock()
+    g.result()

@@ -8,6 +8,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const g_mod = @import("../sched/g.zig");
+const list = @import("../sched/list.zig");
 const G = g_mod.G;
 
 const backend = switch (builtin.os.tag) {
@@ -39,6 +40,7 @@ pub const WaitResult = enum { events, timeout, interrupted };
 
 pub const Waiter = struct {
     g: *G,
+    prev: ?*Waiter = null,
     next: ?*Waiter = null,
 };
 
@@ -47,7 +49,10 @@ pub const Side = struct {
     ready: bool = true,
     /// It will never block again.
     sticky: bool = false,
-    waiters: ?*Waiter = null,
+    /// Those that have waited longest come first.
+    waiters: List = .{},
+
+    pub const List = list.List(Waiter);
 
     /// The kernel said that there is nothing more for now.
     pub inline fn drained(s: *Side) void {
@@ -154,47 +159,28 @@ pub fn Poller(comptime Lane: type) type {
             return wake;
         }
 
-        /// Between the lane's `prepare` and `park`. Those that have waited longest come first.
+        /// Between the lane's `prepare` and `park`.
         pub fn link(p: *Self, side: *Side, waiter: *Waiter) void {
-            var place = &side.waiters;
-            while (place.*) |w| place = &w.next;
-            place.* = waiter;
+            side.waiters.push(waiter);
             if (!waiter.g.system) p.lane.net_waiters += 1;
         }
 
         /// After `park`. Whoever `fired` is in no list any more.
         pub fn unlink(p: *Self, side: *Side, waiter: *Waiter, fired: bool) void {
             if (!waiter.g.system) p.lane.net_waiters -= 1;
-            if (!fired) remove(side, waiter);
-        }
-
-        fn remove(side: *Side, waiter: *Waiter) void {
-            var place = &side.waiters;
-            while (place.*) |w| : (place = &w.next) {
-                if (w == waiter) {
-                    place.* = w.next;
-                    return;
-                }
-            }
+            if (!fired) side.waiters.remove(waiter);
         }
 
         /// All of them: an edge tells only once, and the first may leave something over.
         fn wakeSide(p: *Self, side: *Side, wake: g_mod.Wake) void {
-            var it = side.waiters;
-            var kept: ?*Waiter = null;
-            while (it) |w| {
-                it = w.next;
-                if (p.lane.claim(w.g, wake)) {
-                    w.g.fired = w;
-                    p.lane.counters.netpoll_wakeups += 1;
-                    p.lane.readyLast(w.g);
-                } else {
-                    // Timed out or interrupted already; it unlinks itself when it runs.
-                    w.next = kept;
-                    kept = w;
-                }
+            while (side.waiters.head) |w| {
+                side.waiters.remove(w);
+                // Timed out or interrupted already; it goes on by itself.
+                if (!p.lane.claim(w.g, wake)) continue;
+                w.g.fired = w;
+                p.lane.counters.netpoll_wakeups += 1;
+                p.lane.readyLast(w.g);
             }
-            side.waiters = kept;
         }
 
         fn deliver(p: *Self, events: []const Ready) void {
@@ -216,11 +202,12 @@ pub fn Poller(comptime Lane: type) type {
 
         inline fn markReady(p: *Self, side: *Side) void {
             side.ready = true;
-            if (side.waiters != null) p.wakeSide(side, .ready);
+            if (side.waiters.head != null) p.wakeSide(side, .ready);
         }
 
         fn recordReady(p: *Self, d: *Desc, e: Ready) void {
-            const waiter = if (e.read or e.hangup) d.read.waiters orelse d.write.waiters else d.write.waiters;
+            const writer = d.write.waiters.head;
+            const waiter = if (e.read or e.hangup) d.read.waiters.head orelse writer else writer;
             const w = waiter orelse return;
             const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
             p.lane.record(.netpoll_ready, w.g.id, @intCast(d.fd), mode);

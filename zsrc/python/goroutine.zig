@@ -11,7 +11,6 @@ const stacks = @import("../sched/stack.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
-const waitgroup = @import("../sync/waitgroup.zig");
 const preempt = @import("preempt.zig");
 const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
@@ -23,6 +22,8 @@ const handle = @import("handle.zig");
 const G = g_mod.G;
 const Lane = host.Lane;
 const lane = &host.the_lane;
+/// Those in join() of one goroutine.
+pub const Queue = @import("../sync/waiters.zig").Waiters(Lane);
 
 const inline_args = 4;
 
@@ -93,8 +94,8 @@ pub const Handle = extern struct {
     noted: bool,
     result: ?*py.Object,
     exception: ?*py.Object,
-    /// A waitgroup.WaitList of those in join().
-    joiners: ?*anyopaque,
+    /// The Queue of those in join().
+    joiners: [@sizeOf(Queue)]u8 align(@alignOf(Queue)),
     /// A list of channels that get the handle when the goroutine has ended.
     watchers: ?*py.Object,
 
@@ -102,12 +103,8 @@ pub const Handle = extern struct {
         return @ptrCast(@alignCast(h.live));
     }
 
-    pub inline fn waiters(h: *Handle) *waitgroup.WaitList(Lane) {
-        return @ptrCast(@alignCast(&h.joiners));
-    }
-
-    comptime {
-        std.debug.assert(@sizeOf(waitgroup.WaitList(Lane)) == @sizeOf(?*anyopaque));
+    pub inline fn waiters(h: *Handle) *Queue {
+        return @ptrCast(&h.joiners);
     }
 };
 
@@ -397,7 +394,7 @@ fn settleHandle(p: *PyG) void {
     const h = p.handle;
     const unseen = h.ob.refcnt == 1;
     h.live = null;
-    if (h.joiners != null) h.waiters().wakeAll(lane);
+    if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
     if (h.watchers != null) tellWatchers(h);
     if (p != main and h.outcome == .raised and !h.collected and (unseen or endsProgram(h))) report(h);
     if (!unseen) {
@@ -641,7 +638,8 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
         if (lane.here() == null) return true;
         if (h.live == null) continue;
         caller.g.waiting_on = h;
-        switch (h.waiters().wait(lane, &caller.g, .shutdown, deadline)) {
+        var waiter: Queue.Waiter = .{ .g = &caller.g };
+        switch (h.waiters().wait(lane, &waiter, .shutdown, deadline)) {
             .ready, .closed => {},
             .timeout => return true,
             .interrupted => {
@@ -660,12 +658,6 @@ pub fn cancelG(p: *PyG) bool {
         interrupt(p, exception);
     } else wakePending(p);
     return true;
-}
-
-/// In the child of a fork: nobody waits any more.
-pub fn forgetJoiners(o: *py.Object) void {
-    const h: *Handle = @ptrCast(o);
-    h.joiners = null;
 }
 
 /// The goroutine of a handle, while it lives.

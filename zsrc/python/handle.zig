@@ -46,7 +46,8 @@ fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     _ = py.incref(&h.ob);
     defer py.decref(&h.ob);
     p.g.waiting_on = h;
-    return switch (h.waiters().wait(lane, &p.g, .join, limit.deadline())) {
+    var waiter: goroutine.Queue.Waiter = .{ .g = &p.g };
+    return switch (h.waiters().wait(lane, &waiter, .join, limit.deadline())) {
         .ready, .closed => .ended,
         .timeout => if (h.live == null) .ended else .timeout,
         .interrupted => {

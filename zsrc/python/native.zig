@@ -22,7 +22,6 @@ const native_preempt = @import("../native/preempt.zig");
 const native_events = @import("../native/events.zig");
 const procs = @import("../native/procs.zig");
 const list = @import("../native/list.zig");
-const waitgroup = @import("../sync/waitgroup.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
@@ -35,7 +34,7 @@ const call_mod = @import("native_call.zig");
 const lane = &host.the_lane;
 const Caller = outside.Caller;
 const Call = call_mod.Call;
-const WaitList = waitgroup.WaitList(host.Lane);
+const Waiters = @import("../sync/waiters.zig").Waiters(host.Lane);
 
 // ---- the native lane's life ----
 
@@ -262,8 +261,7 @@ const Task = struct {
 
     // The rest is for those with the interpreter's lock.
     arrived: bool = false,
-    joiners: WaitList = .{},
-    joiners_generation: u32 = 0,
+    joiners: Waiters = .{},
     /// The run that it was started in.
     run: u32 = 0,
     /// A handle or a call will look at it again.
@@ -295,10 +293,10 @@ const Task = struct {
         const t: *Task = @alignCast(@fieldParentPtr("entry", e));
         t.arrived = true;
         if (lane.live) {
-            if (t.joiners_generation == lane.generation) t.joiners.wakeAll(lane);
+            t.joiners.wakeAll(lane, .ready);
             if (t.run == lane.generation) {
                 unfinished -= 1;
-                if (unfinished == 0) all_ended.wakeAll(lane);
+                if (unfinished == 0) all_ended.wakeAll(lane, .ready);
             }
         }
         t.next_dead = graveyard;
@@ -329,7 +327,7 @@ const Task = struct {
 
 /// Tasks of this run that have not arrived, and the goroutine that waits for them.
 var unfinished: u64 = 0;
-var all_ended: WaitList = .{};
+var all_ended: Waiters = .{};
 /// Those that have arrived and may still keep something alive.
 var graveyard: ?*Task = null;
 var reap_wanted = false;
@@ -402,13 +400,10 @@ fn waitFor(t: *Task, handle: ?*py.Object, reason: g_mod.WaitReason, deadline: ?u
         const p = goroutine.of(g);
         if (goroutine.raisePending(p)) return .raised;
         if (t.arrived) break;
-        if (t.joiners_generation != lane.generation) {
-            t.joiners = .{};
-            t.joiners_generation = lane.generation;
-        }
         if (!p.g.system) lane.outside_waiters += 1;
         p.g.waiting_on = handle;
-        const wake = t.joiners.wait(lane, g, reason, deadline);
+        var waiter: Waiters.Waiter = .{ .g = g };
+        const wake = t.joiners.wait(lane, &waiter, reason, deadline);
         if (!p.g.system) lane.outside_waiters -= 1;
         switch (wake) {
             .ready, .closed => break,
@@ -461,7 +456,8 @@ pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
         const p = goroutine.forPark() orelse return null;
         const deadline = lane.now() +| @as(u64, @intCast(ns));
         lane.outside_waiters += 1;
-        const wake = all_ended.wait(lane, &p.g, .shutdown, deadline);
+        var waiter: Waiters.Waiter = .{ .g = &p.g };
+        const wake = all_ended.wait(lane, &waiter, .shutdown, deadline);
         lane.outside_waiters -= 1;
         if (wake == .interrupted) {
             _ = goroutine.raisePending(p);

@@ -7,12 +7,12 @@
 //! thread sleeps without the interpreter's lock; whoever comes first after a release gets it.
 const std = @import("std");
 const os = @import("../os/os.zig");
-const waitgroup = @import("../sync/waitgroup.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
 
+const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
 const lane = &host.the_lane;
 
 /// A thread that waits; lies on its stack.
@@ -23,12 +23,11 @@ const RLock = extern struct {
     weakrefs: ?*py.Object,
     owner: u64,
     count: u64,
-    /// A waitgroup.WaitList.
-    parked: ?*anyopaque,
+    parked: [@sizeOf(Queue)]u8 align(@alignOf(Queue)),
     sleepers: ?*anyopaque,
 
-    inline fn goroutines(l: *RLock) *waitgroup.WaitList(host.Lane) {
-        return @ptrCast(@alignCast(&l.parked));
+    inline fn goroutines(l: *RLock) *Queue {
+        return @ptrCast(&l.parked);
     }
 };
 
@@ -76,7 +75,8 @@ fn parkOn(l: *RLock, deadline: ?u64) ?bool {
     if (goroutine.raisePending(p)) return null;
     if (l.owner == 0) return true;
     p.g.waiting_on = l;
-    return switch (l.goroutines().wait(lane, &p.g, .lock, deadline)) {
+    var waiter: Queue.Waiter = .{ .g = &p.g };
+    return switch (l.goroutines().wait(lane, &waiter, .lock, deadline)) {
         .ready, .closed => true,
         .timeout => l.owner == 0,
         .interrupted => {
@@ -108,7 +108,7 @@ fn sleepOn(l: *RLock, deadline: ?u64) ?bool {
 fn give(l: *RLock) void {
     l.owner = 0;
     l.count = 0;
-    if (l.parked != null) l.goroutines().wakeAll(lane);
+    if (l.goroutines().head != null) l.goroutines().wakeAll(lane, .ready);
     var it: ?*Sleeper = @ptrCast(@alignCast(l.sleepers));
     l.sleepers = null;
     while (it) |s| {
@@ -204,7 +204,7 @@ fn atForkReinit(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const l = self(o);
     l.owner = 0;
     l.count = 0;
-    l.parked = null;
+    l.goroutines().* = .{};
     l.sleepers = null;
     return py.returnNone();
 }

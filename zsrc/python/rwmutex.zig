@@ -43,6 +43,10 @@ pub fn acquireAlways(m: *M, comptime side: Side) bool {
     while (!tryTake(m, side)) {
         const p = goroutine.forLock() orelse return false;
         if (tryTake(m, side)) return true;
+        // One that is done would end each wait at once.
+        const context = p.g.context;
+        p.g.context = null;
+        defer p.g.context = context;
         const wake = if (side == .read) m.rLockWait(lane, &p.g, null) else m.lockWait(
             lane,
             &p.g,

@@ -13,7 +13,6 @@ const g_mod = @import("../sched/g.zig");
 const chan_mod = @import("../sync/chan.zig");
 const select_mod = @import("../sync/select.zig");
 const timechan = @import("../sync/timechan.zig");
-const waitgroup = @import("../sync/waitgroup.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const explore = @import("../sched/explore.zig");
 const py = @import("py.zig");
@@ -31,7 +30,7 @@ const Wake = g_mod.Wake;
 const Outcome = chan_mod.Outcome;
 pub const Chan = chan_mod.Chan(*py.Object, host.Lane);
 pub const TimeChan = timechan.TimeChan(host.Lane);
-const WaitList = waitgroup.WaitList(host.Lane);
+const Waiters = @import("../sync/waiters.zig").Waiters(host.Lane);
 
 pub const Kind = enum(u8) { recv, send, time, done, readable, writable, native_recv, native_send };
 
@@ -102,9 +101,8 @@ pub const Source = union(enum) {
         switch (source.*) {
             .recv => |r| forgetWaiters(r.chan),
             .send => |s| forgetWaiters(s.chan),
-            .done => |d| d.handle.joiners = null,
             // These tell those of another run, or are not for threads.
-            .never, .time, .io, .native => {},
+            .never, .time, .done, .io, .native => {},
         }
     }
 };
@@ -223,17 +221,17 @@ pub fn secondsOf(ns: u64) ?*py.Object {
 /// The end of a goroutine.
 const Done = struct {
     handle: *goroutine.Handle,
-    node: WaitList.Node = undefined,
+    waiter: Waiters.Waiter = undefined,
 
     pub inline fn poll(d: *Done) Outcome {
         return if (d.handle.live == null) .done else .would_block;
     }
     pub inline fn enqueue(d: *Done, g: *G) void {
-        d.node = .{ .g = g };
-        d.handle.waiters().push(&d.node);
+        d.waiter = .{ .g = g };
+        d.handle.waiters().push(lane, &d.waiter);
     }
     pub inline fn dequeue(d: *Done) void {
-        d.handle.waiters().remove(&d.node);
+        d.handle.waiters().leave(lane, &d.waiter);
     }
     pub inline fn finish(_: *Done, _: Wake) Outcome {
         return .done;

@@ -33,7 +33,6 @@ const handle = @import("handle.zig");
 const peek = @import("peek.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
-const groups = @import("waitgroup.zig");
 const outside = @import("outside.zig");
 
 const lane = &host.the_lane;
@@ -439,7 +438,5 @@ pub fn forget() void {
         const on: *py.Object = @ptrCast(@alignCast(s.p.g.waiting_on orelse continue));
         if (s.sources.len != 0) continue;
         if (on.type == chan.chan_type) chan.forget(on);
-        if (on.type == groups.wg_type) groups.forget(on);
-        if (on.type == goroutine.goroutine_type) goroutine.forgetJoiners(on);
     }
 }

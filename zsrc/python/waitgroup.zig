@@ -80,7 +80,8 @@ fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c)
     const p = goroutine.forWait() orelse return null;
     if (w.count == 0) return py.boolean(true);
     p.g.waiting_on = o;
-    return switch (w.waiters.wait(lane, &p.g, .wait_group, limit.deadline())) {
+    var waiter: W.Queue.Waiter = .{ .g = &p.g };
+    return switch (w.queue.wait(lane, &waiter, .wait_group, limit.deadline())) {
         .ready, .closed => if (w.count == 0) py.boolean(true) else py.raise(
             py.exc.runtimeError(),
             "WaitGroup is used again, with a count of {d}, before wait() has returned",
@@ -92,11 +93,6 @@ fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c)
             return null;
         },
     };
-}
-
-/// In the child of a fork: nobody waits any more.
-pub fn forget(o: *py.Object) void {
-    inner(o).waiters.head = null;
 }
 
 fn goMethod(

@@ -3,13 +3,14 @@
 //! A value goes straight from a sender to a waiting receiver, past the buffer. Waiters lie on the
 //! stacks of their goroutines and are served first come, first served; who is woken is decided by
 //! `Lane.claim`, so that a time-out or a cancellation and a hand-over exclude each other. A waiter
-//! that lost its claim stays linked until its goroutine runs and unlinks it.
+//! that lost its claim is unlinked by whoever comes across it, or by its goroutine.
 //!
 //! Everything here needs the lane's lock. T is a plain value (a pointer, an integer); the layer
 //! above owns what it refers to.
 const std = @import("std");
 const g_mod = @import("../sched/g.zig");
 const G = g_mod.G;
+pub const List = @import("../sched/list.zig").List;
 
 pub fn Waiter(comptime T: type) type {
     return struct {
@@ -17,44 +18,6 @@ pub fn Waiter(comptime T: type) type {
         elem: T = undefined,
         prev: ?*@This() = null,
         next: ?*@This() = null,
-    };
-}
-
-/// Waiters, first come, first served.
-pub fn List(comptime W: type) type {
-    return struct {
-        head: ?*W = null,
-        tail: ?*W = null,
-
-        pub inline fn push(l: *@This(), w: *W) void {
-            w.next = null;
-            w.prev = l.tail;
-            if (l.tail) |t| t.next = w else l.head = w;
-            l.tail = w;
-        }
-
-        /// All at once, so that to remove one of them does nothing.
-        pub fn clear(l: *@This()) void {
-            while (l.head) |w| {
-                l.head = w.next;
-                w.prev = null;
-                w.next = null;
-            }
-            l.tail = null;
-        }
-
-        pub fn has(l: *const @This(), w: *W) bool {
-            var it = l.head;
-            while (it) |each| : (it = each.next) if (each == w) return true;
-            return false;
-        }
-
-        pub inline fn remove(l: *@This(), w: *W) void {
-            if (w.prev) |p| p.next = w.next else if (l.head == w) l.head = w.next else return;
-            if (w.next) |n| n.prev = w.prev else l.tail = w.prev;
-            w.prev = null;
-            w.next = null;
-        }
     };
 }
 
@@ -74,14 +37,12 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         senders: List(W) = .{},
 
         inline fn dequeue(lane: *Lane, list: *List(W)) ?*W {
-            var it = list.head;
-            while (it) |w| {
-                it = w.next;
-                if (lane.claim(w.g, .ready)) {
-                    list.remove(w);
-                    w.g.fired = w;
-                    return w;
-                }
+            while (list.head) |w| {
+                list.remove(w);
+                // One that was claimed before has left, and is not to be passed by twice.
+                if (!lane.claim(w.g, .ready)) continue;
+                w.g.fired = w;
+                return w;
             }
             return null;
         }
@@ -176,14 +137,11 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
             if (c.closed) return false;
             c.closed = true;
             inline for (.{ &c.receivers, &c.senders }) |list| {
-                var it = list.head;
-                while (it) |w| {
-                    it = w.next;
-                    if (lane.claim(w.g, .closed)) {
-                        list.remove(w);
-                        w.g.fired = w;
-                        lane.readyLast(w.g);
-                    }
+                while (list.head) |w| {
+                    list.remove(w);
+                    if (!lane.claim(w.g, .closed)) continue;
+                    w.g.fired = w;
+                    lane.readyLast(w.g);
                 }
             }
             return true;

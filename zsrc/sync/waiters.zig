@@ -84,6 +84,7 @@ pub fn Waiters(comptime Lane: type) type {
             const w = q.first(lane) orelse return null;
             q.remove(w);
             _ = lane.claim(w.g, .ready);
+            w.g.fired = w;
             w.given = true;
             return w;
         }
@@ -94,7 +95,9 @@ pub fn Waiters(comptime Lane: type) type {
             while (q.head) |w| {
                 q.remove(w);
                 w.given = wake == .ready;
-                if (lane.claim(w.g, wake)) lane.readyLast(w.g);
+                if (!lane.claim(w.g, wake)) continue;
+                w.g.fired = w;
+                lane.readyLast(w.g);
             }
         }
 
@@ -120,9 +123,14 @@ pub fn Waiters(comptime Lane: type) type {
         ) g_mod.Wake {
             lane.prepare(w.g);
             const wake = lane.park(w.g, reason, deadline);
+            q.leave(lane, w);
+            return wake;
+        }
+
+        /// After a park, however that ended.
+        pub fn leave(q: *Self, lane: *const Lane, w: *Waiter) void {
             // A thread may return when the run is over, and the queue another's.
             if (w.generation == lane.generation) q.remove(w);
-            return wake;
         }
     };
 }
