@@ -24,6 +24,7 @@ pub const symbol = posix.symbol;
 pub const writeStderr = posix.writeStderr;
 pub const FaultStack = posix.FaultStack;
 pub const handleFault = posix.handleFault;
+pub const opens_guards = true;
 
 pub const page_size: usize = 4096;
 
@@ -113,6 +114,7 @@ pub fn discard(pages: [*]align(4096) u8, size: usize) void {
 
 // Linux 6.13, include/uapi/asm-generic/mman-common.h.
 const madv_guard_install = 102;
+const madv_guard_remove = 103;
 
 var guard_way = std.atomic.Value(enum(u8) { unknown, madvise, mprotect }).init(.unknown);
 
@@ -125,6 +127,15 @@ pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
         else => linux.mprotect(pages, size, .{}),
     };
     if (linux.errno(rc) != .SUCCESS) return error.OutOfMemory;
+}
+
+/// Undoes `guard`. In a signal handler too.
+pub fn unguard(pages: [*]align(4096) u8, size: usize) bool {
+    const rc = switch (guard_way.load(.monotonic)) {
+        .madvise => linux.madvise(pages, size, madv_guard_remove),
+        else => linux.mprotect(pages, size, .{ .READ = true, .WRITE = true }),
+    };
+    return linux.errno(rc) == .SUCCESS;
 }
 
 /// Some emulators accept the advice and ignore it, so the answer alone is no proof: a guarded
@@ -147,6 +158,10 @@ test "a guarded page cannot be read" {
     defer release(pages, 4 * page_size);
     try guard(pages, page_size);
     pages[page_size] = 1;
+    defer {
+        std.debug.assert(unguard(pages, page_size));
+        pages[0] = 1;
+    }
     try std.testing.expectEqual(.mprotect, blk: {
         // Whatever the way, the kernel must refuse to read the page.
         var fds: [2]i32 = undefined;

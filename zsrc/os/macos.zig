@@ -28,6 +28,7 @@ pub const symbol = posix.symbol;
 pub const writeStderr = posix.writeStderr;
 pub const FaultStack = posix.FaultStack;
 pub const handleFault = posix.handleFault;
+pub const opens_guards = true;
 
 /// 4 KiB on Intel, 16 KiB on Apple silicon.
 pub const page_size: usize = if (builtin.cpu.arch == .aarch64) 16 * 1024 else 4 * 1024;
@@ -95,6 +96,11 @@ pub fn discard(pages: [*]align(4096) u8, size: usize) void {
 /// Makes these pages fault on any access.
 pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
     if (c.mprotect(@ptrCast(@alignCast(pages)), size, .{}) != 0) return error.OutOfMemory;
+}
+
+/// Undoes `guard`. In a signal handler too.
+pub fn unguard(pages: [*]align(4096) u8, size: usize) bool {
+    return c.mprotect(@ptrCast(@alignCast(pages)), size, .{ .READ = true, .WRITE = true }) == 0;
 }
 
 test {

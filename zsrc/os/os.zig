@@ -19,6 +19,7 @@ const required = [_][]const u8{
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
     "peek",      "threadId",        "threadIds",      "onMainThread",  "threadCpuTime",
+    "unguard",   "opens_guards",
 };
 
 comptime {
@@ -68,6 +69,8 @@ pub const openStack = impl.openStack;
 pub const release = impl.release;
 pub const discard = impl.discard;
 pub const guard = impl.guard;
+pub const unguard = impl.unguard;
+pub const opens_guards = impl.opens_guards;
 pub const Slot = impl.Slot;
 pub const slotGet = impl.slotGet;
 pub const slotSet = impl.slotSet;
@@ -77,6 +80,9 @@ pub const FaultStack = impl.FaultStack;
 pub const handleFault = impl.handleFault;
 pub const writeStderr = impl.writeStderr;
 pub const peek = impl.peek;
+
+/// Told of a memory fault that an instruction caused. True if that can go on.
+pub const FaultCallback = *const fn (address: usize) bool;
 
 /// Where an address lies in a library's symbols.
 pub const SymbolOf = struct { name: [*:0]const u8, offset: usize };

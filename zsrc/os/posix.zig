@@ -225,36 +225,93 @@ pub const FaultStack = struct {
     }
 };
 
-var previous_segv: c.Sigaction = undefined;
-var previous_bus: c.Sigaction = undefined;
-var fault_callback: ?*const fn (address: usize) void = null;
+/// What becomes of a fault that is none of golibx's business: the disposition that the program had
+/// before golibx came, and the first that there ever was.
+const Chain = struct {
+    sig: c.SIG,
+    next: c.Sigaction = undefined,
+    last: ?c.Sigaction = null,
+};
+var chains = [_]Chain{ .{ .sig = .SEGV }, .{ .sig = .BUS } };
+var fault_callback: ?os.FaultCallback = null;
+/// This thread passes a fault on. A handler that was installed after golibx's once, and before it
+/// now, passes it back.
+threadlocal var passing_on = false;
 
-/// Calls `callback` on the alternate stack when a memory fault happens; after it returns, the
-/// handler that was there before gets the signal, as if golibx had not been there.
-pub fn handleFault(callback: ?*const fn (address: usize) void) void {
-    const installed = fault_callback != null;
-    fault_callback = callback;
-    if (callback == null) {
-        if (installed) {
-            _ = c.sigaction(.SEGV, &previous_segv, null);
-            _ = c.sigaction(.BUS, &previous_bus, null);
-        }
-        return;
-    }
-    if (installed) return;
-    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
-    action.handler = .{ .sigaction = onFault };
-    action.flags = c.SA.SIGINFO | c.SA.ONSTACK | c.SA.NODEFER;
-    _ = c.sigaction(.SEGV, &action, &previous_segv);
-    _ = c.sigaction(.BUS, &action, &previous_bus);
+noinline fn passingOn() *bool {
+    return &passing_on;
 }
 
-fn onFault(sig: c.SIG, info: *const c.siginfo_t, _: ?*anyopaque) callconv(.c) void {
+/// Calls `callback` on the alternate stack when an instruction of this process causes a memory
+/// fault. Unless it says that the instruction can go on, the disposition that was there before
+/// gets the signal, and so it does if somebody sent it: as if golibx had not been there.
+pub fn handleFault(callback: ?os.FaultCallback) void {
+    fault_callback = callback;
+    for (&chains) |*chain| {
+        var present: c.Sigaction = undefined;
+        if (c.sigaction(chain.sig, null, &present) != 0) continue;
+        const ours = isOurs(&present);
+        if (callback == null) {
+            // Unless the program has put its own in place, which may call ours for all we know.
+            if (ours) _ = c.sigaction(chain.sig, &chain.next, null);
+        } else if (!ours) {
+            chain.next = present;
+            if (chain.last == null) chain.last = present;
+            var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+            action.handler = .{ .sigaction = onFault };
+            action.flags = c.SA.SIGINFO | c.SA.ONSTACK | c.SA.NODEFER;
+            _ = c.sigaction(chain.sig, &action, null);
+        }
+    }
+}
+
+fn onFault(sig: c.SIG, info: *const c.siginfo_t, context: ?*anyopaque) callconv(.c) void {
     const address: usize = if (builtin.os.tag == .macos)
         @intFromPtr(info.addr)
     else
         @intFromPtr(info.fields.sigfault.addr);
-    if (fault_callback) |callback| callback(address);
-    // Returning runs the faulting instruction again, now under the previous handler.
-    _ = c.sigaction(sig, if (sig == .SEGV) &previous_segv else &previous_bus, null);
+    const sent = wasSent(info);
+    if (!sent) {
+        if (fault_callback) |callback| if (callback(address)) return;
+    }
+    for (&chains) |*chain| {
+        if (chain.sig == sig) passOn(chain, info, context, sent);
+    }
+}
+
+/// By kill(), a timer or the like, rather than the kernel at an instruction.
+fn wasSent(info: *const c.siginfo_t) bool {
+    // Linux: SI_USER is 0, the others are negative. macOS: SI_USER, SI_QUEUE … from 0x10001 on.
+    return if (builtin.os.tag == .macos) info.code >= 0x10001 else info.code <= 0;
+}
+
+fn passOn(chain: *Chain, info: *const c.siginfo_t, context: ?*anyopaque, sent: bool) void {
+    const passing = passingOn();
+    const again = passing.*;
+    var to = if (again) chain.last.? else chain.next;
+    const handler = to.handler.handler;
+    if (handler == c.SIG.IGN and sent) return;
+    if (handler == c.SIG.DFL or handler == c.SIG.IGN or (again and isOurs(&to))) {
+        // Not at once, which would be here: where the instruction is, for whoever reads the core.
+        to.handler = .{ .handler = c.SIG.DFL };
+        _ = c.sigaction(chain.sig, &to, null);
+        if (sent) _ = c.pthread_kill(c.pthread_self(), chain.sig);
+        return;
+    }
+    if (to.flags & c.SA.RESETHAND != 0 and !again) chain.next.handler = .{ .handler = c.SIG.DFL };
+    var blocked = to.mask;
+    if (to.flags & c.SA.NODEFER == 0) _ = c.sigaddset(&blocked, chain.sig);
+    var before: SignalMask = undefined;
+    _ = c.pthread_sigmask(c.SIG.BLOCK, &blocked, &before);
+    passing.* = true;
+    if (to.flags & c.SA.SIGINFO != 0)
+        to.handler.sigaction.?(chain.sig, info, context)
+    else
+        handler.?(chain.sig);
+    passing.* = again;
+    _ = setSignalMask(before);
+}
+
+fn isOurs(action: *const c.Sigaction) bool {
+    return action.handler.sigaction == @as(?c.Sigaction.sigaction_fn, onFault);
 }

@@ -253,6 +253,13 @@ pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
     discard(pages, size);
 }
 
+/// A stack overflow leaves no stack for a handler to go on with.
+pub const opens_guards = false;
+
+pub fn unguard(_: [*]align(4096) u8, _: usize) bool {
+    return false;
+}
+
 /// Committed at the top of a new stack. A parked Python goroutine fits in, and costs this and the
 /// guard page of the system's commit limit; deeper calls grow the stack by a fault a page.
 const stack_commit = 4 * page_size;
@@ -418,15 +425,16 @@ const status_access_violation = 0xc000_0005;
 const status_in_page_error = 0xc000_0006;
 const status_stack_overflow = 0xc000_00fd;
 const exception_continue_search = 0;
+const exception_continue_execution = -1;
 
-var fault_callback: ?*const fn (address: usize) void = null;
+var fault_callback: ?os.FaultCallback = null;
 var fault_handler: ?*anyopaque = null;
 
 /// Calls `callback` when a memory fault happens, before anybody else sees it; after it returns,
 /// other handlers get the exception, as if golibx had not been there. Some do expect faults (ctypes
 /// turns them into OSError), so an address that is not a goroutine's is none of golibx's business.
 /// A stack overflow has the address of the last byte below the stack, as on other systems.
-pub fn handleFault(callback: ?*const fn (address: usize) void) void {
+pub fn handleFault(callback: ?os.FaultCallback) void {
     fault_callback = callback;
     if (callback == null) {
         if (fault_handler) |handler| _ = ntdll.RtlRemoveVectoredExceptionHandler(handler);
@@ -443,7 +451,9 @@ fn onFault(info: *w.EXCEPTION_POINTERS) callconv(.winapi) c_long {
         status_access_violation, status_in_page_error => record.ExceptionInformation[1],
         else => return exception_continue_search,
     };
-    if (fault_callback) |callback| callback(address);
+    if (fault_callback) |callback| {
+        if (callback(address)) return exception_continue_execution;
+    }
     return exception_continue_search;
 }
 
@@ -597,7 +607,7 @@ test "an overflow is reported with its address, and the thread can end there" {
             _ = dig(1 << 20);
         }
 
-        fn onOverflow(at: usize) void {
+        fn onOverflow(at: usize) bool {
             address = at;
             // Most of the guaranteed room is there.
             room = dig(FaultStack.guarantee / 1024 / 2) > 0;
@@ -630,7 +640,7 @@ test "a fault tells its address" {
             @as(*volatile u8, @ptrFromInt(page + 5)).* = 1;
         }
 
-        fn onFaultAt(at: usize) void {
+        fn onFaultAt(at: usize) bool {
             address = at;
             threadExitHere();
         }

@@ -1,5 +1,7 @@
-//! A memory fault on a goroutine's stack guard is an overflow: it ends the process, with one clear
-//! line and the goroutine's traceback. Any other fault goes to the handler that was there before.
+//! A memory fault on a goroutine's stack guard is an overflow. In the stack's reserve, the program
+//! is told by a RecursionError (recursion.zig); below it ends the process, with one clear line and
+//! the goroutine's traceback. Any other fault goes to the disposition that was there before, and so
+//! does a signal of that number that somebody sent.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
@@ -7,6 +9,7 @@ const stack = @import("../sched/stack.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const recursion = @import("recursion.zig");
 
 /// faulthandler.dump_traceback and its arguments, for Pythons that do not export what it calls.
 var dump_traceback: ?*py.Object = null;
@@ -16,6 +19,7 @@ var dump_arguments: ?*py.Object = null;
 pub fn install() void {
     if (py.extra._Py_DumpTraceback == null and dump_traceback == null) prepareDump();
     os.handleFault(onFault);
+    installed = true;
 }
 
 fn prepareDump() void {
@@ -32,16 +36,29 @@ fn prepareDump() void {
 
 pub fn remove() void {
     os.handleFault(null);
+    installed = false;
+}
+
+var installed = false;
+
+/// handle_faults(on)
+pub fn switchHandler(_: ?*py.Object, on: ?*py.Object) callconv(.c) ?*py.Object {
+    const before = installed;
+    if (py.isTrue(on.?)) install() else remove();
+    return py.boolean(before);
 }
 
 /// On the alternate stack, at any point of the program: nothing here allocates or locks.
-fn onFault(address: usize) void {
-    const m = m_mod.current() orelse return;
-    const g = m.curg orelse return;
+fn onFault(address: usize) bool {
+    const m = m_mod.current() orelse return false;
+    const g = m.curg orelse return false;
     const lane = &host.the_lane;
     const p = goroutine.of(g);
     const size = if (p == goroutine.main) lane.options.stack_main_size else lane.options.stack_size;
-    if (g.stack.lo -% address > stack.guardSize(size) or address >= g.stack.lo) return;
+    if (recursion.open(p, address)) return true;
+    const end = g.stack.lo + recursion.sizeOfReserve(g.stack);
+    if (address -% (g.stack.lo -% stack.guardSize(size)) >= end - (g.stack.lo -% stack.guardSize(size)))
+        return false;
     var buffer: [256]u8 = undefined;
     const line = std.fmt.bufPrint(
         &buffer,

@@ -3,6 +3,7 @@ const std = @import("std");
 const netpoll = @import("../netpoll/netpoll.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
+const recursion = @import("recursion.zig");
 const native = @import("native.zig");
 const standin = @import("standin.zig");
 const preempt = @import("preempt.zig");
@@ -91,7 +92,12 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         py.setText(
             dict,
             "c_recursion_limit",
-            if (m.c_recursion_offset != null) "set per stack" else "the interpreter's own",
+            if (recursion.usable())
+                "by the stack's reserve"
+            else if (py.extra.PyUnstable_ThreadState_SetStackProtection != null)
+                "by the stack's bounds"
+            else
+                "by the stack's size",
         );
     if (!ok) {
         py.decref(dict);

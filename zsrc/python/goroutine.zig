@@ -12,6 +12,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const preempt = @import("preempt.zig");
+const recursion = @import("recursion.zig");
 const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
 const chan = @import("chan.zig");
@@ -32,6 +33,8 @@ pub const PyG = struct {
     state: ?*py.ThreadState = null,
     /// A preemption request that was put in its way, see preempt.zig.
     request: preempt.Request = .{},
+    /// Its stack's reserve, see recursion.zig.
+    overflow: recursion.Overflow = .{},
     /// The WaitGroup whose go() started it, owned.
     group: ?*py.Object = null,
     handle: *Handle = undefined,
@@ -138,7 +141,7 @@ pub fn makeStack(size: usize) error{OutOfMemory}!g_mod.Stack {
     const base = try os.reserve(size);
     errdefer os.release(base, size);
     const guard = stacks.guardSize(size);
-    try os.guard(base, guard);
+    try os.guard(base, guard + if (lane.options.stack_reserves) stacks.reserveSize(size) else 0);
     try os.openStack(@intFromPtr(base) + guard, @intFromPtr(base) + size);
     return .{ .lo = @intFromPtr(base) + guard, .size = size - guard };
 }
@@ -375,6 +378,7 @@ fn finish(p: *PyG, result: ?*py.Object) void {
 /// tracing or profiling.
 fn clearState(p: *PyG) void {
     preempt.cancelRequest(p);
+    recursion.settle(p);
     if (p == main) return;
     preempt.stopTracing();
     p.clean = true;

@@ -9,7 +9,7 @@
 //!  - Whether a thread state's thread has left the interpreter (a blocking call) is told in 3.11 by
 //!    _PyThreadState_UncheckedGet, from 3.12 on by a word of the thread state that is found by
 //!    watching one leave.
-//!  - Recursion through C is limited by a counter from 3.12 on, found by watching it change.
+//!  - Recursion is limited by a counter up to 3.13, found by watching it change.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
@@ -21,6 +21,7 @@ const native = @import("../native/lane.zig");
 const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
 const preempt = @import("preempt.zig");
+const recursion = @import("recursion.zig");
 const standin = @import("standin.zig");
 const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
@@ -47,8 +48,8 @@ pub const Mechanisms = struct {
     /// Words of a thread state that are not null once it has thread-local data.
     local_words: [4]usize = undefined,
     local_count: usize = 0,
-    /// 3.12, 3.13: the int that counts the C recursion left.
-    c_recursion_offset: ?usize = null,
+    /// Up to 3.13: the int that counts the recursion left, from 3.12 on of that through C.
+    recursion_offset: ?usize = null,
 };
 pub var mechanisms: Mechanisms = .{};
 
@@ -301,6 +302,11 @@ pub const Host = struct {
 
     // ---- the rest ----
 
+    /// At a turn of the P that somebody asked for.
+    pub fn attend() void {
+        recursion.settleAll();
+    }
+
     pub fn onDeadlock() bool {
         return deadlock.report();
     }
@@ -412,15 +418,20 @@ pub fn forgetStates() void {
     m.base = py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
 }
 
-/// Stack bytes that one level of recursion through C may take, generously: a level is the
-/// interpreter loop, a call, and a slot function or two. Measured with the deepest of the
-/// standard library's own (repr, copy, json, re) at under 700 bytes.
+/// Stack bytes that one level of recursion through C may take: a level is the interpreter loop, a
+/// call, and a slot function or two. Measured with repr, copy, json and re at under 700 bytes.
 const c_level_bytes = 1024;
+/// The compiler counts levels of its own, against what the counter has left when it begins, and
+/// takes under 140 bytes for each (measured on 3.13 with `f()()()…`).
+const compiler_level_bytes = 192;
 
+/// On 3.12 and 3.13, whose counter of recursion through C is not the one of Python calls. Where a
+/// stack has a reserve (recursion.zig) that stops the others.
 fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
-    const offset = mechanisms.c_recursion_offset orelse return;
-    const word: *i32 = @ptrFromInt(@intFromPtr(state) + offset);
-    word.* = @intCast(@min(stack_size / c_level_bytes, 10_000));
+    if (py.minor() < 12) return;
+    const left = recursion.counter(state) orelse return;
+    const level: usize = if (recursion.usable()) compiler_level_bytes else c_level_bytes;
+    left.* = @min(left.*, @as(i32, @intCast(stack_size / level)));
 }
 
 /// From 3.14 on the interpreter compares the stack pointer with the bounds of the thread's stack.
@@ -441,13 +452,13 @@ fn words(state: *py.ThreadState) *[words_looked_at]u32 {
 pub fn calibrate() bool {
     interpreter = py.PyInterpreterState_Get();
     const own = py.PyThreadState_Get();
-    if (py.minor() == 11) {
+    const is_11 = py.minor() == 11;
+    if (is_11) {
         if (py.PyGILState_GetThisThreadState()) |state|
             mechanisms.gilstate_slot = os.findSlot(state);
-        return true;
     }
     const probe = py.PyThreadState_New(interpreter) orelse return false;
-    _ = py.PyThreadState_Swap(probe);
+    _ = exchange(probe);
     const attached = words(probe).*;
     // Nobody else has a reason to touch the probe while it is detached.
     const saved = py.PyEval_SaveThread();
@@ -461,16 +472,16 @@ pub fn calibrate() bool {
     py.Py_LeaveRecursiveCall();
     py.Py_LeaveRecursiveCall();
     py.Py_LeaveRecursiveCall();
-    _ = py.PyThreadState_Swap(own);
+    _ = exchange(own);
     py.PyThreadState_Clear(probe);
     py.PyThreadState_Delete(probe);
     for (attached, detached, again, deep, 0..) |a, d, b, r, i| {
-        if (a != d and a == b and mechanisms.attached_offset == null) {
+        if (!is_11 and a != d and a == b and mechanisms.attached_offset == null) {
             mechanisms.attached_offset = i * 4;
             mechanisms.attached_mask = a ^ d;
             mechanisms.detached_value = d & (a ^ d);
         }
-        if (b -% r == 3 and b < 1 << 20) mechanisms.c_recursion_offset = i * 4;
+        if (b -% r == 3 and b < 1 << 20) mechanisms.recursion_offset = i * 4;
     }
     return true;
 }

@@ -489,6 +489,13 @@ const functions = [_]py.MethodDef{
     \\
     \\Raises KeyboardInterrupt in the main goroutine, wherever it is.
     },
+    .{ .name = "handle_faults", .function = @ptrCast(&fault.switchHandler), .flags = py.METH_O, .doc =
+    \\handle_faults(on, /)
+    \\--
+    \\
+    \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it is to
+    \\be from now on.
+    },
     .{ .name = "watch_signals", .function = @ptrCast(&watchSignals), .flags = py.METH_O, .doc =
     \\watch_signals(fd, /)
     \\--

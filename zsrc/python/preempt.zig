@@ -22,6 +22,7 @@ const m_mod = @import("../sched/m.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const recursion = @import("recursion.zig");
 
 const M = m_mod.M;
 const PyG = goroutine.PyG;
@@ -227,6 +228,7 @@ var armed: std.ArrayList(*PyG) = .empty;
 
 /// The goroutine is at a bytecode boundary, its request taken back. False with an exception set.
 fn arrive(p: *PyG, exact: bool) bool {
+    recursion.settle(p);
     if (raise(p, exact)) |goes_on| return goes_on;
     // From 3.13 on a signal interrupts only the thread state that the main thread began with.
     if (py.PyErr_CheckSignals() != 0) {

@@ -133,6 +133,7 @@ pub extern var PyExc_OSError: *Object;
 pub extern var PyExc_BaseException: *Object;
 pub extern var PyExc_ImportError: *Object;
 pub extern var PyExc_AttributeError: *Object;
+pub extern var PyExc_RecursionError: *Object;
 
 pub inline fn none() *Object {
     return &_Py_NoneStruct;
@@ -180,6 +181,9 @@ pub const exc = struct {
     }
     pub inline fn attributeError() *Object {
         return PyExc_AttributeError;
+    }
+    pub inline fn recursionError() *Object {
+        return PyExc_RecursionError;
     }
 };
 

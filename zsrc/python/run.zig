@@ -15,6 +15,7 @@ const refused = @import("refused.zig");
 const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
+const recursion = @import("recursion.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const requests = @import("requests.zig");
@@ -73,6 +74,8 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     points.set(module.function_table, options.explore_calls);
     defer points.set(module.function_table, false);
     host.setUp();
+    recursion.watch(true);
+    defer recursion.watch(false);
     if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
@@ -121,6 +124,7 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
             return null;
         }
     }
+    options.stack_reserves = recursion.usable();
     options.hooks_ring_size = std.math.ceilPowerOfTwo(
         usize,
         @max(2, options.hooks_ring_size),

@@ -52,6 +52,8 @@ pub const Options = struct {
     stack_size: usize = 1 << 20,
     stack_main_size: usize = 8 << 20,
     stack_keep: usize = 64 << 20,
+    /// The lowest part of a stack is a reserve: see stack.zig.
+    stack_reserves: bool = false,
     hooks_flush_interval_ns: u64 = 10 * std.time.ns_per_ms,
     hooks_ring_size: usize = 16 * 1024,
     event_mask: u32 = 0,
@@ -205,6 +207,7 @@ pub fn Lane(comptime Host: type) type {
             const keep = @max(1, options.stack_keep / (2 * os.page_size));
             self.* = .{ .gpa = gpa, .options = options, .generation = self.generation +% 1 };
             self.stacks = .init(gpa, options.stack_size, keep);
+            if (options.stack_reserves) self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
             self.clock.raw = os.nanotime();

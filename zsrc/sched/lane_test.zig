@@ -144,6 +144,7 @@ const Host = struct {
     pub fn pollPending() bool {
         return false;
     }
+    pub fn attend() void {}
     pub fn onDeadlock() bool {
         deadlocks += 1;
         swap_may_end.store(true, .release);

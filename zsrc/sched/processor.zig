@@ -197,6 +197,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// preempted goroutines have waited.
         noinline fn attend(self: *Self) void {
             self.attention.store(false, .seq_cst);
+            Host.attend();
             if (!Host.inbox.isEmpty()) Host.inbox.drain();
             if (self.asked.swap(false, .acquire)) answerSysmon(self);
             if (self.options.explore) chooseNext(self);

@@ -10,6 +10,12 @@ const os = @import("../os/os.zig");
 const Stack = @import("g.zig").Stack;
 const Allocator = std.mem.Allocator;
 
+/// The reserve of a stack of this size: its lowest part, which faults as the guard does until the
+/// host opens it. A host that can tell the program of an overflow has it as its room for that.
+pub fn reserveSize(size: usize) usize {
+    return std.mem.alignForward(usize, @min(128 * 1024, size / 8), os.page_size);
+}
+
 /// The guard of a stack of this size.
 pub fn guardSize(size: usize) usize {
     return std.mem.alignForward(usize, @min(64 * 1024, size / 16), os.page_size);
@@ -21,6 +27,8 @@ pub const Pool = struct {
     size: usize,
     /// Bytes at the low end that fault: more than the largest frame that C code makes unprobed.
     guard_size: usize,
+    /// As many above them are a part of the stack that faults too.
+    reserve_size: usize = 0,
     /// Free stacks that may stay resident.
     keep: usize,
     slabs: std.ArrayList(Slab) = .empty,
@@ -99,7 +107,7 @@ pub const Pool = struct {
     fn carve(p: *Pool) Allocator.Error!usize {
         if (p.fresh == p.fresh_end) try p.grow();
         const base = p.fresh;
-        try os.guard(@ptrFromInt(base), p.guard_size);
+        try os.guard(@ptrFromInt(base), p.guard_size + p.reserve_size);
         try os.openStack(base + p.guard_size, base + p.size);
         p.fresh += p.size;
         return base;

@@ -1,0 +1,53 @@
+"""Who is told first of memory faults: golibx, which knows goroutines' stacks from other memory.
+
+The program's disposition is what golibx passes all other faults on to. One that the program sets
+while a run lasts is to become that, and not to take golibx's place.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from golibx import _core
+from golibx.patch.imports import when_imported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec, TypeVar
+
+    Params = ParamSpec("Params")
+    Result = TypeVar("Result")
+
+__all__ = ["install", "put_below"]
+
+_installed = False
+
+
+def install() -> None:
+    """Makes the changes; does nothing the second time."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    when_imported("faulthandler", _stay_first)
+
+
+def put_below(function: Callable[Params, Result]) -> Callable[Params, Result]:
+    """The function, which changes dispositions of faults, called with golibx's out of its way."""
+
+    @functools.wraps(function)
+    def changed(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        handled = _core.handle_faults(False)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if handled:
+                _core.handle_faults(True)
+
+    return changed
+
+
+def _stay_first(faulthandler: Any) -> None:
+    faulthandler.enable = put_below(faulthandler.enable)
+    faulthandler.disable = put_below(faulthandler.disable)
