@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from golibx import _core
 from golibx.errors import DeadlineExceeded
@@ -18,10 +18,12 @@ from golibx.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Self, TypeAlias
+    from typing import Literal, Self, TypeAlias
 
     Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str
     SocketAddress: TypeAlias = tuple[Any, ...]
+    _BinaryBothMode: TypeAlias = Literal["rwb", "rbw", "wrb", "wbr", "brw", "bwr"]
+    _BinaryMode: TypeAlias = Literal["b", "rb", "br", "wb", "bw"] | _BinaryBothMode
 
 __all__ = ["Conn", "Listener", "dial", "listen", "serve"]
 
@@ -114,6 +116,67 @@ class Conn(_Socket):
         """The address of the other end, as socket.getpeername()."""
         return self._as_socket().getpeername()  # type: ignore[no-any-return]
 
+    @overload
+    def makefile(
+        self,
+        mode: _BinaryMode,
+        buffering: Literal[0],
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.RawIOBase: ...
+    @overload
+    def makefile(
+        self,
+        mode: _BinaryBothMode,
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedRWPair: ...
+    @overload
+    def makefile(
+        self,
+        mode: Literal["rb", "br", "b"],
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedReader: ...
+    @overload
+    def makefile(
+        self,
+        mode: Literal["wb", "bw"],
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedWriter: ...
+    @overload
+    def makefile(
+        self,
+        mode: _BinaryMode,
+        buffering: int,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.IOBase: ...
+    @overload
+    def makefile(
+        self,
+        mode: Literal["r", "w", "rw", "wr", ""] = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.TextIOWrapper: ...
+
     def makefile(
         self,
         mode: str = "r",
@@ -122,11 +185,16 @@ class Conn(_Socket):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> io.BufferedIOBase | io.TextIOWrapper | io.RawIOBase:
-        """A file over the connection, as socket.makefile(). Closing it leaves that open."""
-        if not set(mode) <= {"r", "w", "b"} or not set(mode) & {"r", "w"}:
+    ) -> io.IOBase:
+        """A file over the connection, as socket.makefile(). Closing it leaves that open.
+
+        A read that a time-out or a cancellation ends may have taken something already: later reads
+        of the file raise OSError, so that nothing is missing from what they return.
+        """
+        if not set(mode) <= {"r", "w", "b"}:
             raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
-        reading, writing = "r" in mode, "w" in mode
+        writing = "w" in mode
+        reading = "r" in mode or not writing
         raw = _ConnIO(self, reading=reading, writing=writing)
         if buffering == 0:
             if "b" not in mode:
@@ -142,7 +210,14 @@ class Conn(_Socket):
             buffered = io.BufferedWriter(raw, size)
         if "b" in mode:
             return buffered
-        return io.TextIOWrapper(buffered, encoding, errors, newline)  # type: ignore[arg-type]
+        text = io.TextIOWrapper(  # type: ignore[type-var]
+            buffered,
+            io.text_encoding(encoding),
+            errors,
+            newline,
+        )
+        text.mode = mode  # type: ignore[misc]
+        return text
 
     def __repr__(self) -> str:
         if self.closed:
@@ -151,27 +226,63 @@ class Conn(_Socket):
 
 
 class _ConnIO(io.RawIOBase):
-    """The raw stream under Conn.makefile()."""
+    """The raw stream under Conn.makefile(), as socket.SocketIO."""
 
     def __init__(self, conn: Conn, *, reading: bool, writing: bool) -> None:
         self._conn = conn
         self._reading = reading
         self._writing = writing
+        self._cut_short: str | None = None
 
     def readable(self) -> bool:
-        return self._reading
+        return self._reading and not self._is_closed()
 
     def writable(self) -> bool:
-        return self._writing
+        return self._writing and not self._is_closed()
 
-    def readinto(self, buffer: Any) -> int:
-        return self._conn.recv_into(buffer)
+    def _is_closed(self) -> bool:
+        if self.closed:
+            raise ValueError("I/O operation on closed socket.")
+        return False
 
-    def write(self, data: Any) -> int:
-        return self._conn.send(data)
+    def readinto(self, buffer: Any) -> int | None:
+        if not self.readable():
+            raise io.UnsupportedOperation("not readable")
+        # What a buffer above had collected for a line is gone with the exception.
+        if self._cut_short is not None:
+            raise OSError(f"cannot read from {self._cut_short} object")
+        try:
+            return self._conn.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        except TimeoutError:
+            self._cut_short = "timed out"
+            raise
+        except OSError:
+            raise
+        except BaseException:
+            self._cut_short = "interrupted"
+            raise
+
+    def write(self, data: Any) -> int | None:
+        if not self.writable():
+            raise io.UnsupportedOperation("not writable")
+        try:
+            return self._conn.send(data)
+        except BlockingIOError:
+            return None
 
     def fileno(self) -> int:
+        self._is_closed()
         return self._conn.fileno()
+
+    @property
+    def name(self) -> int:
+        return -1 if self.closed else self._conn.fileno()
+
+    @property
+    def mode(self) -> str:
+        return "r" * self._reading + "w" * self._writing + "b"
 
 
 class Listener(_Socket):

@@ -306,6 +306,8 @@ def _write_signals_to_pipe() -> bool:
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         _signal_pipe = (read_end, write_end)
+        for fd in _signal_pipe:
+            _core.keep_descriptor(fd)
     previous = signal.set_wakeup_fd(_signal_pipe[1], warn_on_full_buffer=False)
     if previous not in (-1, _signal_pipe[1]):
         signal.set_wakeup_fd(previous, warn_on_full_buffer=False)

@@ -1,6 +1,13 @@
-//! The poller on Linux: epoll, edge-triggered, woken through an eventfd.
+//! The poller on Linux: epoll, edge-triggered.
+//!
+//! What wakes it is an eventfd that is always readable and seldom watched: to wake is to have epoll
+//! watch it. Nothing is ever written to a descriptor, whose number may have become another file's,
+//! and epoll_ctl() fails on any but the right pair. A program that has closed golibx's own
+//! descriptors all the same, which Python code can't, ends with a line that says so: neither would
+//! the goroutines that wait ever be told, nor the one who wants to wake them.
 const std = @import("std");
 const linux = std.os.linux;
+const os = @import("../os/os.zig");
 const netpoll = @import("netpoll.zig");
 
 pub const name = "epoll";
@@ -21,26 +28,55 @@ pub const Backend = struct {
 
     pub fn init() error{ OutOfMemory, SystemLimit }!Backend {
         const ep = linux.epoll_create1(linux.EPOLL.CLOEXEC);
-        if (linux.errno(ep) != .SUCCESS) return error.SystemLimit;
+        if (linux.errno(ep) != .SUCCESS) return limit(linux.errno(ep));
         errdefer _ = linux.close(@intCast(ep));
-        const ev = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
-        if (linux.errno(ev) != .SUCCESS) return error.SystemLimit;
-        const b: Backend = .{ .epfd = @intCast(ep), .wakefd = @intCast(ev) };
-        var e: linux.epoll_event = .{ .events = linux.EPOLL.IN, .data = .{ .u64 = wake_tag } };
-        if (linux.errno(linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_ADD, b.wakefd, &e)) != .SUCCESS) {
-            _ = linux.close(b.wakefd);
-            return error.SystemLimit;
-        }
+        const ev = linux.eventfd(1, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
+        if (linux.errno(ev) != .SUCCESS) return limit(linux.errno(ev));
+        errdefer _ = linux.close(@intCast(ev));
+        var b: Backend = .{ .epfd = @intCast(ep), .wakefd = @intCast(ev) };
+        const added = b.control(linux.EPOLL.CTL_ADD, b.wakefd, 0, wake_tag);
+        if (added != .SUCCESS) return limit(added);
+        os.descriptors.keep(b.epfd);
+        os.descriptors.keep(b.wakefd);
         return b;
     }
 
-    /// Watches the read end of the program's signal wake-up pipe; the caller keeps it.
-    pub fn watchSignals(b: *Backend, fd: i32) void {
-        var e: linux.epoll_event = .{
-            .events = linux.EPOLL.IN,
-            .data = .{ .u64 = netpoll.signal_tag },
-        };
-        if (linux.errno(linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_ADD, fd, &e)) == .SUCCESS) b.signal_fd = fd;
+    fn limit(e: linux.E) error{ OutOfMemory, SystemLimit } {
+        return if (e == .NOMEM) error.OutOfMemory else error.SystemLimit;
+    }
+
+    fn control(b: *const Backend, op: u32, fd: i32, events: u32, tag: u64) linux.E {
+        var e: linux.epoll_event = .{ .events = events, .data = .{ .u64 = tag } };
+        return linux.errno(linux.epoll_ctl(b.epfd, op, fd, &e));
+    }
+
+    fn lost(e: linux.E) noreturn {
+        os.fatal("the poller's descriptors have been closed by the program ({t}): what closes " ++
+            "descriptors that it has not opened has to leave golibx's own alone", .{e});
+    }
+
+    /// Whether the wake-up is watched. Any thread, no lock.
+    fn watchWake(b: *const Backend, watched: bool) void {
+        const events: u32 = if (watched) linux.EPOLL.IN else 0;
+        switch (b.control(linux.EPOLL.CTL_MOD, b.wakefd, events, wake_tag)) {
+            .SUCCESS => {},
+            else => |e| lost(e),
+        }
+    }
+
+    /// Ends the process if the descriptors are not the poller's any more.
+    pub fn verify(b: *const Backend) void {
+        const e = b.control(linux.EPOLL.CTL_ADD, b.wakefd, 0, wake_tag);
+        if (e != .EXIST) lost(e);
+    }
+
+    /// Watches the read end of the program's signal wake-up pipe; the caller keeps it. False if
+    /// that is not possible.
+    pub fn watchSignals(b: *Backend, fd: i32) bool {
+        if (b.control(linux.EPOLL.CTL_ADD, fd, linux.EPOLL.IN, netpoll.signal_tag) != .SUCCESS)
+            return false;
+        b.signal_fd = fd;
+        return true;
     }
 
     fn drainSignals(b: *Backend) void {
@@ -51,6 +87,8 @@ pub const Backend = struct {
     }
 
     pub fn deinit(b: *Backend) void {
+        os.descriptors.release(b.wakefd);
+        os.descriptors.release(b.epfd);
         _ = linux.close(b.wakefd);
         _ = linux.close(b.epfd);
     }
@@ -58,22 +96,25 @@ pub const Backend = struct {
     pub const AddError = error{ OutOfMemory, SystemLimit, NotPollable, BadDescriptor, InUse };
 
     pub fn add(b: *Backend, fd: i32, tag: u64) AddError!void {
-        var e: linux.epoll_event = .{
-            .events = linux.EPOLL.IN | linux.EPOLL.OUT | linux.EPOLL.RDHUP | linux.EPOLL.ET,
-            .data = .{ .u64 = tag },
-        };
-        return switch (linux.errno(linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_ADD, fd, &e))) {
+        const both = linux.EPOLL.IN | linux.EPOLL.OUT;
+        const events = both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET;
+        switch (b.control(linux.EPOLL.CTL_ADD, fd, events, tag)) {
             .SUCCESS => {},
-            .NOMEM => error.OutOfMemory,
-            .PERM => error.NotPollable,
-            .BADF => error.BadDescriptor,
-            .EXIST => error.InUse,
-            else => error.SystemLimit,
-        };
+            .NOMEM => return error.OutOfMemory,
+            .PERM => return error.NotPollable,
+            .EXIST => return error.InUse,
+            .NOSPC => return error.SystemLimit, // fs.epoll.max_user_watches
+            .LOOP => return error.NotPollable,
+            else => {
+                b.verify();
+                return error.BadDescriptor;
+            },
+        }
     }
 
+    /// One that was closed before has gone from epoll by itself.
     pub fn remove(b: *Backend, fd: i32) void {
-        _ = linux.epoll_ctl(b.epfd, linux.EPOLL.CTL_DEL, fd, null);
+        _ = b.control(linux.EPOLL.CTL_DEL, fd, 0, 0);
     }
 
     pub fn wait(
@@ -88,13 +129,12 @@ pub const Backend = struct {
         switch (linux.errno(rc)) {
             .SUCCESS => {},
             .INTR => return .interrupted,
-            else => return .timeout,
+            else => |e| lost(e),
         }
         for (events[0..rc]) |e| {
             if (e.data.u64 == wake_tag) {
                 if (timeout_ns == 0) continue; // it is for the M that waits
-                var count: u64 = undefined;
-                _ = linux.read(b.wakefd, @ptrCast(&count), 8);
+                b.watchWake(false);
                 b.woken.store(false, .release);
                 continue;
             }
@@ -106,6 +146,7 @@ pub const Backend = struct {
                 .write = e.events & (linux.EPOLL.OUT | hangup) != 0,
                 .hangup = e.events & hangup != 0,
                 .eof = e.events & linux.EPOLL.RDHUP != 0,
+                .urgent = e.events & linux.EPOLL.PRI != 0,
             };
             len.* += 1;
         }
@@ -140,8 +181,7 @@ pub const Backend = struct {
     /// Makes the M that waits return. Any thread, no lock.
     pub fn wake(b: *Backend) void {
         if (b.woken.swap(true, .acq_rel)) return;
-        const one: u64 = 1;
-        _ = linux.write(b.wakefd, @ptrCast(&one), 8);
+        b.watchWake(true);
     }
 
     /// Whether `wait` would find something now. Any thread, no lock.

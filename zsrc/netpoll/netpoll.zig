@@ -2,9 +2,13 @@
 //!
 //! A descriptor is registered once, edge-triggered, for both directions. Each direction (`Side`)
 //! remembers whether an attempt may succeed; a goroutine tries the system call first and parks only
-//! when the kernel said no. Descriptors are never freed, only reused, and carry a sequence number,
-//! so that an event that was fetched before a close finds nobody. All of it belongs to a lane and
-//! needs its lock, but for `wait`, `wake` and `pending`.
+//! when the kernel said no. An edge may tell of a state that is over by the time of the attempt: what
+//! the attempt finds is what counts. Descriptors are never freed, only reused, and carry a sequence
+//! number, so that an event that was fetched before a close finds nobody. All of it belongs to a lane
+//! and needs its lock, but for `wait`, `wake` and `pending`.
+//!
+//! A program may close a file without a word. Its number is then another's sooner or later: who is
+//! opened under the number of one that is open takes that one's place, whose waiters find it closed.
 const std = @import("std");
 const builtin = @import("builtin");
 const g_mod = @import("../sched/g.zig");
@@ -17,7 +21,7 @@ const backend = switch (builtin.os.tag) {
 };
 
 comptime {
-    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending", "watchSignals" }) |decl| {
+    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending", "verify", "watchSignals" }) |decl| {
         if (!@hasDecl(backend.Backend, decl)) @compileError("poller backend lacks " ++ decl);
     }
 }
@@ -34,6 +38,8 @@ pub const Ready = struct {
     hangup: bool,
     /// The peer will send no more.
     eof: bool,
+    /// There is out-of-band data, before which a read stops.
+    urgent: bool = false,
 };
 
 pub const WaitResult = enum { events, timeout, interrupted };
@@ -47,15 +53,23 @@ pub const Waiter = struct {
 pub const Side = struct {
     /// An attempt may succeed.
     ready: bool = true,
-    /// It will never block again.
+    /// As far as is known it will never block again: no edge is to come.
     sticky: bool = false,
     /// Those that have waited longest come first.
     waiters: List = .{},
 
     pub const List = list.List(Waiter);
 
-    /// The kernel said that there is nothing more for now.
+    /// The kernel said that an attempt would block. It knows better than an edge: a socket that was
+    /// watched before it was connected has told of a hang-up, and an error may have been taken by
+    /// somebody else.
     pub inline fn drained(s: *Side) void {
+        s.ready = false;
+        s.sticky = false;
+    }
+
+    /// An attempt got all that there was, though nobody has said so.
+    pub inline fn emptied(s: *Side) void {
         s.ready = s.sticky;
     }
 };
@@ -65,6 +79,10 @@ pub const Desc = struct {
     index: u32,
     seq: u32 = 0,
     closing: bool = false,
+    /// Reads may give less than there is.
+    urgent: bool = false,
+    /// Where the owner has the number: -1 once the file is not his any more.
+    owner: *i32 = undefined,
     read: Side = .{},
     write: Side = .{},
     next_free: ?*Desc = null,
@@ -88,6 +106,8 @@ pub fn Poller(comptime Lane: type) type {
         backend: backend.Backend,
         descs: std.ArrayList(*Desc) = .empty,
         free: ?*Desc = null,
+        /// By number, those that are open.
+        by_fd: std.AutoHashMapUnmanaged(i32, *Desc) = .empty,
         registered: usize = 0,
         /// Filled by the M that waits.
         waited: [batch]Ready = undefined,
@@ -102,6 +122,7 @@ pub fn Poller(comptime Lane: type) type {
         pub fn deinit(p: *Self) void {
             for (p.descs.items) |d| p.gpa.destroy(d);
             p.descs.deinit(p.gpa);
+            p.by_fd.deinit(p.gpa);
             p.backend.deinit();
         }
 
@@ -109,11 +130,14 @@ pub fn Poller(comptime Lane: type) type {
         /// them here harms nobody.
         pub fn forget(p: *Self) void {
             p.descs.clearRetainingCapacity();
+            p.by_fd.clearRetainingCapacity();
             p.free = null;
             p.registered = 0;
         }
 
-        pub fn open(p: *Self, fd: i32) !*Desc {
+        /// `owner.*` becomes `fd`.
+        pub fn open(p: *Self, fd: i32, owner: *i32) !*Desc {
+            try p.by_fd.ensureUnusedCapacity(p.gpa, 1);
             const d = p.free orelse new: {
                 try p.descs.ensureUnusedCapacity(p.gpa, 1);
                 const d = try p.gpa.create(Desc);
@@ -124,16 +148,45 @@ pub fn Poller(comptime Lane: type) type {
             };
             try p.backend.add(fd, @as(u64, d.seq) << 32 | d.index);
             p.free = d.next_free;
-            d.* = .{ .index = d.index, .seq = d.seq, .fd = fd };
+            d.* = .{ .index = d.index, .seq = d.seq, .fd = fd, .owner = owner };
+            // The backend has the file of this number for a new one, so that the old one is gone.
+            if (p.by_fd.get(fd)) |old| p.lose(old);
+            p.by_fd.putAssumeCapacity(fd, d);
+            owner.* = fd;
             p.registered += 1;
             return d;
+        }
+
+        /// The program closes the file without its owner, or has: for him it is closed.
+        fn lose(p: *Self, d: *Desc) void {
+            d.owner.* = -1;
+            p.retire(d);
+        }
+
+        /// As `lose`, of all whose numbers are in [low, high), before the program closes them.
+        pub fn loseRange(p: *Self, low: i32, high: i32) void {
+            if (p.registered == 0) return;
+            if (high -| low == 1) return if (p.by_fd.get(low)) |d| p.loseWatched(d);
+            for (p.descs.items) |d| {
+                if (d.fd >= 0 and d.fd >= low and d.fd < high) p.loseWatched(d);
+            }
+        }
+
+        fn loseWatched(p: *Self, d: *Desc) void {
+            p.backend.remove(d.fd);
+            p.lose(d);
         }
 
         /// Wakes who waits for it with `closed` and forgets the descriptor. Who closes the file
         /// does that afterwards.
         pub fn close(p: *Self, d: *Desc) void {
-            d.closing = true;
             p.backend.remove(d.fd);
+            p.retire(d);
+        }
+
+        fn retire(p: *Self, d: *Desc) void {
+            d.closing = true;
+            _ = p.by_fd.remove(d.fd);
             p.wakeSide(&d.read, .closed);
             p.wakeSide(&d.write, .closed);
             d.seq +%= 1;
@@ -190,14 +243,23 @@ pub fn Poller(comptime Lane: type) type {
                     continue;
                 }
                 const index: u32 = @truncate(e.tag);
-                const d = p.descs.items[index];
-                if (d.seq != @as(u32, @truncate(e.tag >> 32)) or d.fd < 0) continue;
-                if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
-                if (e.hangup or e.eof) d.read.sticky = true;
-                if (e.hangup) d.write.sticky = true;
-                if (e.read) p.markReady(&d.read);
-                if (e.write) p.markReady(&d.write);
+                const d = if (index < p.descs.items.len) p.descs.items[index] else null;
+                if (d == null or d.?.fd < 0 or d.?.tag() != e.tag) {
+                    // Of one that was closed meanwhile, unless these are not our descriptors.
+                    p.backend.verify();
+                    continue;
+                }
+                p.deliverTo(d.?, e);
             }
+        }
+
+        inline fn deliverTo(p: *Self, d: *Desc, e: Ready) void {
+            if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
+            if (e.hangup or e.eof) d.read.sticky = true;
+            if (e.hangup) d.write.sticky = true;
+            if (e.urgent) d.urgent = true;
+            if (e.read) p.markReady(&d.read);
+            if (e.write) p.markReady(&d.write);
         }
 
         inline fn markReady(p: *Self, side: *Side) void {

@@ -19,7 +19,11 @@ pub const Backend = struct {
         std.heap.c_allocator.destroy(b.note);
     }
 
-    pub fn watchSignals(_: *Backend, _: i32) void {}
+    pub fn watchSignals(_: *Backend, _: i32) bool {
+        return false;
+    }
+
+    pub fn verify(_: *const Backend) void {}
 
     pub fn add(_: *Backend, _: i32, _: u64) error{Unsupported}!void {
         return error.Unsupported;

@@ -29,6 +29,7 @@ comptime {
 }
 
 /// Socket calls that do not wait.
+pub const descriptors = @import("descriptors.zig");
 pub const net = switch (builtin.os.tag) {
     .linux, .macos => @import("net_posix.zig"),
     else => @import("net_none.zig"),

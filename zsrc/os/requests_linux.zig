@@ -7,6 +7,7 @@
 const std = @import("std");
 const linux = std.os.linux;
 const c = std.c;
+const os = @import("os.zig");
 
 pub const supported = true;
 
@@ -33,7 +34,9 @@ pub fn open() bool {
     const event = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
     if (linux.errno(event) != .SUCCESS) return false;
     event_fd.store(@intCast(event), .release);
+    os.descriptors.keep(@intCast(event));
     listen_fd = listen() orelse -1;
+    if (listen_fd >= 0) os.descriptors.keep(listen_fd);
     return true;
 }
 
@@ -59,18 +62,29 @@ fn listen() ?i32 {
 pub fn close() void {
     releaseSignals();
     const event = event_fd.swap(-1, .acq_rel);
-    if (event >= 0) _ = linux.close(event);
-    if (listen_fd >= 0) _ = linux.close(listen_fd);
+    for ([_]i32{ event, listen_fd }) |fd| {
+        if (fd < 0) continue;
+        os.descriptors.release(fd);
+        _ = linux.close(fd);
+    }
     listen_fd = -1;
 }
 
 pub fn stop() void {
-    add(stop_count);
+    if (!add(stop_count)) os.fatal("the descriptor that dumps are asked through has been closed by " ++
+        "the program: what closes descriptors that it has not opened has to leave golibx's own alone", .{});
 }
 
-fn add(count: u64) void {
+fn add(count: u64) bool {
     const fd = event_fd.load(.acquire);
-    if (fd >= 0) _ = linux.write(fd, @ptrCast(&count), @sizeOf(u64));
+    if (fd < 0) return true;
+    // The program may have closed it, and have opened a file of its own under that number: only what
+    // the kernel made for a purpose like this has no type.
+    var status: linux.Statx = undefined;
+    const rc = linux.statx(fd, "", linux.AT.EMPTY_PATH, .{ .TYPE = true }, &status);
+    const known = linux.errno(rc) != .NOSYS; // since Linux 4.11
+    if (known and (linux.errno(rc) != .SUCCESS or status.mode & linux.S.IFMT != 0)) return false;
+    return linux.errno(linux.write(fd, @ptrCast(&count), @sizeOf(u64))) == .SUCCESS;
 }
 
 pub fn wait() Request {
@@ -80,6 +94,8 @@ pub fn wait() Request {
             .{ .fd = listen_fd, .events = linux.POLL.IN, .revents = 0 },
         };
         if (linux.errno(linux.poll(&fds, fds.len, -1)) != .SUCCESS) continue;
+        // Closed by the program: nobody can ask any more, nor have this thread end.
+        if (fds[0].revents & linux.POLL.NVAL != 0) return .stop;
         if (fds[0].revents != 0) {
             var count: u64 = 0;
             _ = linux.read(fds[0].fd, @ptrCast(&count), @sizeOf(u64));
@@ -171,9 +187,9 @@ fn releaseSignals() void {
 }
 
 fn onDump(_: c.SIG) callconv(.c) void {
-    add(dump_count);
+    _ = add(dump_count);
 }
 
 fn onQuit(_: c.SIG) callconv(.c) void {
-    add(quit_count);
+    _ = add(quit_count);
 }

@@ -19,6 +19,7 @@ const refused = @import("refused.zig");
 const sync = @import("sync.zig");
 const socket = @import("socket.zig");
 const rlock = @import("rlock.zig");
+const descriptors = @import("descriptors.zig");
 const preempt = @import("preempt.zig");
 const fault = @import("fault.zig");
 const errors = @import("errors.zig");
@@ -226,7 +227,9 @@ fn interruptMain(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 fn watchSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
     const value = py.PyLong_AsLongLong(fd.?);
     if (value == -1 and py.PyErr_Occurred() != null) return null;
-    if (lane.live and value >= 0 and value <= std.math.maxInt(i32)) host.poller.backend.watchSignals(@intCast(value));
+    if (!lane.live or value < 0 or value > std.math.maxInt(i32)) return py.returnNone();
+    if (!host.poller.backend.watchSignals(@intCast(value)))
+        return py.raise(py.exc.osError(), "cannot watch descriptor {d} for signals", .{value});
     return py.returnNone();
 }
 
@@ -503,6 +506,12 @@ const functions = [_]py.MethodDef{
     \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to, is
     \\readable.
     },
+    .{ .name = "keep_descriptor", .function = @ptrCast(&descriptors.keep), .flags = py.METH_O, .doc =
+    \\keep_descriptor(fd, /)
+    \\--
+    \\
+    \\Has fd be one of golibx's own, which os.close() takes for one that is not open.
+    },
     .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc =
     \\active()
     \\--
@@ -719,6 +728,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         &native_chan.buffer_spec,
     ) orelse return -1;
     socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
+    descriptors.watch();
     if (!registerFork(module) or !registerExit(module) or !native.watchEnd()) return -1;
     @import("../native/deadlock.zig").python.store(true, .monotonic);
     @import("../native/lane.zig").host_holds = host.nativeHolds;

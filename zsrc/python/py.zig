@@ -253,6 +253,7 @@ pub extern fn PyType_FromModuleAndSpec(*Object, *const TypeSpec, ?*Object) ?*Obj
 pub extern fn PyType_GenericAlloc(*Type, Ssize) ?*Object;
 pub extern fn PyType_IsSubtype(*Type, *Type) c_int;
 pub extern fn PyType_GetFlags(*Type) c_ulong;
+pub extern fn PyCFunction_GetFlags(*Object) c_int;
 pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
 
 pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;
@@ -455,6 +456,18 @@ pub fn raise(kind: *Object, comptime format: []const u8, args: anytype) ?*Object
     return null;
 }
 
+/// An OSError of the number's class.
+pub fn raiseOs(number: c_int, text: [:0]const u8) ?*Object {
+    const code = PyLong_FromLongLong(number) orelse return null;
+    defer decref(code);
+    const message = PyUnicode_FromString(text) orelse return null;
+    defer decref(message);
+    const args = PyTuple_Pack(2, code, message) orelse return null;
+    defer decref(args);
+    PyErr_SetObject(exc.osError(), args);
+    return null;
+}
+
 /// The raised exception, normalized and with its traceback, as a new reference; clears it.
 pub fn takeException() ?*Object {
     var t: ?*Object = null;
@@ -604,6 +617,10 @@ pub fn isExceptionClass(o: *Object) bool {
 }
 
 /// `from module import name`: a new reference, null with an exception set.
+pub fn isInt(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 24) != 0; // Py_TPFLAGS_LONG_SUBCLASS
+}
+
 pub fn importFrom(module: [*:0]const u8, name: [*:0]const u8) ?*Object {
     const m = PyImport_ImportModule(module) orelse return null;
     defer decref(m);

@@ -52,12 +52,11 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
 
 /// Everything of a run, set up and taken down. False with an exception set.
 fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
-    host.poller = host.Poller.init(host.gpa, lane) catch {
+    host.poller = host.Poller.init(host.gpa, lane) catch |e| {
         goroutine.abandon(main);
-        _ = py.raise(
-            py.exc.osError(),
+        _ = if (e == error.OutOfMemory) py.PyErr_NoMemory() else py.raiseOs(
+            @backingInt(std.c.E.MFILE),
             "cannot open the network poller: out of file descriptors",
-            .{},
         );
         return false;
     };

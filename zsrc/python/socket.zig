@@ -4,6 +4,7 @@
 //! nothing. Calls keep the interpreter's lock: they copy at most a buffer. golibx/net.py builds
 //! Conn and Listener on it.
 const std = @import("std");
+const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const g_mod = @import("../sched/g.zig");
@@ -22,15 +23,16 @@ const net = os.net;
 pub const Socket = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
-    /// Null when closed, and in a run that the socket was not made in.
+    /// Its own as long as `fd` is not -1, in the run that the socket was made in.
     desc: ?*anyopaque,
+    /// -1 when closed. The poller sets it when the program has closed the file by itself.
     fd: i32,
     generation: u32,
     /// Seconds; negative for none.
     timeout: f64,
 
     inline fn d(s: *Socket) ?*netpoll.Desc {
-        if (s.generation != lane.generation or !lane.live) return null;
+        if (s.fd < 0 or s.generation != lane.generation or !lane.live) return null;
         return @ptrCast(@alignCast(s.desc));
     }
 
@@ -51,7 +53,6 @@ pub const Socket = extern struct {
         if (s.d() == null) return .closed;
         const side = s.sideOf(direction);
         if (!side.ready) return .would_block;
-        if (side.sticky) return .done;
         const is_ready = if (direction == .read) net.readable(s.fd) else net.writable(s.fd);
         if (is_ready) return .done;
         side.drained();
@@ -81,12 +82,31 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     s.fd = -1;
     s.timeout = -1;
     s.generation = lane.generation;
-    s.desc = host.poller.open(@intCast(fd)) catch |e| {
+    s.desc = host.poller.open(@intCast(fd), &s.fd) catch |e| {
         py.decref(o);
-        return py.raise(py.exc.osError(), "cannot watch descriptor {d}: {t}", .{ fd, e });
+        return cannotWatch(fd, e);
     };
-    s.fd = @intCast(fd);
     return o;
+}
+
+fn cannotWatch(fd: i64, e: anyerror) ?*py.Object {
+    const E = std.c.E;
+    const number: E, const why: []const u8 = switch (e) {
+        error.OutOfMemory => .{ .NOMEM, "out of memory" },
+        error.SystemLimit => .{ .NOSPC, "fs.epoll.max_user_watches is reached" },
+        error.NotPollable => .{ .PERM, "it is a file or folder, which is never waited for" },
+        error.InUse => .{ .EXIST, "another socket of this run has it" },
+        error.BadDescriptor => .{ .BADF, "it is not open" },
+        else => .{ .OPNOTSUPP, "this platform has no poller yet" },
+    };
+    var buffer: [128]u8 = undefined;
+    const text = std.fmt.bufPrintSentinel(
+        &buffer,
+        "cannot watch descriptor {d}: {s}",
+        .{ fd, why },
+        0,
+    ) catch unreachable;
+    return py.raiseOs(@backingInt(number), text);
 }
 
 fn dealloc(o: *py.Object) callconv(.c) void {
@@ -205,11 +225,30 @@ const Span = struct {
 /// in vain until the poller reports an edge.
 fn receive(s: *Socket, span: Span) ?usize {
     var limit: Patience = .unasked;
+    if (span.len == 0) return if (open(s) == null) null else 0;
+    if (span.flags & never_waits != 0) return receiveNow(s, span);
     const n = attempt(s, .read, &limit, span, Span.receive) orelse return null;
     if (n < span.len and n > 0 and span.flags == 0) {
-        if (s.d()) |d| d.read.drained();
+        if (s.d()) |d| if (!d.urgent) d.read.emptied();
     }
     return n;
+}
+
+/// Out-of-band data and queued errors come with events of their own: who asks for them is told at
+/// once whether there are any, as by a socket that blocks.
+const never_waits: c_int = if (builtin.os.tag == .linux)
+    std.c.MSG.OOB | std.c.MSG.ERRQUEUE | std.c.MSG.DONTWAIT
+else
+    1; // MSG_OOB
+
+fn receiveNow(s: *Socket, span: Span) ?usize {
+    if (open(s) == null) return null;
+    switch (span.receive(s.fd)) {
+        .done => |n| return n,
+        .failed => |e| _ = osError(e),
+        .again => _ = osError(@backingInt(std.c.E.AGAIN)),
+    }
+    return null;
 }
 
 /// Received bytes land here first, so that the bytes object has the right size at once. No attempt
@@ -271,18 +310,35 @@ fn recvInto(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv
         .{ view.len, len },
     );
     if (len == 0) len = view.len;
-    const got = receive(self(o), .{ .ptr = view.buf.?, .len = @intCast(len) }) orelse return null;
+    const got = receive(self(o), .{ .ptr = bytesOf(&view).ptr, .len = @intCast(len) }) orelse return null;
     return py.PyLong_FromLongLong(@intCast(got));
+}
+
+/// Exporters may have no address for nothing.
+fn bytesOf(view: *const py.Buffer) []u8 {
+    const buf = view.buf orelse return &.{};
+    return buf[0..@intCast(view.len)];
 }
 
 /// A short count means that the socket's buffer is full.
 fn transmit(s: *Socket, limit: *Patience, bytes: []u8) ?usize {
+    if (bytes.len == 0) return transmitNothing(s);
     const span: Span = .{ .ptr = bytes.ptr, .len = bytes.len };
     const sent = attempt(s, .write, limit, span, Span.transmit) orelse return null;
     if (sent < bytes.len) {
-        if (s.d()) |d| d.write.drained();
+        if (s.d()) |d| d.write.emptied();
     }
     return sent;
+}
+
+/// Says whether the socket is fit to send, and needs no room for that.
+fn transmitNothing(s: *Socket) ?usize {
+    if (open(s) == null) return null;
+    switch (net.transmit(s.fd, &scratch, 0, 0)) {
+        .done, .again => return 0,
+        .failed => |e| _ = osError(e),
+    }
+    return null;
 }
 
 fn send(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
@@ -290,7 +346,7 @@ fn send(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
     var limit: Patience = .unasked;
-    const sent = transmit(self(o), &limit, view.buf.?[0..@intCast(view.len)]) orelse return null;
+    const sent = transmit(self(o), &limit, bytesOf(&view)) orelse return null;
     return py.PyLong_FromLongLong(@intCast(sent));
 }
 
@@ -298,10 +354,12 @@ fn sendall(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
     var view: py.Buffer = undefined;
     if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
-    var rest = view.buf.?[0..@intCast(view.len)];
+    var rest = bytesOf(&view);
     var limit: Patience = .unasked;
-    while (rest.len > 0) rest = rest[transmit(self(o), &limit, rest) orelse return null ..];
-    return py.returnNone();
+    while (true) {
+        rest = rest[transmit(self(o), &limit, rest) orelse return null ..];
+        if (rest.len == 0) return py.returnNone();
+    }
 }
 
 fn acceptCall(address: *net.Address, fd: i32) net.Result {

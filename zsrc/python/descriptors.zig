@@ -1,0 +1,119 @@
+//! os.close(), os.closerange() and os.dup2(): golibx is told of files that the program closes by
+//! number, and its own descriptors are left alone.
+//!
+//! Programs that become daemons close every number there is. A socket that a goroutine waits for is
+//! closed for it as by its own close(), also if the number is somebody else's an instant later. The
+//! runtime's descriptors are not the program's: for it they are not open.
+//!
+//! The functions are replaced where the interpreter has them, so that it does not matter who has
+//! imported them before. Where they do not look as expected they stay as they are.
+const std = @import("std");
+const builtin = @import("builtin");
+const os = @import("../os/os.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+
+const lane = &host.the_lane;
+
+/// What CPython has behind a built-in function; not in the stable ABI, and the same since 3.0.
+const BuiltinFunction = extern struct { ob: py.Object, definition: *py.MethodDef };
+
+const Replaced = struct { name: [*:0]const u8, flags: c_int, function: *const anyopaque };
+const keywords = py.METH_FASTCALL | py.METH_KEYWORDS;
+const replaced = [_]Replaced{
+    .{ .name = "close", .flags = keywords, .function = @ptrCast(&close) },
+    .{ .name = "dup2", .flags = keywords, .function = @ptrCast(&dup2) },
+    .{ .name = "closerange", .flags = py.METH_FASTCALL, .function = @ptrCast(&closerange) },
+};
+var originals: [replaced.len]?*const anyopaque = @splat(null);
+
+/// When the module is loaded. Sets no exception.
+pub fn watch() void {
+    if (builtin.os.tag == .windows) return;
+    defer py.PyErr_Clear();
+    for (replaced, &originals) |each, *original| {
+        const function = py.importFrom("posix", each.name) orelse continue;
+        // It is the module's for as long as the process lives.
+        defer py.decref(function);
+        if (py.PyCFunction_GetFlags(function) != each.flags) continue;
+        const definition = @as(*BuiltinFunction, @ptrCast(function)).definition;
+        if (definition.flags != each.flags or
+            !std.mem.eql(u8, std.mem.span(definition.name.?), std.mem.span(each.name))) continue;
+        original.* = definition.function;
+        definition.function = each.function;
+    }
+}
+
+/// Null if it is no descriptor: then the function says so itself.
+fn descriptor(o: *py.Object) ?i32 {
+    if (!py.isInt(o)) return null;
+    const value = py.PyLong_AsLongLong(o);
+    if (value == -1 and py.PyErr_Occurred() != null) {
+        py.PyErr_Clear();
+        return null;
+    }
+    return std.math.cast(i32, value);
+}
+
+fn refuse(e: std.c.E) ?*py.Object {
+    os.net.setErrno(@backingInt(e));
+    return py.PyErr_SetFromErrno(py.exc.osError());
+}
+
+/// Before the files are closed: from here on their numbers may be anybody's.
+fn tell(low: i32, high: i32) void {
+    if (lane.live) host.poller.loseRange(low, high);
+}
+
+fn close(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
+    const given = n + if (names) |tuple| py.PyTuple_Size(tuple) else 0;
+    if (given == 1) if (descriptor(args[0])) |fd| {
+        if (os.descriptors.isKept(fd)) return refuse(.BADF);
+        tell(fd, fd +| 1);
+    };
+    const original: py.FastKeywords = @ptrCast(originals[0].?);
+    return original(o, args, n, names);
+}
+
+fn dup2(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
+    if (n >= 2) if (descriptor(args[1])) |fd| {
+        // As the kernel says it of a number that is about to be opened.
+        if (os.descriptors.isKept(fd)) return refuse(.BUSY);
+        if (descriptor(args[0]) != fd) tell(fd, fd +| 1);
+    };
+    const original: py.FastKeywords = @ptrCast(originals[1].?);
+    return original(o, args, n, names);
+}
+
+fn closerange(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    const original: py.FastFunction = @ptrCast(originals[2].?);
+    if (n != 2) return original(o, args, n);
+    var low = descriptor(args[0]) orelse return original(o, args, n);
+    const high = descriptor(args[1]) orelse return original(o, args, n);
+    tell(low, high);
+    while (os.descriptors.firstKept(low)) |kept| {
+        if (kept >= high) break;
+        if (!closeBetween(original, o, low, kept)) return null;
+        low = kept + 1;
+    }
+    return if (closeBetween(original, o, low, high)) py.returnNone() else null;
+}
+
+fn closeBetween(original: py.FastFunction, o: *py.Object, low: i32, high: i32) bool {
+    if (low >= high) return true;
+    const from = py.PyLong_FromLongLong(low) orelse return false;
+    defer py.decref(from);
+    const to = py.PyLong_FromLongLong(high) orelse return false;
+    defer py.decref(to);
+    const result = original(o, &.{ from, to }, 2) orelse return false;
+    py.decref(result);
+    return true;
+}
+
+/// keep_descriptor(fd)
+pub fn keep(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(fd.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    if (std.math.cast(i32, value)) |number| os.descriptors.keep(number);
+    return py.returnNone();
+}
