@@ -139,18 +139,19 @@ class _Shown:
     waits_on: list[object]
     frames: str
     locked = False
+    kept_by: str | None = None
     created = ""
 
     @property
-    def key(self) -> tuple[str, str, bool, str, str]:
+    def key(self) -> tuple[str, str, bool, str | None, str, str]:
         """What those of one group have in common."""
-        return self.who[0], self.state, self.locked, self.frames, self.created
+        return self.who[0], self.state, self.locked, self.kept_by, self.frames, self.created
 
 
 class _Member(_Shown):
     """A goroutine as it was when it was looked at, since it may go on meanwhile."""
 
-    __slots__ = ("created", "locked")
+    __slots__ = ("created", "kept_by", "locked")
 
     def __init__(self, goroutine: Goroutine) -> None:
         self.who = ("goroutine", goroutine.id)
@@ -158,6 +159,7 @@ class _Member(_Shown):
         self.state = goroutine.state
         self.waited = goroutine.waited
         self.locked = goroutine.locked
+        self.kept_by = goroutine.kept_by
         self.waits_on = _objects(goroutine.waiting_on)
         frame = goroutine.frame
         if goroutine is _core.current():
@@ -225,6 +227,8 @@ def _block(group: Sequence[_Shown], waiters: Having, holders: Having) -> str:
     state = first.state + _duration([member.waited for member in group])
     if first.locked:
         state += ", locked to thread"
+    if first.kept_by is not None:
+        state += f", keeps its thread for {first.kept_by}"
     if len(group) == 1:
         headline = f"{kind} {number} [{state}] {first.name}:\n"
     else:

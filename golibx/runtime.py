@@ -137,12 +137,14 @@ class Runtime:
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """What the function run() does, once."""
-        options = self._core_options()
+        options: dict[str, object] = {**self._core_options()}
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
         options["on_main_thread"] = on_main_thread
         options["bystanders"] = bool(threads.bystanders)
         options["quit_signal"] = True
+        options["foreign_moves"] = self.config.runtime.foreign == "move"
+        options["foreign_movable"] = self.config.runtime.foreign_movable
         dump_signal = self.config.debug.dump_signal
         if dump_signal != "none":
             options["dump_signal"] = getattr(signal, dump_signal, 0)

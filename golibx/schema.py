@@ -190,6 +190,8 @@ class Runtime(Section):
     shutdown_timeout_ns: int
     seed: int
     switch_interval_ns: int
+    foreign: str
+    foreign_movable: tuple[str, ...]
 
 
 class Sysmon(Section):
@@ -335,6 +337,23 @@ SCHEMA: Final = (
             low="1us",
             high="1s",
             zero="leave it as it is (5ms unless changed)",
+        ),
+        Key(
+            "foreign",
+            "choice",
+            "keep",
+            "What a goroutine does that is switched out in Python code which C code of others "
+            "called, an extension's or a library's: keep its thread to itself until it goes on, "
+            "since such code may hold something of the thread's; or move to any thread, as it "
+            "does where only the interpreter's own C code lies between.",
+            choices=("keep", "move"),
+        ),
+        Key(
+            "foreign_movable",
+            "strings",
+            [],
+            "Modules with C code that is known to hold nothing of the thread's, such as "
+            "`numpy.random`: goroutines that are switched out in what it calls may move.",
         ),
     ),
     Table(

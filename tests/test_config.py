@@ -30,6 +30,12 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "runtime.shutdown_timeout": ('"250ms"', 250_000_000, ['"1ns"', '"25h"', "5", "1.5", "false"]),
     "runtime.seed": ("7", 7, ["-1", "9223372036854775808", '"7"']),
     "runtime.switch_interval": ('"500us"', 500_000, ['"999ns"', '"2s"', "5"]),
+    "runtime.foreign": ('"move"', "move", ['"stay"', "1", "true"]),
+    "runtime.foreign_movable": (
+        '["numpy.random", "orjson"]',
+        ("numpy.random", "orjson"),
+        ['"numpy"', "[1]", "1"],
+    ),
     "sysmon.sleep_min": ('"40us"', 40_000, ['"0"', '"999ns"', '"2s"', "20"]),
     "sysmon.sleep_max": ('"1s"', 1_000_000_000, ['"11s"', "10", '"10"']),
     "sysmon.idle_rounds": ("10", 10, ["0", "1000001", '"10"', "false"]),

@@ -47,6 +47,8 @@ KEYS = {
     "retakes",
     "retakes_in_vain",
     "lock_offers",
+    "threads_kept",
+    "threads_not_kept",
     "steals",
     "netpolls",
     "netpoll_wakeups",

@@ -19,5 +19,6 @@ test {
     _ = @import("native/text.zig");
     _ = @import("native/procs.zig");
     _ = @import("python/peek.zig");
+    _ = @import("python/foreign.zig");
     if (@import("builtin").os.tag == .linux) _ = @import("native/preempt_linux.zig");
 }

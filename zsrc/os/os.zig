@@ -88,6 +88,17 @@ pub const FaultCallback = *const fn (address: usize) bool;
 /// Where an address lies in a library's symbols.
 pub const SymbolOf = struct { name: [*:0]const u8, offset: usize };
 
+/// A call on a stack: where it will return to, and where on the stack that is written.
+pub const Call = struct { return_address: usize, slot: usize, function: usize };
+
+/// Tells `visit(context, call)` of the calls on the running stack, innermost first, as far as the
+/// compilers' unwind tables go, until it answers false. `function` is where the function that is
+/// returned to begins. False where there is no unwinder.
+pub fn eachCall(context: *anyopaque, visit: *const fn (*anyopaque, Call) bool) bool {
+    if (builtin.os.tag == .windows) return false;
+    return @import("unwind.zig").eachCall(context, visit);
+}
+
 /// The symbol that holds `address`; null where the system knows none.
 pub fn symbolOf(address: usize) ?SymbolOf {
     const info = addressInfo(address) orelse return null;

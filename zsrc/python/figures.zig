@@ -31,6 +31,8 @@ pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "retakes", c.retakes },
         .{ "retakes_in_vain", @atomicLoad(u64, &c.retakes_in_vain, .monotonic) },
         .{ "lock_offers", c.lock_offers },
+        .{ "threads_kept", c.threads_kept },
+        .{ "threads_not_kept", c.threads_not_kept },
         .{ "steals", native.steals() },
         .{ "netpolls", c.netpolls },
         .{ "netpoll_wakeups", c.netpoll_wakeups },

@@ -19,6 +19,7 @@ const chan = @import("chan.zig");
 const standin = @import("standin.zig");
 const tracing = @import("tracing.zig");
 const handle = @import("handle.zig");
+const foreign = @import("foreign.zig");
 
 const G = g_mod.G;
 const Lane = host.Lane;
@@ -64,6 +65,10 @@ pub const PyG = struct {
     ended: bool = false,
     /// The run's end has cancelled it.
     told_to_end: bool = false,
+    /// Whose code it waits in the middle of, while it keeps its thread for that; and in how many
+    /// calls of the interpreter's buffered files it is.
+    kept_by: ?*const foreign.Module = null,
+    in_buffered: u32 = 0,
     started_ns: u64 = 0,
     parent: u64 = 0,
     few: [inline_args]*py.Object = undefined,
@@ -211,6 +216,8 @@ pub fn create(
     p.clean = false;
     p.ended = false;
     p.told_to_end = false;
+    p.kept_by = null;
+    p.in_buffered = 0;
     p.request = .{};
     p.group = null;
     p.handle = h;
@@ -350,6 +357,8 @@ fn dropCall(p: *PyG) void {
 /// Stores how the function ended and wakes those who wait for it.
 fn finish(p: *PyG, result: ?*py.Object) void {
     const h = p.handle;
+    // The loop that ran it is gone.
+    p.g.plain_frame = 0;
     if (result) |value| {
         h.result = value;
         h.outcome = .returned;

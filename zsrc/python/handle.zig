@@ -242,6 +242,13 @@ fn getLocked(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.boolean(p.g.lock_count > 0);
 }
 
+fn getKeptBy(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
+    const p = self(o).pyg() orelse return py.returnNone();
+    const module = p.kept_by orelse return py.returnNone();
+    if (p.g.locked_m == null or p.g.lock_count > 0) return py.returnNone();
+    return py.PyUnicode_FromString(module.name().ptr);
+}
+
 fn getSystem(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.boolean(self(o).system);
 }
@@ -414,6 +421,11 @@ const getset = [_]py.GetSetDef{
         .name = "locked",
         .get = getLocked,
         .doc = "Whether it is locked to its thread: lock_os_thread().",
+    },
+    .{
+        .name = "kept_by",
+        .get = getKeptBy,
+        .doc = "The file of the C code for which it keeps its thread while it is switched out, a str, or None.",
     },
     .{
         .name = "system",

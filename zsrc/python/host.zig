@@ -25,6 +25,7 @@ const recursion = @import("recursion.zig");
 const standin = @import("standin.zig");
 const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
+const foreign = @import("foreign.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -227,6 +228,11 @@ pub const Host = struct {
     /// On g0, as soon as there are some.
     pub fn endRefused() void {
         refused.attend();
+    }
+
+    /// Whether code that is in the middle of a call may hold something of the thread's.
+    pub fn keepsThread(g: *G) bool {
+        return foreign.keepsThread(goroutine.of(g));
     }
 
     // ---- what sysmon asks ----

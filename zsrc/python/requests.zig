@@ -11,6 +11,8 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const requests = os.requests;
 const g_mod = @import("../sched/g.zig");
+const M = @import("../sched/m.zig").M;
+const foreign = @import("foreign.zig");
 const list = @import("../native/list.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -250,7 +252,11 @@ fn printGoroutine(out: *Out, g: *g_mod.G) void {
         .dead => unreachable,
     } });
     if (status == .waiting) printMinutes(out, @atomicLoad(u64, &g.parked_at, .monotonic));
-    if (@atomicLoad(u32, &g.lock_count, .monotonic) > 0) out.print(", locked to thread", .{});
+    const locked = @atomicLoad(u32, &g.lock_count, .monotonic) > 0;
+    if (locked) out.print(", locked to thread", .{});
+    if (!locked and @atomicLoad(?*M, &g.locked_m, .monotonic) != null)
+        if (@atomicLoad(?*const foreign.Module, &p.kept_by, .monotonic)) |module|
+            out.print(", keeps its thread for {s}", .{module.name()});
     const state = @atomicLoad(usize, @as(*const usize, @ptrCast(&p.state)), .monotonic);
     // In a call that blocks with the lock held, or in one that lost its P before it got the lock
     // back.

@@ -20,6 +20,7 @@ const errors = @import("errors.zig");
 const events = @import("events.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
+const foreign = @import("foreign.zig");
 
 const lane = &host.the_lane;
 
@@ -137,6 +138,11 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     deadlock.has_bystanders = false;
     if (py.PyDict_GetItemString(dict, "bystanders")) |value|
         deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
+    const moves = if (py.PyDict_GetItemString(dict, "foreign_moves")) |value|
+        py.PyObject_IsTrue(value) != 0
+    else
+        false;
+    if (!foreign.startRun(py.PyDict_GetItemString(dict, "foreign_movable"), moves)) return null;
     request_settings = .{};
     if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
         request_settings.quit = py.PyObject_IsTrue(value) != 0;

@@ -174,9 +174,15 @@ pub const G = struct {
     /// It may not run on just any thread: the main goroutine, and those that are locked to a
     /// thread.
     placed: bool = false,
-    /// The only M that it may run on, and how often it asked for that.
+    /// The only M that it may run on, and how often it asked for that. It did not where it keeps
+    /// its M just until it goes on: keeping.zig.
     locked_m: ?*M = null,
     lock_count: u32 = 0,
+    /// The frame of a call to the runtime that comes straight from the goroutine's own code, so
+    /// that nothing of others' lies below; 0 where that is not known.
+    plain_frame: usize = 0,
+    /// The last call to the runtime had another frame.
+    deep: bool = true,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
     /// For dumps: what it waits on while it is parked, an object of the layer above that the

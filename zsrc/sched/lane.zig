@@ -79,6 +79,10 @@ pub const Counters = struct {
     netpolls: u64 = 0,
     netpoll_wakeups: u64 = 0,
     idle: u64 = 0,
+    /// How often a goroutine that was switched out kept its thread, and how often one that should
+    /// have could not, as there was none for the others.
+    threads_kept: u64 = 0,
+    threads_not_kept: u64 = 0,
     preempt_requests: std.atomic.Value(u64) = .init(0),
     threads: std.atomic.Value(u32) = .init(0),
 };
@@ -306,17 +310,31 @@ pub fn Lane(comptime Host: type) type {
 
         /// The goroutine that calls, holding the P; null if the caller is none. A goroutine that
         /// lost its P gets one here, or waits in the run queue until it does.
+        ///
+        /// Also notes whether the goroutine may be switched out just like that: a call that comes
+        /// straight from where it last did lies at the same place of its stack. See keeping.zig.
         pub inline fn here(self: *Self) ?*G {
+            const frame = @frameAddress();
             if (self.running) |g| {
-                if (g.stack.contains(arch.stackPointer())) return g;
+                if (g.plain_frame == frame) {
+                    g.deep = false;
+                    return g;
+                }
             }
-            return self.hereSlow();
+            return self.hereSlow(frame);
         }
 
-        noinline fn hereSlow(self: *Self) ?*G {
+        noinline fn hereSlow(self: *Self, frame: usize) ?*G {
+            if (self.running) |g| {
+                if (g.stack.contains(frame)) {
+                    g.deep = true;
+                    return g;
+                }
+            }
             const m = m_mod.current() orelse return null;
             const g = m.curg orelse return null;
             if (!self.owns(m)) return null;
+            g.deep = g.plain_frame != frame;
             if (!g.stack.contains(arch.stackPointer())) {
                 // Another library switched stacks inside the goroutine; it is still the goroutine,
                 // unless this is g0 with a goroutine left on the M, which cannot be.
@@ -584,20 +602,34 @@ pub fn Lane(comptime Host: type) type {
 
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
-            const next = if (g.locked_m == null) self.pickStarted() else null;
-            if (next == null and !self.wantsG0() and !self.othersWaitFor(g)) return;
+            if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
+            const next = self.pickStarted();
+            if (next == null and !self.wantsG0()) return;
             g.transition(.running, .runnable);
             if (next) |n| self.switchTo(g, n, &self.runq) else self.switchToG0(g, &self.runq);
         }
 
+        fn goschedKept(self: *Self, g: *G) void {
+            if (!self.othersWait() or !self.keepThread(g)) return;
+            g.transition(.running, .runnable);
+            self.switchToG0(g, &self.runq);
+            self.freeThread(g);
+        }
+
         /// As gosched, at sysmon's request; `g` may have lost its P already.
         pub fn preempt(self: *Self, g: *G) void {
+            g.deep = true;
             if (self.running != g) {
                 // One that the end of the run left behind just goes on.
                 return if (self.owns(g.m.?)) self.regain(g);
             }
-            const next = if (g.locked_m == null) self.pickStarted() else null;
-            if (next == null and !self.othersWaitFor(g)) {
+            const keeps = self.keepsThread(g);
+            if (keeps and !(self.othersWait() and self.keepThread(g))) {
+                _ = self.bumpTick();
+                return;
+            }
+            const next = if (keeps) null else self.pickStarted();
+            if (next == null and !keeps) {
                 if (self.wantsG0()) {
                     g.transition(.running, .runnable);
                     return self.switchToG0(g, &self.runq);
@@ -613,17 +645,25 @@ pub fn Lane(comptime Host: type) type {
             // The runtime's own helpers limit themselves: they are not put behind the others.
             const queue = if (g.system) &self.runq else &self.preempted;
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
+            if (keeps) self.freeThread(g);
             g.reason = .none;
         }
 
         /// Leaves a goroutine that parks.
         fn leave(self: *Self, g: *G) void {
-            if (g.locked_m != null) return self.switchToG0(g, null);
+            if (g.deep and self.keepsThread(g)) return self.leaveKept(g);
             if (self.pickStarted()) |next| {
                 self.switchTo(g, next, null);
             } else {
                 self.switchToG0(g, null);
             }
+        }
+
+        noinline fn leaveKept(self: *Self, g: *G) void {
+            // Where no thread is to be had for the others it goes on on any.
+            _ = self.keepThread(g);
+            self.switchToG0(g, null);
+            self.freeThread(g);
         }
 
         pub inline fn bumpTick(self: *Self) u64 {
@@ -704,7 +744,7 @@ pub fn Lane(comptime Host: type) type {
             return true;
         }
 
-        fn entry() callconv(.c) noreturn {
+        pub fn entry() callconv(.c) noreturn {
             const self = Host.lane();
             var g = m_mod.current().?.curg.?;
             while (true) {
@@ -729,7 +769,7 @@ pub fn Lane(comptime Host: type) type {
                 self.main_done = true;
                 if (!m.main) self.wakeMain();
             }
-            if (g.locked_m != null) self.exitLocked(g);
+            if (g.lock_count > 0) self.exitLocked(g);
             if (g.status == .syscall) {
                 // It ends without a P: nothing to hand on.
                 g.transition(.syscall, .running);
@@ -804,18 +844,28 @@ pub fn Lane(comptime Host: type) type {
         pub const mainIsIdle = threads.mainIsIdle;
         pub const retire = threads.retire;
         pub const obtainM = threads.obtainM;
+        pub const wakeM = threads.wakeM;
 
         // ---- goroutines with a thread of their own, in locked.zig ----
 
         const locked = @import("locked.zig").Locked(Self);
         pub const lockThread = locked.lockThread;
         pub const unlockThread = locked.unlockThread;
-        pub const othersWaitFor = locked.othersWaitFor;
+        pub const othersWait = locked.othersWait;
         pub const exitLocked = locked.exitLocked;
         pub const belongsElsewhere = locked.belongsElsewhere;
         pub const passP = locked.passP;
         pub const leaveP = locked.leaveP;
         pub const wakeLocked = locked.wakeLocked;
+
+        // ---- goroutines that keep their thread while they are switched out, in keeping.zig ----
+
+        const keeping = @import("keeping.zig").Keeping(Self, Host);
+        pub const keepsThread = keeping.keepsThread;
+        pub const keepThread = keeping.keepThread;
+        pub const stayOnThread = keeping.stayOnThread;
+        pub const freeThread = keeping.freeThread;
+        pub const bequeath = keeping.bequeath;
 
         // ---- contexts, in context.zig ----
 

@@ -32,6 +32,8 @@ pub const T = struct {
     function: *const fn (*T) void,
     value: u64 = 0,
     freed: bool = false,
+    /// As if it were in a call of code that holds something of its thread's.
+    keeps_thread: bool = false,
 
     pub fn of(g: *G) *T {
         return @fieldParentPtr("g", g);
@@ -93,6 +95,9 @@ const Host = struct {
         T.of(g).freed = true;
     }
     pub fn refuse(_: *G) void {}
+    pub fn keepsThread(g: *G) bool {
+        return T.of(g).keeps_thread;
+    }
     pub fn endRefused() void {}
     pub fn attachment(state: *anyopaque) lane_mod.Attachment {
         const t: *T = @ptrCast(@alignCast(state));
@@ -536,6 +541,103 @@ test "a locked goroutine stays on its thread, and nobody else runs there" {
     var main: T = .{ .function = S.main };
     try runMain(&main);
     try std.testing.expectEqual(0, S.strays);
+}
+
+test "a goroutine that keeps its thread comes back to it, and nobody uses it meanwhile" {
+    const S = struct {
+        const rounds = 300;
+        var c: Chan = .{};
+        var kept: [4]T = undefined;
+        var others: [4]T = undefined;
+        var mine: [kept.len]std.atomic.Value(?*M) = @splat(.init(null));
+        var strays: usize = 0;
+        var ended: usize = 0;
+
+        fn turn(t: *T, i: usize) void {
+            switch (i % 4) {
+                0 => lane.gosched(&t.g),
+                1 => lane.preempt(&t.g),
+                2 => {
+                    lane.prepare(&t.g);
+                    _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
+                },
+                else => {
+                    var out: u64 = undefined;
+                    if (c.tryRecv(&lane, &out) != .done) _ = c.trySend(&lane, 0);
+                },
+            }
+        }
+        fn keep(t: *T) void {
+            for (0..rounds) |i| {
+                if (lane.here() != &t.g) unreachable;
+                const m = m_mod.current().?;
+                t.keeps_thread = true;
+                mine[t.value].store(m, .monotonic);
+                turn(t, i + t.value);
+                if (m_mod.current() != m) strays += 1;
+                mine[t.value].store(null, .monotonic);
+                t.keeps_thread = false;
+                if (i % 7 == 0) lane.gosched(&t.g);
+            }
+            ended += 1;
+        }
+        fn wander(t: *T) void {
+            for (0..rounds) |i| {
+                turn(t, i + t.value);
+                for (&mine) |*each| {
+                    if (each.load(.monotonic) == m_mod.current()) strays += 1;
+                }
+            }
+            ended += 1;
+        }
+        fn main(t: *T) void {
+            for (&kept, &others, 0..) |*k, *o, i| {
+                k.* = .{ .function = keep, .value = i };
+                o.* = .{ .function = wander, .value = i };
+                lane.go(&k.g);
+                lane.go(&o.g);
+            }
+            while (ended < kept.len + others.len) {
+                lane.prepare(&t.g);
+                _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
+            }
+            if (lane.counters.threads_kept == 0) unreachable;
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual(0, S.strays);
+}
+
+test "without a thread for the others a goroutine goes on anywhere" {
+    const S = struct {
+        var ended: usize = 0;
+
+        fn keep(t: *T) void {
+            if (lane.here() != &t.g) unreachable;
+            t.keeps_thread = true;
+            lane.gosched(&t.g);
+            lane.prepare(&t.g);
+            _ = lane.park(&t.g, .sleep, os.nanotime() + std.time.ns_per_ms);
+            ended += 1;
+        }
+        fn main(t: *T) void {
+            lane.options.max_threads = 2;
+            var kept: [4]T = undefined;
+            for (&kept) |*k| {
+                k.* = .{ .function = keep };
+                lane.go(&k.g);
+            }
+            while (ended < kept.len) {
+                lane.prepare(&t.g);
+                _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
+            }
+            if (lane.counters.threads_not_kept == 0) unreachable;
+            if (lane.counters.threads.load(.monotonic) > 2) unreachable;
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
 }
 
 test "a run ends while a locked goroutine waits, and another one begins" {

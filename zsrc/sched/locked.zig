@@ -27,9 +27,10 @@ pub fn Locked(comptime Lane: type) type {
             const moves = m.main and g != self.main_g;
             const own = if (moves) try self.obtainM() else m;
             g.lock_count = 1;
-            g.locked_m = own;
-            g.placed = true;
-            @atomicStore(?*G, &own.locked_g, g, .monotonic);
+            tie(g, own);
+            // From here on no call of it is a plain one, so that `leave` looks.
+            g.plain_frame = 0;
+            g.deep = true;
             self.locked_count += 1;
             if (!moves) return;
             g.transition(.running, .runnable);
@@ -41,21 +42,28 @@ pub fn Locked(comptime Lane: type) type {
         pub fn unlockThread(self: *Self, g: *G) bool {
             if (g.lock_count == 0) return false;
             g.lock_count -= 1;
-            if (g.lock_count == 0) untie(self, g);
+            if (g.lock_count > 0) return true;
+            untie(self, g);
+            self.locked_count -= 1;
             return true;
         }
 
-        fn untie(self: *Self, g: *G) void {
+        pub fn tie(g: *G, m: *M) void {
+            g.locked_m = m;
+            g.placed = true;
+            @atomicStore(?*G, &m.locked_g, g, .monotonic);
+        }
+
+        pub fn untie(self: *Self, g: *G) void {
             @atomicStore(?*G, &g.locked_m.?.locked_g, null, .monotonic);
             g.locked_m = null;
             g.placed = g == self.main_g;
-            self.locked_count -= 1;
         }
 
-        /// Whether the goroutine is locked, and others may run, on another thread, when it gives
-        /// way.
-        pub fn othersWaitFor(self: *Self, g: *const G) bool {
-            return g.locked_m != null and (self.anyRunnable() or self.attention.load(.monotonic));
+        /// Whether others may run, on another thread, when a goroutine gives way that keeps its
+        /// own.
+        pub fn othersWait(self: *Self) bool {
+            return self.anyRunnable() or self.wantsG0() or self.attention.load(.monotonic);
         }
 
         /// It ends: so does its thread, about which it may have changed what it liked.
@@ -63,6 +71,7 @@ pub fn Locked(comptime Lane: type) type {
             const own = g.locked_m.?;
             g.lock_count = 0;
             untie(self, g);
+            self.locked_count -= 1;
             own.ending = !own.main;
         }
 
@@ -77,7 +86,8 @@ pub fn Locked(comptime Lane: type) type {
                 reserve(self, own);
                 return true;
             }
-            if (m.main or self.m0.curg != null) return false;
+            // It may also rest with a goroutine that keeps it.
+            if (m.main or self.m0.curg != null or self.m0.locked_g != null) return false;
             self.goNext(g);
             sendTo(self, self.m0);
             return true;

@@ -48,6 +48,8 @@ pub const M = struct {
     handed: bool = false,
     /// Its locked goroutine has ended: so does the thread.
     ending: bool = false,
+    /// The M that is to have the P when this one, whose goroutine keeps it, gets to g0.
+    heir: ?*M = null,
     /// What the host calls the running context (a thread state), for sysmon's look at whether it
     /// blocks. Written by this M.
     state: std.atomic.Value(?*anyopaque) = .init(null),

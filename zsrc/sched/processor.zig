@@ -52,6 +52,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 sysmon.wake(self);
                 return;
             }
+            self.stayOnThread(g);
             g.transition(.syscall, .runnable);
             m.curg = null;
             Host.swap(m, null);
@@ -59,6 +60,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             found(self, m);
             self.settle(g, &self.runq);
             arch.switchTo(&g.sp, m.sp);
+            self.freeThread(g);
         }
 
         /// The running goroutine stays on its M, which has no P from here on.
@@ -272,6 +274,10 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// Work for an M that holds the P, waiting for it if need be. Null when the M has given
         /// the P up or the lane stops.
         fn findRunnable(self: *Self, m: *M) ?*G {
+            if (m.heir != null) {
+                self.bequeath(m);
+                return null;
+            }
             var looked = false;
             while (true) {
                 if (self.refused) {

@@ -74,7 +74,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             return m;
         }
 
-        fn wakeM(m: *M, duty: m_mod.Duty, about: m_mod.About) void {
+        pub fn wakeM(m: *M, duty: m_mod.Duty, about: m_mod.About) void {
             m.duty = duty;
             m.about = about;
             m.note.wake();

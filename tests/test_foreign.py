@@ -1,0 +1,349 @@
+"""C code that keeps something per thread while Python code that it called is switched out."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import operator
+import os
+import time
+from threading import get_native_id as thread_id
+
+import pytest
+
+from conftest import Script
+from golibx import Chan, WaitGroup, blocking, go, gosched, select, sleep, stacks, stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [
+    pytest.mark.goroutine,
+    pytest.mark.skipif(os.name == "nt", reason="nothing tells what lies on a stack there"),
+]
+
+COMPARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+LIBC = ctypes.CDLL(None)
+LIBC.qsort.restype = None
+
+
+def through_c(fn: Callable[[], object]) -> None:
+    """Has the C library call `fn`, more than once."""
+
+    def compare(_a: int, _b: int) -> int:
+        fn()
+        return 0
+
+    data = (ctypes.c_int * 3)(3, 2, 1)
+    LIBC.qsort(data, 3, ctypes.sizeof(ctypes.c_int), COMPARE(compare))
+
+
+def leave(way: str, out: Chan[int]) -> None:
+    """Stops running for a moment, or might be stopped."""
+    match way:
+        case "sleep":
+            sleep(0.0001)
+        case "gosched":
+            gosched()
+        case "compute":
+            until = time.monotonic() + 0.002
+            while time.monotonic() < until:
+                pass
+        case "block":
+            time.sleep(0.0003)
+        case "blocking":
+            blocking(time.sleep, 0.0001)
+        case "send":
+            out.send(1)
+        case "select":
+            select(out.on_send(1), timeout=1)
+        case "iterate":
+            next(out)
+
+
+WAYS = ["sleep", "gosched", "compute", "block", "blocking", "send", "select", "iterate"]
+
+
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thread_is_kept_below_c_code(way: str) -> None:
+    """Of all goroutines, those in C code stay on their thread, which nobody else uses meanwhile."""
+    out = Chan[int]()
+    inside: set[int] = set()
+    strays = []
+
+    def keeps() -> None:
+        def visit() -> None:
+            me = thread_id()
+            if me in inside:
+                strays.append("shared")
+            inside.add(me)
+            leave(way, out)
+            if thread_id() != me:
+                strays.append("moved")
+            inside.discard(thread_id())
+
+        for _ in range(3):
+            through_c(visit)
+            gosched()
+
+    def wanders() -> None:
+        for _ in range(100):
+            gosched()
+            if thread_id() in inside:
+                strays.append("shared")
+
+    def partner() -> None:
+        while True:
+            if way == "iterate":
+                out.send(1)
+            else:
+                out.recv()
+
+    helper = go(partner)
+    group = WaitGroup()
+    for _ in range(4):
+        group.go(keeps)
+        group.go(wanders)
+    group.wait()
+    helper.cancel()
+    assert strays == []
+    if way not in {"compute", "block", "blocking"}:  # these need not be switched out
+        assert stats()["threads_kept"] > 0
+
+
+class Manager:
+    def __enter__(self) -> None:
+        gosched()
+
+    def __exit__(self, *exc_info: object) -> None:
+        gosched()
+
+
+class Made:
+    def __init__(self, _value: int = 0) -> None:
+        gosched()
+
+    @property
+    def attribute(self) -> int:
+        gosched()
+        return 0
+
+    def __lt__(self, _other: Made) -> bool:
+        gosched()
+        return False
+
+    def __iter__(self) -> Made:
+        return self
+
+    def __next__(self) -> int:
+        gosched()
+        raise StopIteration
+
+    def __del__(self) -> None:
+        gosched()
+
+
+def in_managers() -> None:
+    with Manager(), Manager():
+        gosched()
+
+
+def of_a_value(value: int) -> int:
+    gosched()
+    return value
+
+
+PLAIN: dict[str, Callable[[], object]] = {
+    "call": gosched,
+    "partial": functools.partial(of_a_value, 1),
+    "map": lambda: list(map(of_a_value, range(3))),
+    "sort": lambda: sorted(range(3), key=of_a_value),
+    "compare": lambda: min(Made(), Made()),
+    "init": Made,
+    "property": lambda: operator.attrgetter("attribute")(Made()),
+    "with": in_managers,
+    "next": lambda: list(Made()),
+    "generator": lambda: sum(of_a_value(i) for i in range(3)),
+    "expanded": lambda: of_a_value(*[1]),
+    "reduce": lambda: functools.reduce(lambda a, b: of_a_value(a + b), range(3)),
+    "exec": lambda: exec("gosched()", {"gosched": gosched}),
+    "text": lambda: io.TextIOWrapper(io.BytesIO(b"a\n")).readline() and gosched(),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_the_interpreters_own_frames_keep_no_thread(kind: str) -> None:
+    before = stats()["threads_kept"]
+    group = WaitGroup()
+    for _ in range(3):
+        group.go(lambda: [PLAIN[kind]() for _ in range(5)])
+    group.wait()
+    assert stats()["threads_kept"] == before
+
+
+@pytest.mark.goroutine(runtime={"foreign": "move"})
+def test_all_may_move() -> None:
+    group = WaitGroup()
+    for _ in range(3):
+        group.go(through_c, gosched)
+    group.wait()
+    assert stats()["threads_kept"] == 0
+
+
+@pytest.mark.goroutine(runtime={"foreign_movable": ["libc", "libffi", "_ctypes"]})
+def test_some_modules_may_move() -> None:
+    group = WaitGroup()
+    for _ in range(3):
+        group.go(through_c, gosched)
+    group.wait()
+    assert stats()["threads_kept"] == 0
+
+
+def test_a_dump_says_for_what_a_thread_is_kept() -> None:
+    ch = Chan[int]()
+    g = go(through_c, ch.recv)
+    while not g.waiting:
+        sleep(0.001)
+    assert g.kept_by is not None
+    assert f"goroutine {g.id} [chan receive, keeps its thread for {g.kept_by}] " in stacks()
+    ch.close()
+    g.join()
+    assert g.kept_by is None
+
+
+@pytest.mark.goroutine(runtime={"max_threads": 4})
+def test_without_threads_it_goes_on_anywhere() -> None:
+    group = WaitGroup()
+    for _ in range(8):
+        group.go(through_c, functools.partial(sleep, 0.0005))
+    group.wait()
+    assert stats()["threads_not_kept"] > 0
+    assert stats()["threads"] <= 4
+
+
+def test_the_main_goroutine_goes_on_beside_one_that_keeps_the_main_thread() -> None:
+    """A goroutine that keeps the main thread does not keep the main goroutine."""
+    main = thread_id()
+    release = Chan[int]()
+    waiting = Chan[int](64)
+
+    def visit() -> None:
+        waiting.send(thread_id())
+        release.recv()
+
+    held = []
+    for _ in range(50):
+        held.append(go(through_c, visit))
+        if waiting.recv() == main:
+            break
+    for _ in range(20):
+        gosched()
+        sleep(0.0001)
+    release.close()
+
+    def visit_closed() -> None:
+        pass
+
+    go(through_c, visit_closed).join()
+    for g in held:
+        g.cancel()
+    for g in held:
+        g.join()
+    sleep(0.001)
+
+
+def test_a_run_ends_with_goroutines_that_keep_threads(script: Script) -> None:
+    out = script.passes(
+        """
+import ctypes, threading, time
+from golibx import Chan, go, gosched, run
+kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+def through_c(fn):
+    compare = kind(lambda a, b: fn() or 0)
+    ctypes.CDLL(None).qsort((ctypes.c_int * 3)(3, 2, 1), 3, 4, compare)
+never = Chan()
+def stubborn():
+    try:
+        never.recv()
+    except BaseException:
+        never.recv()
+def main():
+    for _ in range(3):
+        go(through_c, stubborn)
+    gosched()
+    time.sleep(0.01)
+for _ in range(2):
+    run(main, config={"runtime": {"shutdown_timeout": "20ms"}})
+print("ended")
+"""
+    )
+    assert out == "ended\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_below_c_code(script: Script) -> None:
+    out = script.passes(
+        """
+import ctypes, os
+from golibx import go, gosched, run, sleep
+kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+def through_c(fn):
+    compare = kind(lambda a, b: fn() or 0)
+    ctypes.CDLL(None).qsort((ctypes.c_int * 3)(3, 2, 1), 3, 4, compare)
+statuses = []
+def forks():
+    gosched()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    sleep(0.001)
+def main():
+    for g in [go(through_c, forks), go(through_c, lambda: sleep(0.001))]:
+        g.result()
+    print(set(statuses))
+run(main)
+"""
+    )
+    assert out == "{7}\n"
+
+
+def test_functions_in_python_of_a_database() -> None:
+    import sqlite3
+
+    def work() -> int:
+        c = sqlite3.connect(":memory:", check_same_thread=False)
+        c.create_function("slow", 1, lambda x: (time.sleep(0.0005), x)[1])
+        for _ in range(5):
+            assert c.execute("select slow(1) + slow(2)").fetchone()[0] == 3
+        c.close()
+        return 1
+
+    assert sum(g.result(timeout=20) for g in [go(work) for _ in range(10)]) == 10
+
+
+def test_calls_from_a_stack_of_another_depth() -> None:
+    """The same call, straight and below C code, again and again: what was found is not mistaken."""
+    strays = []
+
+    def visit() -> None:
+        me = thread_id()
+        sleep(0)
+        if thread_id() != me:
+            strays.append(me)
+
+    def work() -> None:
+        for i in range(20):
+            gosched()
+            through_c(visit)
+            list(map(of_a_value, range(i % 3)))
+            through_c(lambda: list(map(lambda _: visit(), range(2))))
+
+    group = WaitGroup()
+    for _ in range(5):
+        group.go(work)
+    group.wait()
+    assert strays == []

@@ -1,0 +1,330 @@
+//! Code of others on a goroutine's stack, and what that means when the goroutine is switched out.
+//!
+//! Calls from Python to Python take no C stack. What lies between a call to golibx and the
+//! goroutine's own evaluation loop are C functions that called back into Python: sort(), partial(),
+//! next() and others of the interpreter's, which know of no thread, or those of an extension or
+//! a library, which may keep something of the thread's for the time of their call: PyO3's count of
+//! attachments, scipy's callback, SQLite's mutexes. A goroutine that is switched out with such ones
+//! below it keeps its thread (sched/keeping.zig).
+//!
+//! The compilers' unwind tables tell exactly which calls those are, in microseconds. What was found
+//! is remembered as a chain: where on the stack the return addresses were, and what they were.
+//! Since a function's frame has one size at any of its calls, the same addresses in the same places
+//! are the same calls. Comparing takes a nanosecond or two for each.
+//!
+//! A chain that begins in the goroutine's own evaluation loop, with no other one below, is a plain
+//! call. Another call with the same frame comes from the same place, so that it need not even be
+//! compared: G.plain_frame.
+//!
+//! The other way that was tried in thought is to look for addresses of foreign code among all words
+//! of the stack. It takes no tables, but what earlier calls left behind looks like calls too.
+//!
+//! The `_io` module's buffered readers and writers are the interpreter's own, but do know their
+//! thread: buffered.zig counts calls that are in the middle of one.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
+
+const PyG = goroutine.PyG;
+const lane = &host.the_lane;
+
+/// What is loaded from one file.
+pub const Module = struct {
+    base: usize,
+    /// Of the file.
+    path: [:0]const u8,
+    keeps: bool,
+
+    /// For people: the file without its folders.
+    pub fn name(m: *const Module) [:0]const u8 {
+        const at = std.mem.lastIndexOfAny(u8, m.path, "/\\") orelse return m.path;
+        return m.path[at + 1 ..];
+    }
+};
+
+/// As [runtime] foreign says.
+pub var policy: enum { keep, move } = .keep;
+/// Names of modules that know of no thread, one after the other, each with a comma behind.
+var movable: std.ArrayList(u8) = .empty;
+
+const Link = struct { offset: u32, address: usize };
+
+/// Calls from golibx's outwards, to the first foreign one or the goroutine's first.
+const Chain = struct {
+    /// Where the innermost lies, from the end of the stack.
+    distance: usize,
+    /// Null if nothing keeps the thread.
+    kept_by: ?*const Module,
+    plain: bool,
+    links: []const Link,
+};
+
+const most_links = 1024;
+/// Chains by where they begin, in buckets. The oldest of a bucket goes first.
+const bucket_count = 256; // a power of two
+const Bucket = struct { chains: [4]?*Chain = @splat(null), oldest: u8 = 0 };
+var buckets: [bucket_count]Bucket = @splat(.{});
+
+/// By return address.
+var modules_of: std.AutoHashMapUnmanaged(usize, *const Module) = .empty;
+var modules: std.ArrayList(*const Module) = .empty;
+/// golibx's own code, as far as it was seen.
+var own_low: usize = std.math.maxInt(usize);
+var own_high: usize = 0;
+var own_base: usize = 0;
+var interpreter_base: usize = 0;
+/// The evaluation loop, and the function that calls it for a Python function; 0 where that is not
+/// exported.
+var looked_up = false;
+var loop_function: usize = 0;
+var vectorcall_function: usize = 0;
+/// A loop below another one makes for more calls than that.
+const most_plain_links = 4;
+
+/// What code of no file is: an interpreter that compiles, trampolines.
+const unknown: Module = .{ .base = 0, .path = "code without a file", .keeps = true };
+const switched: Module = .{ .base = 0, .path = "another stack", .keeps = true };
+const buffered: Module = .{ .base = 0, .path = "a buffered file", .keeps = true };
+const untold: Module = .{ .base = 0, .path = "calls that cannot be told", .keeps = true };
+
+/// Extension modules of the interpreter's own that hold things of threads or libraries that do.
+const keepers = [_][]const u8{ "_sqlite3.", "_ctypes.", "_tkinter.", "_ssl.", "readline.", "_curses." };
+
+/// Before a run. `names` is a tuple of modules that may move; false with an exception set.
+pub fn startRun(names: ?*py.Object, moves: bool) bool {
+    forget();
+    policy = if (moves) .move else .keep;
+    movable.clearRetainingCapacity();
+    const tuple = names orelse return true;
+    for (0..@intCast(py.PyTuple_Size(tuple))) |i| {
+        var len: py.Ssize = 0;
+        const text = py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(tuple, @intCast(i)).?, &len) orelse
+            return false;
+        const at = movable.items.len;
+        movable.appendSlice(host.gpa, text[0..@intCast(len)]) catch return noMemory();
+        std.mem.replaceScalar(u8, movable.items[at..], '.', '/');
+        movable.append(host.gpa, ',') catch return noMemory();
+    }
+    return true;
+}
+
+fn noMemory() bool {
+    _ = py.PyErr_NoMemory();
+    return false;
+}
+
+/// Which modules keep a thread may be another matter in the next run.
+fn forget() void {
+    for (&buckets) |*bucket| {
+        for (bucket.chains) |chain| if (chain) |c| freeChain(c);
+        bucket.* = .{};
+    }
+    modules_of.clearRetainingCapacity();
+    for (modules.items) |m| {
+        host.gpa.free(m.path);
+        host.gpa.destroy(m);
+    }
+    modules.clearRetainingCapacity();
+}
+
+fn freeChain(chain: *Chain) void {
+    host.gpa.free(chain.links);
+    host.gpa.destroy(chain);
+}
+
+/// Whether the calling goroutine, which is about to be switched out, has something below that keeps
+/// its thread.
+pub noinline fn keepsThread(p: *PyG) bool {
+    if (policy == .move) return false;
+    const by = keeper(p, @frameAddress());
+    p.kept_by = by;
+    return by != null;
+}
+
+/// `own_frame` is one of golibx's, which are built with frame pointers.
+fn keeper(p: *PyG, own_frame: usize) ?*const Module {
+    if (p.in_buffered > 0) return &buffered;
+    const stack = p.g.stack;
+    var frame = own_frame;
+    // The innermost call that is not golibx's.
+    while (true) {
+        // A library like greenlet gave the goroutine another stack for now.
+        if (!stack.contains(frame)) return &switched;
+        if (!isOwn(word(frame + @sizeOf(usize)))) break;
+        frame = word(frame);
+    }
+    const slot = frame + @sizeOf(usize);
+    const distance = stack.hi() - slot;
+    const bucket = &buckets[(distance / @sizeOf(usize) ^ word(slot)) % bucket_count];
+    const chain = for (bucket.chains) |each| {
+        const known = each orelse continue;
+        if (known.distance == distance and matches(known, slot)) break known;
+    } else new: {
+        const new = follow(stack, slot) orelse return &untold;
+        const place = &bucket.chains[bucket.oldest];
+        bucket.oldest = (bucket.oldest + 1) % @as(u8, bucket.chains.len);
+        if (place.*) |old| freeChain(old);
+        place.* = new;
+        break :new new;
+    };
+    if (chain.plain) p.g.plain_frame = frame;
+    return chain.kept_by;
+}
+
+inline fn word(address: usize) usize {
+    return @as(*const usize, @ptrFromInt(address)).*;
+}
+
+fn matches(chain: *const Chain, slot: usize) bool {
+    for (chain.links) |link| if (word(slot + link.offset) != link.address) return false;
+    return true;
+}
+
+inline fn isOwn(address: usize) bool {
+    return (address >= own_low and address <= own_high) or isOwnSlow(address);
+}
+
+/// A file's code lies in one piece: what is between two addresses of golibx's is golibx's.
+noinline fn isOwnSlow(address: usize) bool {
+    if (own_base == 0) own_base = baseOf(@intFromPtr(&keepsThread)) orelse return false;
+    if (baseOf(address) != own_base) return false;
+    own_low = @min(own_low, address);
+    own_high = @max(own_high, address);
+    return true;
+}
+
+fn baseOf(address: usize) ?usize {
+    const place = os.placeOf(address) orelse return null;
+    return address - place.offset;
+}
+
+// ---- a chain that is not known yet ----
+
+const Collector = struct {
+    stack: @import("../sched/g.zig").Stack,
+    /// Of the innermost call that counts.
+    slot: usize,
+    links: std.ArrayList(Link) = .empty,
+    kept_by: ?*const Module = null,
+    /// Of the first two calls, and how many are the interpreter's.
+    functions: [2]usize = @splat(0),
+    interpreter_links: u32 = 0,
+    /// All calls were seen, or enough of them.
+    complete: bool = false,
+
+    fn visit(raw: *anyopaque, call: os.Call) bool {
+        const c: *Collector = @ptrCast(@alignCast(raw));
+        if (call.slot < c.slot) return true;
+        if (!c.stack.contains(call.slot) or call.slot % @sizeOf(usize) != 0) return false;
+        if (word(call.slot) != call.return_address and !signed) return false;
+        if (c.links.items.len == 0 and call.slot != c.slot) return false;
+        if (c.links.items.len == most_links) return false;
+        c.links.append(host.gpa, .{
+            .offset = @intCast(call.slot - c.slot),
+            .address = word(call.slot),
+        }) catch return false;
+        if (call.function == @intFromPtr(&host.Lane.entry)) {
+            c.complete = true;
+            return false;
+        }
+        const module = moduleOf(call.return_address);
+        if (module.keeps) {
+            c.kept_by = module;
+            c.complete = true;
+            return false;
+        }
+        if (c.interpreter_links < c.functions.len) c.functions[c.interpreter_links] = call.function;
+        if (!isOwn(call.return_address)) c.interpreter_links += 1;
+        return true;
+    }
+
+    /// Whether the innermost call comes from the only loop. Where compilers divided that in two,
+    /// its symbol is only one part's.
+    fn isPlain(c: *const Collector) bool {
+        if (c.kept_by != null or c.interpreter_links == 0 or c.interpreter_links > most_plain_links) return false;
+        return (c.functions[0] == loop_function and loop_function != 0) or
+            (c.functions[1] == vectorcall_function and vectorcall_function != 0);
+    }
+};
+
+/// Return addresses on the stack may have a signature in their upper bits.
+const signed = @import("builtin").cpu.arch == .aarch64;
+
+/// Null where the calls cannot be told.
+fn follow(stack: @import("../sched/g.zig").Stack, slot: usize) ?*Chain {
+    if (!looked_up) {
+        looked_up = true;
+        loop_function = @intFromPtr(os.symbol("_PyEval_EvalFrameDefault"));
+        vectorcall_function = @intFromPtr(os.symbol("_PyFunction_Vectorcall"));
+    }
+    var c: Collector = .{ .stack = stack, .slot = slot };
+    defer c.links.deinit(host.gpa);
+    if (!os.eachCall(&c, Collector.visit) or !c.complete) return null;
+    const chain = host.gpa.create(Chain) catch return null;
+    chain.* = .{
+        .distance = stack.hi() - slot,
+        .kept_by = c.kept_by,
+        .plain = c.isPlain(),
+        .links = c.links.toOwnedSlice(host.gpa) catch {
+            host.gpa.destroy(chain);
+            return null;
+        },
+    };
+    return chain;
+}
+
+fn moduleOf(address: usize) *const Module {
+    if (modules_of.get(address)) |known| return known;
+    const place = os.placeOf(address) orelse return &unknown;
+    const base = address - place.offset;
+    const module = for (modules.items) |m| {
+        if (m.base == base) break m;
+    } else newModule(base, std.mem.span(place.file)) catch return &unknown;
+    modules_of.put(host.gpa, address, module) catch {};
+    return module;
+}
+
+fn newModule(base: usize, path: []const u8) error{OutOfMemory}!*const Module {
+    if (interpreter_base == 0) interpreter_base = baseOf(@intFromPtr(&py.PyErr_Occurred)) orelse 0;
+    const m = try host.gpa.create(Module);
+    errdefer host.gpa.destroy(m);
+    try modules.ensureUnusedCapacity(host.gpa, 1);
+    m.* = .{
+        .base = base,
+        .path = try host.gpa.dupeSentinel(u8, path, 0),
+        .keeps = !mayMove(base, path),
+    };
+    modules.appendAssumeCapacity(m);
+    return m;
+}
+
+fn mayMove(base: usize, path: []const u8) bool {
+    if (base == own_base or base == interpreter_base) return true;
+    var names = std.mem.tokenizeScalar(u8, movable.items, ',');
+    while (names.next()) |each| if (isNamed(path, each)) return true;
+    if (std.mem.indexOf(u8, path, "/lib-dynload/") == null) return false;
+    const file = path[std.mem.lastIndexOfScalar(u8, path, '/').? + 1 ..];
+    for (keepers) |each| if (std.mem.startsWith(u8, file, each)) return false;
+    return true;
+}
+
+/// Whether a module's name, with slashes for dots, is the file's or one of its folders'.
+fn isNamed(path: []const u8, name: []const u8) bool {
+    var from: usize = 0;
+    while (std.mem.indexOfPos(u8, path, from, name)) |at| : (from = at + 1) {
+        const end = at + name.len;
+        if (at > 0 and path[at - 1] == '/' and end < path.len and (path[end] == '/' or path[end] == '.'))
+            return true;
+    }
+    return false;
+}
+
+test "a module is named by its file or a folder" {
+    const path = "/x/site-packages/numpy/random/_mt19937.cpython-313-x86_64-linux-gnu.so";
+    for ([_][]const u8{ "numpy", "numpy/random", "numpy/random/_mt19937", "_mt19937" }) |name|
+        try std.testing.expect(isNamed(path, name));
+    for ([_][]const u8{ "umpy", "numpy/ran", "_mt1993", "x86_64" }) |name|
+        try std.testing.expect(!isNamed(path, name));
+}
