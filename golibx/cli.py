@@ -3,6 +3,9 @@
 `golibx run` must not start noticeably later than python, and click alone takes longer to import
 than everything that a run needs. So its command line is parsed here, by hand, and click and
 golibx.commands are imported for the other subcommands, for help and for usage errors.
+
+Without --config a run uses ./golib.toml, and says so: it may name plugins, whose code runs. Nothing
+else runs code because a file lies in the current directory.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 CONFIG_EXIT_CODE = 2
+INTERRUPT_EXIT_CODE = 130  # what shells say of a process that SIGINT has ended
 DEFAULT_CONFIG = "golib.toml"
+_PROGRAMS = {"-c": "command", "-m": "module"}
+_OPTIONS = ("--config", "--no-config", "--set", "-c", "-i", "-m", "--help")
 
 
 class UsageError(Exception):
@@ -41,15 +47,19 @@ class Run:
 
     Attributes:
         config: path of the golib.toml; None if none was named.
+        without_config: whether ./golib.toml is not to be used either.
         overrides: the --set arguments.
+        interactive: whether an interactive console follows the program.
         program: the program; None for the one that the configuration names.
         arguments: what follows `--`, for that one.
     """
 
-    __slots__ = ("arguments", "config", "overrides", "program")
+    __slots__ = ("arguments", "config", "interactive", "overrides", "program", "without_config")
 
     def __init__(self) -> None:
         self.config: str | None = None
+        self.without_config = False
+        self.interactive = False
         self.overrides: list[str] = []
         self.program: Program | None = None
         self.arguments: list[str] = []
@@ -66,15 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             launch(run)
             return
-    from golibx.commands import group
+    from golibx import commands
 
-    group.main(list(arguments), prog_name="golibx")
+    commands.main(arguments)
+
+
+def default_config() -> str | None:
+    """The golib.toml that is used when none is named: the current directory's, if there is one.
+
+    None under `python -P` and `-I`, for which what happens to lie there does not count.
+    """
+    if sys.flags.safe_path or not os.path.exists(DEFAULT_CONFIG):
+        return None
+    return DEFAULT_CONFIG
 
 
 def parse_run(arguments: Sequence[str]) -> Run:
     """What the command line after `golibx run` says. Raises UsageError."""
     run = Run()
     rest = list(arguments)
+    named = False  # the configuration's program is to be run
     while rest and run.program is None:
         argument = rest.pop(0)
         option, equals, value = argument.partition("=")
@@ -84,27 +105,47 @@ def parse_run(arguments: Sequence[str]) -> Run:
                 run.config = value
             else:
                 run.overrides.append(value)
+        elif argument == "--no-config":
+            run.without_config = True
         elif argument == "--":
-            run.arguments, rest = rest, []
-        elif argument.startswith("-m"):
-            module = argument[2:] or _value_of("-m", rest)
-            run.program = Program("module", module, rest)
+            run.arguments, rest, named = rest, [], True
+        elif argument[:2] in _PROGRAMS:
+            text = argument[2:] or _value_of(argument, rest)
+            run.program = Program(_PROGRAMS[argument[:2]], text, rest)
+        elif argument == "-i":
+            run.interactive = True
         elif argument in ("-h", "--help"):
             raise HelpWanted
         elif argument.startswith("-") and argument != "-":
-            raise UsageError(f"No such option: {argument}")
+            raise UsageError(f"No such option: {argument}{_hint(option)}")
         elif is_module_function(argument) and not os.path.exists(argument):
             run.program = Program("function", argument, rest)
         else:
             run.program = Program("script", argument, rest)
-    if run.program is None and run.config is None:
-        if not os.path.exists(DEFAULT_CONFIG):
-            raise UsageError(
-                "There is nothing to run: name a script, -m and a module, or module:function, or "
-                f"have a {DEFAULT_CONFIG} whose [program] entry does."
-            )
-        run.config = DEFAULT_CONFIG
+    _complete(run, named)
     return run
+
+
+def _complete(run: Run, named: bool) -> None:
+    """Raises UsageError if there is nothing to run."""
+    if run.config is not None and run.without_config:
+        raise UsageError("--config and --no-config are opposites: give one of them.")
+    if run.program is not None or run.config is not None:
+        return
+    if run.interactive and not named:
+        run.program = Program("console", "")
+    elif run.without_config or default_config() is None:
+        raise UsageError(
+            "There is nothing to run: name a script, -m and a module, or module:function, or "
+            f"have a {DEFAULT_CONFIG} whose [program] entry does."
+        )
+
+
+def _hint(option: str) -> str:
+    from difflib import get_close_matches
+
+    matches = get_close_matches(option, _OPTIONS, n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def _value_of(option: str, rest: list[str]) -> str:
@@ -115,8 +156,11 @@ def _value_of(option: str, rest: list[str]) -> str:
 
 def launch(run: Run) -> None:
     """Runs the program. Raises what it raises; SystemExit(2) if the configuration is not right."""
+    path = run.config
+    if path is None and not run.without_config:
+        path = default_config()
     try:
-        config = Config.load(run.config, overrides=run.overrides)
+        config = Config.load(path, overrides=run.overrides)
         program = run.program or configured_program(config, run.arguments)
         if run.program is None:
             _change_directory(config)
@@ -125,7 +169,10 @@ def launch(run: Run) -> None:
         runtime = Runtime(config)
     except ConfigError as exc:
         report_config_error(exc)
-    program.run(main_function, runtime)
+    if path is not None and run.config is None and sys.stderr is not None:
+        # The user has not named it, and it may change what the program does.
+        sys.stderr.write(f"golibx: using ./{path}\n")
+    program.run(main_function, runtime, interactive=run.interactive)
 
 
 def configured_program(config: Config, arguments: Sequence[str] = ()) -> Program:
@@ -152,17 +199,22 @@ def _change_directory(config: Config) -> None:
 
 def report_config_error(exc: ConfigError) -> NoReturn:
     """Says on stderr what is wrong, after the traceback of the plugin whose fault it is, if any."""
-    if sys.stderr is not None:
-        cause = exc.__cause__
+    for error in exc.errors if sys.stderr is not None else ():
+        cause = error.__cause__
         frames = _plugin_frames(cause.__traceback__) if cause is not None else None
         if cause is not None and frames is not None:
             import traceback
 
             sys.stderr.write("".join(traceback.format_exception(type(cause), cause, frames)))
-        in_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        label = "\x1b[1;31mgolibx:\x1b[0m" if in_colour else "golibx:"
-        sys.stderr.write(f"{label} {exc}\n")
+        label = "\x1b[1;31mgolibx:\x1b[0m" if _in_colour() else "golibx:"
+        sys.stderr.write(f"{label} {error}\n")
     raise SystemExit(CONFIG_EXIT_CODE) from None
+
+
+def _in_colour() -> bool:
+    """Whether what is written to stderr may have colours."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stderr.isatty()
 
 
 def _plugin_frames(traceback: TracebackType | None) -> TracebackType | None:

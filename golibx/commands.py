@@ -1,7 +1,12 @@
-"""The subcommands of `golibx` and their help, for click; golibx.cli runs programs without it."""
+"""The subcommands of `golibx` and their help, for click; golibx.cli runs programs without it.
+
+None of them runs code that ./golib.toml names: who reads the help or a list in some folder has not
+asked for that. Naming a file by --config, GOLIB_PLUGINS_ENABLED and --set do ask.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -17,13 +22,19 @@ from golibx.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
-__all__ = ["group"]
+    from golibx.pluginfinder import Found
+
+__all__ = ["group", "main"]
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 config_option = click.option(
-    "--config", metavar="FILE", help="The golib.toml to use.", type=click.Path()
+    "--config",
+    metavar="FILE",
+    help="The golib.toml to use; ./golib.toml if there is one.",
+    type=click.Path(),
 )
 set_option = click.option(
     "--set",
@@ -34,50 +45,104 @@ set_option = click.option(
 )
 
 
+def main(arguments: Sequence[str]) -> NoReturn:
+    """The command, without what golibx.cli does itself."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks must not end a dump.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = group.main(list(arguments), prog_name="golibx", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as exc:
+        exc.show()
+        status = exc.exit_code
+    except click.Abort:
+        status = cli.INTERRUPT_EXIT_CODE
+    except BrokenPipeError:  # its reader has seen enough
+        sys.stdout = None
+        status = 1
+    sys.exit(status)
+
+
 class _Group(click.Group):
     """golibx's own subcommands, and those that plugins add once another one, or help, is wanted."""
 
     _asked_plugins = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        self._ask_plugins()
+        self._ask_plugins(ctx)
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands:
-            self._ask_plugins()
+            self._ask_plugins(ctx)
         return self.commands.get(cmd_name)
 
-    def _ask_plugins(self) -> None:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"No such command '{name}'. {self._hint(name)}".rstrip(), ctx)
+        return super().resolve_command(ctx, args)
+
+    def _hint(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        if name.endswith(".py") or os.path.exists(name):
+            return f"To run it: golibx run {name}"
+        if matches := get_close_matches(name, self.commands, n=1):
+            return f"Did you mean {matches[0]}?"
+        if cli.default_config() is not None:
+            path = cli.DEFAULT_CONFIG
+            return f"Plugins of {path} may add it: golibx --config {path} {name}"
+        return ""
+
+    def _ask_plugins(self, ctx: click.Context) -> None:
         if self._asked_plugins:
             return
         self._asked_plugins = True
         try:
-            config = _default_config()
+            config = Config.load(ctx.params.get("config"))
             if config.plugins.enabled or config.plugins.autoload:
                 from golibx.pluginmanager import PluginManager
 
                 PluginManager(config).extend_cli(self)
         except ConfigError as exc:
             # A plugin that can't be loaded must not keep anybody from reading the help.
-            click.echo(f"golibx: {exc}", err=True)
+            for error in exc.errors:
+                click.echo(f"golibx: {error}", err=True)
 
 
 class _RunCommand(click.Command):
     """`golibx run`, whose command line is cli.parse_run's; click shows help and usage errors."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell wants to know how a word may go on
+            return super().parse_args(ctx, args)
         try:
-            ctx.params["run"] = cli.parse_run(args)
+            run = cli.parse_run([*_inherited(ctx), *args])
         except cli.HelpWanted:
             return super().parse_args(ctx, ["--help"])
         except cli.UsageError as exc:
             raise click.UsageError(str(exc), ctx) from None
+        ctx.params["run"] = run
         return []
 
 
-def _default_config() -> Config:
-    return Config.load(cli.DEFAULT_CONFIG if os.path.exists(cli.DEFAULT_CONFIG) else None)
+def _inherited(ctx: click.Context) -> list[str]:
+    """The --config of `golibx --config FILE run`, as an argument of run's own."""
+    path = None if ctx.parent is None else ctx.parent.params.get("config")
+    return [] if path is None else [f"--config={path}"]
+
+
+def _chosen(config: str | None) -> str | None:
+    """The file to use, given the --config of a subcommand."""
+    parent = click.get_current_context().parent
+    if config is None and parent is not None:
+        config = parent.params.get("config")
+    return config
 
 
 @click.group(
@@ -88,16 +153,24 @@ Examples:
   golibx run hello.py                     a script, as `python hello.py`
   golibx run -m package --verbose         a module, as `python -m package --verbose`
   golibx run package.module:main          a function
+  golibx run -c 'print(1)'                code, as `python -c`
   golibx run --config golib.toml          the program that the file names
   golibx run --set preempt.slice=5ms hello.py
   golibx check-config golib.toml
 """,
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def group() -> None:
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="A golib.toml, whose plugins may add commands.",
+    type=click.Path(),
+    is_eager=True,
+)
+def group(config: str | None) -> None:
     """Run Python programs on Go's scheduler: goroutines, channels and select.
 
-    Plugins that ./golib.toml enables, or GOLIB_PLUGINS_ENABLED names, may add commands.
+    Plugins that the FILE of --config enables, or GOLIB_PLUGINS_ENABLED names, may add commands.
     """
 
 
@@ -113,65 +186,209 @@ Examples:
   golibx run --config golib.toml          [program] entry of the file
   golibx run --config golib.toml -- -v    the same, with an argument more
   golibx run --set preempt.async=false hello.py
+  golibx run -i hello.py                  and then an interactive console
 """,
 )
 @config_option
+@click.option("--no-config", is_flag=True, help="Do not use ./golib.toml.")
 @set_option
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
-@click.argument("program", required=False, metavar="[SCRIPT | MODULE:FUNCTION | -]")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENTS]...")
+@click.option("-c", "code", metavar="CODE", help="Run code, as `python -c` does.")
+@click.option("-i", "interactive", is_flag=True, help="An interactive console afterwards.")
+@click.argument(
+    "program", required=False, metavar="[SCRIPT | MODULE:FUNCTION | -]", type=click.Path()
+)
+@click.argument("arguments", nargs=-1, type=click.Path(), metavar="[ARGUMENTS]...")
 def run_command(run: cli.Run) -> None:
     """Run a program as goroutines.
 
     Its arguments, exit code, tracebacks and signals are as under `python`. Without a program, the
-    one is run that [program] entry of FILE names, or of ./golib.toml.
+    one is run that [program] entry of FILE names, or of ./golib.toml. With -i alone there is only
+    the console.
     """
     cli.launch(run)
 
 
-@group.command("check-config", short_help="Check a golib.toml.")
-@click.argument("file", type=click.Path())
+@group.command(
+    "check-config",
+    short_help="Check a golib.toml.",
+    epilog="""\b
+Examples:
+  golibx check-config golib.toml
+  golibx check-config --config golib.toml     loads its plugins too: their code runs
+""",
+)
+@click.argument("file", required=False, type=click.Path())
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="The same, and load its plugins to check their tables: their code runs.",
+    type=click.Path(),
+)
 @set_option
-def check_config(file: str, overrides: Sequence[str]) -> None:
-    """Check FILE: its keys and values, its program, its plugins and their tables."""
+def check_config(file: str | None, config: str | None, overrides: Sequence[str]) -> None:
+    """Check FILE: its keys and values, its program, its plugins and their tables.
+
+    All that is wrong is said at once. Without FILE it is ./golib.toml.
+    """
+    config = _chosen(config)
+    if file is not None and config is not None:
+        raise click.UsageError("Name the file once: as FILE, or by --config.")
+    path = file or config or cli.DEFAULT_CONFIG
+    settings, problems = Config.examine(path, overrides=overrides)
+    program = cli.configured_program(settings) if settings.program.entry else None
+    if program is not None and program.kind == "script" and not os.path.exists(program.name):
+        problem = "there is no such file"
+        problems.append(settings.error("program.entry", problem, value=program.name))
+    found, skipped = _look_for_plugins(settings, problems)
+    if config is None:
+        _check_builtin_plugins(path, overrides, found, problems)
+    else:
+        _enter_path(settings)
+        skipped = []
+        if len(problems) == 0:
+            _check_plugins(settings, problems)
+    if problems:
+        cli.report_config_error(ConfigError.of(problems))
+    click.echo(f"{path}: ok")
+    names = {plugin.name for plugin in found}
+    for name in settings.plugin_table_names():
+        if name not in names:
+            click.echo(f"{path}: note: [plugins.{name}] is not used: no plugin {name} is enabled")
+    for plugin in skipped:
+        more = f"golibx check-config --config {path} loads it to check its table"
+        click.echo(f"{path}: note: plugin {plugin.name} was found and not loaded: {more}")
+
+
+def _own_directory(config: Config) -> str:
+    """Where the program finds the modules beside it, and so the plugins among them."""
+    return cli.configured_program(config).own_directory() if config.program.entry else os.curdir
+
+
+def _enter_path(config: Config) -> None:
+    if not sys.flags.safe_path:
+        sys.path[0] = _own_directory(config)
+
+
+def _look_for_plugins(
+    config: Config, problems: list[ConfigError]
+) -> tuple[list[Found], list[Found]]:
+    """The plugins that `config` enables, and those of them that it takes running code to check."""
+    from golibx.pluginfinder import find, installed_names
+
+    # Not on sys.path, where golibx itself would find modules that lie there.
+    path = sys.path if sys.flags.safe_path else [_own_directory(config), *sys.path]
+    found = []
+    autoloaded = installed_names() if config.plugins.autoload else []
+    for reference in dict.fromkeys((*config.plugins.enabled, *autoloaded)):
+        try:
+            found.append(find(reference, config, path))
+        except ConfigError as exc:
+            problems.append(exc)
+    return found, [plugin for plugin in found if plugin.origin != "built-in"]
+
+
+def _check_builtin_plugins(
+    path: str, overrides: Sequence[str], found: list[Found], problems: list[ConfigError]
+) -> None:
+    names = ",".join(plugin.name for plugin in found if plugin.origin == "built-in")
+    only = [f"plugins.enabled={names}", "plugins.autoload=false"]
+    config, _ = Config.examine(path, overrides=[*overrides, *only])
+    _check_plugins(config, problems)
+
+
+def _check_plugins(config: Config, problems: list[ConfigError]) -> None:
+    """Loads them and has them look at their tables."""
     try:
-        config = Config.load(file, overrides=overrides)
-        if config.program.entry:
-            program = cli.configured_program(config)
-            if program.kind == "script" and not os.path.exists(program.name):
-                problem = "there is no such file"
-                raise config.error("program.entry", problem, value=program.name)
-            program.enter_path()
-        plugins = Runtime(config).plugins
+        Runtime(config)
     except ConfigError as exc:
-        cli.report_config_error(exc)
-    click.echo(f"{file}: ok")
-    loaded = {plugin.name for plugin in plugins}
-    for name in config.plugin_table_names():
-        if name not in loaded:
-            click.echo(f"{file}: note: [plugins.{name}] is not used: no plugin {name} is enabled")
+        problems += exc.errors
 
 
 @group.command("plugins", short_help="List the plugins that there are.")
 @config_option
 @set_option
 def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
-    """List the plugins that there are, and which of them are enabled."""
-    from golibx.pluginmanager import PluginManager, builtin_names, installed_names
+    """List the plugins that there are, and which of them are enabled.
 
+    Those that only ./golib.toml enables are not loaded, which would run their code: with --config
+    they are, and their hooks are shown.
+    """
+    from golibx.pluginfinder import builtin_names, installed_names
+    from golibx.pluginmanager import PluginManager
+
+    config = _chosen(config)
+    path = config or cli.default_config()
+    problems: list[ConfigError] = []
     try:
-        settings = Config.load(config, overrides=overrides) if config else _default_config()
-        manager = PluginManager(settings)
+        settings = Config.load(path, overrides=overrides)
+        # What another source than that file names, the user does.
+        trusted = config is not None or not any(
+            settings.origin(key).startswith("file")
+            for key in ("plugins.enabled", "plugins.autoload")
+        )
+        found, _ = _look_for_plugins(settings, problems)
+        if problems:
+            raise ConfigError.of(problems)
+        if trusted:
+            _enter_path(settings)
+        manager = PluginManager(settings if trusted else _builtin_only())
     except ConfigError as exc:
         cli.report_config_error(exc)
-    enabled = {plugin.name: plugin for plugin in manager.plugins}
+    hooks = {plugin.name: ", ".join(manager.hooks_of(plugin)) for plugin in manager.plugins}
+    builtin = PluginManager(_builtin_only())
+    for plugin in builtin.plugins:
+        hooks.setdefault(plugin.name, ", ".join(builtin.hooks_of(plugin)))
+    enabled = {plugin.name: plugin for plugin in found}
     rows = [
-        (plugin.name, plugin.origin, "yes", ", ".join(manager.hooks_of(plugin)))
+        (plugin.name, plugin.origin, "yes", hooks.get(plugin.name, "(not loaded)"))
         for plugin in enabled.values()
     ]
     for origin, names in (("built-in", builtin_names()), ("installed", installed_names())):
-        rows += [(name, origin, "no", "") for name in names if name not in enabled]
+        rows += [(n, origin, "no", hooks.get(n, "(not loaded)")) for n in names if n not in enabled]
     _show_table(("plugin", "origin", "enabled", "hooks"), sorted(rows))
+    if path is not None:
+        click.echo(f"\nconfiguration: {path}")
+        if not trusted:
+            click.echo(f"(its plugins are not loaded: golibx plugins --config {path} does)")
+
+
+def _builtin_only() -> Config:
+    from golibx.pluginfinder import builtin_names
+
+    return Config.from_mapping({"plugins": {"enabled": builtin_names()}}, environ={})
+
+
+@group.command(
+    "config",
+    short_help="Show the settings and where they come from.",
+    epilog="""\b
+Examples:
+  golibx config --show
+  golibx config --show --config golib.toml --set preempt.slice=5ms
+  golibx config --show | grep -v '# default'
+""",
+)
+@config_option
+@set_option
+@click.option("--show", is_flag=True, help="Print each value, and where it comes from.")
+def config_command(config: str | None, overrides: Sequence[str], show: bool) -> None:
+    """Say which golib.toml is used here; with --show, each setting and where it comes from.
+
+    That is the default, the file, the environment or the command line. What is printed is TOML.
+    """
+    path = _chosen(config) or cli.default_config()
+    try:
+        settings = Config.load(path, overrides=overrides)
+    except ConfigError as exc:
+        cli.report_config_error(exc)
+    if not show:
+        click.echo(path or f"no file: there is no ./{cli.DEFAULT_CONFIG}")
+        return
+    rows = [(f"{s.path} = {s.value}", f"# {s.origin}") for s in settings.settings()]
+    width = max(len(setting) for setting, _ in rows if len(setting) < 60)
+    for setting, origin in rows:
+        click.echo(f"{setting.ljust(width)}  {origin}")
 
 
 @group.command(
@@ -248,7 +465,7 @@ def info_command(show_include: bool, show_library: bool) -> None:
 
 
 def _native_rows() -> list[tuple[str, str]]:
-    """Whether the native runtime works here, found out by a call, and its counters after that."""
+    """Whether the native runtime works here, found out by a call."""
     import ctypes
 
     from golibx import native
@@ -257,11 +474,7 @@ def _native_rows() -> list[tuple[str, str]]:
         native.call(ctypes.CDLL(native.library()).golibx_gosched)
     except RuntimeError as exc:
         return [("native_runtime", f"none ({exc})")]
-    counters = native.counters()
-    del counters["gomaxprocs"]  # _core.info() has it
-    return [("native_runtime", "works")] + [
-        (f"native_{name}", str(value)) for name, value in counters.items()
-    ]
+    return [("native_runtime", "works")]
 
 
 def _show_paths(show_include: bool, show_library: bool) -> None:

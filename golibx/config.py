@@ -527,6 +527,10 @@ class Config:
                 found.append(Setting(path, toml_value(given), self._source_of(path).place(path)))
         return found
 
+    def origin(self, path: str) -> str:
+        """Where the value of a key, such as "preempt.slice", came from, as Setting.origin."""
+        return self._source_of(path).place(path)
+
     def core_options(self) -> dict[str, int]:
         """The options of the native core: nanoseconds, bytes, counts, and 0 or 1."""
         options = {"event_mask": 0}

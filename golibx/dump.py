@@ -8,6 +8,7 @@ from itertools import groupby
 
 from golibx import _core
 from golibx.errors import Deadlock
+from golibx.frames import frames_of, is_starter
 from golibx.leaked import variables
 
 TYPE_CHECKING = False
@@ -168,7 +169,7 @@ class _Member(_Shown):
                 frame = frame.f_back
         self.frames = _lines(frame)
         self.created = ""
-        if goroutine.started_at:
+        if goroutine.started_at and not is_starter(goroutine.started_at):
             by = f"by goroutine {goroutine.parent} " if goroutine.parent else ""
             self.created = f"    created {by}at {goroutine.started_at}\n"
 
@@ -213,10 +214,9 @@ def _threads() -> list[_Thread]:
 
 def _lines(frame: FrameType | None) -> str:
     lines = []
-    while frame is not None:
-        code = frame.f_code
-        lines.append(f"    {code.co_qualname} at {code.co_filename}:{frame.f_lineno}\n")
-        frame = frame.f_back
+    for each in frames_of(frame):
+        code = each.f_code
+        lines.append(f"    {code.co_qualname} at {code.co_filename}:{each.f_lineno}\n")
     return "".join(lines)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from golibx.values import is_file_reference, split_file_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Sequence
     from importlib.metadata import EntryPoints
     from types import ModuleType
 
@@ -50,30 +50,38 @@ class Found(NamedTuple):
     """As Plugin.origin."""
 
 
-def find(reference: str, config: Config) -> Found:
-    """What an item of `[plugins] enabled` refers to; nothing is loaded. Raises ConfigError."""
+def find(reference: str, config: Config, path: Sequence[str] | None = None) -> Found:
+    """What an item of `[plugins] enabled` refers to; nothing is loaded.
+
+    Args:
+        reference: the item.
+        config: the configuration.
+        path: where modules are looked for; None for sys.path.
+
+    Raises:
+        ConfigError: there is no such plugin.
+    """
     try:
         if is_file_reference(reference):
-            path, attribute = split_file_reference(reference)
-            if not os.path.isfile(path):
+            file, attribute = split_file_reference(reference)
+            if not os.path.isfile(file):
                 raise _NotFoundError("there is no such file")
-            return Found(attribute or _stem(path), path)
+            return Found(attribute or _stem(file), file)
         module_name, colon, attribute = reference.partition(":")
         if not colon:
             if reference in builtin_names():
                 return Found(reference, "built-in")
             if reference in installed_names():
                 return Found(reference, "installed")
-        if not _is_module(module_name):
+        if not _is_module(module_name, path):
             raise _not_found(reference)
         return Found((attribute or module_name).rpartition(".")[2], f"module {module_name}")
     except _NotFoundError as exc:
         raise _error(reference, config, exc) from None
 
 
-def _is_module(name: str) -> bool:
+def _is_module(name: str, path: Sequence[str] | None) -> bool:
     """Whether there is a module of that name; its packages are not imported to find out."""
-    path = None
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         full_name = ".".join(parts[:count])

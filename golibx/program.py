@@ -15,14 +15,14 @@ import sys
 from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
 from types import ModuleType
 
+from golibx.frames import without_own_frames
+from golibx.runtime import Runtime
 from golibx.values import current_directory
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import CodeType, TracebackType
-
-    from golibx.runtime import Runtime
 
 __all__ = ["Program"]
 
@@ -42,8 +42,9 @@ class Program:
 
     Args:
         kind: "script" (a path, a folder or zip file with a __main__.py, or "-" for stdin),
-            "module" (as `python -m`) or "function" (package.module:function).
-        name: the path, module or function.
+            "module" (as `python -m`), "function" (package.module:function), "command" (as
+            `python -c`) or "console" (as `python` alone).
+        name: the path, module, function or code; empty for a console.
         arguments: sys.argv[1:].
         directory: where modules and functions are imported from; a script's own directory is used
             for scripts. Empty: the current directory.
@@ -65,7 +66,8 @@ class Program:
         Raises SystemExit, as python does, if the script can't be read.
         """
         name = self.name
-        sys.argv = ["-m" if self.kind == "module" else name, *self.arguments]
+        first = {"module": "-m", "command": "-c"}.get(self.kind, name)
+        sys.argv = [first, *self.arguments]
         self.enter_path()
         if self.kind == "script" and name != "-" and not _is_importable_path(name):
             return _reader_of(_absolute(name))
@@ -74,38 +76,62 @@ class Program:
             return lambda: _run_function(name)
         if self.kind == "module":
             return lambda: _run_module(name, alter_argv=True)
+        if self.kind in ("command", "console") or name == "-":
+            vars(main)["__loader__"] = BuiltinImporter
+        if self.kind in ("command", "console"):
+            vars(main).pop("__cached__", None)
+        if self.kind == "command":
+            return lambda: _run_command(name, main)
+        if self.kind == "console" or (name == "-" and sys.stdin is not None and sys.stdin.isatty()):
+            from golibx import console
+
+            return lambda: console.interact(vars(main), program_frames, startup=True)
         if name == "-":
             vars(main)["__file__"] = "<stdin>"
-            vars(main)["__loader__"] = BuiltinImporter
             return lambda: _run_source(sys.stdin.buffer.read(), "<stdin>", main)
         return lambda: _run_module("__main__", alter_argv=False)
 
     def enter_path(self) -> None:
-        """Makes sys.path[0] what it is for the program: where it finds the modules beside it."""
-        if self.kind != "script":
-            directory = self.directory or current_directory()
-        elif self.name == "-":
-            directory = ""
-        elif _is_importable_path(self.name):
-            directory = _absolute(self.name)
-        else:
-            directory = os.path.dirname(os.path.realpath(self.name))
+        """Makes sys.path[0] what it is for the program."""
         # What python put there is the folder of the golibx command, unless it was told not to.
         if not sys.flags.safe_path:
-            sys.path[0] = directory
+            sys.path[0] = self.own_directory()
 
-    def run(self, main: Callable[[], object], runtime: Runtime) -> None:
+    def own_directory(self) -> str:
+        """What sys.path[0] is for the program: where it finds the modules beside it."""
+        if self.kind in ("command", "console") or self.name == "-":
+            return ""
+        if self.kind != "script":
+            return self.directory or current_directory()
+        if _is_importable_path(self.name):
+            return _absolute(self.name)
+        return os.path.dirname(os.path.realpath(self.name))
+
+    def run(
+        self, main: Callable[[], object], runtime: Runtime, *, interactive: bool = False
+    ) -> None:
         """Runs what prepare() returned as the main goroutine.
 
         An exception that it raises, raised on to the interpreter, will be shown without the frames
         of golibx.
+
+        Args:
+            main: what prepare() returned.
+            runtime: the runtime to run it in.
+            interactive: whether an interactive console follows, as after `python -i`.
         """
+        runtime.is_program = True
+        function = main
+        if interactive and self.kind != "console":
+            from golibx import console
+
+            function = console.after(main, lambda: vars(sys.modules["__main__"]), program_frames)
         try:
-            runtime.run(main, (), {})
+            runtime.run(function, (), {})
         except SystemExit:
             raise
         except BaseException as exc:
-            _show_only_program_frames(exc, runtime)
+            _show_only_program_frames(exc)
             raise
 
 
@@ -164,6 +190,27 @@ def _run_source(content: bytes, path: str, main: ModuleType) -> None:
     _execute(compile(content, path, "exec", dont_inherit=True), main)
 
 
+def _run_command(text: str, main: ModuleType) -> None:
+    if sys.version_info >= (3, 14):  # from where on `python -c` takes code that is indented
+        from textwrap import dedent
+
+        text = dedent(text)
+    try:
+        source = f"{text}\n".encode()
+    except UnicodeEncodeError as exc:
+        message = f"{type(exc).__name__}: {exc}"
+        sys.exit(f"Unable to decode the command from the command line:\n{message}")
+    code = compile(source, "<string>", "exec", dont_inherit=True)
+    if sys.version_info >= (3, 13):  # from where on tracebacks show its lines
+        import linecache
+
+        register = getattr(linecache, "_register_code", None)
+        if register is not None:
+            by_code = hasattr(linecache, "_interactive_cache")  # not so in 3.13's first releases
+            register(code if by_code else "<string>", f"{text}\n", "<string>")
+    _execute(code, main)
+
+
 def _execute(code: CodeType | None, main: ModuleType) -> None:
     assert code is not None
     exec(code, vars(main))
@@ -195,9 +242,9 @@ def _run_function(reference: str) -> None:
     sys.exit(function())
 
 
-def _show_only_program_frames(exc: BaseException, runtime: Runtime) -> None:
+def _show_only_program_frames(exc: BaseException) -> None:
     """Makes the interpreter's report of `exc`, which is on its way up, skip golibx's frames."""
-    frames = program_frames(exc.__traceback__, runtime)
+    frames = program_frames(exc.__traceback__)
     hook = sys.excepthook
 
     def excepthook(
@@ -213,15 +260,13 @@ def _show_only_program_frames(exc: BaseException, runtime: Runtime) -> None:
     sys.excepthook = excepthook
 
 
-def program_frames(traceback: TracebackType | None, runtime: Runtime) -> TracebackType | None:
+def program_frames(traceback: TracebackType | None) -> TracebackType | None:
     """`traceback` from the program's first frame on, and without the SIGINT handler at its end."""
-    package = os.path.dirname(__file__) + os.sep
-    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(package):
-        traceback = traceback.tb_next
-    handler = runtime.on_interrupt.__code__
+    traceback = without_own_frames(traceback)
     entry = traceback
     while entry is not None:
-        if entry.tb_next is not None and entry.tb_next.tb_frame.f_code is handler:
+        later = entry.tb_next
+        if later is not None and later.tb_frame.f_code is Runtime.on_interrupt.__code__:
             entry.tb_next = None
         entry = entry.tb_next
     return traceback

@@ -31,6 +31,7 @@ import time
 from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
+from golibx.frames import without_own_frames
 from golibx.patch import eventloop, faults, locks, polling, threads
 from golibx.values import format_duration
 
@@ -62,17 +63,49 @@ def run(
 
     When it returns or raises, the goroutines that are left are cancelled.
 
+    In the main goroutine of a program that `golibx run` has started it only calls `fn`: the program
+    is in a run already, and its goroutines end with that. The settings are those of the command; a
+    `config` that is given is named in a RuntimeWarning.
+
     Args:
         fn: the main function.
         config: a Config, the path of a golib.toml, or its tables as nested dicts; None for the
             defaults. The environment's GOLIB_… variables apply unless a Config is given.
 
     Raises:
+        TypeError: `fn` is not callable, or a coroutine function.
         ConfigError: the configuration or one of its plugins is not right; nothing was run.
         RuntimeError: a runtime is running in this process already.
         BaseException: what `fn` raises.
     """
-    return Runtime(_config_of(config)).run(fn, args, kwargs)
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_flags & _ASYNC:
+        raise TypeError(
+            f"run() needs a function, and {fn.__qualname__}() is async: "
+            f"golibx.run(asyncio.run, {fn.__qualname__}(…)) runs it in the main goroutine"
+        )
+    is_running = _program is not None and _core.current() is _program
+    if is_running and config is not None:
+        import warnings
+
+        text = (
+            "run(config=…) has no effect under `golibx run`, which has the settings: give it "
+            "--config or --set"
+        )
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    try:
+        if is_running:
+            return fn(*args, **kwargs)
+        return Runtime(_config_of(config)).run(fn, args, kwargs)
+    except BaseException as exc:
+        # `raise` adds no frame: who called run() is followed by what was run.
+        exc.__traceback__ = without_own_frames(exc.__traceback__)
+        raise
+
+
+_ASYNC = 0x80 | 0x200  # inspect.CO_COROUTINE, CO_ASYNC_GENERATOR
+_program: Goroutine[object] | None = None
+"""The main goroutine of what `golibx run` has started."""
 
 
 def _config_of(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
@@ -88,10 +121,12 @@ class Runtime:
 
     Attributes:
         config: the configuration of the run.
+        is_program: whether it is that of `golibx run`.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.is_program = False
         self._plugins: PluginManager | None = None
         self._pump: Goroutine[None] | None = None
         self._event_mask = 0
@@ -187,6 +222,10 @@ class Runtime:
         main = _core.current()
         assert main is not None
         self._main_id = main.id
+        main.name = "main"
+        if self.is_program:
+            global _program
+            _program = main
         if _signal_pipe:
             _core.watch_signals(_signal_pipe[0])
         try:
@@ -322,7 +361,8 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
     import traceback
 
     place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
-    lines = "".join(traceback.format_exception(exc))
+    frames = without_own_frames(exc.__traceback__) or exc.__traceback__
+    lines = "".join(traceback.format_exception(type(exc), exc, frames))
     _write(f"goroutine {goroutine.id} [{goroutine.name}]{place} panicked:\n{lines}")
 
 

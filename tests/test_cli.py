@@ -106,8 +106,10 @@ def folder(tmp_path: Path) -> Path:
         ["./app"],
         ["app.zip", "x"],
         ["-", "x"],
+        ["-c", WHO_AM_I, "x", "-c"],
+        ["-c" + WHO_AM_I],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:30],
 )
 def test_program_sees_what_it_sees_under_python(folder: Path, arguments: list[str]) -> None:
     assert_same(folder, *arguments, input=WHO_AM_I)
@@ -201,6 +203,28 @@ def test_module_ends_as_under_python(tmp_path: Path, name: str) -> None:
     assert_same(tmp_path, "-m", "program")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(): 1 / 0\nf()",
+        "x = = 1",
+        "import sys; sys.exit(3)",
+        "import sys; sys.exit('x')",
+        "",
+        "print('\udcff'.encode('utf-8', 'surrogateescape'))",
+        "import os; print(os.getcwd() == os.path.abspath(__import__('sys').path[0]))",
+        "x = 1\nif x:\n    print(x)",
+    ],
+)
+def test_code_on_the_command_line(tmp_path: Path, code: str) -> None:
+    assert_same(tmp_path, "-c", code)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="code may not be indented before 3.14")
+def test_indented_code_on_the_command_line(tmp_path: Path) -> None:
+    assert_same(tmp_path, "-c", "\n    x = 1\n    print(x)\n")
+
+
 def test_error_in_a_program_from_stdin(tmp_path: Path) -> None:
     assert_same(tmp_path, "-", input="def f(): 1 / 0\nf()\n")
 
@@ -254,7 +278,7 @@ def test_subprocesses_of_multiprocessing(tmp_path: Path) -> None:
 
 WAITS = {
     "time.sleep": "import time\nprint('ready', flush=True)\ntime.sleep(60)\n",
-    "loop": "print('ready', flush=True)\nwhile True:\n    pass\n",
+    "loop": "print('ready', flush=True)\nwhile True: pass\n",
 }
 PARKS = {
     "sleep": "golibx.sleep(60)",
@@ -519,8 +543,13 @@ def test_program_of_the_configuration(tmp_path: Path) -> None:
 def test_settings_reach_the_runtime(tmp_path: Path) -> None:
     (tmp_path / "golib.toml").write_text('[runtime]\nswitch_interval = "1ms"\n')
     program = "import sys\nprint(sys.getswitchinterval())\n"
-    assert run(tmp_path, program).stdout == "0.005\n"
     assert run(tmp_path, program, "--config", "golib.toml").stdout == "0.001\n"
+    found = run(tmp_path, program)
+    assert (found.stdout, found.stderr) == ("0.001\n", "golibx: using ./golib.toml\n")
+    without = run(tmp_path, program, "--no-config")
+    assert (without.stdout, without.stderr) == ("0.005\n", "")
+    (tmp_path / "elsewhere").mkdir()
+    assert golibx(tmp_path / "elsewhere", "run", "../program.py").stdout == "0.005\n"
     both_options = ("--config=golib.toml", "--set=runtime.switch_interval=2ms")
     assert run(tmp_path, program, *both_options).stdout == "0.002\n"
 
@@ -607,6 +636,143 @@ def test_parse_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         parse_run([])
 
 
+# --- golibx run -i ------------------------------------------------------------------------------
+
+
+def test_console_after_a_program(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import golibx\nx = golibx.Chan(1)\n1 / 0\n")
+    statements = "x.send(5)\nprint(x.recv(), golibx.current().id)\n1 / 0\nprint('on')\n"
+    result = golibx(tmp_path, "run", "-i", "program.py", input=statements)
+    assert (result.returncode, result.stdout.split()[-2:]) == (0, ["on", ">>>"])
+    assert "5 1" in result.stdout
+    lines = result.stderr.splitlines()
+    assert lines.count("ZeroDivisionError: division by zero") == 2
+    assert [line for line in lines if "File" in line] == [
+        f'  File "{tmp_path / "program.py"}", line 3, in <module>',
+        '  File "<stdin>", line 1, in <module>',
+    ]
+
+
+def test_console_alone(tmp_path: Path) -> None:
+    (tmp_path / "startup.py").write_text("print('started')\n")
+    environment = {"PYTHONSTARTUP": str(tmp_path / "startup.py")}
+    result = golibx(tmp_path, "run", "-i", input="print(__name__)\nexit(3)\n", env=environment)
+    assert result.returncode == 3
+    assert "The main goroutine of golibx" in result.stderr
+    assert "started" in result.stdout
+    assert "__main__" in result.stdout
+
+
+@pytest.mark.parametrize("program", ["import sys; sys.exit(4)", "raise KeyboardInterrupt"])
+def test_console_after_a_program_that_ends_itself(tmp_path: Path, program: str) -> None:
+    result = golibx(tmp_path, "run", "-i", "-c", program, input="print('here')\n")
+    assert result.returncode == 0
+    assert "here" in result.stdout
+    assert "Traceback" in result.stderr
+
+
+def typed(command: list[str], folder: Path, *keys: tuple[str, bytes]) -> tuple[int, str]:
+    """Types at a terminal: each of `keys` when the text before it has appeared."""
+    pty = pytest.importorskip("pty")
+    terminal, other = pty.openpty()
+    # The leader of a session makes the first terminal that it opens its own.
+    script = f'exec "$@" <{os.ttyname(other)} >{os.ttyname(other)} 2>&1'
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", *command],
+        cwd=folder,
+        env={**os.environ, "TERM": "dumb", "NO_COLOR": "1"},
+        start_new_session=True,
+    )
+    output = ""
+    try:
+        for text, key in keys:
+            while text not in output:
+                output += os.read(terminal, 1000).decode()
+            output = output.partition(text)[2]
+            os.write(terminal, key)
+        os.close(other)
+        other = -1
+        while True:
+            try:
+                output += os.read(terminal, 1000).decode()
+            except OSError:  # the program has ended
+                return process.wait(), output
+    finally:
+        process.kill()
+        process.wait()
+        for fd in {terminal, other} - {-1}:
+            os.close(fd)
+
+
+def test_keys_of_the_console(tmp_path: Path) -> None:
+    """Ctrl-C at the prompt and in a wait, while another goroutine runs; and Ctrl-D."""
+    (tmp_path / "program.py").write_text(
+        "import golibx\nticks = golibx.AtomicInt()\n"
+        "def tick():\n    while True: golibx.sleep(0.001); ticks.add(1)\n"
+        "golibx.go(tick)\nn = 0\n"
+    )
+    code, output = typed(
+        [*GOLIBX, "run", "-i", "program.py"],
+        tmp_path,
+        (">>> ", b"x = 1 +\x03"),
+        ("KeyboardInterrupt", b""),
+        (">>> ", b"print('waits'); golibx.Chan().recv()\n"),
+        ("\nwaits", b"\x03"),
+        ("KeyboardInterrupt", b""),
+        (">>> ", b"n = ticks.load()\n"),
+        (">>> ", b"while ticks.load() == n: golibx.sleep(0.001)\n\n"),
+        (">>> ", b"print('on' + 'wards')\n"),
+        ("onwards", b""),
+        (">>> ", b"\x04"),
+    )
+    assert code == 0, output
+
+
+# --- run() under golibx run ---------------------------------------------------------------------
+
+
+def test_run_in_the_program_of_golibx_run(tmp_path: Path) -> None:
+    program = (
+        "import golibx\n"
+        "def main(x, y=0):\n    return golibx.current().id, x, y\n"
+        "print(golibx.run(main, 1, y=2))\n"
+        "def fails(): 1 / 0\n"
+        "golibx.run(fails)\n"
+    )
+    result = run(tmp_path, program)
+    assert (result.returncode, result.stdout) == (1, "(1, 1, 2)\n")
+    assert "/golibx/" not in result.stderr
+    assert result.stderr.count("  File ") == 2
+
+
+def test_run_with_a_configuration_under_golibx_run(tmp_path: Path) -> None:
+    program = "import golibx\nprint(golibx.run(int, config={'preempt': {'slice': '5ms'}}))\n"
+    result = run(tmp_path, program)
+    assert (result.returncode, result.stdout) == (0, "0\n")
+    assert "RuntimeWarning: run(config=…) has no effect under `golibx run`" in result.stderr
+    assert "--config or --set" in result.stderr
+
+
+def test_run_in_another_goroutine_is_refused(tmp_path: Path) -> None:
+    program = "import golibx\ngolibx.go(golibx.run, int).result()\n"
+    result = run(tmp_path, program)
+    assert result.returncode == 1
+    assert "RuntimeError: " in result.stderr
+
+
+README = Path(__file__).parent.parent / "README.md"
+README_PROGRAMS = re.findall(
+    r"^```python\n(import.*?|from.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S
+)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_programs_of_the_readme(tmp_path: Path, number: int) -> None:
+    result = run(tmp_path, README_PROGRAMS[number])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
+
+
 # --- The other subcommands ----------------------------------------------------------------------
 
 
@@ -667,13 +833,22 @@ def test_plugins(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows[0] == ["plugin", "origin", "enabled", "hooks"]
-    assert ["schedtrace", "built-in", "no"] in rows
+    assert ["schedtrace", "built-in", "no"] in [row[:3] for row in rows]
+    assert all(len(row) > 3 for row in rows)
     (tmp_path / "golib.toml").write_text('[plugins]\nenabled = ["./mine.py", "schedtrace"]\n')
-    rows = [line.split() for line in golibx(tmp_path, "plugins").stdout.splitlines()]
-    assert ["mine", str(tmp_path / "mine.py"), "yes", "golib_stop"] in rows
-    (schedtrace,) = [row for row in rows if row[0] == "schedtrace"]
+    # Used as by `golibx run`, but none of its code runs.
+    lines = golibx(tmp_path, "plugins").stdout.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["mine", str(tmp_path / "mine.py"), "yes", "(not", "loaded)"] in rows
+    (schedtrace,) = [row for row in rows if row[:1] == ["schedtrace"]]
     assert schedtrace[1:3] == ["built-in", "yes"]
     assert "on_preempt," in schedtrace
+    assert "configuration: golib.toml" in lines
+    for options in (["--config=golib.toml"], ["--set=plugins.enabled=./mine.py"]):
+        rows = [line.split() for line in golibx(tmp_path, "plugins", *options).stdout.splitlines()]
+        assert ["mine", str(tmp_path / "mine.py"), "yes", "golib_stop"] in rows
+    result = golibx(tmp_path, "plugins", "--set=plugins.enabled=none")
+    assert (result.returncode, result.stdout) == (2, "")
 
 
 def test_info(tmp_path: Path) -> None:
@@ -684,9 +859,8 @@ def test_info(tmp_path: Path) -> None:
     assert {"preempt", "retake", "native_gomaxprocs", "native_preempt", "golibx.h"} <= set(names)
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert rows["native_runtime"] == "works"
-    counters = {f"native_{name}" for name in native.counters()}
-    assert counters <= set(names)
-    assert rows["native_spawns"] == "1"
+    # Those of a process that has done nothing say nothing.
+    assert not {f"native_{name}" for name in native.counters()} & set(names) - {"native_gomaxprocs"}
     assert not any(name.endswith("_reason") for name in names)
 
 
@@ -706,9 +880,14 @@ def test_plugins_add_commands(tmp_path: Path) -> None:
     assert "Say hello." in golibx(tmp_path, "--help", env=environment).stdout
     assert golibx(tmp_path, "greet").returncode == 2
     (tmp_path / "golib.toml").write_text('[plugins]\nenabled = ["./mine.py"]\n')
-    assert golibx(tmp_path, "greet").stdout == "hello\n"
+    option = "--config=golib.toml"
+    assert golibx(tmp_path, option, "greet").stdout == "hello\n"
+    assert "Say hello." in golibx(tmp_path, option, "--help").stdout
+    result = golibx(tmp_path, "greet")
+    assert result.returncode == 2
+    assert "golibx --config golib.toml greet" in result.stderr
     (tmp_path / "golib.toml").write_text('[plugins]\nenabled = ["./none.py"]\n')
-    result = golibx(tmp_path, "--help")
+    result = golibx(tmp_path, option, "--help")
     assert result.returncode == 0
     assert result.stderr.startswith("golibx: golib.toml:2: plugins.enabled = ")
 

@@ -400,7 +400,7 @@ def test_failures_reach_the_report_of_xdist(beside: Outcomes) -> None:
     text = result.stdout.str()
     for line in (
         "TimedOut: the test passed its time limit of 0.1 s",
-        "goroutine 1 [chan receive] Runtime._main:",
+        "goroutine 1 [chan receive] main:",
         "goroutine 2 [sleep] sleep:",
         "goroutine 2 [running] test_computes.<locals>.compute:",
         "Deadlock: all goroutines are asleep - deadlock! (1 goroutine)",

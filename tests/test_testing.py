@@ -661,7 +661,7 @@ def test_a_deadlock_shows_the_test_alone() -> None:
     assert lines[:3] == [
         "all goroutines are asleep - deadlock! (1 goroutine)",
         "",
-        "goroutine 1 [chan receive] Runtime._main:",
+        "goroutine 1 [chan receive] main:",
     ]
     assert lines[3].startswith("    waits on <Chan ")
     assert lines[4].startswith("    created at ")

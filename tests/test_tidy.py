@@ -34,14 +34,14 @@ ZIG_LAYERS = (
 ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
-    {"errors", "version"},
+    {"errors", "frames", "version"},
     {"_core"},
     {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
     {"aio", "futures", "hookspec", "native", "plugins", "scope"},
     {"pluginfinder"},
     {"pluginmanager"},
-    {"runtime"},
+    {"console", "runtime"},
     {"__init__", "program", "testing"},
     {"cli", "commands"},
     {"__main__"},
