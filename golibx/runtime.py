@@ -211,7 +211,6 @@ class Runtime:
             if wakes_on_signals:
                 eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
-            threads.forget_dummy()
             if "golibx.aio" in sys.modules:
                 sys.modules["golibx.aio"].forget()
 

@@ -286,7 +286,7 @@ def test_loops_that_are_preempted_and_change_threads() -> None:
     async def worker(queue: asyncio.Queue[int], lock: asyncio.Lock, out: list[int]) -> None:
         while True:
             n = await queue.get()
-            moved.add(threading.get_ident())
+            moved.add(threading.get_native_id())
             async with lock:
                 if n % 10 == 0:
                     time.sleep(0.0005)  # the scheduler takes the processor back

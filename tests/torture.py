@@ -169,7 +169,7 @@ class Torture:
 
     def pause(self) -> None:
         """Gives way, in one way or another."""
-        thread = threading.get_ident()
+        thread = threading.get_native_id()
         way = random.random()
         if way < 0.6:
             gosched()
@@ -188,7 +188,7 @@ class Torture:
         else:
             self.block()
         self.pauses += 1
-        self.moves += thread != threading.get_ident()
+        self.moves += thread != threading.get_native_id()
 
     def pauses_now(self) -> None:
         """Gives way now and then: for callbacks that come very often."""

@@ -20,5 +20,6 @@ test {
     _ = @import("native/procs.zig");
     _ = @import("python/peek.zig");
     _ = @import("python/foreign.zig");
+    _ = @import("python/idents.zig");
     if (@import("builtin").os.tag == .linux) _ = @import("native/preempt_linux.zig");
 }

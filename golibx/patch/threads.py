@@ -1,17 +1,19 @@
-"""What the threading module keeps of the threads that goroutines ran on."""
+"""Threads as the threading module sees them, and goroutines as it takes them for threads."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import weakref
 
 from golibx import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
-__all__ = ["bystanders", "count_bystanders", "forget_dummy", "install"]
+__all__ = ["GoroutineThread", "bystanders", "count_bystanders", "do_nothing", "install"]
 
 bystanders: dict[int, FrameType] = {}
 """Threads that wake no goroutine, whatever they do: a deadlock is one in spite of them.
@@ -36,28 +38,77 @@ def _outermost(frame: FrameType) -> FrameType:
 
 
 def install() -> None:
-    """Has no made-up thread object take the place of a thread's own.
+    """Has current_thread() give each goroutine a thread object of its own.
 
-    current_thread() makes one up when it finds none for the calling thread. A goroutine that goes
-    on on another thread in the middle of that would give it the other thread's number, and that of
-    the main thread would count as another one from then on.
+    threading makes an object up for a thread that it does not know, a _DummyThread, which for
+    goroutines becomes a GoroutineThread. Nothing is made unless somebody asks. The main goroutine
+    has the object of the thread that called run().
     """
-    threading._DummyThread._set_ident = _set_ident  # type: ignore[attr-defined]
+    global _attributes
+    if _attributes:
+        return
+    made = threading.Thread(name="", daemon=False)
+    made._started.set()  # type: ignore[attr-defined]
+    _attributes = vars(made)
+    threading._DummyThread.__new__ = staticmethod(_new)  # type: ignore[assignment]
 
 
-def _set_ident(self: threading.Thread) -> None:
-    ident = threading.get_ident()
-    taken = ident in threading._active  # type: ignore[attr-defined]
-    self._ident = _core.ident() if taken else ident  # type: ignore[attr-defined]
+def do_nothing() -> None:
+    """What is to be raised at the next opportunity is raised by this."""
 
 
-def forget_dummy() -> None:
-    """Lets go of the thread object that threading made up for the main goroutine, if it did.
+_attributes: dict[str, object] = {}
+"""What all of them begin with: a Thread's, made once, since that makes several objects."""
 
-    current_thread() makes one where the main goroutine is on another thread than the main one,
-    because a goroutine blocks that. Newer versions tie its life to a thread-local of the calling
-    context, here the main thread's, and complain when that goes only at the interpreter's end.
+
+def _new(cls: type[threading.Thread]) -> threading.Thread:
+    if cls is threading._DummyThread and _core.in_goroutine():
+        cls = GoroutineThread
+    return object.__new__(cls)
+
+
+class GoroutineThread(threading._DummyThread):
+    """What current_thread() returns in a goroutine.
+
+    It is in threading.enumerate() from then on until the goroutine ends. Threads that the goroutine
+    starts are no daemons, as those of the main thread.
     """
-    locals_ = getattr(threading, "_thread_local_info", None)
-    if locals_ is not None:
-        locals_.__dict__.pop("_track_dummy_thread_ref", None)
+
+    def __init__(self) -> None:
+        goroutine = _core.current()  # None while the very last of it ends
+        vars(self).update(_attributes)
+        self._ident = _core.ident()
+        # Weakly: whoever holds the goroutine is expected to look at how it ended.
+        self._goroutine = None if goroutine is None else weakref.ref(goroutine)
+        self._name = "Goroutine" if goroutine is None else _name_of(goroutine)
+        _core.keep_thread(threading._active, self)  # type: ignore[attr-defined]
+
+    @property
+    def native_id(self) -> int | None:
+        """The thread that it runs on, if it is the one that asks."""
+        return threading.get_native_id() if _core.ident() == self._ident else None
+
+    def is_alive(self) -> bool:
+        """Whether the goroutine has not ended."""
+        goroutine = None if self._goroutine is None else self._goroutine()
+        return goroutine is not None and not goroutine.done()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the goroutine's end, as Thread.join() for a thread's."""
+        goroutine = None if self._goroutine is None else self._goroutine()
+        if goroutine is not None:
+            if goroutine is _core.current():
+                raise RuntimeError("cannot join current thread")
+            goroutine.join(timeout)
+
+    def _after_fork(self, new_ident: int | None = None) -> None:
+        """In a fork's child, from Python 3.13 on. Its only thread becomes the main one."""
+        if new_ident is not None:
+            handle = threading._make_thread_handle(new_ident)  # type: ignore[attr-defined]
+            self._handle = self._os_thread_handle = handle
+        super()._after_fork(new_ident=new_ident)  # type: ignore[misc]
+
+
+def _name_of(goroutine: _core.Goroutine[Any]) -> str:
+    """As those that threading gives to its own."""
+    return f"Goroutine-{goroutine.id} ({goroutine.name})"

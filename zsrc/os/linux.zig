@@ -189,6 +189,11 @@ pub fn allocatedSize(block: *const anyopaque) usize {
     return malloc_usable_size(block);
 }
 
+/// Tells a fork's child from the process that it came from.
+pub fn processId() i32 {
+    return linux.getpid();
+}
+
 /// Of the calling thread.
 pub fn threadId() i32 {
     return @intCast(linux.gettid());

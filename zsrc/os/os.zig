@@ -19,7 +19,7 @@ const required = [_][]const u8{
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
     "peek",      "threadId",        "threadIds",      "onMainThread",  "threadCpuTime",
-    "unguard",   "opens_guards",
+    "unguard",   "opens_guards",    "processId",
 };
 
 comptime {
@@ -60,6 +60,7 @@ pub const promptWake = impl.promptWake;
 pub const cpuCount = impl.cpuCount;
 pub const cpuQuota = impl.cpuQuota;
 pub const threadId = impl.threadId;
+pub const processId = impl.processId;
 pub const onMainThread = impl.onMainThread;
 pub const threadCpuTime = impl.threadCpuTime;
 pub const threadIds = impl.threadIds;

@@ -672,6 +672,11 @@ pub fn peek(_: usize, _: []u8) bool {
     return false;
 }
 
+/// Tells a fork's child from the process that it came from: there are none here.
+pub fn processId() i32 {
+    return 0;
+}
+
 /// Of the calling thread, as `threadIds` would have it.
 pub fn threadId() i32 {
     return 0;

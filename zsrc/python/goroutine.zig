@@ -20,6 +20,7 @@ const standin = @import("standin.zig");
 const tracing = @import("tracing.zig");
 const handle = @import("handle.zig");
 const foreign = @import("foreign.zig");
+const identity = @import("identity.zig");
 
 const G = g_mod.G;
 const Lane = host.Lane;
@@ -59,6 +60,8 @@ pub const PyG = struct {
     places: ?*py.Object = null,
     /// Let go at its end.
     kept: ?*py.Object = null,
+    /// What its thread object is found under, owned, if somebody has asked for that.
+    thread: ?*py.Object = null,
     /// Its thread state is as new.
     clean: bool = false,
     /// The handle is gone; only what its end runs is left to do.
@@ -213,6 +216,7 @@ pub fn create(
     p.on_end = null;
     p.places = null;
     p.kept = null;
+    p.thread = null;
     p.clean = false;
     p.ended = false;
     p.told_to_end = false;
@@ -391,7 +395,16 @@ fn clearState(p: *PyG) void {
     if (p == main) return;
     preempt.stopTracing();
     p.clean = true;
-    if (!host.hasLocals(p.state.?)) return;
+    if (p.thread != null) identity.forgetThread(p);
+    if (host.hasLocals(p.state.?)) {
+        clearLocals(p);
+        // What that ran may have asked who it is.
+        if (p.thread != null) identity.forgetThread(p);
+    }
+    host.dropAsyncException(p.state.?);
+}
+
+fn clearLocals(p: *PyG) void {
     if (py.minor() < 13) {
         const dict = py.PyThreadState_GetDict() orelse return;
         if (py.PyDict_Size(dict) != 0) py.PyDict_Clear(dict);
@@ -593,10 +606,9 @@ pub inline fn forLock() ?*PyG {
     return of(lane.here() orelse return standin.forCall());
 }
 
-/// A number that stands for the calling goroutine or, outside of one, thread: no goroutine has a
-/// thread's, which is the address of memory of the thread's own.
-pub fn ident() u64 {
-    return if (lane.onThread()) |g| @intFromPtr(g) else py.PyThread_get_thread_ident();
+/// The number that stands for the calling goroutine or, outside of one, thread; as get_ident().
+pub inline fn ident() u64 {
+    return host.goroutineIdent() orelse py.PyThread_get_thread_ident();
 }
 
 pub inline fn forCall() ?*PyG {

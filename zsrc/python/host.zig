@@ -10,6 +10,8 @@
 //!    _PyThreadState_UncheckedGet, from 3.12 on by a word of the thread state that is found by
 //!    watching one leave.
 //!  - Recursion is limited by a counter up to 3.13, found by watching it change.
+//!  - Whose thread a thread state is of, by PyThread_get_thread_ident: found by its value. There a
+//!    goroutine's has its own number (idents.zig), which the interpreter itself only compares.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const g_mod = @import("../sched/g.zig");
@@ -26,6 +28,7 @@ const standin = @import("standin.zig");
 const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
 const foreign = @import("foreign.zig");
+const idents = @import("idents.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -51,6 +54,8 @@ pub const Mechanisms = struct {
     local_count: usize = 0,
     /// Up to 3.13: the int that counts the recursion left, from 3.12 on of that through C.
     recursion_offset: ?usize = null,
+    /// PyThreadState.thread_id.
+    ident_offset: usize = 0,
 };
 pub var mechanisms: Mechanisms = .{};
 
@@ -73,6 +78,9 @@ pub fn setUp() void {
     else
         @max(least_offer_interval_ns, preempt.readSwitchInterval());
 }
+
+/// That of g0 on the thread that called run().
+var main_base: ?*py.ThreadState = null;
 
 /// Thread states that wait for a goroutine; all of them are clean.
 var free_states: std.ArrayList(*py.ThreadState) = .empty;
@@ -104,6 +112,12 @@ pub const Host = struct {
             os.fatal("no memory for a thread state", .{});
         m.base = @ptrCast(state);
         if (m.main) {
+            // The thread's number is the main goroutine's: who looks for that finds one state. On
+            // g0, where signal handlers run, the caller is the thread.
+            if (idents.take()) |ident| {
+                identOf(state).* = ident;
+            } else |_| os.fatal("no memory for a thread state", .{});
+            main_base = state;
             goroutine.main.?.state = exchange(state);
         }
     }
@@ -114,6 +128,7 @@ pub const Host = struct {
         const base: *py.ThreadState = @ptrCast(m.base.?);
         py.PyThreadState_Clear(base);
         if (m.main) {
+            main_base = null;
             const own = goroutine.main_state.?;
             _ = exchange(own);
             if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
@@ -171,12 +186,27 @@ pub const Host = struct {
             tellStack(p.state.?, g.stack);
             return;
         }
-        const state = free_states.pop() orelse try newState();
-        errdefer free_states.appendAssumeCapacity(state);
+        const state = try takeState();
+        errdefer putState(state);
         p.state = state;
         g.stack = refused.takeStack(p) orelse try the_lane.stacks.get();
         setRecursionLimit(state, g.stack.size);
         tellStack(state, g.stack);
+    }
+
+    fn takeState() error{OutOfMemory}!*py.ThreadState {
+        const ident = try idents.take();
+        errdefer idents.give(ident);
+        const state = free_states.pop() orelse try newState();
+        identOf(state).* = ident;
+        return state;
+    }
+
+    /// While nobody has it, it is not to be found by its number.
+    fn putState(state: *py.ThreadState) void {
+        idents.give(identOf(state).*);
+        identOf(state).* = idents.idle();
+        free_states.appendAssumeCapacity(state);
     }
 
     fn newState() error{OutOfMemory}!*py.ThreadState {
@@ -215,7 +245,7 @@ pub const Host = struct {
         if (p != goroutine.main) {
             if (!refused.leaveStack(g.stack)) the_lane.stacks.put(g.stack);
             const state = p.state.?;
-            if (p.clean) free_states.appendAssumeCapacity(state) else deleteState(state);
+            if (p.clean) putState(state) else deleteState(state);
         }
         p.state = null;
         goroutine.free(p);
@@ -356,11 +386,53 @@ fn exchange(state: *py.ThreadState) ?*py.ThreadState {
     return before;
 }
 
+inline fn identOf(state: *py.ThreadState) *idents.Ident {
+    return @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset);
+}
+
+/// At its end: an exception of PyThreadState_SetAsyncExc that came too late is nobody's. It lies
+/// before the number (3.11 to 3.15); taking the word for it wrongly costs a call.
+pub inline fn dropAsyncException(state: *py.ThreadState) void {
+    const word: *const usize = @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset - @sizeOf(usize));
+    if (word.* != 0) takeAsyncException();
+}
+
+/// The interpreter looks for one at each of its checks until somebody has raised it.
+noinline fn takeAsyncException() void {
+    const nothing = py.importFrom("golibx.patch.threads", "do_nothing") orelse return py.PyErr_Clear();
+    defer py.decref(nothing);
+    if (py.call(nothing, &.{})) |none| py.decref(none) else py.PyErr_Clear();
+}
+
+/// What stands for the calling goroutine as a thread; null if Python code that calls is on a thread
+/// instead, whose identity is what C says. The main goroutine's is that of the thread that called
+/// run(), wherever it is. With the lock.
+pub inline fn goroutineIdent() ?idents.Ident {
+    const state = py.PyThreadState_Get();
+    const ident = identOf(state).*;
+    if (idents.has(ident)) return if (state == main_base) null else ident;
+    return if (state == goroutine.main_state) ident else null;
+}
+
+/// The goroutine's with a thread state of that number; null if there is none.
+pub fn goroutineOf(ident: idents.Ident) ?*goroutine.PyG {
+    var it = the_lane.all_g;
+    while (it) |g| : (it = g.all_next) {
+        const p = goroutine.of(g);
+        if (p.state) |state| if (identOf(state).* == ident) return p;
+    }
+    return null;
+}
+
 /// One that has been cleared and is not current.
 fn deleteState(state: *py.ThreadState) void {
-    states_lock.lock();
-    defer states_lock.unlock();
-    py.PyThreadState_Delete(state);
+    const ident = identOf(state).*;
+    {
+        states_lock.lock();
+        defer states_lock.unlock();
+        py.PyThreadState_Delete(state);
+    }
+    if (idents.has(ident)) idents.give(ident);
 }
 
 /// Whether thread-local data was stored in a goroutine's thread state, one way or another.
@@ -410,7 +482,7 @@ const most_fields = 64;
 pub fn releaseStates() void {
     while (free_states.pop()) |state| {
         py.PyThreadState_Clear(state);
-        py.PyThreadState_Delete(state);
+        deleteState(state);
     }
     free_states.deinit(gpa);
     free_states = .empty;
@@ -420,6 +492,7 @@ pub fn releaseStates() void {
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
     states_lock = .{};
+    main_base = null;
     const m = m_mod.current() orelse return;
     m.base = py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
 }
@@ -454,16 +527,17 @@ fn words(state: *py.ThreadState) *[words_looked_at]u32 {
     return @ptrCast(@alignCast(state));
 }
 
-/// Finds out what `Mechanisms` wants to know. With the lock, at import.
+/// Finds out what `Mechanisms` wants to know. With the lock, at import. False with an exception set.
 pub fn calibrate() bool {
     interpreter = py.PyInterpreterState_Get();
     const own = py.PyThreadState_Get();
+    if (!findIdent(own)) return false;
     const is_11 = py.minor() == 11;
     if (is_11) {
         if (py.PyGILState_GetThisThreadState()) |state|
             mechanisms.gilstate_slot = os.findSlot(state);
     }
-    const probe = py.PyThreadState_New(interpreter) orelse return false;
+    const probe = py.PyThreadState_New(interpreter) orelse return outOfMemory();
     _ = exchange(probe);
     const attached = words(probe).*;
     // Nobody else has a reason to touch the probe while it is detached.
@@ -490,4 +564,40 @@ pub fn calibrate() bool {
         if (b -% r == 3 and b < 1 << 20) mechanisms.recursion_offset = i * 4;
     }
     return true;
+}
+
+fn outOfMemory() bool {
+    _ = py.PyErr_NoMemory();
+    return false;
+}
+
+/// A goroutine that Python code takes for another would release locks that are not its own: without
+/// this nothing runs. False with an exception set.
+fn findIdent(own: *py.ThreadState) bool {
+    const fields: [*]const idents.Ident = @ptrCast(@alignCast(own));
+    const ident = py.PyThread_get_thread_ident();
+    const probe = idents.take() catch return outOfMemory();
+    defer idents.give(probe);
+    const current_frames = py.importFrom("sys", "_current_frames") orelse return false;
+    defer py.decref(current_frames);
+    const key = py.PyLong_FromUnsignedLongLong(probe) orelse return false;
+    defer py.decref(key);
+    // It is within the first 200 bytes of all versions: the rest is not looked at.
+    for (fields[0 .. most_fields * @sizeOf(usize) / @sizeOf(idents.Ident)], 0..) |field, i| {
+        if (field != ident) continue;
+        mechanisms.ident_offset = i * @sizeOf(idents.Ident);
+        // What the interpreter finds it by is the proof.
+        identOf(own).* = probe;
+        const called = py.call(current_frames, &.{});
+        identOf(own).* = ident;
+        const frames = called orelse return false;
+        defer py.decref(frames);
+        if (py.PyDict_GetItemWithError(frames, key) != null) return true;
+    }
+    _ = py.raise(
+        py.exc.importError(),
+        "golibx has not found where Python 3.{d} keeps a thread's ident: it needs a golibx that knows it",
+        .{py.minor()},
+    );
+    return false;
 }

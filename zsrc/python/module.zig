@@ -28,6 +28,8 @@ const leaks = @import("leaks.zig");
 const os_thread = @import("os_thread.zig");
 const requests = @import("requests.zig");
 const run = @import("run.zig");
+const identity = @import("identity.zig");
+const replace = @import("replace.zig");
 const figures = @import("figures.zig");
 const timeouts = @import("timeouts.zig");
 
@@ -129,8 +131,7 @@ fn current(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return if (p.ended) py.returnNone() else py.incref(&p.handle.ob);
 }
 
-/// A number that stands for the calling goroutine or, outside of one, thread; for locks that know
-/// their owner.
+/// The number that stands for the calling goroutine or, outside of one, thread.
 fn ident(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyLong_FromUnsignedLongLong(goroutine.ident());
 }
@@ -376,7 +377,26 @@ const functions = [_]py.MethodDef{
     \\ident()
     \\--
     \\
-    \\An int that stands for the calling goroutine, or thread outside of one.
+    \\threading.get_ident(): of the calling goroutine, or thread outside of one.
+    },
+    .{ .name = "in_goroutine", .function = @ptrCast(&identity.hasOwnIdent), .flags = py.METH_NOARGS, .doc =
+    \\in_goroutine()
+    \\--
+    \\
+    \\Whether ident() is of a goroutine: not of a thread, nor of the main goroutine, which has a
+    \\thread's.
+    },
+    .{ .name = "keep_thread", .function = @ptrCast(&identity.keepThread), .flags = py.METH_FASTCALL, .doc =
+    \\keep_thread(active, thread, /)
+    \\--
+    \\
+    \\Has active, a dict, hold thread under ident() until the calling goroutine ends.
+    },
+    .{ .name = "replaced", .function = @ptrCast(&replace.replaced), .flags = py.METH_NOARGS, .doc =
+    \\replaced()
+    \\--
+    \\
+    \\The built-in functions that do something else in goroutines, with how often they did.
     },
     .{ .name = "now_ns", .function = @ptrCast(&nowNs), .flags = py.METH_NOARGS, .doc =
     \\now_ns()
@@ -702,10 +722,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         return -1;
     }
     if (!py.loadTypes()) return -1;
-    if (!host.calibrate()) {
-        _ = py.PyErr_NoMemory();
-        return -1;
-    }
+    if (!host.calibrate()) return -1;
     context.context_type = addType(module, "Context", &context.spec) orelse return -1;
     context.registration_type = addType(
         module,

@@ -197,6 +197,7 @@ pub extern fn PyThreadState_DeleteCurrent() void;
 pub extern fn PyThreadState_Get() *ThreadState;
 pub extern fn PyThreadState_Swap(?*ThreadState) ?*ThreadState;
 pub extern fn PyThreadState_GetDict() ?*Object;
+pub extern fn PyThreadState_SetAsyncExc(c_ulong, ?*Object) c_int;
 pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
 pub extern fn PyInterpreterState_Get() *Interpreter;
 pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
@@ -588,9 +589,13 @@ fn raiseKey(prefix: []const u8, key: *Object) ?*Object {
 
 var function_type: ?*Type = null;
 var code_type: ?*Type = null;
+var builtin_type: ?*Type = null;
+var descriptor_type: ?*Type = null;
 
 /// Finds the types of functions and code objects. False with an exception set.
 pub fn loadTypes() bool {
+    builtin_type = @ptrCast(importFrom("types", "BuiltinFunctionType") orelse return false);
+    descriptor_type = @ptrCast(importFrom("types", "MethodDescriptorType") orelse return false);
     function_type = @ptrCast(importFrom("types", "FunctionType") orelse return false);
     code_type = @ptrCast(importFrom("types", "CodeType") orelse return false);
     return true;
@@ -599,6 +604,16 @@ pub fn loadTypes() bool {
 /// Exactly a Python function.
 pub inline fn isFunction(o: *Object) bool {
     return o.type == function_type;
+}
+
+/// A function of C code's, in a module or bound to an object.
+pub inline fn isBuiltinFunction(o: *Object) bool {
+    return o.type == builtin_type;
+}
+
+/// A method of C code's, in a type.
+pub inline fn isMethodDescriptor(o: *Object) bool {
+    return o.type == descriptor_type;
 }
 
 pub inline fn isCode(o: *Object) bool {

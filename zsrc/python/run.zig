@@ -18,6 +18,7 @@ const fault = @import("fault.zig");
 const recursion = @import("recursion.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
+const identity = @import("identity.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
@@ -33,7 +34,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
         .{},
     );
     const options = readOptions(args[3]) orelse return null;
-    if (!errors.load() or !tracing.watch() or !host.findLocals()) return null;
+    if (!errors.load() or !tracing.watch() or !host.findLocals() or !identity.setUp()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
@@ -81,6 +82,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     os.allowInterrupts(true);
     if (!requests.start(request_settings)) warnOfSignal();
     const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    goroutine.main_state = null;
     standin.endRun();
     refused.endRun();
     requests.stop();

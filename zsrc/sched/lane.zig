@@ -837,6 +837,7 @@ pub fn Lane(comptime Host: type) type {
         const threads = @import("threads.zig").Threads(Self, Host);
         pub const adoptThread = threads.adoptThread;
         pub const leaveThread = threads.leaveThread;
+        pub const threadOf = threads.threadOf;
         pub const quitIdle = threads.quitIdle;
         pub const startM = threads.startM;
         pub const serve = threads.serve;

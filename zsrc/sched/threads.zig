@@ -9,6 +9,7 @@ const m_mod = @import("m.zig");
 const sysmon = @import("sysmon.zig");
 
 const M = m_mod.M;
+const G = @import("g.zig").G;
 const Allocator = std.mem.Allocator;
 
 /// How long an M without work keeps its thread.
@@ -228,6 +229,17 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             const g = target.curg orelse return;
             if (!self.live or (self.running == g and self.tick.raw != about.tick)) return;
             Host.armPreempt(g);
+        }
+
+        /// The thread that runs it; null while none does.
+        pub fn threadOf(self: *Self, g: *const G) ?os.Thread {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var it = self.all_m;
+            while (it) |m| : (it = m.next_all) {
+                if (m.curg == g and (m.main or m.known.load(.acquire))) return m.thread;
+            }
+            return null;
         }
 
         /// The main M goes first, so that it is the first to be woken.

@@ -1,0 +1,383 @@
+"""Who am I: goroutines as what Python code takes for a thread."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import io
+import logging
+import operator
+import os
+import reprlib
+import signal
+import sys
+import threading
+import time
+from threading import current_thread, get_ident  # as by programs that began before the run
+
+import pytest
+
+from conftest import Script
+from golibx import Chan, _core, current, go, gosched, sleep
+
+pytestmark = pytest.mark.goroutine
+
+
+def wander() -> None:
+    """Parks, is preempted, and blocks, which moves goroutines between threads."""
+    sleep(0.0002)
+    sum(range(5000))
+    time.sleep(0.0005)
+    gosched()
+
+
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+def test_an_ident_is_the_goroutines_wherever_it_runs() -> None:
+    native: set[int] = set()
+    local = threading.local()
+
+    def work() -> tuple[int, threading.Thread]:
+        mine, thread = get_ident(), current_thread()
+        local.ident = mine
+        for _ in range(20):
+            wander()
+            assert get_ident() == threading.get_ident() == local.ident == mine
+            assert current_thread() is thread
+            native.add(threading.get_native_id())
+        assert thread.ident == mine
+        return mine, thread
+
+    while len(native) < 2:
+        goroutines = [go(work) for _ in range(20)]
+        results = [g.result() for g in goroutines]
+        idents = {ident for ident, _ in results}
+        assert len(idents) == 20
+        threads = threading.enumerate()
+        assert idents.isdisjoint(t.ident for t in threads)
+        assert idents.isdisjoint(threading._active)  # type: ignore[attr-defined]
+        assert not any(t.is_alive() for _, t in results)
+
+
+def test_the_main_goroutine_is_the_main_thread_wherever_it_runs() -> None:
+    main = threading.main_thread()
+    native: set[int] = set()
+    stop = False
+
+    def block() -> None:
+        while not stop:
+            time.sleep(0.002)
+
+    blocked = [go(block) for _ in range(3)]
+    until = time.monotonic() + 20
+    while len(native) < 2 and time.monotonic() < until:
+        wander()
+        native.add(threading.get_native_id())
+        assert current_thread() is main
+        assert get_ident() == main.ident
+    stop = True
+    for g in blocked:
+        g.join()
+    assert len(native) > 1
+
+
+def test_a_goroutines_thread_object() -> None:
+    def work() -> threading.Thread:
+        thread = current_thread()
+        goroutine = current()
+        assert goroutine is not None
+        assert thread.name == f"Goroutine-{goroutine.id} ({goroutine.name})"
+        assert thread.is_alive()
+        assert thread in threading.enumerate()
+        assert thread.native_id is not None
+        assert not threading.Thread().daemon
+        with pytest.raises(RuntimeError, match="cannot join current thread"):
+            thread.join()
+        thread.name = "worker"
+        assert current_thread().name == "worker"
+        repr(thread)
+        seen.send(thread)
+        done.recv()
+        return thread
+
+    seen: Chan[threading.Thread] = Chan()
+    done: Chan[None] = Chan()
+    before = threading.active_count()
+    goroutine = go(work)
+    thread = seen.recv()
+    assert threading.active_count() == before + 1
+    assert isinstance(thread, threading.Thread)
+    assert thread.native_id is None  # not to be known for somebody else
+    thread.join(0.001)
+    assert thread.is_alive()
+    done.send(None)
+    thread.join()
+    assert not thread.is_alive()
+    assert goroutine.result() is thread
+    assert threading.active_count() == before
+
+
+def test_nothing_is_kept_of_ended_goroutines() -> None:
+    class Greets:
+        def __del__(self) -> None:
+            current_thread()
+
+    local = threading.local()
+
+    def work() -> None:
+        local.value = Greets()  # asks when the goroutine has ended
+        current_thread().greets = Greets()  # type: ignore[attr-defined]
+
+    before = dict(threading._active)  # type: ignore[attr-defined]
+    for _ in range(20):
+        goroutines = [go(work) for _ in range(50)]
+        for g in goroutines:
+            g.join()
+    gc.collect()
+    assert threading._active == before  # type: ignore[attr-defined]
+
+
+def test_what_is_built_on_idents_sees_the_goroutine() -> None:
+    class Slow:
+        def __repr__(self) -> str:
+            sleep(0.001)
+            return "Slow()"
+
+    @dataclasses.dataclass
+    class Config:
+        value: object
+
+    class Guarded:
+        @reprlib.recursive_repr()
+        def __repr__(self) -> str:
+            sleep(0.001)
+            return "Guarded"
+
+    for shared, text in (Config(Slow()), "(value=Slow())"), (Guarded(), "Guarded"):
+        results = [g.result() for g in [go(repr, shared) for _ in range(5)]]
+        assert all(result.endswith(text) for result in results)
+
+
+def test_log_records_name_the_goroutine() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(logging.Formatter("%(thread)d %(threadName)s %(message)s"))
+    logger = logging.getLogger("test_identity")
+    logger.propagate = False
+    logger.addHandler(handler)
+
+    def work() -> tuple[int, int, str]:
+        logger.warning("hello")
+        goroutine = current()
+        assert goroutine is not None
+        return get_ident(), goroutine.id, goroutine.name
+
+    ident, number, name = go(work).result()
+    logger.warning("bye")
+    assert out.getvalue() == (
+        f"{ident} Goroutine-{number} ({name}) hello\n{get_ident()} MainThread bye\n"
+    )
+
+
+class TooLong(Exception):
+    pass
+
+
+@pytest.mark.parametrize("of_main", [False, True])
+def test_an_asynchronous_exception_reaches_the_goroutine_that_is_meant(of_main: bool) -> None:
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def spin() -> str:
+        ready.send(get_ident())
+        until = time.monotonic() + 20
+        try:
+            while time.monotonic() < until:
+                gosched()
+        except TooLong:
+            return "raised"
+        return "not raised"
+
+    ready: Chan[int] = Chan(1)
+    others = [go(sleep, 0.01) for _ in range(3)]
+    threads = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+
+    def strike() -> None:
+        assert raise_in(ctypes.c_ulong(ready.recv()), ctypes.py_object(TooLong)) == 1
+
+    if of_main:
+        striker = go(strike)
+        assert spin() == "raised"
+        striker.join()
+    else:
+        goroutine = go(spin)
+        strike()
+        assert goroutine.result() == "raised"
+    for g in others:
+        assert g.result() is None
+    for thread in threads:
+        thread.join()
+    assert raise_in(ctypes.c_ulong(go(get_ident).result()), ctypes.py_object(TooLong)) == 0
+
+
+def test_an_asynchronous_exception_that_comes_too_late_is_nobodys() -> None:
+    """What has the ended goroutine's place is another one."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def tell() -> None:
+        idents.send(get_ident())
+
+    def spin() -> int:
+        return sum(range(1000)) - sum(i for i in range(1000))
+
+    idents: Chan[int] = Chan()
+    done: Chan[None] = Chan()
+    for _ in range(20):
+        # Of Python's own it runs nothing any more once it has told.
+        last = go(list, map(operator.call, (tell, done.recv)))
+        assert raise_in(ctypes.c_ulong(idents.recv()), ctypes.py_object(TooLong)) == 1
+        done.send(None)
+        last.join()
+        assert [go(spin).result() for _ in range(3)] == [0] * 3
+
+
+def test_frames_are_found_by_ident() -> None:
+    def work() -> None:
+        idents.send(get_ident())
+        done.recv()
+
+    idents: Chan[int] = Chan(10)
+    done: Chan[None] = Chan()
+    goroutines = [go(work) for _ in range(10)]
+    waiting = {idents.recv() for _ in goroutines}
+    frames = sys._current_frames()
+    assert all(frames[ident].f_code is work.__code__ for ident in waiting)
+    assert frames[get_ident()] is sys._getframe()
+    assert waiting <= sys._current_exceptions().keys()
+    done.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX")
+def test_a_signal_for_a_goroutine_interrupts_what_it_does(script: Script) -> None:
+    out = script.passes(
+        """
+import os, signal, threading
+from golibx import Chan, go, run, sleep
+
+seen = []
+idents = Chan(1)
+reader, writer = os.pipe()
+
+def read():
+    idents.send(threading.get_ident())
+    return os.read(reader, 1)
+
+def park():
+    idents.send(threading.get_ident())
+    return idents.recv()
+
+def main():
+    signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    for function, end in (read, lambda: os.write(writer, b"x")), (park, lambda: idents.send(0)):
+        goroutine = go(function)
+        signal.pthread_kill(idents.recv(), signal.SIGUSR1)
+        while not seen:
+            sleep(0.001)
+        seen.clear()
+        end()
+        print(goroutine.result())
+    try:
+        signal.pthread_kill(go(threading.get_ident).result(), signal.SIGUSR1)
+    except ProcessLookupError:
+        print("ended")
+
+run(main)
+"""
+    )
+    assert out.splitlines() == ["b'x'", "0", "ended"]
+
+
+def test_faulthandler_shows_goroutines(script: Script) -> None:
+    """It asks the C library for their threads' names, from Python 3.14 on."""
+    result = script(
+        """
+import faulthandler, sys, threading
+from golibx import go, run, sleep
+
+def main():
+    for _ in range(5):
+        go(sleep, 30)
+    sleep(0.01)
+    print(hex(go(threading.get_ident).result()))
+    faulthandler.dump_traceback(all_threads=True)
+
+run(main)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("Thread 0x") >= 6
+
+
+def test_functions_do_outside_what_they_did() -> None:
+    """In threads, during a run and after it."""
+    threads: dict[int, threading.Thread] = {}
+
+    def ask() -> None:
+        threads[get_ident()] = current_thread()
+
+    started = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in started:
+        thread.start()
+        thread.join()
+    assert set(threads.values()) <= set(started)
+    assert "_thread.get_ident" in _core.replaced()
+    assert get_ident.__name__ == "get_ident"
+    with pytest.raises(TypeError):
+        get_ident(1)  # type: ignore[call-arg]
+
+
+def test_functions_that_were_imported_before_golibx(script: Script) -> None:
+    out = script.passes(
+        """
+from _thread import get_ident
+import threading
+
+def plain():
+    for _ in range(1000):
+        get_ident()  # the call gets specialised
+    return get_ident()
+
+before = plain()
+from golibx import go, run, sleep
+goroutines = lambda: [go(lambda: (plain(), sleep(0))[0]) for _ in range(9)]
+print(run(lambda: len({g.result() for g in goroutines()})))
+print(run(plain) == before == plain(), threading.active_count())
+"""
+    )
+    assert out.split() == ["9", "True", "1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_a_forked_goroutine_is_who_it_was(script: Script) -> None:
+    out = script.passes(
+        """
+import os, threading
+from golibx import go, run
+
+def work(asks):
+    ident = threading.get_ident()
+    if asks:
+        threading.current_thread()
+    pid = os.fork()
+    if pid == 0:
+        assert threading.get_ident() == ident
+        assert threading.current_thread() is threading.main_thread()
+        assert threading.active_count() == 1
+        os._exit(7)
+    return os.waitpid(pid, 0)[1] >> 8
+
+run(lambda: print([go(work, asks).result() for asks in (False, True)]))
+"""
+    )
+    assert out == "[7, 7]\n"

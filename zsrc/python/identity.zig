@@ -1,0 +1,127 @@
+//! What Python code takes for a thread is the goroutine: get_ident(), current_thread() and what is
+//! built on them.
+//!
+//! Thread-local data is the goroutine's already, since it lies in the thread state. So is the
+//! number that the interpreter knows the thread state by (host.zig), and get_ident() returns that.
+//! The main goroutine has that of the thread that called run(), wherever it runs. get_native_id()
+//! tells of the operating system's thread.
+//!
+//! threading.current_thread() makes an object up for a thread that it does not know. For a goroutine
+//! that is one of golibx/patch/threads.py's, made when somebody asks; `keepThread` has it go with the
+//! goroutine.
+const std = @import("std");
+const builtin = @import("builtin");
+const os = @import("../os/os.zig");
+const py = @import("py.zig");
+const host = @import("host.zig");
+const idents = @import("idents.zig");
+const goroutine = @import("goroutine.zig");
+const replace = @import("replace.zig");
+
+const lane = &host.the_lane;
+const PyG = goroutine.PyG;
+
+inline fn always() bool {
+    return true;
+}
+
+pub inline fn inGoroutine() bool {
+    return host.goroutineIdent() != null;
+}
+
+const GetIdent = replace.Replacement("_thread", "get_ident", inGoroutine, getIdent);
+
+fn getIdent(_: replace.Call) ?*py.Object {
+    return py.PyLong_FromUnsignedLongLong(host.goroutineIdent().?);
+}
+
+/// From Python 3.13 on the thread object of a forked child's only thread is made for that number.
+const GetMainThreadIdent = replace.Replacement(
+    "_thread",
+    "_get_main_thread_ident",
+    inForkOfGoroutine,
+    getIdent,
+);
+
+/// In the process that called run(), or where that is not known yet.
+var process: i32 = 0;
+
+inline fn inForkOfGoroutine() bool {
+    return process != os.processId() and inGoroutine();
+}
+
+const PthreadKill = replace.Replacement("signal", "pthread_kill", always, pthreadKill);
+
+/// Interrupts what a goroutine does as it would what a thread does. One that waits has none: the
+/// main thread gets the signal, on which Python's handlers run.
+fn pthreadKill(c: replace.Call) ?*py.Object {
+    if (c.n != 2) return PthreadKill.callOriginal(c);
+    const ident = py.PyLong_AsUnsignedLongLong(c.args[0]);
+    if (ident > std.math.maxInt(idents.Ident) or !idents.has(@intCast(ident))) {
+        py.PyErr_Clear();
+        return PthreadKill.callOriginal(c);
+    }
+    const p = host.goroutineOf(@intCast(ident)) orelse {
+        // What there is to say of threads that have ended.
+        const number = py.PyLong_FromLongLong(@backingInt(std.c.E.SRCH)) orelse return null;
+        defer py.decref(number);
+        const text = py.PyUnicode_FromString("No such process") orelse return null;
+        defer py.decref(text);
+        const e = py.call(py.exc.osError(), &.{ number, text }) orelse return null;
+        py.restoreException(e);
+        return null;
+    };
+    const thread = lane.threadOf(&p.g) orelse lane.m0.thread.?;
+    const number = py.PyLong_FromUnsignedLongLong(@intFromPtr(thread.handle)) orelse return null;
+    defer py.decref(number);
+    const args = [_]*py.Object{ number, c.args[1] };
+    return PthreadKill.callOriginal(.{ .self = c.self, .args = &args, .n = 2 });
+}
+
+/// Before a run. False with an exception set.
+pub fn setUp() bool {
+    process = os.processId();
+    GetIdent.install() catch return false;
+    GetMainThreadIdent.install() catch |e| if (e == error.Raised) return false;
+    if (builtin.os.tag != .windows) PthreadKill.install() catch |e| if (e == error.Raised) return false;
+    return true;
+}
+
+/// in_goroutine(): whether get_ident() is a goroutine's own number.
+pub fn hasOwnIdent(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const ident = host.goroutineIdent() orelse return py.boolean(false);
+    return py.boolean(idents.has(ident));
+}
+
+/// threading._active, owned.
+var active: ?*py.Object = null;
+
+/// keep_thread(active, thread, /): see golibx._core.
+pub fn keepThread(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "keep_thread() takes 2 arguments ({d} given)", .{n});
+    const ident = host.goroutineIdent() orelse idents.none;
+    const g = lane.onThread();
+    if (g == null or !idents.has(ident))
+        return py.raise(py.exc.runtimeError(), "the caller is no goroutine with an ident of its own", .{});
+    const key = py.PyLong_FromUnsignedLongLong(ident) orelse return null;
+    defer py.decref(key);
+    if (py.PyDict_SetItem(args[0], key, args[1]) != 0) return null;
+    const before = active;
+    active = py.incref(args[0]);
+    py.xdecref(before);
+    goroutine.of(g.?).thread = key;
+    _ = py.incref(key);
+    return py.returnNone();
+}
+
+/// At a goroutine's end, with its thread state: nobody finds its thread object any more. What that
+/// runs may ask for another.
+pub noinline fn forgetThread(p: *PyG) void {
+    const most_turns = 8; // what goes on for longer never ends
+    for (0..most_turns) |_| {
+        const key = p.thread orelse return;
+        p.thread = null;
+        if (py.PyDict_DelItem(active.?, key) != 0) py.PyErr_Clear(); // somebody else did
+        py.decref(key);
+    }
+}

@@ -1,0 +1,308 @@
+//! Built-in functions and methods of CPython's that do something else in goroutines.
+//!
+//! What a built-in function does is in its PyMethodDef, which the interpreter reads at every call,
+//! in specialised bytecode too. So the function is replaced where it is: references that were taken
+//! before follow. The object, its name, signature and documentation stay as they are.
+//!
+//! A replacement is written once, for METH_FASTCALL | METH_KEYWORDS; the original's own calling
+//! convention, which differs between versions, is what the interpreter uses. `applies` is asked
+//! first: where it says no the original gets the call as it came.
+//!
+//! The definitions are the process's, and other interpreters in it use them too, under locks of
+//! their own: `applies` must know those apart. `install` and `restore` need the interpreter's lock.
+const std = @import("std");
+const py = @import("py.zig");
+
+/// A call of the replaced function.
+pub const Call = struct {
+    /// The object, the module for a function; and the class of a METH_METHOD.
+    self: ?*py.Object,
+    class: ?*py.Object = null,
+    /// Positional and then keyword arguments, and the names of these.
+    args: py.Args,
+    n: py.Ssize,
+    names: ?*py.Object = null,
+};
+
+pub const Entry = struct {
+    module: [:0]const u8,
+    /// `function`, or `Class.method`.
+    path: [:0]const u8,
+    /// Null while the original is in its place.
+    def: ?*py.MethodDef = null,
+    original: *const anyopaque = undefined,
+    /// How often the replacement was what applied.
+    calls: u64 = 0,
+    next: ?*Entry = null,
+    listed: bool = false,
+};
+
+var entries: ?*Entry = null;
+
+pub const Error = error{
+    /// An exception is set.
+    Raised,
+    /// There is no such function in this version.
+    Missing,
+};
+
+/// More arguments than that go to the original, whatever the replacement is for.
+const most_args = 16;
+
+/// The module's function, or its class's method, `path` is replaced by `function` wherever
+/// `applies`.
+pub fn Replacement(
+    comptime module: [:0]const u8,
+    comptime path: [:0]const u8,
+    comptime applies: fn () callconv(.@"inline") bool,
+    comptime function: fn (Call) ?*py.Object,
+) type {
+    return struct {
+        pub var entry: Entry = .{ .module = module, .path = path };
+
+        pub fn install() Error!void {
+            if (entry.def != null) return;
+            const def = try find(&entry);
+            const replacement = adapted(def.flags) orelse {
+                _ = py.raise(
+                    py.exc.importError(),
+                    "golibx cannot replace {s}.{s}: its calling convention is 0x{x}",
+                    .{ module, path, def.flags },
+                );
+                return error.Raised;
+            };
+            entry.original = def.function.?;
+            entry.def = def;
+            list(&entry);
+            @atomicStore(?*const anyopaque, &def.function, replacement, .release);
+        }
+
+        pub fn restore() void {
+            const def = entry.def orelse return;
+            @atomicStore(?*const anyopaque, &def.function, entry.original, .release);
+            entry.def = null;
+        }
+
+        /// What it did before.
+        pub fn callOriginal(c: Call) ?*py.Object {
+            const o = entry.original;
+            return switch (convention(entry.def.?.flags)) {
+                noargs => @as(*const NoArgs, @ptrCast(o))(c.self, null),
+                one => @as(*const NoArgs, @ptrCast(o))(c.self, c.args[0]),
+                fast => @as(*const Fast, @ptrCast(o))(c.self, c.args, c.n),
+                fast_keywords => @as(*const FastKeywords, @ptrCast(o))(c.self, c.args, c.n, c.names),
+                method => @as(*const Method, @ptrCast(o))(c.self, c.class, c.args, c.n, c.names),
+                else => |flags| blk: {
+                    const tuple = tupleOf(c.args, c.n) orelse break :blk null;
+                    defer py.decref(tuple);
+                    if (flags == varargs)
+                        break :blk @as(*const NoArgs, @ptrCast(o))(c.self, tuple);
+                    const dict = if (c.names) |names| dictOf(c, names) orelse break :blk null else null;
+                    defer py.xdecref(dict);
+                    break :blk @as(*const Keywords, @ptrCast(o))(c.self, tuple, dict);
+                },
+            };
+        }
+
+        fn adapted(flags: c_int) ?*const anyopaque {
+            return switch (convention(flags)) {
+                noargs => @ptrCast(&onNoArgs),
+                one => @ptrCast(&onOne),
+                fast => @ptrCast(&onFast),
+                fast_keywords => @ptrCast(&onFastKeywords),
+                method => @ptrCast(&onMethod),
+                varargs => @ptrCast(&onVarArgs),
+                varargs | py.METH_KEYWORDS => @ptrCast(&onKeywords),
+                else => null,
+            };
+        }
+
+        inline fn run(c: Call) ?*py.Object {
+            entry.calls += 1;
+            return function(c);
+        }
+
+        fn onNoArgs(self: ?*py.Object, nothing: ?*py.Object) callconv(.c) ?*py.Object {
+            if (!applies()) return @as(*const NoArgs, @ptrCast(entry.original))(self, nothing);
+            return run(.{ .self = self, .args = undefined, .n = 0 });
+        }
+
+        fn onOne(self: ?*py.Object, arg: ?*py.Object) callconv(.c) ?*py.Object {
+            if (!applies()) return @as(*const NoArgs, @ptrCast(entry.original))(self, arg);
+            const args = [_]*py.Object{arg.?};
+            return run(.{ .self = self, .args = &args, .n = 1 });
+        }
+
+        fn onFast(self: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+            if (!applies()) return @as(*const Fast, @ptrCast(entry.original))(self, args, n);
+            return run(.{ .self = self, .args = args, .n = n });
+        }
+
+        fn onFastKeywords(
+            self: ?*py.Object,
+            args: py.Args,
+            n: py.Ssize,
+            names: ?*py.Object,
+        ) callconv(.c) ?*py.Object {
+            if (!applies())
+                return @as(*const FastKeywords, @ptrCast(entry.original))(self, args, n, names);
+            return run(.{ .self = self, .args = args, .n = n, .names = names });
+        }
+
+        fn onMethod(
+            self: ?*py.Object,
+            class: ?*py.Object,
+            args: py.Args,
+            n: py.Ssize,
+            names: ?*py.Object,
+        ) callconv(.c) ?*py.Object {
+            if (!applies())
+                return @as(*const Method, @ptrCast(entry.original))(self, class, args, n, names);
+            return run(.{ .self = self, .class = class, .args = args, .n = n, .names = names });
+        }
+
+        fn onVarArgs(self: ?*py.Object, tuple: ?*py.Object) callconv(.c) ?*py.Object {
+            const n = py.PyTuple_Size(tuple.?);
+            if (!applies() or n > most_args)
+                return @as(*const NoArgs, @ptrCast(entry.original))(self, tuple);
+            var args: [most_args]*py.Object = undefined;
+            for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
+            return run(.{ .self = self, .args = &args, .n = n });
+        }
+
+        fn onKeywords(self: ?*py.Object, tuple: ?*py.Object, dict: ?*py.Object) callconv(.c) ?*py.Object {
+            const n = py.PyTuple_Size(tuple.?);
+            const named = if (dict) |d| py.PyDict_Size(d) else 0;
+            if (!applies() or n + named > most_args)
+                return @as(*const Keywords, @ptrCast(entry.original))(self, tuple, dict);
+            var args: [most_args]*py.Object = undefined;
+            for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
+            if (named == 0) return run(.{ .self = self, .args = &args, .n = n });
+            const names = py.PyTuple_New(named) orelse return null;
+            defer py.decref(names);
+            var at: py.Ssize = 0;
+            var key: ?*py.Object = null;
+            var value: ?*py.Object = null;
+            var i: py.Ssize = 0;
+            while (i < named and py.PyDict_Next(dict.?, &at, &key, &value) != 0) : (i += 1) {
+                _ = py.PyTuple_SetItem(names, i, py.incref(key.?));
+                args[@intCast(n + i)] = value.?;
+            }
+            return run(.{ .self = self, .args = &args, .n = n, .names = names });
+        }
+    };
+}
+
+const NoArgs = fn (?*py.Object, ?*py.Object) callconv(.c) ?*py.Object;
+const Keywords = fn (?*py.Object, ?*py.Object, ?*py.Object) callconv(.c) ?*py.Object;
+const Fast = fn (?*py.Object, py.Args, py.Ssize) callconv(.c) ?*py.Object;
+const FastKeywords = fn (?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
+const Method = fn (?*py.Object, ?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
+
+// Flags of CPython's Include/methodobject.h that say how a function is called.
+const varargs = 0x1;
+const noargs = py.METH_NOARGS;
+const one = py.METH_O;
+const fast = py.METH_FASTCALL;
+const fast_keywords = py.METH_FASTCALL | py.METH_KEYWORDS;
+const method = 0x200 | fast_keywords;
+
+fn convention(flags: c_int) c_int {
+    return flags & (varargs | method | noargs | one);
+}
+
+fn tupleOf(args: py.Args, n: py.Ssize) ?*py.Object {
+    const tuple = py.PyTuple_New(n) orelse return null;
+    for (0..@intCast(n)) |i| _ = py.PyTuple_SetItem(tuple, @intCast(i), py.incref(args[i]));
+    return tuple;
+}
+
+fn dictOf(c: Call, names: *py.Object) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    for (0..@intCast(py.PyTuple_Size(names))) |i| {
+        const key = py.PyTuple_GetItem(names, @intCast(i)).?;
+        if (py.PyDict_SetItem(dict, key, c.args[@as(usize, @intCast(c.n)) + i]) == 0) continue;
+        py.decref(dict);
+        return null;
+    }
+    return dict;
+}
+
+/// A built-in function object: its definition is its first field. Of a method's descriptor it is
+/// the fourth, after its class, name and qualified name. (Include/cpython/methodobject.h, descrobject.h;
+/// the same in 3.11 to 3.15.)
+const Function = extern struct { ob: py.Object, def: *py.MethodDef };
+const Descriptor = extern struct {
+    ob: py.Object,
+    class: *py.Type,
+    name: *py.Object,
+    qualname: ?*py.Object,
+    def: *py.MethodDef,
+};
+
+fn find(entry: *const Entry) Error!*py.MethodDef {
+    const holder = py.PyImport_ImportModule(entry.module.ptr) orelse return error.Raised;
+    defer py.decref(holder);
+    const dot = std.mem.indexOfScalar(u8, entry.path, '.');
+    const name = entry.path[if (dot) |at| at + 1 else 0..];
+    const def = if (dot) |at| blk: {
+        var buffer: [64]u8 = undefined;
+        const class_name = std.fmt.bufPrintSentinel(&buffer, "{s}", .{entry.path[0..at]}, 0) catch unreachable;
+        const class = py.PyObject_GetAttrString(holder, class_name.ptr) orelse return missing();
+        defer py.decref(class);
+        const found = py.PyObject_GetAttrString(class, name.ptr) orelse return missing();
+        defer py.decref(found);
+        if (!py.isMethodDescriptor(found)) return refuse(entry);
+        // Of a base class it is the base's.
+        const descriptor: *Descriptor = @ptrCast(found);
+        if (@as(*py.Object, @ptrCast(descriptor.class)) != class) return refuse(entry);
+        break :blk descriptor.def;
+    } else blk: {
+        const found = py.PyObject_GetAttrString(holder, name.ptr) orelse return missing();
+        defer py.decref(found);
+        if (!py.isBuiltinFunction(found)) return refuse(entry);
+        const def = @as(*Function, @ptrCast(found)).def;
+        if (py.PyCFunction_GetFunction(found) != def.function) return refuse(entry);
+        break :blk def;
+    };
+    if (!std.mem.eql(u8, std.mem.span(def.name.?), name)) return refuse(entry);
+    return def;
+}
+
+fn missing() Error {
+    if (py.PyErr_ExceptionMatches(py.exc.attributeError()) == 0) return error.Raised;
+    py.PyErr_Clear();
+    return error.Missing;
+}
+
+fn refuse(entry: *const Entry) Error {
+    _ = py.raise(
+        py.exc.importError(),
+        "golibx cannot replace {s}.{s}: it is not CPython's built-in one",
+        .{ entry.module, entry.path },
+    );
+    return error.Raised;
+}
+
+fn list(entry: *Entry) void {
+    if (entry.listed) return;
+    entry.listed = true;
+    entry.next = entries;
+    entries = entry;
+}
+
+/// replaced(): a dict of what is replaced at present, by `module.path`, to how often that applied.
+pub fn replaced(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    var it = entries;
+    while (it) |entry| : (it = entry.next) {
+        if (entry.def == null) continue;
+        var buffer: [128]u8 = undefined;
+        const name = std.fmt.bufPrintSentinel(&buffer, "{s}.{s}", .{ entry.module, entry.path }, 0) catch
+            unreachable;
+        if (py.setInt(dict, name.ptr, entry.calls)) continue;
+        py.decref(dict);
+        return null;
+    }
+    return dict;
+}
