@@ -497,6 +497,31 @@ def test_native_goroutines_are_shown_while_they_run() -> None:
         gosched()
 
 
+def test_native_goroutines_say_which_lock_they_wait_for() -> None:
+    lib = ctypes.CDLL(_core.__file__)
+    mutex, taken, cond, semaphore = ((ctypes.c_uint64 * 4)() for _ in range(4))
+    forever = ctypes.c_int64((1 << 63) - 1)
+    lib.golibx_mutex_lock(taken)
+
+    def waits_for_a_signal() -> None:
+        native.call(lib.golibx_mutex_lock, mutex, restype=None)
+        native.call(lib.golibx_cond_wait, cond, mutex, forever)
+
+    waiting = [
+        go(native.call, lib.golibx_mutex_lock, taken, restype=None),
+        go(native.call, lib.golibx_sem_acquire, semaphore, forever),
+        go(waits_for_a_signal),
+    ]
+    expected = {"sync.Mutex.Lock", "semacquire", "sync.Cond.Wait"}
+    while not expected <= {row[1] for row in _core.native_goroutines()}:
+        gosched()
+    lib.golibx_mutex_unlock(taken)
+    lib.golibx_sem_release(semaphore)
+    lib.golibx_cond_signal(cond)
+    for g in waiting:
+        g.result()
+
+
 # ---- deadlock ----
 
 

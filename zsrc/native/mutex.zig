@@ -71,7 +71,7 @@ pub fn Mutex(comptime Rt: type) type {
                 const long = now - since > starvation_ns;
                 var w: Waiter = .{ .wait = &b.wait, .index = if (long) starving else 0 };
                 if (first) m.list.push(&w) else m.pushFront(&w);
-                _ = b.block(.lock, null, unlockGuard, &m.guard);
+                _ = b.block(.mutex_lock, null, unlockGuard, &m.guard);
                 if (w.index == handed_over) return;
             }
         }

@@ -89,7 +89,7 @@ pub fn Primitives(comptime Rt: type) type {
                     return error.Invalid;
                 }
                 defer m.lock(g);
-                return c.q.wait(g, .lock, deadline);
+                return c.q.wait(g, .cond_wait, deadline);
             }
 
             pub fn signal(c: *Cond) void {
@@ -136,7 +136,7 @@ pub fn Primitives(comptime Rt: type) type {
                     s.q.count -= 1;
                     return s.q.guard.unlock();
                 }
-                return s.q.wait(g, .lock, deadline);
+                return s.q.wait(g, .semacquire, deadline);
             }
 
             pub fn release(s: *Semaphore) void {
