@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import assert_type
 
 import pytest
 
@@ -146,6 +147,28 @@ def test_a_socket_is_neither_pickled_nor_copied() -> None:
                 attempt(client)
 
 
+def test_a_receive_that_waits_for_all_does() -> None:
+    with pair() as (client, server):
+        readers = []
+        for size in (6, 300_000):
+            readers.append(go(client.recv, size, socket.MSG_WAITALL))
+            parked(readers[-1])
+            server.sendall(b"abc")
+            golibx.sleep(0.001)
+            parked(readers[-1])
+            server.sendall(b"x" * (size - 3))
+            assert readers[-1].result() == b"abc" + b"x" * (size - 3)
+        client.settimeout(0.005)
+        server.sendall(b"abc")
+        assert client.recv(6, socket.MSG_WAITALL) == b"abc"
+        with pytest.raises(DeadlineExceeded):
+            client.recv(6, socket.MSG_WAITALL)
+        server.sendall(b"end")
+        server.close()
+        assert client.recv(6, socket.MSG_WAITALL) == b"end"
+        assert client.recv(6, socket.MSG_WAITALL) == b""
+
+
 # ---- files over a connection whose reads and writes are cut short ----
 
 
@@ -241,6 +264,17 @@ def test_files_are_as_those_of_sockets() -> None:
         with pytest.raises(ValueError):
             raw.readable()
         assert not client.closed
+
+
+def test_files_have_types() -> None:
+    with pair() as (client, _):
+        assert_type(client.makefile(), io.TextIOWrapper)
+        assert_type(client.makefile("rw", 100), io.TextIOWrapper)
+        assert_type(client.makefile("rb"), io.BufferedReader)
+        assert_type(client.makefile("wb", -1), io.BufferedWriter)
+        assert_type(client.makefile("rwb"), io.BufferedRWPair)
+        assert_type(client.makefile("rwb", 0), io.RawIOBase)
+        assert_type(client.makefile("rb", 4096), io.IOBase)
 
 
 # ---- what an event said, and what is true ----

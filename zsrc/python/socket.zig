@@ -227,6 +227,7 @@ fn receive(s: *Socket, span: Span) ?usize {
     var limit: Patience = .unasked;
     if (span.len == 0) return if (open(s) == null) null else 0;
     if (span.flags & never_waits != 0) return receiveNow(s, span);
+    if (span.flags & wait_all != 0) return receiveAll(s, span);
     const n = attempt(s, .read, &limit, span, Span.receive) orelse return null;
     if (n < span.len and n > 0 and span.flags == 0) {
         if (s.d()) |d| if (!d.urgent) d.read.emptied();
@@ -240,6 +241,35 @@ const never_waits: c_int = if (builtin.os.tag == .linux)
     std.c.MSG.OOB | std.c.MSG.ERRQUEUE | std.c.MSG.DONTWAIT
 else
     1; // MSG_OOB
+
+const wait_all: c_int = switch (builtin.os.tag) {
+    .linux => std.c.MSG.WAITALL,
+    .windows => 8,
+    else => 0x40,
+};
+
+/// Until nothing is missing, or the stream ends. If that fails, what has come until then is the
+/// result, as it is the kernel's.
+fn receiveAll(s: *Socket, span: Span) ?usize {
+    var limit: Patience = .unasked;
+    var got: usize = 0;
+    while (got < span.len) {
+        const rest: Span = .{
+            .ptr = span.ptr + got,
+            .len = span.len - got,
+            .flags = span.flags & ~wait_all,
+        };
+        const n = attempt(s, .read, &limit, rest, Span.receive) orelse {
+            if (got == 0 or py.PyErr_ExceptionMatches(py.exc.osError()) == 0) return null;
+            py.PyErr_Clear();
+            return got;
+        };
+        if (n == 0) break;
+        got += n;
+        if (rest.flags != 0) break; // to peek again would find the same
+    }
+    return got;
+}
 
 fn receiveNow(s: *Socket, span: Span) ?usize {
     if (open(s) == null) return null;
@@ -267,7 +297,8 @@ fn recv(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
         flags = @truncate(value);
     }
     const s = self(o);
-    if (size <= scratch.len) {
+    // What comes in parts is collected where no other receives.
+    if (size <= scratch.len and flags & wait_all == 0) {
         const got = receive(
             s,
             .{ .ptr = &scratch, .len = @intCast(size), .flags = flags },
