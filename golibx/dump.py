@@ -13,6 +13,7 @@ from golibx.leaked import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Sequence
     from types import FrameType
     from typing import Any, TypeAlias
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     Who: TypeAlias = tuple[str, int]  # "goroutine" and its id, or "thread" and its number
     Having: TypeAlias = dict[int, list[Who]]  # by the id() of an object
 
-__all__ = ["DumpError", "deadlock", "describe", "main_thread_joins", "report", "request", "stacks"]
+__all__ = [
+    "DumpError",
+    "deadlock",
+    "describe",
+    "main_thread_joins",
+    "printable",
+    "report",
+    "request",
+    "stacks",
+]
 
 _MOST_SEARCHED = 1000
 """How many goroutines a deadlock's text looks for objects in."""
@@ -307,7 +317,8 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
         timeout: seconds to wait for each part of the answer.
 
     Raises:
-        DumpError: there is no such process, it is not golibx's, or another user's.
+        DumpError: there is no such process, it is not golibx's, or another user's; or another one
+            answers in its place.
     """
     import socket
 
@@ -319,6 +330,7 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
         connection.settimeout(timeout)
         try:
             connection.connect(f"\0golibx-{pid}")
+            _check_who_answers(connection, pid)
             parts = []
             while part := connection.recv(65536):
                 parts.append(part)
@@ -331,12 +343,35 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
             ) from None
         except ConnectionError as exc:
             raise DumpError(f"process {pid} ended while it was asked: {exc.strerror}") from None
-    answer = b"".join(parts).decode(errors="replace")
+    answer = printable(b"".join(parts).decode(errors="replace"))
     if answer.startswith("+"):
         return answer[1:]
     if answer.startswith("-"):
         raise DumpError(f"process {pid} belongs to another user: ask as that user, or as root")
     raise DumpError(f"process {pid} ended while it was asked")
+
+
+def _check_who_answers(connection: socket.socket, pid: int) -> None:
+    """Anybody may listen under the name that the process would have."""
+    import socket
+    import struct
+
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    answering, user, _ = struct.unpack("iII", credentials)
+    if answering != pid:
+        raise DumpError(
+            f"process {answering} of user {user} listens where process {pid} would: what it says "
+            "is not to be trusted"
+        )
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey instead of show written as an escape sequence."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _why_not(pid: int) -> str:

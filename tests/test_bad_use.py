@@ -10,11 +10,13 @@ there), `# stderr is empty`, `# before 3.N` (for older Pythons only).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -327,6 +329,53 @@ def test_go_needs_a_callable(bad: object) -> None:
     with pytest.raises(TypeError, match="missing the function"):
         go()  # type: ignore[call-arg]
     assert num_goroutine() == 1
+
+
+async def fetch(n: int = 0) -> int:
+    return n
+
+
+async def items() -> AsyncIterator[int]:
+    yield 1
+
+
+class Client:
+    async def get(self) -> None: ...
+
+
+ASYNC: dict[str, Callable[..., object]] = {
+    "fetch": fetch,
+    "items": items,
+    "Client.get": Client().get,
+    "fetch of a partial": partial(partial(fetch), 1),
+    "Client.get of a partial": partial(Client().get),
+}
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("name", ASYNC)
+def test_an_async_function_is_refused_with_a_hint(name: str) -> None:
+    function = ASYNC[name]
+    qualname = name.partition(" ")[0]
+    hint = rf"{qualname}\(\) is async: golibx.aio.run\({qualname}\(...\)\) awaits it"
+    starts: list[Callable[[Callable[..., object]], object]] = [
+        golibx.go,
+        golibx.WaitGroup().go,
+        lambda f: golibx.Timer(60, f),
+        lambda f: golibx.context.after_func(golibx.context.background(), f),
+    ]
+    for start in starts:
+        with pytest.raises(TypeError, match=hint):
+            start(function)
+    with golibx.scope() as s, pytest.raises(TypeError, match=hint):
+        s.go(function)
+    assert golibx.go(golibx.aio.run, fetch(3)).result() == 3
+
+
+def test_run_refuses_an_async_function() -> None:
+    with pytest.raises(TypeError, match=r"fetch\(\) is async: golibx.run\(asyncio.run, fetch"):
+        golibx.run(fetch)
+    assert golibx.run(asyncio.run, fetch(4)) == 4
 
 
 @pytest.mark.goroutine

@@ -336,6 +336,76 @@ def test_other_users_are_refused(script: Script) -> None:
         assert out.stdout.startswith("-")
 
 
+def test_who_listens_in_place_of_a_process_is_not_believed() -> None:
+    import socket
+
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process,
+        socket.socket(socket.AF_UNIX) as impostor,
+    ):
+        impostor.bind(f"\0golibx-{process.pid}")
+        impostor.listen()
+        result = golibx_dump(process.pid)
+        process.kill()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"process {os.getpid()} of user {os.geteuid()} listens" in result.stderr
+
+
+def test_nothing_that_a_terminal_would_obey(script: Script) -> None:
+    text = (
+        "import golibx\n"
+        "def main():\n"
+        "    golibx.go(golibx.sleep, 60).name = '\\x1b]0;owned\\x07\\r\\x9b31m\\u202eok'\n"
+        "    print('ready', flush=True)\n    golibx.sleep(60)\n"
+        "golibx.run(main)\n"
+    )
+    with script.start(text) as process:
+        until_ready(process)
+        result = golibx_dump(process.pid)
+    assert result.returncode == 0
+    assert r"\x1b]0;owned\x07\r\x9b31m\u202eok:" in result.stdout
+    assert all(line.isprintable() for line in result.stdout.split("\n"))
+
+
+NO_DESCRIPTORS = """
+import os, resource, time, golibx
+def main():
+    import golibx.dump  # before there is no way to read files any more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    used = []
+    try:
+        while True: used.append(os.dup(0))
+    except OSError:
+        print("ready", flush=True)
+    for line in iter(input, "end"):
+        began = time.process_time()
+        golibx.sleep(0.5)
+        print(time.process_time() - began, flush=True)
+golibx.run(main)
+"""
+
+
+def test_a_process_without_free_descriptors(script: Script) -> None:
+    """It answers one at a time; who has to wait keeps no thread of it busy."""
+    import socket
+
+    with script.start(NO_DESCRIPTORS) as process:
+        until_ready(process)
+        for _ in range(2):
+            result = golibx_dump(process.pid)
+            assert result.returncode == 0, result.stderr
+            assert "goroutine 1 [" in result.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+            for each in (first, second):
+                each.connect(f"\0golibx-{process.pid}")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert float(process.stdout.readline()) < 0.3
+        process.kill()
+
+
 def test_a_reader_that_goes_away_does_no_harm(script: Script) -> None:
     import socket
 

@@ -8,11 +8,19 @@ const Range = @import("text.zig").Range;
 
 pub const most = proc.most_procs;
 
+/// As if no variable was set.
+pub var ignores_environment = false;
+
+fn variable(name: [*:0]const u8) ?[]const u8 {
+    if (ignores_environment) return null;
+    return std.mem.span(std.c.getenv(name) orelse return null);
+}
+
 /// GOMAXPROCS, or else the CPUs this process may use: its affinity, and the quota of its control
 /// group, rounded up, but no less than 2, as Go does since 1.25.
 pub fn default() u32 {
-    if (std.c.getenv("GOMAXPROCS")) |text| {
-        const n = std.fmt.parseInt(u32, std.mem.span(text), 10) catch 0;
+    if (variable("GOMAXPROCS")) |text| {
+        const n = std.fmt.parseInt(u32, text, 10) catch 0;
         if (n > 0) return @min(n, most);
     }
     const cpus: u32 = @intCast(@min(os.cpuCount(), most));
@@ -22,8 +30,8 @@ pub fn default() u32 {
 
 /// GOLIB_ASYNCPREEMPT_OFF=1 turns preemption by signals off.
 pub fn asyncPreemptOff() bool {
-    const text = std.c.getenv("GOLIB_ASYNCPREEMPT_OFF") orelse return false;
-    return std.mem.eql(u8, std.mem.span(text), "1");
+    const text = variable("GOLIB_ASYNCPREEMPT_OFF") orelse return false;
+    return std.mem.eql(u8, text, "1");
 }
 
 /// The executable parts of the program or library that holds `address`; how many there are.

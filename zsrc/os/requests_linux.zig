@@ -2,7 +2,8 @@
 //! signals. Both reach the one thread that sits in `wait`, whatever the others are stuck in.
 //!
 //! The socket is an abstract one, whose name holds the process's number: nothing of it is left when
-//! the process ends. The signal handler only adds to an eventfd, which it may at any point of any
+//! the process ends. A descriptor is kept in reserve, so that a process that has used up its own, and
+//! hangs for that, can be asked as well. The signal handler only adds to an eventfd, which it may at any point of any
 //! program.
 const std = @import("std");
 const linux = std.os.linux;
@@ -26,6 +27,10 @@ const stop_count = 1 << 40;
 
 var event_fd: std.atomic.Value(i32) = .init(-1);
 var listen_fd: i32 = -1;
+/// Given up for a connection when there is no other, and had again when that is closed.
+var reserve_fd: i32 = -1;
+/// How long nobody is listened to who could not be let in.
+const pause_ms = 100;
 /// Signals that are ours to give back.
 var taken: [2]?c.SIG = .{ null, null };
 
@@ -36,7 +41,10 @@ pub fn open() bool {
     event_fd.store(@intCast(event), .release);
     os.descriptors.keep(@intCast(event));
     listen_fd = listen() orelse -1;
-    if (listen_fd >= 0) os.descriptors.keep(listen_fd);
+    if (listen_fd >= 0) {
+        os.descriptors.keep(listen_fd);
+        keepReserve();
+    }
     return true;
 }
 
@@ -68,6 +76,22 @@ pub fn close() void {
         _ = linux.close(fd);
     }
     listen_fd = -1;
+    giveReserve();
+}
+
+fn keepReserve() void {
+    if (reserve_fd >= 0) return;
+    const rc = linux.eventfd(0, linux.EFD.CLOEXEC);
+    if (linux.errno(rc) != .SUCCESS) return;
+    reserve_fd = @intCast(rc);
+    os.descriptors.keep(reserve_fd);
+}
+
+fn giveReserve() void {
+    if (reserve_fd < 0) return;
+    os.descriptors.release(reserve_fd);
+    _ = linux.close(reserve_fd);
+    reserve_fd = -1;
 }
 
 pub fn stop() void {
@@ -88,14 +112,16 @@ fn add(count: u64) bool {
 }
 
 pub fn wait() Request {
+    var pauses = false;
     while (true) {
         var fds = [_]linux.pollfd{
             .{ .fd = event_fd.load(.acquire), .events = linux.POLL.IN, .revents = 0 },
             .{ .fd = listen_fd, .events = linux.POLL.IN, .revents = 0 },
         };
-        if (linux.errno(linux.poll(&fds, fds.len, -1)) != .SUCCESS) continue;
-        // Closed by the program: nobody can ask any more, nor have this thread end.
-        if (fds[0].revents & linux.POLL.NVAL != 0) return .stop;
+        const watched: linux.nfds_t = if (pauses) 1 else fds.len;
+        const rc = linux.poll(&fds, watched, if (pauses) pause_ms else -1);
+        if (linux.errno(rc) != .SUCCESS) continue;
+        pauses = false;
         if (fds[0].revents != 0) {
             var count: u64 = 0;
             _ = linux.read(fds[0].fd, @ptrCast(&count), @sizeOf(u64));
@@ -103,10 +129,23 @@ pub fn wait() Request {
             if (count > 0) return .{ .signal = .{ .quit = count >= quit_count } };
         }
         if (fds[1].revents != 0) {
-            const rc = linux.accept4(listen_fd, null, null, linux.SOCK.CLOEXEC);
-            if (linux.errno(rc) == .SUCCESS) return .{ .connection = @intCast(rc) };
+            if (accept()) |fd| return .{ .connection = fd };
+            // It stays ready, and polling it at once would spin.
+            pauses = true;
         }
     }
+}
+
+fn accept() ?i32 {
+    var rc = linux.accept4(listen_fd, null, null, linux.SOCK.CLOEXEC);
+    switch (linux.errno(rc)) {
+        .MFILE, .NFILE => {
+            giveReserve();
+            rc = linux.accept4(listen_fd, null, null, linux.SOCK.CLOEXEC);
+        },
+        else => {},
+    }
+    return if (linux.errno(rc) == .SUCCESS) @intCast(rc) else null;
 }
 
 /// Whether who has connected may know what this process does: its own user, and root.
@@ -147,6 +186,7 @@ pub fn limitSends(fd: i32) void {
 
 pub fn hangUp(fd: i32) void {
     _ = linux.close(fd);
+    keepReserve();
 }
 
 pub fn exitProcess(status: u8) noreturn {

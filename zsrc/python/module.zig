@@ -22,6 +22,7 @@ const rlock = @import("rlock.zig");
 const descriptors = @import("descriptors.zig");
 const preempt = @import("preempt.zig");
 const fault = @import("fault.zig");
+const asynchronous = @import("asynchronous.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const leaks = @import("leaks.zig");
@@ -61,6 +62,7 @@ pub fn createChecked(
         );
         return null;
     }
+    if (asynchronous.refuses(name, args[0])) return null;
     if (!lane.live) {
         errors.notInGoroutine();
         return null;
@@ -721,7 +723,12 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         _ = py.raise(py.exc.importError(), "this interpreter lacks {s}", .{missing});
         return -1;
     }
-    if (!py.loadTypes()) return -1;
+    if (!py.loadTypes() or !asynchronous.load()) return -1;
+    if (py.PySys_GetObject("flags")) |flags| {
+        const ignores = py.PyObject_GetAttrString(flags, "ignore_environment") orelse return -1;
+        defer py.decref(ignores);
+        native.ignoreEnvironment(py.PyObject_IsTrue(ignores) != 0);
+    }
     if (!host.calibrate()) return -1;
     context.context_type = addType(module, "Context", &context.spec) orelse return -1;
     context.registration_type = addType(

@@ -470,6 +470,11 @@ pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
 
 // ---- functions ----
 
+/// `python -E` and `-I` do.
+pub fn ignoreEnvironment(ignores: bool) void {
+    procs.ignores_environment = ignores;
+}
+
 /// native_go(address, arg, keep, /)
 pub fn go(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n != 3) return py.raise(py.exc.typeError(), "native_go() takes 3 arguments ({d} given)", .{n});

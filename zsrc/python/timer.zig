@@ -7,6 +7,7 @@
 //! then (`Call`).
 const std = @import("std");
 const timer_mod = @import("../sched/timer.zig");
+const asynchronous = @import("asynchronous.zig");
 const py = @import("py.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
@@ -329,6 +330,7 @@ fn newTimer(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*p
         _ = py.PyErr_Format(py.exc.typeError(), "Timer() needs a callable or None, not %R", f);
         return null;
     };
+    if (function) |f| if (asynchronous.refuses("Timer", f)) return null;
     const when = dueIn("Timer()", given[0].?) orelse return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
     const timer = self(o);

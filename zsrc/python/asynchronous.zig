@@ -1,0 +1,73 @@
+//! Functions that make coroutines: to start one as a goroutine is a mistake that would go unseen,
+//! since a call of it runs nothing. go() and its like refuse them.
+//!
+//! The flags of a code object are read where they lie in every version so far. That costs two loads;
+//! only where they say so the attribute is asked, in case that another version has them elsewhere.
+const py = @import("py.zig");
+
+/// PyCodeObject.co_flags, of 3.11 to 3.15.
+const flags_offset = 48;
+/// Include/cpython/code.h: CO_COROUTINE, CO_ASYNC_GENERATOR.
+const async_flags = 0x80 | 0x200;
+
+var method_type: ?*py.Object = null;
+var partial_type: ?*py.Object = null;
+
+/// False with an exception set.
+pub fn load() bool {
+    method_type = py.importFrom("types", "MethodType") orelse return false;
+    partial_type = py.importFrom("_functools", "partial") orelse return false;
+    return true;
+}
+
+/// Raises TypeError and returns true if calling `function` makes a coroutine or an asynchronous
+/// generator. Of methods and partial functions what they call counts.
+pub inline fn refuses(comptime name: []const u8, function: *py.Object) bool {
+    if (py.isFunction(function)) {
+        if (!looksAsync(function)) return false;
+    } else if (!wraps(function)) return false;
+    return refusesSlowly(name, function);
+}
+
+inline fn looksAsync(function: *py.Object) bool {
+    const code = py.extra.PyFunction_GetCode(function) orelse return false;
+    const flags: *const u32 = @ptrFromInt(@intFromPtr(code) + flags_offset);
+    return flags.* & async_flags != 0;
+}
+
+inline fn wraps(function: *py.Object) bool {
+    const its_type: *py.Object = @ptrCast(function.type);
+    return its_type == method_type or its_type == partial_type;
+}
+
+noinline fn refusesSlowly(comptime name: []const u8, given: *py.Object) bool {
+    var function = py.incref(given);
+    defer py.decref(function);
+    while (wraps(function)) {
+        const is_method = @as(*py.Object, @ptrCast(function.type)) == method_type;
+        const attribute = if (is_method) "__func__" else "func";
+        const inner = py.PyObject_GetAttrString(function, attribute) orelse return clear();
+        py.decref(function);
+        function = inner;
+    }
+    if (!py.isFunction(function) or !looksAsync(function)) return false;
+    const code = py.extra.PyFunction_GetCode(function) orelse return clear();
+    const flags = py.PyObject_GetAttrString(code, "co_flags") orelse return clear();
+    defer py.decref(flags);
+    if (py.PyLong_AsLongLong(flags) & async_flags == 0) return false;
+    const its_name = py.PyObject_GetAttrString(function, "__qualname__") orelse return true;
+    defer py.decref(its_name);
+    _ = py.PyErr_Format(
+        py.exc.typeError(),
+        name ++ "() needs a function that runs when it is called, and %U() is async: " ++
+            "golibx.aio.run(%U(...)) awaits it in a goroutine",
+        its_name,
+        its_name,
+    );
+    return true;
+}
+
+fn clear() bool {
+    py.PyErr_Clear();
+    return false;
+}
