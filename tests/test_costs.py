@@ -164,26 +164,32 @@ def writers_cancelled(n: int) -> None:
     cancel_in_turn(park(n, lock.lock))
 
 
-def condition(n: int) -> None:
-    cond = Cond()
+def waiting_for(cond: Cond, n: int) -> list[Goroutine]:
+    waiting = 0
 
     def use() -> None:
+        nonlocal waiting
         with cond:
+            waiting += 1
             cond.wait()
 
     waiters = park(n, use)
+    while waiting < n:
+        gosched()
+    with cond:  # whoever counted waits by now
+        return waiters
+
+
+def condition(n: int) -> None:
+    cond = Cond()
+    waiters = waiting_for(cond, n)
     cond.broadcast()
     end(waiters)
 
 
 def condition_signalled(n: int) -> None:
     cond = Cond()
-
-    def use() -> None:
-        with cond:
-            cond.wait()
-
-    waiters = park(n, use)
+    waiters = waiting_for(cond, n)
     for _ in range(n):
         cond.signal()
     end(waiters)
