@@ -51,7 +51,9 @@ def run(coro: Coroutine[Any, Any, _T], /) -> _T:
     if not asyncio.iscoroutine(coro):
         raise TypeError(f"aio.run() needs a coroutine, not {coro!r}")
     if _core.current() is None:
-        raise RuntimeError("aio.run() works in goroutines; elsewhere use asyncio.run()")
+        raise RuntimeError(
+            "aio.run() works in goroutines; elsewhere use asyncio.run(), or await where a loop runs"
+        )
     try:
         asyncio.get_running_loop()
     except RuntimeError:

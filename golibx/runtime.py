@@ -32,7 +32,7 @@ from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
 from golibx.frames import without_own_frames
-from golibx.patch import eventloop, faults, locks, polling, threads
+from golibx.patch import eventloop, faults, locks, notebook, polling, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -176,7 +176,7 @@ class Runtime:
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
         options["on_main_thread"] = on_main_thread
-        options["bystanders"] = bool(threads.bystanders)
+        options["bystanders"] = bool(threads.bystanders) or notebook.is_loaded()
         options["quit_signal"] = True
         options["foreign_moves"] = self.config.runtime.foreign == "move"
         options["foreign_movable"] = self.config.runtime.foreign_movable
@@ -200,7 +200,8 @@ class Runtime:
         if switch_interval:
             sys.setswitchinterval(switch_interval)
         try:
-            result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
+            with notebook.loop_set_aside():
+                result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
             return result
         finally:
             if switch_interval:

@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from golibx import _core
+from golibx.patch import notebook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +25,16 @@ get when they have ended, with the frame that each began in, which tells.
 
 
 def count_bystanders() -> int:
-    """How many of them have not ended."""
+    """How many of them, and of IPython's own threads, have not ended."""
     now = sys._current_frames()
-    return sum(
-        _outermost(now[ident]) is frame for ident, frame in bystanders.items() if ident in now
-    )
+    known = {
+        ident
+        for ident, frame in bystanders.items()
+        if ident in now and _outermost(now[ident]) is frame
+    }
+    if notebook.is_loaded():
+        known |= notebook.tool_threads() & now.keys()
+    return len(known)
 
 
 def _outermost(frame: FrameType) -> FrameType:
