@@ -7,13 +7,17 @@ import dataclasses
 import gc
 import io
 import logging
+import multiprocessing
 import operator
 import os
 import reprlib
 import signal
+import sqlite3
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import current_thread, get_ident  # as by programs that began before the run
 
 import pytest
@@ -381,3 +385,136 @@ run(lambda: print([go(work, asks).result() for asks in (False, True)]))
 """
     )
     assert out == "[7, 7]\n"
+
+
+# ---- C code that asks which thread it is on ----
+
+redirected = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="calls are redirected on Linux only"
+)
+
+
+@redirected
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+def test_a_connection_of_sqlite3_is_the_goroutines(tmp_path: Path) -> None:
+    def work(n: int) -> int:
+        with sqlite3.connect(":memory:") as connection:
+            connection.execute("CREATE TABLE t (x INTEGER)")
+            for i in range(30):
+                connection.execute("INSERT INTO t VALUES (?)", (i,))
+                wander()
+            rows = connection.cursor()
+            rows.execute("SELECT x FROM t")
+            total = 0
+            for (x,) in rows:
+                total += x
+                if x % 10 == 0:
+                    wander()
+            connection.commit()
+            copy = sqlite3.connect(tmp_path / str(n))
+            connection.backup(copy, pages=1, progress=lambda *_: gosched(), sleep=0.0001)
+            wander()
+            assert copy.execute("SELECT sum(x) FROM t").fetchone() == (total,)
+            copy.close()
+        connection.close()
+        return total
+
+    assert [g.result() for g in [go(work, n) for n in range(8)]] == [435] * 8
+
+
+@redirected
+def test_a_connection_of_sqlite3_is_nobody_elses() -> None:
+    mine = sqlite3.connect(":memory:")
+    shared = sqlite3.connect(":memory:", check_same_thread=False)
+    idents = []
+
+    def use() -> None:
+        idents.append(get_ident())
+        shared.execute("SELECT 1")
+        mine.execute("SELECT 1")
+
+    with pytest.raises(sqlite3.ProgrammingError) as raised:
+        go(use).result()
+    assert f"thread id {get_ident()} and this is thread id {idents[0]}" in str(raised.value)
+    thread = ThreadPoolExecutor(1)
+    with pytest.raises(sqlite3.ProgrammingError):
+        thread.submit(use).result()
+    thread.shutdown()
+    mine.execute("SELECT 1")
+    mine.close()
+    shared.close()
+
+
+@redirected
+def test_multiprocessings_locks_belong_to_goroutines() -> None:
+    lock = multiprocessing.RLock()
+    value = multiprocessing.Value("i", 0)
+    inside = most = 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(5):
+            with lock, lock:
+                inside += 1
+                most = max(most, inside)
+                wander()
+                inside -= 1
+            with value:
+                before = value.value
+                sleep(0.0001)
+                value.value = before + 1
+        with pytest.raises(AssertionError, match="not owned"):
+            lock.release()
+
+    with lock:
+        sleep(0)
+    for g in [go(work) for _ in range(4)]:
+        g.result()
+    assert most == 1
+    assert value.value == 20
+
+
+@redirected
+def test_a_joinable_queue() -> None:
+    queue: multiprocessing.JoinableQueue[int] = multiprocessing.JoinableQueue()
+
+    def put() -> None:
+        for i in range(50):
+            queue.put(i)
+
+    def get() -> None:
+        for _ in range(50):
+            queue.get()
+            queue.task_done()
+
+    for g in [go(f) for f in (put, put, get, get)]:
+        g.result()
+    queue.join()
+    queue.close()
+    queue.join_thread()
+
+
+@redirected
+def test_modules_that_are_loaded_in_the_run(script: Script) -> None:
+    out = script.passes(
+        """
+import sys
+from golibx import go, run, sleep
+
+def main():
+    assert "_sqlite3" not in sys.modules
+    import sqlite3
+    connection = sqlite3.connect(":memory:")
+
+    def use():
+        try:
+            connection.execute("SELECT 1")
+        except sqlite3.ProgrammingError:
+            return "refused"
+
+    print([go(use).result() for _ in range(3)])
+
+run(main)
+"""
+    )
+    assert out == "['refused', 'refused', 'refused']\n"

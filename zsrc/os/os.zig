@@ -41,6 +41,12 @@ pub const requests = switch (builtin.os.tag) {
     else => @import("requests_none.zig"),
 };
 
+/// Calls between libraries.
+pub const imports = switch (builtin.os.tag) {
+    .linux => @import("imports_linux.zig"),
+    else => @import("imports_none.zig"),
+};
+
 /// How a futex wait ended. `interrupted` means a signal handler ran.
 pub const Wake = enum { woken, timeout, interrupted };
 

@@ -1,6 +1,7 @@
 //! What golibx.stats() and `golibx info` tell.
 const std = @import("std");
 const netpoll = @import("../netpoll/netpoll.zig");
+const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const recursion = @import("recursion.zig");
@@ -90,6 +91,11 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
             "no way found to see a thread state leave the interpreter"
         else
             "") and
+        py.setText(dict, "c_identity", if (os.imports.supported) "redirected calls" else "none") and
+        py.setText(dict, "c_identity_reason", if (os.imports.supported)
+            ""
+        else
+            "C extension modules take a goroutine for its thread on this system") and
         py.setText(dict, "gilstate", gilstate) and
         py.setText(
             dict,

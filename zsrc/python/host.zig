@@ -386,7 +386,7 @@ fn exchange(state: *py.ThreadState) ?*py.ThreadState {
     return before;
 }
 
-inline fn identOf(state: *py.ThreadState) *idents.Ident {
+pub inline fn identOf(state: *py.ThreadState) *idents.Ident {
     return @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset);
 }
 

@@ -6,6 +6,12 @@
 //! The main goroutine has that of the thread that called run(), wherever it runs. get_native_id()
 //! tells of the operating system's thread.
 //!
+//! C code asks PyThread_get_thread_ident(): sqlite3 keeps a connection's, multiprocessing's locks their
+//! owner's. In extension modules that call is redirected (`Redirect`), in those that are loaded later
+//! as soon as they are. The interpreter's own C asks the operating system: its re-entrant locks are in
+//! rlock.zig, its checks for the main thread mean the thread. Where such a module is part of the
+//! interpreter's binary, as some distributors have it, it takes goroutines for their threads.
+//!
 //! threading.current_thread() makes an object up for a thread that it does not know. For a goroutine
 //! that is one of golibx/patch/threads.py's, made when somebody asks; `keepThread` has it go with the
 //! goroutine.
@@ -15,6 +21,7 @@ const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const idents = @import("idents.zig");
+const m_mod = @import("../sched/m.zig");
 const goroutine = @import("goroutine.zig");
 const replace = @import("replace.zig");
 
@@ -78,9 +85,38 @@ fn pthreadKill(c: replace.Call) ?*py.Object {
     return PthreadKill.callOriginal(.{ .self = c.self, .args = &args, .n = 2 });
 }
 
+/// For C code, with or without the interpreter's lock.
+fn threadIdent() callconv(.c) c_ulong {
+    if (m_mod.current()) |m| if (m.curg) |g| if (goroutine.of(g).state) |state|
+        return host.identOf(state).*;
+    return py.PyThread_get_thread_ident();
+}
+
+pub var redirect: os.imports.Redirect = .{ .name = "PyThread_get_thread_ident", .from = 0, .to = 0 };
+
+const CreateDynamic = replace.Replacement("_imp", "create_dynamic", always, createDynamic);
+
+/// An extension module is loaded.
+fn createDynamic(c: replace.Call) ?*py.Object {
+    const module = CreateDynamic.callOriginal(c);
+    // Subinterpreters have locks of their own.
+    if (py.PyInterpreterState_Get() == host.interpreter) redirect.scan();
+    return module;
+}
+
+fn redirectCalls() bool {
+    if (!os.imports.supported) return true;
+    redirect.from = @intFromPtr(&py.PyThread_get_thread_ident);
+    redirect.to = @intFromPtr(&threadIdent);
+    redirect.scan();
+    CreateDynamic.install() catch return false;
+    return true;
+}
+
 /// Before a run. False with an exception set.
 pub fn setUp() bool {
     process = os.processId();
+    if (!redirectCalls()) return false;
     GetIdent.install() catch return false;
     GetMainThreadIdent.install() catch |e| if (e == error.Raised) return false;
     if (builtin.os.tag != .windows) PthreadKill.install() catch |e| if (e == error.Raised) return false;
