@@ -540,21 +540,13 @@ def list_sources() -> list[bytes]:
 class MallInfo(ctypes.Structure):
     """What mallinfo2() of glibc 2.33 and later returns."""
 
-    _fields_ = tuple(
+    _fields_ = [
         (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    )
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
 
 
 def heap_in_use() -> int:
