@@ -1,5 +1,6 @@
 //! Context switch for AArch64: the AAPCS64 callee-saved registers (x19-x30, d8-d15), on Linux,
-//! macOS and Windows. Windows also keeps the stack bounds of the thread environment block (x18).
+//! macOS and Windows, with the floating-point environment, FPCR, which is loaded only if it
+//! differs. Windows also keeps the stack bounds of the thread environment block (x18).
 const builtin = @import("builtin");
 const windows = builtin.os.tag == .windows;
 const stackLimit = @import("../os/windows.zig").stackLimit;
@@ -11,10 +12,16 @@ pub inline fn switchTo(save: *usize, to: usize) void {
 }
 
 /// Lays out a fresh stack so that the first `switchTo` it enters `entry`. `lo` and `hi` bound the
-/// stack, lowest address first; `hi` is 16-byte aligned.
-pub fn prepare(lo: usize, hi: usize, entry: *const fn () callconv(.c) noreturn) usize {
+/// stack, lowest address first; `hi` is 16-byte aligned. It runs in that environment.
+pub fn prepare(
+    lo: usize,
+    hi: usize,
+    entry: *const fn () callconv(.c) noreturn,
+    environment_there: u64,
+) usize {
     const words: [*]usize = @ptrFromInt(hi - frame_words * @sizeOf(usize));
     @memset(words[0..frame_words], 0);
+    words[environment_word] = environment_there;
     words[link_word] = @intFromPtr(entry);
     if (windows) {
         words[teb_word + 0] = hi; // StackBase
@@ -26,7 +33,22 @@ pub fn prepare(lo: usize, hi: usize, entry: *const fn () callconv(.c) noreturn) 
 
 const link_word = 11; // x30, after x19-x29
 const teb_word = 20; // after x19-x30 and d8-d15
+const environment_word = 23;
 const frame_words = 24;
+
+/// The floating-point environment: FPCR.
+pub inline fn environment() u64 {
+    return asm volatile ("mrs %[fpcr], fpcr"
+        : [fpcr] "=r" (-> u64),
+    );
+}
+
+pub inline fn setEnvironment(wanted: u64) void {
+    if (environment() != wanted) asm volatile ("msr fpcr, %[fpcr]"
+        :
+        : [fpcr] "r" (wanted),
+    );
+}
 
 fn switchNaked() callconv(.naked) void {
     if (windows) asm volatile (
@@ -47,9 +69,16 @@ fn switchNaked() callconv(.naked) void {
         \\ mov x11, #0x1478
         \\ ldr x9, [x18, x11]
         \\ str x9, [sp, #176]
+        \\ mrs x12, fpcr
+        \\ str x12, [sp, #184]
         \\ mov x9, sp
         \\ str x9, [x0]
         \\ mov sp, x1
+        \\ ldr x9, [sp, #184]
+        \\ cmp x9, x12
+        \\ b.eq 1f
+        \\ msr fpcr, x9
+        \\1:
         \\ ldp x9, x10, [sp, #160]
         \\ str x9, [x18, #8]
         \\ str x10, [x18, #16]
@@ -79,9 +108,16 @@ fn switchNaked() callconv(.naked) void {
         \\ stp d10, d11, [sp, #112]
         \\ stp d12, d13, [sp, #128]
         \\ stp d14, d15, [sp, #144]
+        \\ mrs x12, fpcr
+        \\ str x12, [sp, #184]
         \\ mov x9, sp
         \\ str x9, [x0]
         \\ mov sp, x1
+        \\ ldr x9, [sp, #184]
+        \\ cmp x9, x12
+        \\ b.eq 1f
+        \\ msr fpcr, x9
+        \\1:
         \\ ldp x19, x20, [sp, #0]
         \\ ldp x21, x22, [sp, #16]
         \\ ldp x23, x24, [sp, #32]

@@ -10,6 +10,8 @@ const impl = switch (builtin.cpu.arch) {
 
 pub const switchTo = impl.switchTo;
 pub const prepare = impl.prepare;
+pub const environment = impl.environment;
+pub const setEnvironment = impl.setEnvironment;
 
 /// The address of the running stack, near enough to tell which stack it is.
 pub inline fn stackPointer() usize {
@@ -47,10 +49,41 @@ test "a stack switches there and back" {
     };
     _ = std.valgrind.stackRegister(&T.stack);
     const lo = @intFromPtr(&T.stack);
-    T.other = prepare(lo, lo + T.stack.len, T.entry);
+    T.other = prepare(lo, lo + T.stack.len, T.entry, environment());
     T.put('a');
     switchTo(&T.main, T.other);
     T.put('c');
     switchTo(&T.main, T.other);
     try std.testing.expectEqualStrings("abcd", &T.log);
+}
+
+test "the floating-point environment belongs to the context" {
+    if (builtin.cpu.arch != .x86_64) return; // elsewhere its bits mean other things
+    const T = struct {
+        const up = 0x4000; // MXCSR.RC
+        var main: usize = 0;
+        var other: usize = 0;
+        var stack: [64 * 1024]u8 align(16) = undefined;
+        var seen: [3]u64 = undefined;
+
+        fn entry() callconv(.c) noreturn {
+            seen[0] = environment();
+            setEnvironment(seen[0] | up);
+            switchTo(&other, main);
+            seen[2] = environment();
+            switchTo(&other, main);
+            unreachable;
+        }
+    };
+    _ = std.valgrind.stackRegister(&T.stack);
+    const lo = @intFromPtr(&T.stack);
+    const own = environment();
+    T.other = prepare(lo, lo + T.stack.len, T.entry, own);
+    switchTo(&T.main, T.other);
+    T.seen[1] = environment();
+    switchTo(&T.main, T.other);
+    try std.testing.expectEqual(own, T.seen[0]);
+    try std.testing.expectEqual(own, T.seen[1]);
+    try std.testing.expectEqual(own | T.up, T.seen[2]);
+    try std.testing.expectEqual(own, environment());
 }

@@ -1,8 +1,8 @@
 //! Context switch for x86-64: System V (Linux, macOS) and Windows.
 //!
 //! A saved context is one word, the stack pointer; the callee-saved registers lie on the stack it
-//! points to. The floating-point control words are not saved: like Go, golibx treats them as
-//! belonging to the thread. Windows also saves xmm6-15 and the four fields of the thread
+//! points to, with the floating-point environment: MXCSR and the x87 control word. Both are slow to
+//! load, and seldom differ: they are loaded only if they do. Windows also saves xmm6-15 and the four fields of the thread
 //! information block that describe the current stack, which exception dispatch checks.
 const builtin = @import("builtin");
 const windows = builtin.os.tag == .windows;
@@ -15,10 +15,16 @@ pub inline fn switchTo(save: *usize, to: usize) void {
 }
 
 /// Lays out a fresh stack so that the first `switchTo` it enters `entry`. `lo` and `hi` bound the
-/// stack, lowest address first; `hi` is 16-byte aligned.
-pub fn prepare(lo: usize, hi: usize, entry: *const fn () callconv(.c) noreturn) usize {
+/// stack, lowest address first; `hi` is 16-byte aligned. It runs in that environment.
+pub fn prepare(
+    lo: usize,
+    hi: usize,
+    entry: *const fn () callconv(.c) noreturn,
+    environment_there: u64,
+) usize {
     const words: [*]usize = @ptrFromInt(hi - frame_words * @sizeOf(usize));
     @memset(words[0..frame_words], 0);
+    words[environment_word] = environment_there;
     if (windows) {
         words[gs_word + 0] = lo; // DeallocationStack
         words[gs_word + 1] = stackLimit(lo, hi); // StackLimit
@@ -31,9 +37,39 @@ pub fn prepare(lo: usize, hi: usize, entry: *const fn () callconv(.c) noreturn) 
 
 // What a stack holds, lowest address first: the saved registers, then the return address. One
 // more word keeps `entry` on a stack aligned as after a call.
-const gs_word = 20; // after xmm6-15
-const return_word = if (windows) 20 + 4 + 8 else 6;
-const frame_words = if (windows) return_word + 6 else return_word + 2;
+const environment_word = if (windows) 20 else 0; // after xmm6-15
+const gs_word = 21;
+const return_word = if (windows) 21 + 4 + 8 else 1 + 6;
+const frame_words = if (windows) return_word + 5 else return_word + 2;
+
+/// The floating-point environment: MXCSR, and the x87 control word above it.
+pub inline fn environment() u64 {
+    var mxcsr: u32 = undefined;
+    var control: u16 = undefined;
+    asm volatile (
+        \\ stmxcsr %[mxcsr]
+        \\ fnstcw %[control]
+        : [mxcsr] "=m" (mxcsr),
+          [control] "=m" (control),
+    );
+    return mxcsr | @as(u64, control) << 32;
+}
+
+pub inline fn setEnvironment(wanted: u64) void {
+    if (environment() != wanted) loadEnvironment(wanted);
+}
+
+noinline fn loadEnvironment(wanted: u64) void {
+    const mxcsr: u32 = @truncate(wanted);
+    const control: u16 = @truncate(wanted >> 32);
+    asm volatile (
+        \\ ldmxcsr %[mxcsr]
+        \\ fldcw %[control]
+        :
+        : [mxcsr] "m" (mxcsr),
+          [control] "m" (control),
+    );
+}
 
 fn switchNaked() callconv(.naked) void {
     if (windows) asm volatile (
@@ -49,7 +85,11 @@ fn switchNaked() callconv(.naked) void {
         \\ pushq %%gs:8
         \\ pushq %%gs:16
         \\ pushq %%gs:0x1478
-        \\ subq $160, %%rsp
+        \\ subq $168, %%rsp
+        \\ stmxcsr 160(%%rsp)
+        \\ fnstcw 164(%%rsp)
+        \\ movl 160(%%rsp), %%eax
+        \\ movw 164(%%rsp), %%r8w
         \\ movups %%xmm6, 0(%%rsp)
         \\ movups %%xmm7, 16(%%rsp)
         \\ movups %%xmm8, 32(%%rsp)
@@ -72,7 +112,15 @@ fn switchNaked() callconv(.naked) void {
         \\ movups 112(%%rsp), %%xmm13
         \\ movups 128(%%rsp), %%xmm14
         \\ movups 144(%%rsp), %%xmm15
-        \\ addq $160, %%rsp
+        \\ cmpl 160(%%rsp), %%eax
+        \\ jne 1f
+        \\ cmpw 164(%%rsp), %%r8w
+        \\ je 2f
+        \\1:
+        \\ ldmxcsr 160(%%rsp)
+        \\ fldcw 164(%%rsp)
+        \\2:
+        \\ addq $168, %%rsp
         \\ popq %%gs:0x1478
         \\ popq %%gs:16
         \\ popq %%gs:8
@@ -93,8 +141,22 @@ fn switchNaked() callconv(.naked) void {
         \\ pushq %%r13
         \\ pushq %%r14
         \\ pushq %%r15
+        \\ subq $8, %%rsp
+        \\ stmxcsr (%%rsp)
+        \\ fnstcw 4(%%rsp)
+        \\ movl (%%rsp), %%eax
+        \\ movw 4(%%rsp), %%cx
         \\ movq %%rsp, (%%rdi)
         \\ movq %%rsi, %%rsp
+        \\ cmpl (%%rsp), %%eax
+        \\ jne 1f
+        \\ cmpw 4(%%rsp), %%cx
+        \\ je 2f
+        \\1:
+        \\ ldmxcsr (%%rsp)
+        \\ fldcw 4(%%rsp)
+        \\2:
+        \\ addq $8, %%rsp
         \\ popq %%r15
         \\ popq %%r14
         \\ popq %%r13

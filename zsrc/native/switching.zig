@@ -293,7 +293,7 @@ pub fn Switching(comptime lane: type) type {
             g.function = function;
             g.arg = arg;
             tsan.create(&g.fiber);
-            const sp = arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry);
+            const sp = arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry, arch.environment());
             // Whoever has seen it in a queue may still read this (runq.zig, warm).
             @atomicStore(usize, &g.sp, sp, .monotonic);
             g.transition(.idle, .runnable);

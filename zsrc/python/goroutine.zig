@@ -388,7 +388,7 @@ fn finish(p: *PyG, result: ?*py.Object) void {
 }
 
 /// A pooled thread state starts its next goroutine as a new one would: without thread-local data,
-/// tracing or profiling.
+/// tracing or profiling, hooks, or an exception that came too late.
 fn clearState(p: *PyG) void {
     preempt.cancelRequest(p);
     recursion.settle(p);
@@ -396,23 +396,24 @@ fn clearState(p: *PyG) void {
     preempt.stopTracing();
     p.clean = true;
     if (p.thread != null) identity.forgetThread(p);
-    if (host.hasLocals(p.state.?)) {
-        clearLocals(p);
+    if (host.isUsed(p.state.?)) {
+        clearUsed(p);
         // What that ran may have asked who it is.
         if (p.thread != null) identity.forgetThread(p);
     }
     host.dropAsyncException(p.state.?);
 }
 
-fn clearLocals(p: *PyG) void {
+fn clearUsed(p: *PyG) void {
     if (py.minor() < 13) {
+        // Mostly thread-local data, which is all in a dict.
         const dict = py.PyThreadState_GetDict() orelse return;
         if (py.PyDict_Size(dict) != 0) py.PyDict_Clear(dict);
-    } else {
-        // The interpreter clears them with the thread state only.
-        py.PyThreadState_Clear(p.state.?);
-        p.clean = false;
+        if (!host.isUsedBeside(p.state.?, dict)) return;
     }
+    // The interpreter clears the rest with the thread state only.
+    py.PyThreadState_Clear(p.state.?);
+    p.clean = false;
 }
 
 /// Parts the handle from the goroutine. What the handle's end runs still runs as this goroutine.

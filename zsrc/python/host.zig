@@ -49,9 +49,9 @@ pub const Mechanisms = struct {
     attached_offset: ?usize = null,
     attached_mask: u32 = 0,
     detached_value: u32 = 0,
-    /// Words of a thread state that are not null once it has thread-local data.
-    local_words: [4]usize = undefined,
-    local_count: usize = 0,
+    /// Words of a thread state that are not null once something is kept in it.
+    used_words: [12]usize = undefined,
+    used_count: usize = 0,
     /// Up to 3.13: the int that counts the recursion left, from 3.12 on of that through C.
     recursion_offset: ?usize = null,
     /// PyThreadState.thread_id.
@@ -435,19 +435,31 @@ fn deleteState(state: *py.ThreadState) void {
     if (idents.has(ident)) idents.give(ident);
 }
 
-/// Whether thread-local data was stored in a goroutine's thread state, one way or another.
-pub fn hasLocals(state: *py.ThreadState) bool {
+/// Whether something was left in a goroutine's thread state, one way or another, that its next user
+/// must not find.
+pub fn isUsed(state: *py.ThreadState) bool {
     const fields: [*]const usize = @ptrCast(@alignCast(state));
-    for (mechanisms.local_words[0..mechanisms.local_count]) |at| {
+    for (mechanisms.used_words[0..mechanisms.used_count]) |at| {
         if (fields[at] != 0) return true;
     }
     return false;
 }
 
-/// Finds the words of a thread state that hold thread-local data, by storing some: its dict, from
-/// 3.13 on keys of its own. False with an exception set.
-pub fn findLocals() bool {
-    if (mechanisms.local_count != 0) return true;
+/// The same, except for its dict.
+pub fn isUsedBeside(state: *py.ThreadState, dict: *py.Object) bool {
+    const fields: [*]const usize = @ptrCast(@alignCast(state));
+    for (mechanisms.used_words[0..mechanisms.used_count]) |at| {
+        if (fields[at] != 0 and fields[at] != @intFromPtr(dict)) return true;
+    }
+    return false;
+}
+
+/// Finds the words of a thread state that are not null once something is kept in it, by having
+/// some kept: thread-local data (in its dict, from 3.13 on under keys of its own), hooks for
+/// asynchronous generators, how far the origins of coroutines are tracked. False with an exception
+/// set.
+pub fn findUsedWords() bool {
+    if (mechanisms.used_count != 0) return true;
     const class = py.importFrom("threading", "local") orelse return false;
     defer py.decref(class);
     const local = py.call(class, &.{}) orelse return false;
@@ -456,23 +468,37 @@ pub fn findLocals() bool {
         _ = py.PyErr_NoMemory();
         return false;
     };
-    const own = exchange(probe);
+    const own = py.PyThreadState_Swap(probe);
     const fields: [*]const usize = @ptrCast(@alignCast(probe));
     const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_fields);
     const before = fields[0..most_fields].*;
-    const stored = py.PyObject_SetAttrString(local, "x", py.none()) == 0;
+    const kept = py.PyObject_SetAttrString(local, "x", py.none()) == 0 and keepInState();
     py.PyErr_Clear();
     const after = fields[0..most_fields].*;
-    _ = exchange(own.?);
+    _ = py.PyThreadState_Swap(own);
     for (before[0..count], after[0..count], 0..) |b, a, i| {
         // Of what changes, the data is what was not there.
-        if (stored and b == 0 and a > 1 << 16 and mechanisms.local_count < mechanisms.local_words.len) {
-            mechanisms.local_words[mechanisms.local_count] = i;
-            mechanisms.local_count += 1;
-        }
+        const full = mechanisms.used_count == mechanisms.used_words.len;
+        if (!kept or b != 0 or a == 0 or full) continue;
+        if (a <= 1 << 16 and a != probe_depth) continue;
+        mechanisms.used_words[mechanisms.used_count] = i;
+        mechanisms.used_count += 1;
     }
     py.PyThreadState_Clear(probe);
     py.PyThreadState_Delete(probe);
+    return true;
+}
+
+/// Not zero, and nothing that other fields are likely to hold.
+const probe_depth = 12345;
+
+fn keepInState() bool {
+    const set_hooks = py.PySys_GetObject("set_asyncgen_hooks") orelse return false;
+    const set_depth = py.PySys_GetObject("set_coroutine_origin_tracking_depth") orelse return false;
+    const depth = py.PyLong_FromLongLong(probe_depth) orelse return false;
+    defer py.decref(depth);
+    py.decref(py.call(set_hooks, &.{ set_hooks, set_hooks }) orelse return false);
+    py.decref(py.call(set_depth, &.{depth}) orelse return false);
     return true;
 }
 

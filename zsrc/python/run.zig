@@ -34,7 +34,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
         .{},
     );
     const options = readOptions(args[3]) orelse return null;
-    if (!errors.load() or !tracing.watch() or !host.findLocals() or !identity.setUp()) return null;
+    if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;

@@ -240,6 +240,7 @@ pub fn Lane(comptime Host: type) type {
             try sysmon.start(self);
             self.main_g = main;
             main.placed = true;
+            main.environment = arch.environment();
             self.enlist(main);
             self.ready(main);
             while (true) {
@@ -382,6 +383,7 @@ pub fn Lane(comptime Host: type) type {
         pub fn go(self: *Self, g: *G) void {
             self.enlist(g);
             self.counters.spawns += 1;
+            g.environment = arch.environment();
             g.transition(.idle, .runnable);
             self.runq.push(g);
             self.noteWork();
@@ -740,7 +742,7 @@ pub fn Lane(comptime Host: type) type {
                 self.refused = true;
                 return false;
             };
-            g.sp = arch.prepare(g.stack.lo, g.stack.hi(), entry);
+            g.sp = arch.prepare(g.stack.lo, g.stack.hi(), entry, g.environment);
             return true;
         }
 
@@ -788,6 +790,7 @@ pub fn Lane(comptime Host: type) type {
                         m.state.store(Host.stateOf(next), .monotonic);
                         g.m = null;
                         Host.free(g);
+                        arch.setEnvironment(next.environment);
                         return next;
                     }
                     if (next.sp != 0 or self.startOn(next)) {
