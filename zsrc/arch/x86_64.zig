@@ -44,15 +44,14 @@ const frame_words = if (windows) return_word + 5 else return_word + 2;
 
 /// The floating-point environment: MXCSR, and the x87 control word above it.
 pub inline fn environment() u64 {
-    var mxcsr: u32 = undefined;
-    var control: u16 = undefined;
+    var words: [2]u32 = .{ 0, 0 };
     asm volatile (
-        \\ stmxcsr %[mxcsr]
-        \\ fnstcw %[control]
-        : [mxcsr] "=m" (mxcsr),
-          [control] "=m" (control),
-    );
-    return mxcsr | @as(u64, control) << 32;
+        \\ stmxcsr (%%rax)
+        \\ fnstcw 4(%%rax)
+        :
+        : [words] "{rax}" (&words),
+        : .{ .memory = true });
+    return @bitCast(words);
 }
 
 pub inline fn setEnvironment(wanted: u64) void {
@@ -60,15 +59,13 @@ pub inline fn setEnvironment(wanted: u64) void {
 }
 
 noinline fn loadEnvironment(wanted: u64) void {
-    const mxcsr: u32 = @truncate(wanted);
-    const control: u16 = @truncate(wanted >> 32);
+    const words: [2]u32 = @bitCast(wanted);
     asm volatile (
-        \\ ldmxcsr %[mxcsr]
-        \\ fldcw %[control]
+        \\ ldmxcsr (%%rax)
+        \\ fldcw 4(%%rax)
         :
-        : [mxcsr] "m" (mxcsr),
-          [control] "m" (control),
-    );
+        : [words] "{rax}" (&words),
+        : .{ .memory = true });
 }
 
 fn switchNaked() callconv(.naked) void {

@@ -238,7 +238,7 @@ pub const Engine = struct {
 
     fn prepare(e: *Engine, id: u8) void {
         const base = @intFromPtr(e.stacks) + @as(usize, id) * stack_size;
-        e.threads[id].sp = arch.prepare(base + os.page_size, base + stack_size, enter);
+        e.threads[id].sp = arch.prepare(base + os.page_size, base + stack_size, enter, arch.environment());
     }
 
     /// The first of the stacks that are no thread's.

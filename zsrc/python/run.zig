@@ -22,6 +22,7 @@ const identity = @import("identity.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
+const buffered = @import("buffered.zig");
 
 const lane = &host.the_lane;
 
@@ -34,7 +35,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
         .{},
     );
     const options = readOptions(args[3]) orelse return null;
-    if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp()) return null;
+    if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
+        !buffered.setUp()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;

@@ -229,6 +229,7 @@ pub fn Lane(comptime Host: type) type {
             self.m0 = m;
             self.signal_mask = os.signalMask();
             try self.adoptThread(m);
+            self.counters.threads.raw = 1;
             self.live = true;
             self.owner.store(m, .release);
             errdefer {

@@ -433,7 +433,8 @@ test "a wait group waits for all" {
                 w.* = .{ .function = work };
                 lane.go(&w.g);
             }
-            _ = wg.waiters.wait(&lane, &t.g, .wait_group, null);
+            var waiter: wg_mod.WaitGroup(Lane).Queue.Waiter = .{ .g = &t.g };
+            _ = wg.queue.wait(&lane, &waiter, .wait_group, null);
         }
     };
     var main: T = .{ .function = S.main };

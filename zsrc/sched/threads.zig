@@ -45,7 +45,6 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             self.next_m_id += 1;
             m.next_all = self.all_m;
             self.all_m = m;
-            _ = self.counters.threads.fetchAdd(1, .monotonic);
         }
 
         /// Undoes adoptThread, on the same thread. sysmon never sees the M again after it.
@@ -93,8 +92,10 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         }
 
         fn newM(self: *Self, first: M) Error!*M {
-            if (self.counters.threads.load(.monotonic) >= self.options.max_threads)
-                return error.ThreadLimit;
+            // From here on, lest two at once find room for one.
+            const before = self.counters.threads.fetchAdd(1, .monotonic);
+            errdefer _ = self.counters.threads.fetchSub(1, .release);
+            if (before >= self.options.max_threads) return error.ThreadLimit;
             const m = try self.gpa.create(M);
             errdefer self.gpa.destroy(m);
             m.* = first;
