@@ -69,6 +69,7 @@ from golibx.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from golibx import aio as aio
+    from golibx import logrecords as logrecords
     from golibx import native as native
     from golibx import net as net
     from golibx import singleflight as singleflight
@@ -116,6 +117,7 @@ __all__ = [
     "gosched",
     "leaks",
     "lock_os_thread",
+    "logrecords",
     "native",
     "net",
     "num_goroutine",
@@ -133,12 +135,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # What is behind these imports asyncio, ctypes, dis, socket and typing, which a program may
-    # never need.
+    # What is behind these imports asyncio, ctypes, dis, logging, socket and typing, which a program
+    # may never need.
     if name == "aio":
         import golibx.aio
 
         return golibx.aio
+    if name == "logrecords":
+        import golibx.logrecords
+
+        return golibx.logrecords
     if name == "native":
         import golibx.native
 

@@ -195,6 +195,28 @@ def test_native_counters_are_documented() -> None:
     assert rows == [f"native_{name}" for name in native.counters() if name != "steals"]
 
 
+def test_counters_are_documented() -> None:
+    text = DEBUGGING.read_text(encoding="utf-8").partition("## Counters")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    assert rows == [name for name in golibx.stats() if not name.startswith("native_")]
+
+
+def test_the_program_of_logging_md(script: Script) -> None:
+    (program,) = programs_of("logging")
+    assert script.passes(program) == "[1 main] starting\n[2 fetcher] fetching /index\n"
+
+
+def test_every_command_is_on_its_page() -> None:
+    from golibx.commands import group
+
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for name, command in group.commands.items():
+        assert f"`golibx {name}" in text, name
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and name in ("run", "config", "info"):
+                assert any(option in text for option in parameter.opts), parameter.opts
+
+
 def test_the_programs_of_native_md(script: Script) -> None:
     programs = re.findall(r"^```python\n(.*?)^```", NATIVE.read_text(encoding="utf-8"), re.M | re.S)
     assert script.passes(programs[0]) == "1.0\n"

@@ -53,7 +53,7 @@ def install() -> None:
     global _attributes
     if _attributes:
         return
-    made = threading.Thread(name="", daemon=False)
+    made = threading.Thread(name="?", daemon=False)  # without one it is Thread-1
     made._started.set()  # type: ignore[attr-defined]
     _attributes = vars(made)
     threading._DummyThread.__new__ = staticmethod(_new)  # type: ignore[assignment]
