@@ -32,7 +32,7 @@ from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
 from golibx.frames import without_own_frames
-from golibx.patch import eventloop, faults, locks, notebook, polling, threads
+from golibx.patch import eventloop, faults, locks, notebook, polling, signals, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -195,7 +195,10 @@ class Runtime:
             on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if takes_interrupts:
-            signal.signal(signal.SIGINT, self.on_interrupt)
+            signals.set_plain(signal.SIGINT, self.on_interrupt)
+            signals.interrupts = self.on_interrupt
+        if on_main_thread:
+            signals.install()
         wakes_on_signals = on_main_thread and _write_signals_to_pipe()
         if switch_interval:
             sys.setswitchinterval(switch_interval)
@@ -207,8 +210,10 @@ class Runtime:
             if switch_interval:
                 sys.setswitchinterval(old_switch_interval)
             # Unless the program has put its own in place.
-            if takes_interrupts and signal.getsignal(signal.SIGINT) == self.on_interrupt:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            if takes_interrupts:
+                signals.interrupts = None
+                if signals.present(signal.SIGINT) == self.on_interrupt:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
             if wakes_on_signals:
                 eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
@@ -276,7 +281,7 @@ class Runtime:
 
     def _free_main_thread(self) -> None:
         """Has a goroutine that blocks the main thread raise Cancelled: run() returns there."""
-        if not self._takes_interrupts or signal.getsignal(signal.SIGINT) != self.on_interrupt:
+        if not self._takes_interrupts or signals.present(signal.SIGINT) != self.on_interrupt:
             return
         main_thread = threading.main_thread().ident
         if main_thread is not None and main_thread != threading.get_ident():

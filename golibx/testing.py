@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled, Deadlock
-from golibx.patch import clock
+from golibx.patch import clock, signals
 from golibx.runtime import Runtime
 
 TYPE_CHECKING = False
@@ -221,11 +221,15 @@ class _Test:
             return
         self._end = _monotonic() + (self._timeout or 0)
         self._others = _OthersAlarm()
+        bystanders = signals.bystanders
+        # What was there before the test has nothing to do with what it waits for.
+        signals.bystanders = signals.handled()
         try:
             self._arm()
             yield
         finally:
             self._others.restore()
+            signals.bystanders = bystanders
 
     def _arm(self) -> None:
         """Sets the alarm for the first limit: the test's own, or that of somebody else."""
@@ -305,7 +309,7 @@ class _OthersAlarm:
 
     def replace(self, handler: Callable[[int, FrameType | None], None], delay: float) -> None:
         self._replaced = True
-        signal.signal(signal.SIGALRM, handler)
+        signals.set_plain(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN_S)
 
     def call(self, signum: int, frame: FrameType | None) -> BaseException | None:

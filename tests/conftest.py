@@ -23,6 +23,7 @@ import pytest
 
 import golibx
 from golibx import _core
+from golibx.patch import signals
 from golibx.testing import TimedOut
 
 LIMIT = 60.0  # seconds
@@ -75,7 +76,7 @@ def _limit(request: pytest.FixtureRequest, _stderr: int) -> Iterator[None]:
         return
     marker = request.node.get_closest_marker("limit")
     seconds = float(marker.args[0]) if marker else LIMIT
-    old = signal.signal(signal.SIGALRM, _on_alarm)
+    old = signals.set_plain(signal.SIGALRM, _on_alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_stderr)
     try:

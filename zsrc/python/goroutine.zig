@@ -13,6 +13,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
+const signals = @import("signals.zig");
 const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
 const chan = @import("chan.zig");
@@ -64,6 +65,8 @@ pub const PyG = struct {
     thread: ?*py.Object = null,
     /// Its thread state is as new.
     clean: bool = false,
+    /// It runs the program's signal handlers: see signals.zig.
+    runs_handlers: bool = false,
     /// The handle is gone; only what its end runs is left to do.
     ended: bool = false,
     /// The run's end has cancelled it.
@@ -218,6 +221,7 @@ pub fn create(
     p.kept = null;
     p.thread = null;
     p.clean = false;
+    p.runs_handlers = false;
     p.ended = false;
     p.told_to_end = false;
     p.kept_by = null;
@@ -305,8 +309,16 @@ pub fn launch(p: *PyG) *py.Object {
     return py.incref(&p.handle.ob);
 }
 
+/// As launch, before all others.
+pub fn launchFirst(p: *PyG) *py.Object {
+    lane.goFirst(&p.g);
+    p.handle.id = p.g.id;
+    return py.incref(&p.handle.ob);
+}
+
 /// Runs on the goroutine's own stack, with its thread state current.
 pub fn runBody(p: *PyG) void {
+    if (p.runs_handlers) return runHandlers(p);
     const id = p.g.id;
     p.handle.id = id;
     const timed = !p.g.system and p != main and lane.notesGoroutines();
@@ -335,8 +347,19 @@ pub fn runBody(p: *PyG) void {
     clearState(p);
 }
 
+/// The thread state may be the main goroutine's, with its context.
+fn runHandlers(p: *PyG) void {
+    py.PyObject_GC_Track(p.context.?);
+    signals.runAll();
+    finish(p, py.returnNone());
+    dropCall(p);
+    settleHandle(p);
+    if (!signals.giveBack(p)) clearState(p);
+}
+
 /// Of one that was refused: see refused.zig.
 pub fn endRefused(p: *PyG) void {
+    if (p.runs_handlers) signals.refuse();
     py.PyObject_GC_Track(p.context.?);
     _ = py.raise(py.exc.memoryError(), "no memory for the goroutine's stack", .{});
     finish(p, null);
@@ -541,6 +564,15 @@ pub fn interrupt(p: *PyG, exception: *py.Object) void {
     wakePending(p);
 }
 
+/// As `interrupt`, at the park after those at which it raises what it is to raise already.
+pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
+    const last = try host.gpa.create(Thrown);
+    last.* = .{ .exception = exception };
+    var at = &p.later;
+    while (at.*) |thrown| at = &thrown.next;
+    at.* = last;
+}
+
 fn wakePending(p: *PyG) void {
     switch (p.g.status) {
         .waiting, .parking => if (lane.claim(&p.g, .interrupted)) lane.ready(&p.g),
@@ -610,6 +642,11 @@ pub inline fn forLock() ?*PyG {
 /// The number that stands for the calling goroutine or, outside of one, thread; as get_ident().
 pub inline fn ident() u64 {
     return host.goroutineIdent() orelse py.PyThread_get_thread_ident();
+}
+
+/// Signal handlers are the main goroutine's.
+pub inline fn actsAs(p: *PyG) *PyG {
+    return if (p.runs_handlers) main orelse p else p;
 }
 
 pub inline fn forCall() ?*PyG {

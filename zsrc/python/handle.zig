@@ -15,7 +15,6 @@ const select = @import("select.zig");
 
 const PyG = goroutine.PyG;
 const Handle = goroutine.Handle;
-const Thrown = goroutine.Thrown;
 const lane = &host.the_lane;
 
 fn self(o: *py.Object) *Handle {
@@ -95,14 +94,10 @@ fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
         goroutine.interrupt(p, exception);
         return py.boolean(true);
     }
-    const last = host.gpa.create(Thrown) catch {
+    goroutine.throwLater(p, exception) catch {
         py.decref(exception);
         return py.PyErr_NoMemory();
     };
-    last.* = .{ .exception = exception };
-    var at = &p.later;
-    while (at.*) |thrown| at = &thrown.next;
-    at.* = last;
     return py.boolean(true);
 }
 

@@ -24,6 +24,7 @@ const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
+const signals = @import("signals.zig");
 const standin = @import("standin.zig");
 const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
@@ -186,6 +187,11 @@ pub const Host = struct {
             tellStack(p.state.?, g.stack);
             return;
         }
+        if (p.runs_handlers and signals.canBorrow()) {
+            g.stack = refused.takeStack(p) orelse try the_lane.stacks.get();
+            signals.borrow(p);
+            return tellStack(p.state.?, g.stack);
+        }
         const state = try takeState();
         errdefer putState(state);
         p.state = state;
@@ -226,6 +232,7 @@ pub const Host = struct {
         const f = goroutine.of(from);
         if (f == goroutine.main or !f.clean or from.stack.lo == refused.ender_stack.lo) return false;
         const t = goroutine.of(to);
+        if (t.runs_handlers) return false;
         to.stack = from.stack;
         to.sp = 1; // it has a stack; the value is written when it parks
         t.state = f.state;
@@ -244,8 +251,8 @@ pub const Host = struct {
         const p = goroutine.of(g);
         if (p != goroutine.main) {
             if (!refused.leaveStack(g.stack)) the_lane.stacks.put(g.stack);
-            const state = p.state.?;
-            if (p.clean) putState(state) else deleteState(state);
+            // One that runs signal handlers may have had another's.
+            if (p.state) |state| if (p.clean) putState(state) else deleteState(state);
         }
         p.state = null;
         goroutine.free(p);
@@ -343,16 +350,19 @@ pub const Host = struct {
         recursion.settleAll();
     }
 
+    pub fn hopesForSignals() bool {
+        return signals.hopeFor();
+    }
+
     pub fn onDeadlock() bool {
         return deadlock.report();
     }
 
-    /// Signal handlers of the program's own, on the main thread and with the lock, but on no
-    /// goroutine: they can do everything except park.
+    /// Has signal handlers called, on the main thread and with the lock, but on no goroutine: those
+    /// of the program's own wait for one, see signals.zig.
     pub fn onSignal() void {
         if (py.PyErr_CheckSignals() == 0) return;
-        const exception = py.takeException() orelse return;
-        goroutine.interrupt(goroutine.main.?, exception);
+        signals.interruptMain(py.takeException() orelse return);
     }
 };
 
@@ -419,6 +429,7 @@ pub fn goroutineOf(ident: idents.Ident) ?*goroutine.PyG {
     var it = the_lane.all_g;
     while (it) |g| : (it = g.all_next) {
         const p = goroutine.of(g);
+        if (p.runs_handlers) continue; // as the main goroutine
         if (p.state) |state| if (identOf(state).* == ident) return p;
     }
     return null;
@@ -542,7 +553,7 @@ fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
 /// From 3.14 on the interpreter compares the stack pointer with the bounds of the thread's stack.
 /// Not only deep recursion is told by that: objects that are let go far down, as it takes all of
 /// our stacks to be, are kept for later.
-fn tellStack(state: *py.ThreadState, stack: g_mod.Stack) void {
+pub fn tellStack(state: *py.ThreadState, stack: g_mod.Stack) void {
     const set = py.extra.PyUnstable_ThreadState_SetStackProtection orelse return;
     if (set(state, @ptrFromInt(stack.lo), stack.size) != 0) py.PyErr_Clear();
 }

@@ -4,6 +4,7 @@ const os = @import("../os/os.zig");
 const points = @import("points.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
+const signals = @import("signals.zig");
 const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
 const chan = @import("chan.zig");
@@ -130,7 +131,7 @@ fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn current(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = goroutine.of(lane.onThread() orelse return py.returnNone());
-    return if (p.ended) py.returnNone() else py.incref(&p.handle.ob);
+    return if (p.ended) py.returnNone() else py.incref(&goroutine.actsAs(p).handle.ob);
 }
 
 /// The number that stands for the calling goroutine or, outside of one, thread.
@@ -212,11 +213,7 @@ fn throwMain(_: ?*py.Object, exception: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyErr_GivenExceptionMatches(e, py.exc.baseException()) == 0 or
         py.PyType_GetFlags(e.type) & (1 << 30) == 0)
         return py.raise(py.exc.typeError(), "throw_main() needs an exception", .{});
-    const main = goroutine.main orelse return py.returnNone();
-    if (!lane.live) return py.returnNone();
-    const parked = main.g.status == .waiting or main.g.status == .parking;
-    goroutine.interrupt(main, py.incref(e));
-    if (!parked) preempt.hurry(main);
+    if (lane.live) signals.interruptMain(py.incref(e));
     return py.returnNone();
 }
 
@@ -521,6 +518,12 @@ const functions = [_]py.MethodDef{
     \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it is to
     \\be from now on.
     },
+    .{ .name = "hope_for_signals", .function = @ptrCast(&signals.setHopes), .flags = py.METH_O, .doc =
+    \\hope_for_signals(count, /)
+    \\--
+    \\
+    \\How many signals have a handler of the program's, which may wake a goroutine.
+    },
     .{ .name = "watch_signals", .function = @ptrCast(&watchSignals), .flags = py.METH_O, .doc =
     \\watch_signals(fd, /)
     \\--
@@ -736,6 +739,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         "AfterFunc",
         &context.registration_spec,
     ) orelse return -1;
+    signals.handler_type = addType(module, "SignalHandler", &signals.spec) orelse return -1;
     goroutine.goroutine_type = addType(module, "Goroutine", &handle.spec) orelse return -1;
     if (!addChannels(module)) return -1;
     select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;

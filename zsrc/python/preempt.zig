@@ -343,6 +343,22 @@ pub fn cancelRequest(p: *PyG) void {
     p.request = .{};
 }
 
+/// Takes a request out of the way of a goroutine that ends on another's thread state.
+pub fn withdraw(p: *PyG) void {
+    if (!p.request.armed) return;
+    if (way == .monitoring) takeBack(p) else {
+        const state = p.state.?;
+        const object = traceObject(state);
+        if (object) |o| _ = py.incref(o);
+        defer py.xdecref(object);
+        forgetOpcodes(p);
+        // Unless the program has set another one meanwhile.
+        if (traceFunction(state) == &onTrace and
+            py.extra._PyEval_SetTrace.?(state, p.request.traced_by, object) != 0) py.PyErr_Clear();
+    }
+    p.request = .{};
+}
+
 /// Frozen modules carry this in their file names.
 fn isImportSystem(code: *py.Object) bool {
     const name = py.PyObject_GetAttrString(code, "co_filename") orelse {

@@ -15,6 +15,7 @@ const refused = @import("refused.zig");
 const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
+const signals = @import("signals.zig");
 const recursion = @import("recursion.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
@@ -93,6 +94,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     preempt.tearDown();
     goroutine.main = null;
     timer.dropCalls();
+    if (!signals.endRun()) return false;
     if (started) {
         host.releaseStates();
     } else {

@@ -155,6 +155,10 @@ pub fn Lane(comptime Host: type) type {
         next_id: u64 = 1,
         main_g: ?*G = null,
         main_done: bool = false,
+        /// One that the host has not go on before it calls `letGo`: the main goroutine, while its
+        /// signal handlers run. And whether it was picked meanwhile.
+        held: ?*G = null,
+        held_waits: bool = false,
         /// Between start and stop.
         live: bool = false,
         /// This process was forked inside a run, whose main goroutine was `forked_main`.
@@ -387,6 +391,25 @@ pub fn Lane(comptime Host: type) type {
             g.environment = arch.environment();
             g.transition(.idle, .runnable);
             self.runq.push(g);
+            self.noteWork();
+        }
+
+        /// As `go`, before all others.
+        pub fn goFirst(self: *Self, g: *G) void {
+            self.enlist(g);
+            self.counters.spawns += 1;
+            g.transition(.idle, .runnable);
+            self.goNext(g);
+            self.noteWork();
+        }
+
+        /// Undoes `held`.
+        pub fn letGo(self: *Self) void {
+            const g = self.held orelse return;
+            self.held = null;
+            if (!self.held_waits) return;
+            self.held_waits = false;
+            self.goNext(g);
             self.noteWork();
         }
 

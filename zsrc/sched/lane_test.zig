@@ -150,6 +150,9 @@ const Host = struct {
         return false;
     }
     pub fn attend() void {}
+    pub fn hopesForSignals() bool {
+        return false;
+    }
     pub fn onDeadlock() bool {
         deadlocks += 1;
         swap_may_end.store(true, .release);

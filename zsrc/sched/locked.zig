@@ -76,10 +76,14 @@ pub fn Locked(comptime Lane: type) type {
         }
 
         /// Whether the goroutine, which was picked, is to run on another thread; it is on its way
-        /// there then. Without a lock that is the main one, which prefers the main thread, where
+        /// there then. Or it is held, and runs nowhere yet. Without a lock that is the main one, which prefers the main thread, where
         /// signals interrupt what it waits for. On another thread it runs only while a goroutine
         /// blocks the main one.
         pub noinline fn belongsElsewhere(self: *Self, g: *G) bool {
+            if (g == self.held) {
+                self.held_waits = true;
+                return true;
+            }
             const m = self.owner.load(.monotonic) orelse return false;
             if (g.locked_m) |own| {
                 if (own == m) return false;

@@ -427,7 +427,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// Nothing can ever happen again without help from outside.
         fn stuck(self: *Self) bool {
             return self.user_timers == 0 and self.net_waiters == 0 and self.lost_count == 0 and
-                self.outside_waiters == 0 and self.user_count > 0 and self.live;
+                self.outside_waiters == 0 and self.user_count > 0 and self.live and !Host.hopesForSignals();
         }
     };
 }

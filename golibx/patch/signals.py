@@ -1,0 +1,123 @@
+"""The program's signal handlers: what the interpreter has of them while a run lasts.
+
+The interpreter calls a handler in whatever goroutine its main thread runs. So it gets a
+SignalHandler for each, which has the program's called as the main goroutine's
+(zsrc/python/signals.zig). signal.signal() and getsignal() give and take the program's own.
+
+Handlers that mean the whole process rather than the program, a test's time limit above all, are set
+by `set_plain`: the interpreter calls them as they are.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from golibx import _core
+from golibx.patch import faults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    Handler = Callable[[int, FrameType | None], object]
+
+__all__ = ["bystanders", "handled", "install", "interrupts", "present", "set_plain"]
+
+# What the functions of the module signal call, whoever has imported those.
+_signal: Any = sys.modules["_signal"]
+_set_signal = _signal.signal
+_get_signal = _signal.getsignal
+_installed = False
+
+bystanders: frozenset[int] = frozenset()
+"""Signals whose handlers wake no goroutine: a deadlock is one in spite of them."""
+
+interrupts: Handler | None = None
+"""What a run has in the place of signal.default_int_handler, while it lasts."""
+
+
+def install() -> None:
+    """Makes the changes, and wraps what handlers there are. On the main thread."""
+    global _installed
+    if not _installed:
+        _installed = True
+        _signal.signal = _signal_signal
+        _signal.getsignal = _signal_getsignal
+    for number in signal.valid_signals():
+        handler = _get_signal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            _wrap(number, handler)
+    _count()
+
+
+def _wrap(number: int, handler: Any) -> None:
+    if number not in _plain and type(handler) is not _core.SignalHandler:
+        _set(number, _core.SignalHandler(handler))
+
+
+_plain: set[int] = set()
+"""Signals whose handlers were set by `set_plain`."""
+
+
+def set_plain(number: int, handler: Any) -> Any:
+    """signal.signal() for a handler that is not the program's. Returns the program's own."""
+    old = _shown(_set(number, handler))
+    if callable(handler):
+        _plain.add(number)
+    else:
+        _plain.discard(number)
+    _count()
+    return old
+
+
+def present(number: int) -> object:
+    """What the interpreter has for this signal."""
+    return _get_signal(number)
+
+
+def handled() -> frozenset[int]:
+    """The signals that have a handler."""
+    return frozenset(n for n in signal.valid_signals() if callable(_get_signal(n)))
+
+
+def _signal_signal(signalnum: int, handler: Any, /) -> Any:
+    if handler is signal.default_int_handler:
+        given = handler if interrupts is None else interrupts
+    elif callable(handler) and _core.active():
+        given = _core.SignalHandler(handler)
+    else:
+        given = handler
+    old = _set(signalnum, given)
+    _plain.discard(signalnum)
+    _count()
+    return _shown(old)
+
+
+def _signal_getsignal(signalnum: int, /) -> Any:
+    return _shown(_get_signal(signalnum))
+
+
+def _set(number: int, handler: Any) -> Any:
+    if number in _FAULTS:
+        return _set_fault(number, handler)
+    return _set_signal(number, handler)
+
+
+_FAULTS = {getattr(signal, name) for name in ("SIGSEGV", "SIGBUS") if hasattr(signal, name)}
+_set_fault = faults.put_below(_set_signal)
+
+
+def _shown(handler: Any) -> Any:
+    if type(handler) is _core.SignalHandler:
+        return handler.function
+    if interrupts is not None and handler == interrupts:
+        return signal.default_int_handler
+    return handler
+
+
+def _count() -> None:
+    own = (n for n in signal.valid_signals() if n not in bystanders and n not in _plain)
+    _core.hope_for_signals(sum(type(_get_signal(n)) is _core.SignalHandler for n in own))

@@ -1,0 +1,404 @@
+"""Signal handlers of the program's own: they are the main goroutine's, whoever is on its thread."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import textwrap
+
+import pytest
+
+from conftest import Script
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the Python lane needs Linux"
+)
+
+PRELUDE = """\
+import asyncio, contextvars, os, signal, subprocess, sys, threading, time
+import golibx
+from golibx import Chan, Deadlock, Event, Mutex, WaitGroup, go, gosched, run, select, sleep
+
+FAST = {"preempt": {"slice": "1ms"}, "sysmon": {"sleep_min": "20us"}}
+
+class TimeIsUp(Exception):
+    pass
+
+def raises(signum, frame):
+    raise TimeIsUp
+
+def others():
+    # On the main thread, and everywhere else.
+    try:
+        while not stop:
+            sum(range(100))
+            if len(stop) == 0:
+                gosched()
+        return "untouched"
+    except TimeIsUp:
+        return "hit"
+
+def blocked():
+    try:
+        while not stop:
+            time.sleep(0.0005)
+        return "untouched"
+    except TimeIsUp:
+        return "hit"
+
+stop = []
+
+def beside(wait):
+    # Has main wait while others compute and block, and the handler end that.
+    gs = [go(f) for f in (others, others, blocked, blocked)]
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        wait()
+        ended = "waited"
+    except TimeIsUp:
+        ended = "TimeIsUp"
+    stop.append(1)
+    print(ended, *{g.result() for g in gs})
+
+"""
+
+# How main waits. A lock is not to be interrupted: what was raised comes after it.
+WAITS = {
+    "receive": "Chan().recv(timeout=20)",
+    "select": "select(Chan().on_recv(), timeout=20)",
+    "sleep": "sleep(20)",
+    "join": "go(blocked).join()",
+    "time.sleep": "time.sleep(20)",
+    "compute": "computes()",
+    "event": "Event().wait(20)",
+    "mutex": "waits_for_mutex()",
+    "threading.Lock": "waits_for_lock()",
+    "import lock": "[__import__('wsgiref.headers') for _ in iter(int, 1)]",
+}
+
+MORE = """
+def computes():
+    while True:
+        pass
+
+def waits_for_mutex():
+    mutex = Mutex()
+    mutex.lock()
+    go(lambda: (sleep(0.05), mutex.unlock()))
+    mutex.lock()
+    sleep(20)
+
+def waits_for_lock():
+    lock = threading.Lock()
+    lock.acquire()
+    go(lambda: (sleep(0.05), lock.release()))
+    lock.acquire()
+    sleep(20)
+
+"""
+
+
+def passes(script: Script, body: str) -> str:
+    return script.passes(PRELUDE + MORE + textwrap.dedent(body))
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_what_a_handler_raises_is_the_main_goroutines(script: Script, wait: str) -> None:
+    out = passes(
+        script,
+        f"""
+        signal.signal(signal.SIGALRM, raises)
+        run(lambda: beside(lambda: {WAITS[wait]}), config=FAST)
+        """,
+    )
+    assert out == "TimeIsUp untouched\n"
+
+
+def test_a_handler_sees_what_the_main_goroutine_has(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        local, var = threading.local(), contextvars.ContextVar("var")
+
+        def handler(signum, frame):
+            seen.append((
+                local.x, var.get(), golibx.current() is mine, type(sys.exc_info()[1]).__name__,
+                frame.f_code.co_name,
+            ))
+            done.set()
+
+        def hog():
+            local.x = "hog's"
+            while not seen:
+                pass
+
+        def main():
+            global mine, done
+            mine, done = golibx.current(), Event()
+            local.x = "main's"
+            var.set("main's")
+            go(hog)
+            go(lambda: signal.raise_signal(signal.SIGUSR1))
+            try:
+                1 // 0
+            except ZeroDivisionError:
+                done.wait()
+            print(*seen)
+
+        seen = []
+        signal.signal(signal.SIGUSR1, handler)
+        run(main, config=FAST)
+        """,
+    )
+    assert out == "(\"main's\", \"main's\", True, 'ZeroDivisionError', 'main')\n"
+
+
+def test_main_goes_on_when_the_handler_has_returned(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        order = []
+
+        def handler(signum, frame):
+            ch.send("woken")  # main is ready from here on
+            order.append("handler waits")
+            gate.recv()
+            order.append("handler ends")
+
+        def main():
+            global ch, gate
+            ch, gate = Chan(1), Chan()
+            go(lambda: signal.raise_signal(signal.SIGUSR1))
+            go(lambda: (sleep(0.02), order.append("others go on"), gate.send(1)))
+            order.append(ch.recv())
+            print(*order, sep=", ")
+
+        signal.signal(signal.SIGUSR1, handler)
+        run(main, config=FAST)
+        """,
+    )
+    assert out == "handler waits, others go on, handler ends, woken\n"
+
+
+def test_several_handlers_and_what_they_raise(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        def handler(signum, frame):
+            raise ValueError(signum)
+
+        def main():
+            for n in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(n, handler)
+
+            def strike():
+                os.kill(os.getpid(), signal.SIGUSR1)
+                os.kill(os.getpid(), signal.SIGUSR2)
+
+            go(strike)
+            caught = set()
+            while len(caught) < 2:
+                try:
+                    sleep(10)
+                except ValueError as error:
+                    caught.add(error.args[0])
+            print(sorted(caught) == [signal.SIGUSR1, signal.SIGUSR2])
+
+        run(main, config=FAST)
+        """,
+    )
+    assert out == "True\n"
+
+
+def test_a_storm_of_handlers_that_raise_beside_busy_goroutines(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        def main():
+            signal.signal(signal.SIGALRM, raises)
+            gs = [go(f) for f in (others, others, blocked)]
+            caught = 0
+            while caught < 50:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.001)
+                    if caught % 3 == 0:
+                        sleep(10)
+                    elif caught % 3 == 1:
+                        Chan().recv()
+                    else:
+                        while True:
+                            pass
+                except TimeIsUp:
+                    caught += 1
+            stop.append(1)
+            print(caught, *{g.result() for g in gs})
+
+        run(main, config=FAST)
+        """,
+    )
+    assert out == "50 untouched\n"
+
+
+def test_the_program_sees_its_own_handlers(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        def first(*_): pass
+        def second(*_): pass
+
+        signal.signal(signal.SIGUSR1, first)
+
+        def main():
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert signal.getsignal(signal.SIGUSR1) is first
+            assert signal.signal(signal.SIGUSR1, second) is first
+            assert signal.getsignal(signal.SIGUSR1) is second
+            assert signal.signal(signal.SIGUSR2, signal.SIG_IGN) is signal.SIG_DFL
+            assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+            assert signal.signal(signal.SIGINT, first) is signal.default_int_handler
+            assert signal.signal(signal.SIGINT, signal.default_int_handler) is first
+            try:
+                signal.signal(signal.SIGUSR1, "no handler")
+            except TypeError:
+                return
+
+        run(main)
+        assert signal.getsignal(signal.SIGUSR1) is second
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.signal(signal.SIGINT, first) is signal.default_int_handler
+        print("well")
+        """,
+    )
+    assert out == "well\n"
+
+
+def test_a_fault_handler_of_the_programs_leaves_overflows_to_golibx(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        def deep(n):
+            return sorted([1], key=lambda _: deep(n + 1))
+
+        def main():
+            signal.signal(signal.SIGSEGV, lambda *_: print("handler"))
+            os.kill(os.getpid(), signal.SIGSEGV)
+            try:
+                go(deep, 0).result()
+            except RecursionError:
+                print("RecursionError")
+            signal.signal(signal.SIGSEGV, signal.SIG_IGN)
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+        run(main)
+        """,
+    )
+    assert out == "handler\nRecursionError\n"
+
+
+# ---- deadlocks ----
+
+DEADLOCKS = {
+    "no handler": ("", "Deadlock"),
+    "a handler": ("signal.signal(signal.SIGTERM, told)", "told"),
+    "a handler that is gone": (
+        "signal.signal(signal.SIGTERM, told); signal.signal(signal.SIGTERM, signal.SIG_DFL)",
+        "Deadlock",
+    ),
+    "an ignored signal": ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "Deadlock"),
+}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("case", DEADLOCKS)
+def test_deadlock(script: Script, case: str, inside: bool) -> None:
+    install, outcome = DEADLOCKS[case]
+    out = passes(
+        script,
+        f"""
+        def told(*_):
+            end.set()
+
+        def install():
+            {install or "pass"}
+
+        def main():
+            global end
+            end = Event()
+            if {inside}:
+                install()
+            if {outcome == "told"}:
+                subprocess.Popen(["sh", "-c", "sleep 0.2; kill -TERM $PPID"])
+            try:
+                end.wait()
+                print("told")
+            except Deadlock:
+                print("Deadlock")
+
+        if not {inside}:
+            install()
+        run(main)
+        """,
+    )
+    assert out == outcome + "\n"
+
+
+# ---- other ways of the interpreter's ----
+
+
+def test_asyncio_cancels_its_main_task(script: Script) -> None:
+    result = script(
+        PRELUDE
+        + """
+async def main():
+    try:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        print("cancelled, cleaned up")
+        raise
+
+def hog():
+    while True:
+        pass
+
+run(lambda: (go(hog), asyncio.run(main())), config=FAST)
+"""
+    )
+    assert result.stdout == "cancelled, cleaned up\n", result.stderr
+    assert result.stderr.endswith("KeyboardInterrupt\n")
+    assert result.returncode == -signal.SIGINT
+
+
+def test_the_rest_of_the_signal_module(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        def main():
+            seen = []
+            signal.signal(signal.SIGUSR1, lambda n, _: seen.append(n))
+            # pause() returns when a handler has run, whoever gets the signal.
+            go(lambda: (sleep(0.02), os.kill(os.getpid(), signal.SIGUSR1)))
+            signal.pause()
+            assert seen == [signal.SIGUSR1]
+            # Another thread's.
+            ident = threading.main_thread().ident
+            go(lambda: (sleep(0.02), signal.pthread_kill(ident, signal.SIGUSR1)))
+            while len(seen) < 2:
+                sleep(0.001)
+            # A call goes on after a handler that raised nothing.
+            go(lambda: (sleep(0.02), os.kill(os.getpid(), signal.SIGUSR1)))
+            r, w = os.pipe()
+            go(lambda: (sleep(0.05), os.write(w, b"x")))
+            assert os.read(r, 1) == b"x" and len(seen) == 3
+            signal.siginterrupt(signal.SIGUSR1, False)
+            signal.raise_signal(signal.SIGUSR1)
+            assert len(seen) == 4
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+            assert signal.sigwait([signal.SIGUSR2]) == signal.SIGUSR2
+            print("well")
+
+        run(main)
+        """,
+    )
+    assert out == "well\n"
