@@ -1,15 +1,17 @@
 """leaks(): goroutines parked for ever, because only they can reach what they wait on.
 
 The search itself is zsrc/python/leaks.zig, whose essay says what it can and cannot see. It has to
-know every reference that a parked goroutine's stack holds. Of a frame that has called a C function,
-such as Chan.recv, the interpreter does not store how many values lie on its value stack; but that
-follows from the code: this module goes through it with the stack effects that dis knows.
+know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
+store, of a frame that has called a C function such as Chan.recv, how many values lie on its value
+stack; but that follows from the code: this module goes through it with the stack effects that dis
+knows.
 """
 
 from __future__ import annotations
 
 import dis
 import gc
+import re
 import sys
 from types import CellType
 
@@ -33,23 +35,24 @@ __all__ = ["leaks", "variables"]
 def leaks() -> list[Goroutine]:
     """The goroutines that nobody can wake any more, the oldest first: partial deadlocks.
 
-    They are parked without a time-out on channels, WaitGroups, locks or other goroutines that no
-    living part of the program can reach: no module, no goroutine that runs, sleeps or waits for
-    something alive, no thread, and no C code. A goroutine that is found is certain to wait until it
-    is cancelled; not all are found: what C code or weak references may hold counts as alive. That
-    somebody has a goroutine's Goroutine does not keep it from being found. It takes as long as a
-    full garbage collection.
+    They are parked without a time-out on channels, WaitGroups, locks, stopped timers or other
+    goroutines that no living part of the program can reach: no module, no goroutine that runs,
+    sleeps or waits for something alive, no context with a deadline, no thread, and no C code. A
+    goroutine that is found is certain to wait until it is cancelled; not all are found: what C code
+    or weak references may hold counts as alive. That somebody has a goroutine's Goroutine does not
+    keep it from being found. Garbage is collected first; it takes as long as two full collections.
 
     Raises:
-        RuntimeError: the frames of this Python are not known (3.11, 3.12 and 3.13 are).
+        RuntimeError: the frames of this Python are not known (those of CPython 3.11 to 3.15 are).
     """
     if not _frames_are_known():
         version = ".".join(map(str, sys.version_info[:3]))
         raise RuntimeError(
-            f"leaks() knows the frames of CPython 3.11, 3.12 and 3.13, not those of {version}; "
+            f"leaks() knows the frames of CPython 3.11 to 3.15, not those of {version}; "
             "golibx.stacks() shows what all goroutines wait for"
         )
     depths: Depths = {}
+    gc.collect()
     # Lest finalizers run while references are counted.
     collecting = gc.isenabled()
     gc.disable()
@@ -65,11 +68,28 @@ def _frames_of(goroutine: Goroutine, depths: Depths) -> Frames:
     """Its frames, the innermost first, each with its instruction and the depth of its stack."""
     frames = []
     frame = goroutine.frame
+    called = None
     while frame is not None:
         lasti = frame.f_lasti
-        frames.append((frame, lasti, *_depth(frame.f_code, lasti, depths)))
+        below, owned, kind = _depth(frame.f_code, lasti, depths)
+        if kind == _CALL_LIST and (called is None or not _keeps_arguments(called)):
+            kind = _CALL_STAR
+        frames.append((frame, lasti, below, owned, kind))
+        called = frame.f_code
         frame = frame.f_back
     return tuple(frames)
+
+
+def _keeps_arguments(code: CodeType) -> bool:
+    """Whether it takes positional arguments alone, and its frame has them at any time."""
+    if code.co_flags & _HAS_ANY_ARGS or code.co_kwonlyargcount:
+        return False
+    names = {*code.co_varnames[: code.co_argcount]}
+    return names.isdisjoint(code.co_cellvars) and not any(
+        each.opname.startswith(("STORE_FAST", "DELETE_FAST", "LOAD_FAST_AND_CLEAR"))
+        and not names.isdisjoint(re.findall(r"\w+", each.argrepr))
+        for each in dis.get_instructions(code)
+    )
 
 
 def variables(frame: FrameType) -> list[object]:
@@ -93,7 +113,7 @@ def _contents(cell: CellType) -> object:
 # ---- how deep the value stack is ----
 
 # What kind of instruction it is: zsrc/python/frames.zig knows them by these numbers.
-_PLAIN, _CALL, _CALL_STAR, _WITH = 0, 1, 2, 3
+_PLAIN, _CALL, _CALL_STAR, _WITH, _CALL_LIST = 0, 1, 2, 3, 4
 
 # Instructions that may run other code: how many values they take off the stack, and how many of
 # those, from the lowest, they still own meanwhile. What is not here may own nothing of its stack.
@@ -148,6 +168,7 @@ _NEVER_GOES_ON = {
 }
 _GENERATORS = 0x20 | 0x80 | 0x200  # inspect's CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _HAS_STAR_ARGS = 0x04  # CO_VARARGS
+_HAS_ANY_ARGS = _HAS_STAR_ARGS | 0x08  # and CO_VARKEYWORDS
 
 
 def _depth(code: CodeType, lasti: int, depths: Depths) -> Depth:
@@ -163,6 +184,12 @@ def _depth(code: CodeType, lasti: int, depths: Depths) -> Depth:
 
 def _depths_of(code: CodeType) -> dict[int, Depth]:
     """By the offset of an instruction, what _depth() says of it."""
+    if sys.version_info >= (3, 14):  # the frame itself says how deep the stack is
+        return {
+            each.offset: (0, *operands)
+            for each in dis.get_instructions(code)
+            if (operands := _operands_of_call(each)) is not None
+        }
     instructions = list(dis.get_instructions(code))
     index = {instruction.offset: i for i, instruction in enumerate(instructions)}
     before: dict[int, int] = {}
@@ -194,8 +221,16 @@ def _depths_of(code: CodeType) -> dict[int, Depth]:
             ):
                 # A list is replaced by a tuple that the stack knows nothing of.
                 owned = 2
+                kind = _CALL_STAR if (instruction.arg or 0) & 1 else _CALL_LIST
             found[instruction.offset] = (depth - taken, owned, kind)
     return found
+
+
+def _operands_of_call(instruction: dis.Instruction) -> tuple[int, int] | None:
+    """Since 3.14: how many values it takes off the stack, and its kind."""
+    if instruction.opname in _CALLS:
+        return (instruction.arg or 0) + _CALLS[instruction.opname], _CALL
+    return (4, _CALL_STAR) if instruction.opname == "CALL_FUNCTION_EX" else None
 
 
 def _operands(instruction: dis.Instruction) -> Depth | None:

@@ -124,6 +124,11 @@ pub fn keep(o: *py.Object, keeper: ?*py.Object) void {
     py.xdecref(old);
 }
 
+/// Borrowed.
+pub fn keeperOf(o: *py.Object) ?*py.Object {
+    return (@as(*Chan, @ptrCast(o))).keeper;
+}
+
 /// From anywhere, also where no Python code may run, into a channel that has room. `ch` is one.
 pub fn deliver(ch: *py.Object, value: *py.Object) void {
     if (inner(ch).trySend(lane, py.incref(value)) != .done) py.decref(value);

@@ -54,6 +54,10 @@ const O = object.Object(Cond);
 const of = O.of;
 pub var cond_type: *py.Type = undefined;
 
+pub fn lockerOf(o: *py.Object) *py.Object {
+    return of(o).locker;
+}
+
 fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parseNew("Cond", &.{"lock"}, 0, args, kwargs) orelse return null;
     const locker = if (given[0] != null and given[0] != py.none())

@@ -376,18 +376,43 @@ fn done(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         return py.incref(ch);
     }
     o.chan = py.incref(made);
-    if (node) |n| {
-        if (n.done()) {
-            closeChan(made);
-        } else {
-            chan.keep(made, &o.ob);
-            lane.armContext(n) catch {
-                py.decref(made);
-                return py.PyErr_NoMemory();
-            };
-        }
+    const n = node orelse {
+        // It tells that the channel is one that nobody closes: see neverCloses.
+        chan.keep(made, &o.ob);
+        return made;
+    };
+    if (n.done()) {
+        closeChan(made);
+    } else {
+        chan.keep(made, &o.ob);
+        lane.armContext(n) catch {
+            py.decref(made);
+            return py.PyErr_NoMemory();
+        };
     }
     return made;
+}
+
+// ---- what leaks() asks ----
+
+/// Whether `ch` is what done() of a context without cancellation gave.
+pub fn neverCloses(ch: *py.Object) bool {
+    const o = chan.keeperOf(ch) orelse return false;
+    return o.type == context_type and self(o).obeys() == null;
+}
+
+/// Whether the context is still to be done: it has a deadline, or `reaches` says that somebody has
+/// it or one that it was derived from.
+pub fn mayEnd(o: *py.Object, asked: anytype, comptime reaches: fn (@TypeOf(asked), *py.Object) bool) bool {
+    return mayNodeEnd(self(o).obeys() orelse return false, asked, reaches);
+}
+
+pub fn mayNodeEnd(node: *Node, asked: anytype, comptime reaches: fn (@TypeOf(asked), *py.Object) bool) bool {
+    if (node.done()) return false;
+    if (node.deadline != sched.never) return true;
+    var it: ?*Node = node;
+    while (it) |n| : (it = n.parent) if (reaches(asked, &Object.ofNode(n).ob)) return true;
+    return false;
 }
 
 fn err(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {

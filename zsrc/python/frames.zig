@@ -1,11 +1,16 @@
 //! What a parked goroutine's Python frames refer to, for golibx.leaked.
 //!
 //! A frame has its function, a namespace, local variables and a value stack. Frames are as in 3.11
-//! to 3.13 (`supported`), which a probe in golibx.leaked confirms. A frame that has called Python
-//! code without any C in between has stored how high its stack is; of one that runs an instruction
-//! which called C code golibx.leaked tells by the code. It says how many values lie below the
-//! instruction's operands, and how many operands the stack still owns while the instruction does
-//! what it is for.
+//! to 3.15 (`supported`), which a probe in golibx.leaked confirms.
+//!
+//! Since 3.14 a frame stores how high its stack is before anything that may run other code, takes
+//! off it what it is about to drop, and tells by a tag which of its values it only borrows from its
+//! variables. So what it owns can be read off it.
+//!
+//! Before, only a frame that has called Python code without any C in between has stored how high
+//! its stack is; of one that runs an instruction which called C code golibx.leaked tells by the
+//! code. It says how many values lie below the instruction's operands, and how many operands the
+//! stack still owns while the instruction does what it is for.
 //!
 //! But it may be past that already: it drops its operands one by one, or an exception takes the
 //! stack down value by value, and where one of them ends, a finalizer runs, and may park. What was
@@ -18,15 +23,44 @@ const py = @import("py.zig");
 const peek = @import("peek.zig");
 
 pub fn supported() bool {
-    return py.minor() >= 11 and py.minor() <= 13 and peek.layout != null;
+    return py.minor() >= 11 and py.minor() <= 15 and peek.layout != null;
 }
 
-/// _PyInterpreterFrame of 3.11 to 3.13.
+/// Whether what a frame has are tagged references, as since 3.14.
+inline fn tagged() bool {
+    return py.minor() >= 14;
+}
+
+/// What a frame has in one place.
+const Slot = struct {
+    bits: usize,
+
+    const tags = 3;
+    const counted = 0;
+    const borrowed = 1;
+
+    /// The object, whether or not it is a reference that counts.
+    fn object(s: Slot) ?*py.Object {
+        if (!tagged()) return @ptrFromInt(s.bits);
+        return if (s.bits & tags <= borrowed) @ptrFromInt(s.bits & ~@as(usize, tags)) else null;
+    }
+
+    fn owned(s: Slot) ?*py.Object {
+        return if (tagged() and s.bits & tags != counted) null else s.object();
+    }
+
+    fn lent(s: Slot) ?*py.Object {
+        return if (s.bits & tags == borrowed) s.object() else null;
+    }
+};
+
+/// _PyInterpreterFrame of 3.11 to 3.15.
 pub const InterpreterFrame = struct {
-    words: [*]const ?*py.Object,
+    words: [*]const usize,
 
     const owned_by_thread = 0;
     const owned_by_generator = 1;
+    const owned_by_interpreter = 3;
 
     /// Null if it is none, or if the frame has ended.
     pub fn of(frame: *py.Object) ?InterpreterFrame {
@@ -41,26 +75,46 @@ pub const InterpreterFrame = struct {
     }
 
     fn owner(f: InterpreterFrame) u8 {
-        return f.bytes()[if (py.minor() == 11) 69 else 70];
+        return f.bytes()[
+            switch (py.minor()) {
+                11 => 69,
+                12, 13 => 70,
+                else => 74,
+            }
+        ];
     }
 
-    fn function(f: InterpreterFrame) ?*py.Object {
-        return f.words[if (py.minor() == 11) 0 else 2];
+    fn functionSlot(f: InterpreterFrame) Slot {
+        return .{ .bits = f.words[if (py.minor() == 11) 0 else 2] };
+    }
+
+    pub fn function(f: InterpreterFrame) ?*py.Object {
+        return f.functionSlot().object();
     }
 
     /// Of a class body, a module, exec(); a function's has none unless somebody asked for f_locals.
     fn namespace(f: InterpreterFrame) ?*py.Object {
-        return f.words[if (py.minor() == 11) 3 else 5];
+        return @ptrFromInt(f.words[if (py.minor() == 11) 3 else 5]);
     }
 
     /// Local variables and the value stack: the number of those in use, if it is stored.
     fn stored(f: InterpreterFrame) ?usize {
+        if (tagged()) {
+            const top = f.words[8];
+            const bottom = @intFromPtr(f.slots());
+            return if (top >= bottom) (top - bottom) / 8 else null;
+        }
         const top: *const i32 = @ptrCast(@alignCast(f.bytes() + 64));
         return if (top.* >= 0) @intCast(top.*) else null;
     }
 
-    pub fn slots(f: InterpreterFrame) [*]const ?*py.Object {
-        return f.words + 9;
+    fn slots(f: InterpreterFrame) [*]const Slot {
+        return @ptrCast(f.words + if (tagged()) @as(usize, 10) else 9);
+    }
+
+    /// What a local variable, cell or free variable holds.
+    pub fn variable(f: InterpreterFrame, i: usize) ?*py.Object {
+        return f.slots()[i].object();
     }
 
     /// A generator's frame lies in the generator.
@@ -70,8 +124,49 @@ pub const InterpreterFrame = struct {
     }
 };
 
+/// Whether it is what a thread has before it runs Python code, since 3.15.
+pub fn isBase(address: usize) bool {
+    const f: InterpreterFrame = .{ .words = @ptrFromInt(address) };
+    return py.minor() >= 15 and f.owner() == InterpreterFrame.owned_by_interpreter;
+}
+
 /// More than a generator has before its frame, less than the frame.
 const generator_header = 128;
+
+/// Calls `visit` for each reference that a generator's tp_traverse shows though its frame only
+/// borrows it.
+pub fn eachLent(
+    generator: *py.Object,
+    context: anytype,
+    comptime visit: fn (@TypeOf(context), *py.Object) void,
+) void {
+    if (!tagged() or !isGenerator(generator)) return;
+    const f = frameIn(generator) orelse return;
+    const used = f.stored() orelse return;
+    const first: Slot = .{ .bits = f.words[0] };
+    for ([_]Slot{ first, f.functionSlot() }) |slot| if (slot.lent()) |o| visit(context, o);
+    for (f.slots()[0..used]) |slot| if (slot.lent()) |o| visit(context, o);
+}
+
+fn isGenerator(o: *py.Object) bool {
+    for ([_]?*py.Type{ generator_type, coroutine_type, async_generator_type }) |t| {
+        if (o.type == t) return true;
+    }
+    return false;
+}
+
+/// The frame of a generator that has not ended: it begins with the code.
+fn frameIn(generator: *py.Object) ?InterpreterFrame {
+    const words: [*]const usize = @ptrCast(@alignCast(generator));
+    for (5..generator_header / 8) |i| {
+        // Other fields of the generator are no references.
+        const address = words[i] & ~@as(usize, Slot.borrowed);
+        if (address < 4096 or (peek.word(address +% 8) orelse 0) != peek.layout.?.code_type) continue;
+        const f: InterpreterFrame = .{ .words = words + i };
+        return if (f.owner() == InterpreterFrame.owned_by_generator) f else null;
+    }
+    return null;
+}
 
 // ---- what is measured ----
 
@@ -135,6 +230,8 @@ pub fn handledBy(state: *py.ThreadState) ?*py.Object {
 
 var function_type: ?*py.Type = null;
 var generator_type: ?*py.Type = null;
+var coroutine_type: ?*py.Type = null;
+var async_generator_type: ?*py.Type = null;
 var slot_wrapper_type: ?*py.Type = null;
 var builtin_type: ?*py.Type = null;
 var method_type: ?*py.Type = null;
@@ -144,6 +241,8 @@ var build_class: ?*const anyopaque = null;
 fn loadTypes() bool {
     function_type = typeNamed("FunctionType") orelse return false;
     generator_type = typeNamed("GeneratorType") orelse return false;
+    coroutine_type = typeNamed("CoroutineType") orelse return false;
+    async_generator_type = typeNamed("AsyncGeneratorType") orelse return false;
     slot_wrapper_type = typeNamed("WrapperDescriptorType") orelse return false;
     builtin_type = typeNamed("BuiltinFunctionType") orelse return false;
     method_type = typeNamed("MethodType") orelse return false;
@@ -216,7 +315,7 @@ pub const Entry = struct {
     operands: usize,
     kind: Kind,
 
-    const Kind = enum { plain, call, call_star, with };
+    const Kind = enum { plain, call, call_star, with, call_list };
 
     pub fn of(stack: *py.Object, i: usize) Entry {
         const entry = py.PyTuple_GetItem(stack, @intCast(i)).?;
@@ -228,6 +327,7 @@ pub const Entry = struct {
                 1 => .call,
                 2 => .call_star,
                 3 => .with,
+                4 => .call_list,
                 else => .plain,
             },
         };
@@ -253,28 +353,88 @@ pub const Entry = struct {
             // All but what is not stored is seen by its generator's tp_traverse.
             if (frame.stored() != null) return;
         } else {
-            if (frame.function()) |o| visit(context, o);
+            if (frame.functionSlot().owned()) |o| visit(context, o);
             if (frame.namespace()) |o| visit(context, o);
         }
+        const variables = slotCount(e.object);
         if (frame.stored()) |used| {
-            for (slots[0..used]) |slot| if (slot) |o| visit(context, o);
+            for (slots[0..used]) |slot| if (slot.owned()) |o| visit(context, o);
+            if (!tagged() or e.kind != .call) return;
+            const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner };
+            if (stack.classNamespace(e.operandsOf(frame) orelse return)) |o| visit(context, o);
             return;
         }
-        const variables = slotCount(e.object);
-        for (slots[0..variables]) |slot| if (slot) |o| visit(context, o);
+        if (tagged()) return;
+        for (slots[0..variables]) |slot| if (slot.owned()) |o| visit(context, o);
         const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner };
         stack.eachReference(context, visit);
         if (e.kind == .with) stack.withManager(waits_on, context, visit);
-        if (e.kind == .call) if (stack.classNamespace()) |o| visit(context, o);
+        if (e.kind == .call and e.operands > 0) {
+            if (stack.classNamespace(stack.operands())) |o| visit(context, o);
+        }
+    }
+
+    /// Where the operands of its instruction lie; null if that is not certain.
+    fn operandsOf(e: Entry, frame: InterpreterFrame) ?[]const Slot {
+        const variables = slotCount(e.object);
+        if (tagged()) {
+            const used = frame.stored() orelse return null;
+            if (e.operands == 0 or used < variables + e.operands) return null;
+            return frame.slots()[used - e.operands .. used];
+        }
+        if (frame.stored() != null) return null;
+        return (frame.slots() + variables + e.below)[0..@max(2, e.operands)];
+    }
+
+    /// Whether it runs `f(*[...])`, and `called` is the frame of `f`, whose parameters never change.
+    pub fn passesItemsOfList(e: Entry, called: Entry) bool {
+        if (e.kind != .call_list) return false;
+        const frame = InterpreterFrame.of(e.object) orelse return false;
+        const inner = InterpreterFrame.of(called.object) orelse return false;
+        if (inner.owner() != InterpreterFrame.owned_by_thread) return false;
+        const function = inner.function() orelse return false;
+        if (hasDefaults(function)) return false;
+        for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| if (slot.object() == function) return true;
+        return false;
+    }
+
+    fn hasDefaults(function: *py.Object) bool {
+        const defaults = py.PyObject_GetAttrString(function, "__defaults__") orelse {
+            py.PyErr_Clear();
+            return true;
+        };
+        defer py.decref(defaults);
+        return defaults != py.none();
+    }
+
+    /// Whether these are the arguments of its function, which has no others.
+    pub fn hasArguments(e: Entry, tuple: *py.Object) bool {
+        const frame = InterpreterFrame.of(e.object) orelse return false;
+        const n = py.PyTuple_Size(tuple);
+        if (n == 0 or n != parameterCount(e.object)) return false;
+        for (0..@intCast(n)) |i| {
+            if (py.PyTuple_GetItem(tuple, @intCast(i)) != frame.variable(i)) return false;
+        }
+        return true;
+    }
+
+    fn parameterCount(frame: *py.Object) i64 {
+        const code = py.PyFrame_GetCode(@ptrCast(frame));
+        defer py.decref(code);
+        const count = py.PyObject_GetAttrString(code, "co_argcount") orelse {
+            py.PyErr_Clear();
+            return -1;
+        };
+        defer py.decref(count);
+        return py.PyLong_AsLongLong(count);
     }
 
     /// What the call that it makes has as its function or method; null if that is not certain.
     pub fn calls(e: Entry, function: *const anyopaque) bool {
         const frame = InterpreterFrame.of(e.object) orelse return false;
-        if ((e.kind != .call and e.kind != .call_star) or frame.stored() != null) return false;
-        const slots = frame.slots() + slotCount(e.object) + e.below;
-        for (slots[0..2]) |slot| {
-            const o = slot orelse continue;
+        if (e.kind == .plain or e.kind == .with) return false;
+        for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| {
+            const o = slot.object() orelse continue;
             if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
         }
         return false;
@@ -283,8 +443,12 @@ pub const Entry = struct {
 
 const Stack = struct {
     entry: Entry,
-    slots: [*]const ?*py.Object,
+    slots: [*]const Slot,
     inner: ?InterpreterFrame,
+
+    fn operands(s: Stack) []const Slot {
+        return s.slots[s.entry.below..][0..s.entry.operands];
+    }
 
     fn eachReference(
         s: Stack,
@@ -292,23 +456,23 @@ const Stack = struct {
         comptime visit: fn (@TypeOf(context), *py.Object) void,
     ) void {
         for (s.slots[0..s.entry.below]) |slot| {
-            const o = slot orelse continue;
+            const o = slot.object() orelse continue;
             const value = judge(o, s.inner);
             if (value != .ended) visit(context, o);
             if (value != .owned) return; // an exception may have taken off all above
         }
-        const operands = s.slots[s.entry.below..][0..s.entry.operands];
-        if (operands.len == 1) {
-            const o = operands[0] orelse return;
+        const taken = s.operands();
+        if (taken.len == 1) {
+            const o = taken[0].object() orelse return;
             if (looksAlive(o) and judge(o, s.inner) != .ended) visit(context, o);
             return;
         }
         if (s.entry.kind != .plain and !s.isInCall()) return;
         // The arguments may be what ends, and are not among the operands.
-        if (s.entry.kind == .call_star and operands.len == 2 and s.inner != null) return;
+        if (s.entry.kind == .call_star and taken.len == 2 and s.inner != null) return;
         var may_end: ?*py.Object = null;
-        for (operands) |slot| {
-            const o = slot orelse continue;
+        for (taken) |slot| {
+            const o = slot.object() orelse continue;
             if (!looksAlive(o)) return;
             switch (judge(o, s.inner)) {
                 .owned => {},
@@ -319,14 +483,14 @@ const Stack = struct {
             }
         }
         if (may_end) |o| return visit(context, o);
-        for (operands) |slot| if (slot) |o| visit(context, o);
+        for (taken) |slot| if (slot.object()) |o| visit(context, o);
     }
 
     /// Afterwards the result lies where the function or NULL was, and a signal handler or the
     /// collector may run.
     fn isInCall(s: Stack) bool {
-        const first = s.slots[s.entry.below];
-        const second = s.slots[s.entry.below + 1];
+        const first = s.slots[s.entry.below].object();
+        const second = s.slots[s.entry.below + 1].object();
         if (first == null) return true;
         if (!looksAlive(first.?)) return false;
         const receiver = second orelse return py.PyCallable_Check(first.?) != 0;
@@ -351,7 +515,7 @@ const Stack = struct {
         context: anytype,
         comptime visit: fn (@TypeOf(context), *py.Object) void,
     ) void {
-        const top = s.slots[s.entry.below] orelse return;
+        const top = s.slots[s.entry.below].object() orelse return;
         const manager = if (s.inner) |f| enteredBy(f) orelse return else waits_on orelse return;
         if (!binds(manager, "__enter__") or !binds(manager, "__exit__")) return;
         if (py.minor() == 11) {
@@ -379,18 +543,18 @@ const Stack = struct {
     /// The manager whose __enter__, a function in Python, `f` runs.
     fn enteredBy(f: InterpreterFrame) ?*py.Object {
         if (f.owner() != InterpreterFrame.owned_by_thread) return null;
-        const manager = f.slots()[0] orelse return null;
+        const manager = f.variable(0) orelse return null;
         return if (f.function() == lookUp(manager.type, "__enter__")) manager else null;
     }
 
     /// The namespace of a class whose body runs: __build_class__() has it.
-    fn classNamespace(s: Stack) ?*py.Object {
-        if (s.entry.operands < 4) return null;
+    fn classNamespace(s: Stack, call: []const Slot) ?*py.Object {
+        if (call.len < 4) return null;
         const f = s.inner orelse return null;
-        const body = s.slots[s.entry.below + 2] orelse return null;
+        const body = call[2].object() orelse return null;
         if (f.function() != body) return null;
-        for (s.slots[s.entry.below..][0..2]) |slot| {
-            const o = slot orelse continue;
+        for (call[0..2]) |slot| {
+            const o = slot.object() orelse continue;
             if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
                 return f.namespace();
         }

@@ -1,15 +1,18 @@
 //! Goroutines that nobody can wake any more: those parked on objects that only such goroutines can
 //! reach, as Go's goroutine leak profile finds them.
 //!
-//! Every goroutine that is parked without a deadline on channels, groups or locks is suspected.
+//! Every goroutine that is parked without a deadline on channels, groups, locks or timers that do
+//! not run is suspected.
 //! What their stacks refer to, and what that refers to, is gone through with the collector's own
 //! tp_traverse, and the references to each object found are counted. An object with more references
 //! than that is held by somebody else: a module, a goroutine that runs or sleeps, a thread, C code,
 //! a timer, whoever. It is alive, and all that it refers to; and so is a goroutine that waits on
 //! something alive, and all that its stack refers to. What is left in the end is leaked. A
 //! reference that cannot be seen makes its object alive, so nobody is accused who can still be
-//! woken by a program that uses what it refers to. Beyond that: who has a weak reference may come
-//! back to the object, so that counts as well; frames (sys._current_frames, Goroutine.frame) and
+//! woken by a program that uses what it refers to. A context is alive as well if it has a deadline,
+//! or was derived from one that is alive, which knows it without a reference; and it wakes whoever
+//! waits under it. Beyond that: who has a weak reference may come
+//! back to the object, so that counts as well, but for the list of a class's subclasses; frames (sys._current_frames, Goroutine.frame) and
 //! gc.get_objects are not counted; nor is a Goroutine held to cancel it, since one that only a
 //! cancellation can end is what people look for.
 //!
@@ -27,6 +30,8 @@ const select = @import("select.zig");
 const waitgroup = @import("waitgroup.zig");
 const rlock = @import("rlock.zig");
 const sync = @import("sync.zig");
+const timer = @import("timer.zig");
+const contexts = @import("context.zig");
 const frames = @import("frames.zig");
 const peek = @import("peek.zig");
 
@@ -54,8 +59,8 @@ pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
     if (!frames.measured()) return py.returnNone();
     const frame = frames.InterpreterFrame.of(o.?) orelse return py.returnNone();
     const list = py.PyList_New(0) orelse return null;
-    for (frame.slots()[0..frames.slotCount(o.?)]) |slot| {
-        if (py.PyList_Append(list, slot orelse py.none()) != 0) {
+    for (0..frames.slotCount(o.?)) |i| {
+        if (py.PyList_Append(list, frame.variable(i) orelse py.none()) != 0) {
             py.decref(list);
             return null;
         }
@@ -71,7 +76,11 @@ const Suspect = struct {
     stack: *py.Object,
     /// See findArguments.
     arguments: ?*py.Object = null,
+    /// See findTuples.
+    tuples: [most_tuples]?*py.Object = @splat(null),
     alive: bool = false,
+
+    const most_tuples = 4;
 
     /// What it waits on: the cases, for a select.
     fn waitsOn(s: Suspect, single: *[1]*py.Object) []const *py.Object {
@@ -90,7 +99,12 @@ const Suspect = struct {
     ) void {
         const p = s.p;
         for (p.args[0 .. p.nargs + p.nkw]) |arg| visit(context, arg);
-        for ([_]?*py.Object{ p.function, p.kwnames, p.group }) |each| if (each) |o| visit(context, o);
+        for ([_]?*py.Object{ p.function, p.kwnames, p.group, p.on_end, p.places, p.kept, p.ambient }) |each| {
+            if (each) |o| visit(context, o);
+        }
+        var entered = p.entered;
+        while (entered) |e| : (entered = e.below) if (e.before) |o| visit(context, o);
+        if (p.handle.watchers) |o| visit(context, o);
         if (s.handled()) |o| visit(context, o);
         const n: usize = @intCast(py.PyTuple_Size(s.stack));
         var inner: ?InterpreterFrame = null;
@@ -101,6 +115,7 @@ const Suspect = struct {
             inner = .of(entry.object);
             if (i == 0) s.eachArgument(entry, context, visit);
         }
+        for (s.tuples) |tuple| if (tuple) |o| visit(context, o);
     }
 
     fn handled(s: Suspect) ?*py.Object {
@@ -133,10 +148,12 @@ const Suspect = struct {
 
     /// The tuple, if select() was given the items of one.
     fn argumentsOf(s: Suspect) ?*py.Object {
-        // They follow its header: references, type and length.
+        // They follow its header: references, type and length, since 3.14 a hash.
+        const header: usize = if (py.minor() >= 14) 4 else 3;
         const items: [*]const usize = @ptrCast(@alignCast(s.p.g.waiting_on.?));
-        const tuple: *py.Object = @ptrCast(@constCast(items - 3));
-        const is_tuple = (items - 2)[0] == @intFromPtr(tuple_type) and (items - 1)[0] == s.p.g.waiting_count;
+        const words = items - header;
+        const tuple: *py.Object = @ptrCast(@constCast(words));
+        const is_tuple = words[1] == @intFromPtr(tuple_type) and words[2] == s.p.g.waiting_count;
         return if (is_tuple) tuple else null;
     }
 
@@ -179,11 +196,53 @@ fn findArguments(suspects: []Suspect) bool {
     return true;
 }
 
+/// Finds what the interpreter has made of the list in `f(*[a, b])`, before 3.14: a tuple that no
+/// stack knows. It has the items that `f`, which never changes them, has as its arguments. Any such
+/// tuple will do, as in findArguments.
+fn findTuples(suspects: []Suspect) bool {
+    var wanted: std.ArrayList(Wanted) = .empty;
+    defer wanted.deinit(gpa);
+    for (suspects, 0..) |s, i| {
+        const n: usize = @intCast(py.PyTuple_Size(s.stack));
+        var inner: ?frames.Entry = null;
+        var found: usize = 0;
+        for (0..n) |at| {
+            const entry: frames.Entry = .of(s.stack, at);
+            if (inner) |called| if (found < Suspect.most_tuples and entry.passesItemsOfList(called)) {
+                wanted.append(gpa, .{ .suspect = i, .at = found, .called = called }) catch {
+                    _ = py.PyErr_NoMemory();
+                    return false;
+                };
+                found += 1;
+            };
+            inner = entry;
+        }
+    }
+    if (wanted.items.len == 0) return true;
+    const get_objects = py.importFrom("gc", "get_objects") orelse return false;
+    defer py.decref(get_objects);
+    const all = py.call(get_objects, &.{}) orelse return false;
+    defer py.decref(all);
+    const n: usize = @intCast(py.PyList_Size(all));
+    for (0..n) |i| {
+        const o = py.PyList_GetItem(all, @intCast(i)).?;
+        if (o.type != tuple_type) continue;
+        for (wanted.items) |w| {
+            const place = &suspects[w.suspect].tuples[w.at];
+            if (place.* == null and w.called.hasArguments(o)) place.* = o;
+        }
+    }
+    return true;
+}
+
+/// The tuple that a call was given whose frame is `called`.
+const Wanted = struct { suspect: usize, at: usize, called: frames.Entry };
+
 var tuple_type: ?*py.Type = null;
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
-    return o == py.none() or o.type == chan.chan_type or o.type == waitgroup.wg_type or
+    return o == py.none() or o.type == chan.chan_type or o.type == timer.chan_type or o.type == waitgroup.wg_type or
         o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or sync.waitsOn(o.type);
 }
 
@@ -197,8 +256,6 @@ fn suspectOf(pair: *py.Object) ?Suspect {
     const s: Suspect = .{ .p = p, .stack = stack };
     if (p.g.status != .waiting or p.g.isClaimed() or p.g.system) return null;
     if (p.g.timer.pending() or p.pending != null) return null;
-    // Whoever holds its context can end the wait.
-    if (p.g.context != null) return null;
     switch (p.g.reason) {
         .select_no_cases => {},
         else => if (p.g.waiting_on == null) return null,
@@ -214,7 +271,7 @@ fn sameFrames(s: Suspect) bool {
     const l = peek.layout.?;
     var top = peek.word(@intFromPtr(s.p.state orelse return false) + l.state_frame) orelse return false;
     if (l.indirect) |offset| top = peek.word(top +% offset) orelse return false;
-    if (py.PyTuple_Size(s.stack) == 0) return top == 0;
+    if (py.PyTuple_Size(s.stack) == 0) return top == 0 or frames.isBase(top);
     const entry = py.PyTuple_GetItem(s.stack, 0).?;
     const frame = py.PyTuple_GetItem(entry, 0).?;
     const own = peek.word(@intFromPtr(frame) + peek.frame_object_frame) orelse return false;
@@ -250,6 +307,11 @@ const Graph = struct {
         entry.value_ptr.found += 1;
     }
 
+    /// One that tp_traverse has shown is not there.
+    fn uncount(g: *Graph, o: *py.Object) void {
+        if (g.nodes.getPtr(o)) |node| node.found -= 1;
+    }
+
     /// As count, of what a stack has: a slot that is read by mistake may be an object's that has
     /// ended.
     fn countHeld(g: *Graph, o: *py.Object) void {
@@ -282,6 +344,7 @@ const Graph = struct {
     }
 
     fn traverse(g: *Graph, o: *py.Object, visit: py.Visit) void {
+        if (sync.heldBy(o)) |held| _ = visit(held, g);
         if (py.PyObject_GC_IsTracked(o) == 0) return;
         // A goroutine that lives is not reached by its handle: see the top.
         if (o.type == goroutine.goroutine_type and goroutine.liveOf(o) != null) return;
@@ -289,6 +352,7 @@ const Graph = struct {
         const function: *const fn (*py.Object, py.Visit, ?*anyopaque) callconv(.c) c_int =
             @ptrCast(@alignCast(slot));
         _ = function(o, visit, g);
+        if (visit == &visitCount) frames.eachLent(o, g, uncount);
     }
 
     fn follow(g: *Graph, visit: py.Visit) void {
@@ -312,7 +376,7 @@ const Graph = struct {
             // futures).
             if (has == 0) continue;
             if (std.debug.runtime_safety and found > has)
-                os.fatal("leaks(): {d} references to an object that has {d}", .{ found, has });
+                os.fatal("leaks(): {d} references to a {s} that has {d}", .{ found, peek.typeName(@intFromPtr(o)).slice(), has });
             if (found != has) g.mark(o);
         }
         g.follow(visitMark);
@@ -330,11 +394,32 @@ const Graph = struct {
                 s.eachReference(g, mark);
                 g.follow(visitMark);
             }
-            if (!changed) changed = g.markWeaklyHeld();
+            if (!changed) changed = g.markContexts() or g.markWeaklyHeld();
         }
     }
 
+    /// Those that are to end for reasons that are no references.
+    fn markContexts(g: *Graph) bool {
+        var any = false;
+        var it = g.nodes.iterator();
+        while (it.next()) |entry| {
+            const o = entry.key_ptr.*;
+            if (entry.value_ptr.alive or o.type != contexts.context_type) continue;
+            if (!contexts.mayEnd(o, g, reaches)) continue;
+            g.mark(o);
+            any = true;
+        }
+        g.follow(visitMark);
+        return any;
+    }
+
+    /// Whether somebody who is alive has it. What is not in the graph is held by C code only.
+    fn reaches(g: *Graph, o: *py.Object) bool {
+        return if (g.nodes.get(o)) |node| node.alive else true;
+    }
+
     fn canBeWoken(g: *Graph, s: Suspect) bool {
+        if (s.p.g.context) |node| if (contexts.mayNodeEnd(node, g, reaches)) return true;
         var single: [1]*py.Object = undefined;
         for (s.waitsOn(&single)) |case| {
             if (case == py.none()) continue;
@@ -344,9 +429,11 @@ const Graph = struct {
                 const p = goroutine.liveOf(o) orelse return true;
                 const at = g.by_goroutine.get(p) orelse return true;
                 if (g.suspects.items[at].alive) return true;
-            } else if (g.nodes.get(o)) |node| {
-                if (node.alive) return true;
-            } else return true; // held by C code only
+            } else if (o.type == timer.chan_type and timer.isArmed(o)) {
+                return true;
+            } else if (o.type == chan.chan_type and contexts.neverCloses(o)) {
+                continue;
+            } else if (g.reaches(o)) return true;
         }
         return false;
     }
@@ -365,24 +452,32 @@ const Graph = struct {
     }
 };
 
-/// _weakref.getweakrefcount: it runs no code of the program's.
-var weak_count: ?*py.Object = null;
+/// _weakref.getweakrefs: it runs no code of the program's.
+var weak_references: ?*py.Object = null;
 
 fn hasWeakReferences(o: *py.Object) bool {
-    const n = py.call(weak_count.?, &.{o}) orelse {
+    const list = py.call(weak_references.?, &.{o}) orelse {
         py.PyErr_Clear();
         return true;
     };
-    defer py.decref(n);
-    return py.PyLong_AsLongLong(n) != 0;
+    defer py.decref(list);
+    const n = py.PyList_Size(list);
+    if (n != 1 or !py.isType(o)) return n != 0;
+    // Each base has the same one in the list of its subclasses, and this list has it.
+    const bases = py.PyObject_GetAttrString(o, "__bases__") orelse {
+        py.PyErr_Clear();
+        return true;
+    };
+    defer py.decref(bases);
+    return py.refcount(py.PyList_GetItem(list, 0).?) != py.PyTuple_Size(bases) + 1;
 }
 
 /// leaked(stacks, /): of a list of (goroutine, frames), the goroutines that are leaked.
 pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
     if (!frames.measured())
         return py.raise(py.exc.runtimeError(), "the frames of this Python are not known", .{});
-    if (weak_count == null) {
-        weak_count = py.importFrom("_weakref", "getweakrefcount") orelse return null;
+    if (weak_references == null) {
+        weak_references = py.importFrom("_weakref", "getweakrefs") orelse return null;
         tuple_type = stacks.?.type;
     }
     const n = py.PyTuple_Size(stacks.?);
@@ -398,7 +493,7 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
             graph.suspects.items.len - 1,
         ) catch return py.PyErr_NoMemory();
     }
-    if (!findArguments(graph.suspects.items)) return null;
+    if (!findArguments(graph.suspects.items) or !findTuples(graph.suspects.items)) return null;
     graph.build();
     graph.settle();
     if (graph.out_of_memory) return py.PyErr_NoMemory();

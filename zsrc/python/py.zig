@@ -625,10 +625,13 @@ pub inline fn isException(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 30) != 0; // Py_TPFLAGS_BASE_EXC_SUBCLASS
 }
 
+pub inline fn isType(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 31) != 0; // Py_TPFLAGS_TYPE_SUBCLASS
+}
+
 /// Whether it is a class of exceptions.
 pub fn isExceptionClass(o: *Object) bool {
-    return PyType_GetFlags(o.type) & (1 << 31) != 0 and // Py_TPFLAGS_TYPE_SUBCLASS
-        PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
+    return isType(o) and PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
 }
 
 /// `from module import name`: a new reference, null with an exception set.

@@ -247,7 +247,11 @@ const R = object.Object(Reader);
 pub var reader_type: *py.Type = undefined;
 
 pub inline fn readerOf(o: *py.Object) *M {
-    return of(R.of(o).mutex);
+    return of(mutexOf(o));
+}
+
+pub inline fn mutexOf(o: *py.Object) *py.Object {
+    return R.of(o).mutex;
 }
 
 fn readerDealloc(o: *py.Object) callconv(.c) void {

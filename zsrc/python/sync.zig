@@ -33,6 +33,13 @@ pub fn waitsOn(t: *py.Type) bool {
     return false;
 }
 
+/// What an object of theirs holds that is no business of the collector's: they cannot be in a cycle.
+pub fn heldBy(o: *py.Object) ?*py.Object {
+    if (o.type == rwmutex.reader_type) return rwmutex.mutexOf(o);
+    if (o.type == cond.cond_type) return cond.lockerOf(o);
+    return null;
+}
+
 /// Adds them to the module by `addType`. False with an exception set.
 pub fn add(
     module: *py.Object,

@@ -151,6 +151,12 @@ fn reprChan(o: *py.Object) callconv(.c) ?*py.Object {
     return py.PyUnicode_FromFormat("<TimeChan %p %s>", o, text);
 }
 
+/// Whether its time is still to come, though nobody does anything.
+pub fn isArmed(o: *py.Object) bool {
+    const c = inner(o);
+    return c.armed and c.timer.when != C.never;
+}
+
 // ---- a function to be called ----
 
 const Call = struct {
