@@ -153,6 +153,10 @@ def __getattr__(name: str) -> object:
         import golibx.net
 
         return golibx.net
+    if name == "signal":
+        import golibx.signal
+
+        return golibx.signal
     if name == "singleflight":
         import golibx.singleflight
 

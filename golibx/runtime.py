@@ -207,6 +207,8 @@ class Runtime:
                 result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
             return result
         finally:
+            if "golibx.signal" in sys.modules:
+                sys.modules["golibx.signal"].end()
             if switch_interval:
                 sys.setswitchinterval(old_switch_interval)
             # Unless the program has put its own in place.

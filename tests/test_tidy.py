@@ -38,7 +38,7 @@ PYTHON_LAYERS = (
     {"_core"},
     {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
-    {"aio", "futures", "hookspec", "logrecords", "native", "plugins", "scope"},
+    {"aio", "futures", "hookspec", "logrecords", "native", "plugins", "scope", "signal"},
     {"pluginfinder"},
     {"pluginmanager"},
     {"console", "runtime"},

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], object]
 
-__all__ = ["bystanders", "handled", "install", "interrupts", "present", "set_plain"]
+__all__ = [
+    "bystanders",
+    "handled",
+    "install",
+    "interrupts",
+    "present",
+    "recount",
+    "set_plain",
+    "watched",
+]
 
 # What the functions of the module signal call, whoever has imported those.
 _signal: Any = sys.modules["_signal"]
@@ -34,6 +43,9 @@ _installed = False
 
 bystanders: frozenset[int] = frozenset()
 """Signals whose handlers wake no goroutine: a deadlock is one in spite of them."""
+
+watched = 0
+"""How many signals are sent to channels, by golibx.signal."""
 
 interrupts: Handler | None = None
 """What a run has in the place of signal.default_int_handler, while it lasts."""
@@ -50,7 +62,7 @@ def install() -> None:
         handler = _get_signal(number)
         if callable(handler) and handler is not signal.default_int_handler:
             _wrap(number, handler)
-    _count()
+    recount()
 
 
 def _wrap(number: int, handler: Any) -> None:
@@ -69,7 +81,7 @@ def set_plain(number: int, handler: Any) -> Any:
         _plain.add(number)
     else:
         _plain.discard(number)
-    _count()
+    recount()
     return old
 
 
@@ -92,7 +104,7 @@ def _signal_signal(signalnum: int, handler: Any, /) -> Any:
         given = handler
     old = _set(signalnum, given)
     _plain.discard(signalnum)
-    _count()
+    recount()
     return _shown(old)
 
 
@@ -118,6 +130,8 @@ def _shown(handler: Any) -> Any:
     return handler
 
 
-def _count() -> None:
+def recount() -> None:
+    """Tells the scheduler how many signals may wake a goroutine."""
     own = (n for n in signal.valid_signals() if n not in bystanders and n not in _plain)
-    _core.hope_for_signals(sum(type(_get_signal(n)) is _core.SignalHandler for n in own))
+    handlers = sum(type(_get_signal(n)) is _core.SignalHandler for n in own)
+    _core.hope_for_signals(handlers + watched)

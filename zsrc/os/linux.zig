@@ -25,6 +25,9 @@ pub const writeStderr = posix.writeStderr;
 pub const FaultStack = posix.FaultStack;
 pub const handleFault = posix.handleFault;
 pub const opens_guards = true;
+pub const Disposition = posix.Disposition;
+pub const takeSignal = posix.takeSignal;
+pub const writeSignals = posix.writeSignals;
 
 pub const page_size: usize = 4096;
 

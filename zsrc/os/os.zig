@@ -19,7 +19,7 @@ const required = [_][]const u8{
     "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
     "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
     "peek",      "threadId",        "threadIds",      "onMainThread",  "threadCpuTime",
-    "unguard",   "opens_guards",    "processId",
+    "unguard",   "opens_guards",    "processId",      "takeSignal",    "writeSignals",
 };
 
 comptime {
@@ -79,6 +79,9 @@ pub const discard = impl.discard;
 pub const guard = impl.guard;
 pub const unguard = impl.unguard;
 pub const opens_guards = impl.opens_guards;
+pub const Disposition = impl.Disposition;
+pub const takeSignal = impl.takeSignal;
+pub const writeSignals = impl.writeSignals;
 pub const Slot = impl.Slot;
 pub const slotGet = impl.slotGet;
 pub const slotSet = impl.slotSet;

@@ -315,3 +315,50 @@ fn passOn(chain: *Chain, info: *const c.siginfo_t, context: ?*anyopaque, sent: b
 fn isOurs(action: *const c.Sigaction) bool {
     return action.handler.sigaction == @as(?c.Sigaction.sigaction_fn, onFault);
 }
+
+// ---- signals that goroutines wait for ----
+
+const most_signals = 65;
+var taken: [most_signals]?c.Sigaction = @splat(null);
+/// Where the handler writes their numbers; -1 for nowhere.
+var signal_fd = std.atomic.Value(c_int).init(-1);
+
+pub fn writeSignals(fd: c_int) void {
+    signal_fd.store(fd, .seq_cst);
+}
+
+/// What a signal is to do from now on.
+pub const Disposition = enum { as_before, written, ignored };
+
+/// False if the system refuses that, or there is no such signal.
+pub fn takeSignal(number: usize, disposition: Disposition) bool {
+    if (number == 0 or number >= most_signals) return false;
+    const sig: c.SIG = @fromBackingInt(@intCast(number));
+    if (disposition == .as_before) {
+        const before = taken[number] orelse return true;
+        taken[number] = null;
+        var present: c.Sigaction = undefined;
+        if (c.sigaction(sig, null, &present) != 0) return false;
+        const handler = present.handler.handler;
+        // Unless somebody has put another in place.
+        if (handler == onWatched or handler == c.SIG.IGN) _ = c.sigaction(sig, &before, null);
+        return true;
+    }
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    action.handler = .{ .handler = if (disposition == .written) onWatched else c.SIG.IGN };
+    action.flags = c.SA.ONSTACK | c.SA.RESTART;
+    var before: c.Sigaction = undefined;
+    if (c.sigaction(sig, &action, &before) != 0) return false;
+    if (taken[number] == null) taken[number] = before;
+    return true;
+}
+
+/// On any thread, at any point.
+fn onWatched(sig: c.SIG) callconv(.c) void {
+    const before = c._errno().*;
+    const byte: [1]u8 = .{@intCast(@backingInt(sig))};
+    const fd = signal_fd.load(.seq_cst);
+    // Where the socket is full, thousands of signals wait to be read.
+    if (fd >= 0) _ = c.write(fd, &byte, 1);
+    c._errno().* = before;
+}

@@ -256,6 +256,15 @@ pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
 /// A stack overflow leaves no stack for a handler to go on with.
 pub const opens_guards = false;
 
+/// There are no signals to speak of.
+pub const Disposition = enum { as_before, written, ignored };
+
+pub fn takeSignal(_: usize, _: Disposition) bool {
+    return false;
+}
+
+pub fn writeSignals(_: c_int) void {}
+
 pub fn unguard(_: [*]align(4096) u8, _: usize) bool {
     return false;
 }

@@ -518,6 +518,19 @@ const functions = [_]py.MethodDef{
     \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it is to
     \\be from now on.
     },
+    .{ .name = "take_signal", .function = @ptrCast(&signals.takeSignal), .flags = py.METH_FASTCALL, .doc =
+    \\take_signal(number, disposition, /)
+    \\--
+    \\
+    \\What the signal does from now on: 0 what it did before, 1 its number is written to the descriptor
+    \\of write_signals(), 2 nothing.
+    },
+    .{ .name = "write_signals", .function = @ptrCast(&signals.writeSignals), .flags = py.METH_O, .doc =
+    \\write_signals(fd, /)
+    \\--
+    \\
+    \\The descriptor, which is never to block, for signals that were taken; -1 for none.
+    },
     .{ .name = "hope_for_signals", .function = @ptrCast(&signals.setHopes), .flags = py.METH_O, .doc =
     \\hope_for_signals(count, /)
     \\--

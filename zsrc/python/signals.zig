@@ -15,6 +15,7 @@
 //! blocking call on another thread its thread state is in use there, and the runner has one of its
 //! own. What a handler raises, the main goroutine raises where it is.
 const std = @import("std");
+const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -97,6 +98,31 @@ fn add(function: *py.Object, number: *py.Object) bool {
     // Whoever was interrupted is not to finish its slice first.
     if (lane.running) |g| preempt.arm(goroutine.of(g));
     return true;
+}
+
+// ---- channels of signals, golibx.signal ----
+
+/// take_signal(number, disposition)
+pub fn takeSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "take_signal() takes 2 arguments ({d} given)", .{n});
+    const number = py.PyLong_AsLongLong(args[0]);
+    const disposition = py.PyLong_AsLongLong(args[1]);
+    if (py.PyErr_Occurred() != null) return null;
+    const known = disposition >= 0 and disposition <= 2 and number > 0;
+    if (!known or !os.takeSignal(@intCast(number), switch (disposition) {
+        0 => .as_before,
+        1 => .written,
+        else => .ignored,
+    })) return py.raise(py.exc.valueError(), "signal {d} cannot be caught or ignored", .{number});
+    return py.returnNone();
+}
+
+/// write_signals(fd)
+pub fn writeSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(fd.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    os.writeSignals(@intCast(value));
+    return py.returnNone();
 }
 
 // ---- the runner ----
