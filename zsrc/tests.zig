@@ -2,6 +2,7 @@
 test {
     _ = @import("os/os.zig");
     _ = @import("os/os.zig").impl;
+    _ = @import("os/descriptors.zig");
     _ = @import("arch/arch.zig");
     _ = @import("sched/stack.zig");
     _ = @import("sched/g.zig");
