@@ -71,7 +71,7 @@ fn close(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv
         if (os.descriptors.isKept(fd)) return refuse(.BADF);
         tell(fd, fd +| 1);
     };
-    const original: py.FastKeywords = @ptrCast(originals[0].?);
+    const original: py.FastKeywords = @ptrCast(@alignCast(originals[0].?));
     return original(o, args, n, names);
 }
 
@@ -81,12 +81,12 @@ fn dup2(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(
         if (os.descriptors.isKept(fd)) return refuse(.BUSY);
         if (descriptor(args[0]) != fd) tell(fd, fd +| 1);
     };
-    const original: py.FastKeywords = @ptrCast(originals[1].?);
+    const original: py.FastKeywords = @ptrCast(@alignCast(originals[1].?));
     return original(o, args, n, names);
 }
 
 fn closerange(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    const original: py.FastFunction = @ptrCast(originals[2].?);
+    const original: py.FastFunction = @ptrCast(@alignCast(originals[2].?));
     if (n != 2) return original(o, args, n);
     var low = descriptor(args[0]) orelse return original(o, args, n);
     const high = descriptor(args[1]) orelse return original(o, args, n);
