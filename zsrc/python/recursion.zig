@@ -150,7 +150,7 @@ var plain_new: ?New = null;
 pub fn watch(on: bool) void {
     if (!usable()) return;
     const t: *py.Type = @ptrCast(py.exc.recursionError());
-    if (on and plain_new == null) plain_new = @ptrCast(py.PyType_GetSlot(t, py.slot.tp_new));
+    if (on and plain_new == null) plain_new = @ptrCast(@alignCast(py.PyType_GetSlot(t, py.slot.tp_new)));
     const plain = plain_new orelse return;
     const from: usize = if (on) @intFromPtr(plain) else @intFromPtr(&onNew);
     const to: usize = if (on) @intFromPtr(&onNew) else @intFromPtr(plain);
