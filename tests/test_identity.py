@@ -23,7 +23,7 @@ from threading import current_thread, get_ident  # as by programs that began bef
 import pytest
 
 from conftest import Script
-from golibx import Chan, _core, current, go, gosched, sleep
+from golibx import Cancelled, Chan, _core, current, go, gosched, sleep
 
 pytestmark = pytest.mark.goroutine
 
@@ -518,3 +518,148 @@ run(main)
 """
     )
     assert out == "['refused', 'refused', 'refused']\n"
+
+
+# ---- re-entrant locks ----
+
+BEFORE = """
+import threading
+lock = threading.RLock()  # as modules have them that are imported first
+condition = threading.Condition()
+"""
+
+
+def test_locks_from_before_the_run(script: Script) -> None:
+    """In goroutines and threads at once."""
+    out = script.passes(
+        BEFORE
+        + """
+import time
+from golibx import go, run, sleep
+
+inside = most = 0
+
+def work():
+    global inside, most
+    for i in range(10):
+        with lock, lock:
+            inside += 1
+            most = max(most, inside)
+            sum(range(1000))
+            if i % 5 == 0:
+                time.sleep(0.0003)
+                if threading.current_thread() in threads:
+                    inside -= 1
+                    continue
+                sleep(0.0001)
+            inside -= 1
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+items = []
+
+def take():
+    with condition:
+        condition.wait_for(lambda: items)
+        return items.pop()
+
+def main():
+    for thread in threads:
+        thread.start()
+    for g in [go(work) for _ in range(100)]:
+        g.result()
+    for thread in threads:
+        thread.join()
+    takers = [go(take) for _ in range(10)]
+    for i in range(10):
+        with condition:
+            items.append(i)
+            condition.notify()
+    print(most, sorted(g.result() for g in takers))
+
+run(main, config={"preempt": {"slice": "100us"}})
+"""
+    )
+    assert out == "1 [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
+
+
+def test_a_lock_that_is_held_across_the_borders_of_a_run(script: Script) -> None:
+    out = script.passes(
+        BEFORE
+        + """
+from golibx import run
+
+lock.acquire()
+
+def main():
+    lock.release()
+    lock.acquire()
+    lock.acquire()
+
+run(main)
+lock.release()
+lock.release()
+try:
+    lock.release()
+except RuntimeError as e:
+    print(e)
+"""
+    )
+    assert out == "cannot release un-acquired lock\n"
+
+
+def test_a_reentrant_lock_is_the_goroutines() -> None:
+    lock = threading.RLock()
+
+    def elsewhere() -> tuple[bool, bool]:
+        with pytest.raises(RuntimeError, match="cannot release un-acquired lock"):
+            lock.release()
+        return lock.acquire(blocking=False), lock.acquire(timeout=0.001)
+
+    with lock, lock:
+        wander()
+        assert lock._is_owned()  # type: ignore[attr-defined]
+        assert lock._recursion_count() == 2  # type: ignore[attr-defined]
+        assert go(elsewhere).result() == (False, False)
+    assert go(lock.acquire, False).result()
+    with pytest.raises(ValueError):
+        lock.acquire(False, 1)
+    with pytest.raises(ValueError):
+        lock.acquire(timeout=-2)
+
+
+def test_who_waits_long_for_a_reentrant_lock_is_next() -> None:
+    """Those that take it again and again do not have it for ever."""
+    lock = threading.RLock()
+    stop = False
+
+    def hog() -> int:
+        turns = 0
+        while not stop:
+            with lock:
+                until = time.monotonic() + 0.002
+                while time.monotonic() < until:
+                    pass
+                gosched()
+            turns += 1
+        return turns
+
+    hogs = [go(hog) for _ in range(3)]
+    for _ in range(10):
+        with lock:
+            pass
+        gosched()
+    stop = True
+    turns = [g.result() for g in hogs]
+    assert min(turns) > 0
+    assert max(turns) < 100
+
+
+def test_a_cancelled_wait_for_a_reentrant_lock() -> None:
+    lock = threading.RLock()
+    with lock:
+        waiter = go(lock.acquire)
+        gosched()
+        waiter.cancel()
+        with pytest.raises(Cancelled):
+            waiter.result()
+    assert go(lock.acquire, False).result() is True

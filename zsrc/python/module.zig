@@ -246,6 +246,7 @@ fn setPanicHandler(_: ?*py.Object, handler: ?*py.Object) callconv(.c) ?*py.Objec
 /// In the child of a fork only the calling thread is left, and of the runtime nothing.
 fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     native.afterFork();
+    rlock.forget();
     if (!lane.live) return py.returnNone();
     errors.forked = true;
     standin.forget();
@@ -758,7 +759,6 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
     timer.timer_type = addType(module, "Timer", &timer.timer_spec) orelse return -1;
     timer.ticker_type = addType(module, "Ticker", &timer.ticker_spec) orelse return -1;
-    rlock.rlock_type = addType(module, "RLock", &rlock.spec) orelse return -1;
     waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
     if (!sync.add(module, addType)) return -1;
     native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;

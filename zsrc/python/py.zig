@@ -304,6 +304,8 @@ pub extern fn PyGC_Disable() c_int;
 pub extern fn PyGC_Enable() c_int;
 pub extern fn Py_Exit(c_int) noreturn;
 pub extern fn PyThread_get_thread_ident() c_ulong;
+pub extern fn PyThread_acquire_lock(*anyopaque, c_int) c_int;
+pub extern fn PyThread_release_lock(*anyopaque) void;
 pub extern fn PySys_SetObject([*:0]const u8, ?*Object) c_int;
 pub extern fn PyCapsule_New(*anyopaque, [*:0]const u8, ?*const fn (?*Object) callconv(.c) void) ?*Object;
 pub extern fn PySys_GetObject([*:0]const u8) ?*Object;
@@ -367,6 +369,7 @@ pub const Extra = struct {
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
     PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
     PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
+    PyMutex_Unlock: ?*const fn (*u8) callconv(.c) void,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
 
     pub fn load(self: *Extra) ?[:0]const u8 {

@@ -1,131 +1,234 @@
-//! golibx._core.RLock: a re-entrant lock that belongs to a goroutine, or to a thread of the
-//! program's own.
+//! threading.RLock in goroutines: the interpreter's own objects, whose methods are replaced in place.
 //!
-//! _thread.RLock belongs to a thread. A goroutine that is preempted while it holds one may go on on
-//! another thread, where releasing it fails; another goroutine on the first thread would find the
-//! lock its own. golibx/patch puts this one in its place. A goroutine that has to wait parks, a
-//! thread sleeps without the interpreter's lock; whoever comes first after a release gets it.
+//! _thread.RLock belongs to a thread. In goroutines its owner, a field of the object, is the
+//! goroutine's ident, whenever the lock was made: before the run, before golibx was imported. The
+//! lock inside is taken and let go as the original does it, so that threads, for which the original
+//! methods run, and goroutines exclude each other.
+//!
+//! A goroutine that finds it taken parks, in a queue that is found by the object's address. Whoever
+//! lets the lock go wakes the first, which tries again; others may have been quicker, as in Go's
+//! sync.Mutex, but once it has waited for a millisecond it is given the lock. Everything here is
+//! under the interpreter's lock.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
+const identity = @import("identity.zig");
+const replace = @import("replace.zig");
 
-const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
 const lane = &host.the_lane;
 
-/// A thread that waits; lies on its stack.
-const Sleeper = struct { note: os.Note = .{}, next: ?*Sleeper = null };
-
+/// rlockobject of Modules/_threadmodule.c, and _PyRecursiveMutex in it from 3.14 on.
 const RLock = extern struct {
     ob: py.Object,
-    weakrefs: ?*py.Object,
+    /// A PyThread_type_lock; from 3.14 on the one byte of a PyMutex.
+    inner: usize,
     owner: u64,
-    count: u64,
-    parked: [@sizeOf(Queue)]u8 align(@alignOf(Queue)),
-    sleepers: ?*anyopaque,
+    /// How often the owner has it; from 3.14 on how often beside the first time.
+    count: usize,
 
-    inline fn goroutines(l: *RLock) *Queue {
-        return @ptrCast(&l.parked);
+    inline fn of(o: ?*py.Object) *RLock {
+        return @ptrCast(o.?);
+    }
+
+    inline fn isMutex() bool {
+        return py.minor() >= 14;
+    }
+
+    inline fn byte(l: *RLock) *u8 {
+        return @ptrCast(&l.inner);
+    }
+
+    fn tryInner(l: *RLock) bool {
+        if (!isMutex()) return py.PyThread_acquire_lock(@ptrFromInt(l.inner), 0) == 1;
+        const before = @atomicRmw(u8, l.byte(), .Or, mutex_locked, .acquire);
+        return before & mutex_locked == 0;
+    }
+
+    fn releaseInner(l: *RLock) void {
+        if (isMutex()) py.extra.PyMutex_Unlock.?(l.byte()) else py.PyThread_release_lock(@ptrFromInt(l.inner));
+    }
+
+    inline fn isOwned(l: *const RLock, me: u64) bool {
+        return l.owner == me and (isMutex() or l.count > 0);
+    }
+
+    fn depth(l: *const RLock) usize {
+        return if (isMutex()) l.count + 1 else l.count;
+    }
+
+    fn own(l: *RLock, me: u64, times: usize) void {
+        l.owner = me;
+        l.count = if (isMutex()) times - 1 else times;
+    }
+
+    /// Takes it if that is possible at once.
+    fn tryTake(l: *RLock, me: u64) bool {
+        if (l.isOwned(me)) {
+            l.count += 1;
+        } else {
+            if (!l.tryInner()) return false;
+            l.own(me, 1);
+        }
+        return true;
+    }
+
+    fn letGo(l: *RLock) void {
+        l.owner = 0;
+        l.count = 0;
+        l.releaseInner();
+        if (waiting > 0) wakeNext(l);
     }
 };
 
-pub var rlock_type: *py.Type = undefined;
+/// _Py_LOCKED of Include/internal/pycore_lock.h.
+const mutex_locked = 1;
 
-inline fn self(o: *py.Object) *RLock {
-    return @ptrCast(o);
+/// _thread.RLock, once a run has begun.
+pub var rlock_type: ?*py.Type = null;
+
+// ---- those who wait ----
+
+/// As Go's mutex: who has waited for that long is next.
+const patience_ns = std.time.ns_per_ms;
+
+/// Lies on its goroutine's stack.
+const Waiter = struct {
+    lock: *RLock,
+    g: *g_mod.G,
+    ident: u64,
+    since: u64,
+    generation: u32,
+    given: bool = false,
+    prev: ?*Waiter = null,
+    next: ?*Waiter = null,
+};
+
+const Queue = struct { first: ?*Waiter = null, last: ?*Waiter = null };
+
+var queues: [256]Queue = @splat(.{});
+var waiting: usize = 0;
+
+fn queueOf(l: *RLock) *Queue {
+    return &queues[(@intFromPtr(l) >> 4) % queues.len];
 }
 
-fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    if (!py.noArguments("RLock", args, kwargs)) return null;
-    return py.PyType_GenericAlloc(t, 0);
-}
-
-fn dealloc(o: *py.Object) callconv(.c) void {
-    if (self(o).weakrefs != null) py.PyObject_ClearWeakRefs(o);
-    py.freeObject(o);
-}
-
-/// Null with an exception set.
-fn take(l: *RLock, me: u64, limit: timeouts.Limit) ?bool {
-    if (l.owner == me) {
-        l.count += 1;
-        return true;
+fn enqueue(w: *Waiter, in_front: bool) void {
+    const q = queueOf(w.lock);
+    w.prev = null;
+    w.next = null;
+    if (in_front) {
+        w.next = q.first;
+        if (q.first) |f| f.prev = w else q.last = w;
+        q.first = w;
+    } else {
+        w.prev = q.last;
+        if (q.last) |last| last.next = w else q.first = w;
+        q.last = w;
     }
-    var deadline: ?u64 = null;
-    while (l.owner != 0) {
-        if (limit == .poll) return false;
-        if (deadline == null) deadline = limit.deadline();
-        const arrived = if (lane.onThread() != null) parkOn(l, deadline) else sleepOn(l, deadline);
-        if (!(arrived orelse return null)) return false;
-    }
-    l.owner = me;
-    l.count = 1;
-    return true;
+    waiting += 1;
 }
 
-fn parkOn(l: *RLock, deadline: ?u64) ?bool {
-    const p = goroutine.forCall() orelse return null;
-    // Contexts are for what golibx itself waits for: code that locks for a moment, such as logging
-    // and imports, is to work in a `finally` block under one that is done.
-    const context = p.g.context;
-    p.g.context = null;
-    defer p.g.context = context;
-    if (goroutine.raisePending(p)) return null;
-    if (l.owner == 0) return true;
-    p.g.waiting_on = l;
-    var waiter: Queue.Waiter = .{ .g = &p.g };
-    return switch (l.goroutines().wait(lane, &waiter, .lock, deadline)) {
-        .ready, .closed => true,
-        .timeout => l.owner == 0,
-        .interrupted => {
-            _ = goroutine.raisePending(p);
-            return null;
-        },
+fn dequeue(w: *Waiter) void {
+    const q = queueOf(w.lock);
+    if (w.prev) |p| p.next = w.next else q.first = w.next;
+    if (w.next) |n| n.prev = w.prev else q.last = w.prev;
+    waiting -= 1;
+}
+
+/// The lock is free, or somebody was quicker: then he wakes the next.
+fn wakeNext(l: *RLock) void {
+    var it = queueOf(l).first;
+    while (it) |w| {
+        it = w.next;
+        if (w.lock != l) continue;
+        // What an ended run has left behind waits for ever.
+        if (!lane.live or w.generation != lane.generation) continue;
+        if (!lane.claim(w.g, .ready)) continue;
+        if (os.nanotime() - w.since >= patience_ns and l.tryInner()) {
+            l.own(w.ident, 1);
+            w.given = true;
+        }
+        lane.readyLast(w.g);
+        return;
+    }
+}
+
+/// In the child of a fork nobody waits.
+pub fn forget() void {
+    queues = @splat(.{});
+    waiting = 0;
+}
+
+// ---- taking it ----
+
+const Will = enum { may_raise, always };
+
+/// In a goroutine. False when the time is up, null with an exception set.
+fn take(l: *RLock, me: u64, limit: timeouts.Limit, will: Will) ?bool {
+    if (l.tryTake(me)) return true;
+    if (limit == .poll) return false;
+    const deadline = limit.deadline();
+    var w: Waiter = .{
+        .lock = l,
+        .g = undefined,
+        .ident = me,
+        .since = os.nanotime(),
+        .generation = lane.generation,
     };
-}
-
-fn sleepOn(l: *RLock, deadline: ?u64) ?bool {
-    var sleeper: Sleeper = .{ .next = @ptrCast(@alignCast(l.sleepers)) };
-    l.sleepers = &sleeper;
-    const state = py.PyEval_SaveThread();
-    const wake = sleeper.note.sleep(if (deadline) |d| d -| os.nanotime() else null);
-    py.PyEval_RestoreThread(state.?);
-    if (wake != .woken) {
-        var link: *?*Sleeper = @ptrCast(&l.sleepers);
-        while (link.*) |s| : (link = &s.next) {
-            if (s == &sleeper) {
-                link.* = s.next;
-                break;
-            }
+    var again = false;
+    while (true) : (again = true) {
+        const g = lane.here() orelse {
+            // Of an ended run: there is nothing that it could wait on.
+            const state = py.PyEval_SaveThread();
+            os.sleepNs(std.time.ns_per_ms);
+            py.PyEval_RestoreThread(state.?);
+            if (l.tryTake(me)) return true;
+            if (deadline) |d| if (os.nanotime() >= d) return false;
+            continue;
+        };
+        const p = goroutine.of(g);
+        // Contexts are for what golibx itself waits for: code that locks for a moment, such as
+        // logging and imports, is to work in a `finally` block under one that is done.
+        const context = g.context;
+        g.context = null;
+        defer g.context = context;
+        if (will == .may_raise and goroutine.raisePending(p)) return null;
+        if (l.tryTake(me)) return true; // others may have run
+        w.g = g;
+        g.waiting_on = l;
+        lane.prepare(g);
+        enqueue(&w, again);
+        const wake = lane.park(g, .lock, deadline);
+        dequeue(&w);
+        if (w.given or l.tryTake(me)) return true;
+        switch (wake) {
+            .ready, .closed => {},
+            .timeout => return false,
+            .interrupted => if (will == .may_raise) {
+                _ = goroutine.raisePending(p);
+                return null;
+            },
         }
     }
-    if (wake == .interrupted and py.PyErr_CheckSignals() != 0) return null;
-    return wake != .timeout or l.owner == 0;
 }
 
-fn give(l: *RLock) void {
-    l.owner = 0;
-    l.count = 0;
-    if (l.goroutines().head != null) l.goroutines().wakeAll(lane, .ready);
-    var it: ?*Sleeper = @ptrCast(@alignCast(l.sleepers));
-    l.sleepers = null;
-    while (it) |s| {
-        it = s.next; // it may be gone once it is woken
-        s.note.wake();
-    }
+fn unowned() ?*py.Object {
+    return py.raise(py.exc.runtimeError(), "cannot release un-acquired lock", .{});
 }
 
-fn acquire(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse(
-        "acquire",
-        &.{ "blocking", "timeout" },
-        0,
-        args,
-        n,
-        kw,
-    ) orelse return null;
+// ---- the methods, in goroutines ----
+
+fn ident() u64 {
+    return host.goroutineIdent().?;
+}
+
+fn acquire(c: replace.Call) ?*py.Object {
+    const given = py.parse("acquire", &.{ "blocking", "timeout" }, 0, c.args, c.n, c.names) orelse
+        return null;
     var wait = true;
     if (given[0]) |b| {
         const truth = py.PyObject_IsTrue(b);
@@ -137,146 +240,122 @@ fn acquire(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(
         const seconds = py.PyFloat_AsDouble(t);
         if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
         if (seconds != -1.0) {
-            if (!wait) return py.raise(py.exc.valueError(), "can't specify a timeout for a non-blocking call", .{});
-            if (seconds < 0) return py.raise(py.exc.valueError(), "timeout value must be a non-negative number", .{});
+            if (!wait)
+                return py.raise(py.exc.valueError(), "can't specify a timeout for a non-blocking call", .{});
+            if (seconds < 0)
+                return py.raise(py.exc.valueError(), "timeout value must be a non-negative number", .{});
             limit = timeouts.fromSeconds(seconds) orelse return null;
         }
     }
-    return py.boolean(take(self(o), goroutine.ident(), limit) orelse return null);
+    return py.boolean(take(.of(c.self), ident(), limit, .may_raise) orelse return null);
 }
 
-fn enter(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(take(self(o), goroutine.ident(), .forever) orelse return null);
+fn release(c: replace.Call) ?*py.Object {
+    const l: *RLock = .of(c.self);
+    const me = host.goroutineIdent() orelse return afterwards(Release.callOriginal(c), l);
+    return drop(l, me);
 }
 
-fn drop(o: *py.Object) bool {
-    const l = self(o);
-    if (l.owner != goroutine.ident()) {
-        _ = py.raise(py.exc.runtimeError(), "cannot release un-acquired lock", .{});
-        return false;
-    }
-    l.count -= 1;
-    if (l.count == 0) give(l);
+fn exit(c: replace.Call) ?*py.Object {
+    const l: *RLock = .of(c.self);
+    const me = host.goroutineIdent() orelse return afterwards(Exit.callOriginal(c), l);
+    return drop(l, me);
+}
+
+fn drop(l: *RLock, me: u64) ?*py.Object {
+    if (!l.isOwned(me)) return unowned();
+    if (l.depth() > 1) l.count -= 1 else l.letGo();
+    return py.returnNone();
+}
+
+/// A thread has let it go, or not yet.
+fn afterwards(result: ?*py.Object, l: *RLock) ?*py.Object {
+    if (l.owner == 0 and py.PyInterpreterState_Get() == host.interpreter) wakeNext(l);
+    return result;
+}
+
+fn isOwned(c: replace.Call) ?*py.Object {
+    return py.boolean(RLock.of(c.self).isOwned(ident()));
+}
+
+fn recursionCount(c: replace.Call) ?*py.Object {
+    const l: *RLock = .of(c.self);
+    return py.PyLong_FromUnsignedLongLong(if (l.isOwned(ident())) l.depth() else 0);
+}
+
+fn releaseSave(c: replace.Call) ?*py.Object {
+    const l: *RLock = .of(c.self);
+    const me = host.goroutineIdent() orelse return afterwards(ReleaseSave.callOriginal(c), l);
+    if (!l.isOwned(me)) return unowned();
+    const count = py.PyLong_FromUnsignedLongLong(l.depth()) orelse return null;
+    defer py.decref(count);
+    const owner = py.PyLong_FromUnsignedLongLong(me) orelse return null;
+    defer py.decref(owner);
+    const saved = py.PyTuple_Pack(2, count, owner) orelse return null;
+    l.letGo();
+    return saved;
+}
+
+/// Condition.wait() ends with this, whatever else ends it.
+fn acquireRestore(c: replace.Call) ?*py.Object {
+    if (c.n != 1) return AcquireRestore.callOriginal(c);
+    const l: *RLock = .of(c.self);
+    // Before 3.15 the tuple is the one argument of a function that takes several.
+    const count = py.PyTuple_GetItem(c.args[0], 0) orelse return null;
+    const times = py.PyLong_AsUnsignedLongLong(count);
+    if (py.PyErr_Occurred() != null) return null;
+    const me = ident();
+    _ = take(l, me, .forever, .always) orelse return null;
+    l.own(me, @intCast(@max(1, times)));
+    return py.returnNone();
+}
+
+inline fn releases() bool {
+    return waiting > 0 or identity.inGoroutine();
+}
+
+const in = identity.inGoroutine;
+const Acquire = replace.Replacement("_thread", "RLock.acquire", in, acquire);
+const Enter = replace.Replacement("_thread", "RLock.__enter__", in, acquire);
+const Release = replace.Replacement("_thread", "RLock.release", releases, release);
+const Exit = replace.Replacement("_thread", "RLock.__exit__", releases, exit);
+const IsOwned = replace.Replacement("_thread", "RLock._is_owned", in, isOwned);
+const RecursionCount = replace.Replacement("_thread", "RLock._recursion_count", in, recursionCount);
+const ReleaseSave = replace.Replacement("_thread", "RLock._release_save", releases, releaseSave);
+const AcquireRestore = replace.Replacement("_thread", "RLock._acquire_restore", in, acquireRestore);
+
+/// Before a run. False with an exception set.
+pub fn setUp() bool {
+    if (Acquire.entry.def != null) return true;
+    if (!layoutIsKnown()) return false;
+    inline for (.{ Acquire, Enter, Release, Exit, IsOwned, RecursionCount, ReleaseSave, AcquireRestore }) |each|
+        each.install() catch |e| if (e == error.Raised) return false;
     return true;
 }
 
-fn release(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return if (drop(o)) py.returnNone() else null;
-}
-
-fn exit(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
-    return if (drop(o)) py.returnNone() else null;
-}
-
-// What threading.Condition asks of a re-entrant lock.
-
-fn isOwned(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).owner == goroutine.ident());
-}
-
-fn releaseSave(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const l = self(o);
-    if (l.count == 0) return py.raise(py.exc.runtimeError(), "cannot release un-acquired lock", .{});
-    const count = l.count;
-    give(l);
-    return py.PyLong_FromUnsignedLongLong(count);
-}
-
-fn acquireRestore(o: *py.Object, count: ?*py.Object) callconv(.c) ?*py.Object {
-    const n = py.PyLong_AsLongLong(count.?);
-    if (n == -1 and py.PyErr_Occurred() != null) return null;
-    const l = self(o);
-    _ = take(l, goroutine.ident(), .forever) orelse return null;
-    l.count = @intCast(n);
-    return py.returnNone();
-}
-
-fn recursionCount(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const l = self(o);
-    return py.PyLong_FromUnsignedLongLong(if (l.owner == goroutine.ident()) l.count else 0);
-}
-
-fn locked(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).owner != 0);
-}
-
-fn atForkReinit(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const l = self(o);
-    l.owner = 0;
-    l.count = 0;
-    l.goroutines().* = .{};
-    l.sleepers = null;
-    return py.returnNone();
-}
-
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const l = self(o);
-    return py.PyUnicode_FromFormat(
-        "<%s golibx.RLock owner=%llu count=%llu at %p>",
-        @as([*:0]const u8, if (l.count > 0) "locked" else "unlocked"),
-        l.owner,
-        l.count,
-        o,
+/// Looks at one that is held twice. False with an exception set.
+fn layoutIsKnown() bool {
+    const class = py.importFrom("_thread", "RLock") orelse return false;
+    defer py.decref(class);
+    const o = py.call(class, &.{}) orelse return false;
+    defer py.decref(o);
+    const method = py.PyObject_GetAttrString(o, "acquire") orelse return false;
+    defer py.decref(method);
+    const back = py.PyObject_GetAttrString(o, "release") orelse return false;
+    defer py.decref(back);
+    const l: *RLock = .of(o);
+    for (0..2) |_| py.decref(py.call(method, &.{}) orelse return false);
+    const known = l.owner == py.PyThread_get_thread_ident() and l.depth() == 2 and
+        (!RLock.isMutex() or (l.inner == mutex_locked and py.extra.PyMutex_Unlock != null));
+    for (0..2) |_| py.decref(py.call(back, &.{}) orelse return false);
+    if (known) {
+        rlock_type = o.type;
+        return true;
+    }
+    _ = py.raise(
+        py.exc.runtimeError(),
+        "golibx does not know how Python 3.{d} keeps a lock's owner: it needs a golibx that knows it",
+        .{py.minor()},
     );
+    return false;
 }
-
-const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
-
-const methods = [_]py.MethodDef{
-    .{ .name = "acquire", .function = @ptrCast(&acquire), .flags = fast, .doc =
-    \\acquire($self, /, blocking=True, timeout=-1)
-    \\--
-    \\
-    \\As threading.RLock.acquire().
-    },
-    .{ .name = "release", .function = @ptrCast(&release), .flags = py.METH_NOARGS, .doc =
-    \\release($self, /)
-    \\--
-    \\
-    \\As threading.RLock.release().
-    },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL },
-    .{ .name = "locked", .function = @ptrCast(&locked), .flags = py.METH_NOARGS, .doc =
-    \\locked($self, /)
-    \\--
-    \\
-    \\Whether somebody holds it.
-    },
-    .{ .name = "_is_owned", .function = @ptrCast(&isOwned), .flags = py.METH_NOARGS },
-    .{ .name = "_recursion_count", .function = @ptrCast(&recursionCount), .flags = py.METH_NOARGS },
-    .{ .name = "_release_save", .function = @ptrCast(&releaseSave), .flags = py.METH_NOARGS },
-    .{ .name = "_acquire_restore", .function = @ptrCast(&acquireRestore), .flags = py.METH_O },
-    .{ .name = "_at_fork_reinit", .function = @ptrCast(&atForkReinit), .flags = py.METH_NOARGS },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(RLock, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "RLock()\n--\n\nA re-entrant lock that belongs to a goroutine or thread; as threading.RLock otherwise.",
-    },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
-    .name = "golibx._core.RLock",
-    .basicsize = @sizeOf(RLock),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_BASETYPE,
-    .slots = &slots,
-};

@@ -20,6 +20,7 @@ const recursion = @import("recursion.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const identity = @import("identity.zig");
+const rlock = @import("rlock.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
@@ -37,7 +38,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     );
     const options = readOptions(args[3]) orelse return null;
     if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !buffered.setUp()) return null;
+        !rlock.setUp() or !buffered.setUp()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
