@@ -660,6 +660,8 @@ pub inline fn forCall() ?*PyG {
 /// Cancels every goroutine of the program's but the caller, and those that they start meanwhile,
 /// and waits for their ends until `deadline`. False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
+    // In an explored run its time limit, too, is for those that do not end.
+    lane.chooser.haste = 0;
     while (true) {
         var straggler: ?*PyG = null;
         var runnable = false;

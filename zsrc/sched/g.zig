@@ -201,6 +201,8 @@ pub const G = struct {
     context: ?*Context = null,
     watch_link: ?*?*G = null,
     watch_next: ?*G = null,
+    /// In an explored run: what it has drawn, 0 for nothing yet.
+    lot: u64 = 0,
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,

@@ -147,7 +147,9 @@ pub fn Lane(comptime Host: type) type {
         clock: std.atomic.Value(u64) = .init(0),
         /// The time of goroutines, where that is not the real one; else 0.
         virtual_ns: u64 = 0,
-        chance: explore.Chance = .{},
+        chooser: explore.Chooser = .{},
+        /// It has chosen who is next already.
+        chosen: bool = false,
 
         // All goroutines and threads.
         all_g: ?*G = null,
@@ -221,7 +223,7 @@ pub fn Lane(comptime Host: type) type {
             self.clock.raw = os.nanotime();
             if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
             if (options.explore) {
-                self.chance = .init(options.seed);
+                self.chooser = .init(options.seed);
                 self.attention.raw = true;
             }
             self.ring.setMask(options.event_mask);

@@ -245,19 +245,45 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 self.turn +%= 1;
                 pollIfWaiting(self);
             }
-            if (self.runnext) |g| self.runq.push(g);
-            self.runnext = self.runq.takeAt(self.chance.below(self.runq.len));
+            if (self.chosen) {
+                self.chosen = false;
+                if (self.runnext != null) return;
+            }
+            gather(self);
+            if (self.runq.len == 0) return; // those that were preempted are left
+            self.runnext = self.runq.takeAt(self.chooser.choose(&self.runq, null).?);
         }
 
         /// In an explored run, at a call of the program's: one of those that could run goes on.
         pub fn giveWay(self: *Self, g: *G) void {
-            const others = self.runq.len + @intFromBool(self.runnext != null);
-            if (others > 0 and self.chance.below(others + 1) > 0) self.gosched(g);
+            gather(self);
+            if (self.runq.len == 0) return;
+            const at = self.chooser.choose(&self.runq, g) orelse return;
+            self.runnext = self.runq.takeAt(at);
+            self.chosen = true;
+            self.gosched(g);
+        }
+
+        /// All that could go on, in the queue; in virtual time who waits for the earliest timer may
+        /// be among them.
+        fn gather(self: *Self) void {
+            if (self.runnext) |g| self.runq.push(g);
+            self.runnext = null;
+            if (mayJump(self) and self.net_waiters == 0 and self.chooser.timerFirst()) jump(self);
+        }
+
+        /// Virtual time passes.
+        fn jump(self: *Self) void {
+            self.virtual_ns = @max(self.virtual_ns, self.timers.earliest.raw);
+            runTimers(self);
         }
 
         fn runTimers(self: *Self) void {
             const now = self.now();
-            while (self.timers.popDue(now)) |t| t.fire(t);
+            if (self.options.explore) {
+                // Of those that are due at one instant any may be first.
+                while (self.timers.popOneOf(now, &self.chooser.chance)) |t| t.fire(t);
+            } else while (self.timers.popDue(now)) |t| t.fire(t);
         }
 
         fn pollIfWaiting(self: *Self) void {
@@ -309,9 +335,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (stuck(self) and Host.onDeadlock()) continue;
                 if (mayJump(self) and (looked or self.net_waiters == 0)) {
                     looked = false;
-                    self.virtual_ns = @max(self.virtual_ns, self.timers.earliest.raw);
                     // Not when somebody next looks, which sysmon may bring about at any time.
-                    runTimers(self);
+                    jump(self);
                     continue;
                 }
                 if (self.poller != null) {
