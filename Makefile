@@ -52,6 +52,10 @@ lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, my
 bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, asyncio and Go: bench/README.md
 	@$(BIN)/python bench/run.py $(ARGS)
 
+.PHONY: test-matrix
+test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each, on every Python at hand; ARGS as for test
+	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/soak.py $(ARGS)

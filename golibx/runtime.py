@@ -32,7 +32,7 @@ from golibx import _core
 from golibx.config import Config
 from golibx.errors import Cancelled
 from golibx.frames import without_own_frames
-from golibx.patch import eventloop, faults, locks, notebook, polling, signals, threads
+from golibx.patch import eventloop, faults, greenlets, locks, notebook, polling, signals, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -185,6 +185,8 @@ class Runtime:
             options["dump_signal"] = getattr(signal, dump_signal, 0)
         locks.install()
         threads.install()
+        greenlets.check()
+        greenlets.install()
         polling.install()
         eventloop.install()
         faults.install()

@@ -117,7 +117,8 @@ def environment(version: str, python: str, wheel: Path) -> Path:
     folder = ROOT / "build" / "venv" / version
     installed = folder / "installed"
     interpreter = folder / "bin" / "python"
-    state = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    extras = os.environ.get("GOLIBX_EXTRAS", "test")
+    state = hashlib.sha256(wheel.read_bytes() + extras.encode()).hexdigest()
     if installed.exists() and installed.read_text() == state:
         return interpreter
     if not installed.exists():
@@ -126,7 +127,7 @@ def environment(version: str, python: str, wheel: Path) -> Path:
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # pip keeps what is installed under the same version, whatever the wheel's contents.
     subprocess.run([*pip, "uninstall", "--yes", "golibx"], stderr=subprocess.DEVNULL, check=True)
-    subprocess.run([*pip, "install", f"{wheel}[test]"], check=True)
+    subprocess.run([*pip, "install", f"{wheel}[{extras}]"], check=True)
     installed.write_text(state)
     return interpreter
 

@@ -74,6 +74,8 @@ var modules: std.ArrayList(*const Module) = .empty;
 var own_low: usize = std.math.maxInt(usize);
 var own_high: usize = 0;
 var own_base: usize = 0;
+/// Addresses that are not golibx's, where golibx was last called from: to ask takes microseconds.
+var others: [256]usize = @splat(0);
 var interpreter_base: usize = 0;
 /// The evaluation loop, and the function that calls it for a Python function; 0 where that is not
 /// exported.
@@ -183,13 +185,17 @@ fn matches(chain: *const Chain, slot: usize) bool {
 }
 
 inline fn isOwn(address: usize) bool {
-    return (address >= own_low and address <= own_high) or isOwnSlow(address);
+    if (address >= own_low and address <= own_high) return true;
+    return others[address / 4 % others.len] != address and isOwnSlow(address);
 }
 
 /// A file's code lies in one piece: what is between two addresses of golibx's is golibx's.
 noinline fn isOwnSlow(address: usize) bool {
     if (own_base == 0) own_base = baseOf(@intFromPtr(&keepsThread)) orelse return false;
-    if (baseOf(address) != own_base) return false;
+    if (baseOf(address) != own_base) {
+        others[address / 4 % others.len] = address;
+        return false;
+    }
     own_low = @min(own_low, address);
     own_high = @max(own_high, address);
     return true;

@@ -28,6 +28,7 @@ const errors = @import("errors.zig");
 const events = @import("events.zig");
 const leaks = @import("leaks.zig");
 const os_thread = @import("os_thread.zig");
+const greenlets = @import("greenlets.zig");
 const requests = @import("requests.zig");
 const run = @import("run.zig");
 const identity = @import("identity.zig");
@@ -385,6 +386,12 @@ const functions = [_]py.MethodDef{
     \\
     \\Whether ident() is of a goroutine: not of a thread, nor of the main goroutine, which has a
     \\thread's.
+    },
+    .{ .name = "lock_for_greenlets", .function = @ptrCast(&greenlets.setUp), .flags = py.METH_NOARGS, .doc =
+    \\lock_for_greenlets()
+    \\--
+    \\
+    \\Has goroutines be locked to their threads from their first use of greenlet on, which has been imported.
     },
     .{ .name = "keep_thread", .function = @ptrCast(&identity.keepThread), .flags = py.METH_FASTCALL, .doc =
     \\keep_thread(active, thread, /)

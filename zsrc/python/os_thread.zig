@@ -8,15 +8,23 @@ const lane = &host.the_lane;
 
 pub fn lock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
-    lane.lockThread(&p.g) catch |e| return switch (e) {
-        error.OutOfMemory => py.PyErr_NoMemory(),
-        error.ThreadLimit => py.raise(
-            py.exc.runtimeError(),
-            "no thread to be had for goroutine {d}: {d} are locked to theirs, and [runtime] max_threads is {d}",
-            .{ p.g.id, lane.locked_count, lane.options.max_threads },
-        ),
+    return if (lockFor(p)) py.returnNone() else null;
+}
+
+/// Locks the calling goroutine to its thread. False with an exception set.
+pub fn lockFor(p: *goroutine.PyG) bool {
+    lane.lockThread(&p.g) catch |e| {
+        _ = switch (e) {
+            error.OutOfMemory => py.PyErr_NoMemory(),
+            error.ThreadLimit => py.raise(
+                py.exc.runtimeError(),
+                "no thread to be had for goroutine {d}: {d} are locked to theirs, and [runtime] max_threads is {d}",
+                .{ p.g.id, lane.locked_count, lane.options.max_threads },
+            ),
+        };
+        return false;
     };
-    return py.returnNone();
+    return true;
 }
 
 pub fn unlock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
