@@ -107,7 +107,14 @@ fn goChild(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) cal
     return goroutine.launch(p);
 }
 
-fn gosched(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+/// The interpreter calls it straight from its loop, which it does not do for METH_NOARGS: a plain
+/// call (foreign.zig).
+fn gosched(_: ?*py.Object, _: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 0) return py.raise(
+        py.exc.typeError(),
+        "golibx._core.gosched() takes no arguments ({d} given)",
+        .{n},
+    );
     const p = goroutine.forPark() orelse return null;
     lane.gosched(&p.g);
     return if (goroutine.raisePending(p)) null else py.returnNone();
@@ -356,7 +363,7 @@ const functions = [_]py.MethodDef{
     \\
     \\Has fn() called in a goroutine of its own once the context is done; returns an AfterFunc.
     },
-    .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_NOARGS, .doc =
+    .{ .name = "gosched", .function = @ptrCast(&gosched), .flags = py.METH_FASTCALL, .doc =
     \\gosched()
     \\--
     \\
