@@ -58,6 +58,7 @@ test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each,
 
 .PHONY: soak
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
+	@$(BIN)/python tests/forks.py 10000 1200
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@$(ZIG_BUILD) check -Dcheck-seconds=60
 

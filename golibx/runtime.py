@@ -135,6 +135,7 @@ class Runtime:
         self._takes_interrupts = False
         self._interrupts = 0
         self._abandoning = False
+        self._pid = os.getpid()
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
 
@@ -211,6 +212,7 @@ class Runtime:
         finally:
             if "golibx.signal" in sys.modules:
                 sys.modules["golibx.signal"].end()
+            # In the child of a fork, where run() returns too, the hook below has seen to signals.
             if switch_interval:
                 sys.setswitchinterval(old_switch_interval)
             # Unless the program has put its own in place.
@@ -218,7 +220,7 @@ class Runtime:
                 signals.interrupts = None
                 if signals.present(signal.SIGINT) == self.on_interrupt:
                     signal.signal(signal.SIGINT, signal.default_int_handler)
-            if wakes_on_signals:
+            if wakes_on_signals and self._pid == os.getpid():
                 eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
             if "golibx.aio" in sys.modules:
@@ -244,7 +246,9 @@ class Runtime:
                 self._pump = _core.go_system(self._deliver_events)
             return fn(*args, **kwargs)
         finally:
-            self._end()
+            # A child that this goroutine has forked has left all that there is to end behind.
+            if self._pid == os.getpid():
+                self._end()
 
     def _end(self) -> None:
         self._ending = True
@@ -364,6 +368,24 @@ def _write_signals_to_pipe() -> bool:
         return False
     eventloop.forward_signals(_signal_pipe[1])
     return True
+
+
+def _part_from_parent() -> None:
+    """In the child of a fork: what it is told of signals is not the parent's business."""
+    global _signal_pipe
+    if not _signal_pipe:
+        return
+    write_end = signal.set_wakeup_fd(-1)
+    if write_end not in (-1, _signal_pipe[1]):
+        signal.set_wakeup_fd(write_end)
+    eventloop.forward_signals(-1)
+    pipe, _signal_pipe = _signal_pipe, ()
+    for fd in pipe:
+        os.close(fd)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_part_from_parent)
 
 
 def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 import weakref
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["GoroutineThread", "bystanders", "count_bystanders", "do_nothing", "install"]
+__all__ = [
+    "GoroutineThread",
+    "bystanders",
+    "count_bystanders",
+    "do_nothing",
+    "end_process",
+    "install",
+    "join_others",
+]
 
 bystanders: dict[int, FrameType] = {}
 """Threads that wake no goroutine, whatever they do: a deadlock is one in spite of them.
@@ -118,3 +127,38 @@ class GoroutineThread(threading._DummyThread):
 def _name_of(goroutine: _core.Goroutine[Any]) -> str:
     """As those that threading gives to its own."""
     return f"Goroutine-{goroutine.id} ({goroutine.name})"
+
+
+def join_others() -> None:
+    """Waits for the threads that a program waits for at its end."""
+    this = threading.current_thread()
+    while others := [t for t in threading.enumerate() if t is not this and not t.daemon]:
+        for thread in others:
+            thread.join()
+
+
+def end_process(error: BaseException) -> int:
+    """Ends what Python has, as where `error` ends a program; returns its status, -1 for SIGINT.
+
+    In the child of a fork on another goroutine than the main one: the interpreter's own way leads
+    through a thread state that is not there any more.
+    """
+    status = 1
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            status = (error.code or 0) & 0xFF
+        elif sys.stderr is not None:
+            print(error.code, file=sys.stderr)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            status = -1
+    join_others()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or 120  # as Python's own
+    return status

@@ -13,6 +13,22 @@ pub const prepare = impl.prepare;
 pub const environment = impl.environment;
 pub const setEnvironment = impl.setEnvironment;
 
+/// Calls function(arg). A `switchTo` to what is in `save` meanwhile, which abandons the function,
+/// has this call return.
+pub inline fn callFrom(
+    save: *usize,
+    function: *const fn (?*anyopaque) callconv(.c) void,
+    arg: ?*anyopaque,
+) void {
+    if (builtin.os.tag == .windows) return function(arg);
+    const f: *const fn (
+        *usize,
+        *const fn (?*anyopaque) callconv(.c) void,
+        ?*anyopaque,
+    ) callconv(.c) void = @ptrCast(&impl.callFromNaked);
+    f(save, function, arg);
+}
+
 /// The address of the running stack, near enough to tell which stack it is.
 pub inline fn stackPointer() usize {
     return switch (builtin.cpu.arch) {
@@ -24,6 +40,39 @@ pub inline fn stackPointer() usize {
         ),
         else => unreachable,
     };
+}
+
+test "a call is returned from by a switch to where it came from" {
+    if (builtin.os.tag == .windows) return error.SkipZigTest;
+    const T = struct {
+        var home: usize = 0;
+        var other: usize = 0;
+        var stack: [64 * 1024]u8 align(16) = undefined;
+        var calls: u32 = 0;
+
+        fn plain(arg: ?*anyopaque) callconv(.c) void {
+            const n: *u32 = @ptrCast(@alignCast(arg.?));
+            calls += n.*;
+        }
+
+        fn away(arg: ?*anyopaque) callconv(.c) void {
+            plain(arg);
+            const lo = @intFromPtr(&stack);
+            switchTo(&other, prepare(lo, lo + stack.len, back, environment()));
+        }
+
+        fn back() callconv(.c) noreturn {
+            calls += 10;
+            switchTo(&other, home);
+            unreachable;
+        }
+    };
+    _ = std.valgrind.stackRegister(&T.stack);
+    var one: u32 = 1;
+    callFrom(&T.home, T.plain, &one);
+    try std.testing.expectEqual(1, T.calls);
+    for (0..3) |_| callFrom(&T.home, T.away, &one);
+    try std.testing.expectEqual(34, T.calls);
 }
 
 test "a stack switches there and back" {

@@ -163,3 +163,29 @@ fn switchNaked() callconv(.naked) void {
         \\ retq
     );
 }
+
+/// As `switchNaked` saves a context, and leaves it where it is during the call.
+pub fn callFromNaked() callconv(.naked) void {
+    asm volatile (
+        \\ pushq %%rbp
+        \\ pushq %%rbx
+        \\ pushq %%r12
+        \\ pushq %%r13
+        \\ pushq %%r14
+        \\ pushq %%r15
+        \\ subq $8, %%rsp
+        \\ stmxcsr (%%rsp)
+        \\ fnstcw 4(%%rsp)
+        \\ movq %%rsp, (%%rdi)
+        \\ movq %%rdx, %%rdi
+        \\ callq *%%rsi
+        \\ addq $8, %%rsp
+        \\ popq %%r15
+        \\ popq %%r14
+        \\ popq %%r13
+        \\ popq %%r12
+        \\ popq %%rbx
+        \\ popq %%rbp
+        \\ retq
+    );
+}

@@ -126,9 +126,10 @@ pub fn Poller(comptime Lane: type) type {
             p.backend.deinit();
         }
 
-        /// In the child of a fork: the poller's descriptors are shared with the parent, closing
-        /// them here harms nobody.
+        /// In the child of a fork, which shares the poller's descriptors with the parent: to close
+        /// them here changes nothing there.
         pub fn forget(p: *Self) void {
+            p.backend.deinit();
             p.descs.clearRetainingCapacity();
             p.by_fd.clearRetainingCapacity();
             p.free = null;

@@ -8,6 +8,9 @@ pub const Thread = posix.Thread;
 pub const spawn = posix.spawn;
 pub const threadExitHere = posix.threadExitHere;
 pub const thisThread = posix.thisThread;
+pub const atFork = posix.atFork;
+pub const exitProcess = posix.exitProcess;
+pub const endByInterrupt = posix.endByInterrupt;
 pub const allowInterrupts = posix.allowInterrupts;
 pub const interrupt = posix.interrupt;
 pub const SignalMask = posix.SignalMask;
@@ -200,6 +203,19 @@ pub fn processId() i32 {
 /// Of the calling thread.
 pub fn threadId() i32 {
     return @intCast(linux.gettid());
+}
+
+extern "c" fn pthread_getattr_np(thread: std.c.pthread_t, attr: *std.c.pthread_attr_t) c_int;
+extern "c" fn pthread_attr_getstack(attr: *const std.c.pthread_attr_t, lo: *usize, size: *usize) c_int;
+
+/// The lowest address and the size of a thread's stack; null where the system does not know.
+pub fn stackOf(thread: Thread) ?[2]usize {
+    var attr: std.c.pthread_attr_t = undefined;
+    if (pthread_getattr_np(thread.handle, &attr) != 0) return null;
+    defer _ = std.c.pthread_attr_destroy(&attr);
+    var lo: usize = 0;
+    var size: usize = 0;
+    return if (pthread_attr_getstack(&attr, &lo, &size) == 0) .{ lo, size } else null;
 }
 
 /// Whether the calling thread is the process's first, or of a fork's child, its only one at first.

@@ -13,6 +13,9 @@ pub const Thread = posix.Thread;
 pub const spawn = posix.spawn;
 pub const threadExitHere = posix.threadExitHere;
 pub const thisThread = posix.thisThread;
+pub const atFork = posix.atFork;
+pub const exitProcess = posix.exitProcess;
+pub const endByInterrupt = posix.endByInterrupt;
 pub const allowInterrupts = posix.allowInterrupts;
 pub const interrupt = posix.interrupt;
 pub const SignalMask = posix.SignalMask;
@@ -178,6 +181,15 @@ pub fn processId() i32 {
 /// Of the calling thread, as `threadIds` would have it.
 pub fn threadId() i32 {
     return 0;
+}
+
+extern "c" fn pthread_get_stackaddr_np(thread: c.pthread_t) usize;
+extern "c" fn pthread_get_stacksize_np(thread: c.pthread_t) usize;
+
+/// The lowest address and the size of a thread's stack.
+pub fn stackOf(thread: Thread) ?[2]usize {
+    const size = pthread_get_stacksize_np(thread.handle);
+    return .{ pthread_get_stackaddr_np(thread.handle) - size, size };
 }
 
 extern "c" fn pthread_main_np() c_int;

@@ -12,14 +12,15 @@ pub const impl = switch (builtin.os.tag) {
 };
 
 const required = [_][]const u8{
-    "Thread",    "spawn",           "threadExitHere", "futexWait",     "futexWake",
-    "nanotime",  "sleepNs",         "cpuCount",       "page_size",     "reserve",
-    "release",   "discard",         "guard",          "slotGet",       "slotSet",
-    "findSlot",  "symbol",          "FaultStack",     "handleFault",   "writeStderr",
-    "openStack", "preciseSleep",    "promptWake",     "allocatedSize", "thisThread",
-    "interrupt", "allowInterrupts", "SignalMask",     "signalMask",    "cpuQuota",
-    "peek",      "threadId",        "threadIds",      "onMainThread",  "threadCpuTime",
-    "unguard",   "opens_guards",    "processId",      "takeSignal",    "writeSignals",
+    "Thread",    "spawn",           "threadExitHere", "futexWait",      "futexWake",
+    "nanotime",  "sleepNs",         "cpuCount",       "page_size",      "reserve",
+    "release",   "discard",         "guard",          "slotGet",        "slotSet",
+    "findSlot",  "symbol",          "FaultStack",     "handleFault",    "writeStderr",
+    "openStack", "preciseSleep",    "promptWake",     "allocatedSize",  "thisThread",
+    "interrupt", "allowInterrupts", "SignalMask",     "signalMask",     "cpuQuota",
+    "peek",      "threadId",        "threadIds",      "onMainThread",   "threadCpuTime",
+    "unguard",   "opens_guards",    "processId",      "takeSignal",     "writeSignals",
+    "atFork",    "exitProcess",     "stackOf",        "endByInterrupt",
 };
 
 comptime {
@@ -91,6 +92,10 @@ pub const FaultStack = impl.FaultStack;
 pub const handleFault = impl.handleFault;
 pub const writeStderr = impl.writeStderr;
 pub const peek = impl.peek;
+pub const atFork = impl.atFork;
+pub const exitProcess = impl.exitProcess;
+pub const stackOf = impl.stackOf;
+pub const endByInterrupt = impl.endByInterrupt;
 
 /// Told of a memory fault that an instruction caused. True if that can go on.
 pub const FaultCallback = *const fn (address: usize) bool;

@@ -130,6 +130,32 @@ pub fn threadExitHere() noreturn {
     c.pthread_exit(null);
 }
 
+extern "c" fn pthread_atfork(
+    prepare: ?*const fn () callconv(.c) void,
+    parent: ?*const fn () callconv(.c) void,
+    child: ?*const fn () callconv(.c) void,
+) c_int;
+
+/// Has `child` called in the child of each fork before fork() returns there. False without memory.
+/// vfork() and posix_spawn() are not forks.
+pub fn atFork(child: *const fn () callconv(.c) void) bool {
+    return pthread_atfork(null, null, child) == 0;
+}
+
+/// As the C library does, with all that was registered for it.
+pub fn exitProcess(status: u8) noreturn {
+    c.exit(status);
+}
+
+/// Ends the process as SIGINT does by default.
+pub fn endByInterrupt() noreturn {
+    var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
+    action.handler = .{ .handler = c.SIG.DFL };
+    _ = c.sigaction(.INT, &action, null);
+    _ = c.raise(.INT);
+    c.exit(130);
+}
+
 /// Monotonic time in nanoseconds.
 pub fn nanotime() u64 {
     var ts: c.timespec = undefined;

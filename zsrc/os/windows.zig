@@ -686,6 +686,23 @@ pub fn processId() i32 {
     return 0;
 }
 
+/// There is no fork.
+pub fn atFork(_: *const fn () callconv(.c) void) bool {
+    return true;
+}
+
+pub fn exitProcess(status: u8) noreturn {
+    std.process.exit(status);
+}
+
+pub fn endByInterrupt() noreturn {
+    std.process.exit(130);
+}
+
+pub fn stackOf(_: Thread) ?[2]usize {
+    return null;
+}
+
 /// Of the calling thread, as `threadIds` would have it.
 pub fn threadId() i32 {
     return 0;

@@ -10,6 +10,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const recursion = @import("recursion.zig");
+const fork = @import("fork.zig");
 
 /// faulthandler.dump_traceback and its arguments, for Pythons that do not export what it calls.
 var dump_traceback: ?*py.Object = null;
@@ -50,8 +51,7 @@ pub fn switchHandler(_: ?*py.Object, on: ?*py.Object) callconv(.c) ?*py.Object {
 
 /// On the alternate stack, at any point of the program: nothing here allocates or locks.
 fn onFault(address: usize) bool {
-    const m = m_mod.current() orelse return false;
-    const g = m.curg orelse return false;
+    const g = if (m_mod.current()) |m| m.curg orelse return false else &(fork.here() orelse return false).g;
     const lane = &host.the_lane;
     const p = goroutine.of(g);
     const size = if (p == goroutine.main) lane.options.stack_main_size else lane.options.stack_size;

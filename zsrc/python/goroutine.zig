@@ -22,8 +22,10 @@ const tracing = @import("tracing.zig");
 const handle = @import("handle.zig");
 const foreign = @import("foreign.zig");
 const identity = @import("identity.zig");
+const fork = @import("fork.zig");
 
 const G = g_mod.G;
+const M = @import("../sched/m.zig").M;
 const Lane = host.Lane;
 const lane = &host.the_lane;
 /// Those in join() of one goroutine.
@@ -75,6 +77,13 @@ pub const PyG = struct {
     /// calls of the interpreter's buffered files it is.
     kept_by: ?*const foreign.Module = null,
     in_buffered: u32 = 0,
+    /// A fork has left it alone in this process: see fork.zig. Never pooled again.
+    survives: bool = false,
+    /// Then where run() returns, of a main goroutine, and the M it was on.
+    home: usize = 0,
+    forked_on: ?*M = null,
+    /// Forks that it is in without being locked to a thread.
+    fork_unlocked: u32 = 0,
     started_ns: u64 = 0,
     parent: u64 = 0,
     few: [inline_args]*py.Object = undefined,
@@ -334,6 +343,7 @@ pub fn runBody(p: *PyG) void {
         null
     else
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);
+    if (p.survives) fork.end(p, result);
     finish(p, result);
     _ = py.extra.PyContext_Exit(context);
     dropCall(p);
@@ -344,6 +354,7 @@ pub fn runBody(p: *PyG) void {
         @backingInt(p.handle.outcome) - 1,
     );
     settleHandle(p);
+    if (p.survives) fork.leave(p); // a finalizer has forked
     clearState(p);
 }
 
@@ -351,10 +362,58 @@ pub fn runBody(p: *PyG) void {
 fn runHandlers(p: *PyG) void {
     py.PyObject_GC_Track(p.context.?);
     signals.runAll();
+    if (p.survives) fork.leave(p);
     finish(p, py.returnNone());
     dropCall(p);
     settleHandle(p);
     if (!signals.giveBack(p)) clearState(p);
+}
+
+/// In the child of a fork, of the one that did: who waits for it is gone.
+pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
+    const h = p.handle;
+    p.group = null;
+    p.on_end = null;
+    p.places = null;
+    h.watchers = null;
+    const context = py.incref(p.context.?);
+    finish(p, result);
+    _ = py.extra.PyContext_Exit(context);
+    py.decref(context);
+    dropCall(p);
+    h.live = null;
+    if (p.home == 0 and h.outcome == .raised) report(h);
+    p.ended = true;
+    py.decref(&h.ob);
+}
+
+/// In the child of a fork: all but the one that forked have ended there, without a word.
+pub fn forgetOthers(survivor: ?*PyG) void {
+    var it = lane.all_g;
+    while (it) |g| : (it = g.all_next) {
+        const p = of(g);
+        if (p == survivor) continue;
+        p.state = null;
+        // Whoever comes across it in a queue passes by.
+        g.claimed = .taken;
+        if (p.ended) continue;
+        p.ended = true;
+        const h = p.handle;
+        h.live = null;
+        h.outcome = .cancelled;
+        h.watchers = null;
+    }
+}
+
+/// What a handle without a result raises.
+pub fn exceptionOf(h: *Handle) ?*py.Object {
+    if (h.exception) |exception| return exception;
+    if (errors.raise(
+        .Cancelled,
+        "goroutine {d} has stayed in the process that this one was forked from",
+        .{h.id},
+    ) == null) h.exception = py.takeException();
+    return h.exception;
 }
 
 /// Of one that was refused: see refused.zig.

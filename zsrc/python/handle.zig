@@ -71,7 +71,7 @@ fn result_(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(
     if (h.result) |value| return py.incref(value);
     h.collected = true;
     goroutine.noteStart(h);
-    py.restoreException(py.incref(h.exception.?));
+    py.restoreException(py.incref(goroutine.exceptionOf(h) orelse return null));
     return null;
 }
 
@@ -229,6 +229,7 @@ fn getFrame(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
 fn getException(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     const h = self(o);
     h.collected = true;
+    if (h.outcome == .cancelled) return py.incref(goroutine.exceptionOf(h) orelse return null);
     return py.incref(h.exception orelse py.none());
 }
 

@@ -30,6 +30,7 @@ const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
 const foreign = @import("foreign.zig");
 const idents = @import("idents.zig");
+const fork = @import("fork.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -132,7 +133,9 @@ pub const Host = struct {
             main_base = null;
             const own = goroutine.main_state.?;
             _ = exchange(own);
-            if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
+            if (fork.borrowedStack()) |stack| {
+                tellStack(own, stack);
+            } else if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
             return deleteState(base);
         }
         states_lock.lock();
@@ -309,11 +312,6 @@ pub const Host = struct {
         return poller.backend.signal_fd >= 0;
     }
 
-    /// The end of a goroutine that forked is the end of the child, as with a thread that forks.
-    pub fn exitProcess() noreturn {
-        py.Py_Exit(0);
-    }
-
     pub fn pollNow() void {
         poller.now();
     }
@@ -361,8 +359,10 @@ pub const Host = struct {
     /// Has signal handlers called, on the main thread and with the lock, but on no goroutine: those
     /// of the program's own wait for one, see signals.zig.
     pub fn onSignal() void {
-        if (py.PyErr_CheckSignals() == 0) return;
-        signals.interruptMain(py.takeException() orelse return);
+        const depth = fork.depth;
+        const raised = py.PyErr_CheckSignals() != 0;
+        if (depth != fork.depth) fork.endHandler(if (raised) py.takeException() else null);
+        if (raised) signals.interruptMain(py.takeException() orelse return);
     }
 };
 
@@ -525,13 +525,17 @@ pub fn releaseStates() void {
     free_states = .empty;
 }
 
-/// In the child of a fork, which has deleted them.
+/// In the child of a fork, where the interpreter deletes them.
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
     states_lock = .{};
     main_base = null;
-    const m = m_mod.current() orelse return;
-    m.base = py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
+}
+
+/// 3.11. The child of a fork has a slot of its own.
+pub fn findGilstateSlot() void {
+    if (py.minor() > 11) return;
+    mechanisms.gilstate_slot = if (py.PyGILState_GetThisThreadState()) |state| os.findSlot(state) else null;
 }
 
 /// Stack bytes that one level of recursion through C may take: a level is the interpreter loop, a
@@ -570,10 +574,7 @@ pub fn calibrate() bool {
     const own = py.PyThreadState_Get();
     if (!findIdent(own)) return false;
     const is_11 = py.minor() == 11;
-    if (is_11) {
-        if (py.PyGILState_GetThisThreadState()) |state|
-            mechanisms.gilstate_slot = os.findSlot(state);
-    }
+    findGilstateSlot();
     const probe = py.PyThreadState_New(interpreter) orelse return outOfMemory();
     _ = exchange(probe);
     const attached = words(probe).*;

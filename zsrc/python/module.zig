@@ -29,10 +29,10 @@ const events = @import("events.zig");
 const leaks = @import("leaks.zig");
 const os_thread = @import("os_thread.zig");
 const greenlets = @import("greenlets.zig");
-const requests = @import("requests.zig");
 const run = @import("run.zig");
 const identity = @import("identity.zig");
 const replace = @import("replace.zig");
+const fork = @import("fork.zig");
 const figures = @import("figures.zig");
 const timeouts = @import("timeouts.zig");
 
@@ -221,7 +221,7 @@ fn throwMain(_: ?*py.Object, exception: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyErr_GivenExceptionMatches(e, py.exc.baseException()) == 0 or
         py.PyType_GetFlags(e.type) & (1 << 30) == 0)
         return py.raise(py.exc.typeError(), "throw_main() needs an exception", .{});
-    if (lane.live) signals.interruptMain(py.incref(e));
+    if (lane.live) signals.interruptMain(py.incref(e)) else fork.throw(e);
     return py.returnNone();
 }
 
@@ -248,27 +248,6 @@ fn active(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 fn setPanicHandler(_: ?*py.Object, handler: ?*py.Object) callconv(.c) ?*py.Object {
     py.clear(&goroutine.panic_handler);
     if (handler.? != py.none()) goroutine.panic_handler = py.incref(handler.?);
-    return py.returnNone();
-}
-
-/// In the child of a fork only the calling thread is left, and of the runtime nothing.
-fn afterFork(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    native.afterFork();
-    rlock.forget();
-    if (!lane.live) return py.returnNone();
-    errors.forked = true;
-    standin.forget();
-    requests.forget();
-    lane.forget();
-    // The interpreter has deleted all thread states but the calling one.
-    host.forgetStates();
-    host.poller.forget();
-    goroutine.forget();
-    refused.forget();
-    timer.forget();
-    os.allowInterrupts(false);
-    fault.remove();
-    preempt.tearDown();
     return py.returnNone();
 }
 
@@ -681,11 +660,29 @@ const functions = [_]py.MethodDef{
     \\
     \\Ends the goroutines for which there was no memory.
     },
-    .{ .name = "_after_fork", .function = @ptrCast(&afterFork), .flags = py.METH_NOARGS, .doc =
-    \\_after_fork()
+    .{ .name = "_before_fork", .function = @ptrCast(&fork.before), .flags = py.METH_NOARGS, .doc =
+    \\_before_fork()
+    \\--
+    \\
+    \\Runs in whoever is about to fork.
+    },
+    .{ .name = "_after_fork_in_parent", .function = @ptrCast(&fork.afterInParent), .flags = py.METH_NOARGS, .doc =
+    \\_after_fork_in_parent()
+    \\--
+    \\
+    \\Runs in whoever has forked.
+    },
+    .{ .name = "_after_fork_in_child", .function = @ptrCast(&fork.afterInChild), .flags = py.METH_NOARGS, .doc =
+    \\_after_fork_in_child()
     \\--
     \\
     \\Runs in the child of a fork.
+    },
+    .{ .name = "renew_at_fork", .function = @ptrCast(&rlock.renewAtFork), .flags = py.METH_O, .doc =
+    \\renew_at_fork(lock, /)
+    \\--
+    \\
+    \\Has the import system's RLock free in the child of a fork, unless the one that forks holds it.
     },
     .{},
 };
@@ -791,23 +788,31 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     return 0;
 }
 
-/// os.register_at_fork(after_in_child=_after_fork).
+/// os.register_at_fork() of the module's hooks.
 fn registerFork(module: *py.Object) bool {
     const posix = py.PyImport_ImportModule("os") orelse return false;
     defer py.decref(posix);
     if (py.PyObject_HasAttrString(posix, "register_at_fork") == 0) return true;
     const register = py.PyObject_GetAttrString(posix, "register_at_fork") orelse return false;
     defer py.decref(register);
-    const hook = py.PyObject_GetAttrString(module, "_after_fork") orelse return false;
-    defer py.decref(hook);
     const kwargs = py.PyDict_New() orelse return false;
     defer py.decref(kwargs);
-    if (py.PyDict_SetItemString(kwargs, "after_in_child", hook) != 0) return false;
+    inline for (.{
+        .{ "before", "_before_fork" },
+        .{ "after_in_parent", "_after_fork_in_parent" },
+        .{ "after_in_child", "_after_fork_in_child" },
+    }) |each| {
+        const hook = py.PyObject_GetAttrString(module, each[1]) orelse return false;
+        defer py.decref(hook);
+        if (py.PyDict_SetItemString(kwargs, each[0], hook) != 0) return false;
+    }
     const empty = py.PyTuple_New(0) orelse return false;
     defer py.decref(empty);
     const r = py.PyObject_Call(register, empty, kwargs) orelse return false;
     py.decref(r);
-    return true;
+    if (fork.watch()) return true;
+    _ = py.PyErr_NoMemory();
+    return false;
 }
 
 /// atexit.register(_before_exit).

@@ -60,9 +60,34 @@ pub fn request(m: *M) bool {
             const address = py.extra._PyEval_AddPendingCall orelse return false;
             const add: *const fn (*py.Interpreter, *const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque, c_int) callconv(.c) c_int =
                 @ptrCast(@alignCast(address));
+            asking.store(true, .seq_cst);
+            defer asking.store(false, .release);
+            if (held_off.load(.seq_cst) > 0) return true;
             return add(host.interpreter, onPending, about, 0) == 0;
         },
     }
+}
+
+/// sysmon is about to put a call into the interpreter's queue, which a fork must not find half
+/// changed. Dekker: sysmon stores this, then loads `held_off`; who forks does the reverse.
+var asking: std.atomic.Value(bool) = .init(false);
+/// How many are about to fork: they are not kept waiting for long, and sysmon does not wait at all.
+var held_off: std.atomic.Value(u32) = .init(0);
+
+/// With the lock: from here to `letGo` nobody asks.
+pub fn holdOff() void {
+    _ = held_off.fetchAdd(1, .seq_cst);
+    while (asking.load(.seq_cst)) std.Thread.yield() catch {};
+}
+
+pub fn letGo() void {
+    _ = held_off.fetchSub(1, .release);
+}
+
+/// In the child of a fork: nobody is about to, and nobody asks.
+pub fn renew() void {
+    asking = .init(false);
+    held_off = .init(0);
 }
 
 /// Runs between two bytecodes of whoever holds the lock. Switching is not possible here: the
@@ -436,6 +461,29 @@ pub fn tearDown() void {
     armed.clearRetainingCapacity();
     if (way == .monitoring) freeTool();
     way = .none;
+}
+
+/// In the child of a fork: the requests of all are taken back, the survivor's too.
+pub fn forget(survivor: ?*PyG) void {
+    for (armed.items) |p| {
+        const code = p.request.code orelse continue;
+        p.request.code = null;
+        _ = setEvents(code, 0);
+        py.decref(code);
+    }
+    if (survivor) |p| if (p.request.armed) switch (way) {
+        .none => {},
+        .trace => {
+            forgetOpcodes(p);
+            const object = traceObject(p.state.?);
+            if (object) |o| _ = py.incref(o);
+            if (py.extra._PyEval_SetTrace.?(p.state.?, p.request.traced_by, object) != 0) py.PyErr_Clear();
+            py.xdecref(object);
+            p.request = .{};
+        },
+        .monitoring => takeBack(p),
+    };
+    tearDown();
 }
 
 /// Where a thread state keeps its trace function, found by setting one.

@@ -367,6 +367,7 @@ pub const Extra = struct {
     _PyThreadState_UncheckedGet: ?*const fn () callconv(.c) ?*ThreadState,
     _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
+    PyGILState_Check: *const fn () callconv(.c) c_int,
     PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
     PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
     PyMutex_Unlock: ?*const fn (*u8) callconv(.c) void,

@@ -163,6 +163,32 @@ pub fn forget() void {
     waiting = 0;
 }
 
+/// That of the import system, owned; see golibx/patch/locks.py.
+var import_lock: ?*RLock = null;
+
+/// renew_at_fork(lock, /)
+pub fn renewAtFork(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
+    const before = import_lock;
+    import_lock = .of(py.incref(o.?));
+    if (before) |l| py.decref(&l.ob);
+    return py.returnNone();
+}
+
+/// In the child of a fork. Who held it stood between two bytecodes of the import system's, each of
+/// which leaves its tables whole.
+pub fn renewImportLock(survivor: u64) void {
+    const l = import_lock orelse return;
+    if (l.isOwned(survivor)) return;
+    l.owner = 0;
+    l.count = 0;
+    if (RLock.isMutex()) {
+        l.byte().* = 0;
+    } else {
+        _ = l.tryInner();
+        l.releaseInner();
+    }
+}
+
 // ---- taking it ----
 
 const Will = enum { may_raise, always };

@@ -25,6 +25,7 @@ const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
 const buffered = @import("buffered.zig");
+const fork = @import("fork.zig");
 
 const lane = &host.the_lane;
 
@@ -37,8 +38,9 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
         .{},
     );
     const options = readOptions(args[3]) orelse return null;
+    fork.settle();
     if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !rlock.setUp() or !buffered.setUp()) return null;
+        !rlock.setUp() or !buffered.setUp() or !fork.setUp()) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
@@ -66,18 +68,15 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
         );
         return false;
     };
-    defer host.poller.deinit();
     select.seed(options.seed);
     native.startRun();
     standin.startRun();
     events.begin(&options);
-    defer events.end();
     errors.forked = false;
     deadlock.run_thread = py.PyThread_get_thread_ident();
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
     points.set(module.function_table, options.explore_calls);
-    defer points.set(module.function_table, false);
     host.setUp();
     recursion.watch(true);
     defer recursion.watch(false);
@@ -85,18 +84,25 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     fault.install();
     os.allowInterrupts(true);
     if (!requests.start(request_settings)) warnOfSignal();
-    const started = if (lane.run(options, &main.g)) |_| true else |_| false;
+    const returned = fork.runLane(&options, main);
+    // In the child of a fork all of it is over and gone.
+    if (returned == .in_child) return true;
+    defer {
+        events.end();
+        host.poller.deinit();
+    }
     goroutine.main_state = null;
     standin.endRun();
     refused.endRun();
     requests.stop();
     os.allowInterrupts(false);
-    fault.remove();
+    if (fork.here() == null) fault.remove();
     preempt.tearDown();
     goroutine.main = null;
     timer.dropCalls();
+    points.set(module.function_table, false);
     if (!signals.endRun()) return false;
-    if (started) {
+    if (returned == .ended) {
         host.releaseStates();
     } else {
         _ = py.raise(
@@ -105,7 +111,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
             .{},
         );
     }
-    return started;
+    return returned == .ended;
 }
 
 var request_settings: requests.Settings = .{};

@@ -163,9 +163,6 @@ pub fn Lane(comptime Host: type) type {
         held_waits: bool = false,
         /// Between start and stop.
         live: bool = false,
-        /// This process was forked inside a run, whose main goroutine was `forked_main`.
-        forked: bool = false,
-        forked_main: ?*G = null,
         /// Ms whose goroutines are in a blocking call without a P.
         lost_count: usize = 0,
         /// How many those were when a preempted goroutine last went before others for their sake.
@@ -252,8 +249,6 @@ pub fn Lane(comptime Host: type) type {
             self.ready(main);
             while (true) {
                 self.schedule(m);
-                // In the child of a fork the run is over with the goroutine that forked.
-                if (!self.owns(m)) return self.leaveThread(m);
                 if (self.main_done) break;
                 Host.release(m);
                 if (m.locked_g == null) self.pushIdle(m);
@@ -786,7 +781,6 @@ pub fn Lane(comptime Host: type) type {
             const m = g.m.?;
             if (!self.owns(m)) {
                 // The run that it belonged to is over; only its thread is left to end.
-                if (self.forked and !(m.main and g == self.forked_main)) Host.exitProcess();
                 m.curg = null;
                 Host.swap(m, null);
                 var discard: usize = undefined;
@@ -928,8 +922,8 @@ pub fn Lane(comptime Host: type) type {
             self.* = .{
                 .gpa = self.gpa,
                 .generation = self.generation +% 1,
-                .forked = true,
-                .forked_main = self.main_g,
+                // One goes on on a stack of theirs.
+                .options = self.options,
             };
         }
     };

@@ -132,9 +132,6 @@ const Host = struct {
     pub fn signalsWatched() bool {
         return false;
     }
-    pub fn exitProcess() noreturn {
-        unreachable;
-    }
     pub fn pollResults() void {}
     pub fn pollWait(deadline: u64) os.Wake {
         const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();

@@ -1,0 +1,388 @@
+"""fork: what lives in the child, how it ends, and that nothing else of the run does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Script
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork"),
+    pytest.mark.limit(120),
+]
+
+# The limit of scripts is a thread of faulthandler's, for which a child would wait at its end, in
+# plain Python too.
+HEAD = """
+import faulthandler; faulthandler.cancel_dump_traceback_later()
+import os, sys, threading, time, signal, atexit
+import golibx
+from golibx import Chan, Cancelled, go, gosched, run, sleep
+
+def status_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_beside_busy_goroutines(script: Script) -> None:
+    result = script(Path(__file__).with_name("forks.py"), "60", "30", limit=100)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "97" not in result.stdout
+
+
+@pytest.mark.parametrize("how", ["return", "raise", "sys.exit(3)", "sys.exit('text')"])
+def test_the_main_goroutine_goes_on_as_the_main_thread(script: Script, how: str) -> None:
+    """Its exit status, what it prints and atexit are those of the same program without golibx."""
+    program = """
+atexit.register(lambda: print("atexit", os.getpid() == parent))
+parent = os.getpid()
+print("begin", flush=True)
+def main():
+    pid = os.fork()
+    if pid == 0:
+        print("child")
+        HOW
+    else:
+        print("status", status_of(pid))
+START
+print("after", os.getpid() == parent)
+"""
+    body = {"return": "return", "raise": "raise ValueError('wrong')"}.get(how, how)
+    program = HEAD + program.replace("HOW", body)
+    plain = script(program.replace("START", "main()"), env={"PYTHONUNBUFFERED": ""})
+    ours = script(program.replace("START", "run(main)"), env={"PYTHONUNBUFFERED": ""})
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout)
+    assert ours.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("how", ["return", "raise"])
+def test_another_goroutine_ends_as_a_thread(script: Script, how: str) -> None:
+    program = """
+atexit.register(lambda: print("atexit", os.getpid() == parent))
+parent = os.getpid()
+def f():
+    pid = os.fork()
+    if pid == 0:
+        print("child", flush=True)
+        HOW
+    else:
+        print("status", status_of(pid))
+print("begin")
+START
+"""
+    body = {"return": "return", "raise": "raise ValueError('wrong')"}[how]
+    program = HEAD + program.replace("HOW", body)
+    thread = "t = threading.Thread(target=f); t.start(); t.join()"
+    plain = script(program.replace("START", thread), python=("-X", "utf8"))
+    ours = script(program.replace("START", "run(lambda: go(f).join())"), python=("-X", "utf8"))
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout)
+    assert ("ValueError: wrong" in ours.stderr) == (how == "raise")
+
+
+def test_sys_exit_in_another_goroutine_ends_the_child(script: Script) -> None:
+    program = """
+atexit.register(lambda: print("atexit", os.getpid() == parent, flush=True))
+parent = os.getpid()
+def f(code):
+    pid = os.fork()
+    if pid == 0:
+        threading.Thread(target=lambda: (time.sleep(0.1), os.write(1, b"thread\\n"))).start()
+        sys.exit(code)
+    return status_of(pid)
+print(run(lambda: [go(f, code).result() for code in (3, None, "text")]), flush=True)
+"""
+    result = script(HEAD + program)
+    child = "thread\natexit False\n"
+    assert result.stdout == child * 3 + "[3, 0, 1]\natexit True\n", result.stderr
+    assert result.stderr == "text\n"
+
+
+def test_on_panic_exit_in_the_child(script: Script) -> None:
+    program = """
+def f():
+    pid = os.fork()
+    if pid == 0:
+        raise ValueError("wrong")
+    return status_of(pid)
+print(run(lambda: go(f).result(), config={"runtime": {"on_panic": "exit"}}))
+"""
+    result = script(HEAD + program)
+    assert result.stdout == "2\n"
+    assert result.stderr.count("panicked") == 1
+
+
+def test_what_a_child_may_do(script: Script) -> None:
+    program = """
+import multiprocessing, subprocess, pty
+def square(n):
+    return run(lambda: go(lambda: n * n).result())
+def in_child():
+    import wave
+    seen = []
+    t = threading.Thread(target=seen.append, args=(1,)); t.start(); t.join()
+    seen.append(run(lambda: go(lambda: 2).result()))
+    seen.append(run(lambda: [go(lambda: 3).result() for _ in range(2)][0]))
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run(lambda: go(lambda: 4).result()))
+    seen.append(status_of(pid))
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        seen.append(pool.map(square, range(4)))
+    q = context.Queue()
+    p = context.Process(target=q.put, args=(5,)); p.start(); seen.append(q.get()); p.join()
+    seen.append(subprocess.run(["true"], preexec_fn=lambda: None).returncode)
+    seen.append(threading.current_thread() is threading.main_thread())
+    old = signal.signal(signal.SIGUSR1, lambda *_: seen.append("signal"))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    print(seen, flush=True)
+def forks():
+    pid = os.fork()
+    if pid == 0:
+        in_child()
+        return "child"
+    assert status_of(pid) == 0
+def main():
+    for n in range(3): go(sleep, 1000)
+    go(forks).join()
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.write(1, b"on a terminal\\n")
+        os._exit(0)
+    print(os.read(fd, 100).split(), status_of(pid), flush=True)
+    if forks() == "child":
+        return "child"
+    return "parent"
+print(run(main), flush=True)
+"""
+    child = "[1, 2, 3, 4, [0, 1, 4, 9], 5, 0, True, 'signal']\n"
+    out = script.passes(HEAD + program, limit=60)
+    assert out == child + "[b'on', b'a', b'terminal'] 0\n" + child + "child\nparent\n"
+
+
+def test_what_a_child_inherits(script: Script) -> None:
+    """Locks that the goroutine holds are its own; who stayed in the parent has ended."""
+    program = """
+from golibx import WaitGroup, Mutex, net, scope, after, context
+from golibx.futures import GoroutinePoolExecutor
+def main():
+    ch, wg = Chan(), WaitGroup(); wg.add()
+    waits = go(ch.recv)
+    go(wg.wait)
+    lock = threading.RLock()
+    a, b = net.socketpair() if hasattr(net, "socketpair") else (None, None)
+    timer = after(1000)
+    gosched()
+    me = threading.get_ident()
+    with lock:
+        pid = os.fork()
+    if pid == 0:
+        assert threading.get_ident() == me
+        assert waits.done() and waits.join() and waits.state == "cancelled", waits
+        try:
+            waits.result()
+        except Cancelled as e:
+            print(e, flush=True)
+        assert waits.frame is None and golibx.current() is None
+        try:
+            ch.recv()
+        except RuntimeError as e:
+            print(e, flush=True)
+        wg.done()
+        def anew():
+            assert not ch.try_send(1)
+            g = go(ch.recv); gosched(); ch.send(6)
+            assert waits.join()
+            return g.result()
+        print(run(anew), flush=True)
+        return
+    assert status_of(pid) == 0
+    ch.send(7); wg.done()
+    print(waits.result(), flush=True)
+run(main)
+"""
+    lines = script.passes(HEAD + program).splitlines()
+    assert lines[0].startswith("goroutine 2 has stayed in the process")
+    assert lines[1].startswith("this process was forked inside a golibx runtime")
+    assert lines[2:] == ["6", "7"]
+
+
+def test_from_everywhere(script: Script) -> None:
+    """A finalizer, a signal handler, a goroutine locked to a thread, one back from blocking."""
+    program = """
+def fork(code):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(code)
+    got.append(status_of(pid))
+class Dies:
+    def __del__(self): fork(1)
+got = []
+def locked():
+    golibx.lock_os_thread()
+    fork(2)
+    golibx.unlock_os_thread()
+def blocks():
+    for _ in range(5):
+        time.sleep(0.01)
+        fork(3)
+def hog():
+    while len(got) < 10: pass
+def main():
+    go(hog)
+    go(lambda: Dies()).join()
+    go(locked).join()
+    go(blocks).join()
+    signal.signal(signal.SIGUSR1, lambda *_: fork(4))
+    signal.raise_signal(signal.SIGUSR1)
+    go(lambda: os.kill(os.getpid(), signal.SIGUSR1)).join()
+    while len(got) < 9: sleep(0.001)
+    t = threading.Thread(target=fork, args=(5,)); t.start()
+    while len(got) < 10: sleep(0.001)
+    print(got)
+run(main)
+"""
+    assert script.passes(HEAD + program) == "[1, 2, 3, 3, 3, 3, 3, 4, 4, 5]\n"
+
+
+def test_from_a_thread_that_goes_on(script: Script) -> None:
+    program = """
+def f():
+    pid = os.fork()
+    if pid == 0:
+        print("child", run(lambda: go(lambda: 5).result()), flush=True)
+        return
+    got.append(status_of(pid))
+got = []
+def main():
+    go(sleep, 1000)
+    t = threading.Thread(target=f); t.start()
+    while not got: sleep(0.001)
+    print("parent", got)
+run(main)
+"""
+    assert script.passes(HEAD + program) == "child 5\nparent [0]\n"
+
+
+def test_main_forks_on_another_thread(script: Script) -> None:
+    """A goroutine blocks the main thread meanwhile: run() returns in the child all the same."""
+    program = """
+def main():
+    blocked = go(time.sleep, 2)
+    gosched()
+    first = threading.main_thread().native_id
+    deadline = time.monotonic() + 1.5
+    while threading.get_native_id() == first and time.monotonic() < deadline:
+        sleep(0.001)
+    pid = os.fork()
+    if pid == 0:
+        def deep(n): return n and 1 + deep(n - 1)
+        assert deep(500) == 500
+        return "child"
+    assert status_of(pid) == 5
+    return "parent"
+print(run(main), flush=True)
+threading.Thread(target=lambda: None).start()
+def deep(n): return n and 1 + deep(n - 1)
+assert deep(800) == 800
+if len(sys.argv) == 1 and os.getppid() == int(os.environ["THE_PARENT"]): sys.exit(5)
+"""
+    head = 'import os; os.environ.setdefault("THE_PARENT", str(os.getpid()))\n'
+    assert script.passes(head + HEAD + program) == "child\nparent\n"
+
+
+def test_recursion_in_the_child(script: Script) -> None:
+    program = """
+def deep(): return deep()
+def f():
+    pid = os.fork()
+    if pid == 0:
+        sys.setrecursionlimit(10**6 if sys.version_info >= (3, 12) else 5000)
+        try:
+            sorted([1], key=lambda _: deep())
+        except RecursionError:
+            sys.exit(3)
+    return status_of(pid)
+print(run(lambda: go(f).result()))
+"""
+    assert script.passes(HEAD + program) == "3\n"
+
+
+def test_nothing_is_shared_with_the_parent(script: Script) -> None:
+    """The child's signals, and what it closes, are its own."""
+    program = """
+from golibx import net
+def main():
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    with net.listen(("127.0.0.1", 0)) as listener:
+        client = net.dial(listener.address)
+        server, _ = listener.accept()
+        gate, leave = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for conn in (client, server, listener): conn.close()
+            run(lambda: go(sleep, 0.01).join())
+            os._exit(0)
+        reader = go(server.recv, 10)
+        assert status_of(pid) == 0
+        sleep(0.01)
+        client.sendall(b"hello")
+        print(reader.result(), flush=True)
+run(main)
+"""
+    assert script.passes(HEAD + program) == "b'hello'\n"
+
+
+def test_imports_that_others_were_in_the_middle_of(script: Script) -> None:
+    program = """
+import pathlib
+pathlib.Path("slow.py").write_text("import golibx\\ngolibx.sleep(0.3)\\nvalue = 5\\n")
+sys.path.insert(0, "")
+def imports():
+    import slow
+    return slow.value
+def main():
+    g = go(imports)
+    while "slow" not in sys.modules: gosched()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run(imports))
+    print(status_of(pid), g.result(), flush=True)
+run(main)
+"""
+    assert script.passes(HEAD + program) == "5 5\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="warns since 3.12")
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_the_warning_of_threads(script: Script, action: str) -> None:
+    program = f"""
+import warnings
+warnings.simplefilter({action!r})
+done = False
+def busy():
+    while not done: time.sleep(0.0001)
+def forker():
+    for _ in range(15):
+        try:
+            pid = os.fork()
+        except DeprecationWarning:
+            return  # the child is lost sight of, as in plain Python
+        if pid == 0: os._exit(0)
+        assert status_of(pid) == 0
+def main():
+    global done
+    for _ in range(3): go(busy)
+    for g in [go(forker) for _ in range(2)]: g.join()
+    done = True
+run(main)
+print("end")
+"""
+    result = script(HEAD + program, env={"PYTHONWARNINGS": ""})
+    assert (result.returncode, "Fatal" in result.stderr) == (0, False), result.stderr
+    assert action == "error" or "multi-threaded" in result.stderr
