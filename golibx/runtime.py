@@ -30,7 +30,6 @@ import time
 
 from golibx import _core
 from golibx.config import Config
-from golibx.errors import Cancelled
 from golibx.frames import without_own_frames
 from golibx.patch import eventloop, faults, greenlets, locks, notebook, polling, signals, threads
 from golibx.values import format_duration
@@ -134,7 +133,8 @@ class Runtime:
         self._ending = False
         self._takes_interrupts = False
         self._interrupts = 0
-        self._abandoning = False
+        self._free_signal = 0
+        self._freeing = False
         self._pid = os.getpid()
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
@@ -173,6 +173,15 @@ class Runtime:
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """What the function run() does, once."""
+        _core.claim()
+        try:
+            return self._run(fn, args, kwargs)
+        finally:
+            _core.unclaim()
+
+    def _run(
+        self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Result:
         options: dict[str, object] = {**self._core_options()}
         options["event_mask"] = self._event_mask
         on_main_thread = threading.current_thread() is threading.main_thread()
@@ -202,6 +211,7 @@ class Runtime:
             signals.interrupts = self.on_interrupt
         if on_main_thread:
             signals.install()
+        self._take_free_signal(on_main_thread)
         wakes_on_signals = on_main_thread and _write_signals_to_pipe()
         if switch_interval:
             sys.setswitchinterval(switch_interval)
@@ -223,6 +233,7 @@ class Runtime:
             if wakes_on_signals and self._pid == os.getpid():
                 eventloop.forward_signals(-1)
                 signal.set_wakeup_fd(-1)
+            self._leave_free_signal()
             if "golibx.aio" in sys.modules:
                 sys.modules["golibx.aio"].forget()
 
@@ -261,7 +272,10 @@ class Runtime:
             if left and timeout_ns:
                 goroutines = "1 goroutine" if left == 1 else f"{left} goroutines"
                 timeout = format_duration(timeout_ns)
-                _write(f"golibx: {goroutines} did not end within {timeout} after cancellation\n")
+                _write(
+                    f"golibx: {goroutines} did not end within {timeout} after cancellation\n"
+                    + _names_of_left()
+                )
             if left:
                 self._free_main_thread()
             self._end_event_loop(time.monotonic_ns() - began_ns)
@@ -287,14 +301,36 @@ class Runtime:
             timeout = format_duration(timeout_ns)
             _write(f"golibx: {goroutines} did not end within {timeout}; what they run goes on\n")
 
+    def _take_free_signal(self, on_main_thread: bool) -> None:
+        """Unless the program has a use for it. For `_free_main_thread`."""
+        if on_main_thread and _FREE_SIGNAL and not signals.present(_FREE_SIGNAL):
+            signals.set_plain(_FREE_SIGNAL, _core.on_free_signal)
+            self._free_signal = _FREE_SIGNAL
+
+    def _leave_free_signal(self) -> None:
+        number, self._free_signal = self._free_signal, 0
+        if number and signals.present(number) is _core.on_free_signal:
+            signals.set_plain(number, int(signal.SIG_DFL))
+
     def _free_main_thread(self) -> None:
         """Has a goroutine that blocks the main thread raise Cancelled: run() returns there."""
-        if not self._takes_interrupts or signals.present(signal.SIGINT) != self.on_interrupt:
-            return
-        main_thread = threading.main_thread().ident
-        if main_thread is not None and main_thread != threading.get_ident():
-            self._abandoning = True
-            signal.pthread_kill(main_thread, signal.SIGINT)
+        self._freeing = True
+        interrupted: BaseException | None = None
+        warn_at = time.monotonic() + _WARN_AFTER_S
+        while not _core.free_main_thread(self._free_signal):
+            try:
+                _core.blocking(time.sleep, _FREE_INTERVAL_S)
+                if time.monotonic() > warn_at:
+                    warn_at = float("inf")
+                    _write(
+                        "golibx: a goroutine that was given up blocks the main thread in a call "
+                        "that no signal ends: run() returns when the call does\n" + _names_of_left()
+                    )
+            except BaseException as exc:
+                # Ctrl-C, which reaches the call too.
+                interrupted = exc
+        if interrupted is not None:
+            raise interrupted
 
     def _end_plugins(self, plugins: PluginManager, timeout_ns: int) -> None:
         _core.events_stop()
@@ -325,9 +361,11 @@ class Runtime:
         """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""
         self._interrupts += 1
         goroutine = _core.current()
-        if self._abandoning and goroutine is not None and goroutine.id != self._main_id:
-            raise Cancelled("the program has ended")
-        if not _core.active() or (goroutine is not None and goroutine.id == self._main_id):
+        if (
+            self._freeing
+            or not _core.active()
+            or (goroutine is not None and goroutine.id == self._main_id)
+        ):
             signal.default_int_handler(signum, frame)
         _core.interrupt_main()
 
@@ -344,6 +382,27 @@ class Runtime:
             _core.throw_main(exc)
         elif self.config.runtime.on_panic == "exit":
             _core.throw_main(SystemExit(_PANIC_EXIT_CODE))
+
+
+_FREE_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0
+"""Ends a C call that keeps run() from returning; the programs that have a use for it keep it."""
+
+_FREE_INTERVAL_S = 0.001
+_WARN_AFTER_S = 1.0
+_MOST_NAMED = 10
+
+
+def _names_of_left() -> str:
+    """A line for each goroutine of the program's that has not ended."""
+    main = _core.current()
+    left = [g for g in reversed(_core.goroutines()) if g is not main and not g.system]
+    lines = []
+    for goroutine in left[:_MOST_NAMED]:
+        place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
+        lines.append(f"  goroutine {goroutine.id} [{goroutine.name}]{place}: {goroutine.state}\n")
+    if len(left) > _MOST_NAMED:
+        lines.append(f"  and {len(left) - _MOST_NAMED} more\n")
+    return "".join(lines)
 
 
 _signal_pipe: tuple[int, int] | tuple[()] = ()

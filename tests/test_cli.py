@@ -456,7 +456,9 @@ def test_goroutine_that_does_not_end(tmp_path: Path) -> None:
     began = time.monotonic()
     result = run(tmp_path, program, "--set", "runtime.shutdown_timeout=200ms")
     assert result.returncode == 0
-    assert result.stderr == "golibx: 1 goroutine did not end within 200ms after cancellation\n"
+    first, second = result.stderr.splitlines()
+    assert first == "golibx: 1 goroutine did not end within 200ms after cancellation"
+    assert re.fullmatch(r"  goroutine 2 \[worker\] started at .*program.py:8: sleep", second)
     assert time.monotonic() - began < 5
 
 

@@ -13,6 +13,7 @@ pub const exitProcess = posix.exitProcess;
 pub const endByInterrupt = posix.endByInterrupt;
 pub const allowInterrupts = posix.allowInterrupts;
 pub const interrupt = posix.interrupt;
+pub const signalThread = posix.signalThread;
 pub const SignalMask = posix.SignalMask;
 pub const signalMask = posix.signalMask;
 pub const nanotime = posix.nanotime;

@@ -56,6 +56,7 @@ pub const spawn = impl.spawn;
 pub const thisThread = impl.thisThread;
 pub const allowInterrupts = impl.allowInterrupts;
 pub const interrupt = impl.interrupt;
+pub const signalThread = impl.signalThread;
 pub const SignalMask = impl.SignalMask;
 pub const signalMask = impl.signalMask;
 pub const futexWait = impl.futexWait;

@@ -117,6 +117,11 @@ pub fn interrupt(t: Thread) void {
     }
 }
 
+/// Sends a signal to a thread.
+pub fn signalThread(t: Thread, number: u8) void {
+    _ = c.pthread_kill(t.handle, @fromBackingInt(@intCast(number)));
+}
+
 fn handlerOf(sig: c.SIG) ?c.Sigaction.handler_fn {
     var present: c.Sigaction = undefined;
     if (c.sigaction(sig, null, &present) != 0) return null;

@@ -153,6 +153,7 @@ pub const SignalMask = void;
 pub fn signalMask() SignalMask {}
 pub fn allowInterrupts(_: bool) void {}
 pub fn interrupt(_: Thread) void {}
+pub fn signalThread(_: Thread, _: u8) void {}
 
 /// Ends the calling thread from whatever stack it is on. The system frees the stack that the
 /// environment block names, which must not be a goroutine's: first goes the thread home.

@@ -47,6 +47,8 @@ pub fn notInGoroutine() void {
     if (forked) {
         _ = py.raise(py.exc.runtimeError(), "this process was forked inside a golibx runtime, " ++
             "which does not survive a fork: call golibx.run() anew, or exec", .{});
+    } else if (lane.stray()) |g| {
+        _ = py.raise(py.exc.runtimeError(), "the golibx run that goroutine {d} belongs to has ended", .{g.id});
     } else if (!lane.live) {
         _ = py.raise(py.exc.runtimeError(), "no golibx runtime is running: " ++
             "start the program with `golibx run`, or call this inside golibx.run(main)", .{});

@@ -43,6 +43,7 @@ const fault = @import("fault.zig");
 const refused = @import("refused.zig");
 const requests = @import("requests.zig");
 const rlock = @import("rlock.zig");
+const run = @import("run.zig");
 const standin = @import("standin.zig");
 const timer = @import("timer.zig");
 
@@ -198,6 +199,7 @@ fn inChild() callconv(.c) void {
     rlock.forget();
     native.afterFork();
     os.descriptors.forget();
+    run.forget();
     if (!lane.live) return;
     unsettled = true;
     errors.forked = true;

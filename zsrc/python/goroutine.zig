@@ -14,6 +14,7 @@ const errors = @import("errors.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
 const signals = @import("signals.zig");
+const backedge = @import("backedge.zig");
 const groups = @import("waitgroup.zig");
 const contexts = @import("context.zig");
 const chan = @import("chan.zig");
@@ -40,6 +41,8 @@ pub const PyG = struct {
     request: preempt.Request = .{},
     /// Its stack's reserve, see recursion.zig.
     overflow: recursion.Overflow = .{},
+    /// 3.11: what backedge.zig's trace function stands in for.
+    traced_by: ?preempt.Traced = null,
     /// The WaitGroup whose go() started it, owned.
     group: ?*py.Object = null,
     handle: *Handle = undefined,
@@ -84,6 +87,8 @@ pub const PyG = struct {
     forked_on: ?*M = null,
     /// Forks that it is in without being locked to a thread.
     fork_unlocked: u32 = 0,
+    /// How often it has parked since its run has ended without it.
+    parks: u32 = 0,
     started_ns: u64 = 0,
     parent: u64 = 0,
     few: [inline_args]*py.Object = undefined,
@@ -235,7 +240,9 @@ pub fn create(
     p.told_to_end = false;
     p.kept_by = null;
     p.in_buffered = 0;
+    p.parks = 0;
     p.request = .{};
+    p.traced_by = null;
     p.group = null;
     p.handle = h;
     p.function = py.incref(function);
@@ -347,7 +354,7 @@ pub fn runBody(p: *PyG) void {
     finish(p, result);
     _ = py.extra.PyContext_Exit(context);
     dropCall(p);
-    if (timed) lane.record(
+    if (timed and lane.stray() == null) lane.record(
         .goroutine_exit,
         id,
         os.nanotime() - p.started_ns,
@@ -505,7 +512,7 @@ fn settleHandle(p: *PyG) void {
     h.live = null;
     if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
     if (h.watchers != null) tellWatchers(h);
-    if (p != main and h.outcome == .raised and !h.collected and (unseen or endsProgram(h))) report(h);
+    if (p != main and h.outcome == .raised and !h.collected and (unseen or isRequest(h.exception.?))) report(h);
     if (!unseen) {
         // Name it by its code, so that what a closure holds goes now.
         nameByCode(h);
@@ -526,9 +533,9 @@ fn settleHandle(p: *PyG) void {
 }
 
 /// sys.exit() and Ctrl-C mean the program, whoever holds the handle.
-fn endsProgram(h: *Handle) bool {
-    return py.PyErr_GivenExceptionMatches(h.exception, py.exc.systemExit()) != 0 or
-        py.PyErr_GivenExceptionMatches(h.exception, py.exc.keyboardInterrupt()) != 0;
+fn isRequest(exception: *py.Object) bool {
+    return py.PyErr_GivenExceptionMatches(exception, py.exc.systemExit()) != 0 or
+        py.PyErr_GivenExceptionMatches(exception, py.exc.keyboardInterrupt()) != 0;
 }
 
 fn nameByCode(h: *Handle) void {
@@ -599,6 +606,8 @@ fn addNote(h: *Handle) bool {
 pub fn report(h: *Handle) void {
     h.collected = true;
     const exception = h.exception orelse return;
+    // It may not end the program any more, which is past the run or in the middle of another.
+    if (lane.stray() != null and isRequest(exception)) return;
     const handler = panic_handler orelse {
         py.PyErr_Restore(
             py.incref(@ptrCast(exception.type)),
@@ -710,18 +719,41 @@ pub inline fn actsAs(p: *PyG) *PyG {
 
 pub inline fn forCall() ?*PyG {
     const g = lane.here() orelse {
-        errors.notInGoroutine();
+        if (lane.stray()) |g| parkStray(g) else errors.notInGoroutine();
         return null;
     };
     return of(g);
 }
 
+/// Where a goroutine parks whose run has ended: it is to end, and after so many times that it did
+/// not, it never goes on. Sets the exception.
+pub noinline fn parkStray(g: *G) void {
+    const p = of(g);
+    if (raiseThrown(p)) return;
+    if (p.parks == stray_parks) lane.freeze();
+    p.parks += 1;
+    _ = errors.raise(.Cancelled, "the run of goroutine {d} has ended", .{g.id});
+}
+
+/// A `finally` block may have some; one that has this many does not mean to end.
+const stray_parks = 100;
+
+/// How long a goroutine that was told to end has to park, before its loops are watched.
+const grace_ns = 10 * std.time.ns_per_ms;
+
 /// Cancels every goroutine of the program's but the caller, and those that they start meanwhile,
 /// and waits for their ends until `deadline`. False with an exception set.
-pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
+pub fn cancelAll(caller: *PyG, deadline: u64) bool {
     // In an explored run its time limit, too, is for those that do not end.
     lane.chooser.haste = 0;
+    var grace_ends = os.nanotime() + grace_ns;
     while (true) {
+        const overdue = os.nanotime() >= grace_ends;
+        if (overdue) {
+            watchLoops(caller);
+            grace_ends = os.nanotime() + grace_ns;
+            if (lane.here() == null) return true;
+        }
         var straggler: ?*PyG = null;
         var runnable = false;
         var it = lane.all_g;
@@ -739,20 +771,17 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
             it = if (p.told_to_end and !p.ended) g.all_next else lane.all_g;
         }
         const h = (straggler orelse return true).handle;
+        if (lane.here() == null or lane.now() > deadline) return true;
         if (runnable) {
             // A turn of the whole queue, rather than a look at all of them after each end.
-            if (lane.here() == null or (deadline != null and lane.now() > deadline.?)) return true;
             lane.gosched(&caller.g);
             if (raisePending(caller)) return false;
             continue;
         }
         if (h.live == null) {
             // It has ended but for what is still to be said of it.
-            const now = lane.now();
-            if (deadline != null and now > deadline.?) return true;
-            if (lane.here() == null) return true;
             lane.prepare(&caller.g);
-            _ = lane.park(&caller.g, .shutdown, now + std.time.ns_per_ms);
+            _ = lane.park(&caller.g, .shutdown, lane.now() + std.time.ns_per_ms);
             if (raisePending(caller)) return false;
             continue;
         }
@@ -763,14 +792,27 @@ pub fn cancelAll(caller: *PyG, deadline: ?u64) bool {
         if (h.live == null) continue;
         caller.g.waiting_on = h;
         var waiter: Queue.Waiter = .{ .g = &caller.g };
-        switch (h.waiters().wait(lane, &waiter, .shutdown, deadline)) {
-            .ready, .closed => {},
-            .timeout => return true,
+        const limit = @min(deadline, lane.now() +| grace_ns);
+        switch (h.waiters().wait(lane, &waiter, .shutdown, limit)) {
+            .ready, .closed, .timeout => {},
             .interrupted => {
                 _ = raisePending(caller);
                 return false;
             },
         }
+    }
+}
+
+/// Of those that have not parked since they were told to end.
+fn watchLoops(caller: *PyG) void {
+    var it = lane.all_g;
+    while (it) |g| {
+        const p = of(g);
+        const id = g.id;
+        if (!g.system and p != caller and p.pending != null and !isParked(p)) backedge.watch(p);
+        // That runs Python code: where it let this one end, the next round sees the others.
+        if (g.id != id or g.status == .dead) return;
+        it = g.all_next;
     }
 }
 

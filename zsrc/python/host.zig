@@ -261,6 +261,19 @@ pub const Host = struct {
         goroutine.free(p);
     }
 
+    /// Of a stray that has ended, on g0: takes back what it still has. The pool of its run may be
+    /// the present one's, be kept for a run with stacks of that size, or be gone.
+    pub fn bury(g: *G) void {
+        const p = goroutine.of(g);
+        py.PyThreadState_Clear(p.state.?);
+        deleteState(p.state.?);
+        p.state = null;
+        if ((the_lane.live or the_lane.stacks_kept) and the_lane.stacks.has(g.stack)) {
+            the_lane.stacks.put(g.stack);
+        }
+        goroutine.free(p);
+    }
+
     pub fn refuse(g: *G) void {
         refused.add(goroutine.of(g));
     }

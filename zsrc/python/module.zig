@@ -30,6 +30,7 @@ const leaks = @import("leaks.zig");
 const os_thread = @import("os_thread.zig");
 const greenlets = @import("greenlets.zig");
 const run = @import("run.zig");
+const mainthread = @import("mainthread.zig");
 const identity = @import("identity.zig");
 const replace = @import("replace.zig");
 const fork = @import("fork.zig");
@@ -65,7 +66,7 @@ pub fn createChecked(
         return null;
     }
     if (asynchronous.refuses(name, args[0])) return null;
-    if (!lane.live) {
+    if (!lane.live or lane.stray() != null) {
         errors.notInGoroutine();
         return null;
     }
@@ -543,6 +544,31 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Has fd be one of golibx's own, which os.close() takes for one that is not open.
+    },
+    .{ .name = "claim", .function = @ptrCast(&run.claim), .flags = py.METH_NOARGS, .doc =
+    \\claim()
+    \\--
+    \\
+    \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See unclaim().
+    },
+    .{ .name = "unclaim", .function = @ptrCast(&run.unclaim), .flags = py.METH_NOARGS, .doc =
+    \\unclaim()
+    \\--
+    \\
+    \\Others may claim the run.
+    },
+    .{ .name = "free_main_thread", .function = @ptrCast(&mainthread.free), .flags = py.METH_O, .doc =
+    \\free_main_thread(signal, /)
+    \\--
+    \\
+    \\Whether no goroutine but the main one is on the thread that called run(). If one is, sends the
+    \\thread that signal, whose handler is on_free_signal; 0 sends nothing.
+    },
+    .{ .name = "on_free_signal", .function = @ptrCast(&mainthread.onSignal), .flags = py.METH_FASTCALL, .doc =
+    \\on_free_signal(signal, frame, /)
+    \\--
+    \\
+    \\Raises Cancelled in a C call that blocks the main thread when the run has ended.
     },
     .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc =
     \\active()

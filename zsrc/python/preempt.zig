@@ -23,6 +23,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const recursion = @import("recursion.zig");
+const backedge = @import("backedge.zig");
 
 const M = m_mod.M;
 const PyG = goroutine.PyG;
@@ -31,10 +32,11 @@ const lane = &host.the_lane;
 /// A request that has been armed, in its goroutine.
 pub const Request = struct {
     armed: bool = false,
-    /// Raise what is pending as well, wherever the goroutine is.
+    /// Raise what is pending as well, wherever the goroutine is: a KeyboardInterrupt comes anywhere.
     raise: bool = false,
-    /// 3.12+: the code object with events on, owned.
+    /// 3.12+: the code object with events on, owned, and which.
     code: ?*py.Object = null,
+    events: c_longlong = 0,
     /// 3.12+: its distance from the innermost frame when it was chosen.
     depth: u32 = 0,
     /// The program's own trace function, while the request stands in its place.
@@ -147,14 +149,56 @@ fn armTrace(p: *PyG, state: *py.ThreadState) void {
 
 /// Takes the reference to `frame`.
 fn watchOpcodes(p: *PyG, frame: *py.Object) void {
+    if (traceOpcodes(frame)) p.request.frame = frame else py.decref(frame);
+}
+
+/// Has the frame give opcode events. False if it does already.
+pub fn traceOpcodes(frame: *py.Object) bool {
     const yes = py.boolean(true);
     defer py.decref(yes);
-    if (!tracesOpcodes(frame) and py.PyObject_SetAttrString(frame, "f_trace_opcodes", yes) == 0) {
-        p.request.frame = frame;
-        return;
-    }
+    if (!tracesOpcodes(frame) and py.PyObject_SetAttrString(frame, "f_trace_opcodes", yes) == 0) return true;
     py.PyErr_Clear();
-    py.decref(frame);
+    return false;
+}
+
+pub fn dropOpcodes(frame: *py.Object) void {
+    const no = py.boolean(false);
+    defer py.decref(no);
+    if (py.PyObject_SetAttrString(frame, "f_trace_opcodes", no) != 0) py.PyErr_Clear();
+}
+
+/// A trace function of the program's that another stands in for, with its object, owned.
+pub const Traced = struct { function: ?py.TraceFunction, object: ?*py.Object };
+
+/// 3.11: takes a request back that has not been answered yet.
+pub fn undoTrace(p: *PyG) void {
+    const state = p.state orelse return;
+    if (!p.request.armed or traceFunction(state) != &onTrace) return;
+    const user = p.request.traced_by;
+    p.request.traced_by = null;
+    p.request.armed = false;
+    forgetOpcodes(p);
+    const object = traceObject(state);
+    if (object) |o| _ = py.incref(o);
+    defer py.xdecref(object);
+    if (py.extra._PyEval_SetTrace.?(state, user, object) != 0) py.PyErr_Clear();
+}
+
+/// 3.11: puts `function` in the place of the goroutine's. Null if an audit hook refuses.
+pub fn takeTrace(state: *py.ThreadState, function: py.TraceFunction) ?Traced {
+    const by: Traced = .{ .function = traceFunction(state), .object = traceObject(state) };
+    if (by.object) |o| _ = py.incref(o);
+    if (py.extra._PyEval_SetTrace.?(state, function, by.object) == 0) return by;
+    py.PyErr_Clear();
+    py.xdecref(by.object);
+    return null;
+}
+
+/// Undoes takeTrace, unless the program has set another one since.
+pub fn putTrace(state: *py.ThreadState, function: py.TraceFunction, by: Traced) void {
+    if (traceFunction(state) == function and py.extra._PyEval_SetTrace.?(state, by.function, by.object) != 0)
+        py.PyErr_Clear();
+    py.xdecref(by.object);
 }
 
 fn tracesOpcodes(frame: *py.Object) bool {
@@ -169,9 +213,7 @@ fn tracesOpcodes(frame: *py.Object) bool {
 fn forgetOpcodes(p: *PyG) void {
     const frame = p.request.frame orelse return;
     p.request.frame = null;
-    const no = py.boolean(false);
-    defer py.decref(no);
-    if (py.PyObject_SetAttrString(frame, "f_trace_opcodes", no) != 0) py.PyErr_Clear();
+    dropOpcodes(frame);
     py.decref(frame);
 }
 
@@ -218,18 +260,12 @@ fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     const depth = if (p.request.code != null) (p.request.depth + 1) % depths else 0;
     const code = codeAt(state, depth) orelse return;
     takeBack(p);
+    armed.append(host.gpa, p) catch return py.decref(code);
     p.request.depth = depth;
-    if (!setEvents(code, if (wantsRaise(p)) instruction_event else all_events)) {
-        py.decref(code);
-        return;
-    }
-    armed.append(host.gpa, p) catch {
-        _ = setEvents(code, 0);
-        py.decref(code);
-        return;
-    };
     p.request.armed = true;
     p.request.code = code;
+    p.request.events = if (wantsRaise(p)) instruction_event else all_events;
+    refresh(code);
 }
 
 const depths = 4; // a callback, what it calls, what that calls, and the code they are about
@@ -266,9 +302,8 @@ fn arrive(p: *PyG, exact: bool) bool {
     return raise(p, exact) orelse true;
 }
 
-/// A goroutine that the end of the run has cancelled and that does not park is stopped here: it
-/// would keep the program from ending. Null if nothing is to be raised, false if it was, true if
-/// that has to wait for an exact event.
+/// What `hurry` is about. Null if nothing is to be raised, false if it was, true if that has to wait
+/// for an exact event.
 fn raise(p: *PyG, exact: bool) ?bool {
     if (!wantsRaise(p)) return null;
     if (!exact) {
@@ -280,7 +315,7 @@ fn raise(p: *PyG, exact: bool) ?bool {
 }
 
 fn wantsRaise(p: *const PyG) bool {
-    return p.pending != null and (p.request.raise or p.told_to_end);
+    return p.pending != null and p.request.raise;
 }
 
 fn onTrace(
@@ -315,7 +350,23 @@ fn onTrace(
     return if (user) |f| f(kept, frame, what, arg) else 0;
 }
 
-const trace_opcode = 7; // PyTrace_OPCODE
+pub const trace_opcode = 7; // PyTrace_OPCODE
+
+/// JUMP: code, offset, destination.
+fn onJump(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 3) return py.returnNone();
+    const g = lane.onThread() orelse lane.stray() orelse return py.returnNone();
+    backedge.onJump(goroutine.of(g), args[0], args[1], args[2]);
+    return onEvent(null, args, n);
+}
+
+/// INSTRUCTION: code, offset.
+fn onInstruction(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.returnNone();
+    const g = lane.onThread() orelse lane.stray() orelse return py.returnNone();
+    if (backedge.onInstruction(goroutine.of(g), args[0])) return null;
+    return onEvent(null, args, n);
+}
 
 fn onEvent(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1) return py.returnNone();
@@ -339,22 +390,25 @@ fn takeBack(p: *PyG) void {
     const code = p.request.code orelse return;
     p.request.code = null;
     defer py.decref(code);
-    var shared = false;
     var at: usize = 0;
     while (at < armed.items.len) {
-        const each = armed.items[at];
-        if (each == p) {
-            _ = armed.swapRemove(at);
-            continue;
-        }
-        shared = shared or each.request.code == code;
-        at += 1;
+        if (armed.items[at] == p) _ = armed.swapRemove(at) else at += 1;
     }
-    if (!shared) _ = setEvents(code, 0);
+    refresh(code);
+}
+
+/// 3.12+: asks for the events that the goroutines with requests in a code object want together.
+pub fn refresh(code: *py.Object) void {
+    var events = backedge.eventsOn(code);
+    for (armed.items) |p| {
+        if (p.request.code == code) events |= p.request.events;
+    }
+    _ = setEvents(code, events);
 }
 
 /// When a goroutine ends with a request in its way.
 pub fn cancelRequest(p: *PyG) void {
+    if (backedge.any()) backedge.unwatch(p);
     if (!p.request.armed) return;
     switch (way) {
         .none => {},
@@ -385,7 +439,7 @@ pub fn withdraw(p: *PyG) void {
 }
 
 /// Frozen modules carry this in their file names.
-fn isImportSystem(code: *py.Object) bool {
+pub fn isImportSystem(code: *py.Object) bool {
     const name = py.PyObject_GetAttrString(code, "co_filename") orelse {
         py.PyErr_Clear();
         return false;
@@ -402,10 +456,11 @@ fn isImportSystem(code: *py.Object) bool {
 // ---- setting up ----
 
 /// Names in sys.monitoring.events.
-const event_names = [_][*:0]const u8{ "JUMP", "PY_START", "PY_YIELD", "PY_RETURN" };
+const event_names = [_][*:0]const u8{ "PY_START", "PY_YIELD", "PY_RETURN" };
 var all_events: c_longlong = 0;
+pub var jump_event: c_longlong = 0;
 /// Where something is to be raised: from a jump's event it would miss the `try` it is in.
-var instruction_event: c_longlong = 0;
+pub var instruction_event: c_longlong = 0;
 
 var set_local_events: ?*py.Object = null;
 var tool_id: ?*py.Object = null;
@@ -425,11 +480,13 @@ fn setEvents(code: *py.Object, events: c_longlong) bool {
     return true;
 }
 
-const callback_def: py.MethodDef = .{
-    .name = "golibx_preempt",
-    .function = @ptrCast(&onEvent),
-    .flags = py.METH_FASTCALL,
-};
+const callback_def = callbackDef(&onEvent);
+const jump_def = callbackDef(&onJump);
+const instruction_def = callbackDef(&onInstruction);
+
+fn callbackDef(function: *const anyopaque) py.MethodDef {
+    return .{ .name = "golibx_preempt", .function = function, .flags = py.METH_FASTCALL };
+}
 
 /// How long the lock takes to get from a goroutine that computes: the interpreter's switch
 /// interval.
@@ -459,7 +516,8 @@ pub fn setUp() void {
 
 pub fn tearDown() void {
     armed.clearRetainingCapacity();
-    if (way == .monitoring) freeTool();
+    // What was given up while it blocked is to find its loops watched when it comes back.
+    if (way == .monitoring and !backedge.any()) freeTool();
     way = .none;
 }
 
@@ -523,7 +581,7 @@ fn setUpTrace() void {
     lead_ns = readSwitchInterval();
 }
 
-fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {
+pub fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {
     const words: [*]usize = @ptrCast(@alignCast(state));
     return @ptrFromInt(words[trace_at]);
 }
@@ -567,6 +625,10 @@ pub fn stopTracing() void {
 }
 
 fn setUpMonitoring() bool {
+    if (tool_id != null) {
+        way = .monitoring;
+        return true;
+    }
     reason = "sys.monitoring is missing";
     const monitoring = py.PySys_GetObject("monitoring") orelse return false;
     const events = py.PyObject_GetAttrString(monitoring, "events") orelse return false;
@@ -591,19 +653,13 @@ fn setUpMonitoring() bool {
     tool_id = id;
     const register = py.PyObject_GetAttrString(monitoring, "register_callback") orelse return false;
     defer py.decref(register);
-    const callback = py.PyCMethod_New(&callback_def, null, null, null) orelse return false;
-    defer py.decref(callback);
     all_events = 0;
-    const instruction = py.PyObject_GetAttrString(events, "INSTRUCTION") orelse return false;
-    defer py.decref(instruction);
-    instruction_event = py.PyLong_AsLongLong(instruction);
-    py.xdecref(py.call(register, &.{ id, instruction, callback }) orelse return false);
-    for (event_names) |event_name| {
-        const event = py.PyObject_GetAttrString(events, event_name) orelse return false;
-        defer py.decref(event);
-        all_events |= py.PyLong_AsLongLong(event);
-        py.xdecref(py.call(register, &.{ id, event, callback }) orelse return false);
+    for (event_names) |name_of| {
+        all_events |= listen(register, id, events, name_of, &callback_def) orelse return false;
     }
+    jump_event = listen(register, id, events, "JUMP", &jump_def) orelse return false;
+    all_events |= jump_event;
+    instruction_event = listen(register, id, events, "INSTRUCTION", &instruction_def) orelse return false;
     set_local_events = py.PyObject_GetAttrString(
         monitoring,
         "set_local_events",
@@ -611,6 +667,22 @@ fn setUpMonitoring() bool {
     reason = "";
     way = .monitoring;
     return true;
+}
+
+/// Registers a callback for an event of that name. The event; null with an exception set.
+fn listen(
+    register: *py.Object,
+    id: *py.Object,
+    events: *py.Object,
+    name: [*:0]const u8,
+    def: *const py.MethodDef,
+) ?c_longlong {
+    const callback = py.PyCMethod_New(def, null, null, null) orelse return null;
+    defer py.decref(callback);
+    const event = py.PyObject_GetAttrString(events, name) orelse return null;
+    defer py.decref(event);
+    py.xdecref(py.call(register, &.{ id, event, callback }) orelse return null);
+    return py.PyLong_AsLongLong(event);
 }
 
 fn freeTool() void {

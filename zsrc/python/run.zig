@@ -29,14 +29,36 @@ const fork = @import("fork.zig");
 
 const lane = &host.the_lane;
 
-/// run(function, args, kwargs, options)
-pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
-    if (lane.live) return py.raise(
+/// From before the first thing of a run is set up to when the last is taken down again. The lane is
+/// `live` for a part of that only, and the interpreter's lock changes hands in between.
+var claimed = false;
+
+/// claim()
+pub fn claim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (claimed) return py.raise(
         py.exc.runtimeError(),
         "a golibx runtime is already running in this process",
         .{},
     );
+    claimed = true;
+    return py.returnNone();
+}
+
+/// unclaim()
+pub fn unclaim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    claimed = false;
+    return py.returnNone();
+}
+
+/// In the child of a fork.
+pub fn forget() void {
+    claimed = false;
+}
+
+/// run(function, args, kwargs, options)
+pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
+    if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
     if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or

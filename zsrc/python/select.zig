@@ -140,7 +140,7 @@ const Recv = struct {
     }
     pub inline fn enqueue(r: *Recv, g: *G) void {
         r.waiter = .{ .g = g };
-        r.chan.receivers.push(&r.waiter);
+        r.chan.pushReceiver(lane, &r.waiter);
     }
     pub inline fn dequeue(r: *Recv) void {
         r.chan.receivers.remove(&r.waiter);
@@ -168,7 +168,7 @@ const Send = struct {
     }
     pub inline fn enqueue(s: *Send, g: *G) void {
         s.waiter = .{ .g = g, .elem = py.incref(s.value) };
-        s.chan.senders.push(&s.waiter);
+        s.chan.pushSender(lane, &s.waiter);
     }
     pub inline fn dequeue(s: *Send) void {
         s.chan.senders.remove(&s.waiter);

@@ -119,7 +119,7 @@ fn come() ?*StandIn {
     // A thread of the lane's is on no goroutine in a signal handler or a finalizer: to block it
     // would stop the others.
     if (!lane.live or m_mod.current() != null) {
-        errors.notInGoroutine();
+        if (lane.stray()) |g| goroutine.parkStray(g) else errors.notInGoroutine();
         return null;
     }
     const s = mine();

@@ -104,6 +104,8 @@ pub fn Lane(comptime Host: type) type {
         gpa: Allocator,
         options: Options = .{},
         stacks: stack_mod.Pool = undefined,
+        /// Between runs: goroutines that were given up have some of them.
+        stacks_kept: bool = false,
 
         // The P.
         runq: g_mod.Queue = .{},
@@ -212,8 +214,10 @@ pub fn Lane(comptime Host: type) type {
             std.debug.assert(!self.live);
             const gpa = self.gpa;
             const keep = @max(1, options.stack_keep / (2 * os.page_size));
+            const kept = if (self.stacks_kept and self.stacks.size == options.stack_size) self.stacks else null;
             self.* = .{ .gpa = gpa, .options = options, .generation = self.generation +% 1 };
-            self.stacks = .init(gpa, options.stack_size, keep);
+            self.stacks = kept orelse .init(gpa, options.stack_size, keep);
+            self.stacks.keep = keep;
             if (options.stack_reserves) self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
@@ -231,8 +235,12 @@ pub fn Lane(comptime Host: type) type {
             m.* = .{ .main = true, .thread = os.thisThread() };
             self.m0 = m;
             self.signal_mask = os.signalMask();
-            try self.adoptThread(m);
             self.counters.threads.raw = 1;
+            self.enlistM(m);
+            self.adoptThread(m) catch |e| {
+                self.unlistM(m);
+                return e;
+            };
             self.live = true;
             self.owner.store(m, .release);
             errdefer {
@@ -266,36 +274,6 @@ pub fn Lane(comptime Host: type) type {
             gpa.destroy(m);
         }
 
-        fn stop(self: *Self, m: *M) void {
-            // One that still runs, on another M, when the main one has ended without a P.
-            if (self.running) |g| self.lose(g);
-            self.live = false;
-            self.virtual_ns = 0;
-            self.owner.store(null, .release);
-            _ = self.retire(m);
-            const lost: u32 = @intCast(self.lost_count);
-            if (self.poller != null) Host.pollBreak();
-            // sysmon and the other Ms need the host's lock to end.
-            Host.release(m);
-            sysmon.stop(self);
-            while (true) {
-                m.note.clear();
-                self.quitIdle();
-                self.wakeLocked();
-                // A lost M ends its thread when its goroutine comes back.
-                if (self.counters.threads.load(.acquire) <= 1 + lost) break;
-                _ = m.note.sleep(std.time.ns_per_ms);
-            }
-            Host.acquire(m);
-            self.generation +%= 1;
-            self.leaveThread(m);
-            m_mod.setCurrent(null);
-            if (self.stacks.in_use == 0) self.stacks.deinit();
-            self.timers.deinit(self.gpa);
-            self.ring.deinit(self.gpa);
-            self.sysmon_ring.deinit(self.gpa);
-        }
-
         // ---- what time it is ----
 
         /// Monotonic ns by which goroutines sleep, time out and have their timers fire.
@@ -308,6 +286,14 @@ pub fn Lane(comptime Host: type) type {
         pub inline fn pace(self: *const Self) u64 {
             return if (self.options.explore) (@as(u64, self.turn) + 1) * std.time.ns_per_us else os.nanotime();
         }
+
+        // ---- the end of a run, in ending.zig ----
+
+        const ending = @import("ending.zig").Ending(Self, Host);
+        const stop = ending.stop;
+        pub const leaveStray = ending.leaveStray;
+        pub const stray = ending.stray;
+        pub const freeze = ending.freeze;
 
         // ---- who am I ----
 
@@ -781,14 +767,12 @@ pub fn Lane(comptime Host: type) type {
             const m = g.m.?;
             if (!self.owns(m)) {
                 // The run that it belonged to is over; only its thread is left to end.
-                m.curg = null;
-                Host.swap(m, null);
-                var discard: usize = undefined;
-                arch.switchTo(&discard, m.sp);
-                unreachable;
+                self.leaveStray(m, g);
             }
             if (g == self.main_g) {
                 self.main_done = true;
+                // Nobody else is put on the P from here on.
+                self.attention.store(true, .release);
                 if (!m.main) self.wakeMain();
             }
             if (g.lock_count > 0) self.exitLocked(g);
@@ -858,6 +842,8 @@ pub fn Lane(comptime Host: type) type {
         // ---- threads, in threads.zig ----
 
         const threads = @import("threads.zig").Threads(Self, Host);
+        pub const enlistM = threads.enlistM;
+        pub const unlistM = threads.unlistM;
         pub const adoptThread = threads.adoptThread;
         pub const leaveThread = threads.leaveThread;
         pub const threadOf = threads.threadOf;

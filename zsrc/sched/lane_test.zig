@@ -94,6 +94,9 @@ const Host = struct {
         self().stacks.put(g.stack);
         T.of(g).freed = true;
     }
+    pub fn bury(g: *G) void {
+        T.of(g).freed = true;
+    }
     pub fn refuse(_: *G) void {}
     pub fn keepsThread(g: *G) bool {
         return T.of(g).keeps_thread;

@@ -59,6 +59,10 @@ pub const M = struct {
     main: bool = false,
     /// The run it belongs to.
     generation: u32 = 0,
+    /// That run has ended, and given up the goroutine that it carries: see ending.zig.
+    stray: bool = false,
+    /// That goroutine, when it has ended too.
+    left: ?*G = null,
     note: os.Note = .{},
     /// Written by whoever wakes an idle M, before its note.
     duty: Duty = .none,

@@ -43,7 +43,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// free one, or queues itself and its M stops. As Go's exitsyscall.
         pub noinline fn regain(self: *Self, g: *G) void {
             const m = g.m.?;
-            if (self.owner.load(.monotonic) == null) {
+            if (self.owner.load(.monotonic) == null and !self.main_done) {
                 self.owner.store(m, .release);
                 found(self, m);
                 g.transition(.syscall, .running);
@@ -442,7 +442,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// There is something to do that only g0 can.
         pub inline fn wantsG0(self: *const Self) bool {
-            return self.signal_pending or self.to_thread != null or self.refused;
+            return self.signal_pending or self.to_thread != null or self.refused or self.main_done;
         }
 
         pub inline fn anyRunnable(self: *const Self) bool {

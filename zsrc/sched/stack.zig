@@ -87,6 +87,14 @@ pub const Pool = struct {
         p.cold.appendAssumeCapacity(base);
     }
 
+    /// Whether the stack is one of this pool's.
+    pub fn has(p: *const Pool, stack: Stack) bool {
+        for (p.slabs.items) |slab| {
+            if (stack.lo -% @intFromPtr(slab.base) < slab.size) return true;
+        }
+        return false;
+    }
+
     pub fn free(p: *const Pool) usize {
         return p.warm.items.len + p.cold.items.len + @intFromBool(p.leaving != null);
     }

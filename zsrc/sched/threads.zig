@@ -38,6 +38,10 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             m.fault.enter(memory);
             m_mod.setCurrent(m);
             Host.enterThread(m);
+        }
+
+        /// Before its thread is started: from here on the run does not end without it.
+        pub fn enlistM(self: *Self, m: *M) void {
             self.m_lock.lock();
             defer self.m_lock.unlock();
             m.id = self.next_m_id;
@@ -47,21 +51,39 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             self.all_m = m;
         }
 
+        /// The run and the M have nothing to do with each other any more.
+        fn delistM(self: *Self, m: *M) void {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            if (unlinkM(self, m)) _ = self.counters.threads.fetchSub(1, .release);
+            // `stop` may wait for this one, and takes the lock before it goes on.
+            if (!self.live) self.m0.note.wake();
+        }
+
+        /// Undoes enlistM, whose count is the caller's.
+        pub fn unlistM(self: *Self, m: *M) void {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            _ = unlinkM(self, m);
+        }
+
+        /// False in the child of a fork, where it is in no list.
+        fn unlinkM(self: *Self, m: *M) bool {
+            var link = &self.all_m;
+            while (link.*) |it| : (link = &it.next_all) {
+                if (it != m) continue;
+                link.* = m.next_all;
+                return true;
+            }
+            return false;
+        }
+
         /// Undoes adoptThread, on the same thread. sysmon never sees the M again after it.
         pub fn leaveThread(self: *Self, m: *M) void {
             Host.leaveThread(m);
             m.fault.leave();
             self.gpa.free(m.fault.memory);
-            self.m_lock.lock();
-            defer self.m_lock.unlock();
-            var link = &self.all_m;
-            while (link.*) |it| : (link = &it.next_all) {
-                if (it == m) {
-                    link.* = m.next_all;
-                    _ = self.counters.threads.fetchSub(1, .release);
-                    break;
-                }
-            }
+            if (!m.stray) delistM(self, m);
         }
 
         fn popIdle(self: *Self) ?*M {
@@ -99,6 +121,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             const m = try self.gpa.create(M);
             errdefer self.gpa.destroy(m);
             m.* = first;
+            enlistM(self, m);
+            errdefer unlistM(self, m);
             m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
             m.known.store(true, .release);
             return m;
@@ -199,8 +223,6 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             // Where the lane ended meanwhile, nobody will join this thread.
             if (!self.owns(m) or m.ending) return endThread(self, m);
             if (m.locked_g == null) pushIdle(self, m);
-            // `stop` may wait for this one to come home.
-            if (!self.live) self.m0.note.wake();
             return true;
         }
 
@@ -209,6 +231,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
             const thread = m.thread.?;
             Host.acquire(m);
+            if (m.left) |g| Host.bury(g);
             leaveThread(self, m); // leaves without the host's lock
             thread.detach();
             self.gpa.destroy(m);

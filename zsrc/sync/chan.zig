@@ -3,7 +3,8 @@
 //! A value goes straight from a sender to a waiting receiver, past the buffer. Waiters lie on the
 //! stacks of their goroutines and are served first come, first served; who is woken is decided by
 //! `Lane.claim`, so that a time-out or a cancellation and a hand-over exclude each other. A waiter
-//! that lost its claim is unlinked by whoever comes across it, or by its goroutine.
+//! that lost its claim is unlinked by whoever comes across it, or by its goroutine. Those that a run
+//! left behind when it ended are not there any more for the next: see `generation`.
 //!
 //! Everything here needs the lane's lock. T is a plain value (a pointer, an integer); the layer
 //! above owns what it refers to.
@@ -35,8 +36,27 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         closed: bool = false,
         receivers: List(W) = .{},
         senders: List(W) = .{},
+        /// The run whose goroutines wait.
+        generation: u32 = 0,
 
-        inline fn dequeue(lane: *Lane, list: *List(W)) ?*W {
+        pub inline fn pushReceiver(c: *Self, lane: *const Lane, w: *W) void {
+            if (c.generation != lane.generation) c.forgetOthers(lane);
+            c.receivers.push(w);
+        }
+
+        pub inline fn pushSender(c: *Self, lane: *const Lane, w: *W) void {
+            if (c.generation != lane.generation) c.forgetOthers(lane);
+            c.senders.push(w);
+        }
+
+        noinline fn forgetOthers(c: *Self, lane: *const Lane) void {
+            c.receivers.clear();
+            c.senders.clear();
+            c.generation = lane.generation;
+        }
+
+        inline fn dequeue(c: *Self, lane: *Lane, list: *List(W)) ?*W {
+            if (c.generation != lane.generation) c.forgetOthers(lane);
             while (list.head) |w| {
                 list.remove(w);
                 // One that was claimed before has left, and is not to be passed by twice.
@@ -66,7 +86,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         pub inline fn trySend(c: *Self, lane: *Lane, value: T) Outcome {
             if (c.closed) return .closed;
             if (c.receivers.head != null) {
-                if (dequeue(lane, &c.receivers)) |w| {
+                if (c.dequeue(lane, &c.receivers)) |w| {
                     w.elem = value;
                     lane.ready(w.g);
                     return .done;
@@ -85,7 +105,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
                 out.* = c.take();
                 // A sender that waits moves up into the free place.
                 if (c.senders.head != null) {
-                    if (dequeue(lane, &c.senders)) |w| {
+                    if (c.dequeue(lane, &c.senders)) |w| {
                         c.put(w.elem);
                         lane.ready(w.g);
                     }
@@ -93,7 +113,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
                 return .done;
             }
             if (c.senders.head != null) {
-                if (dequeue(lane, &c.senders)) |w| {
+                if (c.dequeue(lane, &c.senders)) |w| {
                     out.* = w.elem;
                     lane.ready(w.g);
                     return .done;
@@ -107,7 +127,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         pub fn sendWait(c: *Self, lane: *Lane, g: *G, value: T, deadline: ?u64) Outcome {
             var w: W = .{ .g = g, .elem = value };
             lane.prepare(g);
-            c.senders.push(&w);
+            c.pushSender(lane, &w);
             return finish(lane.park(g, .chan_send, deadline), &c.senders, &w);
         }
 
@@ -115,7 +135,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         pub fn recvWait(c: *Self, lane: *Lane, g: *G, out: *T, deadline: ?u64) Outcome {
             var w: W = .{ .g = g };
             lane.prepare(g);
-            c.receivers.push(&w);
+            c.pushReceiver(lane, &w);
             const outcome = finish(lane.park(g, .chan_receive, deadline), &c.receivers, &w);
             if (outcome == .done) out.* = w.elem;
             return outcome;
@@ -136,6 +156,7 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         pub fn close(c: *Self, lane: *Lane) bool {
             if (c.closed) return false;
             c.closed = true;
+            if (c.generation != lane.generation) c.forgetOthers(lane);
             inline for (.{ &c.receivers, &c.senders }) |list| {
                 while (list.head) |w| {
                     list.remove(w);

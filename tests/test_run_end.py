@@ -1,0 +1,180 @@
+"""The end of a run: what is left of it reaches neither the next run nor memory nor the exit."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Script
+
+# Its goroutine blocks beyond the end, and parks, starts others and raises when it comes back.
+COMES_BACK = """
+import time
+from golibx import Cancelled, go, run, sleep
+def query():
+    try:
+        time.sleep(0.05)
+    finally:
+        for _ in range(2):
+            try: go(int).result()
+            except Cancelled: pass
+def main():
+    go(query); sleep(0.01)
+for _ in range(10):
+    run(main, config={"runtime": {"shutdown_timeout": "10ms"}})
+print("RIGHT", flush=True)
+"""
+
+STUBBORN = """
+import random, time
+from golibx import go, gosched, run, sleep
+def stubborn():
+    try: time.sleep(random.random() * 0.1)
+    except BaseException: pass
+    doings = [lambda: sleep(0.001), gosched, lambda: time.sleep(0.002), lambda: sum(range(50_000))]
+    for _ in range(8):
+        try: random.choice(doings)()
+        except BaseException: pass
+def main():
+    for _ in range(4): go(stubborn)
+    sleep(0.002); time.sleep(0.003)
+for _ in range(30):
+    run(main, config={"runtime": {"shutdown_timeout": "5ms"}})
+print("RIGHT", flush=True)
+"""
+
+# Waits in a queue that the next run uses, and never goes on.
+WAITER = """
+import golibx
+from golibx import Cancelled, Chan, Event, Mutex, WaitGroup, go, gosched, run, select
+wg, ch, full, event, mutex, ended = WaitGroup(), Chan(), Chan(), Event(), Mutex(), []
+waits = {
+    "wg": wg.wait, "recv": ch.recv, "send": lambda: full.send(1), "event": event.wait,
+    "mutex": mutex.lock, "select": lambda: select(ch.on_recv(), full.on_send(1)),
+    "join": lambda: ended[0].join(),
+}
+def stubborn(wait):
+    while True:
+        try:
+            wait()
+            print("came back", flush=True)
+            return
+        except Cancelled: pass
+def first():
+    ended.append(go(stubborn, Chan().recv))
+    wg.add(); mutex.lock()
+    for wait in waits.values(): go(stubborn, wait)
+    gosched()
+def second():
+    assert golibx.num_goroutine() == 1
+    wg.done(); event.set(); mutex.unlock()
+    assert not ch.try_send(7)
+    assert full.try_recv()[1] is False
+    waiter = go(ch.recv)
+    gosched()
+    assert ch.try_send(7)
+    assert waiter.result() == 7
+    for _ in range(3): gosched()
+    assert golibx.num_goroutine() == 1
+config = {"runtime": {"shutdown_timeout": "10ms"}}
+run(first, config=config)
+run(second, config=config)
+run(golibx.num_goroutine)
+print("RIGHT", flush=True)
+"""
+
+
+@pytest.mark.parametrize("program", [COMES_BACK, STUBBORN, WAITER])
+def test_given_up_goroutines_stay_ended(script: Script, program: str) -> None:
+    result = script(program)
+    told = f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert (result.returncode, result.stdout) == (0, "RIGHT\n"), told
+
+
+# Nothing is raised between two lines: the lock would stay locked.
+LOCKS = {
+    "try": """
+import threading
+lock = threading.Lock()
+def work():
+    while True:
+        lock.acquire()
+        try: pass
+        finally: lock.release()
+""",
+    "context manager": """
+import threading
+lock = threading.Lock()
+class Guard:
+    def __enter__(self):
+        lock.acquire()
+        return self
+    def __exit__(self, *exc):
+        lock.release()
+def work():
+    while True:
+        with Guard(): pass
+""",
+    "logging": """
+import logging
+class Handler(logging.Handler):
+    def emit(self, record): self.format(record)
+handler = Handler(); log = logging.getLogger("x"); log.addHandler(handler); log.propagate = False
+lock = handler.lock
+def work():
+    while True: log.warning("busy")
+""",
+    "for": """
+import itertools, threading
+lock = threading.Lock()
+def work():
+    for _ in itertools.count():
+        lock.acquire()
+        try: pass
+        finally: lock.release()
+""",
+    "while with a condition": """
+import threading
+lock = threading.Lock()
+def work():
+    while not lock.acquire(False) or lock.release() is None:
+        pass
+""",
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+def test_no_lock_is_left_locked(script: Script, lock: str) -> None:
+    program = f"""{lock}
+from golibx import go, run, sleep
+def main():
+    for _ in range(2): go(work)
+    sleep(0.004)
+for i in range(15):
+    run(main)
+    assert lock.acquire(timeout=1), f"left locked by run {{i + 1}}"
+    lock.release()
+print("RIGHT", flush=True)
+"""
+    result = script(program)
+    told = f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert (result.returncode, result.stdout, result.stderr) == (0, "RIGHT\n", ""), told
+
+
+def test_finally_around_a_loop_runs(script: Script) -> None:
+    """The loop is the first statement of the `try`, and of a caller's."""
+    program = """
+from golibx import go, run, gosched
+def inner():
+    try:
+        while True: pass
+    finally: print("inner", flush=True)
+def outer():
+    try: inner()
+    finally: print("outer", flush=True)
+def main():
+    go(outer)
+    gosched()
+run(main)
+"""
+    result = script(program)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "inner\nouter\n", "")

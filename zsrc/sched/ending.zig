@@ -1,0 +1,156 @@
+//! The end of a run, of a serial lane.
+//!
+//! The main goroutine has ended. The layer above has told the others to end and has waited for
+//! them; those that are left are given up. What one of them still does must reach neither the next
+//! run nor memory that is not its own any more. So this is decided here, on g0 of the thread that
+//! called `run` and under the host's lock, for each M:
+//!
+//!  - One that is at rest, in the poller, on an errand or on its way to g0 is *ours*. It finds that
+//!    the lane is not `live`, comes home, and its thread ends. The run does not end before it has:
+//!    an M counts from before its thread is started (`enlistM`) until it has touched the lane for
+//!    the last time (`delistM`).
+//!  - One whose goroutine is in a blocking call, or runs on without the P, is a *stray*: nobody knows
+//!    when it comes back. It is struck off the lane's lists, and touches nothing of the lane from
+//!    then on: `owns` is false for it, for ever, since its generation is never the lane's again. Its
+//!    goroutine goes on behind its call as a thread would; where it parks, the layer above ends it,
+//!    or has it `freeze`. Its thread then ends by itself.
+//!  - One in the middle of a switch is neither. The host's swap may let the lock go there, and what
+//!    follows it (`settle`) belongs to the run: it is waited for until it is one or the other.
+//!
+//! Goroutines that wait are in no queue of the next run: queues are stamped with the generation of
+//! those in them, which moves on when the last of ours is gone. Nobody runs them any more; their
+//! stacks are kept.
+const std = @import("std");
+const os = @import("../os/os.zig");
+const arch = @import("../arch/arch.zig");
+const G = @import("g.zig").G;
+const m_mod = @import("m.zig");
+const sysmon = @import("sysmon.zig");
+const M = m_mod.M;
+
+/// How often is looked again whether an M has come home, or has let the P go.
+const look_ns = std.time.ns_per_ms;
+const glance_ns = 50 * std.time.ns_per_us;
+/// One that is seen without the host's lock so many times in a row is in a blocking call.
+const glances = 20;
+/// One that computes without a place to be preempted is given up after this long.
+const patience_ns = std.time.ns_per_s;
+
+/// The part of a Lane that is about its end.
+pub fn Ending(comptime Lane: type, comptime Host: type) type {
+    return struct {
+        const Self = Lane;
+
+        /// On g0 of the M that called `run`, with the lock, when the main goroutine has ended.
+        pub fn stop(self: *Self, m: *M) void {
+            takeP(self, m);
+            @atomicStore(bool, &self.live, false, .release);
+            self.virtual_ns = 0;
+            _ = self.retire(m);
+            if (self.poller != null) Host.pollBreak();
+            // sysmon and the other Ms need the host's lock to end.
+            while (true) {
+                m.note.clear();
+                const decided = sever(self);
+                Host.release(m);
+                if (self.sysmon.thread != null) sysmon.stop(self);
+                self.quitIdle();
+                self.wakeLocked();
+                const over = decided and self.counters.threads.load(.acquire) == 1;
+                if (!over) _ = m.note.sleep(look_ns);
+                Host.acquire(m);
+                if (over) break;
+            }
+            // The last to leave may still be waking this thread.
+            self.m_lock.lock();
+            self.m_lock.unlock();
+            @atomicStore(u32, &self.generation, self.generation +% 1, .release);
+            self.leaveThread(m);
+            m_mod.setCurrent(null);
+            self.stacks_kept = self.stacks.in_use != 0;
+            if (!self.stacks_kept) self.stacks.deinit();
+            self.timers.deinit(self.gpa);
+            self.ring.deinit(self.gpa);
+            self.sysmon_ring.deinit(self.gpa);
+        }
+
+        /// When the main goroutine ended it may have been without the P. Who holds that passes
+        /// through g0 and finds that the run is over, or is asked to, unless it blocks.
+        fn takeP(self: *Self, m: *M) void {
+            const began = os.nanotime();
+            var away: u32 = 0;
+            while (self.owner.load(.monotonic)) |owner| {
+                if (owner == m) break;
+                if (self.running) |g| if (isSettled(owner, g)) {
+                    if (away >= glances or os.nanotime() - began > patience_ns) {
+                        self.lose(g);
+                        break;
+                    }
+                    if (away == 0) Host.armPreempt(g);
+                };
+                self.attention.store(true, .release);
+                const tick = self.tick.raw;
+                Host.release(m);
+                os.sleepNs(glance_ns);
+                const detached = self.attachment(owner) == .detached;
+                Host.acquire(m);
+                away = if (detached and self.tick.raw == tick) away + 1 else 0;
+            }
+            self.owner.store(null, .release);
+        }
+
+        /// Whether the goroutine on the M runs code of its own, blocking or not, rather than the
+        /// lane's in the middle of a switch. With the lock.
+        fn isSettled(m: *const M, g: *const G) bool {
+            return (g.status == .running or g.status == .syscall) and
+                m.state.load(.monotonic) == Host.stateOf(@constCast(g));
+        }
+
+        /// Strikes the strays off. False if some are neither that nor ours yet.
+        fn sever(self: *Self) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var decided = true;
+            var link = &self.all_m;
+            while (link.*) |m| {
+                if (m.curg) |g| {
+                    if (isSettled(m, g)) {
+                        m.stray = true;
+                        link.* = m.next_all;
+                        _ = self.counters.threads.fetchSub(1, .monotonic);
+                        continue;
+                    }
+                    decided = false;
+                }
+                link = &m.next_all;
+            }
+            return decided;
+        }
+
+        /// The calling goroutine, if its run has ended under it.
+        pub fn stray(self: *Self) ?*G {
+            const m = m_mod.current() orelse return null;
+            if (m.main or self.owns(m)) return null;
+            return m.curg;
+        }
+
+        /// Ends a stray. The stack is left for good, and the host buries it on g0.
+        pub fn leaveStray(_: *Self, m: *M, g: *G) noreturn {
+            m.left = g;
+            goHome(m);
+        }
+
+        /// The calling stray never goes on.
+        pub fn freeze(_: *Self) noreturn {
+            goHome(m_mod.current().?);
+        }
+
+        fn goHome(m: *M) noreturn {
+            m.curg = null;
+            Host.swap(m, null);
+            var discard: usize = undefined;
+            arch.switchTo(&discard, m.sp);
+            unreachable;
+        }
+    };
+}
