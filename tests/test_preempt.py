@@ -556,6 +556,8 @@ def test_monitoring_gets_every_event(tool: int, event: str, scope: str) -> None:
             monitoring.set_local_events(tool, code, number)
     else:
         monitoring.set_events(tool, number)
+    # From 3.14 on BRANCH stands for two events, and those are what one finds.
+    was_set = [monitoring.get_local_events(tool, code) for code in SAMPLED]
 
     def run_once() -> list[tuple[CodeType, object]]:
         me = current()
@@ -572,8 +574,7 @@ def test_monitoring_gets_every_event(tool: int, event: str, scope: str) -> None:
             assert run_once() == expected
 
         compete(work)
-        for code in SAMPLED if scope == "local" else ():
-            assert monitoring.get_local_events(tool, code) == number
+        assert [monitoring.get_local_events(tool, code) for code in SAMPLED] == was_set
     finally:
         monitoring.set_events(tool, 0)
         for code in SAMPLED:

@@ -68,6 +68,10 @@ done
 # pip for virtual environments is looked for where Debian puts it, which is below the folder here.
 sed -i "s#^_pkg_dir = .*#_pkg_dir = '$folder/usr/share/python-wheels'#" \
     "$folder"/usr/lib/python3.*/ensurepip/__init__.py
+# Links to absolute places mean those below the folder.
+find "$folder/usr" "$folder/etc" -type l -lname '/*' -printf '%p\t%l\n' | while IFS=$'\t' read -r link target; do
+    ln -sfn "$folder$target" "$link"
+done
 for name in "${versions[@]}" "${debug}d"; do
     ln -sf "$folder/usr/bin/python$name" "$links/python$name"
     "$links/python$name" -c 'import ctypes, sqlite3, ssl, sys; print("installed", sys.version)'
