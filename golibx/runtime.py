@@ -276,13 +276,14 @@ class Runtime:
                     f"golibx: {goroutines} did not end within {timeout} after cancellation\n"
                     + _names_of_left()
                 )
-            if left:
-                self._free_main_thread()
             self._end_event_loop(time.monotonic_ns() - began_ns)
             self._wait_for_native(time.monotonic_ns() - began_ns)
         finally:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
+        # Last, since it may take as long as the call that blocks it.
+        if left:
+            self._free_main_thread()
 
     def _end_event_loop(self, spent_ns: int) -> None:
         """That of golibx.aio, if the program has used it."""

@@ -550,7 +550,7 @@ def test_system_calls_of_the_runtime_layer() -> None:
         _core.Socket(10**6)
 
 
-def test_options_of_the_core() -> None:
+def test_options_of_the_core(request: pytest.FixtureRequest) -> None:
     bad: list[dict[str, int]] = [
         {"stack_size": 1},
         {"stack_size": 65537},
@@ -561,6 +561,10 @@ def test_options_of_the_core() -> None:
         {"hooks_ring_size": -1},
         {"hooks_ring_size": 2**63},
     ]
+    with pytest.raises(RuntimeError, match="claim"):
+        _core.run(print, (), None, {})
+    _core.claim()
+    request.addfinalizer(_core.unclaim)
     for options in bad:
         with pytest.raises((ValueError, OverflowError)):
             _core.run(print, (), None, options)

@@ -362,7 +362,7 @@ def test_handler_is_python_s_own_again_after_run(tmp_path: Path) -> None:
         "golibx.run(print, 'ignored', handler() is signal.SIG_IGN)\n"
     )
     result = execute([sys.executable, "program.py"], tmp_path)
-    assert (result.stderr, result.stdout) == ("", "False True\nTrue\nignored True\n")
+    assert (result.stderr, result.stdout) == ("", "True True\nTrue\nignored True\n")
 
 
 # --- Goroutines that fail, and the end of a run -------------------------------------------------

@@ -204,7 +204,7 @@ def test_some_modules_may_move() -> None:
 
 def test_a_dump_says_for_what_a_thread_is_kept() -> None:
     ch = Chan[int]()
-    g = go(through_c, ch.recv)
+    g = go(through_c, ch.recv_ok)
     while not g.waiting:
         sleep(0.001)
     assert g.kept_by is not None
@@ -232,7 +232,7 @@ def test_the_main_goroutine_goes_on_beside_one_that_keeps_the_main_thread() -> N
 
     def visit() -> None:
         waiting.send(thread_id())
-        release.recv()
+        release.recv_ok()
 
     held = []
     for _ in range(50):

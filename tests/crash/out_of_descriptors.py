@@ -1,5 +1,5 @@
 # exits with 0
-# stdout has ^OSError cannot open the network poller: out of file descriptors$
+# stdout has ^OSError \[Errno 24\] cannot open the network poller: out of file descriptors$
 # stdout has ^5$
 import os
 import resource
