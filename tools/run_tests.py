@@ -8,7 +8,9 @@ or in pyenv; one that is missing is named and left out. Each has a virtual envir
 build/venv, which is made once and gets the wheel again when it changed. From an empty folder the
 tests can only import what the wheel brought, never the source tree.
 
-All arguments but --on go to pytest. The last line holds the sum of all Pythons, as
+Two are tested at a time where there are two processors; --jobs 1 shows each as it goes.
+
+All arguments but --on and --jobs go to pytest. The last line holds the sum of all Pythons, as
 "12 passed, 0 failed, 3 skipped"; it is also in build/test/summary. The exit code is 0 if nothing
 failed.
 """
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
@@ -31,7 +34,8 @@ from xml.etree import ElementTree as ET
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
-RUN_LIMIT = 10 * 60.0  # seconds for one Python's tests, whose own limits should end them before
+RUN_LIMIT = 20 * 60.0  # seconds for one Python's tests, whose own limits should end them before
+JOBS = 2  # Pythons tested at a time, where there are as many processors: the tests mostly wait
 PROBE = """
 import ensurepip, sys, sysconfig
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -58,6 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Arguments that are not here go to pytest.")
     parser.add_argument("dist", type=Path, help="the folder that holds the wheel")
     parser.add_argument("--on", action="append", help="a version, as 3.12; default: all")
+    parser.add_argument(
+        "--jobs", type=int, default=min(JOBS, os.cpu_count() or 1), help="Pythons tested at a time"
+    )
     options, pytest_arguments = parser.parse_known_args(arguments)
 
     # A shell has its background jobs ignore Ctrl-C and SIGQUIT, and all below would inherit that.
@@ -68,15 +75,26 @@ def main(arguments: Sequence[str]) -> int:
     (wheel,) = options.dist.resolve().glob("*.whl")
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     total = Counts()
-    for version in options.on or dict.fromkeys((own, *VERSIONS)):
-        python = find_python(version)
-        if python is None:
+    versions = list(options.on or dict.fromkeys((own, *VERSIONS)))
+    pythons = {version: find_python(version) for version in versions}
+    for version in versions:
+        if pythons[version] is None:
             say(f"Python {version} is not on this machine: left out")
-            continue
-        say(f"Python {version}")
-        counts = run_tests(environment(version, python, wheel), version, wheel, pytest_arguments)
-        say(f"Python {version}: {counts}")
-        total = total.plus(counts)
+    environments = {
+        version: environment(version, python, wheel)
+        for version, python in pythons.items()
+        if python is not None
+    }
+    jobs = min(options.jobs, len(environments))
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
+        running = {
+            version: pool.submit(run_tests, python, version, wheel, pytest_arguments, jobs > 1)
+            for version, python in environments.items()
+        }
+        for version, job in running.items():
+            counts = job.result()
+            say(f"Python {version}: {counts}")
+            total = total.plus(counts)
 
     if total == Counts():
         say("no tests were run")
@@ -132,7 +150,10 @@ def environment(version: str, python: str, wheel: Path) -> Path:
     return interpreter
 
 
-def run_tests(python: Path, version: str, wheel: Path, pytest_arguments: list[str]) -> Counts:
+def run_tests(
+    python: Path, version: str, wheel: Path, pytest_arguments: list[str], beside_others: bool
+) -> Counts:
+    """Runs the tests on one Python. Beside others, what it prints comes in one piece."""
     report = RESULTS / f"{version}.xml"
     report.unlink(missing_ok=True)
     arguments = [in_root(argument) for argument in pytest_arguments]
@@ -142,8 +163,13 @@ def run_tests(python: Path, version: str, wheel: Path, pytest_arguments: list[st
     command += [f"--rootdir={ROOT}", f"--junit-xml={report}", *arguments]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env["GOLIBX_DIST"] = str(wheel.parent)
-    with tempfile.TemporaryDirectory(prefix="golibx-test-") as empty_folder:
-        process = subprocess.Popen(command, cwd=empty_folder, env=env)
+    say(f"Python {version}")
+    with (
+        tempfile.TemporaryDirectory(prefix="golibx-test-") as empty_folder,
+        (RESULTS / f"{version}.log").open("w+") as log,
+    ):
+        output = log if beside_others else None
+        process = subprocess.Popen(command, cwd=empty_folder, env=env, stdout=output, stderr=output)
         try:
             exit_code = process.wait(RUN_LIMIT)
         except subprocess.TimeoutExpired:
@@ -152,6 +178,8 @@ def run_tests(python: Path, version: str, wheel: Path, pytest_arguments: list[st
         except BaseException:
             process.kill()
             raise
+        log.seek(0)
+        print(log.read(), end="", flush=True)
     return counted(report, exit_code)
 
 
