@@ -41,6 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "limit(seconds): end the test when it takes longer")
 
 
+# They look at every object of the process: first, while there are few.
+LOOK_AT_ALL_OBJECTS = ("test_leaks.py", "test_leaks_frames.py", "test_kernels.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LOOK_AT_ALL_OBJECTS)
+
+
 # ---- time limits ----
 
 
