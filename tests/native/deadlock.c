@@ -360,7 +360,7 @@ static void a_deadlock_is_reported(void)
         EQUAL(lines_of(said), 6);
         CHECK(strstr(said, " [waitgroup wait]: "));
         CHECK(strstr(said, " [chan receive]: "));
-        CHECK(strstr(said, " [lock]: ") || strstr(said, " [mutex lock]: "));
+        CHECK(strstr(said, " [sync.Mutex.Lock]: "));
         CHECK(strstr(said, " [select (no cases)]: "));
         CHECK(strstr(said, ", locked to its thread]: "));
     }

@@ -111,7 +111,8 @@ const Host = struct {
     }
     pub fn offerLock() void {
         offers += 1;
-        const t = T.of(self().running.?);
+        // On g0 there is nobody whose P could be taken.
+        const t = T.of(self().running orelse return);
         t.inside.store(false, .monotonic);
         // sysmon sends one to take the P.
         self().startM(.hand_off, .{ .m = t.g.m.?.id, .tick = self().tick.raw }) catch unreachable;
