@@ -68,6 +68,7 @@ def run(
     schedules: int = 1,
     preempt_every_call: bool = False,
     virtual_time: bool = False,
+    early_timers: bool = True,
     config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
     **kwargs: Any,
 ) -> Result:
@@ -83,6 +84,8 @@ def run(
             those that do not wait. Needs `seed` or `schedules`.
         virtual_time: the clock of the goroutines stands still while one of them runs, and jumps to
             the next timer when all of them wait.
+        early_timers: under a seed in virtual time a timer may also fire while goroutines run, as
+            if they were slow. False for a test that counts on their time standing still.
         leaks: raises Leaked if goroutines are alive that `fn` left behind.
         config: as for golibx.run().
 
@@ -101,6 +104,7 @@ def run(
     options = {"virtual_time": int(virtual_time)}
     if seed is not None:
         options |= {"explore": 1, "explore_calls": int(preempt_every_call), "retake_enabled": 0}
+        options["explore_timers"] = int(early_timers)
     if seed is not None or not loaded.preempt.async_:
         # What hangs is to be ended all the same: from Python 3.13 on, signals do not interrupt the
         # goroutine that computes. No test that keeps within its limit is preempted.

@@ -94,6 +94,7 @@ class Machine(RuleBasedStateMachine, Generic[State]):
                 seed=self.seed,
                 preempt_every_call=True,
                 virtual_time=True,
+                early_timers=False,
                 leaks=False,
             )
 

@@ -62,6 +62,8 @@ pub const Options = struct {
     explore: bool = false,
     /// Also that goroutines give way in calls; for the layer above.
     explore_calls: bool = false,
+    /// And that in virtual time a timer may fire though goroutines could run.
+    explore_timers: bool = true,
     /// For tests: the goroutines' clock stands still, and jumps when all of them sleep.
     virtual_time: bool = false,
 };
@@ -225,6 +227,7 @@ pub fn Lane(comptime Host: type) type {
             if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
             if (options.explore) {
                 self.chooser = .init(options.seed);
+                if (!options.explore_timers) self.chooser.haste = 0;
                 self.attention.raw = true;
             }
             self.ring.setMask(options.event_mask);
