@@ -492,14 +492,14 @@ pub fn findUsedWords() bool {
         _ = py.PyErr_NoMemory();
         return false;
     };
-    const own = py.PyThreadState_Swap(probe);
+    const own = exchange(probe);
     const fields: [*]const usize = @ptrCast(@alignCast(probe));
     const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_fields);
     const before = fields[0..most_fields].*;
     const kept = py.PyObject_SetAttrString(local, "x", py.none()) == 0 and keepInState();
     py.PyErr_Clear();
     const after = fields[0..most_fields].*;
-    _ = py.PyThreadState_Swap(own);
+    _ = exchange(own.?);
     for (before[0..count], after[0..count], 0..) |b, a, i| {
         // Of what changes, the data is what was not there.
         const full = mechanisms.used_count == mechanisms.used_words.len;
