@@ -663,8 +663,8 @@ def test_a_deadlock_shows_the_test_alone() -> None:
         "",
         "goroutine 1 [chan receive] main:",
     ]
-    assert lines[3].startswith("    waits on <Chan ")
-    assert lines[4].startswith("    created at ")
+    (waits,) = lines[3:]  # neither golibx's frames nor where golibx started it
+    assert waits.startswith("    waits on <Chan ")
 
 
 def test_a_bystander_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
