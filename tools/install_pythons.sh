@@ -5,8 +5,8 @@
 #
 # 3.14 and 3.15 come from Debian's forky suite, into a folder of their own, and run there with that
 # suite's C library, whatever the machine's is: patchelf names it in the executables. python3.14d is the
-# debug build, with all of the interpreter's assertions. Links go to /usr/local/bin, where tools/run_tests.py
-# finds them. 3.11, 3.12 and 3.13 are pyenv's to install. Needs root, debootstrap and a Debian mirror:
+# debug build, with all of the interpreter's assertions. Commands that start them go to /usr/local/bin, where
+# tools/run_tests.py finds them. 3.11, 3.12 and 3.13 are pyenv's to install. Needs root, debootstrap and a Debian mirror:
 # DEBIAN_MIRROR names one other than apt's.
 set -euo pipefail
 
@@ -15,7 +15,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
     exit 0
 fi
 folder=${1:-/opt/golibx-pythons}
-links=/usr/local/bin
+commands=/usr/local/bin
 versions=(3.14 3.15)
 debug=3.14
 
@@ -73,6 +73,10 @@ find "$folder/usr" "$folder/etc" -type l -lname '/*' -printf '%p\t%l\n' | while 
     ln -sfn "$folder$target" "$link"
 done
 for name in "${versions[@]}" "${debug}d"; do
-    ln -sf "$folder/usr/bin/python$name" "$links/python$name"
-    "$links/python$name" -c 'import ctypes, sqlite3, ssl, sys; print("installed", sys.version)'
+    # A link would have a virtual environment look for the library beside the link.
+    rm -f "$commands/python$name"
+    printf '#!/bin/sh\nexec "%s" "$@"\n' "$folder/usr/bin/python$name" >"$commands/python$name"
+    chmod +x "$commands/python$name"
+    "$commands/python$name" -c 'import ctypes, sqlite3, ssl, sys; print("installed", sys.version)'
+    "$commands/python$name" -m venv --clear "$tools/venv"
 done

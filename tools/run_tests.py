@@ -44,6 +44,10 @@ print("%d.%d" % sys.version_info[:2])
 """
 
 
+class Unusable(Exception):
+    """An interpreter that is there, but can't be tested on."""
+
+
 class Counts(NamedTuple):
     """How tests went."""
 
@@ -80,11 +84,16 @@ def main(arguments: Sequence[str]) -> int:
     for version in versions:
         if pythons[version] is None:
             say(f"Python {version} is not on this machine: left out")
-    environments = {
-        version: environment(version, python, wheel)
-        for version, python in pythons.items()
-        if python is not None
-    }
+    environments = {}
+    for version, python in pythons.items():
+        if python is None:
+            continue
+        try:
+            environments[version] = environment(version, python, wheel)
+        except Unusable as error:
+            if version == own:
+                raise
+            say(f"Python {version}: {error}: left out")
     jobs = min(options.jobs, len(environments))
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         running = {
@@ -141,7 +150,9 @@ def environment(version: str, python: str, wheel: Path) -> Path:
         return interpreter
     if not installed.exists():
         say(f"Python {version}: setting up {folder.relative_to(ROOT)}")
-        subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+        made = subprocess.run([python, "-m", "venv", "--clear", folder], check=False)
+        if made.returncode != 0:
+            raise Unusable(f"{python} can't make a virtual environment")
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # pip keeps what is installed under the same version, whatever the wheel's contents.
     subprocess.run([*pip, "uninstall", "--yes", "golibx"], stderr=subprocess.DEVNULL, check=True)
