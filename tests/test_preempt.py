@@ -523,6 +523,43 @@ def test_threading_settrace_and_setprofile_reach_goroutines() -> None:
     assert go(sys.gettrace).result() is None
 
 
+@pytest.mark.parametrize("kind", ["trace", "profile"])
+def test_threading_knows_a_traced_goroutine_before_its_first_event(kind: str) -> None:
+    """As a thread that it starts: debugpy asks, and lets those that are none run through."""
+    seen: list[threading.Thread | None] = []
+
+    def hook(frame: FrameType, event: str, arg: object) -> None:
+        if frame.f_code is inner.__code__:
+            seen.append(threading._active.get(threading.get_ident()))  # type: ignore[attr-defined]
+
+    getattr(threading, f"set{kind}")(hook)
+    try:
+        thread = go(lambda: (inner(3), threading.current_thread())[1]).result()
+    finally:
+        getattr(threading, f"set{kind}")(None)
+    assert seen[:1] == [thread]
+    assert thread not in threading._active.values()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["trace", "profile"])
+def test_the_main_goroutine_is_traced_as_its_thread(script: Script, kind: str) -> None:
+    """threading's hooks are for new threads: the one that called run() keeps what it has."""
+    program = f"""
+import sys, threading
+from golibx import run
+
+def own(*_): pass
+def others(*_): pass
+threading.set{kind}(others)
+print(run(sys.get{kind}) is None)
+sys.set{kind}(own)
+inside, after = run(sys.get{kind}), sys.get{kind}()
+sys.set{kind}(None)
+print(inside is own, after is own)
+"""
+    assert script(program).stdout == "True\nTrue True\n"
+
+
 # ---- sys.monitoring, 3.12+ ----
 
 needs_monitoring = pytest.mark.skipif(sys.version_info < (3, 12), reason="no sys.monitoring")

@@ -304,11 +304,6 @@ class Debugged:
         return value
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 12),
-    reason="debugpy does not answer its client on 3.11",
-    run=False,
-)
 @pytest.mark.limit(120)
 def test_debugpy(script: Script) -> None:
     """A breakpoint in a goroutine: stack, values, steps over a channel operation, the end."""

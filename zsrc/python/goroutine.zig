@@ -345,7 +345,7 @@ pub fn runBody(p: *PyG) void {
     const context = p.context.?;
     py.PyObject_GC_Track(context);
     _ = py.extra.PyContext_Enter(context);
-    tracing.start();
+    if (p != main) tracing.start();
     const result = if (raiseThrown(p))
         null
     else

@@ -150,6 +150,13 @@ pub fn keepThread(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
     return py.returnNone();
 }
 
+/// Has threading know the calling goroutine, as it does every thread that it starts.
+pub fn makeThread() void {
+    const current_thread = py.importFrom("threading", "current_thread") orelse return py.PyErr_Clear();
+    defer py.decref(current_thread);
+    if (py.call(current_thread, &.{})) |thread| py.decref(thread) else py.PyErr_Clear();
+}
+
 /// At a goroutine's end, with its thread state: nobody finds its thread object any more. What that
 /// runs may ask for another.
 pub noinline fn forgetThread(p: *PyG) void {

@@ -1,8 +1,14 @@
 //! Tracing that the program asked of new threads: a goroutine is traced as a thread that begins.
 //!
 //! threading.settrace() and setprofile() keep the functions in the module's dictionary, which is
-//! looked at when a goroutine starts.
+//! looked at when a goroutine starts. The main goroutine is no new thread: it is traced as the
+//! thread that called run() is.
+//!
+//! What traces looks up whose event it got: a thread is in threading._active before its first one.
+//! So is a goroutine's; otherwise debugpy would take it for a thread that is none of Python's, which
+//! it lets run through all breakpoints.
 const py = @import("py.zig");
+const identity = @import("identity.zig");
 
 /// Where threading.settrace() and setprofile() keep what new threads are to call.
 const TraceHook = struct {
@@ -27,7 +33,7 @@ pub fn watch() bool {
 }
 
 /// As threading.Thread does for a new thread: sys.settrace and sys.setprofile with the program's
-/// hooks.
+/// hooks. In any goroutine but the main one.
 pub inline fn start() void {
     const dict = threading_dict orelse return;
     for (&hooks) |*hook| {
@@ -36,7 +42,10 @@ pub inline fn start() void {
     }
 }
 
-noinline fn setHook(hook: *const TraceHook, function: *py.Object) void {
+noinline fn setHook(hook: *const TraceHook, borrowed: *py.Object) void {
+    const function = py.incref(borrowed);
+    defer py.decref(function);
+    identity.makeThread();
     const set = py.PySys_GetObject(hook.setter) orelse return;
     if (py.call(set, &.{function})) |r| py.decref(r) else py.PyErr_Clear();
 }
