@@ -31,7 +31,7 @@ import time
 from golibx import _core
 from golibx.config import Config
 from golibx.frames import without_own_frames
-from golibx.patch import eventloop, faults, greenlets, locks, notebook, polling, signals, threads
+from golibx.patch import eventloop, greenlets, locks, notebook, polling, signals, threads
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -199,7 +199,6 @@ class Runtime:
         greenlets.install()
         polling.install()
         eventloop.install()
-        faults.install()
         _core.set_panic_handler(self._on_panic)
         switch_interval = self.config.runtime.switch_interval_ns / 1e9
         old_switch_interval = sys.getswitchinterval()

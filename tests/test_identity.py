@@ -631,6 +631,23 @@ def test_a_reentrant_lock_is_the_goroutines() -> None:
         lock.acquire(timeout=-2)
 
 
+def test_a_reentrant_lock_refuses_time_outs_in_the_interpreters_words() -> None:
+    def refusals() -> list[str]:
+        lock = threading.RLock()
+        texts = []
+        for arguments in ((True, 1e100), (True, threading.TIMEOUT_MAX * 2), (True, -2), (False, 1)):
+            with pytest.raises((OverflowError, ValueError)) as refused:
+                lock.acquire(*arguments)
+            texts.append(repr(refused.value))
+        with pytest.raises(ValueError) as refused:
+            lock.acquire(timeout=float("nan"))
+        return [*texts, repr(refused.value)]
+
+    with ThreadPoolExecutor(1) as pool:
+        assert refusals() == pool.submit(refusals).result()
+    assert threading.RLock().acquire(timeout=threading.TIMEOUT_MAX)
+
+
 def test_who_waits_long_for_a_reentrant_lock_is_next() -> None:
     """Those that take it again and again do not have it for ever."""
     lock = threading.RLock()

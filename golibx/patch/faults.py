@@ -9,28 +9,16 @@ from __future__ import annotations
 import functools
 
 from golibx import _core
-from golibx.patch.imports import when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ParamSpec, TypeVar
+    from typing import ParamSpec, TypeVar
 
     Params = ParamSpec("Params")
     Result = TypeVar("Result")
 
-__all__ = ["install", "put_below"]
-
-_installed = False
-
-
-def install() -> None:
-    """Makes the changes; does nothing the second time."""
-    global _installed
-    if _installed:
-        return
-    _installed = True
-    when_imported("faulthandler", _stay_first)
+__all__ = ["put_below"]
 
 
 def put_below(function: Callable[Params, Result]) -> Callable[Params, Result]:
@@ -46,8 +34,3 @@ def put_below(function: Callable[Params, Result]) -> Callable[Params, Result]:
                 _core.handle_faults(True)
 
     return changed
-
-
-def _stay_first(faulthandler: Any) -> None:
-    faulthandler.enable = put_below(faulthandler.enable)
-    faulthandler.disable = put_below(faulthandler.disable)

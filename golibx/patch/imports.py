@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from golibx import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,26 +25,32 @@ def when_imported(name: str, change: Callable[[Any], None]) -> None:
         change(module)
         return
     _pending[name] = change
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+def _find_spec(
+    name: str, path: Sequence[str] | None, target: ModuleType | None = None
+) -> ModuleSpec | None:
+    """Finds what the other finders find, with a loader that makes the change."""
+    for finder in sys.meta_path:
+        if finder is not _finder:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+                return spec
+    return None
 
 
 class _Finder:
-    """Finds what the other finders find, with a loader that makes the change."""
+    """Knows the modules that are to be changed. All others' imports run none of golibx's code."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in _pending:
-            return None
-        for finder in sys.meta_path:
-            if not isinstance(finder, _Finder):
-                spec = finder.find_spec(name, path, target)
-                if spec is not None:
-                    if spec.loader is not None:
-                        spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-                    return spec
-        return None
+    def __init__(self) -> None:
+        self.find_spec = _core.only_for(_pending, _find_spec)
+
+
+_finder = _Finder()
 
 
 class _Loader:

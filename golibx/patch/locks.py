@@ -1,18 +1,13 @@
-"""The import system's lock, which knows its owner by its thread.
+"""Imports that the child of a fork finds half done.
 
-It is the interpreter's own; goroutines need one whose owner is the goroutine, as that of other
-locks is. Every run installs it, once a process. Threads outside of goroutines use it too.
+Goroutines have the import system's locks as threads do (zsrc/python/import_lock.zig); what others
+held in the parent nobody lets go in the child.
 """
 
 from __future__ import annotations
 
-import _imp
-import _thread
 import os
 import sys
-from types import ModuleType
-
-from golibx import _core
 
 __all__ = ["install"]
 
@@ -20,27 +15,11 @@ _installed = False
 
 
 def install() -> None:
-    """Puts the lock in place; does nothing the second time."""
+    """Has children forget those imports; does nothing the second time."""
     global _installed
-    if _installed:
-        return
-    _installed = True
-    bootstrap = sys.modules["_frozen_importlib"]
-    lock = _thread.RLock()
-    held = lock._is_owned  # type: ignore[attr-defined]
-    _core.renew_at_fork(lock)
-    if hasattr(os, "register_at_fork"):
+    if not _installed and hasattr(os, "register_at_fork"):
+        _installed = True
         os.register_at_fork(after_in_child=_forget_imports)
-
-    def release_lock() -> None:
-        if held():
-            lock.release()
-        else:  # the thread was importing when this was put in place
-            _imp.release_lock()
-
-    bootstrap._imp = _variant(  # type: ignore[attr-defined]
-        _imp, acquire_lock=lock.acquire, release_lock=release_lock, lock_held=held
-    )
 
 
 def _forget_imports() -> None:
@@ -56,10 +35,3 @@ def _forget_imports() -> None:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             del sys.modules[name]
-
-
-def _variant(module: ModuleType, **changes: object) -> ModuleType:
-    """A module with the same contents but for `changes`."""
-    variant = ModuleType(module.__name__, module.__doc__)
-    vars(variant).update(vars(module), **changes)
-    return variant

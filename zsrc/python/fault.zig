@@ -1,7 +1,8 @@
 //! A memory fault on a goroutine's stack guard is an overflow. In the stack's reserve, the program
 //! is told by a RecursionError (recursion.zig); below it ends the process, with one clear line and
 //! the goroutine's traceback. Any other fault goes to the disposition that was there before, and so
-//! does a signal of that number that somebody sent.
+//! does a signal of that number that somebody sent. What sets that while a run lasts is to become it,
+//! and not to take this one's place: faulthandler here, signal.signal() in golibx/patch/signals.py.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
@@ -11,6 +12,7 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const recursion = @import("recursion.zig");
 const fork = @import("fork.zig");
+const replace = @import("replace.zig");
 
 /// faulthandler.dump_traceback and its arguments, for Pythons that do not export what it calls.
 var dump_traceback: ?*py.Object = null;
@@ -47,6 +49,32 @@ pub fn switchHandler(_: ?*py.Object, on: ?*py.Object) callconv(.c) ?*py.Object {
     const before = installed;
     if (py.isTrue(on.?)) install() else remove();
     return py.boolean(before);
+}
+
+inline fn isInstalled() bool {
+    return installed;
+}
+
+const Enable = replace.Replacement("faulthandler", "enable", isInstalled, enable);
+const Disable = replace.Replacement("faulthandler", "disable", isInstalled, disable);
+
+fn enable(c: replace.Call) ?*py.Object {
+    remove();
+    defer install();
+    return Enable.callOriginal(c);
+}
+
+fn disable(c: replace.Call) ?*py.Object {
+    remove();
+    defer install();
+    return Disable.callOriginal(c);
+}
+
+/// Before a run. False with an exception set.
+pub fn setUp() bool {
+    Enable.install() catch return false;
+    Disable.install() catch return false;
+    return true;
 }
 
 /// On the alternate stack, at any point of the program: nothing here allocates or locks.

@@ -36,6 +36,7 @@ const goroutine = @import("goroutine.zig");
 const module = @import("module.zig");
 const native = @import("native.zig");
 const identity = @import("identity.zig");
+const import_lock = @import("import_lock.zig");
 const replace = @import("replace.zig");
 const points = @import("points.zig");
 const preempt = @import("preempt.zig");
@@ -195,7 +196,7 @@ fn inChild() callconv(.c) void {
     // C code may fork without the interpreter's lock: then the lists may be in the midst of a
     // change, and nobody will ask for them.
     const whole = py.extra.PyGILState_Check() != 0;
-    if (whole) rlock.renewImportLock(goroutine.ident());
+    if (whole) import_lock.renew(goroutine.ident());
     rlock.forget();
     native.afterFork();
     os.descriptors.forget();

@@ -19,7 +19,7 @@ const standin = @import("standin.zig");
 const refused = @import("refused.zig");
 const sync = @import("sync.zig");
 const socket = @import("socket.zig");
-const rlock = @import("rlock.zig");
+const filter = @import("filter.zig");
 const descriptors = @import("descriptors.zig");
 const preempt = @import("preempt.zig");
 const fault = @import("fault.zig");
@@ -704,11 +704,12 @@ const functions = [_]py.MethodDef{
     \\
     \\Runs in the child of a fork.
     },
-    .{ .name = "renew_at_fork", .function = @ptrCast(&rlock.renewAtFork), .flags = py.METH_O, .doc =
-    \\renew_at_fork(lock, /)
+    .{ .name = "only_for", .function = @ptrCast(&filter.onlyFor), .flags = py.METH_FASTCALL, .doc =
+    \\only_for(names, function, /)
     \\--
     \\
-    \\Has the import system's RLock free in the child of a fork, unless the one that forks holds it.
+    \\A function that calls `function` with its arguments if the first is in the dict `names`, and
+    \\returns None if it is not, without a frame that traces would show.
     },
     .{},
 };

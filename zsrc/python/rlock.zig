@@ -90,6 +90,9 @@ const mutex_locked = 1;
 /// _thread.RLock, once a run has begun.
 pub var rlock_type: ?*py.Type = null;
 
+/// _thread.TIMEOUT_MAX: what is longer is refused.
+var longest_s: f64 = 0;
+
 // ---- those who wait ----
 
 /// As Go's mutex: who has waited for that long is next.
@@ -163,21 +166,19 @@ pub fn forget() void {
     waiting = 0;
 }
 
-/// That of the import system, owned; see golibx/patch/locks.py.
-var import_lock: ?*RLock = null;
-
-/// renew_at_fork(lock, /)
-pub fn renewAtFork(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
-    const before = import_lock;
-    import_lock = .of(py.incref(o.?));
-    if (before) |l| py.decref(&l.ob);
-    return py.returnNone();
+/// Whether the caller has it.
+pub fn isHeld(o: *py.Object) bool {
+    return RLock.of(o).isOwned(goroutine.ident());
 }
 
-/// In the child of a fork. Who held it stood between two bytecodes of the import system's, each of
-/// which leaves its tables whole.
-pub fn renewImportLock(survivor: u64) void {
-    const l = import_lock orelse return;
+/// Whether anybody has it.
+pub fn isTaken(o: *py.Object) bool {
+    return RLock.of(o).owner != 0;
+}
+
+/// In the child of a fork: nobody but the survivor has it.
+pub fn renew(o: *py.Object, survivor: u64) void {
+    const l: *RLock = .of(o);
     if (l.isOwned(survivor)) return;
     l.owner = 0;
     l.count = 0;
@@ -266,10 +267,8 @@ fn acquire(c: replace.Call) ?*py.Object {
         const seconds = py.PyFloat_AsDouble(t);
         if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
         if (seconds != -1.0) {
-            if (!wait)
-                return py.raise(py.exc.valueError(), "can't specify a timeout for a non-blocking call", .{});
-            if (seconds < 0)
-                return py.raise(py.exc.valueError(), "timeout value must be a non-negative number", .{});
+            // What is wrong with it, in this version's words.
+            if (!wait or !(seconds >= 0 and seconds <= longest_s)) return Acquire.callOriginal(c);
             limit = timeouts.fromSeconds(seconds) orelse return null;
         }
     }
@@ -354,6 +353,10 @@ const AcquireRestore = replace.Replacement("_thread", "RLock._acquire_restore", 
 pub fn setUp() bool {
     if (Acquire.entry.def != null) return true;
     if (!layoutIsKnown()) return false;
+    const longest = py.importFrom("_thread", "TIMEOUT_MAX") orelse return false;
+    defer py.decref(longest);
+    longest_s = py.PyFloat_AsDouble(longest);
+    if (py.PyErr_Occurred() != null) return false;
     inline for (.{ Acquire, Enter, Release, Exit, IsOwned, RecursionCount, ReleaseSave, AcquireRestore }) |each|
         each.install() catch |e| if (e == error.Raised) return false;
     return true;

@@ -21,6 +21,7 @@ const errors = @import("errors.zig");
 const events = @import("events.zig");
 const identity = @import("identity.zig");
 const rlock = @import("rlock.zig");
+const import_lock = @import("import_lock.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
@@ -62,7 +63,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
     if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !rlock.setUp() or !buffered.setUp() or !fork.setUp()) return null;
+        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp())
+        return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;

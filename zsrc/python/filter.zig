@@ -1,0 +1,30 @@
+//! Functions in C that ask a function in Python only where it has something to say.
+//!
+//! What golibx puts where the interpreter calls it all the time, as on sys.meta_path, is not to be
+//! seen by the program's traces and debuggers, nor to cost it a call of a Python function.
+const py = @import("py.zig");
+
+const def: py.MethodDef = .{
+    .name = "only_for",
+    .function = @ptrCast(&call),
+    .flags = py.METH_FASTCALL | py.METH_KEYWORDS,
+};
+
+/// only_for(names, function, /)
+pub fn onlyFor(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(py.exc.typeError(), "only_for() takes 2 arguments ({d} given)", .{n});
+    if (py.PyDict_Size(args[0]) < 0) return null;
+    const both = py.PyTuple_Pack(2, args[0], args[1]) orelse return null;
+    defer py.decref(both);
+    return py.PyCMethod_New(&def, both, null, null);
+}
+
+fn call(self: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+    const names = py.PyTuple_GetItem(self.?, 0) orelse return null;
+    if (n > 0) {
+        if (py.PyDict_GetItemWithError(names, args[0]) == null)
+            return if (py.PyErr_Occurred() == null) py.returnNone() else null;
+    }
+    const function = py.PyTuple_GetItem(self.?, 1) orelse return null;
+    return py.extra.PyObject_Vectorcall(function, args, @intCast(n), kwnames);
+}
