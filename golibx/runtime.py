@@ -131,6 +131,7 @@ class Runtime:
         self._event_mask = 0
         self._main_id = 0
         self._ending = False
+        self._late_exit: SystemExit | None = None
         self._takes_interrupts = False
         self._interrupts = 0
         self._free_signal = 0
@@ -199,7 +200,7 @@ class Runtime:
         greenlets.install()
         polling.install()
         eventloop.install()
-        _core.set_panic_handler(self._on_panic)
+        _core.set_panic_handlers(self._on_panic, _report_panic)
         switch_interval = self.config.runtime.switch_interval_ns / 1e9
         old_switch_interval = sys.getswitchinterval()
         self._takes_interrupts = takes_interrupts = (
@@ -254,11 +255,17 @@ class Runtime:
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
                 self._pump = _core.go_system(self._deliver_events)
-            return fn(*args, **kwargs)
-        finally:
+            result = fn(*args, **kwargs)
+        except BaseException:
             # A child that this goroutine has forked has left all that there is to end behind.
             if self._pid == os.getpid():
                 self._end()
+            raise
+        if self._pid == os.getpid():
+            self._end()
+            if self._late_exit is not None:
+                raise self._late_exit
+        return result
 
     def _end(self) -> None:
         self._ending = True
@@ -277,6 +284,7 @@ class Runtime:
                 )
             self._end_event_loop(time.monotonic_ns() - began_ns)
             self._wait_for_native(time.monotonic_ns() - began_ns)
+            _core.report_uncollected()
         finally:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
@@ -376,12 +384,17 @@ class Runtime:
             _report_panic(goroutine, exc)
             if self._plugins is not None and self._plugins.wants("on_goroutine_panic"):
                 _core.record_panic(goroutine.id, _last_line(exc))
-        if self._ending:
-            return
+        request: BaseException
         if is_request_to_end:
-            _core.throw_main(exc)
+            request = exc
         elif self.config.runtime.on_panic == "exit":
-            _core.throw_main(SystemExit(_PANIC_EXIT_CODE))
+            request = SystemExit(_PANIC_EXIT_CODE)
+        else:
+            return
+        if not self._ending:
+            _core.throw_main(request)
+        elif self._late_exit is None and isinstance(request, SystemExit):
+            self._late_exit = request
 
 
 _FREE_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0

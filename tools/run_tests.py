@@ -84,21 +84,22 @@ def main(arguments: Sequence[str]) -> int:
     for version in versions:
         if pythons[version] is None:
             say(f"Python {version} is not on this machine: left out")
-    environments = {}
-    for version, python in pythons.items():
-        if python is None:
-            continue
+    present = {version: python for version, python in pythons.items() if python is not None}
+    jobs = min(options.jobs, len(present))
+
+    def test(version: str, python: str) -> Counts:
         try:
-            environments[version] = environment(version, python, wheel)
+            interpreter = environment(version, python, wheel)
         except Unusable as error:
             if version == own:
                 raise
             say(f"Python {version}: {error}: left out")
-    jobs = min(options.jobs, len(environments))
+            return Counts()
+        return run_tests(interpreter, version, wheel, pytest_arguments, jobs > 1)
+
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         running = {
-            version: pool.submit(run_tests, python, version, wheel, pytest_arguments, jobs > 1)
-            for version, python in environments.items()
+            version: pool.submit(test, version, python) for version, python in present.items()
         }
         for version, job in running.items():
             counts = job.result()

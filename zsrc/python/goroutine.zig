@@ -21,9 +21,11 @@ const chan = @import("chan.zig");
 const standin = @import("standin.zig");
 const tracing = @import("tracing.zig");
 const handle = @import("handle.zig");
+const uncollected = @import("uncollected.zig");
 const foreign = @import("foreign.zig");
 const identity = @import("identity.zig");
 const fork = @import("fork.zig");
+const owed = @import("owed.zig");
 
 const G = g_mod.G;
 const M = @import("../sched/m.zig").M;
@@ -55,6 +57,8 @@ pub const PyG = struct {
     context: ?*py.Object = null,
     /// What the goroutine is to raise at its next park, owned.
     pending: ?*py.Object = null,
+    /// What it has raised, until that is known to have reached it, owned: see owed.zig.
+    owed: ?*py.Object = null,
     /// What it is to raise at those after that.
     later: ?*Thrown = null,
     /// The context whose end ends its waits, owned; and those that it entered.
@@ -117,6 +121,10 @@ pub const Handle = extern struct {
     lasti: c_int,
     outcome: Outcome,
     collected: bool,
+    /// It is in the list of those that have raised and were not reported: see uncollected.zig.
+    listed: bool,
+    /// How many are in result().
+    collectors: u32,
     system: bool,
     /// Its exception tells where it was started.
     noted: bool,
@@ -143,7 +151,9 @@ pub var goroutine_type: *py.Type = undefined;
 pub var main: ?*PyG = null;
 /// The thread state that called run(), which is the main goroutine's.
 pub var main_state: ?*py.ThreadState = null;
+/// Called with the handle and the exception of one that panicked: in a run, and past its end.
 pub var panic_handler: ?*py.Object = null;
+pub var stray_panic_handler: ?*py.Object = null;
 
 var free_list: ?*PyG = null;
 var main_stack: g_mod.Stack = .{};
@@ -227,6 +237,7 @@ pub fn create(
     p.g = .{ .system = system };
     p.state = null;
     p.pending = null;
+    p.owed = null;
     p.later = null;
     p.ambient = null;
     p.entered = null;
@@ -468,6 +479,7 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         if (p.on_end != null) noteStart(h);
     }
     py.clear(&p.pending);
+    py.clear(&p.owed);
     dropLater(p);
     if (p.group) |group| {
         p.group = null;
@@ -509,10 +521,13 @@ fn clearUsed(p: *PyG) void {
 fn settleHandle(p: *PyG) void {
     const h = p.handle;
     const unseen = h.ob.refcnt == 1;
+    const is_awaited = h.watchers != null or awaitsOutcome(h);
     h.live = null;
     if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
     if (h.watchers != null) tellWatchers(h);
-    if (p != main and h.outcome == .raised and !h.collected and (unseen or isRequest(h.exception.?))) report(h);
+    if (p != main and h.outcome == .raised and !h.collected) {
+        if (unseen or (isRequest(h.exception.?) and !is_awaited)) report(h) else uncollected.add(h);
+    }
     if (!unseen) {
         // Name it by its code, so that what a closure holds goes now.
         nameByCode(h);
@@ -532,7 +547,15 @@ fn settleHandle(p: *PyG) void {
     py.decref(&h.ob);
 }
 
-/// sys.exit() and Ctrl-C mean the program, whoever holds the handle.
+/// Whether somebody waits who is to learn how it ended: in result() or a select, not in join().
+fn awaitsOutcome(h: *Handle) bool {
+    if (h.collectors > 0) return true;
+    var it = h.waiters().head;
+    while (it) |w| : (it = w.next) if (w.g.reason == .select) return true;
+    return false;
+}
+
+/// sys.exit() and Ctrl-C mean the program, whoever holds the handle, unless he waits for them.
 fn isRequest(exception: *py.Object) bool {
     return py.PyErr_GivenExceptionMatches(exception, py.exc.systemExit()) != 0 or
         py.PyErr_GivenExceptionMatches(exception, py.exc.keyboardInterrupt()) != 0;
@@ -608,7 +631,8 @@ pub fn report(h: *Handle) void {
     const exception = h.exception orelse return;
     // It may not end the program any more, which is past the run or in the middle of another.
     if (lane.stray() != null and isRequest(exception)) return;
-    const handler = panic_handler orelse {
+    // Nor is it the business of a run that goes on now.
+    const handler = (if (lane.stray() != null) stray_panic_handler else panic_handler) orelse {
         py.PyErr_Restore(
             py.incref(@ptrCast(exception.type)),
             py.incref(exception),
@@ -618,6 +642,7 @@ pub fn report(h: *Handle) void {
     };
     const result = py.call(handler, &.{ &h.ob, exception });
     if (result) |r| py.decref(r) else py.PyErr_WriteUnraisable(handler);
+    if (main) |m| if (m.pending != null and lane.onThread() == &m.g) preempt.hurry(m);
 }
 
 // ---- raising in a goroutine from outside ----
@@ -663,6 +688,7 @@ fn raiseThrown(p: *PyG) bool {
         p.later = next.next;
         host.gpa.destroy(next);
     }
+    owed.note(p, exception);
     py.restoreException(exception);
     return true;
 }
@@ -677,7 +703,8 @@ fn dropLater(p: *PyG) void {
 }
 
 /// Whether raisePending has something to raise.
-inline fn isInterrupted(p: *const PyG) bool {
+inline fn isInterrupted(p: *PyG) bool {
+    if (p.owed != null) owed.settle(p);
     if (p.pending != null) return true;
     return if (p.g.context) |c| c.done() else false;
 }
@@ -809,7 +836,10 @@ fn watchLoops(caller: *PyG) void {
     while (it) |g| {
         const p = of(g);
         const id = g.id;
-        if (!g.system and p != caller and p.pending != null and !isParked(p)) backedge.watch(p);
+        if (!g.system and p != caller and !isParked(p)) {
+            owed.settle(p);
+            if (p.pending != null) backedge.watch(p);
+        }
         // That runs Python code: where it let this one end, the next round sees the others.
         if (g.id != id or g.status == .dead) return;
         it = g.all_next;

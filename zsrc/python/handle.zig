@@ -12,6 +12,7 @@ const errors = @import("errors.zig");
 const timeouts = @import("timeouts.zig");
 const goroutine = @import("goroutine.zig");
 const select = @import("select.zig");
+const uncollected = @import("uncollected.zig");
 
 const PyG = goroutine.PyG;
 const Handle = goroutine.Handle;
@@ -59,7 +60,10 @@ fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
 fn result_(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
     const given = py.parse("result", &.{"timeout"}, 0, args, n, kw) orelse return null;
     const h = self(o);
-    switch (waitFor(h, given[0])) {
+    h.collectors += 1;
+    const waited = waitFor(h, given[0]);
+    h.collectors -= 1;
+    switch (waited) {
         .raised => return null,
         .timeout => return errors.raise(
             .DeadlineExceeded,
@@ -281,6 +285,7 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     const h = self(o);
     // The collector must not come across an object without references while others run.
     py.PyObject_GC_UnTrack(o);
+    if (h.listed) uncollected.remove(h);
     if (h.live == null and h.outcome == .raised and !h.collected and lane.live) {
         // Its last holder never asked. Nobody may see the dying object: a double tells the tale.
         reportDouble(h);

@@ -73,8 +73,21 @@ const quick_release_ns = 500;
 /// A thread that is woken has the lock this long after (45 us on the same machine).
 const wake_up_ns = 50 * std.time.ns_per_us;
 
+/// An atexit function of the module's. A run that goes on is a daemon thread's: its threads end, or
+/// stand still, where they want the interpreter's lock. What looks at the interpreter without that
+/// is sysmon.
+pub fn beforeExit() void {
+    if (!the_lane.live or the_lane.here() != null) return;
+    preempt.holdOff();
+    states_lock.lock();
+    defer states_lock.unlock();
+    interpreter_ends = true;
+}
+
 /// Before a run, with the lock.
 pub fn setUp() void {
+    if (interpreter_ends) preempt.letGo();
+    interpreter_ends = false;
     offer_interval_ns = if (py.minor() < 12)
         never
     else
@@ -88,6 +101,9 @@ var main_base: ?*py.ThreadState = null;
 var free_states: std.ArrayList(*py.ThreadState) = .empty;
 /// sysmon reads thread states without the interpreter's lock; one is deleted only under this one.
 var states_lock: lane_mod.Lock = .{};
+/// The interpreter is about to end beside a run, on another thread. It deletes thread states without
+/// that lock then.
+var interpreter_ends = false;
 
 pub const Host = struct {
     /// Outlives runs: what native code posts may arrive at any time.
@@ -294,8 +310,12 @@ pub const Host = struct {
         if (mechanisms.attached_offset) |offset| {
             states_lock.lock();
             defer states_lock.unlock();
-            const word: *const u32 = @ptrFromInt(@intFromPtr(state) + offset);
-            const bits = @atomicLoad(u32, word, .monotonic) & mechanisms.attached_mask;
+            const address = @intFromPtr(state) + offset;
+            var word: u32 = undefined;
+            if (interpreter_ends) {
+                if (!os.peek(address, std.mem.asBytes(&word))) return .attached;
+            } else word = @atomicLoad(u32, @as(*const u32, @ptrFromInt(address)), .monotonic);
+            const bits = word & mechanisms.attached_mask;
             return if (bits == mechanisms.detached_value) .detached else .attached;
         }
         const current = (py.extra._PyThreadState_UncheckedGet orelse return .attached)();
@@ -542,6 +562,7 @@ pub fn releaseStates() void {
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
     states_lock = .{};
+    interpreter_ends = false;
     main_base = null;
 }
 

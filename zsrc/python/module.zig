@@ -11,6 +11,7 @@ const chan = @import("chan.zig");
 const chan_views = @import("chan_views.zig");
 const select = @import("select.zig");
 const timer = @import("timer.zig");
+const uncollected = @import("uncollected.zig");
 const native = @import("native.zig");
 const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
@@ -222,7 +223,15 @@ fn throwMain(_: ?*py.Object, exception: ?*py.Object) callconv(.c) ?*py.Object {
     if (py.PyErr_GivenExceptionMatches(e, py.exc.baseException()) == 0 or
         py.PyType_GetFlags(e.type) & (1 << 30) == 0)
         return py.raise(py.exc.typeError(), "throw_main() needs an exception", .{});
-    if (lane.live) signals.interruptMain(py.incref(e)) else fork.throw(e);
+    if (!lane.live) {
+        fork.throw(e);
+    } else if (goroutine.main) |main| {
+        // A panic handler that the main goroutine runs would raise it itself: report() sees to it.
+        if (lane.onThread() == &main.g)
+            goroutine.interrupt(main, py.incref(e))
+        else
+            signals.interruptMain(py.incref(e));
+    }
     return py.returnNone();
 }
 
@@ -246,9 +255,17 @@ fn active(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(lane.live);
 }
 
-fn setPanicHandler(_: ?*py.Object, handler: ?*py.Object) callconv(.c) ?*py.Object {
-    py.clear(&goroutine.panic_handler);
-    if (handler.? != py.none()) goroutine.panic_handler = py.incref(handler.?);
+fn setPanicHandlers(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n != 2) return py.raise(
+        py.exc.typeError(),
+        "set_panic_handlers() takes 2 arguments ({d} given)",
+        .{n},
+    );
+    for ([_]*?*py.Object{ &goroutine.panic_handler, &goroutine.stray_panic_handler }, args[0..2]) |at, handler| {
+        const old = at.*;
+        at.* = py.incref(handler);
+        py.xdecref(old);
+    }
     return py.returnNone();
 }
 
@@ -576,11 +593,23 @@ const functions = [_]py.MethodDef{
     \\
     \\Whether a runtime is running in this process.
     },
-    .{ .name = "set_panic_handler", .function = @ptrCast(&setPanicHandler), .flags = py.METH_O, .doc =
-    \\set_panic_handler(handler, /)
+    .{ .name = "set_panic_handlers", .function = @ptrCast(&setPanicHandlers), .flags = py.METH_FASTCALL, .doc =
+    \\set_panic_handlers(handler, stray_handler, /)
     \\--
     \\
-    \\handler(goroutine, exception) is called for exceptions that nobody collects.
+    \\handler(goroutine, exception) is called for exceptions that nobody collects, and
+    \\stray_handler(goroutine, exception) for those of goroutines whose run has ended.
+    },
+    .{
+        .name = "report_uncollected",
+        .function = @ptrCast(&uncollected.reportAll),
+        .flags = py.METH_NOARGS,
+        .doc =
+        \\report_uncollected()
+        \\--
+        \\
+        \\Takes the exceptions that nobody has collected yet for those that nobody will.
+        ,
     },
     .{ .name = "set_event_mask", .function = @ptrCast(&events.setMask), .flags = py.METH_O, .doc =
     \\set_event_mask(mask, /)

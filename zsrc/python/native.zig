@@ -176,6 +176,7 @@ fn atEnd(_: ?*py.Object) callconv(.c) void {
 
 /// _before_exit(): an atexit function.
 pub fn beforeExit(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    host.beforeExit();
     const thread: outside.Detached = .leave();
     native.letAllRun(ending_patience_ns);
     thread.comeBack();
