@@ -40,7 +40,7 @@ def leaks() -> list[Goroutine]:
     sleeps or waits for something alive, no context with a deadline, no thread, and no C code. A
     goroutine that is found is certain to wait until it is cancelled; not all are found: what C code
     or weak references may hold counts as alive. That somebody has a goroutine's Goroutine does not
-    keep it from being found. Garbage is collected first; it takes as long as two full collections.
+    keep it from being found. Garbage is collected first, which takes most of the time.
 
     Raises:
         RuntimeError: the frames of this Python are not known (those of CPython 3.11 to 3.15 are).

@@ -178,3 +178,37 @@ run(main)
 """
     result = script(program)
     assert (result.returncode, result.stdout, result.stderr) == (0, "inner\nouter\n", "")
+
+
+# A daemon thread is in run() when the interpreter ends: computing, blocking, switching and waiting.
+DAEMON = """
+import sys, threading, time
+from golibx import Chan, go, run, sleep
+def compute():
+    while True: sum(range(2000))
+def block():
+    while True: time.sleep(0.0002)
+def ping(a, b):
+    while True: a.send(1); b.recv()
+def pong(a, b):
+    while True: a.recv(); b.send(1)
+def wait():
+    while True: sleep(0.0003)
+started = threading.Event()
+def main():
+    a, b = Chan(), Chan()
+    for each in compute, compute, block, block, wait: go(each)
+    go(ping, a, b); go(pong, a, b)
+    started.set()
+    sleep(100)
+threading.Thread(target=run, args=(main,), daemon=True).start()
+started.wait()
+time.sleep({delay})
+print("ends", flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0, 0.001, 0.003, 0.01, 0.02, 0.03])
+def test_the_interpreter_ends_while_a_daemon_thread_is_in_run(script: Script, delay: float) -> None:
+    result = script(DAEMON.format(delay=delay))
+    assert (result.stdout, result.stderr, result.returncode) == ("ends\n", "", 0)

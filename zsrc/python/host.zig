@@ -73,15 +73,30 @@ const quick_release_ns = 500;
 /// A thread that is woken has the lock this long after (45 us on the same machine).
 const wake_up_ns = 50 * std.time.ns_per_us;
 
-/// An atexit function of the module's. A run that goes on is a daemon thread's: its threads end, or
-/// stand still, where they want the interpreter's lock. What looks at the interpreter without that
-/// is sysmon.
+/// An atexit function of the module's. A run that goes on is a daemon thread's. From here on sysmon
+/// looks at the interpreter with care. While the interpreter ends, it ends each thread that wants its
+/// lock, or from 3.14 on has it stand still; that it knows by the thread state, which it frees in the
+/// end and of which there may be a new one. So those of golibx's that come by then stand still.
 pub fn beforeExit() void {
     if (!the_lane.live or the_lane.here() != null) return;
     preempt.holdOff();
     states_lock.lock();
     defer states_lock.unlock();
-    interpreter_ends = true;
+    @atomicStore(bool, &interpreter_ends, true, .monotonic);
+}
+
+/// Whether the interpreter ends, or has ended, beside a run. Without the lock.
+inline fn endsBeside() bool {
+    return @atomicLoad(bool, &interpreter_ends, .monotonic) and isFinalizing();
+}
+
+noinline fn isFinalizing() bool {
+    const is_finalizing = py.extra.Py_IsFinalizing orelse py.extra._Py_IsFinalizing orelse return false;
+    return is_finalizing() != 0;
+}
+
+fn standStill() noreturn {
+    while (true) os.sleepNs(std.time.ns_per_s);
 }
 
 /// Before a run, with the lock.
@@ -116,6 +131,7 @@ pub const Host = struct {
     // ---- the lock ----
 
     pub fn acquire(m: *M) void {
+        if (endsBeside()) standStill();
         py.PyEval_RestoreThread(@ptrCast(m.base.?));
     }
 
@@ -126,6 +142,7 @@ pub const Host = struct {
     /// The main goroutine runs on the thread state that called run(), so that the caller's frames,
     /// thread-local data, tracing and profiling are its own. The thread gets another for g0.
     pub fn enterThread(m: *M) void {
+        if (endsBeside()) standStill();
         const state = py.PyThreadState_New(interpreter) orelse
             os.fatal("no memory for a thread state", .{});
         m.base = @ptrCast(state);
@@ -172,6 +189,7 @@ pub const Host = struct {
             the_lane.counters.lock_offers += 1;
             os.sleepNs(wake_up_ns);
         }
+        if (endsBeside()) standStill();
         py.PyEval_RestoreThread(state.?);
     }
 

@@ -359,8 +359,26 @@ const Graph = struct {
         while (g.queue.pop()) |o| g.traverse(o, visit);
     }
 
+    /// What is imported is alive, and need not be gone through: what it refers to has a reference
+    /// more than is found. Nearly everything can be reached from there.
+    fn addModules(g: *Graph) void {
+        const modules = py.PyImport_GetModuleDict() orelse return;
+        var at: py.Ssize = 0;
+        var name: ?*py.Object = null;
+        var module: ?*py.Object = null;
+        while (py.PyDict_Next(modules, &at, &name, &module) != 0) {
+            const dict = py.PyModule_GetDict(module.?) orelse {
+                py.PyErr_Clear();
+                continue;
+            };
+            for ([_]*py.Object{ module.?, dict }) |o|
+                g.nodes.put(gpa, o, .{ .alive = true }) catch return g.fail();
+        }
+    }
+
     /// Finds all that the suspects reach, and who of it is held by others.
     fn build(g: *Graph) void {
+        g.addModules();
         for (g.suspects.items) |s| {
             s.eachReference(g, countHeld);
             // Its handle refers to the function for its name only.
@@ -494,8 +512,10 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
         ) catch return py.PyErr_NoMemory();
     }
     if (!findArguments(graph.suspects.items) or !findTuples(graph.suspects.items)) return null;
-    graph.build();
-    graph.settle();
+    if (graph.suspects.items.len > 0) {
+        graph.build();
+        graph.settle();
+    }
     if (graph.out_of_memory) return py.PyErr_NoMemory();
     const list = py.PyList_New(0) orelse return null;
     for (graph.suspects.items) |s| {

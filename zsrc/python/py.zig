@@ -261,6 +261,7 @@ pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
 
 pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;
 pub extern fn PyModule_GetDict(*Object) ?*Object;
+pub extern fn PyImport_GetModuleDict() ?*Object;
 pub extern fn PyModule_AddObjectRef(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyImport_ImportModule([*:0]const u8) ?*Object;
 pub extern fn PyCMethod_New(*const MethodDef, ?*Object, ?*Object, ?*Type) ?*Object;
@@ -366,6 +367,8 @@ pub const Extra = struct {
     _PyBytes_Resize: *const fn (*?*Object, Ssize) callconv(.c) c_int,
     _PyEval_AddPendingCall: ?*const anyopaque,
     _PyEval_SetTrace: ?*const fn (*ThreadState, ?TraceFunction, ?*Object) callconv(.c) c_int,
+    _Py_IsFinalizing: ?*const fn () callconv(.c) c_int,
+    Py_IsFinalizing: ?*const fn () callconv(.c) c_int,
     _PyThreadState_UncheckedGet: ?*const fn () callconv(.c) ?*ThreadState,
     _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
