@@ -46,8 +46,25 @@ def pytest_configure(config: pytest.Config) -> None:
 LOOK_AT_ALL_OBJECTS = ("test_leaks.py", "test_leaks_frames.py", "test_kernels.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# They test what is the same on every Python: tools/run_tests.py has one Python run them, the slow
+# ones of all, and names it to the others.
+OF_ANY_PYTHON = (
+    "test_bench_smoke.py",
+    "test_docs.py",
+    "test_include.py",
+    "test_native_c.py",
+    "test_native_stress.py",
+    "test_pytest_plugin.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LOOK_AT_ALL_OBJECTS)
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if os.environ.get("GOLIBX_TESTED_ON", own) != own:
+        elsewhere = [item for item in items if item.path.name in OF_ANY_PYTHON]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item.path.name not in OF_ANY_PYTHON]
 
 
 def pytest_collection_finish() -> None:
@@ -113,8 +130,8 @@ def _nothing_left_running() -> Iterator[None]:
 # Where sitecustomize is found before the script starts. It has no part in how the script's signals
 # and memory faults are handled.
 #
-# Before Python 3.13 the interpreter switches to another allocator for moments while it starts. A thread
-# that frees memory then aborts where that differs: the limit's would, and is done without.
+# Before Python 3.13 the interpreter switches to another allocator for moments while it starts. A
+# thread that frees memory then aborts where that differs: the limit's would, and is done without.
 SITECUSTOMIZE = """\
 import faulthandler, os, sys
 odd_allocator = sys.flags.dev_mode or "PYTHONMALLOC" in os.environ

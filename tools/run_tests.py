@@ -8,7 +8,9 @@ or in pyenv; one that is missing is named and left out. Each has a virtual envir
 build/venv, which is made once and gets the wheel again when it changed. From an empty folder the
 tests can only import what the wheel brought, never the source tree.
 
-Two are tested at a time where there are two processors; --jobs 1 shows each as it goes.
+Two are tested at a time where there are two processors; --jobs 1 shows each as it goes. Tests of
+what is the same on every Python (tests/conftest.py lists their files) run on the first one only,
+unless files are named.
 
 All arguments but --on and --jobs go to pytest. The last line holds the sum of all Pythons, as
 "12 passed, 0 failed, 3 skipped"; it is also in build/test/summary. The exit code is 0 if nothing
@@ -86,6 +88,8 @@ def main(arguments: Sequence[str]) -> int:
             say(f"Python {version} is not on this machine: left out")
     present = {version: python for version, python in pythons.items() if python is not None}
     jobs = min(options.jobs, len(present))
+    # Whoever names tests wants them everywhere.
+    all_on = own if own in present and name_no_tests(pytest_arguments) else None
 
     def test(version: str, python: str) -> Counts:
         try:
@@ -95,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
                 raise
             say(f"Python {version}: {error}: left out")
             return Counts()
-        return run_tests(interpreter, version, wheel, pytest_arguments, jobs > 1)
+        return run_tests(interpreter, version, wheel, pytest_arguments, jobs > 1, all_on)
 
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         running = {
@@ -163,18 +167,28 @@ def environment(version: str, python: str, wheel: Path) -> Path:
 
 
 def run_tests(
-    python: Path, version: str, wheel: Path, pytest_arguments: list[str], beside_others: bool
+    python: Path,
+    version: str,
+    wheel: Path,
+    pytest_arguments: list[str],
+    beside_others: bool,
+    all_on: str | None,
 ) -> Counts:
-    """Runs the tests on one Python. Beside others, what it prints comes in one piece."""
+    """Runs the tests on one Python. Beside others, what it prints comes in one piece.
+
+    Those that are the same on all Pythons only run on `all_on`, if that is given.
+    """
     report = RESULTS / f"{version}.xml"
     report.unlink(missing_ok=True)
     arguments = [in_root(argument) for argument in pytest_arguments]
-    if arguments == pytest_arguments:  # none of them names tests
+    if name_no_tests(pytest_arguments):
         arguments.append(str(ROOT / "tests"))
     command = [str(python), "-m", "pytest", "-c", f"{ROOT / 'pyproject.toml'}"]
     command += [f"--rootdir={ROOT}", f"--junit-xml={report}", *arguments]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env["GOLIBX_DIST"] = str(wheel.parent)
+    if all_on is not None:
+        env["GOLIBX_TESTED_ON"] = all_on
     say(f"Python {version}")
     with (
         tempfile.TemporaryDirectory(prefix="golibx-test-") as empty_folder,
@@ -193,6 +207,10 @@ def run_tests(
         log.seek(0)
         print(log.read(), end="", flush=True)
     return counted(report, exit_code)
+
+
+def name_no_tests(arguments: list[str]) -> bool:
+    return all(in_root(argument) == argument for argument in arguments)
 
 
 def in_root(argument: str) -> str:
