@@ -210,6 +210,35 @@ def test_timeouts(seconds: float) -> None:
     assert stats()["threads_waiting"] == 0
 
 
+@PLAIN
+def test_a_thread_that_was_woken_is_not_counted_as_waiting() -> None:
+    """Nor one of a run that has ended: it goes on when it gets the interpreter's lock."""
+    threads: list[Thread] = []
+    counts: list[int] = []
+
+    def waits() -> None:
+        threads.append(waiting(Chan[int]().recv))
+
+    def counts_others() -> None:
+        counts.append(stats()["threads_waiting"])
+
+    come_back_late(threads, waits, counts_others)
+    assert set(counts) == {0}
+
+    def serves() -> None:
+        for ch in (Chan[int](), native.Chan(ctypes.c_int64)):
+            thread = waiting(ch.recv)
+            # The thread has no time to go on before it is counted.
+            sys.setswitchinterval(1)
+            ch.send(1)
+            counts.append(stats()["threads_waiting"])
+            sys.setswitchinterval(0.005)
+            assert thread.outcome() == 1
+
+    run(serves)
+    assert counts[-2:] == [0, 0]
+
+
 def test_try_operations_find_a_waiting_thread() -> None:
     ch: Chan[int] = Chan()
     thread = waiting(ch.recv)

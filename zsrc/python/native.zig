@@ -427,7 +427,7 @@ fn joinThread(
     deadline: ?u64,
 ) outside.Ended {
     var shown: standin.Shown = undefined;
-    shown.begin(reason, handle);
+    shown.begin(reason, handle, .{ .set = &t.ended });
     defer shown.end();
     _ = t.threads.fetchAdd(1, .seq_cst);
     defer _ = t.threads.fetchSub(1, .seq_cst);

@@ -184,7 +184,7 @@ pub const Waiting = struct {
 
     fn blockThread(w: *Waiting, reason: g_mod.WaitReason, deadline: ?u64) Ended {
         var shown: standin.Shown = undefined;
-        shown.begin(reason, w.on);
+        shown.begin(reason, w.on, .{ .woken = &w.note });
         defer shown.end();
         const ended = sleepDetached(OnNote{ .note = &w.note }, deadline);
         if (ended == .happened) return w.result();

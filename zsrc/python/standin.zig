@@ -63,6 +63,8 @@ const StandIn = struct {
     run_ended: bool = false,
     /// Of a wait that native code may end too: what is to arrive then.
     entry: ?*inbox.Entry = null,
+    /// Of a wait that native code ends by itself, without the lock.
+    over: Over = .unknown,
     /// Of a select, its sources, for a fork.
     sources: []select.Source = &.{},
     /// For dumps, while it waits: the thread's number for people, the interpreter's, and its state.
@@ -75,6 +77,27 @@ const StandIn = struct {
 
     fn of(g: *G) *StandIn {
         return @alignCast(@fieldParentPtr("p", goroutine.of(g)));
+    }
+
+    /// False for one whose wait has ended, though it has not had the lock since.
+    fn waits(s: *const StandIn) bool {
+        return s.p.g.status == .parking and !s.over.isTrue();
+    }
+};
+
+/// What native code changes to end a wait.
+pub const Over = union(enum) {
+    unknown,
+    woken: *const os.Note,
+    /// When it is not 0.
+    set: *const std.atomic.Value(u32),
+
+    fn isTrue(over: Over) bool {
+        return switch (over) {
+            .unknown => false,
+            .woken => |n| n.isWoken(),
+            .set => |word| word.load(.acquire) != 0,
+        };
     }
 };
 
@@ -269,8 +292,8 @@ pub fn selects(p: *PyG, sources: []select.Source) void {
 pub const Shown = struct {
     s: StandIn,
 
-    pub fn begin(shown: *Shown, reason: g_mod.WaitReason, on: ?*anyopaque) void {
-        shown.s = .{};
+    pub fn begin(shown: *Shown, reason: g_mod.WaitReason, on: ?*anyopaque, over: Over) void {
+        shown.s = .{ .over = over };
         const g = &shown.s.p.g;
         g.status = .parking;
         g.claimed = .taken;
@@ -309,7 +332,7 @@ pub fn waitingThreads(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 fn rowOf(s: *StandIn) ?*py.Object {
     const g = &s.p.g;
-    const waits = goroutine.isParked(&s.p);
+    const waits = s.waits();
     const waited_ns: f64 = @floatFromInt(os.nanotime() -| g.parked_at);
     const frame: ?*py.Object = @ptrCast(py.PyThreadState_GetFrame(s.state.?));
     const row = py.PyTuple_New(6) orelse {
@@ -390,11 +413,11 @@ pub fn endRun() void {
     }
 }
 
-/// How many threads wait.
+/// How many threads wait. Not those that somebody has woken, maybe the end of an earlier run.
 pub fn waitingCount() usize {
     var n: usize = 0;
     var it = waiting;
-    while (it) |s| : (it = s.next) n += 1;
+    while (it) |s| : (it = s.next) n += @intFromBool(s.waits());
     return n;
 }
 
