@@ -57,8 +57,9 @@ test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each,
 	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Run everything at once for ten minutes: tests/soak.py
+soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, then everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/forks.py 10000 1200
+	@$(BIN)/python tests/endings.py 5000 600
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@$(ZIG_BUILD) check -Dcheck-seconds=60
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from conftest import Script
@@ -88,6 +91,14 @@ def test_given_up_goroutines_stay_ended(script: Script, program: str) -> None:
     result = script(program)
     told = f"{result.returncode}\n{result.stdout}\n{result.stderr}"
     assert (result.returncode, result.stdout) == (0, "RIGHT\n"), told
+
+
+def test_ends_at_random(script: Script) -> None:
+    """What `make soak` does for longer."""
+    result = script(Path(__file__).with_name("endings.py"), "60", "30", limit=100)
+    told = f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, told
+    assert re.match(r"\d+ ends, .* wrong: \{\}$", result.stdout), told
 
 
 # Nothing is raised between two lines: the lock would stay locked.

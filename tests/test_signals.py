@@ -288,8 +288,8 @@ def test_ctrl_c_as_plain_python_after_the_run(script: Script) -> None:
 run(lambda: None)
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ready()
-# Python 3.14 and 3.15 do not look for signals after a call with keyword arguments, such as print()'s,
-# of a C function that is made for the first time, and time.sleep() does not before it sleeps: a
+# Python 3.14 and 3.15 do not look for signals after a call with keyword arguments of a C function,
+# such as print()'s, that is made for the first time, and time.sleep() does not before it sleeps: a
 # signal that came before that waits, with golibx or without, until it is over.
 while True:
     time.sleep(0.01)
