@@ -386,3 +386,61 @@ print("end")
     result = script(HEAD + program, env={"PYTHONWARNINGS": ""})
     assert (result.returncode, "Fatal" in result.stderr) == (0, False), result.stderr
     assert action == "error" or "multi-threaded" in result.stderr
+
+
+def test_a_fork_waits_for_the_import_that_others_are_in_the_middle_of(script: Script) -> None:
+    """Its child sees what importlib's tables are between two imports."""
+    out = script.passes(
+        """
+import _imp, os, sys, threading, time
+from golibx import Chan, go, run, sleep
+
+def half(begun, sleep):
+    _imp.acquire_lock()
+    sys.modules["halved"] = 1
+    begun()
+    for _ in range(5):
+        sleep(0.001)
+    sys.modules["halved"] = 2
+    _imp.release_lock()
+
+def forked():
+    pid = os.fork()
+    if not pid:
+        complete = sys.modules["halved"] == 2
+        import colorsys
+        os._exit(0 if complete and not _imp.lock_held() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def beside(start):
+    begun = Chan(1)
+    other = start(half, lambda: begun.send(None), sleep if start is go else time.sleep)
+    begun.recv()
+    assert _imp.lock_held()
+    status = forked()
+    other.join()
+    return status
+
+def thread(function, *args):
+    t = threading.Thread(target=function, args=args)
+    t.start()
+    return t
+
+def main():
+    statuses = [beside(go), beside(thread), go(beside, go).result(), go(beside, thread).result()]
+    _imp.acquire_lock()  # a fork in the middle of an import of one's own
+    sys.modules["halved"] = 2
+    pid = os.fork()
+    _imp.release_lock()
+    if not pid:
+        import colorsys
+        os._exit(_imp.lock_held())
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    print(statuses, _imp.lock_held())
+
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+run(main)
+"""
+    )
+    assert out == "[0, 0, 0, 0, 0] False\n"

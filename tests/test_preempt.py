@@ -756,3 +756,51 @@ def test_group_of_hogs_finishes_in_any_order() -> None:
     for n in range(20):
         group.go(count_to, n * 5000)
     group.wait()
+
+
+def test_preemption_tells_audit_hooks_nothing(script: Script) -> None:
+    """A hook is Python code, in the middle of the program's own sys.settrace()."""
+    out = script.passes(
+        """
+import sys
+from golibx import go, run, stats
+
+told = 0
+
+def hook(event, args):
+    global told
+    if event == "sys.settrace":
+        told += 1
+        for _ in range(200):
+            pass
+
+sys.addaudithook(hook)
+
+def trace(frame, event, arg):
+    return None
+
+def compute():
+    while not over:
+        pass
+
+def main():
+    global over, told
+    over = False
+    others = [go(compute) for _ in range(2)]
+    for wanted in (50, 250):  # first golibx finds out where trace functions are, once a process
+        told = turns = 0
+        while stats()["preemptions"] < wanted:
+            for _ in range(20):
+                sys.settrace(trace)
+                assert sys.gettrace() is trace
+                sys.settrace(None)
+            turns += 1
+    over = True
+    for g in others:
+        g.join()
+    print(told - turns * 40)
+
+run(main, config={"preempt": {"slice": "200us"}, "runtime": {"switch_interval": "200us"}})
+"""
+    )
+    assert out == "0\n"

@@ -180,13 +180,18 @@ def compare(
     alone = [e.test for e in mine if e.alone]
     plain = plain_run(python, version, module)
     result = Comparison(version, module)
+    wanted = [
+        test
+        for test, outcome in plain.tests.items()
+        if outcome.state == "passed"
+        and (not match or any(fnmatch.fnmatchcase(test, pattern) for pattern in match))
+    ]
     ours = our_run(python, module, match, alone, result.lines)
+    if not ours and any(test not in alone for test in wanted):
+        result.counts = Counts(failed=1)  # none of it begins: not to be tried one by one
+        return result
     passed = failed = skipped = 0
-    for test, outcome in plain.tests.items():
-        if outcome.state != "passed":
-            continue
-        if match and not any(fnmatch.fnmatchcase(test, pattern) for pattern in match):
-            continue
+    for test in wanted:
         excluded = next((e for e in mine if e.applies(test, version)), None)
         if excluded is not None and excluded.alone:
             got = run_alone(python, module, test)

@@ -50,7 +50,7 @@ pub fn watch(p: *PyG) void {
     py.PyErr_Fetch(&t, &v, &tb);
     defer py.PyErr_Restore(t, v, tb);
     if (preempt.way == .none) return;
-    if (preempt.way == .trace and !trace(p, state)) return;
+    if (preempt.way == .trace) trace(p, state);
     var frame = py.PyThreadState_GetFrame(state);
     var depth: u32 = 0;
     while (frame) |f| : (depth += 1) {
@@ -143,16 +143,15 @@ pub fn onInstruction(p: *PyG, code: *py.Object) bool {
 
 // ---- 3.11 ----
 
-/// Puts `onTrace` in place. False if it may not.
-fn trace(p: *PyG, state: *py.ThreadState) bool {
+/// Puts `onTrace` in place.
+fn trace(p: *PyG, state: *py.ThreadState) void {
     // In front of ours it would take that away with itself.
     preempt.undoTrace(p);
     if (p.traced_by) |by| {
-        if (preempt.traceFunction(state) == &onTrace) return true;
+        if (preempt.traceFunction(state) == &onTrace) return;
         py.xdecref(by.object); // the program has set another since
     }
     p.traced_by = preempt.takeTrace(state, onTrace);
-    return p.traced_by != null;
 }
 
 fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object) callconv(.c) c_int {

@@ -140,11 +140,7 @@ fn armTrace(p: *PyG, state: *py.ThreadState) void {
     // Line events do not come in a loop of a single instruction, `while True: pass`.
     if (py.PyThreadState_GetFrame(state)) |frame| watchOpcodes(p, &frame.ob);
     // With the program's own object, so that sys.gettrace() gives what it gave.
-    if (py.extra._PyEval_SetTrace.?(state, onTrace, object) != 0) {
-        py.PyErr_Clear(); // an audit hook refused
-        forgetOpcodes(p);
-        p.request.armed = false;
-    }
+    setTrace(state, onTrace, object);
 }
 
 /// Takes the reference to `frame`.
@@ -181,23 +177,20 @@ pub fn undoTrace(p: *PyG) void {
     const object = traceObject(state);
     if (object) |o| _ = py.incref(o);
     defer py.xdecref(object);
-    if (py.extra._PyEval_SetTrace.?(state, user, object) != 0) py.PyErr_Clear();
+    setTrace(state, user, object);
 }
 
-/// 3.11: puts `function` in the place of the goroutine's. Null if an audit hook refuses.
-pub fn takeTrace(state: *py.ThreadState, function: py.TraceFunction) ?Traced {
+/// 3.11: puts `function` in the place of the goroutine's.
+pub fn takeTrace(state: *py.ThreadState, function: py.TraceFunction) Traced {
     const by: Traced = .{ .function = traceFunction(state), .object = traceObject(state) };
     if (by.object) |o| _ = py.incref(o);
-    if (py.extra._PyEval_SetTrace.?(state, function, by.object) == 0) return by;
-    py.PyErr_Clear();
-    py.xdecref(by.object);
-    return null;
+    setTrace(state, function, by.object);
+    return by;
 }
 
 /// Undoes takeTrace, unless the program has set another one since.
 pub fn putTrace(state: *py.ThreadState, function: py.TraceFunction, by: Traced) void {
-    if (traceFunction(state) == function and py.extra._PyEval_SetTrace.?(state, by.function, by.object) != 0)
-        py.PyErr_Clear();
+    if (traceFunction(state) == function) setTrace(state, by.function, by.object);
     py.xdecref(by.object);
 }
 
@@ -338,9 +331,7 @@ fn onTrace(
     forgetOpcodes(p);
     const kept = if (object) |o| py.incref(o) else null;
     defer py.xdecref(kept);
-    if (way == .monitoring) {
-        setTraceFunction(p.state.?, user.?);
-    } else if (py.extra._PyEval_SetTrace.?(p.state.?, user, kept) != 0) py.PyErr_Clear();
+    if (way == .monitoring) setTraceFunction(p.state.?, user.?) else setTrace(p.state.?, user, kept);
     const code = py.PyFrame_GetCode(@ptrCast(frame));
     const import_system = isImportSystem(code);
     py.decref(code);
@@ -414,7 +405,7 @@ pub fn cancelRequest(p: *PyG) void {
         .none => {},
         .trace => {
             forgetOpcodes(p);
-            _ = py.extra._PyEval_SetTrace.?(p.state.?, null, null);
+            setTrace(p.state.?, null, null);
             p.request.armed = false;
         },
         .monitoring => takeBack(p),
@@ -432,8 +423,7 @@ pub fn withdraw(p: *PyG) void {
         defer py.xdecref(object);
         forgetOpcodes(p);
         // Unless the program has set another one meanwhile.
-        if (traceFunction(state) == &onTrace and
-            py.extra._PyEval_SetTrace.?(state, p.request.traced_by, object) != 0) py.PyErr_Clear();
+        if (traceFunction(state) == &onTrace) setTrace(state, p.request.traced_by, object);
     }
     p.request = .{};
 }
@@ -535,7 +525,7 @@ pub fn forget(survivor: ?*PyG) void {
             forgetOpcodes(p);
             const object = traceObject(p.state.?);
             if (object) |o| _ = py.incref(o);
-            if (py.extra._PyEval_SetTrace.?(p.state.?, p.request.traced_by, object) != 0) py.PyErr_Clear();
+            setTrace(p.state.?, p.request.traced_by, object);
             py.xdecref(object);
             p.request = .{};
         },
@@ -553,6 +543,7 @@ fn setUpTrace() void {
     }
     reason = "this interpreter exports no _PyEval_SetTrace";
     const set = py.extra._PyEval_SetTrace orelse return;
+    if (py.extra.PyThreadState_LeaveTracing == null) return;
     reason = "the trace function of a thread state was not found";
     const probe = py.PyThreadState_New(host.interpreter) orelse return;
     defer {
@@ -589,6 +580,21 @@ pub fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {
 fn setTraceFunction(state: *py.ThreadState, function: py.TraceFunction) void {
     const words: [*]usize = @ptrCast(@alignCast(state));
     words[trace_at] = @intFromPtr(function);
+}
+
+/// 3.11: what _PyEval_SetTrace does, without telling audit hooks of what is none of the program's
+/// doing. They are Python code, and whoever else comes to that function meanwhile, the program or an
+/// M that arms, is refused; from another thread the refusal even lands in the goroutine.
+fn setTrace(state: *py.ThreadState, function: ?py.TraceFunction, object: ?*py.Object) void {
+    const words: [*]usize = @ptrCast(@alignCast(state));
+    const before = traceObject(state);
+    if (object) |o| _ = py.incref(o);
+    words[trace_at] = @intFromPtr(function);
+    words[trace_object_at] = @intFromPtr(object);
+    // Has the interpreter's loop look whether there is one.
+    py.extra.PyThreadState_EnterTracing.?(state);
+    py.extra.PyThreadState_LeaveTracing.?(state);
+    py.xdecref(before);
 }
 
 fn traceObject(state: *py.ThreadState) ?*py.Object {

@@ -366,6 +366,8 @@ pub const Extra = struct {
     PyCode_Addr2Line: *const fn (*Object, c_int) callconv(.c) c_int,
     _PyBytes_Resize: *const fn (*?*Object, Ssize) callconv(.c) c_int,
     _PyEval_AddPendingCall: ?*const anyopaque,
+    PyThreadState_EnterTracing: ?*const fn (*ThreadState) callconv(.c) void,
+    PyThreadState_LeaveTracing: ?*const fn (*ThreadState) callconv(.c) void,
     _PyEval_SetTrace: ?*const fn (*ThreadState, ?TraceFunction, ?*Object) callconv(.c) c_int,
     _Py_IsFinalizing: ?*const fn () callconv(.c) c_int,
     Py_IsFinalizing: ?*const fn () callconv(.c) c_int,

@@ -166,9 +166,10 @@ pub fn forget() void {
     waiting = 0;
 }
 
-/// Whether the caller has it.
-pub fn isHeld(o: *py.Object) bool {
-    return RLock.of(o).isOwned(goroutine.ident());
+/// How often the caller has it.
+pub fn depthOf(o: *py.Object) usize {
+    const l: *RLock = .of(o);
+    return if (l.isOwned(goroutine.ident())) l.depth() else 0;
 }
 
 /// Whether anybody has it.
@@ -176,10 +177,10 @@ pub fn isTaken(o: *py.Object) bool {
     return RLock.of(o).owner != 0;
 }
 
-/// In the child of a fork: nobody but the survivor has it.
-pub fn renew(o: *py.Object, survivor: u64) void {
+/// In the child of a fork: nobody but the survivor has it. Whether that has.
+pub fn renew(o: *py.Object, survivor: u64) bool {
     const l: *RLock = .of(o);
-    if (l.isOwned(survivor)) return;
+    if (l.isOwned(survivor)) return true;
     l.owner = 0;
     l.count = 0;
     if (RLock.isMutex()) {
@@ -188,6 +189,7 @@ pub fn renew(o: *py.Object, survivor: u64) void {
         _ = l.tryInner();
         l.releaseInner();
     }
+    return false;
 }
 
 // ---- taking it ----
