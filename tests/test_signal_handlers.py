@@ -402,3 +402,47 @@ def test_the_rest_of_the_signal_module(script: Script) -> None:
         """,
     )
     assert out == "well\n"
+
+
+def test_the_main_goroutine_may_do_on_any_thread_what_the_main_thread_may(script: Script) -> None:
+    """asyncio.run() sets a handler when it begins, and another one when it ends."""
+    code = """
+import asyncio, os, signal, threading, time
+from golibx import go, gosched, run
+
+def block():
+    while not over: time.sleep(0.0003)
+
+async def block_loop():
+    for _ in range(50):
+        await asyncio.sleep(0.0003)
+        time.sleep(0.0003)
+
+def main():
+    for _ in range(4): go(block)
+    moved = 0
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    while moved < 20:
+        gosched()
+        time.sleep(0.0005)
+        if threading.get_native_id() == os.getpid(): continue
+        moved += 1
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        assert signal.set_wakeup_fd(before) == write
+        asyncio.run(block_loop())
+    try: go(signal.signal, signal.SIGUSR1, signal.SIG_DFL).result()
+    except ValueError as e: print(e)
+    thread = threading.Thread(target=signal.set_wakeup_fd, args=(-1,))
+    thread.start()
+    thread.join()
+    over.append(True)
+
+over = []
+threading.excepthook = lambda args: print(args.exc_value)
+run(main)
+"""
+    refused = "signal only works in main thread of the main interpreter\n"
+    out = script.passes(code)
+    assert out == refused + refused.replace("signal", "set_wakeup_fd"), out

@@ -2,7 +2,8 @@
 
 The interpreter calls a handler in whatever goroutine its main thread runs. So it gets a
 SignalHandler for each, which has the program's called as the main goroutine's
-(zsrc/python/signals.zig). signal.signal() and getsignal() give and take the program's own.
+(zsrc/python/signals.zig). signal.signal() and getsignal() give and take the program's own. What
+only the main thread may do the main goroutine may, on whatever thread it is.
 
 Handlers that mean the whole process rather than the program, a test's time limit above all, are set
 by `set_plain`: the interpreter calls them as they are.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 
 from golibx import _core
 from golibx.patch import faults
@@ -39,6 +41,7 @@ __all__ = [
 _signal: Any = sys.modules["_signal"]
 _set_signal = _signal.signal
 _get_signal = _signal.getsignal
+_set_wakeup_fd = _signal.set_wakeup_fd
 _installed = False
 
 bystanders: frozenset[int] = frozenset()
@@ -58,6 +61,8 @@ def install() -> None:
         _installed = True
         _signal.signal = _signal_signal
         _signal.getsignal = _signal_getsignal
+        signal.set_wakeup_fd = _signal.set_wakeup_fd = _signal_set_wakeup_fd
+        _core.learn_main_thread(_set_signal)
     for number in signal.valid_signals():
         handler = _get_signal(number)
         if callable(handler) and handler is not signal.default_int_handler:
@@ -113,9 +118,14 @@ def _signal_getsignal(signalnum: int, /) -> Any:
 
 
 def _set(number: int, handler: Any) -> Any:
-    if number in _FAULTS:
-        return _set_fault(number, handler)
-    return _set_signal(number, handler)
+    set_signal = _set_fault if number in _FAULTS else _set_signal
+    return _core.call_as_main_thread(set_signal, number, handler)
+
+
+def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
+    call = partial(_set_wakeup_fd, fd, warn_on_full_buffer=warn_on_full_buffer)
+    number: int = _core.call_as_main_thread(call)
+    return number
 
 
 _FAULTS = {getattr(signal, name) for name in ("SIGSEGV", "SIGBUS") if hasattr(signal, name)}

@@ -1,6 +1,11 @@
-//! Frees the main thread of a run that has ended from a goroutine that blocks it.
+//! The main thread: what only that may do, and how it is freed.
 //!
-//! run() returns on the thread that called it, and a goroutine that was given up may be in a C call
+//! The interpreter lets only the main thread set signal handlers, and knows it by its number, in
+//! _PyRuntime. The main goroutine may be on another thread when it sets one. For the time of such a
+//! call that thread is taken for the main one (`callAsMain`). Where the number lies is found by
+//! what the interpreter says when it is another (`learn`).
+//!
+//! At the end of a run, run() returns on the thread that called it, and a goroutine that was given up may be in a C call
 //! there. A signal ends the call, if it asks for signals when a system call was interrupted, as
 //! CPython's own do; the handler raises Cancelled in it then. But the interpreter also runs handlers
 //! between two lines, where nothing may be raised: the call may just have returned. So the first
@@ -8,13 +13,77 @@
 //! a pending call, which it does only where it would run handlers between two lines. If that has
 //! not happened when the next signal is handled, at the same stack depth and instruction, the
 //! handler was called by the same C call as before, which has gone on meanwhile.
+const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
+const deadlock = @import("deadlock.zig");
 
 const lane = &host.the_lane;
+
+// ---- what only the main thread may do ----
+
+/// Where the interpreter has the main thread's number.
+var main_number: ?*c_ulong = null;
+/// It lies within the first kilobyte of 3.11 to 3.15.
+const most_words = 512;
+
+/// learn_main_thread(function): finds out where the main thread's number lies. `function` is
+/// signal.signal() as the interpreter has it; on the main thread.
+pub fn learn(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.Object {
+    if (main_number != null) return py.returnNone();
+    const runtime = os.symbol("_PyRuntime") orelse return py.returnNone();
+    const words: [*]c_ulong = @ptrCast(@alignCast(runtime));
+    const own = py.PyThread_get_thread_ident();
+    for (words[0..most_words]) |*word| {
+        if (word.* != own) continue;
+        word.* = own +% 1;
+        const refused = isRefused(function.?);
+        word.* = own;
+        if (!refused) continue;
+        main_number = word;
+        break;
+    }
+    return py.returnNone();
+}
+
+/// Whether it refuses the thread, which it looks at before the signal, of which there is no such.
+fn isRefused(function: *py.Object) bool {
+    const zero = py.PyLong_FromLongLong(0) orelse return false;
+    defer py.decref(zero);
+    if (py.call(function, &.{ zero, zero })) |r| {
+        py.decref(r);
+        return false;
+    }
+    const exception = py.takeException() orelse return false;
+    defer py.decref(exception);
+    const text = py.PyObject_Str(exception) orelse return false;
+    defer py.decref(text);
+    var len: py.Ssize = 0;
+    const chars = py.PyUnicode_AsUTF8AndSize(text, &len) orelse return false;
+    return std.mem.indexOf(u8, chars[0..@intCast(len)], "main thread") != null;
+}
+
+/// call_as_main_thread(function, *args): calls it; for the main goroutine as on the main thread.
+pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n < 1) return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
+    const count: usize = @intCast(n - 1);
+    const g = lane.here() orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    const word = main_number orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    const is_main = goroutine.actsAs(goroutine.of(g)) == goroutine.main and deadlock.on_main_thread;
+    if (!is_main) return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    const number = word.*;
+    g.no_preempt += 1;
+    word.* = py.PyThread_get_thread_ident();
+    const result = py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    word.* = number;
+    g.no_preempt -= 1;
+    return result;
+}
+
+// ---- freeing it ----
 
 const Place = struct { frame: *py.Object, lasti: c_int, stack: usize };
 /// Where the last signal's handler was called, if that may have been in a C call.

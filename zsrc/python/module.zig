@@ -581,6 +581,18 @@ const functions = [_]py.MethodDef{
     \\Whether no goroutine but the main one is on the thread that called run(). If one is, sends the
     \\thread that signal, whose handler is on_free_signal; 0 sends nothing.
     },
+    .{ .name = "learn_main_thread", .function = @ptrCast(&mainthread.learn), .flags = py.METH_O, .doc =
+    \\learn_main_thread(function, /)
+    \\--
+    \\
+    \\Finds out where the interpreter knows the main thread, by signal.signal(), on the main thread.
+    },
+    .{ .name = "call_as_main_thread", .function = @ptrCast(&mainthread.callAsMain), .flags = py.METH_FASTCALL, .doc =
+    \\call_as_main_thread(function, /, *args)
+    \\--
+    \\
+    \\Calls it. In the main goroutine the thread passes for the main one meanwhile.
+    },
     .{ .name = "on_free_signal", .function = @ptrCast(&mainthread.onSignal), .flags = py.METH_FASTCALL, .doc =
     \\on_free_signal(signal, frame, /)
     \\--
