@@ -21,28 +21,27 @@
 //! those in them, which moves on when the last of ours is gone. Nobody runs them any more; their
 //! stacks are kept.
 const std = @import("std");
-const os = @import("../os/os.zig");
 const arch = @import("../arch/arch.zig");
-const G = @import("g.zig").G;
-const m_mod = @import("m.zig");
 const sysmon = @import("sysmon.zig");
-const M = m_mod.M;
 
 /// How often is looked again whether an M has come home, or has let the P go.
 const look_ns = std.time.ns_per_ms;
 const glance_ns = 50 * std.time.ns_per_us;
-/// One that is seen without the host's lock so many times in a row is in a blocking call.
-const glances = 20;
 /// One that computes without a place to be preempted is given up after this long.
 const patience_ns = std.time.ns_per_s;
 
-/// The part of a Lane that is about its end.
-pub fn Ending(comptime Lane: type, comptime Host: type) type {
+/// The part of a Lane that is about its end. `Env` is what it has of the machine: Real in lane.zig,
+/// or that of a model, which explores this code (zsrc/check/models/ending.zig).
+pub fn Ending(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
+        const G = Env.G;
+        const M = Env.M;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         /// On g0 of the M that called `run`, with the lock, when the main goroutine has ended.
         pub fn stop(self: *Self, m: *M) void {
+            if (planted == .generation_early) self.generation +%= 1;
             takeP(self, m);
             @atomicStore(bool, &self.live, false, .release);
             self.virtual_ns = 0;
@@ -51,38 +50,33 @@ pub fn Ending(comptime Lane: type, comptime Host: type) type {
             // sysmon and the other Ms need the host's lock to end.
             while (true) {
                 m.note.clear();
-                const decided = sever(self);
+                sever(self);
                 Host.release(m);
-                if (self.sysmon.thread != null) sysmon.stop(self);
+                if (self.sysmon.thread != null and planted != .sysmon_goes_on) sysmon.stop(self);
                 self.quitIdle();
                 self.wakeLocked();
-                const over = decided and self.counters.threads.load(.acquire) == 1;
+                const over = self.counters.threads.load(.acquire) == 1;
                 if (!over) _ = m.note.sleep(look_ns);
                 Host.acquire(m);
                 if (over) break;
             }
-            // The last to leave may still be waking this thread.
-            self.m_lock.lock();
-            self.m_lock.unlock();
-            @atomicStore(u32, &self.generation, self.generation +% 1, .release);
+            if (planted != .generation_stays)
+                @atomicStore(u32, &self.generation, self.generation +% 1, .release);
+            // It takes the lock that the last to leave wakes this thread under.
             self.leaveThread(m);
-            m_mod.setCurrent(null);
-            self.stacks_kept = self.stacks.in_use != 0;
-            if (!self.stacks_kept) self.stacks.deinit();
-            self.timers.deinit(self.gpa);
-            self.ring.deinit(self.gpa);
-            self.sysmon_ring.deinit(self.gpa);
+            Env.setCurrent(null);
+            self.dispose();
         }
 
         /// When the main goroutine ended it may have been without the P. Who holds that passes
         /// through g0 and finds that the run is over, or is asked to, unless it blocks.
         fn takeP(self: *Self, m: *M) void {
-            const began = os.nanotime();
+            const began = Env.nanotime();
             var away: u32 = 0;
             while (self.owner.load(.monotonic)) |owner| {
                 if (owner == m) break;
                 if (self.running) |g| if (isSettled(owner, g)) {
-                    if (away >= glances or os.nanotime() - began > patience_ns) {
+                    if (away >= Env.glances or Env.nanotime() - began > patience_ns) {
                         self.lose(g);
                         break;
                     }
@@ -91,7 +85,7 @@ pub fn Ending(comptime Lane: type, comptime Host: type) type {
                 self.attention.store(true, .release);
                 const tick = self.tick.raw;
                 Host.release(m);
-                os.sleepNs(glance_ns);
+                Env.sleepNs(glance_ns);
                 const detached = self.attachment(owner) == .detached;
                 Host.acquire(m);
                 away = if (detached and self.tick.raw == tick) away + 1 else 0;
@@ -103,33 +97,31 @@ pub fn Ending(comptime Lane: type, comptime Host: type) type {
         /// lane's in the middle of a switch. With the lock.
         fn isSettled(m: *const M, g: *const G) bool {
             return (g.status == .running or g.status == .syscall) and
-                m.state.load(.monotonic) == Host.stateOf(@constCast(g));
+                (planted == .mid_switch_is_settled or
+                    m.state.load(.monotonic) == Host.stateOf(@constCast(g)));
         }
 
-        /// Strikes the strays off. False if some are neither that nor ours yet.
-        fn sever(self: *Self) bool {
+        /// Strikes the strays off. Those that are neither that nor ours yet are counted still.
+        fn sever(self: *Self) void {
             self.m_lock.lock();
             defer self.m_lock.unlock();
-            var decided = true;
             var link = &self.all_m;
             while (link.*) |m| {
-                if (m.curg) |g| {
-                    if (isSettled(m, g)) {
-                        m.stray = true;
-                        link.* = m.next_all;
-                        _ = self.counters.threads.fetchSub(1, .monotonic);
-                        continue;
-                    }
-                    decided = false;
+                const goes = if (m.curg) |g| isSettled(m, g) else false;
+                if (goes) {
+                    m.stray = true;
+                    _ = self.counters.threads.fetchSub(1, .monotonic);
                 }
-                link = &m.next_all;
+                if (goes and planted != .stray_stays_listed)
+                    link.* = m.next_all
+                else
+                    link = &m.next_all;
             }
-            return decided;
         }
 
         /// The calling goroutine, if its run has ended under it.
         pub fn stray(self: *Self) ?*G {
-            const m = m_mod.current() orelse return null;
+            const m = Env.current() orelse return null;
             if (m.main or self.owns(m)) return null;
             return m.curg;
         }
@@ -142,7 +134,7 @@ pub fn Ending(comptime Lane: type, comptime Host: type) type {
 
         /// The calling stray never goes on.
         pub fn freeze(_: *Self) noreturn {
-            goHome(m_mod.current().?);
+            goHome(Env.current().?);
         }
 
         fn goHome(m: *M) noreturn {

@@ -99,6 +99,21 @@ pub const Attachment = enum {
     unsure,
 };
 
+/// What the parts that are explored have of the machine.
+const Real = struct {
+    pub const G = g_mod.G;
+    pub const M = m_mod.M;
+    pub const Thread = os.Thread;
+    pub const FaultStack = os.FaultStack;
+    pub const current = m_mod.current;
+    pub const setCurrent = m_mod.setCurrent;
+    pub const spawn = os.spawn;
+    pub const nanotime = os.nanotime;
+    pub const sleepNs = os.sleepNs;
+    /// One that is seen without the host's lock so many times in a row is in a blocking call.
+    pub const glances = 20;
+};
+
 pub fn Lane(comptime Host: type) type {
     return struct {
         const Self = @This();
@@ -277,6 +292,16 @@ pub fn Lane(comptime Host: type) type {
             gpa.destroy(m);
         }
 
+        /// At the end of a run, when nobody uses them any more. Stacks that goroutines were left on
+        /// are kept.
+        pub fn dispose(self: *Self) void {
+            self.stacks_kept = self.stacks.in_use != 0;
+            if (!self.stacks_kept) self.stacks.deinit();
+            self.timers.deinit(self.gpa);
+            self.ring.deinit(self.gpa);
+            self.sysmon_ring.deinit(self.gpa);
+        }
+
         // ---- what time it is ----
 
         /// Monotonic ns by which goroutines sleep, time out and have their timers fire.
@@ -292,7 +317,7 @@ pub fn Lane(comptime Host: type) type {
 
         // ---- the end of a run, in ending.zig ----
 
-        const ending = @import("ending.zig").Ending(Self, Host);
+        const ending = @import("ending.zig").Ending(Self, Host, Real);
         const stop = ending.stop;
         pub const leaveStray = ending.leaveStray;
         pub const stray = ending.stray;
@@ -844,7 +869,7 @@ pub fn Lane(comptime Host: type) type {
 
         // ---- threads, in threads.zig ----
 
-        const threads = @import("threads.zig").Threads(Self, Host);
+        const threads = @import("threads.zig").Threads(Self, Host, Real);
         pub const enlistM = threads.enlistM;
         pub const unlistM = threads.unlistM;
         pub const adoptThread = threads.adoptThread;

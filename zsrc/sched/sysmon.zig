@@ -72,7 +72,7 @@ pub inline fn wake(lane: anytype) void {
     if (s.waiting.load(.seq_cst)) wakeSlow(s);
 }
 
-noinline fn wakeSlow(s: *State) void {
+noinline fn wakeSlow(s: anytype) void {
     if (s.waiting.swap(false, .seq_cst)) s.note.wake();
 }
 
@@ -224,7 +224,7 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
 }
 
 /// The goroutine that a retake is about may have come back while the M was woken.
-pub fn stillBlocked(lane: anytype, m: *M) bool {
+pub fn stillBlocked(lane: anytype, m: anytype) bool {
     const owner = lane.owner.load(.acquire) orelse return false;
     return lane.tick.load(.monotonic) == m.about.tick and lane.attachment(owner) != .attached;
 }

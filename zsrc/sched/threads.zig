@@ -8,24 +8,25 @@ const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
 const sysmon = @import("sysmon.zig");
 
-const M = m_mod.M;
-const G = @import("g.zig").G;
 const Allocator = std.mem.Allocator;
 
 /// How long an M without work keeps its thread.
 const m_idle_ns = 10 * std.time.ns_per_s;
 
-/// The part of a Lane that is about its threads.
-pub fn Threads(comptime Lane: type, comptime Host: type) type {
+/// The part of a Lane that is about its threads. For `Env` see ending.zig.
+pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
+        const G = Env.G;
+        const M = Env.M;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
         const Error = Lane.Error;
 
         /// Ends the threads that wait for work and joins them.
         pub fn quitIdle(self: *Self) void {
             while (true) {
                 const m = popIdle(self) orelse break;
-                while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
+                while (!m.known.load(.acquire)) Env.sleepNs(std.time.ns_per_us);
                 const thread = m.thread.?;
                 wakeM(m, .quit, .{});
                 thread.join();
@@ -34,9 +35,9 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         }
 
         pub fn adoptThread(self: *Self, m: *M) Allocator.Error!void {
-            const memory = try self.gpa.alloc(u8, os.FaultStack.size);
+            const memory = try self.gpa.alloc(u8, Env.FaultStack.size);
             m.fault.enter(memory);
-            m_mod.setCurrent(m);
+            Env.setCurrent(m);
             Host.enterThread(m);
         }
 
@@ -54,8 +55,9 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         /// The run and the M have nothing to do with each other any more.
         fn delistM(self: *Self, m: *M) void {
             self.m_lock.lock();
-            defer self.m_lock.unlock();
+            defer if (planted != .wakes_unlocked) self.m_lock.unlock();
             if (unlinkM(self, m)) _ = self.counters.threads.fetchSub(1, .release);
+            if (planted == .wakes_unlocked) self.m_lock.unlock();
             // `stop` may wait for this one, and takes the lock before it goes on.
             if (!self.live) self.m0.note.wake();
         }
@@ -83,7 +85,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             Host.leaveThread(m);
             m.fault.leave();
             self.gpa.free(m.fault.memory);
-            if (!m.stray) delistM(self, m);
+            if (!m.stray or planted == .stray_signs_off) delistM(self, m);
         }
 
         fn popIdle(self: *Self) ?*M {
@@ -123,7 +125,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
             m.* = first;
             enlistM(self, m);
             errdefer unlistM(self, m);
-            m.thread = try os.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
+            m.thread = try Env.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
             m.known.store(true, .release);
             return m;
         }
@@ -174,7 +176,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
                 },
                 .retake, .hand_off => {
                     if (duty == .hand_off or sysmon.stillBlocked(self, m)) {
-                        const asked = os.nanotime();
+                        const asked = Env.nanotime();
                         Host.acquire(m);
                         self.sysmon.helpers.store(0, .release);
                         self.retake(m, duty, asked);
@@ -228,7 +230,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
 
         fn endThread(self: *Self, m: *M) bool {
             // A short life may end before the one who gave it has finished.
-            while (!m.known.load(.acquire)) os.sleepNs(std.time.ns_per_us);
+            while (!m.known.load(.acquire)) Env.sleepNs(std.time.ns_per_us);
             const thread = m.thread.?;
             Host.acquire(m);
             if (m.left) |g| Host.bury(g);
@@ -256,7 +258,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type) type {
         }
 
         /// The thread that runs it; null while none does.
-        pub fn threadOf(self: *Self, g: *const G) ?os.Thread {
+        pub fn threadOf(self: *Self, g: *const G) ?Env.Thread {
             self.m_lock.lock();
             defer self.m_lock.unlock();
             var it = self.all_m;

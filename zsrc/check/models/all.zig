@@ -13,6 +13,7 @@ const timers = @import("timers.zig");
 const tied = @import("tied.zig");
 const limit = @import("limit.zig");
 const stop = @import("stop.zig");
+const run_end = @import("ending.zig");
 const primitives = @import("primitives.zig");
 const resize = @import("resize.zig");
 
@@ -39,6 +40,12 @@ const deep: check.Options = .{ .preemptions = 6, .delays = 1 };
 const patient: check.Options = .{ .patient = true, .max_steps = 3000 };
 const resizing: check.Options = .{ .preemptions = 1, .random_runs = 20_000 };
 const hogs: check.Options = .{ .preemptions = 3, .patient = true, .max_steps = 3000 };
+const run_ending: check.Options = .{ .preemptions = 1, .random_runs = 20_000, .max_steps = 3000 };
+const run_ending_twice: check.Options = .{
+    .preemptions = 2,
+    .random_runs = 20_000,
+    .max_steps = 3000,
+};
 const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 3000 };
 
 /// The explorer itself.
@@ -464,6 +471,47 @@ pub const of_the_lane = [_]Entry{
         .plants = &.{.{ .bug = .poller_sleeps_on, .expects = "" }},
     },
     .{ .name = "lane stop, locked", .Model = stop.Locked, .options = ending },
+    .{
+        .name = "run's end, switching",
+        .Model = run_end.Switches,
+        .options = run_ending,
+        .plants = &.{
+            .{ .bug = .mid_switch_is_settled, .expects = "a stray is in the middle" },
+            .{ .bug = .generation_early, .expects = "of another run is queued" },
+            .{ .bug = .wakes_unlocked, .expects = "" },
+        },
+    },
+    .{
+        .name = "run's end, blocking",
+        .Model = run_end.Blocks,
+        .options = run_ending_twice,
+        .plants = &.{
+            .{ .bug = .generation_stays, .expects = "a stray touches the lane" },
+            .{ .bug = .stray_stays_listed, .expects = "an M is listed" },
+            .{ .bug = .stray_signs_off, .expects = "is used that is gone" },
+            .{ .bug = .wakes_unlocked, .expects = "" },
+        },
+    },
+    .{
+        .name = "run's end, without the P",
+        .Model = run_end.Loses,
+        .options = run_ending_twice,
+        .plants = &.{
+            .{ .bug = .generation_early, .expects = "of another run is queued" },
+            .{ .bug = .generation_stays, .expects = "a stray touches the lane" },
+            .{ .bug = .stray_stays_listed, .expects = "an M is listed" },
+            .{ .bug = .stray_signs_off, .expects = "is used that is gone" },
+        },
+    },
+    .{
+        .name = "run's end, at rest",
+        .Model = run_end.Rests,
+        .options = run_ending,
+        .plants = &.{
+            .{ .bug = .sysmon_goes_on, .expects = "lost wake-up" },
+            .{ .bug = .wakes_unlocked, .expects = "" },
+        },
+    },
     .{
         .name = "lane sysmon asleep",
         .Model = stop.SysmonAsleep,
