@@ -622,11 +622,10 @@ var profiling: Tracing = .{};
 /// A finished goroutine leaves no trace or profile function behind for the next user of its thread
 /// state.
 pub fn stopTracing() void {
-    const traced = if (way == .trace)
-        traceFunction(py.PyThreadState_Get()) != null
-    else
-        tracing.inUse("gettrace");
-    if (traced) py.extra.PyEval_SetTrace(null, null);
+    if (way == .trace) {
+        const state = py.PyThreadState_Get();
+        if (traceFunction(state) != null) setTrace(state, null, null);
+    } else if (tracing.inUse("gettrace")) py.extra.PyEval_SetTrace(null, null);
     if (profiling.inUse("getprofile")) py.extra.PyEval_SetProfile(null, null);
 }
 
