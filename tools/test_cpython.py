@@ -83,7 +83,6 @@ class Exclusion:
     reason: str
     on: tuple[str, ...] = ()
     alone: bool = False
-    sometimes: bool = False
 
     def applies(self, test: str, version: str) -> bool:
         return (not self.on or version in self.on) and fnmatch.fnmatchcase(test, self.test)
@@ -207,7 +206,7 @@ def compare(
                     result.lines.append(f"    {test}: {first.state}; passed when repeated")
                     result.lines.extend(indented(first.text))
         if excluded is not None:
-            if got.state == "passed" and not excluded.sometimes:
+            if got.state == "passed":
                 failed += 1
                 result.lines.append(f"    {test}: is excluded, and passes ({excluded.reason})")
             else:
