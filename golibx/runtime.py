@@ -136,6 +136,11 @@ class Runtime:
         self._interrupts = 0
         self._free_signal = 0
         self._freeing = False
+        self._on_main_thread = False
+        self._wakes_on_signals = False
+        self._old_switch_interval = 0.0
+        self._switch_interval = 0.0
+        self._signal_changes = 0
         self._pid = os.getpid()
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
@@ -167,33 +172,39 @@ class Runtime:
         """The scheduler's counters, as golibx.stats()."""
         return _core.stats()
 
-    def _core_options(self) -> dict[str, int]:
-        return self.config.core_options()
+    def _core_options(self) -> dict[str, object]:
+        return {**self.config.core_options()}
 
     def run(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """What the function run() does, once."""
+        self.enter()
+        try:
+            return self.run_entered(fn, args, kwargs)
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """Before a run, or several one after the other: nobody else's is among them."""
         _core.claim()
         try:
-            return self._run(fn, args, kwargs)
+            self._set_up()
+        except BaseException:
+            _core.unclaim()
+            raise
+
+    def leave(self) -> None:
+        """After it."""
+        try:
+            self._tear_down()
         finally:
             _core.unclaim()
 
-    def _run(
-        self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Result:
-        options: dict[str, object] = {**self._core_options()}
-        options["event_mask"] = self._event_mask
-        on_main_thread = threading.current_thread() is threading.main_thread()
-        options["on_main_thread"] = on_main_thread
-        options["bystanders"] = bool(threads.bystanders) or notebook.is_loaded()
-        options["quit_signal"] = True
-        options["foreign_moves"] = self.config.runtime.foreign == "move"
-        options["foreign_movable"] = self.config.runtime.foreign_movable
-        dump_signal = self.config.debug.dump_signal
-        if dump_signal != "none":
-            options["dump_signal"] = getattr(signal, dump_signal, 0)
+    def _set_up(self) -> None:
+        self._on_main_thread = on_main_thread = (
+            threading.current_thread() is threading.main_thread()
+        )
         locks.install()
         threads.install()
         greenlets.check()
@@ -201,20 +212,63 @@ class Runtime:
         polling.install()
         eventloop.install()
         _core.set_panic_handlers(self._on_panic, _report_panic)
-        switch_interval = self.config.runtime.switch_interval_ns / 1e9
-        old_switch_interval = sys.getswitchinterval()
-        self._takes_interrupts = takes_interrupts = (
+        self._takes_interrupts = (
             on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
-        if takes_interrupts:
+        if self._takes_interrupts:
             signals.set_plain(signal.SIGINT, self.on_interrupt)
             signals.interrupts = self.on_interrupt
         if on_main_thread:
             signals.install()
         self._take_free_signal(on_main_thread)
-        wakes_on_signals = on_main_thread and _write_signals_to_pipe()
-        if switch_interval:
+        self._wakes_on_signals = on_main_thread and _write_signals_to_pipe()
+        if switch_interval := self.config.runtime.switch_interval_ns / 1e9:
+            self._old_switch_interval = sys.getswitchinterval()
             sys.setswitchinterval(switch_interval)
+        self._switch_interval = sys.getswitchinterval()
+        self._signal_changes = signals.changes
+
+    def is_intact(self) -> bool:
+        """Whether another run finds what `enter` has set up as it was, after one that has ended."""
+        return (
+            self._plugins is None  # whose life is a run
+            and self._pid == os.getpid()
+            and self._signal_changes == signals.changes
+            and self._switch_interval == sys.getswitchinterval()
+            and (not self._wakes_on_signals or _signals_go_to_pipe())
+        )
+
+    def _tear_down(self) -> None:
+        if self._old_switch_interval:
+            sys.setswitchinterval(self._old_switch_interval)
+        # Unless the program has put its own in place.
+        if self._takes_interrupts:
+            signals.interrupts = None
+            if signals.present(signal.SIGINT) == self.on_interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+        # In the child of a fork, where run() returns too, the hook below has seen to it.
+        if self._wakes_on_signals and self._pid == os.getpid():
+            eventloop.forward_signals(-1)
+            signal.set_wakeup_fd(-1)
+        self._leave_free_signal()
+
+    def run_entered(
+        self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Result:
+        """One run, between `enter` and `leave`."""
+        options = self._core_options()
+        options["event_mask"] = self._event_mask
+        options["on_main_thread"] = self._on_main_thread
+        options["bystanders"] = bool(threads.bystanders) or notebook.is_loaded()
+        options["quit_signal"] = True
+        options["foreign_moves"] = self.config.runtime.foreign == "move"
+        options["foreign_movable"] = self.config.runtime.foreign_movable
+        dump_signal = self.config.debug.dump_signal
+        if dump_signal != "none":
+            options["dump_signal"] = getattr(signal, dump_signal, 0)
+        self._ending = self._freeing = False
+        self._interrupts = 0
+        self._late_exit = None
         try:
             with notebook.loop_set_aside():
                 result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
@@ -222,18 +276,6 @@ class Runtime:
         finally:
             if "golibx.signal" in sys.modules:
                 sys.modules["golibx.signal"].end()
-            # In the child of a fork, where run() returns too, the hook below has seen to signals.
-            if switch_interval:
-                sys.setswitchinterval(old_switch_interval)
-            # Unless the program has put its own in place.
-            if takes_interrupts:
-                signals.interrupts = None
-                if signals.present(signal.SIGINT) == self.on_interrupt:
-                    signal.signal(signal.SIGINT, signal.default_int_handler)
-            if wakes_on_signals and self._pid == os.getpid():
-                eventloop.forward_signals(-1)
-                signal.set_wakeup_fd(-1)
-            self._leave_free_signal()
             if "golibx.aio" in sys.modules:
                 sys.modules["golibx.aio"].forget()
 
@@ -440,6 +482,14 @@ def _write_signals_to_pipe() -> bool:
         return False
     eventloop.forward_signals(_signal_pipe[1])
     return True
+
+
+def _signals_go_to_pipe() -> bool:
+    """Whether they did until now, as they do from here on."""
+    if not _signal_pipe:
+        return False
+    write_end = _signal_pipe[1]
+    return signal.set_wakeup_fd(write_end, warn_on_full_buffer=False) == write_end
 
 
 def _part_from_parent() -> None:

@@ -16,28 +16,39 @@ import random
 import signal
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+import warnings
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from typing import Any, NamedTuple, overload
 
 from golibx import _core
+from golibx import schedules as _schedules
 from golibx.config import Config
 from golibx.errors import Cancelled, Deadlock
 from golibx.patch import clock, signals
 from golibx.runtime import Runtime
+from golibx.schedules import WrongSchedule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
-    from typing import Any, Literal, NoReturn, TypeVar
+    from typing import Literal, NoReturn, TypeVar
 
     from golibx import _core as core
 
     Goroutine = core.Goroutine[Any]
     Result = TypeVar("Result")
 
-__all__ = ["Leaked", "TimedOut", "run"]
+__all__ = ["Explored", "Leaked", "TimedOut", "WrongSchedule", "run"]
 
 _MAX_SEED = 2**63 - 1
+_MOST_SCHEDULES = 10_000
+"""How many an exhaustive run goes through unless it is told."""
+_SHRINK_RUNS = 1000
+_SHRINK_S = 2.0
+"""How much is done for a smaller schedule."""
+_LONGEST_TEXT = 2000
+"""A longer schedule is not shown."""
 _AGAIN_S = 1.0
 """After the limit the test is told once more at this interval, in case it did not listen."""
 _LEAK_GRACE_S = 1.0
@@ -58,6 +69,48 @@ class Leaked(AssertionError):
     """Goroutines that a test started were alive at its end. The text holds their stacks."""
 
 
+class Explored(NamedTuple):
+    """What an exhaustive run has seen.
+
+    Attributes:
+        schedules: how many.
+        complete: whether these are all of them.
+        preemptions: how many each had at most.
+    """
+
+    schedules: int
+    complete: bool
+    preemptions: int
+
+    def __str__(self) -> str:
+        preemptions = _counted(self.preemptions, "preemption")
+        if self.complete:
+            return f"all {self.schedules} schedules with at most {preemptions}"
+        return (
+            f"the first {self.schedules} schedules with at most {preemptions}, and there are more: "
+            "give a higher limit, schedules=, or fewer preemptions"
+        )
+
+
+@overload
+def run(
+    fn: Callable[..., object],
+    /,
+    *args: Any,
+    exhaustive: int,
+    schedules: int | None = None,
+    preempt_every_call: bool = False,
+    virtual_time: bool = False,
+    early_timers: bool = True,
+    shrink: bool | None = None,
+    timeout: float | None = None,
+    leaks: bool = True,
+    config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
+    **kwargs: Any,
+) -> Explored: ...
+
+
+@overload
 def run(
     fn: Callable[..., Result],
     /,
@@ -65,82 +118,283 @@ def run(
     timeout: float | None = None,
     leaks: bool = True,
     seed: int | Literal["random"] | None = None,
-    schedules: int = 1,
+    schedules: int | None = None,
+    schedule: str | None = None,
     preempt_every_call: bool = False,
     virtual_time: bool = False,
     early_timers: bool = True,
+    shrink: bool | None = None,
     config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
     **kwargs: Any,
-) -> Result:
+) -> Result: ...
+
+
+def run(
+    fn: Callable[..., Any],
+    /,
+    *args: Any,
+    timeout: float | None = None,
+    leaks: bool = True,
+    seed: int | Literal["random"] | None = None,
+    schedules: int | None = None,
+    exhaustive: int | None = None,
+    schedule: str | None = None,
+    preempt_every_call: bool = False,
+    virtual_time: bool = False,
+    early_timers: bool = True,
+    shrink: bool | None = None,
+    config: Config | str | os.PathLike[str] | Mapping[str, object] | None = None,
+    **kwargs: Any,
+) -> Any:
     """Runs `fn(*args, **kwargs)` as golibx.run() does, the way that a test wants it.
 
     Args:
         fn: the main function.
-        timeout: seconds after which it is ended with TimedOut; None for no limit.
+        timeout: seconds after which it is ended with TimedOut, each time; None for no limit.
         seed: 1 to 2**63 - 1: decides the order in which goroutines run, and every other choice of
             the scheduler's; "random" for a new one. Goroutines are then not preempted by time.
         schedules: runs `fn` under this many seeds, one after the other, from `seed` or 1 on.
+        exhaustive: runs `fn` under all schedules with so many preemptions at most, those with fewer
+            first; returns an Explored then. `schedules` is the limit, 10 000 unless given. A
+            RuntimeWarning says where it was reached.
+        schedule: runs `fn` under the choices that the note of a failure shows, and with the options
+            that they were made with, whatever is given for these.
         preempt_every_call: a goroutine may have to give way in every call of golibx's, also in
-            those that do not wait. Needs `seed` or `schedules`.
+            those that do not wait. Needs `seed`, `schedules` or `exhaustive`.
         virtual_time: the clock of the goroutines stands still while one of them runs, and jumps to
             the next timer when all of them wait.
         early_timers: under a seed in virtual time a timer may also fire while goroutines run, as
             if they were slow. False for a test that counts on their time standing still.
+        shrink: looks for a smaller schedule that fails the same way, in up to 1000 more runs of
+            `fn`, whose output is not shown. Unless given, where there is more than one schedule.
         leaks: raises Leaked if goroutines are alive that `fn` left behind.
         config: as for golibx.run().
 
     Raises:
         ValueError: an option is not what is allowed.
+        WrongSchedule: `schedule` is not one, or not one of this program.
         TimedOut: the limit was passed.
         Leaked: goroutines were left behind.
-        BaseException: what `fn` raises. A note tells the seed.
+        BaseException: what `fn` raises. Notes tell the seed and the schedule.
     """
-    _check(timeout, seed, schedules, preempt_every_call)
+    _check(timeout, seed, schedules, exhaustive, schedule, preempt_every_call)
+    if schedule is not None:
+        letters, plan, _ = _schedules.parse(schedule)
+        given = _schedules.needed(letters)
+        preempt_every_call = given["preempt_every_call"]
+        virtual_time = given["virtual_time"]
+        early_timers = given["early_timers"]
+    many = exhaustive is not None or (schedules or 1) > 1
     if seed == "random":
-        seed = random.SystemRandom().randint(1, _MAX_SEED - schedules)
-    elif seed is None and schedules > 1:
+        seed = random.SystemRandom().randint(1, _MAX_SEED - (schedules or 1))
+    elif seed is None and many and exhaustive is None:
         seed = 1
     loaded = _loaded(config)
-    options = {"virtual_time": int(virtual_time)}
-    if seed is not None:
+    options: dict[str, object] = {"virtual_time": int(virtual_time), "keep": int(many)}
+    is_explored = seed is not None or exhaustive is not None or schedule is not None
+    if is_explored:
         options |= {"explore": 1, "explore_calls": int(preempt_every_call), "retake_enabled": 0}
         options["explore_timers"] = int(early_timers)
-    if seed is not None or not loaded.preempt.async_:
+    if is_explored or not loaded.preempt.async_:
         # What hangs is to be ended all the same: from Python 3.13 on, signals do not interrupt the
         # goroutine that computes. No test that keeps within its limit is preempted.
         limit = _first_limit(timeout)
         slice_ns = int(((limit or 0) + _AGAIN_S) * 1e9)
         options |= {"preempt_async": int(limit is not None), "preempt_slice_ns": slice_ns}
-    result = None
-    for number in range(schedules):
+    letters = _schedules.letters_of(
+        preempt_every_call=preempt_every_call,
+        virtual_time=virtual_time,
+        early_timers=early_timers,
+    )
+    runs = _Runs(fn, args, kwargs, leaks=leaks, timeout=timeout, config=loaded, options=options)
+    search = _Search(runs, letters, shrink=many if shrink is None else shrink)
+    try:
+        if schedule is not None:
+            return search.follow(schedule, plan)
+        if exhaustive is not None:
+            explored = search.go_through(exhaustive, schedules or _MOST_SCHEDULES)
+            if not explored.complete:
+                warnings.warn(f"golibx: saw {explored}", RuntimeWarning, stacklevel=2)
+            return explored
         if seed is not None:
-            options["seed"] = seed + number
-        test = _Test(fn, args, kwargs, leaks=leaks, timeout=timeout)
-        try:
-            result = test.run(loaded, options)
-        except BaseException as exc:
-            if seed is not None:
-                which = f" (schedule {number + 1} of {schedules})" if schedules > 1 else ""
-                exc.add_note(f"golibx: this was seed {seed + number}{which}")
-            raise
-    return result  # type: ignore[return-value]  # there is one schedule at least
+            return search.draw(seed, schedules or 1)
+        return runs.once({})
+    finally:
+        runs.close()
 
 
 def _check(
-    timeout: float | None, seed: object, schedules: object, preempt_every_call: bool
+    timeout: float | None,
+    seed: object,
+    schedules: object,
+    exhaustive: object,
+    schedule: object,
+    preempt_every_call: bool,
 ) -> None:
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, or None; not {timeout!r}")
-    if not isinstance(schedules, int) or not 1 <= schedules < _MAX_SEED:
+    if schedules is not None and (
+        not isinstance(schedules, int)
+        or isinstance(schedules, bool)
+        or not 1 <= schedules < _MAX_SEED
+    ):
         raise ValueError(f"schedules must be an int from 1 on, not {schedules!r}")
     if seed not in (None, "random") and (
         not isinstance(seed, int)
         or isinstance(seed, bool)
-        or not 1 <= seed <= _MAX_SEED - schedules + 1
+        or not 1 <= seed <= _MAX_SEED - (schedules or 1) + 1
     ):
         raise ValueError(f'seed must be 1 to {_MAX_SEED}, "random" or None; not {seed!r}')
-    if preempt_every_call and seed is None and schedules == 1:
-        raise ValueError("preempt_every_call needs a seed, or schedules")
+    if exhaustive is not None and (
+        not isinstance(exhaustive, int) or isinstance(exhaustive, bool) or exhaustive < 0
+    ):
+        raise ValueError(
+            f"exhaustive must be how many preemptions there may be, an int from 0 on, "
+            f"not {exhaustive!r}"
+        )
+    if schedule is not None and not isinstance(schedule, str):
+        raise ValueError(f"schedule must be the text of one, not {schedule!r}")
+    ways = {"seed": seed, "exhaustive": exhaustive, "schedule": schedule}
+    given = [name for name, value in ways.items() if value is not None]
+    if schedule is not None and (schedules or 1) > 1:
+        given.append("schedules")
+    if len(given) > 1:
+        raise ValueError(f"{given[0]} and {given[1]} exclude each other: give one")
+    if preempt_every_call and not given and (schedules or 1) == 1:
+        raise ValueError("preempt_every_call needs a seed, or schedules, or exhaustive")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# ---- schedules ----
+
+
+class _Search:
+    """Runs a test under one schedule after the other, until one fails."""
+
+    def __init__(self, runs: _Runs, letters: str, *, shrink: bool) -> None:
+        self._runs = runs
+        self._letters = letters
+        self._shrink = shrink
+
+    def draw(self, seed: int, schedules: int) -> Any:
+        result = None
+        for number in range(schedules):
+            try:
+                result = self._runs.once({"seed": seed + number})
+            except BaseException as exc:
+                which = f" (schedule {number + 1} of {schedules})" if schedules > 1 else ""
+                exc.add_note(f"golibx: this was seed {seed + number}{which}")
+                self._explain(exc)
+                raise
+            if self._runs.is_child:
+                break
+        return result
+
+    def go_through(self, preemptions: int, most: int) -> Explored:
+        count = 0
+
+        def once(plan: bytes) -> bytes:
+            nonlocal count
+            count += 1
+            self._runs.once({"explore_follows": 1, "plan": plan})
+            return self._made(plan)
+
+        had = 0
+        try:
+            for had in _schedules.every(preemptions, once):  # noqa: B007  # for who fails
+                if count == most or self._runs.is_child:
+                    return Explored(count, complete=False, preemptions=preemptions)
+        except BaseException as exc:
+            if not isinstance(exc, WrongSchedule):
+                exc.add_note(
+                    f"golibx: this was schedule {count}, with {_counted(had, 'preemption')}"
+                )
+                self._explain(exc)
+            raise
+        return Explored(count, complete=True, preemptions=preemptions)
+
+    def _made(self, plan: bytes) -> bytes:
+        """The choices of a run that followed the beginning of another one's."""
+        made, misfit, complete = _core.schedule()
+        if misfit >= 0 or len(made) < len(plan):
+            raise WrongSchedule(
+                "the test does not do the same under the same choices, and so not all its "
+                "schedules can be gone through: something from outside decides, as sockets, "
+                "threads, the real time, random numbers, or what an earlier run has left behind"
+            )
+        if not complete:
+            raise WrongSchedule("the test makes more choices than can be gone through")
+        return made
+
+    def follow(self, text: str, plan: _schedules.Schedule) -> Any:
+        options = {"explore_follows": 1, "plan": _schedules.pack(plan)}
+        try:
+            result = self._runs.once(options)
+        except BaseException as exc:
+            made, misfit, _ = _core.schedule()
+            _schedules.check(text, _schedules.unpack(made), misfit)
+            exc.add_note(f"golibx: this was schedule {text}")
+            raise
+        made, misfit, _ = _core.schedule()
+        _schedules.check(text, _schedules.unpack(made), misfit)
+        return result
+
+    # ---- a failure ----
+
+    def _explain(self, exc: BaseException) -> None:
+        """Tells what makes it again."""
+        if not self._runs.began:
+            return
+        made, _, complete = _core.schedule()
+        choices = _schedules.unpack(made)
+        if not complete:
+            exc.add_note("golibx: it made more choices than are written down")
+            return
+        if self._shrink and isinstance(exc, Exception) and not self._runs.is_child:
+            smaller = self._smaller(exc, choices)
+            if smaller is None:
+                exc.add_note(
+                    "golibx: the same choices do not make it again: something from outside "
+                    "decides, as sockets, threads, the real time, or what an earlier run has left "
+                    "behind"
+                )
+                return
+            choices = smaller
+        text = _schedules.text_of(choices, self._letters)
+        if len(text) > _LONGEST_TEXT:
+            exc.add_note(f"golibx: by {len(choices)} choices, too many to be shown")
+            return
+        preemptions = _counted(_schedules.preemptions(choices), "preemption")
+        exc.add_note(f'golibx: schedule="{text}" makes it again, with {preemptions}')
+
+    def _smaller(
+        self, found: Exception, choices: _schedules.Schedule
+    ) -> _schedules.Schedule | None:
+        kind = _kind_of(found)
+
+        def once(plan: bytes) -> tuple[bytes, bool]:
+            failed = False
+            try:
+                self._runs.once({"explore_follows": 1, "plan": plan, "bends": 1})
+            except Exception as exc:
+                failed = _kind_of(exc) == kind
+            return _core.schedule()[0], failed
+
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return _schedules.smaller(choices, once, most_runs=_SHRINK_RUNS, most_seconds=_SHRINK_S)
+
+
+def _kind_of(exc: BaseException) -> tuple[object, ...]:
+    """What makes two failures the same: the type, and where it was raised."""
+    place = exc.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return (type(exc),)
+    return type(exc), place.tb_frame.f_code, place.tb_lineno
 
 
 def _loaded(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
@@ -152,18 +406,23 @@ def _loaded(config: Config | str | os.PathLike[str] | Mapping[str, object] | Non
 
 
 class _TestRuntime(Runtime):
-    """A run with options of the core's that a configuration has no keys for."""
+    """Runs with options of the core's that a configuration has no keys for."""
 
-    def __init__(self, config: Config, options: Mapping[str, int]) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._options = options
+        self.options: Mapping[str, object] = {}
+        self._of_config = super()._core_options()
 
-    def _core_options(self) -> dict[str, int]:
-        return {**super()._core_options(), **self._options}
+    def _core_options(self) -> dict[str, object]:
+        return {**self._of_config, **self.options}
 
 
-class _Test:
-    """One run of a test function."""
+class _Runs:
+    """The runs of a test function, one after the other.
+
+    What surrounds them is set up once (Runtime.enter), unless one of them has changed it, or there
+    are plugins, whose life is a run.
+    """
 
     def __init__(
         self,
@@ -173,35 +432,85 @@ class _Test:
         *,
         leaks: bool,
         timeout: float | None,
+        config: Config,
+        options: Mapping[str, object],
     ) -> None:
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
         self._leaks = leaks
         self._timeout = timeout
+        self._config = config
+        self._options = options
+        self._virtual = bool(options["virtual_time"])
+        self._pid = os.getpid()
+        self.began = False
+        """The last run has called the function."""
         self._returned = False
         self._told = False
         self._main_id = 0
         self._end = 0.0
         self._others = _OthersAlarm()
         self._others_exc: BaseException | None = None
+        self._runtime: _TestRuntime | None = None
+        self._bystanders: frozenset[int] = frozenset()
 
-    def run(self, config: Config, options: Mapping[str, int]) -> Any:
+    @property
+    def is_child(self) -> bool:
+        """The function has forked, and this is the child."""
+        return os.getpid() != self._pid
+
+    def once(self, options: Mapping[str, object]) -> Any:
+        """Runs it, with these options beside those of all runs."""
         __tracebackhide__ = True
-        runtime = _TestRuntime(config, options)
-        with self._limit(), clock.virtual() if options["virtual_time"] else nullcontext():
-            try:
-                return runtime.run(self._main, (), {})
-            except Deadlock as exc:
-                if exc.args:
-                    exc.args = (_of_the_test(str(exc)),)
-                raise
+        self.began = self._returned = self._told = False
+        self._others_exc = None
+        if self._runtime is None:
+            self._enter()
+        assert self._runtime is not None
+        self._runtime.options = {**self._options, **options}
+        if _has_alarm():
+            self._end = _monotonic() + (self._timeout or 0)
+            self._arm()
+        try:
+            with clock.virtual() if self._virtual else nullcontext():
+                return self._runtime.run_entered(self._main, (), {})
+        except Deadlock as exc:
+            if exc.args:
+                exc.args = (_of_the_test(str(exc)),)
+            raise
+        finally:
+            self._others.pause()
+            if self._others_exc is not None or not self._runtime.is_intact():
+                self.close()
+
+    def _enter(self) -> None:
+        self._runtime = runtime = _TestRuntime(self._config)
+        self._bystanders = signals.bystanders
+        runtime.enter()
+        if _has_alarm():
+            self._others = _OthersAlarm()
+            # What was there before the test has nothing to do with what it waits for.
+            signals.bystanders = signals.handled()
+            signals.recount()
+
+    def close(self) -> None:
+        """Takes down what surrounds the runs. The next one sets it up anew."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is None:
+            return
+        try:
+            runtime.leave()
+        finally:
+            self._others.restore()
+            signals.bystanders = self._bystanders
 
     def _main(self) -> Any:
         __tracebackhide__ = True
         main = _core.current()
         assert main is not None
         self._main_id = main.id
+        self.began = True
         watch = None
         if self._timeout is not None and not _has_alarm():
             watch = _core.go_system(self._watch, self._timeout)
@@ -215,31 +524,13 @@ class _Test:
             if watch is not None:
                 watch.cancel()
 
-    # ---- the time limit ----
-
-    @contextmanager
-    def _limit(self) -> Iterator[None]:
-        """A signal, which ends also what never waits: it needs no thread and no goroutine."""
-        if not _has_alarm():
-            yield
-            return
-        self._end = _monotonic() + (self._timeout or 0)
-        self._others = _OthersAlarm()
-        bystanders = signals.bystanders
-        # What was there before the test has nothing to do with what it waits for.
-        signals.bystanders = signals.handled()
-        try:
-            self._arm()
-            yield
-        finally:
-            self._others.restore()
-            signals.bystanders = bystanders
+    # ---- the time limit: a signal, which ends also what never waits ----
 
     def _arm(self) -> None:
         """Sets the alarm for the first limit: the test's own, or that of somebody else."""
         delay = None if self._timeout is None else max(self._end - _monotonic(), 0.001)
         if self._others.comes_before(delay):
-            delay = self._others.left if self._others.is_limit else None
+            delay = self._others.left_now() if self._others.is_limit else None
         if delay is not None:
             self._others.replace(self._on_alarm, delay)
 
@@ -305,16 +596,25 @@ class _OthersAlarm:
         self.is_limit = self.left > 0 and not self._interval and callable(self._handler)
 
     def comes_before(self, delay: float | None) -> bool:
-        return self.left > 0 and (delay is None or self.left <= delay)
+        return self.left > 0 and (delay is None or self.left_now() <= delay)
+
+    def left_now(self) -> float:
+        return max(self.left - (_monotonic() - self._began), 0.001)
 
     def is_due(self) -> bool:
         left = self.left - (_monotonic() - self._began)
         return self.is_limit and not self._came and left <= 0
 
     def replace(self, handler: Callable[[int, FrameType | None], None], delay: float) -> None:
-        self._replaced = True
-        signals.set_plain(signal.SIGALRM, handler)
+        if not self._replaced:
+            self._replaced = True
+            signals.set_plain(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN_S)
+
+    def pause(self) -> None:
+        """Until it is replaced again: nobody's comes, and its time passes."""
+        if self._replaced:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def call(self, signum: int, frame: FrameType | None) -> BaseException | None:
         """Has it come now. Returns what its handler raises."""
@@ -333,8 +633,7 @@ class _OthersAlarm:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._handler)
         if self.left > 0 and not self._came:
-            left = max(self.left - (_monotonic() - self._began), 0.001)
-            signal.setitimer(signal.ITIMER_REAL, left, self._interval)
+            signal.setitimer(signal.ITIMER_REAL, self.left_now(), self._interval)
 
 
 def _first_limit(timeout: float | None) -> float | None:
@@ -353,7 +652,7 @@ def _of_the_test(dump: str) -> str:
     lines = []
     outside = False
     for line in dump.splitlines(keepends=True):
-        if line.startswith("    _Test._main at "):
+        if line.startswith("    _Runs._main at "):
             outside = True
         elif line.startswith(("    created ", "    waits on ")) or not line.startswith("    "):
             outside = False
@@ -383,7 +682,7 @@ def _check_leaks() -> None:
         if all(g.state == "syscall" for g in moving):
             _core.sleep(_LEAK_POLL_S)
         else:
-            _core.gosched()
+            _core.go_last()
     if left := _left():
         _raise_leaked(left)
 

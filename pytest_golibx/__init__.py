@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_OPTIONS = ("timeout", "seed", "schedules", "preempt_every_call", "virtual_time", "leaks")
-_MARK = (
-    "goroutine(enabled=True, *, timeout, seed, schedules=1, preempt_every_call=False, "
-    "virtual_time=False, leaks=True, **config): run the test as the main goroutine of a "
-    "golibx.run() with that configuration. See docs/testing.md of golibx."
+_ORDERS = ("seed", "schedules", "exhaustive", "schedule")
+_OPTIONS = (
+    *("timeout", "leaks", *_ORDERS, "preempt_every_call", "virtual_time", "early_timers"),
+    "shrink",
 )
+_MARK = (
+    "goroutine(enabled=True, *, timeout, leaks=True, seed, schedules=1, exhaustive, schedule, "
+    "preempt_every_call=False, virtual_time=False, early_timers=True, shrink, **config): "
+    "run the test as the main goroutine of a golibx.run() with that configuration. "
+    "See docs/testing.md of golibx."
+)
+
+_CHOSEN = ("--golibx-seed", "--golibx-schedule", "--golibx-exhaustive")
 
 _threads = pytest.StashKey["dict[int, FrameType]"]()
 _is_coroutine = pytest.StashKey[bool]()
@@ -40,6 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--golibx-seed",
         metavar="N",
         help="run tests that have a seed, or schedules, under this one alone; or random",
+    )
+    group.addoption(
+        "--golibx-schedule",
+        metavar="TEXT",
+        help="run them under this one schedule, as the report of a failure shows it",
+    )
+    group.addoption(
+        "--golibx-exhaustive",
+        metavar="N",
+        help="run them under all schedules with at most N preemptions",
     )
     parser.addini(
         "golibx_timeout",
@@ -65,6 +82,14 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--golibx-seed")
     if seed not in (None, "random") and not (str(seed).isdecimal() and 0 < int(seed) < 1 << 63):
         raise pytest.UsageError(f'--golibx-seed must be 1 to 2**63 - 1, or "random"; not {seed!r}')
+    exhaustive = config.getoption("--golibx-exhaustive")
+    if exhaustive is not None and not str(exhaustive).isdecimal():
+        raise pytest.UsageError(
+            f"--golibx-exhaustive must be how many preemptions there may be, not {exhaustive!r}"
+        )
+    given = [name for name in _CHOSEN if config.getoption(name) is not None]
+    if len(given) > 1:
+        raise pytest.UsageError(f"{given[0]} and {given[1]} exclude each other: give one")
     timeout = str(config.getini("golibx_timeout"))
     try:
         valid = float(timeout) >= 0
@@ -109,22 +134,29 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     _tell_threads(pyfuncitem.config)
     try:
-        testing.run(partial(pyfuncitem.obj, **arguments), config=tables, **options)
+        result = testing.run(partial(pyfuncitem.obj, **arguments), config=tables, **options)
     except testing.Leaked as exc:
         _tell_seed(pyfuncitem, exc)
         raise exc.with_traceback(None) from None  # it is about no place in the code
     except BaseException as exc:
         _tell_seed(pyfuncitem, exc)
         raise
+    if isinstance(result, testing.Explored):
+        pyfuncitem.add_report_section("call", "golibx", f"passed under {result}")
     return True
 
 
 def _tell_seed(item: pytest.Item, exc: BaseException) -> None:
+    lines = []
     for note in getattr(exc, "__notes__", ()):
         if note.startswith("golibx: this was seed "):
             seed = note.split()[4]
-            text = f"seed {seed}: run it again with --golibx-seed={seed}"
-            item.add_report_section("call", "golibx", text)
+            lines.append(f"seed {seed}: run it again with --golibx-seed={seed}")
+        elif note.startswith('golibx: schedule="'):
+            schedule = note.split('"')[1]
+            lines.append(f"schedule {schedule}: run it again with --golibx-schedule={schedule}")
+    if lines:
+        item.add_report_section("call", "golibx", "\n".join(lines))
 
 
 def _threads_now() -> dict[int, FrameType]:
@@ -173,8 +205,28 @@ def _options(
     if "timeout" not in options:
         options["timeout"] = float(item.config.getini("golibx_timeout")) or None
     options.setdefault("leaks", item.config.getini("golibx_leaks"))
-    seed = item.config.getoption("--golibx-seed")
-    if seed is not None and (options.get("seed") is not None or options.get("schedules", 1) != 1):
-        options["seed"] = seed if seed == "random" else int(seed)
-        options["schedules"] = 1
+    if any(options.get(name, usual) != usual for name, usual in _USUAL.items()):
+        _choose(item.config, options)
     return options, tables
+
+
+_USUAL = {"seed": None, "schedules": 1, "exhaustive": None, "schedule": None}
+
+
+def _choose(config: pytest.Config, options: dict[str, Any]) -> None:
+    """Has a test that is run under schedules be run under those that the session asks for."""
+    seed, schedule, exhaustive = map(config.getoption, _CHOSEN)
+    limit = {}
+    if "exhaustive" in options and "schedules" in options:
+        limit = {"schedules": options["schedules"]}
+    chosen: dict[str, object] = {}
+    if seed is not None:
+        chosen = {"seed": seed if seed == "random" else int(seed)}
+    elif schedule is not None:
+        chosen = {"schedule": schedule}
+    elif exhaustive is not None:
+        chosen = {"exhaustive": int(exhaustive), **limit}
+    if chosen:
+        for name in _ORDERS:
+            options.pop(name, None)
+        options.update(chosen)

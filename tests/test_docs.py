@@ -285,7 +285,7 @@ def test_every_program_of_debugging_md_shows_its_output() -> None:
 def test_the_test_of_testing_md(pytester: pytest.Pytester) -> None:
     text = TESTING.read_text(encoding="utf-8")
     programs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    assert len(shown_in(TESTING)) == len(programs) - 1 == 3
+    assert len(shown_in(TESTING)) == len(programs) - 1 == 4
     pytester.makepyfile(programs[0])
     result = pytester.runpytest_subprocess("-p", "pytest_golibx", "--strict-markers")
     result.assert_outcomes(passed=1)

@@ -347,7 +347,7 @@ def test_in_seeded_and_virtual_runs() -> None:
                 g.join()
             return seen
 
-        return golibx.testing.run(main, seed=seed, virtual_time=True, early_timers=False)
+        return golibx.testing.run(main, seed=seed, virtual_time=True)
 
     orders = [order(seed) for seed in range(1, 6)]
     assert orders == [order(seed) for seed in range(1, 6)]

@@ -135,6 +135,58 @@ def test_a_failing_seed_is_printed_and_run_again(outcomes: Outcomes) -> None:
     again.stdout.fnmatch_lines([f"*golibx: this was seed {seed}"])
 
 
+RACE = """
+    import pytest
+    from golibx import Chan, go
+
+    @pytest.mark.goroutine({mark})
+    def test_race():
+        counted = [0]
+        ch = Chan(10)
+        def increment():
+            value = counted[0]
+            ch.send(1)
+            counted[0] = value + {step}
+        for g in [go(increment), go(increment)]:
+            g.join()
+        assert counted[0] == {step} * 2 or not {step}
+
+    @pytest.mark.goroutine
+    def test_without_a_seed(): pass
+    """
+
+
+def test_a_failing_schedule_is_printed_and_run_again(outcomes: Outcomes) -> None:
+    source = RACE.format(mark="schedules=100, preempt_every_call=True", step=1)
+    result = outcomes(source)
+    result.assert_outcomes(passed=1, failed=1)
+    (line,) = [line for line in result.outlines if "--golibx-schedule=" in line]
+    option = line.split()[-1]
+    schedule = option.partition("=")[2]
+    assert line == f"schedule {schedule}: run it again with {option}"
+    again = outcomes(source, option)
+    again.assert_outcomes(passed=1, failed=1)
+    again.stdout.fnmatch_lines([f"*golibx: this was schedule {schedule}"])
+    misfit = outcomes(source.replace("ch.send(1)", "pass"), option)
+    misfit.assert_outcomes(passed=1, failed=1)
+    misfit.stdout.fnmatch_lines(["*WrongSchedule: *is not one of this program as it is now*"])
+
+
+def test_all_schedules_of_a_test(outcomes: Outcomes) -> None:
+    """By the mark, and by the option for those that have a seed."""
+    mark = "seed=1, preempt_every_call=True"
+    found = outcomes(RACE.format(mark=mark, step=1), "--golibx-exhaustive=1")
+    found.assert_outcomes(passed=1, failed=1)
+    found.stdout.fnmatch_lines(["*golibx: this was schedule *, with 1 preemption"])
+    passed = outcomes(RACE.format(mark="exhaustive=1, preempt_every_call=True", step=0))
+    passed.assert_outcomes(passed=2)
+    passed.stdout.fnmatch_lines(["passed under all * schedules with at most 1 preemption"])
+    mark = "exhaustive=1, schedules=3, preempt_every_call=True"
+    limited = outcomes(RACE.format(mark=mark, step=0))
+    limited.assert_outcomes(passed=2, warnings=1)
+    limited.stdout.fnmatch_lines(["*golibx: saw the first 3 schedules with at most 1 preemption*"])
+
+
 @pytest.mark.usefixtures("_asyncio_stub")
 def test_coroutines_and_test_cases(outcomes: Outcomes) -> None:
     result = outcomes("""
@@ -190,11 +242,24 @@ def test_the_plugin_can_be_switched_off(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:golibx").assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("args", [("--golibx-seed=0",), ("-o", "golibx_timeout=soon")])
-def test_options_of_the_session_are_checked(outcomes: Outcomes, args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--golibx-seed=0",), "ERROR: *golibx*seed*not '0'"),
+        (("-o", "golibx_timeout=soon"), "*'soon'"),
+        (("--golibx-exhaustive=-1",), "ERROR: --golibx-exhaustive must be *not '-1'"),
+        (
+            ("--golibx-seed=1", "--golibx-exhaustive=1"),
+            "ERROR: --golibx-seed and --golibx-exhaustive exclude each other*",
+        ),
+    ],
+)
+def test_options_of_the_session_are_checked(
+    outcomes: Outcomes, args: tuple[str, ...], message: str
+) -> None:
     result = outcomes("def test_nothing(): pass", *args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *golibx*seed*not '0'" if "seed" in args[0] else "*'soon'"])
+    result.stderr.fnmatch_lines([message])
 
 
 def test_the_lines_of_goroutines_are_covered(script: Script) -> None:

@@ -231,7 +231,7 @@ def test_schedules_find_a_race_and_name_its_seed() -> None:
     run(increments, schedules=20)  # without points there is none
     with pytest.raises(AssertionError) as caught:
         run(increments, seed=100, schedules=50, preempt_every_call=True)
-    (note,) = caught.value.__notes__
+    note, _ = caught.value.__notes__
     seed = int(note.split()[4])
     assert 100 <= seed < 150
     assert note == f"golibx: this was seed {seed} (schedule {seed - 99} of 50)"
@@ -256,9 +256,13 @@ def test_random_seeds_differ() -> None:
         ({"seed": True}, "not True"),
         ({"seed": "x"}, "not 'x'"),
         ({"seed": 2**63 - 1, "schedules": 2}, "seed must be"),
+        ({"schedules": True}, "schedules must be an int from 1 on, not True"),
         ({"schedules": 0}, "schedules must be an int from 1 on, not 0"),
         ({"timeout": 0}, "timeout must be a number of seconds above 0, or None; not 0"),
-        ({"preempt_every_call": True}, "preempt_every_call needs a seed, or schedules"),
+        (
+            {"preempt_every_call": True},
+            "preempt_every_call needs a seed, or schedules, or exhaustive",
+        ),
     ],
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:

@@ -8,6 +8,7 @@ test {
     _ = @import("sched/g.zig");
     _ = @import("sched/timer.zig");
     _ = @import("sched/explore.zig");
+    _ = @import("sched/script.zig");
     _ = @import("sched/inbox.zig");
     _ = @import("event/event.zig");
     _ = @import("event/merge.zig");

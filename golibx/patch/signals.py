@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bystanders",
+    "changes",
     "handled",
     "install",
     "interrupts",
@@ -43,12 +44,17 @@ _set_signal = _signal.signal
 _get_signal = _signal.getsignal
 _set_wakeup_fd = _signal.set_wakeup_fd
 _installed = False
+_NUMBERS = tuple(_signal.valid_signals())
+"""Plain ints, where the module signal makes enumeration members at every call."""
 
 bystanders: frozenset[int] = frozenset()
 """Signals whose handlers wake no goroutine: a deadlock is one in spite of them."""
 
 watched = 0
 """How many signals are sent to channels, by golibx.signal."""
+
+changes = 0
+"""How often the program has called signal.signal()."""
 
 interrupts: Handler | None = None
 """What a run has in the place of signal.default_int_handler, while it lasts."""
@@ -63,7 +69,7 @@ def install() -> None:
         _signal.getsignal = _signal_getsignal
         signal.set_wakeup_fd = _signal.set_wakeup_fd = _signal_set_wakeup_fd
         _core.learn_main_thread(_set_signal)
-    for number in signal.valid_signals():
+    for number in _NUMBERS:
         handler = _get_signal(number)
         if callable(handler) and handler is not signal.default_int_handler:
             _wrap(number, handler)
@@ -97,10 +103,12 @@ def present(number: int) -> object:
 
 def handled() -> frozenset[int]:
     """The signals that have a handler."""
-    return frozenset(n for n in signal.valid_signals() if callable(_get_signal(n)))
+    return frozenset(n for n in _NUMBERS if callable(_get_signal(n)))
 
 
 def _signal_signal(signalnum: int, handler: Any, /) -> Any:
+    global changes
+    changes += 1
     if handler is signal.default_int_handler:
         given = handler if interrupts is None else interrupts
     elif callable(handler) and _core.active():
@@ -142,6 +150,9 @@ def _shown(handler: Any) -> Any:
 
 def recount() -> None:
     """Tells the scheduler how many signals may wake a goroutine."""
-    own = (n for n in signal.valid_signals() if n not in bystanders and n not in _plain)
-    handlers = sum(type(_get_signal(n)) is _core.SignalHandler for n in own)
-    _core.hope_for_signals(handlers + watched)
+    own = [
+        n
+        for n in _NUMBERS
+        if type(_get_signal(n)) is _core.SignalHandler and n not in bystanders and n not in _plain
+    ]
+    _core.hope_for_signals(len(own) + watched)

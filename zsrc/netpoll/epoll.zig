@@ -73,6 +73,7 @@ pub const Backend = struct {
     /// Watches the read end of the program's signal wake-up pipe; the caller keeps it. False if
     /// that is not possible.
     pub fn watchSignals(b: *Backend, fd: i32) bool {
+        if (b.signal_fd == fd) return true;
         if (b.control(linux.EPOLL.CTL_ADD, fd, linux.EPOLL.IN, netpoll.signal_tag) != .SUCCESS)
             return false;
         b.signal_fd = fd;

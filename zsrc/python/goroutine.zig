@@ -772,7 +772,7 @@ const grace_ns = 10 * std.time.ns_per_ms;
 /// and waits for their ends until `deadline`. False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: u64) bool {
     // In an explored run its time limit, too, is for those that do not end.
-    lane.chooser.haste = 0;
+    lane.chooser.early_timers = false;
     var grace_ends = os.nanotime() + grace_ns;
     while (true) {
         const overdue = os.nanotime() >= grace_ends;
@@ -801,6 +801,7 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
         if (lane.here() == null or lane.now() > deadline) return true;
         if (runnable) {
             // A turn of the whole queue, rather than a look at all of them after each end.
+            caller.g.gave_way = true;
             lane.gosched(&caller.g);
             if (raisePending(caller)) return false;
             continue;

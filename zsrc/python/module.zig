@@ -118,7 +118,14 @@ fn gosched(_: ?*py.Object, _: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
         .{n},
     );
     const p = goroutine.forPark() orelse return null;
+    p.g.gave_way = true;
     lane.gosched(&p.g);
+    return if (goroutine.raisePending(p)) null else py.returnNone();
+}
+
+fn goLast(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const p = goroutine.forPark() orelse return null;
+    lane.goLast(&p.g);
     return if (goroutine.raisePending(p)) null else py.returnNone();
 }
 
@@ -128,6 +135,7 @@ fn sleep(_: ?*py.Object, seconds: ?*py.Object) callconv(.c) ?*py.Object {
     const limit = timeouts.fromSeconds(value) orelse return null;
     const p = goroutine.forWait() orelse return null;
     if (limit == .poll and !standin.is(p)) {
+        p.g.gave_way = true;
         lane.gosched(&p.g);
         return py.returnNone();
     }
@@ -366,6 +374,12 @@ const functions = [_]py.MethodDef{
     \\
     \\Lets the other goroutines run before this one goes on.
     },
+    .{ .name = "go_last", .function = @ptrCast(&goLast), .flags = py.METH_NOARGS, .doc =
+    \\go_last()
+    \\--
+    \\
+    \\As gosched(), until no other goroutine can go on.
+    },
     .{ .name = "sleep", .function = @ptrCast(&sleep), .flags = py.METH_O, .doc =
     \\sleep(seconds, /)
     \\--
@@ -567,6 +581,13 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See unclaim().
+    },
+    .{ .name = "schedule", .function = @ptrCast(&run.schedule), .flags = py.METH_NOARGS, .doc =
+    \\schedule()
+    \\--
+    \\
+    \\The choices of the last explored run, four native 16-bit numbers each, the place of the first that
+    \\was not as planned or -1, and whether these are all. See zsrc/sched/script.zig.
     },
     .{ .name = "unclaim", .function = @ptrCast(&run.unclaim), .flags = py.METH_NOARGS, .doc =
     \\unclaim()

@@ -17,11 +17,12 @@ const rwmutex = @import("rwmutex.zig");
 
 const lane = &host.the_lane;
 
-/// Others may go on here, if the caller is a goroutine of the program's.
-fn point() void {
+/// Others may go on here, if the caller is a goroutine of the program's. `object` is what the call
+/// is a method of: those that are about to use the same one may race.
+fn point(object: ?*py.Object) void {
     const g = lane.here() orelse return;
     if (g.system or g.no_preempt > 0 or goroutine.of(g).ended) return;
-    lane.giveWay(g);
+    lane.giveWay(g, @intFromPtr(object));
 }
 
 /// Puts the points in place, or takes them away. `functions` are the module's.
@@ -80,7 +81,7 @@ pub const Table = struct {
                 @setEvalBranchQuota(100_000);
                 var result = defs[0..defs.len].*;
                 for (&result) |*def| if (isPoint(def.*, names)) {
-                    def.function = pointedFunction(def.*);
+                    def.function = pointedFunction(def.*, names != null);
                 };
                 break :blk result;
             };
@@ -116,20 +117,20 @@ const Plain = *const fn (O, O) callconv(.c) O;
 const Fast = *const fn (O, Args, py.Ssize) callconv(.c) O;
 const Keywords = *const fn (O, Args, py.Ssize, O) callconv(.c) O;
 
-/// The function of `def` with a point before it.
-fn pointedFunction(comptime def: py.MethodDef) *const anyopaque {
+/// The function of `def` with a point before it. One of those that were named is a module's.
+fn pointedFunction(comptime def: py.MethodDef, comptime named_only: bool) *const anyopaque {
     const kind = def.flags & ~@as(c_int, py.METH_CLASS);
     const F = struct {
         fn plain(self: O, arg: O) callconv(.c) O {
-            point();
+            point(if (named_only) null else self);
             return @as(Plain, @ptrCast(@alignCast(def.function.?)))(self, arg);
         }
         fn fast(self: O, args: Args, n: py.Ssize) callconv(.c) O {
-            point();
+            point(if (named_only) null else self);
             return @as(Fast, @ptrCast(@alignCast(def.function.?)))(self, args, n);
         }
         fn keywords(self: O, args: Args, n: py.Ssize, kw: O) callconv(.c) O {
-            point();
+            point(if (named_only) null else self);
             return @as(Keywords, @ptrCast(@alignCast(def.function.?)))(self, args, n, kw);
         }
     };
@@ -152,7 +153,7 @@ pub const Next = struct {
     pub fn of(comptime t: **py.Type, comptime next: Function) Next {
         const F = struct {
             fn pointed(o: *py.Object) callconv(.c) ?*py.Object {
-                point();
+                point(o);
                 return next(o);
             }
         };

@@ -47,6 +47,7 @@ pub fn claim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 /// unclaim()
 pub fn unclaim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    endKept();
     claimed = false;
     return py.returnNone();
 }
@@ -54,6 +55,15 @@ pub fn unclaim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 /// In the child of a fork.
 pub fn forget() void {
     claimed = false;
+    if (!kept) return;
+    // A thread has forked between two runs.
+    kept = false;
+    requests.forget();
+    lane.forget();
+    host.forgetStates();
+    host.poller.forget();
+    os.allowInterrupts(false);
+    fault.remove();
 }
 
 /// run(function, args, kwargs, options)
@@ -62,8 +72,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
-    if (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp())
+    if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
+        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp()))
         return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
@@ -84,15 +94,13 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
 
 /// Everything of a run, set up and taken down. False with an exception set.
 fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
-    host.poller = host.Poller.init(host.gpa, lane) catch |e| {
+    if (kept and (!options.keep or !std.meta.eql(kept_settings, request_settings))) endKept();
+    if (!kept and !setUp(&options)) {
         goroutine.abandon(main);
-        _ = if (e == error.OutOfMemory) py.PyErr_NoMemory() else py.raiseOs(
-            @backingInt(std.c.E.MFILE),
-            "cannot open the network poller: out of file descriptors",
-        );
         return false;
-    };
-    select.seed(options.seed);
+    }
+    kept = false;
+    select.seed(options.seed, options.explore);
     native.startRun();
     standin.startRun();
     events.begin(&options);
@@ -104,31 +112,24 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     host.setUp();
     recursion.watch(true);
     defer recursion.watch(false);
-    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
-    fault.install();
-    os.allowInterrupts(true);
-    if (!requests.start(request_settings)) warnOfSignal();
     const returned = fork.runLane(&options, main);
     // In the child of a fork all of it is over and gone.
     if (returned == .in_child) return true;
-    defer {
-        events.end();
-        host.poller.deinit();
-    }
     goroutine.main_state = null;
     standin.endRun();
     refused.endRun();
-    requests.stop();
-    os.allowInterrupts(false);
-    if (fork.here() == null) fault.remove();
-    preempt.tearDown();
     goroutine.main = null;
+    select.endRun();
     timer.dropCalls();
     points.set(module.function_table, false);
+    events.end();
+    kept = lane.rests and host.poller.registered == 0;
+    defer if (!kept) {
+        lane.endRest();
+        takeDown();
+    };
     if (!signals.endRun()) return false;
-    if (returned == .ended) {
-        host.releaseStates();
-    } else {
+    if (returned == .failed) {
         _ = py.raise(
             py.exc.runtimeError(),
             "cannot start the runtime: out of threads or memory",
@@ -138,12 +139,81 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     return returned == .ended;
 }
 
+/// What surrounds a run is in place, for the next one: sched/resting.zig.
+var kept = false;
+var kept_settings: requests.Settings = .{};
+
+/// What surrounds a run, or several of one kind. False with an exception set.
+fn setUp(options: *const lane_mod.Options) bool {
+    host.poller = host.Poller.init(host.gpa, lane) catch |e| {
+        _ = if (e == error.OutOfMemory) py.PyErr_NoMemory() else py.raiseOs(
+            @backingInt(std.c.E.MFILE),
+            "cannot open the network poller: out of file descriptors",
+        );
+        return false;
+    };
+    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
+    fault.install();
+    os.allowInterrupts(true);
+    kept_settings = request_settings;
+    if (!requests.start(request_settings)) warnOfSignal();
+    return true;
+}
+
+/// With the interpreter's lock, which others get meanwhile.
+fn takeDown() void {
+    requests.stop();
+    os.allowInterrupts(false);
+    if (fork.here() == null) fault.remove();
+    preempt.tearDown();
+    host.releaseStates();
+    host.poller.deinit();
+}
+
+/// Nothing of the run that has just ended is kept any more.
+fn endKept() void {
+    if (!kept) return;
+    kept = false;
+    lane.endRest();
+    takeDown();
+}
+
 var request_settings: requests.Settings = .{};
 
 fn warnOfSignal() void {
     var buffer: [128]u8 = undefined;
     os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
         "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
+}
+
+/// `plan`: the choices that an explored run is to begin with, as schedule() gives them; and whether
+/// it `bends` where it does not fit.
+fn readPlan(dict: *py.Object) bool {
+    var plan: []const u8 = &.{};
+    if (py.PyDict_GetItemString(dict, "plan")) |value| {
+        const chars = py.PyBytes_AsString(value) orelse return false;
+        plan = chars[0..@intCast(py.PyBytes_Size(value))];
+    }
+    const bends = if (py.PyDict_GetItemString(dict, "bends")) |value| py.PyObject_IsTrue(value) != 0 else false;
+    lane.script.begin(host.gpa, plan, bends) catch {
+        _ = py.PyErr_NoMemory();
+        return false;
+    };
+    return true;
+}
+
+/// schedule()
+pub fn schedule(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const script = &lane.script;
+    const bytes = std.mem.sliceAsBytes(script.made.items);
+    const made = py.PyBytes_FromStringAndSize(bytes.ptr, @intCast(bytes.len)) orelse return null;
+    defer py.decref(made);
+    const place: i64 = if (script.misfit) |place| @intCast(place) else -1;
+    const misfit = py.PyLong_FromLongLong(place) orelse return null;
+    defer py.decref(misfit);
+    const complete = py.boolean(script.isComplete());
+    defer py.decref(complete);
+    return py.PyTuple_Pack(@as(py.Ssize, 3), made, misfit, complete);
 }
 
 /// Keys of the options that are not in Lane's Options, with what they are for.
@@ -170,6 +240,7 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         return null;
     };
     if (!native.readSettings(&options, dict)) return null;
+    if (options.explore and !readPlan(dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
     deadlock.has_bystanders = false;
@@ -179,7 +250,7 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         py.PyObject_IsTrue(value) != 0
     else
         false;
-    if (!foreign.startRun(py.PyDict_GetItemString(dict, "foreign_movable"), moves)) return null;
+    if (!kept and !foreign.startRun(py.PyDict_GetItemString(dict, "foreign_movable"), moves)) return null;
     request_settings = .{};
     if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
         request_settings.quit = py.PyObject_IsTrue(value) != 0;

@@ -276,10 +276,17 @@ const most_cases = std.math.maxInt(u16);
 
 /// A xorshift generator (Marsaglia 2003): select must be fair, not secret.
 var random_state: u64 = 0x9e3779b97f4a7c15;
+/// In an explored run the lane's chooser says what is taken: select asks how many cases are ready.
+var chosen = false;
 
-pub fn seed(value: u64) void {
+pub fn seed(value: u64, explored: bool) void {
+    chosen = explored;
     var mixed: explore.Chance = .init(value);
     random_state = if (value != 0) mixed.next() | 1 else os.nanotime() | 1;
+}
+
+pub fn endRun() void {
+    chosen = false;
 }
 
 inline fn randomBelow(n: u32) u32 {
@@ -289,6 +296,32 @@ inline fn randomBelow(n: u32) u32 {
     x ^= x << 17;
     random_state = x;
     return @intCast((x >> 32) * n >> 32);
+}
+
+/// Puts one of those that can go on before all others, which keep their order.
+noinline fn chooseFirst(sources: []Source, order: []u16) void {
+    var ready: usize = 0;
+    for (sources) |*source| ready += @intFromBool(isReady(source));
+    var left = lane.chooser.which(.case, ready);
+    const first = for (sources, 0..) |*source, i| {
+        if (!isReady(source)) continue;
+        if (left == 0) break i;
+        left -= 1;
+    } else return;
+    for (order[0 .. first + 1], 0..) |*place, i| place.* = @intCast(if (i == 0) first else i - 1);
+}
+
+/// Whether it may be that it can go on: who waits at its other end may have been claimed already.
+fn isReady(source: *Source) bool {
+    return switch (source.*) {
+        .recv => |s| s.chan.mayRecv(),
+        .send => |s| s.chan.maySend(),
+        .time => |s| s.chan.isDue(lane),
+        .done => |s| s.handle.live == null,
+        .io => |*s| s.poll() != .would_block,
+        .native => true,
+        .never => false,
+    };
 }
 
 /// False with an exception set.
@@ -398,10 +431,11 @@ inline fn selectFrom(
     defer guard.deinit();
     for (args, sources, order, 0..) |arg, *source, *place, i| {
         if (!sourceOf(arg, source, i, &guard)) return null;
-        const j = randomBelow(@intCast(i + 1));
+        const j = if (chosen) i else randomBelow(@intCast(i + 1));
         place.* = order[j];
         order[j] = @intCast(i);
     }
+    if (chosen) chooseFirst(sources, order);
     var p: *goroutine.PyG = undefined;
     const selected = S.poll(sources, order, &guard) orelse wait: {
         if (default) return triple(-1, py.returnNone(), false);

@@ -10,9 +10,15 @@
 //! one by priorities never lets two take turns. So seeds that follow each other take the strategies
 //! in turn. In virtual time the earliest timer is one more that could go on: a goroutine may be as
 //! slow as any time-out is long. How readily it does is drawn for each seed.
+//!
+//! Whoever draws, each choice is written down, and a run can be made again from that alone
+//! (script.zig).
 const std = @import("std");
 const g_mod = @import("g.zig");
+const script_mod = @import("script.zig");
 const G = g_mod.G;
+const Kind = script_mod.Kind;
+pub const Script = script_mod.Script;
 
 /// Where virtual time begins: at a whole second, so that times as Python's floats are exact for
 /// longer.
@@ -51,15 +57,25 @@ pub const Strategy = enum {
     /// which finds what needs an order of two or three events.
     priorities_2,
     priorities_3,
-    /// Who went on draws anew: the basic form of Yuan, Yang and Gu's partial order sampling (CAV
-    /// 2018).
+    /// Who went on draws anew, and so do those about to use the same object: Yuan, Yang and Gu's
+    /// partial order sampling (CAV 2018).
     sampling,
+    /// What happens by itself: for runs that follow a plan (script.zig).
+    first,
+
+    /// In turn. In small tests, which most are, walks and samples find more than the others.
+    const drawn = [_]Strategy{
+        .uniform, .sampling, .priorities_3, .uniform,      .sampling,
+        .sticky,  .uniform,  .sampling,     .priorities_2, .priorities_3,
+    };
 };
 
 /// Who goes on, in an explored run.
 pub const Chooser = struct {
+    script: *Script = undefined,
+    gpa: std.mem.Allocator = undefined,
     chance: Chance = .{},
-    strategy: Strategy = .uniform,
+    strategy: Strategy = .first,
     /// At which choices the one with the highest priority loses it.
     changes: [2]u64 = @splat(never),
     choices: u64 = 0,
@@ -68,21 +84,26 @@ pub const Chooser = struct {
     /// Who went on last, and how often in a row.
     last: u64 = 0,
     in_a_row: u32 = 0,
+    /// How often in a row the running one went on after a call though others could.
+    kept_on: u32 = 0,
     /// One in so many times another goes on than the one that runs.
     stickiness: usize = 16,
-    /// Of 256: how often a timer fires though goroutines could run.
+    /// Those that have not begun go first: they are about their first calls then, as all others are.
+    eager: bool = false,
+    /// Of 256: how often a timer fires though goroutines could run; and whether any may.
     haste: usize = 0,
+    early_timers: bool = true,
 
     const never = std.math.maxInt(u64);
     const most_lowered = 1 << 32;
     /// One that waits for others in a loop has to let them run.
     const longest_row = 64;
-    const hastes = [_]usize{ 0, 8, 32, 96 };
+    const hastes = [_]usize{ 0, 16, 48, 112 };
 
-    pub fn init(seed: u64) Chooser {
-        var c: Chooser = .{ .chance = .init(seed) };
-        const strategies = std.enums.values(Strategy);
-        c.strategy = strategies[@intCast(seed % strategies.len)];
+    pub fn init(gpa: std.mem.Allocator, script: *Script, seed: u64, follows: bool) Chooser {
+        var c: Chooser = .{ .gpa = gpa, .script = script, .chance = .init(seed) };
+        if (follows) return c;
+        c.strategy = Strategy.drawn[@intCast(seed % Strategy.drawn.len)];
         c.haste = hastes[c.chance.below(hastes.len)];
         // Nobody knows how many choices there will be: as often among few as among many.
         for (&c.changes) |*at| {
@@ -90,11 +111,25 @@ pub const Chooser = struct {
         }
         c.stickiness = @as(usize, 2) << @intCast(c.chance.below(4));
         if (c.strategy == .priorities_2) c.changes[1] = never;
+        c.eager = (c.strategy == .uniform or c.strategy == .sampling) and c.chance.below(4) > 0;
         return c;
     }
 
     pub fn timerFirst(c: *Chooser) bool {
-        return c.haste > 0 and c.chance.below(256) < c.haste;
+        if (!c.early_timers) return false;
+        const taken = c.script.planned(.early, 2) orelse
+            @intFromBool(c.haste > 0 and c.chance.below(256) < c.haste);
+        c.script.note(c.gpa, .early, 2, 1, taken);
+        return taken == 1;
+    }
+
+    /// One of `options` that are alike.
+    pub fn which(c: *Chooser, kind: Kind, options: usize) usize {
+        if (options < 2) return 0;
+        const taken = c.script.planned(kind, options) orelse
+            if (c.strategy == .first) 0 else c.chance.below(options);
+        c.script.note(c.gpa, kind, options, options, taken);
+        return taken;
     }
 
     /// The place in the queue of who goes on; null if that is `current`, which need not wait.
@@ -102,17 +137,55 @@ pub const Chooser = struct {
         const all = queue.len + @intFromBool(current != null);
         std.debug.assert(all > 0);
         c.choices += 1;
-        const at = switch (c.strategy) {
+        const kind: Kind = if (current == null) .next else .call;
+        const order: Order = .init(queue, current != null and c.kept_on < longest_row);
+        const planned = if (all > 1) c.script.planned(kind, all) else 0;
+        const at = if (planned) |option| order.placeOf(option) else switch (c.strategy) {
+            .first => order.placeOf(0),
+            else => c.draw(queue, current),
+        };
+        if (all > 1) c.script.note(c.gpa, kind, all, order.free, order.optionOf(at));
+        c.kept_on = if (at == queue.len) c.kept_on + 1 else 0;
+        nth(queue, current, at).gave_way = false;
+        return if (at == queue.len) null else at;
+    }
+
+    fn draw(c: *Chooser, queue: *g_mod.Queue, current: ?*G) usize {
+        const all = queue.len + @intFromBool(current != null);
+        if (c.eager) if (firstThatHasNotBegun(queue)) |at| return at;
+        return switch (c.strategy) {
             .uniform => c.chance.below(all),
             .sticky => if (current != null and c.chance.below(c.stickiness) > 0) queue.len else c.chance.below(queue.len),
             .priorities_2, .priorities_3 => c.byPriority(queue, current),
-            .sampling => blk: {
-                const first = c.highest(queue, current);
-                nth(queue, current, first).lot = 0;
-                break :blk first;
-            },
+            .sampling => c.sample(queue, current),
+            .first => unreachable,
         };
-        return if (at == queue.len) null else at;
+    }
+
+    fn firstThatHasNotBegun(queue: *g_mod.Queue) ?usize {
+        var at: usize = 0;
+        var it = queue.head;
+        while (it) |g| : (it = g.next) {
+            if (g.sp == 0) return at;
+            at += 1;
+        }
+        return null;
+    }
+
+    fn sample(c: *Chooser, queue: *g_mod.Queue, current: ?*G) usize {
+        const at = c.highest(queue, current);
+        const first = nth(queue, current, at);
+        first.lot = 0;
+        if (first.at_object != 0) {
+            var it = queue.head;
+            while (it) |g| : (it = g.next) {
+                if (g.at_object == first.at_object) g.lot = 0;
+            }
+            if (current) |g| if (g.at_object == first.at_object) {
+                g.lot = 0;
+            };
+        }
+        return at;
     }
 
     fn byPriority(c: *Chooser, queue: *g_mod.Queue, current: ?*G) usize {
@@ -169,6 +242,95 @@ pub const Chooser = struct {
     }
 };
 
+/// The options of a choice between goroutines. Who runs is first, and all others are a preemption;
+/// else the queue comes first, and behind it those that gave way to others before them there, lest
+/// two that wait in a loop let each other run and nobody else, for nothing. At the end is who runs
+/// but has for too long.
+const Order = struct {
+    queue: *g_mod.Queue,
+    stays: bool,
+    free: usize,
+
+    fn init(queue: *g_mod.Queue, stays: bool) Order {
+        if (stays) return .{ .queue = queue, .stays = true, .free = 1 };
+        var free: usize = 0;
+        var it = queue.head;
+        while (it) |g| : (it = g.next) free += @intFromBool(isFree(queue, g));
+        return .{ .queue = queue, .stays = false, .free = free };
+    }
+
+    fn isFree(queue: *g_mod.Queue, g: *G) bool {
+        return g == queue.head or !g.gave_way;
+    }
+
+    /// In the queue; its length for who runs.
+    fn placeOf(o: Order, option: usize) usize {
+        if (o.stays) return if (option == 0) o.queue.len else option - 1;
+        for (0..o.queue.len) |place| if (o.optionOf(place) == option) return place;
+        return o.queue.len;
+    }
+
+    fn optionOf(o: Order, place: usize) usize {
+        if (o.stays) return if (place == o.queue.len) 0 else place + 1;
+        var free: usize = 0;
+        var others: usize = 0;
+        var it = o.queue.head;
+        for (0..place) |_| {
+            if (isFree(o.queue, it.?)) free += 1 else others += 1;
+            it = it.?.next;
+        }
+        const g = it orelse return o.queue.len;
+        return if (isFree(o.queue, g)) free else o.free + others;
+    }
+};
+
+test "options are in order, and each has its place" {
+    var gs: [4]G = @splat(.{});
+    var queue: g_mod.Queue = .{};
+    for (&gs) |*g| queue.push(g);
+    for (gs[0..2]) |*g| g.gave_way = true;
+    for ([_]bool{ true, false }, [_][5]usize{ .{ 4, 0, 1, 2, 3 }, .{ 0, 2, 3, 1, 4 } }, [_]usize{ 1, 3 }) |stays, places, free| {
+        const order: Order = .init(&queue, stays);
+        try std.testing.expectEqual(free, order.free);
+        for (places, 0..) |place, option| {
+            try std.testing.expectEqual(place, order.placeOf(option));
+            try std.testing.expectEqual(option, order.optionOf(place));
+        }
+    }
+}
+
+test "a run is made again by what was written down of it" {
+    const gpa = std.testing.allocator;
+    var script: Script = .{};
+    defer script.deinit(gpa);
+    for (1..21) |seed| {
+        try script.begin(gpa, &.{}, false);
+        var order: [2][40]u64 = undefined;
+        for (&order, 0..) |*ids, time| {
+            var gs: [4]G = @splat(.{});
+            var queue: g_mod.Queue = .{};
+            for (&gs, 1..) |*g, i| {
+                g.id = i;
+                if (i < gs.len) queue.push(g);
+            }
+            var c: Chooser = .init(gpa, &script, seed, time == 1);
+            var current: *G = &gs[3];
+            for (ids) |*id| {
+                if (c.choose(&queue, current)) |at| {
+                    const g = queue.takeAt(at).?;
+                    queue.push(current);
+                    current = g;
+                }
+                id.* = current.id + 10 * c.which(.case, 3) + 100 * @as(u64, @intFromBool(c.timerFirst()));
+            }
+            const made = try gpa.dupe(u8, std.mem.sliceAsBytes(script.made.items));
+            defer gpa.free(made);
+            try script.begin(gpa, made, false);
+        }
+        try std.testing.expectEqual(order[0], order[1]);
+    }
+}
+
 test "every strategy lets each of three go on, whoever spins" {
     for (1..51) |seed| {
         var gs: [3]G = @splat(.{});
@@ -177,7 +339,9 @@ test "every strategy lets each of three go on, whoever spins" {
             g.id = i;
             queue.push(g);
         }
-        var c: Chooser = .init(seed);
+        var script: Script = .{};
+        defer script.deinit(std.testing.allocator);
+        var c: Chooser = .init(std.testing.allocator, &script, seed, false);
         var counts: [3]u32 = @splat(0);
         for (0..2000) |_| {
             const g = queue.takeAt(c.choose(&queue, null).?).?;

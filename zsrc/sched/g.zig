@@ -201,8 +201,12 @@ pub const G = struct {
     context: ?*Context = null,
     watch_link: ?*?*G = null,
     watch_next: ?*G = null,
-    /// In an explored run: what it has drawn, 0 for nothing yet.
+    /// In an explored run: what it has drawn, 0 for nothing yet; and the object whose method it is
+    /// about to call, while it may give way there.
     lot: u64 = 0,
+    at_object: usize = 0,
+    /// It gave way by itself, and has not gone on since.
+    gave_way: bool = false,
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,

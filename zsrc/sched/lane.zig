@@ -64,6 +64,10 @@ pub const Options = struct {
     explore_calls: bool = false,
     /// And that in virtual time a timer may fire though goroutines could run.
     explore_timers: bool = true,
+    /// It follows lane.script, and where that ends all goes by itself; the seed draws nothing then.
+    explore_follows: bool = false,
+    /// Another run of the same kind follows, most likely: see resting.zig.
+    keep: bool = false,
     /// For tests: the goroutines' clock stands still, and jumps when all of them sleep.
     virtual_time: bool = false,
 };
@@ -148,7 +152,7 @@ pub fn Lane(comptime Host: type) type {
         poller: ?*M = null,
         /// An M is on its way to take the free P.
         runner_sent: bool = false,
-        rest: os.Rest = .{},
+        spinning: os.Rest = .{},
         /// When the poller will return by itself.
         poller_deadline: u64 = 0,
 
@@ -167,8 +171,12 @@ pub fn Lane(comptime Host: type) type {
         /// The time of goroutines, where that is not the real one; else 0.
         virtual_ns: u64 = 0,
         chooser: explore.Chooser = .{},
+        /// Outlives the run, for who asks what was chosen.
+        script: explore.Script = .{},
         /// It has chosen who is next already.
         chosen: bool = false,
+        /// The turn at which one last went behind all others: goLast.
+        behind_since: u32 = 0,
 
         // All goroutines and threads.
         all_g: ?*G = null,
@@ -182,6 +190,8 @@ pub fn Lane(comptime Host: type) type {
         held_waits: bool = false,
         /// Between start and stop.
         live: bool = false,
+        /// Between two runs of one kind: what the lane has is kept.
+        rests: bool = false,
         /// Ms whose goroutines are in a blocking call without a P.
         lost_count: usize = 0,
         /// How many those were when a preempted goroutine last went before others for their sake.
@@ -229,45 +239,7 @@ pub fn Lane(comptime Host: type) type {
         /// host's lock, on the thread that becomes the first M.
         pub fn run(self: *Self, options: Options, main: *G) Error!void {
             std.debug.assert(!self.live);
-            const gpa = self.gpa;
-            const keep = @max(1, options.stack_keep / (2 * os.page_size));
-            const kept = if (self.stacks_kept and self.stacks.size == options.stack_size) self.stacks else null;
-            self.* = .{ .gpa = gpa, .options = options, .generation = self.generation +% 1 };
-            self.stacks = kept orelse .init(gpa, options.stack_size, keep);
-            self.stacks.keep = keep;
-            if (options.stack_reserves) self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
-            self.ring = try .init(gpa, options.hooks_ring_size);
-            errdefer self.ring.deinit(gpa);
-            self.clock.raw = os.nanotime();
-            if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
-            if (options.explore) {
-                self.chooser = .init(options.seed);
-                if (!options.explore_timers) self.chooser.haste = 0;
-                self.attention.raw = true;
-            }
-            self.ring.setMask(options.event_mask);
-            if (self.ring.wants(.sysmon_tick)) self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
-            errdefer self.sysmon_ring.deinit(gpa);
-            const m = try gpa.create(M);
-            errdefer gpa.destroy(m);
-            m.* = .{ .main = true, .thread = os.thisThread() };
-            self.m0 = m;
-            self.signal_mask = os.signalMask();
-            self.counters.threads.raw = 1;
-            self.enlistM(m);
-            self.adoptThread(m) catch |e| {
-                self.unlistM(m);
-                return e;
-            };
-            self.live = true;
-            self.owner.store(m, .release);
-            errdefer {
-                self.live = false;
-                self.leaveThread(m);
-                m_mod.setCurrent(null);
-                self.stacks.deinit();
-            }
-            try sysmon.start(self);
+            const m = try self.start(options);
             self.main_g = main;
             main.placed = true;
             main.environment = arch.environment();
@@ -288,8 +260,65 @@ pub fn Lane(comptime Host: type) type {
                     sysmon.wake(self);
                 }
             }
-            self.stop(m);
-            gpa.destroy(m);
+            if (!self.rest(m)) self.stop(m);
+            self.gpa.destroy(m);
+        }
+
+        /// Returns the calling thread's M, which has the P.
+        fn start(self: *Self, options: Options) Error!*M {
+            const gpa = self.gpa;
+            const warm = self.wakesFor(options);
+            if (!warm) {
+                self.endRest();
+                try self.allocate(options);
+            }
+            errdefer if (warm) self.restAgain() else self.dispose();
+            self.clock.store(os.nanotime(), .monotonic);
+            if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
+            if (options.explore) {
+                self.chooser = .init(gpa, &self.script, options.seed, options.explore_follows);
+                self.chooser.early_timers = options.explore_timers;
+                self.attention.raw = true;
+            }
+            const m = try gpa.create(M);
+            errdefer gpa.destroy(m);
+            m.* = .{ .main = true, .thread = os.thisThread() };
+            self.m0 = m;
+            self.signal_mask = os.signalMask();
+            self.counters.threads.raw = 1;
+            self.enlistM(m);
+            self.adoptThread(m) catch |e| {
+                self.unlistM(m);
+                return e;
+            };
+            self.live = true;
+            self.owner.store(m, .release);
+            errdefer {
+                self.live = false;
+                self.leaveThread(m);
+                m_mod.setCurrent(null);
+            }
+            if (warm) sysmon.wake(self) else try sysmon.start(self);
+            return m;
+        }
+
+        fn allocate(self: *Self, options: Options) Error!void {
+            const gpa = self.gpa;
+            const keep = @max(1, options.stack_keep / (2 * os.page_size));
+            const kept = if (self.stacks_kept and self.stacks.size == options.stack_size) self.stacks else null;
+            self.* = .{
+                .gpa = gpa,
+                .options = options,
+                .generation = self.generation +% 1,
+                .script = self.script,
+            };
+            self.stacks = kept orelse .init(gpa, options.stack_size, keep);
+            self.stacks.keep = keep;
+            if (options.stack_reserves) self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
+            self.ring = try .init(gpa, options.hooks_ring_size);
+            errdefer self.ring.deinit(gpa);
+            self.ring.setMask(options.event_mask);
+            if (self.ring.wants(.sysmon_tick)) self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
         }
 
         /// At the end of a run, when nobody uses them any more. Stacks that goroutines were left on
@@ -315,10 +344,15 @@ pub fn Lane(comptime Host: type) type {
             return if (self.options.explore) (@as(u64, self.turn) + 1) * std.time.ns_per_us else os.nanotime();
         }
 
-        // ---- the end of a run, in ending.zig ----
+        // ---- the end of a run, in ending.zig and resting.zig ----
 
         const ending = @import("ending.zig").Ending(Self, Host, Real);
         const stop = ending.stop;
+        const resting = @import("resting.zig").Resting(Self, Host);
+        const rest = resting.rest;
+        const wakesFor = resting.wakesFor;
+        const restAgain = resting.restAgain;
+        pub const endRest = resting.endRest;
         pub const leaveStray = ending.leaveStray;
         pub const stray = ending.stray;
         pub const freeze = ending.freeze;
@@ -644,6 +678,17 @@ pub fn Lane(comptime Host: type) type {
             if (next == null and !self.wantsG0()) return;
             g.transition(.running, .runnable);
             if (next) |n| self.switchTo(g, n, &self.runq) else self.switchToG0(g, &self.runq);
+        }
+
+        /// As gosched, until nobody else can go on: for the runtime's own waits for what others do,
+        /// which are no part of the order that an explored run looks at.
+        pub fn goLast(self: *Self, g: *G) void {
+            if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
+            const next = self.pickStarted();
+            if (next == null and !self.wantsG0()) return;
+            self.behind_since = self.turn;
+            g.transition(.running, .runnable);
+            if (next) |n| self.switchTo(g, n, &self.preempted) else self.switchToG0(g, &self.preempted);
         }
 
         fn goschedKept(self: *Self, g: *G) void {

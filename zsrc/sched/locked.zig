@@ -93,6 +93,11 @@ pub fn Locked(comptime Lane: type) type {
             // It may also rest with a goroutine that keeps it.
             if (m.main or self.m0.curg != null or self.m0.locked_g != null) return false;
             self.goNext(g);
+            // Which thread had picked it is chance: it is not chosen anew on the other one.
+            if (self.options.explore) {
+                self.chosen = true;
+                self.turn -%= 1;
+            }
             sendTo(self, self.m0);
             return true;
         }

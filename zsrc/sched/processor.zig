@@ -31,6 +31,9 @@ const most_nudges = 3;
 const convoy = 8;
 /// The network is looked at this often even while there is work.
 const poll_turns = 256;
+/// In an explored run one that is behind all others has a turn after so many of theirs, which may
+/// never end.
+const longest_behind = 1000;
 /// Before virtual time jumps, what was sent within the process has this long to arrive.
 const virtual_grace_ns = std.time.ns_per_ms;
 
@@ -210,6 +213,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
+            // In an explored run they count turns, of which there are as many each time.
+            if (self.options.explore) return;
             const now = os.nanotime();
             if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
                 self.hog_at = now;
@@ -250,14 +255,22 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (self.runnext != null) return;
             }
             gather(self);
+            if (self.preempted.len > 0 and self.turn -% self.behind_since > longest_behind) {
+                self.behind_since = self.turn;
+                self.runq.push(self.preempted.pop().?);
+            }
             if (self.runq.len == 0) return; // those that were preempted are left
             self.runnext = self.runq.takeAt(self.chooser.choose(&self.runq, null).?);
         }
 
-        /// In an explored run, at a call of the program's: one of those that could run goes on.
-        pub fn giveWay(self: *Self, g: *G) void {
+        /// In an explored run, at a call of the program's, of `object` if that is not 0: one of those
+        /// that could run goes on.
+        pub fn giveWay(self: *Self, g: *G, object: usize) void {
             gather(self);
             if (self.runq.len == 0) return;
+            // Only while it is about to be used: another may have its address afterwards.
+            g.at_object = object;
+            defer g.at_object = 0;
             const at = self.chooser.choose(&self.runq, g) orelse return;
             self.runnext = self.runq.takeAt(at);
             self.chosen = true;
@@ -282,7 +295,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const now = self.now();
             if (self.options.explore) {
                 // Of those that are due at one instant any may be first.
-                while (self.timers.popOneOf(now, &self.chooser.chance)) |t| t.fire(t);
+                while (self.timers.popOneOf(now, &self.chooser)) |t| t.fire(t);
             } else while (self.timers.popDue(now)) |t| t.fire(t);
         }
 
@@ -354,7 +367,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     return null;
                 }
                 // One that waits for a native goroutine often need not wait long.
-                if (self.outside_waiters > 0 and self.rest.spin(Posted{})) continue;
+                if (self.outside_waiters > 0 and self.spinning.spin(Posted{})) continue;
                 if (!waitForWork(self, m)) return null;
                 looked = true;
             }
@@ -391,7 +404,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             Host.release(m);
             const start = os.nanotime();
             const wake = Host.pollWait(deadline);
-            if (!Host.inbox.isEmpty()) self.rest.slept(start);
+            if (!Host.inbox.isEmpty()) self.spinning.slept(start);
             Host.acquire(m);
             Host.inbox.awake();
             self.poller = null;

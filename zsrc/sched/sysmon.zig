@@ -9,11 +9,16 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
 const M = m_mod.M;
+const Lock = @import("lock.zig").Lock;
 
 pub const State = struct {
     thread: ?os.Thread = null,
     note: os.Note = .{},
     stopping: std.atomic.Value(bool) = .init(false),
+    /// Held while sysmon looks, and by who puts the lane to rest: resting.zig.
+    round: Lock = .{},
+    /// There is nothing to look at. Under `round`.
+    resting: bool = false,
     /// sysmon sleeps until an M takes the P. Dekker with `owner`: sysmon stores this, then loads
     /// owner; an M stores owner, then loads this.
     waiting: std.atomic.Value(bool) = .init(false),
@@ -89,16 +94,18 @@ fn loop(lane: anytype) void {
         } else if (idle > o.sysmon_idle_rounds) {
             delay *= 2;
         }
-        delay = @min(delay, o.sysmon_sleep_max_ns);
+        // Where runs are short and many it stays out of their way.
+        delay = if (o.keep) o.sysmon_sleep_max_ns else @min(delay, o.sysmon_sleep_max_ns);
         const now = os.nanotime();
         if (now -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
         if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
         const began = if (lane.ring.wants(.sysmon_tick)) now else 0;
-        const due = @min(untilSliceEnd(lane, now), untilOffer(lane, now));
+        const due = if (rests(s)) delay else @min(untilSliceEnd(lane, now), untilOffer(lane, now));
         _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, due)));
         s.note.clear();
         if (s.stopping.load(.acquire)) return;
         if (began != 0) lane.recordTick(os.nanotime() - began, idle);
+        if (rests(s)) continue;
         if (lane.owner.load(.acquire) == null and !anyLost(lane)) {
             s.waiting.store(true, .seq_cst);
             if (lane.owner.load(.seq_cst) == null and !s.stopping.load(.acquire)) {
@@ -109,8 +116,17 @@ fn loop(lane: anytype) void {
             idle = 0;
             continue;
         }
+        s.round.lock();
+        defer s.round.unlock();
+        if (s.resting) continue;
         idle = if (round(lane, os.nanotime())) 0 else idle +| 1;
     }
+}
+
+fn rests(s: *State) bool {
+    s.round.lock();
+    defer s.round.unlock();
+    return s.resting;
 }
 
 /// A slice may be far shorter than the longest sleep. Where one has ended and the goroutine was not

@@ -60,14 +60,14 @@ pub const Heap = struct {
         return t;
     }
 
-    /// As popDue, but any of those that are due at the same time as the earliest. `chance` draws.
-    pub fn popOneOf(h: *Heap, now: u64, chance: anytype) ?*Timer {
+    /// As popDue, but any of those that are due at the same time as the earliest. `chooser` says which.
+    pub fn popOneOf(h: *Heap, now: u64, chooser: anytype) ?*Timer {
         if (h.items.items.len == 0) return null;
         const when = h.items.items[0].when;
         if (when > now) return null;
         var alike: usize = 0;
         for (h.items.items) |t| alike += @intFromBool(t.when == when);
-        var left = chance.below(alike);
+        var left = chooser.which(.due, alike);
         // By their places, which are the same for the same calls before.
         for (h.items.items) |t| {
             if (t.when != when) continue;

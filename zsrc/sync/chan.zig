@@ -122,6 +122,16 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
             return if (c.closed) .closed else .would_block;
         }
 
+        /// Whether tryRecv may do something; where that depends on a waiter, it may have been claimed.
+        pub fn mayRecv(c: *const Self) bool {
+            return c.count > 0 or c.senders.head != null or c.closed;
+        }
+
+        /// The same of trySend.
+        pub fn maySend(c: *const Self) bool {
+            return c.count < c.buffer.len or c.receivers.head != null or c.closed;
+        }
+
         /// Parks until a receiver takes `value`. After `trySend` said `would_block`, with nothing
         /// in between.
         pub fn sendWait(c: *Self, lane: *Lane, g: *G, value: T, deadline: ?u64) Outcome {

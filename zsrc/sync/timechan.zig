@@ -44,6 +44,11 @@ pub fn TimeChan(comptime Lane: type) type {
             return if (c.timer.when <= now) c.take(now) else null;
         }
 
+        /// Whether `poll` receives.
+        pub fn isDue(c: *const Self, lane: *Lane) bool {
+            return c.armed and !c.inHeap(lane) and c.timer.when <= lane.now();
+        }
+
         fn take(c: *Self, now: u64) u64 {
             const when = c.timer.when;
             if (c.period_ns == 0) {
