@@ -48,8 +48,7 @@ MODULES = (
     "test_signal",
     "test_asyncio",
     "test_concurrent_futures",
-    "test_importlib",
-    "test_threaded_import",
+    "test_importlib",  # with test_threaded_import
     "test_sys_settrace",
     "test_monitoring",
     "test_bdb",
@@ -137,8 +136,11 @@ def main(arguments: Sequence[str]) -> int:
             say(f"Python {version} is not on this machine: left out")
             continue
         python = environment(version, found, wheel)
-        modules = [m for m in options.modules or MODULES if has_module(python, m)]
+        wanted = options.modules or MODULES
+        modules = [m for m in wanted if has_module(python, m)]
         say(f"Python {version}: {len(modules)} modules")
+        if missing := [m for m in wanted if m not in modules]:
+            say(f"Python {version} has no {', '.join(missing)}: left out")
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = [
                 pool.submit(compare, python, version, module, options.match, exclusions)
