@@ -112,9 +112,9 @@ test "a plan is followed to its end, and as far as it fits" {
     for ([_]bool{ false, true }) |bends| {
         try s.begin(gpa, plan, bends);
         s.note(gpa, .call, 3, 3, s.planned(.call, 3).?);
-        try std.testing.expectEqual(if (bends) 0 else null, s.planned(.due, 2));
+        try std.testing.expectEqual(@as(?usize, if (bends) 0 else null), s.planned(.due, 2));
         s.note(gpa, .due, 2, 2, 0);
-        try std.testing.expectEqual(if (bends) 1 else null, s.planned(.call, 2));
-        try std.testing.expectEqual(if (bends) null else 1, s.misfit);
+        try std.testing.expectEqual(@as(?usize, if (bends) 1 else null), s.planned(.call, 2));
+        try std.testing.expectEqual(@as(?usize, if (bends) null else 1), s.misfit);
     }
 }
