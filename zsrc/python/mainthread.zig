@@ -5,14 +5,14 @@
 //! call that thread is taken for the main one (`callAsMain`). Where the number lies is found by
 //! what the interpreter says when it is another (`learn`).
 //!
-//! At the end of a run, run() returns on the thread that called it, and a goroutine that was given up may be in a C call
-//! there. A signal ends the call, if it asks for signals when a system call was interrupted, as
-//! CPython's own do; the handler raises Cancelled in it then. But the interpreter also runs handlers
-//! between two lines, where nothing may be raised: the call may just have returned. So the first
-//! signal raises nothing. It notes where its handler was called from, and has the interpreter make
-//! a pending call, which it does only where it would run handlers between two lines. If that has
-//! not happened when the next signal is handled, at the same stack depth and instruction, the
-//! handler was called by the same C call as before, which has gone on meanwhile.
+//! At its end, run() returns on the thread that called it, and a goroutine that was given up may be in
+//! a C call there. A signal ends the call, if it asks for signals when a system call was interrupted,
+//! as CPython's own do; the handler raises Cancelled in it then. But the interpreter also runs
+//! handlers between two lines, where nothing may be raised: the call may just have returned. So the
+//! first signal raises nothing. It notes where its handler was called from, and has the interpreter
+//! make a pending call, which it does only where it would run handlers between two lines. If that has
+//! not happened when the next signal is handled, at the same stack depth and instruction, the handler
+//! was called by the same C call as before, which has gone on meanwhile.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
@@ -20,6 +20,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const deadlock = @import("deadlock.zig");
+const G = @import("../sched/g.zig").G;
 
 const lane = &host.the_lane;
 
@@ -27,7 +28,7 @@ const lane = &host.the_lane;
 
 /// Where the interpreter has the main thread's number.
 var main_number: ?*c_ulong = null;
-/// It lies within the first kilobyte of 3.11 to 3.15.
+/// It lies within the first 4 KiB of 3.11 to 3.15.
 const most_words = 512;
 
 /// learn_main_thread(function): finds out where the main thread's number lies. `function` is
@@ -70,10 +71,8 @@ fn isRefused(function: *py.Object) bool {
 pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
     const count: usize = @intCast(n - 1);
-    const g = lane.here() orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    const g = mainGoroutine() orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
     const word = main_number orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
-    const is_main = goroutine.actsAs(goroutine.of(g)) == goroutine.main and deadlock.on_main_thread;
-    if (!is_main) return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
     const number = word.*;
     g.no_preempt += 1;
     word.* = py.PyThread_get_thread_ident();
@@ -81,6 +80,13 @@ pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
     word.* = number;
     g.no_preempt -= 1;
     return result;
+}
+
+/// The calling goroutine, if it is, or acts as, the main one of a run on the main thread.
+fn mainGoroutine() ?*G {
+    const g = lane.here() orelse return null;
+    const is_main = goroutine.actsAs(goroutine.of(g)) == goroutine.main;
+    return if (is_main and deadlock.on_main_thread) g else null;
 }
 
 // ---- freeing it ----
