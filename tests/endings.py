@@ -110,9 +110,11 @@ def second() -> str:
         return f"{golibx.num_goroutine()} goroutines at the beginning"
     if ch.try_send(7) or ch.try_recv() != (None, False):
         return "somebody is in the channel"
-    waiter = go(ch.recv)
+    # Who was given up may still do what need not wait: send to the one that receives from `ch`.
+    own: Chan[int] = Chan()
+    waiter = go(own.recv)
     until = time.monotonic() + HOME
-    while not ch.try_send(7):  # it may have lost the processor before it waits
+    while not own.try_send(7):  # it may have lost the processor before it waits
         if time.monotonic() > until:
             return "nobody receives"
         sleep(0.0001)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import itertools
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import golibx
+from conftest import Script
 from golibx import Chan, Deadlock, Mutex, after, go, gosched, schedules, select, sleep, testing
 from golibx.schedules import Choice
 from golibx.testing import Explored, Leaked, WrongSchedule, run
@@ -458,15 +458,23 @@ def test_every_schedule_begins_as_the_first(several: dict[str, int]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
-def test_the_threads_are_those_of_one_run() -> None:
-    seen: list[set[str]] = []
+def test_the_threads_are_those_of_one_run(script: Script) -> None:
+    """In a process of its own: where a goroutine was given up before, nothing is kept."""
+    code = """
+import os
+from golibx import go, gosched
+from golibx.testing import run
 
-    def test() -> None:
-        seen.append(set(os.listdir("/proc/self/task")))
-        go(gosched).join()
+seen = []
 
-    run(test, schedules=5)
-    assert all(each == seen[0] for each in seen), seen
+def test():
+    seen.append(set(os.listdir("/proc/self/task")))
+    go(gosched).join()
+
+run(test, schedules=5)
+assert all(each == seen[0] for each in seen), seen
+"""
+    script.passes(code)
 
 
 def test_what_one_schedule_leaves_does_not_reach_the_next() -> None:
