@@ -169,6 +169,12 @@ def park():
     try: sorted([1, 2], key=lambda x: sleep(0.05))
     except Cancelled: pass
 """,
+    "with its traceback cut": """
+def wait(): sleep(0.05)
+def park():
+    try: wait()
+    except Cancelled as e: e.__traceback__ = e.__traceback__.tb_next
+""",
     "kept and dropped": """
 kept = []
 def park():

@@ -57,8 +57,11 @@ pub const PyG = struct {
     context: ?*py.Object = null,
     /// What the goroutine is to raise at its next park, owned.
     pending: ?*py.Object = null,
-    /// What it has raised, until that is known to have reached it, owned: see owed.zig.
-    owed: ?*py.Object = null,
+    /// What it was made to raise last: see owed.zig.
+    raised: owed.Raised = .{},
+    /// What was eaten of that, owned, and where that was reported.
+    eaten: ?*py.Object = null,
+    eaten_at: owed.Place = .{},
     /// What it is to raise at those after that.
     later: ?*Thrown = null,
     /// The context whose end ends its waits, owned; and those that it entered.
@@ -237,7 +240,8 @@ pub fn create(
     p.g = .{ .system = system };
     p.state = null;
     p.pending = null;
-    p.owed = null;
+    p.raised = .{};
+    p.eaten = null;
     p.later = null;
     p.ambient = null;
     p.entered = null;
@@ -479,7 +483,7 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         if (p.on_end != null) noteStart(h);
     }
     py.clear(&p.pending);
-    py.clear(&p.owed);
+    py.clear(&p.eaten);
     dropLater(p);
     if (p.group) |group| {
         p.group = null;
@@ -704,7 +708,7 @@ fn dropLater(p: *PyG) void {
 
 /// Whether raisePending has something to raise.
 inline fn isInterrupted(p: *PyG) bool {
-    if (p.owed != null) owed.settle(p);
+    if (p.eaten != null) owed.settle(p);
     if (p.pending != null) return true;
     return if (p.g.context) |c| c.done() else false;
 }

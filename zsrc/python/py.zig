@@ -224,8 +224,6 @@ pub extern fn PyErr_CheckSignals() c_int;
 pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
 pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
 pub extern fn PyException_GetTraceback(*Object) ?*Object;
-pub extern fn PyException_GetContext(*Object) ?*Object;
-pub extern fn PyErr_GetHandledException() ?*Object;
 pub extern fn PyException_SetCause(*Object, ?*Object) void;
 pub extern fn Py_EnterRecursiveCall([*:0]const u8) c_int;
 pub extern fn Py_LeaveRecursiveCall() void;
@@ -260,6 +258,10 @@ pub extern fn PyCFunction_GetFlags(*Object) c_int;
 pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
 
 pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;
+pub extern fn PySys_AddAuditHook(
+    *const fn ([*:0]const u8, *Object, ?*anyopaque) callconv(.c) c_int,
+    ?*anyopaque,
+) c_int;
 pub extern fn PyModule_GetDict(*Object) ?*Object;
 pub extern fn PyImport_GetModuleDict() ?*Object;
 pub extern fn PyModule_AddObjectRef(*Object, [*:0]const u8, *Object) c_int;
