@@ -74,7 +74,7 @@ const Suspect = struct {
     p: *PyG,
     /// A tuple of what frames.Entry describes, the innermost first.
     stack: *py.Object,
-    /// See findArguments.
+    /// See giveArguments.
     arguments: ?*py.Object = null,
     /// See findTuples.
     tuples: [most_tuples]?*py.Object = @splat(null),
@@ -157,6 +157,23 @@ const Suspect = struct {
         return if (is_tuple) tuple else null;
     }
 
+    /// What the interpreter has made of the list in `f(*[a, b])`, before 3.14: a tuple that no stack
+    /// knows. It has the items that `f`, which never changes them, has as its arguments. Any such
+    /// tuple will do, as in giveArguments.
+    fn wantTuples(s: Suspect, index: usize, wanted: *std.ArrayList(Wanted)) error{OutOfMemory}!void {
+        const n: usize = @intCast(py.PyTuple_Size(s.stack));
+        var inner: ?frames.Entry = null;
+        var found: usize = 0;
+        for (0..n) |at| {
+            const entry: frames.Entry = .of(s.stack, at);
+            if (inner) |called| if (found < most_tuples and entry.passesItemsOfList(called)) {
+                try wanted.append(gpa, .{ .suspect = index, .at = found, .called = called });
+                found += 1;
+            };
+            inner = entry;
+        }
+    }
+
     /// Whether select() was given a copy of a tuple that is nowhere to be found on the stack.
     fn lacksArguments(s: Suspect) bool {
         if (py.PyTuple_Size(s.stack) == 0) return false;
@@ -165,60 +182,19 @@ const Suspect = struct {
     }
 };
 
-/// Finds the tuples of those that lack them: any that has the same cases will do. If it is not the
-/// one that the interpreter has, then that one's references are not found, and all of its cases are
-/// alive.
-fn findArguments(suspects: []Suspect) bool {
-    for (suspects) |s| {
-        if (s.lacksArguments()) break;
-    } else return true;
-    const get_objects = py.importFrom("gc", "get_objects") orelse return false;
-    defer py.decref(get_objects);
-    const all = py.call(get_objects, &.{}) orelse return false;
-    defer py.decref(all);
-    const n: usize = @intCast(py.PyList_Size(all));
-    for (0..n) |i| {
-        const o = py.PyList_GetItem(all, @intCast(i)).?;
-        if (o.type != tuple_type) continue;
-        for (suspects) |*s| {
-            if (s.arguments != null or !s.lacksArguments()) continue;
-            var single: [1]*py.Object = undefined;
-            const cases = s.waitsOn(&single);
-            if (py.PyTuple_Size(o) != cases.len) continue;
-            for (cases, 0..) |case, j| {
-                if (py.PyTuple_GetItem(o, @intCast(j)) != case) break;
-            } else {
-                s.arguments = o;
-                break;
-            }
-        }
-    }
-    return true;
-}
-
-/// Finds what the interpreter has made of the list in `f(*[a, b])`, before 3.14: a tuple that no
-/// stack knows. It has the items that `f`, which never changes them, has as its arguments. Any such
-/// tuple will do, as in findArguments.
+/// Finds the tuples that no stack knows, among all that there are.
 fn findTuples(suspects: []Suspect) bool {
     var wanted: std.ArrayList(Wanted) = .empty;
     defer wanted.deinit(gpa);
+    var lacking = false;
     for (suspects, 0..) |s, i| {
-        const n: usize = @intCast(py.PyTuple_Size(s.stack));
-        var inner: ?frames.Entry = null;
-        var found: usize = 0;
-        for (0..n) |at| {
-            const entry: frames.Entry = .of(s.stack, at);
-            if (inner) |called| if (found < Suspect.most_tuples and entry.passesItemsOfList(called)) {
-                wanted.append(gpa, .{ .suspect = i, .at = found, .called = called }) catch {
-                    _ = py.PyErr_NoMemory();
-                    return false;
-                };
-                found += 1;
-            };
-            inner = entry;
-        }
+        lacking = lacking or s.lacksArguments();
+        s.wantTuples(i, &wanted) catch {
+            _ = py.PyErr_NoMemory();
+            return false;
+        };
     }
-    if (wanted.items.len == 0) return true;
+    if (!lacking and wanted.items.len == 0) return true;
     const get_objects = py.importFrom("gc", "get_objects") orelse return false;
     defer py.decref(get_objects);
     const all = py.call(get_objects, &.{}) orelse return false;
@@ -227,12 +203,31 @@ fn findTuples(suspects: []Suspect) bool {
     for (0..n) |i| {
         const o = py.PyList_GetItem(all, @intCast(i)).?;
         if (o.type != tuple_type) continue;
+        if (lacking) giveArguments(suspects, o);
         for (wanted.items) |w| {
             const place = &suspects[w.suspect].tuples[w.at];
             if (place.* == null and w.called.hasArguments(o)) place.* = o;
         }
     }
     return true;
+}
+
+/// To the first that lacks them and has these cases: any such tuple will do. If it is not the one
+/// that the interpreter has, then that one's references are not found, and all of its cases are
+/// alive.
+fn giveArguments(suspects: []Suspect, tuple: *py.Object) void {
+    for (suspects) |*s| {
+        if (s.arguments != null or !s.lacksArguments()) continue;
+        var single: [1]*py.Object = undefined;
+        const cases = s.waitsOn(&single);
+        if (py.PyTuple_Size(tuple) != cases.len) continue;
+        for (cases, 0..) |case, j| {
+            if (py.PyTuple_GetItem(tuple, @intCast(j)) != case) break;
+        } else {
+            s.arguments = tuple;
+            return;
+        }
+    }
 }
 
 /// The tuple that a call was given whose frame is `called`.
@@ -511,7 +506,7 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
             graph.suspects.items.len - 1,
         ) catch return py.PyErr_NoMemory();
     }
-    if (!findArguments(graph.suspects.items) or !findTuples(graph.suspects.items)) return null;
+    if (!findTuples(graph.suspects.items)) return null;
     if (graph.suspects.items.len > 0) {
         graph.build();
         graph.settle();
