@@ -50,6 +50,42 @@ pub inline fn setEnvironment(wanted: u64) void {
     );
 }
 
+/// Puts a context on the stack and tells where it is, but on Windows.
+const push_context =
+    \\ sub sp, sp, #192
+    \\ stp x19, x20, [sp, #0]
+    \\ stp x21, x22, [sp, #16]
+    \\ stp x23, x24, [sp, #32]
+    \\ stp x25, x26, [sp, #48]
+    \\ stp x27, x28, [sp, #64]
+    \\ stp x29, x30, [sp, #80]
+    \\ stp d8, d9, [sp, #96]
+    \\ stp d10, d11, [sp, #112]
+    \\ stp d12, d13, [sp, #128]
+    \\ stp d14, d15, [sp, #144]
+    \\ mrs x12, fpcr
+    \\ str x12, [sp, #184]
+    \\ mov x9, sp
+    \\ str x9, [x0]
+    \\
+;
+/// Takes it off again, and goes on behind it.
+const pop_context =
+    \\
+    \\ ldp x19, x20, [sp, #0]
+    \\ ldp x21, x22, [sp, #16]
+    \\ ldp x23, x24, [sp, #32]
+    \\ ldp x25, x26, [sp, #48]
+    \\ ldp x27, x28, [sp, #64]
+    \\ ldp x29, x30, [sp, #80]
+    \\ ldp d8, d9, [sp, #96]
+    \\ ldp d10, d11, [sp, #112]
+    \\ ldp d12, d13, [sp, #128]
+    \\ ldp d14, d15, [sp, #144]
+    \\ add sp, sp, #192
+    \\ ret
+;
+
 fn switchNaked() callconv(.naked) void {
     if (windows) asm volatile (
         \\ sub sp, sp, #192
@@ -96,74 +132,20 @@ fn switchNaked() callconv(.naked) void {
         \\ ldp d14, d15, [sp, #144]
         \\ add sp, sp, #192
         \\ ret
-    ) else asm volatile (
-        \\ sub sp, sp, #192
-        \\ stp x19, x20, [sp, #0]
-        \\ stp x21, x22, [sp, #16]
-        \\ stp x23, x24, [sp, #32]
-        \\ stp x25, x26, [sp, #48]
-        \\ stp x27, x28, [sp, #64]
-        \\ stp x29, x30, [sp, #80]
-        \\ stp d8, d9, [sp, #96]
-        \\ stp d10, d11, [sp, #112]
-        \\ stp d12, d13, [sp, #128]
-        \\ stp d14, d15, [sp, #144]
-        \\ mrs x12, fpcr
-        \\ str x12, [sp, #184]
-        \\ mov x9, sp
-        \\ str x9, [x0]
-        \\ mov sp, x1
-        \\ ldr x9, [sp, #184]
-        \\ cmp x9, x12
-        \\ b.eq 1f
-        \\ msr fpcr, x9
-        \\1:
-        \\ ldp x19, x20, [sp, #0]
-        \\ ldp x21, x22, [sp, #16]
-        \\ ldp x23, x24, [sp, #32]
-        \\ ldp x25, x26, [sp, #48]
-        \\ ldp x27, x28, [sp, #64]
-        \\ ldp x29, x30, [sp, #80]
-        \\ ldp d8, d9, [sp, #96]
-        \\ ldp d10, d11, [sp, #112]
-        \\ ldp d12, d13, [sp, #128]
-        \\ ldp d14, d15, [sp, #144]
-        \\ add sp, sp, #192
-        \\ ret
-    );
+    ) else asm volatile (push_context ++
+            \\ mov sp, x1
+            \\ ldr x9, [sp, #184]
+            \\ cmp x9, x12
+            \\ b.eq 1f
+            \\ msr fpcr, x9
+            \\1:
+        ++ pop_context);
 }
 
 /// As `switchNaked` saves a context, and leaves it where it is during the call.
 pub fn callFromNaked() callconv(.naked) void {
-    asm volatile (
-        \\ sub sp, sp, #192
-        \\ stp x19, x20, [sp, #0]
-        \\ stp x21, x22, [sp, #16]
-        \\ stp x23, x24, [sp, #32]
-        \\ stp x25, x26, [sp, #48]
-        \\ stp x27, x28, [sp, #64]
-        \\ stp x29, x30, [sp, #80]
-        \\ stp d8, d9, [sp, #96]
-        \\ stp d10, d11, [sp, #112]
-        \\ stp d12, d13, [sp, #128]
-        \\ stp d14, d15, [sp, #144]
-        \\ mrs x12, fpcr
-        \\ str x12, [sp, #184]
-        \\ mov x9, sp
-        \\ str x9, [x0]
-        \\ mov x0, x2
-        \\ blr x1
-        \\ ldp x19, x20, [sp, #0]
-        \\ ldp x21, x22, [sp, #16]
-        \\ ldp x23, x24, [sp, #32]
-        \\ ldp x25, x26, [sp, #48]
-        \\ ldp x27, x28, [sp, #64]
-        \\ ldp x29, x30, [sp, #80]
-        \\ ldp d8, d9, [sp, #96]
-        \\ ldp d10, d11, [sp, #112]
-        \\ ldp d12, d13, [sp, #128]
-        \\ ldp d14, d15, [sp, #144]
-        \\ add sp, sp, #192
-        \\ ret
-    );
+    asm volatile (push_context ++
+            \\ mov x0, x2
+            \\ blr x1
+        ++ pop_context);
 }

@@ -68,6 +68,32 @@ noinline fn loadEnvironment(wanted: u64) void {
         : .{ .memory = true });
 }
 
+/// Puts a context on the stack, but on Windows.
+const push_context =
+    \\ pushq %%rbp
+    \\ pushq %%rbx
+    \\ pushq %%r12
+    \\ pushq %%r13
+    \\ pushq %%r14
+    \\ pushq %%r15
+    \\ subq $8, %%rsp
+    \\ stmxcsr (%%rsp)
+    \\ fnstcw 4(%%rsp)
+    \\
+;
+/// Takes it off again, and goes on behind it.
+const pop_context =
+    \\
+    \\ addq $8, %%rsp
+    \\ popq %%r15
+    \\ popq %%r14
+    \\ popq %%r13
+    \\ popq %%r12
+    \\ popq %%rbx
+    \\ popq %%rbp
+    \\ retq
+;
+
 fn switchNaked() callconv(.naked) void {
     if (windows) asm volatile (
         \\ pushq %%rbp
@@ -131,61 +157,27 @@ fn switchNaked() callconv(.naked) void {
         \\ popq %%rbx
         \\ popq %%rbp
         \\ retq
-    ) else asm volatile (
-        \\ pushq %%rbp
-        \\ pushq %%rbx
-        \\ pushq %%r12
-        \\ pushq %%r13
-        \\ pushq %%r14
-        \\ pushq %%r15
-        \\ subq $8, %%rsp
-        \\ stmxcsr (%%rsp)
-        \\ fnstcw 4(%%rsp)
-        \\ movl (%%rsp), %%eax
-        \\ movw 4(%%rsp), %%cx
-        \\ movq %%rsp, (%%rdi)
-        \\ movq %%rsi, %%rsp
-        \\ cmpl (%%rsp), %%eax
-        \\ jne 1f
-        \\ cmpw 4(%%rsp), %%cx
-        \\ je 2f
-        \\1:
-        \\ ldmxcsr (%%rsp)
-        \\ fldcw 4(%%rsp)
-        \\2:
-        \\ addq $8, %%rsp
-        \\ popq %%r15
-        \\ popq %%r14
-        \\ popq %%r13
-        \\ popq %%r12
-        \\ popq %%rbx
-        \\ popq %%rbp
-        \\ retq
-    );
+    ) else asm volatile (push_context ++
+            \\ movl (%%rsp), %%eax
+            \\ movw 4(%%rsp), %%cx
+            \\ movq %%rsp, (%%rdi)
+            \\ movq %%rsi, %%rsp
+            \\ cmpl (%%rsp), %%eax
+            \\ jne 1f
+            \\ cmpw 4(%%rsp), %%cx
+            \\ je 2f
+            \\1:
+            \\ ldmxcsr (%%rsp)
+            \\ fldcw 4(%%rsp)
+            \\2:
+        ++ pop_context);
 }
 
 /// As `switchNaked` saves a context, and leaves it where it is during the call.
 pub fn callFromNaked() callconv(.naked) void {
-    asm volatile (
-        \\ pushq %%rbp
-        \\ pushq %%rbx
-        \\ pushq %%r12
-        \\ pushq %%r13
-        \\ pushq %%r14
-        \\ pushq %%r15
-        \\ subq $8, %%rsp
-        \\ stmxcsr (%%rsp)
-        \\ fnstcw 4(%%rsp)
-        \\ movq %%rsp, (%%rdi)
-        \\ movq %%rdx, %%rdi
-        \\ callq *%%rsi
-        \\ addq $8, %%rsp
-        \\ popq %%r15
-        \\ popq %%r14
-        \\ popq %%r13
-        \\ popq %%r12
-        \\ popq %%rbx
-        \\ popq %%rbp
-        \\ retq
-    );
+    asm volatile (push_context ++
+            \\ movq %%rsp, (%%rdi)
+            \\ movq %%rdx, %%rdi
+            \\ callq *%%rsi
+        ++ pop_context);
 }
