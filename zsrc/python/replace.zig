@@ -83,23 +83,26 @@ pub fn Replacement(
             entry.def = null;
         }
 
+        inline fn original(comptime T: type) *const T {
+            return @ptrCast(@alignCast(entry.original));
+        }
+
         /// What it did before.
         pub fn callOriginal(c: Call) ?*py.Object {
-            const o = entry.original;
             return switch (convention(entry.def.?.flags)) {
-                noargs => @as(*const NoArgs, @ptrCast(o))(c.self, null),
-                one => @as(*const NoArgs, @ptrCast(o))(c.self, c.args[0]),
-                fast => @as(*const Fast, @ptrCast(o))(c.self, c.args, c.n),
-                fast_keywords => @as(*const FastKeywords, @ptrCast(o))(c.self, c.args, c.n, c.names),
-                method => @as(*const Method, @ptrCast(o))(c.self, c.class, c.args, c.n, c.names),
+                noargs => original(NoArgs)(c.self, null),
+                one => original(NoArgs)(c.self, c.args[0]),
+                fast => original(Fast)(c.self, c.args, c.n),
+                fast_keywords => original(FastKeywords)(c.self, c.args, c.n, c.names),
+                method => original(Method)(c.self, c.class, c.args, c.n, c.names),
                 else => |flags| blk: {
                     const tuple = tupleOf(c.args, c.n) orelse break :blk null;
                     defer py.decref(tuple);
                     if (flags == varargs)
-                        break :blk @as(*const NoArgs, @ptrCast(o))(c.self, tuple);
+                        break :blk original(NoArgs)(c.self, tuple);
                     const dict = if (c.names) |names| dictOf(c, names) orelse break :blk null else null;
                     defer py.xdecref(dict);
-                    break :blk @as(*const Keywords, @ptrCast(o))(c.self, tuple, dict);
+                    break :blk original(Keywords)(c.self, tuple, dict);
                 },
             };
         }
@@ -123,18 +126,18 @@ pub fn Replacement(
         }
 
         fn onNoArgs(self: ?*py.Object, nothing: ?*py.Object) callconv(.c) ?*py.Object {
-            if (!applies()) return @as(*const NoArgs, @ptrCast(entry.original))(self, nothing);
+            if (!applies()) return original(NoArgs)(self, nothing);
             return run(.{ .self = self, .args = undefined, .n = 0 });
         }
 
         fn onOne(self: ?*py.Object, arg: ?*py.Object) callconv(.c) ?*py.Object {
-            if (!applies()) return @as(*const NoArgs, @ptrCast(entry.original))(self, arg);
+            if (!applies()) return original(NoArgs)(self, arg);
             const args = [_]*py.Object{arg.?};
             return run(.{ .self = self, .args = &args, .n = 1 });
         }
 
         fn onFast(self: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-            if (!applies()) return @as(*const Fast, @ptrCast(entry.original))(self, args, n);
+            if (!applies()) return original(Fast)(self, args, n);
             return run(.{ .self = self, .args = args, .n = n });
         }
 
@@ -145,7 +148,7 @@ pub fn Replacement(
             names: ?*py.Object,
         ) callconv(.c) ?*py.Object {
             if (!applies())
-                return @as(*const FastKeywords, @ptrCast(entry.original))(self, args, n, names);
+                return original(FastKeywords)(self, args, n, names);
             return run(.{ .self = self, .args = args, .n = n, .names = names });
         }
 
@@ -157,14 +160,14 @@ pub fn Replacement(
             names: ?*py.Object,
         ) callconv(.c) ?*py.Object {
             if (!applies())
-                return @as(*const Method, @ptrCast(entry.original))(self, class, args, n, names);
+                return original(Method)(self, class, args, n, names);
             return run(.{ .self = self, .class = class, .args = args, .n = n, .names = names });
         }
 
         fn onVarArgs(self: ?*py.Object, tuple: ?*py.Object) callconv(.c) ?*py.Object {
             const n = py.PyTuple_Size(tuple.?);
             if (!applies() or n > most_args)
-                return @as(*const NoArgs, @ptrCast(entry.original))(self, tuple);
+                return original(NoArgs)(self, tuple);
             var args: [most_args]*py.Object = undefined;
             for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
             return run(.{ .self = self, .args = &args, .n = n });
@@ -174,7 +177,7 @@ pub fn Replacement(
             const n = py.PyTuple_Size(tuple.?);
             const named = if (dict) |d| py.PyDict_Size(d) else 0;
             if (!applies() or n + named > most_args)
-                return @as(*const Keywords, @ptrCast(entry.original))(self, tuple, dict);
+                return original(Keywords)(self, tuple, dict);
             var args: [most_args]*py.Object = undefined;
             for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
             if (named == 0) return run(.{ .self = self, .args = &args, .n = n });
