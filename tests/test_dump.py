@@ -19,6 +19,8 @@ from golibx import Chan, _core, dump, go, gosched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they are Linux's")
 
+SLEEPS = 115 if os.uname().machine == "aarch64" else 230  # the number of clock_nanosleep
+
 PROGRAM = """
 import ctypes, signal, sys, golibx
 from golibx import Chan, Deadlock, go, gosched, sleep
@@ -69,12 +71,20 @@ def line_of(text: str) -> int:
 
 
 def until_ready(process: subprocess.Popen[str]) -> None:
-    """Until the program says so, and a thread of it waits for the mutex that it names, if any."""
+    """Until the program says so, and a thread of it is in the call that it names, if any.
+
+    A mutex that is waited for names a call, and so does the call's number.
+    """
     assert process.stdout is not None
-    ready, *mutex = process.stdout.readline().split()
+    ready, *call = process.stdout.readline().split()
     assert ready == "ready"
+    if call:
+        until_in_call(process, call[0])
+
+
+def until_in_call(process: subprocess.Popen[str], call: str) -> None:
     tasks = Path(f"/proc/{process.pid}/task")
-    while mutex and not any(mutex[0] in arguments_of_call(task) for task in tasks.iterdir()):
+    while not any(call in arguments_of_call(task) for task in tasks.iterdir()):
         assert process.poll() is None
 
 
@@ -153,7 +163,7 @@ def test_of_a_process_whose_interpreter_is_stuck(script: Script) -> None:
 def test_of_a_process_that_sleeps_with_the_lock_held(script: Script) -> None:
     source = (
         "import ctypes, golibx\n"
-        "def main():\n    print('ready', flush=True)\n    ctypes.PyDLL(None).sleep(60)\n"
+        f"def main():\n    print('ready', {SLEEPS}, flush=True)\n    ctypes.PyDLL(None).sleep(60)\n"
         "golibx.run(main)\n"
     )
     with script.start(source, limit=60) as process:
@@ -172,7 +182,7 @@ def test_native_goroutines_of_a_stuck_process(script: Script) -> None:
         "    r, w = os.pipe()\n"
         "    go(native.call, ctypes.CDLL(None).read, r, ctypes.create_string_buffer(1), 1)\n"
         "    while not _core.native_goroutines(): sleep(0.001)\n"
-        "    print('ready', flush=True)\n"
+        f"    print('ready', {SLEEPS}, flush=True)\n"
         "    ctypes.PyDLL(None).sleep(60)\n"
         "run(main)\n"
     )
@@ -199,10 +209,11 @@ def main():
         threading.Thread(target=target, args=arguments, name=str(target), daemon=True).start()
     while stats()["threads_waiting"] < 3:
         sleep(0.001)
-    print("ready", *(t.native_id for t in threading.enumerate() if t.daemon), flush=True)
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    numbers = (t.native_id for t in threading.enumerate() if t.daemon)
+    print(hex(ctypes.addressof(mutex)), *numbers, flush=True)
     if sys.argv[1] == "works":
         sleep(60)
-    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # for ever, with the interpreter's lock
 
@@ -216,7 +227,9 @@ def test_threads_that_wait(script: Script, how: str, asked: str) -> None:
     stuck = how == "is stuck"
     with script.start(THREADS, how, limit=60) as process:
         assert process.stdout is not None
-        _, *numbers = process.stdout.readline().split()
+        mutex, *numbers = process.stdout.readline().split()
+        if stuck:
+            until_in_call(process, mutex)
         if asked == "SIGQUIT":
             process.send_signal(signal.SIGQUIT)
             text = process.communicate(timeout=40)[1].removeprefix("SIGQUIT: quit\n\n")

@@ -479,7 +479,7 @@ def main():
             close(fd)
             if "reuse" in sys.argv:
                 os.open("file", os.O_RDWR | os.O_CREAT)
-    sleep(0.01)
+    sleep(0.01)  # a dump's thread may see first that its descriptor is gone
     with net.listen("127.0.0.1:0") as listener:
         g = go(listener.accept)
         net.dial(listener.address)
@@ -501,6 +501,31 @@ def test_the_pollers_own_descriptors_closed_by_c_code_end_the_program_with_a_lin
     assert "closed by the program" in result.stderr
     if reuse:
         assert (script.cwd / "file").read_bytes() == b""  # nothing was written to a stranger
+
+
+def test_a_socket_gets_the_number_of_the_pollers_own_wakeup(script: Script) -> None:
+    """Watched in its place, it would never be told that it can be read again."""
+    source = """
+import ctypes, os, re
+from golibx import net, run, sleep
+
+def main():
+    sleep(0.001)
+    [poller] = (fd for fd in range(3, 64)
+        if os.path.exists(f"/proc/self/fd/{fd}") and "eventpoll" in os.readlink(f"/proc/self/fd/{fd}"))
+    with open(f"/proc/self/fdinfo/{poller}") as file:
+        wakeup = int(re.search("tfd: *([0-9]+)", file.read())[1])
+    kept = []
+    while os.path.exists(f"/proc/self/fd/{wakeup}"):
+        kept.append(os.open("/dev/null", os.O_RDONLY))
+        if kept[-1] > wakeup: ctypes.CDLL(None).close(wakeup)
+    net.listen("127.0.0.1:0").accept()
+
+run(main)
+"""
+    result = script(source)
+    assert result.returncode == -signal.SIGABRT, result
+    assert result.stderr.startswith("golibx: fatal: the poller's descriptors have been closed")
 
 
 # ---- limits ----

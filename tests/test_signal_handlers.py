@@ -418,21 +418,28 @@ async def block_loop():
         await asyncio.sleep(0.0003)
         time.sleep(0.0003)
 
+def elsewhere():
+    gosched()
+    time.sleep(0.0005)
+    return threading.get_native_id() != os.getpid()
+
+def another():
+    while not elsewhere(): pass
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
 def main():
     for _ in range(4): go(block)
     moved = 0
     read, write = os.pipe()
     os.set_blocking(write, False)
     while moved < 20:
-        gosched()
-        time.sleep(0.0005)
-        if threading.get_native_id() == os.getpid(): continue
+        if not elsewhere(): continue
         moved += 1
         signal.signal(signal.SIGUSR1, lambda *_: None)
         before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         assert signal.set_wakeup_fd(before) == write
         asyncio.run(block_loop())
-    try: go(signal.signal, signal.SIGUSR1, signal.SIG_DFL).result()
+    try: go(another).result()
     except ValueError as e: print(e)
     thread = threading.Thread(target=signal.set_wakeup_fd, args=(-1,))
     thread.start()

@@ -2,7 +2,8 @@
 //!
 //! What wakes it is an eventfd that is always readable and seldom watched: to wake is to have epoll
 //! watch it. Nothing is ever written to a descriptor, whose number may have become another file's,
-//! and epoll_ctl() fails on any but the right pair. A program that has closed golibx's own
+//! and epoll_ctl() fails on any but the right pair: `add` refuses the number, so that no other file
+//! is watched under it. A program that has closed golibx's own
 //! descriptors all the same, which Python code can't, ends with a line that says so: neither would
 //! the goroutines that wait ever be told, nor the one who wants to wake them.
 const std = @import("std");
@@ -97,6 +98,7 @@ pub const Backend = struct {
     pub const AddError = error{ OutOfMemory, SystemLimit, NotPollable, BadDescriptor, InUse };
 
     pub fn add(b: *Backend, fd: i32, tag: u64) AddError!void {
+        if (fd == b.wakefd) lost(.BADF);
         const both = linux.EPOLL.IN | linux.EPOLL.OUT;
         const events = both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET;
         switch (b.control(linux.EPOLL.CTL_ADD, fd, events, tag)) {

@@ -95,20 +95,31 @@ fn giveReserve() void {
 }
 
 pub fn stop() void {
-    if (!add(stop_count)) os.fatal("the descriptor that dumps are asked through has been closed by " ++
-        "the program: what closes descriptors that it has not opened has to leave golibx's own alone", .{});
+    if (!add(stop_count)) lost();
+}
+
+fn lost() noreturn {
+    os.fatal("the descriptor that dumps are asked through has been closed by the program: what " ++
+        "closes descriptors that it has not opened has to leave golibx's own alone", .{});
 }
 
 fn add(count: u64) bool {
     const fd = event_fd.load(.acquire);
     if (fd < 0) return true;
-    // The program may have closed it, and have opened a file of its own under that number: only what
-    // the kernel made for a purpose like this has no type.
+    if (!isOurs(fd)) return false;
+    return linux.errno(linux.write(fd, @ptrCast(&count), @sizeOf(u64))) == .SUCCESS;
+}
+
+/// False if the program has closed it, whatever it has opened under that number since: only what
+/// the kernel made for a purpose like this has no type.
+fn isOurs(fd: i32) bool {
     var status: linux.Statx = undefined;
     const rc = linux.statx(fd, "", linux.AT.EMPTY_PATH, .{ .TYPE = true }, &status);
-    const known = linux.errno(rc) != .NOSYS; // since Linux 4.11
-    if (known and (linux.errno(rc) != .SUCCESS or status.mode & linux.S.IFMT != 0)) return false;
-    return linux.errno(linux.write(fd, @ptrCast(&count), @sizeOf(u64))) == .SUCCESS;
+    return switch (linux.errno(rc)) {
+        .SUCCESS => status.mode & linux.S.IFMT == 0,
+        .NOSYS => true, // before Linux 4.11
+        else => false,
+    };
 }
 
 pub fn wait() Request {
@@ -123,6 +134,7 @@ pub fn wait() Request {
         if (linux.errno(rc) != .SUCCESS) continue;
         pauses = false;
         if (fds[0].revents != 0) {
+            if (!isOurs(fds[0].fd)) lost();
             var count: u64 = 0;
             _ = linux.read(fds[0].fd, @ptrCast(&count), @sizeOf(u64));
             if (count >= stop_count) return .stop;
