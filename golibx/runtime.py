@@ -134,7 +134,7 @@ class Runtime:
         self._late_exit: SystemExit | None = None
         self._takes_interrupts = False
         self._interrupts = 0
-        self._free_signal = 0
+        self._own_signal = 0
         self._freeing = False
         self._on_main_thread = False
         self._wakes_on_signals = False
@@ -220,7 +220,7 @@ class Runtime:
             signals.interrupts = self.on_interrupt
         if on_main_thread:
             signals.install()
-        self._take_free_signal(on_main_thread)
+        self._take_own_signal(on_main_thread)
         self._wakes_on_signals = on_main_thread and _write_signals_to_pipe()
         if switch_interval := self.config.runtime.switch_interval_ns / 1e9:
             self._old_switch_interval = sys.getswitchinterval()
@@ -250,7 +250,7 @@ class Runtime:
         if self._wakes_on_signals and self._pid == os.getpid():
             eventloop.forward_signals(-1)
             signal.set_wakeup_fd(-1)
-        self._leave_free_signal()
+        self._leave_own_signal()
 
     def run_entered(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -351,15 +351,15 @@ class Runtime:
             timeout = format_duration(timeout_ns)
             _write(f"golibx: {goroutines} did not end within {timeout}; what they run goes on\n")
 
-    def _take_free_signal(self, on_main_thread: bool) -> None:
-        """Unless the program has a use for it. For `_free_main_thread`."""
-        if on_main_thread and _FREE_SIGNAL and not signals.present(_FREE_SIGNAL):
-            signals.set_plain(_FREE_SIGNAL, _core.on_free_signal)
-            self._free_signal = _FREE_SIGNAL
+    def _take_own_signal(self, on_main_thread: bool) -> None:
+        """Unless the program has a use for it. For `_free_main_thread` and signals.zig."""
+        if on_main_thread and _OWN_SIGNAL and not signals.present(_OWN_SIGNAL):
+            signals.set_plain(_OWN_SIGNAL, _core.on_own_signal)
+            self._own_signal = _OWN_SIGNAL
 
-    def _leave_free_signal(self) -> None:
-        number, self._free_signal = self._free_signal, 0
-        if number and signals.present(number) is _core.on_free_signal:
+    def _leave_own_signal(self) -> None:
+        number, self._own_signal = self._own_signal, 0
+        if number and signals.present(number) is _core.on_own_signal:
             signals.set_plain(number, int(signal.SIG_DFL))
 
     def _free_main_thread(self) -> None:
@@ -367,7 +367,7 @@ class Runtime:
         self._freeing = True
         interrupted: BaseException | None = None
         warn_at = time.monotonic() + _WARN_AFTER_S
-        while not _core.free_main_thread(self._free_signal):
+        while not _core.free_main_thread(self._own_signal):
             try:
                 _core.blocking(time.sleep, _FREE_INTERVAL_S)
                 if time.monotonic() > warn_at:
@@ -439,8 +439,9 @@ class Runtime:
             self._late_exit = request
 
 
-_FREE_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0
-"""Ends a C call that keeps run() from returning; the programs that have a use for it keep it."""
+_OWN_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0
+"""Ends a C call that keeps run() from returning, or the main goroutine from its signal handlers;
+the programs that have a use for it keep it."""
 
 _FREE_INTERVAL_S = 0.001
 _WARN_AFTER_S = 1.0

@@ -512,7 +512,8 @@ from golibx import net, run, sleep
 def main():
     sleep(0.001)
     [poller] = (fd for fd in range(3, 64)
-        if os.path.exists(f"/proc/self/fd/{fd}") and "eventpoll" in os.readlink(f"/proc/self/fd/{fd}"))
+        if os.path.exists(f"/proc/self/fd/{fd}")
+        and "eventpoll" in os.readlink(f"/proc/self/fd/{fd}"))
     with open(f"/proc/self/fdinfo/{poller}") as file:
         wakeup = int(re.search("tfd: *([0-9]+)", file.read())[1])
     kept = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -453,3 +454,172 @@ run(main)
     refused = "signal only works in main thread of the main interpreter\n"
     out = script.passes(code)
     assert out == refused + refused.replace("signal", "set_wakeup_fd"), out
+
+
+# What interrupts each of them in plain Python: a C call that is over when a handler has run, or
+# raised. The main goroutine makes it on another thread, since one that blocks has the main thread.
+ELSEWHERE = """
+import fcntl, queue
+
+read_end, write_end = os.pipe()
+never, _ = os.pipe()
+fifo = os.path.join(sys.argv[1], "fifo")
+os.mkfifo(fifo)
+lock, condition = threading.Lock(), threading.Condition()
+lock.acquire()
+one, other = socket.socketpair()
+readable = select.poll()
+readable.register(never, select.POLLIN)
+events = select.epoll()
+
+def waits_on_condition():
+    with condition:
+        condition.wait(20)
+
+CALLS = {
+    "pause": signal.pause,
+    "time.sleep": lambda: time.sleep(20),
+    "select": lambda: select.select([never], [], [], 20),
+    "poll": lambda: readable.poll(20_000),
+    "epoll": lambda: events.poll(20),
+    "read": lambda: os.read(never, 1),
+    "recv": lambda: one.recv(1),
+    "sigtimedwait": lambda: signal.sigtimedwait([signal.SIGUSR2], 20),
+    "open": lambda: open(fifo),
+    "lock": lambda: lock.acquire(timeout=20),
+    "condition": waits_on_condition,
+    "queue": lambda: queue.Queue().get(timeout=20),
+    "waitpid": lambda: os.waitpid(child.pid, 0),
+}
+
+def elsewhere(f):
+    # On another thread than the process's main one.
+    def main():
+        go(os.read, read_end, 1)
+        while threading.get_native_id() == os.getpid():
+            gosched()
+        f()
+        os.write(write_end, b"x")
+    run(main, config=FAST)
+"""
+
+
+def elsewhere(script: Script, body: str, tmp_path: Path) -> str:
+    prelude = PRELUDE.replace("select, sleep", "sleep") + "import select, socket\n" + ELSEWHERE
+    return script.passes(prelude + textwrap.dedent(body), str(tmp_path))
+
+
+def test_a_handler_that_raises_ends_the_main_goroutines_call_on_any_thread(
+    script: Script, tmp_path: Path
+) -> None:
+    out = elsewhere(
+        script,
+        """
+        def main():
+            for name, call in CALLS.items():
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                try:
+                    print(name, "returned", call())
+                except TimeIsUp:
+                    assert ran.pop() is golibx.current()
+
+        def handler(signum, frame):
+            ran.append(golibx.current())
+            raise TimeIsUp
+
+        ran = []
+        signal.signal(signal.SIGALRM, handler)
+        child = subprocess.Popen(["sleep", "20"])
+        elsewhere(main)
+        child.kill()
+        child.wait()
+        """,
+        tmp_path,
+    )
+    assert out == ""
+
+
+def test_pause_on_any_thread_returns_when_the_handler_has_run(
+    script: Script, tmp_path: Path
+) -> None:
+    out = elsewhere(
+        script,
+        """
+        def main():
+            # Sent to whichever thread, and to the one that waits.
+            for thread in (None, threading.get_native_id()) * 10:
+                if thread is None:
+                    signal.setitimer(signal.ITIMER_REAL, 0.002)
+                else:
+                    threading.Timer(0.002, kill, [ident]).start()
+                signal.pause()
+                assert len(ran) == 1, ran
+                assert ran.pop() is golibx.current()
+            # Others go on where they were.
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            time.sleep(0.05)
+            assert len(ran) == 1
+            print("done")
+
+        def kill(thread):
+            libc.pthread_kill(ctypes.c_ulong(thread), signal.SIGALRM)
+
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.pthread_self.restype = ctypes.c_ulong
+        ran = []
+        signal.signal(signal.SIGALRM, lambda signum, frame: ran.append(golibx.current()))
+
+        def with_ident():
+            global ident
+            ident = libc.pthread_self()
+            main()
+
+        elsewhere(with_ident)
+        """,
+        tmp_path,
+    )
+    assert out == "done\n"
+
+
+def test_ctrl_c_ends_the_main_goroutines_call_on_any_thread(script: Script, tmp_path: Path) -> None:
+    out = elsewhere(
+        script,
+        """
+        def main():
+            threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGINT]).start()
+            try:
+                time.sleep(20)
+            except KeyboardInterrupt:
+                print("KeyboardInterrupt")
+
+        elsewhere(main)
+        """,
+        tmp_path,
+    )
+    assert out == "KeyboardInterrupt\n"
+
+
+def test_a_handler_does_not_wait_for_a_call_that_does_not_look_for_signals(
+    script: Script, tmp_path: Path
+) -> None:
+    out = elsewhere(
+        script,
+        """
+        def main():
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            # Until the handler has written to it.
+            buffer = ctypes.create_string_buffer(1)
+            while libc.read(release, buffer, 1) != 1:
+                pass
+            print("released")
+
+        import ctypes
+        libc = ctypes.CDLL(None)
+        release, into = os.pipe()
+        signal.signal(signal.SIGALRM, lambda signum, frame: os.write(into, b"x"))
+        elsewhere(main)
+        """,
+        tmp_path,
+    )
+    assert out == "released\n"

@@ -126,8 +126,20 @@ def _signal_getsignal(signalnum: int, /) -> Any:
 
 
 def _set(number: int, handler: Any) -> Any:
+    global _own
     set_signal = _set_fault if number in _FAULTS else _set_signal
-    return _core.call_as_main_thread(set_signal, number, handler)
+    old = _core.call_as_main_thread(set_signal, number, handler)
+    if handler is _core.on_own_signal:
+        _own = number
+        _core.use_signal(number)
+    elif number == _own:
+        _own = 0
+        _core.use_signal(0)
+    return old
+
+
+_own = 0
+"""The signal that golibx tells itself things by, while there is one."""
 
 
 def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:

@@ -45,6 +45,7 @@ const refused = @import("refused.zig");
 const requests = @import("requests.zig");
 const rlock = @import("rlock.zig");
 const run = @import("run.zig");
+const signals = @import("signals.zig");
 const standin = @import("standin.zig");
 const timer = @import("timer.zig");
 
@@ -209,6 +210,7 @@ fn inChild() callconv(.c) void {
     if (whole) {
         goroutine.forgetOthers(p);
         standin.forget();
+        signals.forget();
     }
     if (p) |own| {
         own.survives = true;

@@ -30,6 +30,7 @@ const refused = @import("refused.zig");
 const deadlock = @import("deadlock.zig");
 const foreign = @import("foreign.zig");
 const idents = @import("idents.zig");
+const mainthread = @import("mainthread.zig");
 const fork = @import("fork.zig");
 
 const G = g_mod.G;
@@ -160,6 +161,7 @@ pub const Host = struct {
     /// With the lock; without it afterwards, except on the main M.
     pub fn leaveThread(m: *M) void {
         m.state.store(null, .release);
+        mainthread.stopFollowing(if (m.main) null else m);
         const base: *py.ThreadState = @ptrCast(m.base.?);
         py.PyThreadState_Clear(base);
         if (m.main) {
@@ -410,10 +412,22 @@ pub const Host = struct {
     /// Has signal handlers called, on the main thread and with the lock, but on no goroutine: those
     /// of the program's own wait for one, see signals.zig.
     pub fn onSignal() void {
+        if (signals.mainIsTold()) return;
         const depth = fork.depth;
-        const raised = py.PyErr_CheckSignals() != 0;
+        const raised = !mainthread.callHandlers();
         if (depth != fork.depth) fork.endHandler(if (raised) py.takeException() else null);
         if (raised) signals.interruptMain(py.takeException() orelse return);
+        signals.seeToQueue();
+    }
+
+    /// Whether that may be on any thread.
+    pub fn handlesSignals() bool {
+        return mainthread.isKnown();
+    }
+
+    /// The main goroutine is about to run on the M, which calls.
+    pub fn carryMain(m: *M) void {
+        mainthread.follow(m);
     }
 };
 
@@ -582,6 +596,7 @@ pub fn forgetStates() void {
     states_lock = .{};
     interpreter_ends = false;
     main_base = null;
+    mainthread.forget();
 }
 
 /// 3.11. The child of a fork has a slot of its own.

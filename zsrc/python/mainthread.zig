@@ -1,9 +1,13 @@
 //! The main thread: what only that may do, and how it is freed.
 //!
-//! The interpreter lets only the main thread set signal handlers, and knows it by its number, in
-//! _PyRuntime. The main goroutine may be on another thread when it sets one. For the time of such a
-//! call that thread is taken for the main one (`callAsMain`). Where the number lies is found by
-//! what the interpreter says when it is another (`learn`).
+//! The interpreter lets only the main thread set signal handlers and call them, and knows it by its
+//! number, in _PyRuntime. C functions look for signals when one has interrupted them, and whoever
+//! calls those takes it that the handlers have been called when they return. So the number is that
+//! of the thread that the main goroutine was last put on (`follow`); while it is on none it may lie
+//! behind, since handlers that nobody calls are called on whatever thread hears of the signal
+//! (`callHandlers`), which then passes for the main one for a moment, as one does on which another
+//! goroutine acts for the main one (`callAsMain`). Where the number lies is found by what the
+//! interpreter says when it is another (`learn`).
 //!
 //! At its end, run() returns on the thread that called it, and a goroutine that was given up may be in
 //! a C call there. A signal ends the call, if it asks for signals when a system call was interrupted,
@@ -15,19 +19,26 @@
 //! was called by the same C call as before, which has gone on meanwhile.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const m_mod = @import("../sched/m.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const deadlock = @import("deadlock.zig");
+const signals = @import("signals.zig");
 const G = @import("../sched/g.zig").G;
+const M = m_mod.M;
 
 const lane = &host.the_lane;
 
 // ---- what only the main thread may do ----
 
-/// Where the interpreter has the main thread's number.
+/// Where the interpreter has the main thread's number, and that of the process's main thread.
 var main_number: ?*c_ulong = null;
+var first: c_ulong = 0;
+/// The M that the main goroutine was last put on, with its thread's number; null for the run's own.
+var carrier: ?*M = null;
+var carrier_number: c_ulong = 0;
 /// It lies within the first 4 KiB of 3.11 to 3.15.
 const most_words = 512;
 
@@ -45,6 +56,7 @@ pub fn learn(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.Object {
         word.* = own;
         if (!refused) continue;
         main_number = word;
+        first = own;
         break;
     }
     return py.returnNone();
@@ -67,19 +79,63 @@ fn isRefused(function: *py.Object) bool {
     return std.mem.indexOf(u8, chars[0..@intCast(len)], "main thread") != null;
 }
 
-/// call_as_main_thread(function, *args): calls it; for the main goroutine as on the main thread.
+/// call_as_main_thread(function, *args): calls it; for the main goroutine as on the main thread. For
+/// others that is the process's.
 pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
     const count: usize = @intCast(n - 1);
-    const g = mainGoroutine() orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
     const word = main_number orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
-    const number = word.*;
-    g.no_preempt += 1;
-    word.* = py.PyThread_get_thread_ident();
-    const result = py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
-    word.* = number;
-    g.no_preempt -= 1;
-    return result;
+    const g = mainGoroutine();
+    if (g) |own| own.no_preempt += 1;
+    defer if (g) |own| {
+        own.no_preempt -= 1;
+    };
+    word.* = if (g == null) first else py.PyThread_get_thread_ident();
+    defer settle();
+    return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+}
+
+/// Whether any thread of the run's may call handlers.
+pub fn isKnown() bool {
+    return main_number != null and deadlock.on_main_thread and host.Host.signalsWatched();
+}
+
+/// PyErr_CheckSignals() on g0, as on the main thread.
+pub fn callHandlers() bool {
+    if (!isKnown()) return py.PyErr_CheckSignals() == 0;
+    main_number.?.* = py.PyThread_get_thread_ident();
+    defer settle();
+    return py.PyErr_CheckSignals() == 0;
+}
+
+/// The main goroutine is about to run on the calling thread, of `m`. With the lock.
+pub fn follow(m: *M) void {
+    const now = if (m.main) null else m;
+    if (now == carrier) return;
+    if (now != null and !isKnown()) return;
+    carrier = now;
+    carrier_number = py.PyThread_get_thread_ident();
+    settle();
+}
+
+/// The thread of `m` ends; null: the run does. With the lock.
+pub fn stopFollowing(m: ?*M) void {
+    if (carrier == null or (m != null and m != carrier)) return;
+    carrier = null;
+    settle();
+}
+
+/// In the child of a fork the interpreter takes the thread that forked for the main one.
+pub fn forget() void {
+    carrier = null;
+    freeing = false;
+    if (main_number != null) first = py.PyThread_get_thread_ident();
+}
+
+/// A call that is in the way of a run's end is interrupted on the process's main thread.
+fn settle() void {
+    const word = main_number orelse return;
+    word.* = if (carrier == null or freeing) first else carrier_number;
 }
 
 /// The calling goroutine, if it is, or acts as, the main one of a run on the main thread.
@@ -104,13 +160,15 @@ pub fn free(_: ?*py.Object, signal: ?*py.Object) callconv(.c) ?*py.Object {
     if (number == -1 and py.PyErr_Occurred() != null) return null;
     const m = lane.m0;
     freeing = lane.live and m.curg != null and m.curg != &goroutine.main.?.g;
+    settle();
     if (freeing and number > 0) os.signalThread(m.thread.?, @intCast(number));
     return py.boolean(!freeing);
 }
 
-/// The handler of that signal: (signal, frame).
+/// The handler of golibx's own signal: (signal, frame).
 pub fn onSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     const g = lane.onThread() orelse return py.returnNone();
+    if (goroutine.of(g) == goroutine.main) return signals.callTold();
     if (n != 2 or !freeing or g.status != .syscall) return py.returnNone();
     const now: Place = .{
         .frame = args[1],

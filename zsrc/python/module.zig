@@ -600,7 +600,7 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Whether no goroutine but the main one is on the thread that called run(). If one is, sends the
-    \\thread that signal, whose handler is on_free_signal; 0 sends nothing.
+    \\thread that signal, whose handler is on_own_signal; 0 sends nothing.
     },
     .{ .name = "learn_main_thread", .function = @ptrCast(&mainthread.learn), .flags = py.METH_O, .doc =
     \\learn_main_thread(function, /)
@@ -614,11 +614,18 @@ const functions = [_]py.MethodDef{
     \\
     \\Calls it. In the main goroutine the thread passes for the main one meanwhile.
     },
-    .{ .name = "on_free_signal", .function = @ptrCast(&mainthread.onSignal), .flags = py.METH_FASTCALL, .doc =
-    \\on_free_signal(signal, frame, /)
+    .{ .name = "on_own_signal", .function = @ptrCast(&mainthread.onSignal), .flags = py.METH_FASTCALL, .doc =
+    \\on_own_signal(signal, frame, /)
     \\--
     \\
-    \\Raises Cancelled in a C call that blocks the main thread when the run has ended.
+    \\Of golibx's own signal. In the main goroutine it calls the handlers that are due; in a C call
+    \\that blocks the main thread when the run has ended it raises Cancelled.
+    },
+    .{ .name = "use_signal", .function = @ptrCast(&signals.useSignal), .flags = py.METH_O, .doc =
+    \\use_signal(number, /)
+    \\--
+    \\
+    \\The signal that has this handler is golibx's own; 0: there is none.
     },
     .{ .name = "active", .function = @ptrCast(&active), .flags = py.METH_NOARGS, .doc =
     \\active()

@@ -307,7 +307,7 @@ fn raise(p: *PyG, exact: bool) ?bool {
     return !goroutine.raisePending(p);
 }
 
-fn wantsRaise(p: *const PyG) bool {
+pub fn wantsRaise(p: *const PyG) bool {
     return p.pending != null and p.request.raise;
 }
 

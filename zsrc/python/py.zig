@@ -221,6 +221,7 @@ pub extern fn PyErr_ExceptionMatches(*Object) c_int;
 pub extern fn PyErr_GivenExceptionMatches(?*Object, *Object) c_int;
 pub extern fn PyErr_WriteUnraisable(?*Object) void;
 pub extern fn PyErr_CheckSignals() c_int;
+pub extern fn PyErr_SetInterruptEx(signum: c_int) c_int;
 pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
 pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
 pub extern fn PyException_GetTraceback(*Object) ?*Object;

@@ -11,18 +11,25 @@
 //! While the main goroutine does not run, the runner borrows its thread state: a handler sees the
 //! frame that it interrupts, what that has in thread-local data and context variables, and the
 //! exception that it handles. The main goroutine, should it be woken meanwhile, goes on when the
-//! runner is done (Lane.held), as a thread does when its handlers have returned. Where main is in a
-//! blocking call on another thread its thread state is in use there, and the runner has one of its
-//! own. What a handler raises, the main goroutine raises where it is.
+//! runner is done (Lane.held), as a thread does when its handlers have returned.
+//!
+//! Where the main goroutine is in a call of C code's on another thread it is told: the call is
+//! interrupted, and if it looks for signals then, as CPython's own do, it finds one of golibx's own,
+//! whose handler calls those in the queue (`callTold`). If that has not happened some milliseconds
+//! later the runner calls them, on a thread state of its own. What a handler raises, the main
+//! goroutine raises where it is.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
+const Timer = @import("../sched/timer.zig").Timer;
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const mainthread = @import("mainthread.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
 
+const G = @import("../sched/g.zig").G;
 const PyG = goroutine.PyG;
 const lane = &host.the_lane;
 
@@ -54,8 +61,111 @@ const Call = struct { function: *py.Object, number: *py.Object };
 var queue: std.ArrayList(Call) = .empty;
 /// The goroutine that makes them, from its creation to its end.
 var runner: ?*PyG = null;
+/// It is to run.
+var launched = false;
 /// It has the main goroutine's thread state.
 var borrows = false;
+
+/// How long a call that was interrupted has to look for signals, and how often it is interrupted,
+/// in case it had not begun.
+const told_ns = 5 * std.time.ns_per_ms;
+const most_tellings = 3;
+/// golibx's own signal, while its handler is in place; else 0.
+var own_signal: c_int = 0;
+/// The main goroutine was told, and is told again, or no more, when this fires.
+var telling: Timer = .{};
+var tellings: u32 = 0;
+
+/// use_signal(number)
+pub fn useSignal(_: ?*py.Object, number: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(number.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    own_signal = @intCast(value);
+    return py.returnNone();
+}
+
+/// Whether the main goroutine is about to call what handlers are due. With the lock.
+pub fn mainIsTold() bool {
+    return telling.pending();
+}
+
+/// The main goroutine, if it can be told: on another thread, by as many times as it may take.
+fn whoIsTold() ?*G {
+    if (own_signal == 0 or tellings == most_tellings or !mainthread.isKnown() or !lane.live) return null;
+    const g = &(goroutine.main orelse return null).g;
+    return if ((g.status == .running or g.status == .syscall) and lane.onThread() != g) g else null;
+}
+
+/// Has g0 look for whom to tell: where the interpreter is about to call handlers it would take
+/// golibx's own signal for one that came before. False if there is nobody. With the lock.
+fn tellSoon() bool {
+    if (whoIsTold() == null) return false;
+    lane.signal_pending = true;
+    lane.attention.store(true, .release);
+    if (lane.owner.load(.monotonic) == null) lane.wakeP();
+    if (lane.running) |g| preempt.arm(goroutine.of(g));
+    return true;
+}
+
+/// On g0. False if there is nobody to be told.
+fn tellMain() bool {
+    const g = whoIsTold() orelse return false;
+    const thread = lane.threadOf(g) orelse return false;
+    if (telling.pending()) return true;
+    telling.when = lane.now() + told_ns;
+    telling.fire = onTold;
+    lane.addTimer(&telling, true) catch return false;
+    tellings += 1;
+    // First, so that it finds it when it comes back with the lock.
+    _ = py.PyErr_SetInterruptEx(own_signal);
+    os.interrupt(thread);
+    return true;
+}
+
+/// It has not come to it: g0 decides.
+fn onTold(_: *Timer) void {
+    lane.user_timers -= 1;
+    lane.signal_pending = true;
+    lane.attention.store(true, .release);
+}
+
+fn stopTelling() void {
+    if (telling.pending()) lane.removeTimer(&telling, true);
+    tellings = 0;
+}
+
+/// On g0: calls that are due are made, by the main goroutine if it can be told.
+pub fn seeToQueue() void {
+    const main = goroutine.main orelse return;
+    if (queue.items.len == 0 and !preempt.wantsRaise(main)) return stopTelling();
+    if (tellMain()) return;
+    stopTelling();
+    launch();
+}
+
+fn launch() void {
+    const p = runner orelse return;
+    if (launched) return;
+    launched = true;
+    py.decref(goroutine.launchFirst(p));
+    // Whoever was interrupted is not to finish its slice first.
+    if (lane.running) |g| preempt.arm(goroutine.of(g));
+}
+
+/// The main goroutine, in whatever call, has looked for signals and found golibx's own.
+pub fn callTold() ?*py.Object {
+    stopTelling();
+    const main = goroutine.main.?;
+    defer launch(); // with what is left, and so that it ends
+    if (preempt.wantsRaise(main)) {
+        main.request.raise = false;
+        if (goroutine.raisePending(main)) return null;
+    }
+    while (queue.items.len > 0 and !launched) {
+        if (!make(queue.orderedRemove(0))) return null;
+    }
+    return py.returnNone();
+}
 
 fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     const h: *Handler = @ptrCast(o);
@@ -92,11 +202,10 @@ fn add(function: *py.Object, number: *py.Object) bool {
         p.runs_handlers = true;
         p.g.placed = true;
         runner = p;
-        py.decref(goroutine.launchFirst(p));
+        launched = false;
     }
     queue.appendAssumeCapacity(.{ .function = py.incref(function), .number = py.incref(number) });
-    // Whoever was interrupted is not to finish its slice first.
-    if (lane.running) |g| preempt.arm(goroutine.of(g));
+    if (!tellSoon()) launch();
     return true;
 }
 
@@ -206,18 +315,31 @@ pub fn interruptMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
     const parked = main.g.status == .waiting or main.g.status == .parking;
     goroutine.interrupt(main, exception);
-    if (!parked) preempt.hurry(main);
+    if (parked) return;
+    preempt.hurry(main);
+    _ = tellSoon();
 }
 
 /// After a run: makes the calls that its end has overtaken. False with an exception set.
 pub fn endRun() bool {
+    if (runner) |p| if (!launched) goroutine.abandon(p);
     runner = null;
     borrows = false;
+    telling = .{};
+    tellings = 0;
     while (queue.items.len > 0) {
         if (!make(queue.orderedRemove(0))) return false;
     }
     queue.clearAndFree(host.gpa);
     return true;
+}
+
+/// In the child of a fork: what has come is the parent's. Memory is only written.
+pub fn forget() void {
+    runner = null;
+    telling = .{};
+    tellings = 0;
+    queue.clearRetainingCapacity();
 }
 
 // ---- the type ----

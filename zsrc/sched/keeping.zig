@@ -21,7 +21,7 @@ const M = m_mod.M;
 pub fn Keeping(comptime Lane: type, comptime Host: type) type {
     return struct {
         const Self = Lane;
-        const locked = @import("locked.zig").Locked(Lane);
+        const locked = @import("locked.zig").Locked(Lane, Host);
 
         /// Whether the calling goroutine goes on only on the thread that it is on.
         pub noinline fn keepsThread(_: *Self, g: *G) bool {

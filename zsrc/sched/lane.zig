@@ -931,7 +931,7 @@ pub fn Lane(comptime Host: type) type {
 
         // ---- goroutines with a thread of their own, in locked.zig ----
 
-        const locked = @import("locked.zig").Locked(Self);
+        const locked = @import("locked.zig").Locked(Self, Host);
         pub const lockThread = locked.lockThread;
         pub const unlockThread = locked.unlockThread;
         pub const othersWait = locked.othersWait;

@@ -136,6 +136,10 @@ const Host = struct {
     pub fn signalsWatched() bool {
         return false;
     }
+    pub fn handlesSignals() bool {
+        return false;
+    }
+    pub fn carryMain(_: *M) void {}
     pub fn pollResults() void {}
     pub fn pollWait(deadline: u64) os.Wake {
         const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();

@@ -10,7 +10,7 @@ const G = @import("g.zig").G;
 const M = @import("m.zig").M;
 
 /// The part of a Lane that is about goroutines with a thread of their own.
-pub fn Locked(comptime Lane: type) type {
+pub fn Locked(comptime Lane: type, comptime Host: type) type {
     return struct {
         const Self = Lane;
 
@@ -91,7 +91,10 @@ pub fn Locked(comptime Lane: type) type {
                 return true;
             }
             // It may also rest with a goroutine that keeps it.
-            if (m.main or self.m0.curg != null or self.m0.locked_g != null) return false;
+            if (m.main or self.m0.curg != null or self.m0.locked_g != null) {
+                if (g == self.main_g) Host.carryMain(m);
+                return false;
+            }
             self.goNext(g);
             // Which thread had picked it is chance: it is not chosen anew on the other one.
             if (self.options.explore) {

@@ -424,10 +424,10 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return free;
         }
 
-        /// Only the main thread runs signal handlers.
+        /// Only the main thread runs signal handlers, unless the host knows better.
         pub fn handleSignals(self: *Self, m: *M) void {
             self.signal_pending = false;
-            if (m.main) return Host.onSignal();
+            if (m.main or Host.handlesSignals()) return Host.onSignal();
             self.signal_for_main = true;
             self.m0.note.wake();
             self.nudges = most_nudges;
