@@ -87,7 +87,7 @@ RECURSIONS = {
     "re": "import re\nrecurse = lambda: re.compile('(' * 5000 + ')' * 5000)",
     "ast": "recurse = lambda: compile('-' * 100_000 + '1', '', 'eval')",
     "parser": "recurse = lambda: compile('(' * 150 + ')' * 150, '', 'eval')",
-    "isinstance": "x = int\nfor _ in range(100_000): x = (x, x)\nrecurse = lambda: isinstance('', x)",
+    "isinstance": "x = int\nfor _ in range(100_000): x = (x,)\nrecurse = lambda: isinstance('', x)",
     "compare dicts": "a = {}; b = {}\nfor _ in range(200_000): a = {0: a}; b = {0: b}\n"
     "recurse = lambda: a == b",
     "generators": "def g():\n    yield from g()\nrecurse = lambda: next(g())",

@@ -1685,6 +1685,24 @@ else:
         assert (result.returncode, result.stdout) == (0, "end\n"), result.stderr
 
 
+def test_exit_beside_a_thread_that_starts_threads(script: Script) -> None:
+    """It asks for thread states with the interpreter's lock, which the one that ends it needs."""
+    program = """
+import threading, golibx
+def starts():
+    while True:
+        for t in [threading.Thread(target=int, daemon=True) for _ in range(5)]:
+            t.start()
+            begun.set()
+begun = threading.Event()
+golibx.run(int)
+threading.Thread(target=starts, daemon=True).start()
+begun.wait()
+"""
+    for _ in range(3):
+        assert script.passes(program) == ""
+
+
 @pytest.mark.goroutine(False)
 def test_fork(run_script: Callable[..., str]) -> None:
     """The child has no native goroutines, and starts a native runtime of its own."""

@@ -263,8 +263,8 @@ pub fn letAllRun(patience_ns: u64) void {
         os.sleepNs(100 * std.time.ns_per_us);
 }
 
-/// Until each thread that runs a goroutine has had so much CPU time, or has ended.
-pub fn letAllPass(cpu_ns: u64, patience_ns: u64) void {
+/// Until each thread that runs a goroutine has had so much CPU time, or has ended, or stands still.
+pub fn letAllPass(cpu_ns: u64, patience_ns: u64, stands: *const fn (tid: i32) bool) void {
     if (!running()) return;
     var tids: [256]i32 = undefined;
     var goals: [256]u64 = undefined;
@@ -272,7 +272,7 @@ pub fn letAllPass(cpu_ns: u64, patience_ns: u64) void {
     for (busy, 0..) |tid, i| goals[i] = (os.threadCpuTime(tid) orelse 0) + cpu_ns;
     const deadline = os.nanotime() +| patience_ns;
     for (busy, 0..) |tid, i| {
-        while ((os.threadCpuTime(tid) orelse goals[i]) < goals[i]) {
+        while ((os.threadCpuTime(tid) orelse goals[i]) < goals[i] and !stands(tid)) {
             if (os.nanotime() >= deadline) return;
             os.sleepNs(100 * std.time.ns_per_us);
         }

@@ -91,12 +91,12 @@ inline fn endsBeside() bool {
     return @atomicLoad(bool, &interpreter_ends, .monotonic) and isFinalizing();
 }
 
-noinline fn isFinalizing() bool {
+pub noinline fn isFinalizing() bool {
     const is_finalizing = py.extra.Py_IsFinalizing orelse py.extra._Py_IsFinalizing orelse return false;
     return is_finalizing() != 0;
 }
 
-fn standStill() noreturn {
+pub fn standStill() noreturn {
     while (true) os.sleepNs(std.time.ns_per_s);
 }
 

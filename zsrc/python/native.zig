@@ -30,6 +30,7 @@ const timeouts = @import("timeouts.zig");
 const outside = @import("outside.zig");
 const standin = @import("standin.zig");
 const call_mod = @import("native_call.zig");
+const late_states = @import("late_states.zig");
 
 const lane = &host.the_lane;
 const Caller = outside.Caller;
@@ -171,15 +172,19 @@ pub fn watchEnd() bool {
 }
 
 fn atEnd(_: ?*py.Object) callconv(.c) void {
-    native.letAllPass(ending_cpu_ns, ending_patience_ns);
+    late_states.end();
+    native.letAllPass(ending_cpu_ns, ending_patience_ns, late_states.waits);
 }
 
 /// _before_exit(): an atexit function.
 pub fn beforeExit(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     host.beforeExit();
+    const watched = late_states.watch();
     const thread: outside.Detached = .leave();
     native.letAllRun(ending_patience_ns);
+    if (watched) native.letAllPass(ending_cpu_ns, ending_patience_ns, late_states.waits);
     thread.comeBack();
+    if (watched) late_states.settled();
     return py.returnNone();
 }
 
@@ -232,6 +237,7 @@ pub fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 
 /// In the child of a fork: nothing of it is left, and what was on its way never arrives.
 pub fn afterFork() void {
+    late_states.afterFork();
     host.Host.inbox = .{};
     lane.forgetEvents();
     native_events.forget();

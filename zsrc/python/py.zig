@@ -356,6 +356,16 @@ fn weakReferences() []const u8 {
     return text;
 }
 
+/// PyMemAllocatorEx.
+pub const Allocator = extern struct {
+    ctx: ?*anyopaque,
+    malloc: ?*const anyopaque,
+    calloc: *const fn (?*anyopaque, usize, usize) callconv(.c) ?*anyopaque,
+    realloc: ?*const anyopaque,
+    free: ?*const anyopaque,
+};
+pub const PYMEM_DOMAIN_RAW = 0;
+
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
     PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
@@ -381,6 +391,8 @@ pub const Extra = struct {
     PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
     PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
     PyMutex_Unlock: ?*const fn (*u8) callconv(.c) void,
+    PyMem_GetAllocator: ?*const fn (c_int, *Allocator) callconv(.c) void,
+    PyMem_SetAllocator: ?*const fn (c_int, *const Allocator) callconv(.c) void,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
