@@ -10,8 +10,14 @@ from conftest import Script
 
 
 @pytest.fixture
-def outcomes(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Runs the tests of a file in a process of their own."""
+def outcomes(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Runs the tests of a file in a process of their own, without the plugins that are installed.
+
+    To import those takes longer than all of the tests.
+    """
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run_file(source: str, *args: str) -> pytest.RunResult:
         pytester.makepyfile(source)
@@ -295,10 +301,13 @@ def test_the_lines_of_goroutines_are_covered(script: Script) -> None:
 
 
 @pytest.fixture
-def beside(pytester: pytest.Pytester, outcomes: Outcomes) -> Outcomes:
+def beside(
+    pytester: pytest.Pytester, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+) -> Outcomes:
     """As outcomes, with pytest-xdist, pytest-asyncio, pytest-timeout and anyio's."""
     for module in ("anyio", "hypothesis", "pytest_asyncio", "pytest_timeout", "xdist"):
         pytest.importorskip(module)
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     return outcomes
 

@@ -13,6 +13,7 @@ test {
     _ = @import("event/event.zig");
     _ = @import("event/merge.zig");
     _ = @import("sched/lane_test.zig");
+    _ = @import("sched/resting_test.zig");
     _ = @import("sched/context_test.zig");
     _ = @import("sync/sync_test.zig");
     _ = @import("check/explorer_test.zig");

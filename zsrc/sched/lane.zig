@@ -256,7 +256,7 @@ pub fn Lane(comptime Host: type) type {
                 if (m.locked_g != null) continue;
                 // It may have been woken for this beside its duty: see belongsElsewhere.
                 if (self.owner.load(.monotonic) == null and self.anyRunnable()) {
-                    self.owner.store(m, .release);
+                    self.owner.store(m, .seq_cst);
                     sysmon.wake(self);
                 }
             }
@@ -292,7 +292,7 @@ pub fn Lane(comptime Host: type) type {
                 return e;
             };
             self.live = true;
-            self.owner.store(m, .release);
+            self.owner.store(m, .seq_cst);
             errdefer {
                 self.live = false;
                 self.leaveThread(m);

@@ -179,9 +179,21 @@ fn blockFor(t: *T, ns: u64) void {
 }
 
 pub fn runMain(main: *T) !void {
+    try runWith(.{ .stack_size = 256 * 1024 }, main);
+}
+
+pub fn runWith(options: lane_mod.Options, main: *T) !void {
+    lock();
+    defer unlock();
+    try lane.run(options, &main.g);
+}
+
+pub fn lock() void {
     mutex.lock();
-    defer mutex.unlock();
-    try lane.run(.{ .stack_size = 256 * 1024 }, &main.g);
+}
+
+pub fn unlock() void {
+    mutex.unlock();
 }
 
 pub const Chan = chan_mod.Chan(u64, Lane);

@@ -47,7 +47,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         pub noinline fn regain(self: *Self, g: *G) void {
             const m = g.m.?;
             if (self.owner.load(.monotonic) == null and !self.main_done) {
-                self.owner.store(m, .release);
+                self.owner.store(m, .seq_cst);
                 found(self, m);
                 g.transition(.syscall, .running);
                 self.running = g;
@@ -89,7 +89,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const g = self.running orelse return false;
             if (old == m or self.tick.raw != m.about.tick or self.offering) return false;
             lose(self, g);
-            self.owner.store(m, .release);
+            self.owner.store(m, .seq_cst);
             _ = self.bumpTick();
             if (duty == .hand_off) {
                 self.counters.handoffs += 1;
@@ -410,7 +410,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.poller = null;
             const free = self.live and self.owner.load(.monotonic) == null;
             if (free) {
-                self.owner.store(m, .release);
+                self.owner.store(m, .seq_cst);
                 sysmon.wake(self);
             }
             const now = os.nanotime();

@@ -20,7 +20,8 @@ pub const State = struct {
     /// There is nothing to look at. Under `round`.
     resting: bool = false,
     /// sysmon sleeps until an M takes the P. Dekker with `owner`: sysmon stores this, then loads
-    /// owner; an M stores owner, then loads this.
+    /// owner; an M stores owner, then loads this. All four are seq_cst: a weaker store may come after
+    /// the load.
     waiting: std.atomic.Value(bool) = .init(false),
     /// An M is on its way to retake or preempt: not another one until it is done.
     helpers: std.atomic.Value(u32) = .init(0),
