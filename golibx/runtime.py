@@ -297,7 +297,8 @@ class Runtime:
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
                 self._pump = _core.go_system(self._deliver_events)
-            result = fn(*args, **kwargs)
+            # Without *, 3.11 has the function run in this one's evaluation loop: see foreign.zig.
+            result = fn(*args, **kwargs) if args or kwargs else fn()
         except BaseException:
             # A child that this goroutine has forked has left all that there is to end behind.
             if self._pid == os.getpid():

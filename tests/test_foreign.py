@@ -7,7 +7,11 @@ import functools
 import io
 import operator
 import os
+import shutil
+import subprocess
+import sys
 import time
+from importlib.util import find_spec
 from threading import get_native_id as thread_id
 
 import pytest
@@ -156,10 +160,16 @@ def of_a_value(value: int) -> int:
     return value
 
 
+def in_a_loop() -> None:
+    for _ in map(of_a_value, range(3)):
+        pass
+
+
 PLAIN: dict[str, Callable[[], object]] = {
     "call": gosched,
     "partial": functools.partial(of_a_value, 1),
     "map": lambda: list(map(of_a_value, range(3))),
+    "loop": in_a_loop,
     "sort": lambda: sorted(range(3), key=of_a_value),
     "compare": lambda: min(Made(), Made()),
     "init": Made,
@@ -182,6 +192,75 @@ def test_the_interpreters_own_frames_keep_no_thread(kind: str) -> None:
         group.go(lambda: [PLAIN[kind]() for _ in range(5)])
     group.wait()
     assert stats()["threads_kept"] == before
+
+
+SPACIOUS = """
+#include <alloca.h>
+extern void *PyObject_CallNoArgs(void *);
+int room = 0;
+void *call(void *self, void *fn) {
+    volatile char *unused = alloca(room + 1);
+    unused[room] = 0;
+    void *result = PyObject_CallNoArgs(fn);
+    unused[0] = self != 0;
+    return result;
+}
+"""
+
+
+class Method(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+@pytest.fixture(scope="module")
+def spacious(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """A library whose function calls another one, with as much on the stack as is wanted."""
+    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
+    folder = tmp_path_factory.mktemp("spacious")
+    (folder / "spacious.c").write_text(SPACIOUS)
+    command = [*compiler, "-O1", "-shared", "-fPIC", "spacious.c", "-o", "spacious.so"]
+    if sys.platform == "darwin":
+        command += ["-undefined", "dynamic_lookup"]
+    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(folder / "cache")}
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=50)
+    return ctypes.CDLL(str(folder / "spacious.so"))
+
+
+def test_no_frame_is_mistaken_for_the_goroutines_first(spacious: ctypes.CDLL) -> None:
+    """C code takes just as much of the stack as what the interpreter had called before."""
+    meth_o = 8
+    definition = Method(b"call", ctypes.cast(spacious.call, ctypes.c_void_p).value, meth_o, None)
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype = ctypes.py_object
+    call = new(ctypes.byref(definition), None, None)
+    room = ctypes.c_int.in_dll(spacious, "room")
+
+    def visit() -> None:
+        sleep(0.00001)
+
+    def work(kind: str) -> list[int]:
+        missed = []
+        for size in range(0, 1024, 16):
+            PLAIN[kind]()
+            room.value = size
+            before = stats()["threads_kept"]
+            call(visit)
+            if stats()["threads_kept"] != before + 1:
+                missed.append(size)
+        return missed
+
+    def reduced(kind: str) -> list[int]:
+        return functools.reduce(lambda _, kind: work(kind), ["", kind])  # type: ignore[return-value]
+
+    for kind in PLAIN:
+        assert go(work, kind).result() == [], kind
+        assert go(functools.partial(work, kind)).result() == [], kind
 
 
 @pytest.mark.goroutine(runtime={"foreign": "move"})

@@ -20,13 +20,20 @@ pub fn load() bool {
     return true;
 }
 
-/// Raises TypeError and returns true if calling `function` makes a coroutine or an asynchronous
-/// generator. Of methods and partial functions what they call counts.
-pub inline fn refuses(comptime name: []const u8, function: *py.Object) bool {
+pub const Callee = enum {
+    /// Calling it makes a coroutine or an asynchronous generator; TypeError is set.
+    refused,
+    /// One function in Python runs.
+    python,
+    other,
+};
+
+/// What calling `function` does. Of methods and partial functions what they call counts.
+pub inline fn look(comptime name: []const u8, function: *py.Object) Callee {
     if (py.isFunction(function)) {
-        if (!looksAsync(function)) return false;
-    } else if (!wraps(function)) return false;
-    return refusesSlowly(name, function);
+        if (!looksAsync(function)) return .python;
+    } else if (!wraps(function)) return .other;
+    return lookSlowly(name, function);
 }
 
 inline fn looksAsync(function: *py.Object) bool {
@@ -40,7 +47,7 @@ inline fn wraps(function: *py.Object) bool {
     return its_type == method_type or its_type == partial_type;
 }
 
-noinline fn refusesSlowly(comptime name: []const u8, given: *py.Object) bool {
+noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
     var function = py.incref(given);
     defer py.decref(function);
     while (wraps(function)) {
@@ -50,12 +57,13 @@ noinline fn refusesSlowly(comptime name: []const u8, given: *py.Object) bool {
         py.decref(function);
         function = inner;
     }
-    if (!py.isFunction(function) or !looksAsync(function)) return false;
+    if (!py.isFunction(function)) return .other;
+    if (!looksAsync(function)) return .python;
     const code = py.extra.PyFunction_GetCode(function) orelse return clear();
     const flags = py.PyObject_GetAttrString(code, "co_flags") orelse return clear();
     defer py.decref(flags);
-    if (py.PyLong_AsLongLong(flags) & async_flags == 0) return false;
-    const its_name = py.PyObject_GetAttrString(function, "__qualname__") orelse return true;
+    if (py.PyLong_AsLongLong(flags) & async_flags == 0) return .python;
+    const its_name = py.PyObject_GetAttrString(function, "__qualname__") orelse return .refused;
     defer py.decref(its_name);
     _ = py.PyErr_Format(
         py.exc.typeError(),
@@ -64,10 +72,10 @@ noinline fn refusesSlowly(comptime name: []const u8, given: *py.Object) bool {
         its_name,
         its_name,
     );
-    return true;
+    return .refused;
 }
 
-fn clear() bool {
+fn clear() Callee {
     py.PyErr_Clear();
-    return false;
+    return .other;
 }

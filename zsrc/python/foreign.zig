@@ -12,9 +12,13 @@
 //! Since a function's frame has one size at any of its calls, the same addresses in the same places
 //! are the same calls. Comparing takes a nanosecond or two for each.
 //!
-//! A chain that begins in the goroutine's own evaluation loop, with no other one below, is a plain
-//! call. Another call with the same frame comes from the same place, so that it need not even be
-//! compared: G.plain_frame.
+//! A goroutine that runs a function in Python has one outermost evaluation loop from its beginning
+//! to its end, with nothing but golibx's and the interpreter's frames below (its root). So only what
+//! lies above the root needs to be compared, once all was: four or five addresses for a call from
+//! map() or partial(). A chain that begins in the root is a plain call: another one with the same
+//! frame comes from the same place, so that it need not be compared at all (G.plain_frame).
+//!
+//! A goroutine that runs a C function has no such loop: reduce() may call one after the other.
 //!
 //! The other way that was tried in thought is to look for addresses of foreign code among all words
 //! of the stack. It takes no tables, but what earlier calls left behind looks like calls too.
@@ -57,22 +61,52 @@ const Chain = struct {
     distance: usize,
     /// Null if nothing keeps the thread.
     kept_by: ?*const Module,
-    plain: bool,
+    /// Which one is in the goroutine's outermost loop, if it has one and that can be told.
+    root: ?u32,
     links: []const Link,
 };
+
+/// Of a goroutine: what was last found below its calls, if that keeps no thread.
+pub const Seen = struct {
+    /// Of golibx's outermost call; 0 for nothing.
+    frame: usize = 0,
+    /// The same calls lie there if these do. They are a chain's: gone when one is.
+    links: []const Link = &.{},
+    chains_freed: usize = 0,
+    /// Its function runs, and has one outermost loop.
+    has_root: bool = false,
+};
+
+/// Before the goroutine's function is called.
+pub inline fn enterBody(p: *PyG) void {
+    forgetCalls(p);
+    p.seen.has_root = p.runs_python;
+}
+
+/// And after: what else it runs may have one loop after another.
+pub inline fn leaveBody(p: *PyG) void {
+    forgetCalls(p);
+    p.seen.has_root = false;
+}
+
+inline fn forgetCalls(p: *PyG) void {
+    p.g.plain_frame = 0;
+    p.seen.frame = 0;
+}
 
 const most_links = 1024;
 /// Chains by where they begin, in buckets. The oldest of a bucket goes first.
 const bucket_count = 256; // a power of two
 const Bucket = struct { chains: [4]?*Chain = @splat(null), oldest: u8 = 0 };
 var buckets: [bucket_count]Bucket = @splat(.{});
+var chains_freed: usize = 0;
 
 /// By return address.
 var modules_of: std.AutoHashMapUnmanaged(usize, *const Module) = .empty;
 var modules: std.ArrayList(*const Module) = .empty;
 /// golibx's own code, as far as it was seen.
 var own_low: usize = std.math.maxInt(usize);
-var own_high: usize = 0;
+var own_high: usize = std.math.maxInt(usize);
 var own_base: usize = 0;
 /// Addresses that are not golibx's, where golibx was last called from: to ask takes microseconds.
 var others: [256]usize = @splat(0);
@@ -82,8 +116,9 @@ var interpreter_base: usize = 0;
 var looked_up = false;
 var loop_function: usize = 0;
 var vectorcall_function: usize = 0;
-/// A loop below another one makes for more calls than that.
-const most_plain_links = 4;
+/// A root calls no more of the interpreter's functions below it than these, itself included: what
+/// a function, a method or a partial function is called by.
+const most_root_links = 4;
 
 /// What code of no file is: an interpreter that compiles, trampolines.
 const unknown: Module = .{ .base = 0, .path = "code without a file", .keeps = true };
@@ -132,6 +167,7 @@ fn forget() void {
 }
 
 fn freeChain(chain: *Chain) void {
+    chains_freed += 1;
     host.gpa.free(chain.links);
     host.gpa.destroy(chain);
 }
@@ -139,8 +175,19 @@ fn freeChain(chain: *Chain) void {
 /// Whether the calling goroutine, which is about to be switched out, has something below that keeps
 /// its thread.
 pub noinline fn keepsThread(p: *PyG) bool {
+    // Usually the same calls as last time lie below. Not seen as golibx's own may be one of its
+    // functions that has not been met yet: then nothing is found here.
+    var frame = @frameAddress();
+    while (isKnownOwn(word(frame + @sizeOf(usize)))) frame = word(frame);
+    if (frame == p.g.plain_frame) return false;
+    if (frame == p.seen.frame and p.seen.chains_freed == chains_freed and
+        matches(p.seen.links, frame + @sizeOf(usize))) return false;
+    return keepsThreadSlow(p, frame);
+}
+
+noinline fn keepsThreadSlow(p: *PyG, frame: usize) bool {
     if (policy == .move) return false;
-    const by = keeper(p, @frameAddress());
+    const by = keeper(p, frame);
     p.kept_by = by;
     return by != null;
 }
@@ -162,7 +209,7 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
     const bucket = &buckets[(distance / @sizeOf(usize) ^ word(slot)) % bucket_count];
     const chain = for (bucket.chains) |each| {
         const known = each orelse continue;
-        if (known.distance == distance and matches(known, slot)) break known;
+        if (known.distance == distance and matches(known.links, slot)) break known;
     } else new: {
         const new = follow(stack, slot) orelse return &untold;
         const place = &bucket.chains[bucket.oldest];
@@ -171,21 +218,33 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
         place.* = new;
         break :new new;
     };
-    if (chain.plain) p.g.plain_frame = frame;
-    return chain.kept_by;
+    if (chain.kept_by) |module| return module;
+    const root = if (p.seen.has_root) chain.root else null;
+    if (root == 0) {
+        p.g.plain_frame = frame;
+    } else {
+        p.seen.frame = frame;
+        p.seen.links = if (root) |at| chain.links[0 .. at + 1] else chain.links;
+        p.seen.chains_freed = chains_freed;
+    }
+    return null;
 }
 
 inline fn word(address: usize) usize {
     return @as(*const usize, @ptrFromInt(address)).*;
 }
 
-fn matches(chain: *const Chain, slot: usize) bool {
-    for (chain.links) |link| if (word(slot + link.offset) != link.address) return false;
+inline fn matches(links: []const Link, slot: usize) bool {
+    for (links) |link| if (word(slot + link.offset) != link.address) return false;
     return true;
 }
 
+inline fn isKnownOwn(address: usize) bool {
+    return address -% own_low <= own_high -% own_low;
+}
+
 inline fn isOwn(address: usize) bool {
-    if (address >= own_low and address <= own_high) return true;
+    if (isKnownOwn(address)) return true;
     return others[address / 4 % others.len] != address and isOwnSlow(address);
 }
 
@@ -196,8 +255,9 @@ noinline fn isOwnSlow(address: usize) bool {
         others[address / 4 % others.len] = address;
         return false;
     }
+    const is_first = own_low == std.math.maxInt(usize);
     own_low = @min(own_low, address);
-    own_high = @max(own_high, address);
+    own_high = if (is_first) address else @max(own_high, address);
     return true;
 }
 
@@ -214,9 +274,8 @@ const Collector = struct {
     slot: usize,
     links: std.ArrayList(Link) = .empty,
     kept_by: ?*const Module = null,
-    /// Of the first two calls, and how many are the interpreter's.
-    functions: [2]usize = @splat(0),
-    interpreter_links: u32 = 0,
+    /// Of each link. Null where it is golibx's own.
+    functions: std.ArrayList(?usize) = .empty,
     /// All calls were seen, or enough of them.
     complete: bool = false,
 
@@ -235,23 +294,46 @@ const Collector = struct {
             c.complete = true;
             return false;
         }
+        c.functions.append(host.gpa, if (isOwn(call.return_address)) null else call.function) catch
+            return false;
         const module = moduleOf(call.return_address);
         if (module.keeps) {
             c.kept_by = module;
             c.complete = true;
             return false;
         }
-        if (c.interpreter_links < c.functions.len) c.functions[c.interpreter_links] = call.function;
-        if (!isOwn(call.return_address)) c.interpreter_links += 1;
         return true;
     }
 
-    /// Whether the innermost call comes from the only loop. Where compilers divided that in two,
-    /// its symbol is only one part's.
-    fn isPlain(c: *const Collector) bool {
-        if (c.kept_by != null or c.interpreter_links == 0 or c.interpreter_links > most_plain_links) return false;
-        return (c.functions[0] == loop_function and loop_function != 0) or
-            (c.functions[1] == vectorcall_function and vectorcall_function != 0);
+    /// The link in the outermost loop. Null where it is not certain which that is: compilers divide
+    /// the loop's function, and its symbol is only one part's, but all have one frame.
+    fn findRoot(c: *const Collector) ?u32 {
+        if (c.kept_by != null) return null;
+        const functions = c.functions.items;
+        var last: ?usize = null;
+        for (0..functions.len) |at| if (c.isInLoop(at)) {
+            last = at;
+        };
+        const root = last orelse return null;
+        var interpreter_links: u32 = 0;
+        for (functions[root..], root..) |function, at| {
+            if (function == null) continue;
+            interpreter_links += 1;
+            if (at != root and c.frameSize(at) == c.frameSize(root)) return null;
+        }
+        return if (interpreter_links <= most_root_links) @intCast(root) else null;
+    }
+
+    fn isInLoop(c: *const Collector, at: usize) bool {
+        const functions = c.functions.items;
+        if (functions[at] == null) return false;
+        if (loop_function != 0 and functions[at] == loop_function) return true;
+        return vectorcall_function != 0 and at + 1 < functions.len and functions[at + 1] == vectorcall_function;
+    }
+
+    /// Of the function that the link is in. There is another one behind: golibx's first.
+    fn frameSize(c: *const Collector, at: usize) u32 {
+        return c.links.items[at + 1].offset - c.links.items[at].offset;
     }
 };
 
@@ -267,12 +349,13 @@ fn follow(stack: @import("../sched/g.zig").Stack, slot: usize) ?*Chain {
     }
     var c: Collector = .{ .stack = stack, .slot = slot };
     defer c.links.deinit(host.gpa);
+    defer c.functions.deinit(host.gpa);
     if (!os.eachCall(&c, Collector.visit) or !c.complete) return null;
     const chain = host.gpa.create(Chain) catch return null;
     chain.* = .{
         .distance = stack.hi() - slot,
         .kept_by = c.kept_by,
-        .plain = c.isPlain(),
+        .root = c.findRoot(),
         .links = c.links.toOwnedSlice(host.gpa) catch {
             host.gpa.destroy(chain);
             return null;

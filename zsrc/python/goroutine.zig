@@ -87,6 +87,10 @@ pub const PyG = struct {
     /// calls of the interpreter's buffered files it is.
     kept_by: ?*const foreign.Module = null,
     in_buffered: u32 = 0,
+    /// What was last found to lie below its calls.
+    seen: foreign.Seen = .{},
+    /// Its function is one in Python, or calls one and nothing else.
+    runs_python: bool = false,
     /// A fork has left it alone in this process: see fork.zig. Never pooled again.
     survives: bool = false,
     /// Then where run() returns, of a main goroutine, and the M it was on.
@@ -255,6 +259,7 @@ pub fn create(
     p.told_to_end = false;
     p.kept_by = null;
     p.in_buffered = 0;
+    p.runs_python = py.isFunction(function);
     p.parks = 0;
     p.request = .{};
     p.traced_by = null;
@@ -361,6 +366,7 @@ pub fn runBody(p: *PyG) void {
     py.PyObject_GC_Track(context);
     _ = py.extra.PyContext_Enter(context);
     if (p != main) tracing.start();
+    foreign.enterBody(p);
     const result = if (raiseThrown(p))
         null
     else
@@ -465,8 +471,7 @@ fn dropCall(p: *PyG) void {
 /// Stores how the function ended and wakes those who wait for it.
 fn finish(p: *PyG, result: ?*py.Object) void {
     const h = p.handle;
-    // The loop that ran it is gone.
-    p.g.plain_frame = 0;
+    foreign.leaveBody(p);
     if (result) |value| {
         h.result = value;
         h.outcome = .returned;

@@ -33,7 +33,7 @@ fn join(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c)
 
 const Waited = enum { ended, timeout, raised };
 
-fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
+inline fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     const limit = timeouts.parse(timeout) orelse return .raised;
     if (h.live == null) return .ended;
     const p = goroutine.forWait() orelse return .raised;

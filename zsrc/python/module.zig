@@ -66,12 +66,15 @@ pub fn createChecked(
         );
         return null;
     }
-    if (asynchronous.refuses(name, args[0])) return null;
+    const callee = asynchronous.look(name, args[0]);
+    if (callee == .refused) return null;
     if (!lane.live or lane.stray() != null) {
         errors.notInGoroutine();
         return null;
     }
-    return goroutine.create(args[0], args + 1, @intCast(n - 1), kwnames, system) catch null;
+    const p = goroutine.create(args[0], args + 1, @intCast(n - 1), kwnames, system) catch return null;
+    p.runs_python = callee == .python;
+    return p;
 }
 
 fn go(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {

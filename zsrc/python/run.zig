@@ -25,6 +25,7 @@ const import_lock = @import("import_lock.zig");
 const requests = @import("requests.zig");
 const module = @import("module.zig");
 const foreign = @import("foreign.zig");
+const asynchronous = @import("asynchronous.zig");
 const buffered = @import("buffered.zig");
 const fork = @import("fork.zig");
 const owed = @import("owed.zig");
@@ -82,7 +83,10 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const count: usize = @intCast(size);
     if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
     for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
+    const callee = asynchronous.look("run", args[0]);
+    if (callee == .refused) return null;
     const main = goroutine.create(args[0], &few, count, null, false) catch return null;
+    main.runs_python = callee == .python;
     const main_handle = py.incref(&main.handle.ob);
     defer py.decref(main_handle);
     if (!runLane(options, main)) return null;

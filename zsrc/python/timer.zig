@@ -336,7 +336,7 @@ fn newTimer(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*p
         _ = py.PyErr_Format(py.exc.typeError(), "Timer() needs a callable or None, not %R", f);
         return null;
     };
-    if (function) |f| if (asynchronous.refuses("Timer", f)) return null;
+    if (function) |f| if (asynchronous.look("Timer", f) == .refused) return null;
     const when = dueIn("Timer()", given[0].?) orelse return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
     const timer = self(o);

@@ -24,7 +24,7 @@ pub fn Keeping(comptime Lane: type, comptime Host: type) type {
         const locked = @import("locked.zig").Locked(Lane, Host);
 
         /// Whether the calling goroutine goes on only on the thread that it is on.
-        pub noinline fn keepsThread(_: *Self, g: *G) bool {
+        pub inline fn keepsThread(_: *Self, g: *G) bool {
             return g.locked_m != null or (g.deep and Host.keepsThread(g));
         }
 
