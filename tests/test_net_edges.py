@@ -529,6 +529,91 @@ run(main)
     assert result.stderr.startswith("golibx: fatal: the poller's descriptors have been closed")
 
 
+# ---- many who wait ----
+
+
+def test_a_packet_wakes_one_of_those_who_receive() -> None:
+    """To wake all costs the square of their number."""
+    many = 300
+    with pair() as (client, server):
+        waiting = [go(server.recv, 1) for _ in range(many)]
+        for g in waiting:
+            parked(g)
+        before = stats()["netpoll_wakeups"]
+        for _ in range(many):
+            client.sendall(b"x")
+            gosched()
+        assert [g.result() for g in waiting] == [b"x"] * many
+        assert stats()["netpoll_wakeups"] - before <= 3 * many
+
+
+def test_what_one_receiver_leaves_over_is_the_next_ones() -> None:
+    with pair() as (client, server):
+        waiting = [go(server.recv, 2) for _ in range(20)]
+        for g in waiting:
+            parked(g)
+        client.sendall(b"ab" * 19 + b"c")  # one edge
+        assert b"".join(sorted(g.result() for g in waiting)) == b"ab" * 19 + b"c"
+
+
+def test_the_end_of_the_stream_is_passed_on() -> None:
+    with pair() as (client, server):
+        waiting = [go(server.recv, 10) for _ in range(20)]
+        looking = [go(select, server.on_readable()) for _ in range(5)]
+        for g in (*waiting, *looking):
+            parked(g) if g in waiting else gosched()
+        client.close()
+        assert [g.result() for g in waiting] == [b""] * 20
+        for g in looking:
+            g.join()
+
+
+def test_who_looks_keeps_nothing_from_who_receives() -> None:
+    with pair() as (client, server):
+        looking = go(select, server.on_readable())
+        gosched()
+        receiving = go(server.recv, 10)
+        parked(receiving)
+        client.sendall(b"abc")
+        assert receiving.result() == b"abc"
+        client.sendall(b"d")  # who looked again and found nothing waits on
+        looking.join()
+
+
+def test_a_receiver_that_gives_up_takes_nothing_along() -> None:
+    with pair() as (client, server):
+        leaving = go(server.recv, 1)
+        parked(leaving)
+        staying = go(server.recv, 1)
+        parked(staying)
+        client.sendall(b"xy")
+        leaving.cancel()
+        assert staying.result() in (b"x", b"y")
+        leaving.join()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_short_datagram_is_not_the_last_one(kind: socket.SocketKind) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    with theirs, Conn(ours.detach()) as conn:
+        for text in (b"a", b"bb", b"ccc"):
+            theirs.send(text)
+        assert [conn.recv(100) for _ in range(3)] == [b"a", b"bb", b"ccc"]
+
+
+def test_a_stream_that_stops_where_a_descriptor_came_along_goes_on() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs, Conn(ours.detach()) as conn:
+        theirs.send(b"ab")
+        socket.send_fds(theirs, [b"cd"], [0])
+        received = b""
+        while len(received) < 4:
+            received += conn.recv(100)
+        assert received == b"abcd"
+
+
 # ---- limits ----
 
 

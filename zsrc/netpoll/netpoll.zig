@@ -46,6 +46,8 @@ pub const WaitResult = enum { events, timeout, interrupted };
 
 pub const Waiter = struct {
     g: *G,
+    /// It is going to try, and says by `passOn` what it has left over.
+    tries: bool = false,
     prev: ?*Waiter = null,
     next: ?*Waiter = null,
 };
@@ -79,8 +81,8 @@ pub const Desc = struct {
     index: u32,
     seq: u32 = 0,
     closing: bool = false,
-    /// Reads may give less than there is.
-    urgent: bool = false,
+    /// A read may give less than there is, though it asked for more.
+    stops_short: bool = false,
     /// Where the owner has the number: -1 once the file is not his any more.
     owner: *i32 = undefined,
     read: Side = .{},
@@ -197,15 +199,17 @@ pub fn Poller(comptime Lane: type) type {
             p.registered -= 1;
         }
 
-        /// Parks until `side` may be tried again, until `deadline`, or until the close.
+        /// Parks until `side` may be tried again, until `deadline`, or until the close. Who `tries`
+        /// and is told `ready` owes an attempt, and `passOn` after one that has not drained `side`.
         pub fn park(
             p: *Self,
             side: *Side,
             g: *G,
             reason: g_mod.WaitReason,
             deadline: ?u64,
+            tries: bool,
         ) g_mod.Wake {
-            var waiter: Waiter = .{ .g = g };
+            var waiter: Waiter = .{ .g = g, .tries = tries };
             p.lane.prepare(g);
             p.link(side, &waiter);
             const wake = p.lane.park(g, reason, deadline);
@@ -225,7 +229,9 @@ pub fn Poller(comptime Lane: type) type {
             if (!fired) side.waiters.remove(waiter);
         }
 
-        /// All of them: an edge tells only once, and the first may leave something over.
+        /// All of them on a close. An edge tells only once: it wakes one that tries, which passes
+        /// on what it leaves over, and those before that one which only want to know. To wake all
+        /// would have thousands try in vain for each packet.
         fn wakeSide(p: *Self, side: *Side, wake: g_mod.Wake) void {
             while (side.waiters.head) |w| {
                 side.waiters.remove(w);
@@ -234,7 +240,13 @@ pub fn Poller(comptime Lane: type) type {
                 w.g.fired = w;
                 p.lane.counters.netpoll_wakeups += 1;
                 p.lane.readyLast(w.g);
+                if (wake == .ready and w.tries) break;
             }
+        }
+
+        /// After an attempt that gave a result: the next one may have one too.
+        pub inline fn passOn(p: *Self, side: *Side) void {
+            if (side.ready and side.waiters.head != null) p.wakeSide(side, .ready);
         }
 
         fn deliver(p: *Self, events: []const Ready) void {
@@ -258,14 +270,14 @@ pub fn Poller(comptime Lane: type) type {
             if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
             if (e.hangup or e.eof) d.read.sticky = true;
             if (e.hangup) d.write.sticky = true;
-            if (e.urgent) d.urgent = true;
+            if (e.urgent) d.stops_short = true;
             if (e.read) p.markReady(&d.read);
             if (e.write) p.markReady(&d.write);
         }
 
         inline fn markReady(p: *Self, side: *Side) void {
             side.ready = true;
-            if (side.waiters.head != null) p.wakeSide(side, .ready);
+            p.passOn(side);
         }
 
         fn recordReady(p: *Self, d: *Desc, e: Ready) void {

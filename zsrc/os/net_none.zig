@@ -53,6 +53,9 @@ pub fn writable(_: i32) bool {
 pub fn readable(_: i32) bool {
     return true;
 }
+pub fn isTcp(_: i32) bool {
+    return false;
+}
 pub fn close(_: i32) void {}
 pub fn noDelay(_: i32) void {}
 

@@ -153,6 +153,16 @@ pub fn close(fd: i32) void {
     _ = c.close(fd);
 }
 
+/// Whether a receive gives all that there is, up to what was asked for: one of datagrams gives one of
+/// them, and one of a UNIX stream stops where descriptors were sent along. False if that is not known.
+pub fn isTcp(fd: i32) bool {
+    if (builtin.os.tag != .linux) return false;
+    var protocol: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    const asked = c.getsockopt(fd, c.SOL.SOCKET, std.os.linux.SO.PROTOCOL, &protocol, &size);
+    return asked == 0 and protocol == c.IPPROTO.TCP;
+}
+
 /// Small messages go out at once, as in Go's net package.
 pub fn noDelay(fd: i32) void {
     const one: c_int = 1;

@@ -86,6 +86,7 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         py.decref(o);
         return cannotWatch(fd, e);
     };
+    if (!net.isTcp(s.fd)) s.d().?.stops_short = true;
     return o;
 }
 
@@ -156,8 +157,8 @@ fn patience(s: *Socket) ?Patience {
     return .{ .until = limit.deadline() };
 }
 
-/// Parks until `side` may be tried again. False with an exception set.
-fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patience) bool {
+/// Parks until `side` may be tried again; `tries`: see Poller.park. False with an exception set.
+fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patience, tries: bool) bool {
     const p = goroutine.forPark() orelse return false;
     // Others may have run in there.
     if (side.ready or s.fd < 0) return true;
@@ -171,7 +172,7 @@ fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patie
         .until => |time| time,
     };
     p.g.waiting_on = s;
-    switch (host.poller.park(side, &p.g, reason, deadline)) {
+    switch (host.poller.park(side, &p.g, reason, deadline, tries)) {
         .ready => return true,
         .closed => _ = osError(net.bad_descriptor),
         .timeout => _ = errors.raise(.DeadlineExceeded, "timed out", .{}),
@@ -182,28 +183,34 @@ fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patie
 
 pub const Direction = enum { read, write };
 
-/// Runs `call` until it gives a result. `drained` tells whether a short count means that the kernel
-/// has no more.
+/// Runs `call` until it gives a result. `leaves` tells by that whether the kernel may have more: if not,
+/// the next attempt would be in vain until the poller reports an edge.
 inline fn attempt(
     s: *Socket,
     comptime direction: Direction,
     limit: *Patience,
     context: anytype,
     comptime call: fn (@TypeOf(context), i32) net.Result,
+    comptime leaves: fn (@TypeOf(context), *const netpoll.Desc, usize) bool,
 ) ?usize {
     while (true) {
         const d = open(s) orelse return null;
         const side = if (direction == .read) &d.read else &d.write;
         if (side.ready) switch (call(context, s.fd)) {
-            .done => |n| return n,
+            .done => |n| {
+                if (!leaves(context, d, n)) side.emptied();
+                host.poller.passOn(side);
+                return n;
+            },
             .failed => |e| {
+                host.poller.passOn(side);
                 _ = osError(e);
                 return null;
             },
             .again => side.drained(),
         };
         const reason: g_mod.WaitReason = if (direction == .read) .io_read else .io_write;
-        if (!wait(s, side, reason, limit)) return null;
+        if (!wait(s, side, reason, limit, true)) return null;
     }
 }
 
@@ -216,23 +223,28 @@ const Span = struct {
         return net.receive(fd, b.ptr, b.len, b.flags);
     }
 
+    /// A stream that gave less than was asked for has no more.
+    fn leavesData(b: Span, d: *const netpoll.Desc, n: usize) bool {
+        return n == b.len or n == 0 or b.flags != 0 or d.stops_short;
+    }
+
     fn transmit(b: Span, fd: i32) net.Result {
         return net.transmit(fd, b.ptr, b.len, b.flags);
     }
+
+    /// A short count means that the socket's buffer is full.
+    fn leavesRoom(b: Span, _: *const netpoll.Desc, n: usize) bool {
+        return n == b.len;
+    }
 };
 
-/// One receive. A stream that gave less than was asked for has no more: the next attempt would be
-/// in vain until the poller reports an edge.
+/// One receive.
 fn receive(s: *Socket, span: Span) ?usize {
     var limit: Patience = .unasked;
     if (span.len == 0) return if (open(s) == null) null else 0;
     if (span.flags & never_waits != 0) return receiveNow(s, span);
     if (span.flags & wait_all != 0) return receiveAll(s, span);
-    const n = attempt(s, .read, &limit, span, Span.receive) orelse return null;
-    if (n < span.len and n > 0 and span.flags == 0) {
-        if (s.d()) |d| if (!d.urgent) d.read.emptied();
-    }
-    return n;
+    return attempt(s, .read, &limit, span, Span.receive, Span.leavesData);
 }
 
 /// Out-of-band data and queued errors come with events of their own: who asks for them is told at
@@ -259,7 +271,7 @@ fn receiveAll(s: *Socket, span: Span) ?usize {
             .len = span.len - got,
             .flags = span.flags & ~wait_all,
         };
-        const n = attempt(s, .read, &limit, rest, Span.receive) orelse {
+        const n = attempt(s, .read, &limit, rest, Span.receive, Span.leavesData) orelse {
             if (got == 0 or py.PyErr_ExceptionMatches(py.exc.osError()) == 0) return null;
             py.PyErr_Clear();
             return got;
@@ -351,15 +363,10 @@ fn bytesOf(view: *const py.Buffer) []u8 {
     return buf[0..@intCast(view.len)];
 }
 
-/// A short count means that the socket's buffer is full.
 fn transmit(s: *Socket, limit: *Patience, bytes: []u8) ?usize {
     if (bytes.len == 0) return transmitNothing(s);
     const span: Span = .{ .ptr = bytes.ptr, .len = bytes.len };
-    const sent = attempt(s, .write, limit, span, Span.transmit) orelse return null;
-    if (sent < bytes.len) {
-        if (s.d()) |d| d.write.emptied();
-    }
-    return sent;
+    return attempt(s, .write, limit, span, Span.transmit, Span.leavesRoom);
 }
 
 /// Says whether the socket is fit to send, and needs no room for that.
@@ -397,11 +404,15 @@ fn acceptCall(address: *net.Address, fd: i32) net.Result {
     return net.acceptOne(fd, address);
 }
 
+fn leavesConnections(_: *net.Address, _: *const netpoll.Desc, _: usize) bool {
+    return true;
+}
+
 /// (descriptor, address)
 fn accept(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     var address: net.Address = .{};
     var limit: Patience = .unasked;
-    const fd = attempt(self(o), .read, &limit, &address, acceptCall) orelse return null;
+    const fd = attempt(self(o), .read, &limit, &address, acceptCall, leavesConnections) orelse return null;
     const where = addressTuple(&address) orelse {
         net.close(@intCast(fd));
         return null;
@@ -467,7 +478,7 @@ fn waitWrite(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callcon
     var limit: Patience = .{ .until = timeout.deadline() };
     while (!net.writable(s.fd)) {
         d.write.drained();
-        if (!wait(s, &d.write, .io_write, &limit)) return null;
+        if (!wait(s, &d.write, .io_write, &limit, false)) return null;
     }
     return py.returnNone();
 }
