@@ -127,7 +127,6 @@ class _Background:
     """The event loop of a run, and the goroutine that runs it."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         # Without the context variables of the goroutine that happens to be the first.
@@ -180,7 +179,7 @@ def _background() -> _Background:
     with _lock:
         if _ending:
             raise RuntimeError("the golibx run has ended: aio.run() has no event loop any more")
-        if _of_run is None or _of_run.pid != os.getpid():
+        if _of_run is None:
             _of_run = _Background()
         return _of_run
 
@@ -289,3 +288,14 @@ def forget() -> None:
     """Makes ready for the next run, when one is over."""
     global _ending
     _ending = False
+
+
+def _forget_others() -> None:
+    """In the child of a fork: the loop and its goroutine are the parent's."""
+    global _ending, _of_run
+    _of_run, _ending = None, False
+    _waits.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_others)

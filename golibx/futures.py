@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from golibx import _core, context
 from golibx.errors import Cancelled
+from golibx.inherited import made_anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +155,15 @@ class GoroutinePoolExecutor(futures.Executor):
         self._broken: BaseException | None = None  # what the initializer raised
         self._shutdown = False
         self._ended: Future[None] = Future()  # no worker is left, and none will come
+        made_anew(self)
+
+    def forget_others(self) -> None:
+        """In the child of a fork: the workers and the calls are the parent's."""
+        self._queue = deque()
+        self._workers = {}
+        self._probing = set()
+        self._idle = []
+        self._ended = Future()
 
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs

@@ -206,10 +206,7 @@ def end() -> None:
 
 def _forget() -> None:
     """In the child of a fork."""
-    for number in [*_channels, *_ignored]:
-        _release(number)
-    _recount()
-    _core.write_signals(-1)
+    end()
 
 
 if hasattr(os, "register_at_fork"):

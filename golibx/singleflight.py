@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
-from golibx._core import Event, Mutex
+from golibx._core import Event, Guard
+from golibx.inherited import made_anew
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,8 +37,13 @@ class Group(Generic[_K, _T]):
     """Calls in progress, by key: `Group[str, bytes]()` has keys that are str and results bytes."""
 
     def __init__(self) -> None:
-        self._mutex = Mutex()
+        self._lock = Guard()
         self._calls: dict[_K, _Call[_T]] = {}
+        made_anew(self)
+
+    def forget_others(self) -> None:
+        """In the child of a fork: those that make the calls are not there."""
+        self._calls = {}
 
     def do(
         self, key: _K, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
@@ -49,9 +55,9 @@ class Group(Generic[_K, _T]):
         made the call raises it, and one of those who waited makes the next.
         """
         while True:
-            with self._mutex:
+            with self._lock:
                 call = self._calls.get(key)
-                # One that is done may still be there, if its goroutine was cancelled then.
+                # One that is done may still be there, if its goroutine has not come to that.
                 if call is None or call.done.is_set():
                     self._calls[key] = call = _Call()
                     break
@@ -69,12 +75,12 @@ class Group(Generic[_K, _T]):
             raise
         finally:
             call.done.set()
-            with self._mutex:
+            with self._lock:
                 if self._calls.get(key) is call:
                     del self._calls[key]
         return call.value, call.shared
 
     def forget(self, key: _K) -> None:
         """Has the next do() for the key call its function, and not wait for the present call."""
-        with self._mutex:
+        with self._lock:
             self._calls.pop(key, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -444,3 +445,94 @@ run(main)
 """
     )
     assert out == "[0, 0, 0, 0, 0] False\n"
+
+
+# Objects of golibx's that keep track of goroutines, used in a child while others had them: `use`
+# in a run of the child's own. Somebody is in the midst of each, and holds the lock that guards it.
+KEPT = {
+    "executor": """
+        executor = golibx.futures.GoroutinePoolExecutor(max_workers=2)
+        def begin():
+            for _ in range(5): executor.submit(Chan().recv)
+            gosched()
+            hold(executor._lock)
+        def use():
+            assert [*executor.map(abs, [-1, -2, -3])] == [1, 2, 3]
+            executor.shutdown()
+    """,
+    "executor, by a worker of its own": """
+        executor = golibx.futures.GoroutinePoolExecutor(1, initializer=lambda: None)
+        def begin():
+            made = []
+            executor.submit(forks)
+            for i in range(3): executor.submit(os.write, w, b"x")
+            executor.shutdown()
+            # Not the child as well.
+            assert os.read(r, 10) == b"xxx"
+            return True
+        r, w = os.pipe()
+        def use():
+            executor._shutdown = False
+            assert executor.submit(abs, -1).result() == 1
+    """,
+    "group": """
+        group = golibx.singleflight.Group()
+        def begin():
+            go(group.do, "key", Chan().recv)
+            gosched()
+            hold(group._lock)
+        def use():
+            assert group.do("key", lambda: 1) == (1, False)
+    """,
+    "aio": """
+        import asyncio
+        from golibx import aio
+        async def one(): return 1
+        def begin():
+            aio.run(one())
+            go(aio.run, asyncio.sleep(100))
+            hold(aio._lock)
+        def use():
+            assert aio.run(one()) == 1
+    """,
+    "signal channels": """
+        def begin():
+            golibx.signal.notify(Chan(1), signal.SIGUSR1)
+        def use():
+            ch = Chan(1)
+            golibx.signal.notify(ch, signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert ch.recv(timeout=20) == signal.SIGUSR1
+    """,
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_keeps_track_of_goroutines_can_be_used_in_the_child(script: Script, what: str) -> None:
+    code = HEAD + "import golibx.futures, golibx.signal, golibx.singleflight\n"
+    code += textwrap.dedent(KEPT[what])
+    code += """
+def hold(lock):
+    def held():
+        with lock:
+            Chan().recv()
+    go(held)
+    gosched()
+
+def forks():
+    # Finalizers of what the others had come before everything else.
+    pid = os.fork()
+    if pid == 0:
+        run(use)
+        os.write(1, b"used\\n")
+        os._exit(7)
+    assert status_of(pid) == 7
+
+def main():
+    if not begin():
+        forks()
+    os._exit(0)
+
+run(main)
+"""
+    assert script.passes(code) == "used\n"

@@ -34,7 +34,7 @@ ZIG_LAYERS = (
 ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
-    {"errors", "frames", "schedules", "version"},
+    {"errors", "frames", "inherited", "schedules", "version"},
     {"_core"},
     {"leaked", "schema", "values"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},

@@ -4,6 +4,7 @@ const py = @import("py.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const fork = @import("fork.zig");
 const timeouts = @import("timeouts.zig");
 const object = @import("object.zig");
 
@@ -162,14 +163,27 @@ pub const spec = O.spec("golibx.Mutex", 0, &.{
 
 pub var guard_type: *py.Type = undefined;
 
+/// Whoever has it when a process forks is not there in the child, where it is free: `depth` is the
+/// fork.depth at which it was locked.
+const Guard = struct {
+    m: M = .{},
+    depth: u32 = 0,
+
+    fn tryLock(g: *Guard) bool {
+        if (g.m.locked and g.depth != fork.depth) g.m = .{};
+        return g.m.tryLock();
+    }
+};
+const GuardObject = object.Object(Guard);
+
 fn newGuard(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     if (!py.noArguments("Guard", args, kwargs)) return null;
-    return O.make(t, .{});
+    return GuardObject.make(t, .{});
 }
 
 fn enterGuard(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const m = of(o);
-    while (!m.tryLock() and !acquireAlways(m)) {
+    const guard = GuardObject.of(o);
+    while (!guard.tryLock() and !acquireAlways(&guard.m)) {
         // A thread outside of any run: there is nothing that it could wait on. Guards are held for
         // moments.
         py.PyErr_Clear();
@@ -177,7 +191,14 @@ fn enterGuard(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         os.sleepNs(outside_wait_ns);
         py.PyEval_RestoreThread(state.?);
     }
+    guard.depth = fork.depth;
     return py.boolean(true);
+}
+
+fn exitGuard(o: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
+    // A signal handler that forked may have taken it, and let it go, in the midst of this.
+    GuardObject.of(o).m.unlock(lane) catch {};
+    return py.returnNone();
 }
 
 const outside_wait_ns = 50_000;
@@ -191,7 +212,7 @@ const guard_methods = [_]py.MethodDef{
     },
     .{
         .name = "__exit__",
-        .function = @ptrCast(&exit),
+        .function = @ptrCast(&exitGuard),
         .flags = py.METH_FASTCALL,
         .doc = "Unlocks it.",
     },
@@ -201,17 +222,17 @@ const guard_methods = [_]py.MethodDef{
 /// For golibx's own state in Python. A lock of the standard library would block the thread of a
 /// goroutine that finds it taken by one that was preempted; and one that raises Cancelled would
 /// leave things undone.
-pub const guard_spec = O.spec("golibx._core.Guard", 0, &.{
+pub const guard_spec = GuardObject.spec("golibx._core.Guard", 0, &.{
     .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newGuard) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
+    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&GuardObject.dealloc) },
     .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(@constCast(&guard_methods)) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
+    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&GuardObject.members) },
     .{ .slot = py.slot.tp_doc, .pfunc =
     \\Guard()
     \\--
     \\
     \\A Mutex for `with`, in goroutines and threads, where waiting raises nothing: what the
-    \\goroutine is to raise stays pending.
+    \\goroutine is to raise stays pending. In the child of a fork it is free.
     },
     .{},
 });
