@@ -1,8 +1,7 @@
-"""What the child of a fork has from its parent: state of objects that is about goroutines which are
-not there.
+"""What the child of a fork has from its parent that is about goroutines which are not there.
 
-An object that keeps track of goroutines would have the child wait for them. So it has `forget()`,
-which is called in the child before any code of the program's.
+An object that keeps track of goroutines would have the child wait for them. So it has
+`forget_others()`, which is called in the child before any code of the program's.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ const goroutine = @import("goroutine.zig");
 const module = @import("module.zig");
 const native = @import("native.zig");
 const identity = @import("identity.zig");
+const idents = @import("idents.zig");
 const import_lock = @import("import_lock.zig");
 const replace = @import("replace.zig");
 const points = @import("points.zig");
@@ -62,6 +63,10 @@ var home_stack: ?[2]usize = null;
 var home_is_first = false;
 /// `afterInChild` has still to do its part.
 var unsettled = false;
+/// In a child the thread state that goes on has the thread's number, as the interpreter takes for
+/// granted while it makes itself fit again: a debug build asserts it. And its own one, until then.
+pub var renumbered: ?*py.ThreadState = null;
+var own_number: idents.Ident = idents.none;
 /// The survivor of this process, while it lives.
 var survivor: ?*PyG = null;
 /// What the end of the survivor is to raise in the program.
@@ -197,7 +202,13 @@ fn inChild() callconv(.c) void {
     // C code may fork without the interpreter's lock: then the lists may be in the midst of a
     // change, and nobody will ask for them.
     const whole = py.extra.PyGILState_Check() != 0;
-    if (whole) import_lock.renew(goroutine.ident());
+    if (whole) {
+        import_lock.renew(goroutine.ident());
+        renumbered = py.PyThreadState_Get();
+        const number = host.identOf(renumbered.?);
+        own_number = number.*;
+        number.* = py.PyThread_get_thread_ident();
+    }
     rlock.forget();
     native.afterFork();
     os.descriptors.forget();
@@ -235,8 +246,16 @@ fn inChild() callconv(.c) void {
 
 /// _after_fork_in_child(): with an interpreter that is fit to be used.
 pub fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    if (renumbered) |state| host.identOf(state).* = own_number;
+    renumbered = null;
     settle();
     return py.returnNone();
+}
+
+/// As host.goroutineIdent, while the interpreter is made fit.
+pub noinline fn identInChild(state: *py.ThreadState) ?idents.Ident {
+    const is_own = state == renumbered and (idents.has(own_number) or state == goroutine.main_state);
+    return if (is_own) own_number else null;
 }
 
 /// Before a run too: C code may fork without telling the interpreter.

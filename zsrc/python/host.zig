@@ -486,6 +486,7 @@ pub inline fn goroutineIdent() ?idents.Ident {
     const state = py.PyThreadState_Get();
     const ident = identOf(state).*;
     if (idents.has(ident)) return if (state == main_base) null else ident;
+    if (fork.renumbered != null) return fork.identInChild(state);
     return if (state == goroutine.main_state) ident else null;
 }
 
