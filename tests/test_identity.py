@@ -684,3 +684,28 @@ def test_a_cancelled_wait_for_a_reentrant_lock() -> None:
         with pytest.raises(Cancelled):
             waiter.result()
     assert go(lock.acquire, False).result() is True
+
+
+REPLACED_BEFORE = """
+import _signal, _thread, faulthandler, posix, threading
+for module, name in [
+    (_signal, "pthread_kill"), (_thread, "get_ident"), (posix, "fork"),
+    (faulthandler, "enable"), (faulthandler, "disable"),
+]:
+    def wrapper(*args, original=getattr(module, name), **kwargs):
+        return original(*args, **kwargs)
+    setattr(module, name, wrapper)
+import golibx
+faulthandler.enable()
+get_ident = threading.get_ident
+def main():
+    for function in _thread.get_ident, get_ident:
+        print(golibx.go(function).result() == function())
+    print(faulthandler.is_enabled())
+golibx.run(main)
+"""
+
+
+def test_functions_that_the_program_has_replaced_before(script: Script) -> None:
+    """As ipykernel does with faulthandler.enable: the interpreter's own are under them."""
+    assert script.passes(REPLACED_BEFORE).split() == ["False", "False", "True"]

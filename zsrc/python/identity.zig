@@ -57,7 +57,7 @@ inline fn inForkOfGoroutine() bool {
     return process != os.processId() and inGoroutine();
 }
 
-const PthreadKill = replace.Replacement("signal", "pthread_kill", always, pthreadKill);
+const PthreadKill = replace.Replacement("_signal", "pthread_kill", always, pthreadKill);
 
 /// Interrupts what a goroutine does as it would what a thread does. One that waits has none: the
 /// main thread gets the signal, on which Python's handlers run.

@@ -264,6 +264,7 @@ pub extern fn PySys_AddAuditHook(
     ?*anyopaque,
 ) c_int;
 pub extern fn PyModule_GetDict(*Object) ?*Object;
+pub extern fn PyModule_GetDef(*Object) ?*ModuleDef;
 pub extern fn PyImport_GetModuleDict() ?*Object;
 pub extern fn PyModule_AddObjectRef(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyImport_ImportModule([*:0]const u8) ?*Object;

@@ -261,6 +261,7 @@ fn find(entry: *const Entry) Error!*py.MethodDef {
         if (@as(*py.Object, @ptrCast(descriptor.class)) != class) return refuse(entry);
         break :blk descriptor.def;
     } else blk: {
+        if (ofModule(holder, name)) |def| break :blk def;
         const found = py.PyObject_GetAttrString(holder, name.ptr) orelse return missing();
         defer py.decref(found);
         if (!py.isBuiltinFunction(found)) return refuse(entry);
@@ -272,6 +273,20 @@ fn find(entry: *const Entry) Error!*py.MethodDef {
     return def;
 }
 
+/// Where the module, if C code defines it, has its functions from. Its attribute may be a program's by
+/// now: ipykernel puts a function of its own in the place of faulthandler.enable.
+fn ofModule(module: *py.Object, name: []const u8) ?*py.MethodDef {
+    const definition = py.PyModule_GetDef(module) orelse {
+        py.PyErr_Clear();
+        return null;
+    };
+    var defs = definition.methods orelse return null;
+    while (defs[0].name) |each| : (defs += 1) {
+        if (std.mem.eql(u8, std.mem.span(each), name)) return @constCast(&defs[0]);
+    }
+    return null;
+}
+
 fn missing() Error {
     if (py.PyErr_ExceptionMatches(py.exc.attributeError()) == 0) return error.Raised;
     py.PyErr_Clear();
@@ -281,7 +296,8 @@ fn missing() Error {
 fn refuse(entry: *const Entry) Error {
     _ = py.raise(
         py.exc.importError(),
-        "golibx cannot replace {s}.{s}: it is not CPython's built-in one",
+        "golibx cannot replace {s}.{s}: it is not CPython's built-in one; import golibx before " ++
+            "what has put another in its place",
         .{ entry.module, entry.path },
     );
     return error.Raised;
