@@ -166,7 +166,7 @@ class _Member(_Shown):
 
     def __init__(self, goroutine: Goroutine) -> None:
         self.who = ("goroutine", goroutine.id)
-        self.name = goroutine.name
+        self.name = printable(goroutine.name, lines=False)
         self.state = goroutine.state
         self.waited = goroutine.waited
         self.locked = goroutine.locked
@@ -181,7 +181,8 @@ class _Member(_Shown):
         self.created = ""
         if goroutine.started_at and not is_starter(goroutine.started_at):
             by = f"by goroutine {goroutine.parent} " if goroutine.parent else ""
-            self.created = f"    created {by}at {goroutine.started_at}\n"
+            place = printable(goroutine.started_at, lines=False)
+            self.created = f"    created {by}at {place}\n"
 
 
 class _Thread(_Shown):
@@ -217,7 +218,7 @@ def _threads() -> list[_Thread]:
             found[number].waits_on += _objects(waiting_on)
             continue
         thread = active.get(ident)  # None: one of C code's
-        name = "?" if thread is None else thread.name
+        name = "?" if thread is None else printable(thread.name, lines=False)
         found[number] = _Thread(number, name, state, waiting_on, waited, frame)
     return list(reversed(found.values()))
 
@@ -226,7 +227,8 @@ def _lines(frame: FrameType | None) -> str:
     lines = []
     for each in frames_of(frame):
         code = each.f_code
-        lines.append(f"    {code.co_qualname} at {code.co_filename}:{each.f_lineno}\n")
+        place = f"{code.co_qualname} at {code.co_filename}:{each.f_lineno}"
+        lines.append(f"    {printable(place, lines=False)}\n")
     return "".join(lines)
 
 
@@ -277,9 +279,10 @@ def _duration(waited: Sequence[float]) -> str:
 
 def _repr(value: object) -> str:
     try:
-        return repr(value)
+        text = repr(value)
     except Exception:  # A dump must not end because of what it shows.
-        return object.__repr__(value)
+        text = object.__repr__(value)
+    return printable(text, lines=False)
 
 
 def _abridged(ids: Iterable[str]) -> str:
@@ -365,12 +368,18 @@ def _check_who_answers(connection: socket.socket, pid: int) -> None:
         )
 
 
-def printable(text: str) -> str:
-    """`text` with what a terminal would obey instead of show written as an escape sequence."""
+def printable(text: str, *, lines: bool = True) -> str:
+    """`text` with what a terminal would obey instead of show written as an escape sequence.
+
+    Args:
+        text: what a program may have chosen, such as a name.
+        lines: whether it may have several. A name with two could look like another goroutine.
+    """
     if text.isprintable():
         return text
     return "".join(
-        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode()
+        for c in text
     )
 
 

@@ -296,7 +296,7 @@ def golib_cli(group: click.Group) -> None:
     """Called when the `golibx` command is not given one of its own subcommands: add yours.
 
     This happens outside a run, without golib_configure. The plugins that are asked are those that
-    ./golib.toml or GOLIB_PLUGINS_ENABLED enables.
+    the file of `golibx --config FILE` or GOLIB_PLUGINS_ENABLED enables; ./golib.toml's are not.
     """
 
 

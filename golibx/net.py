@@ -437,7 +437,16 @@ def serve(
         handler: gets the Conn. An exception it raises ends that goroutine only, and is reported.
         address: where to listen, or a Listener, which serve() closes at its end.
         backlog: as in listen().
+
+    Raises:
+        TypeError: `handler` is a coroutine function.
     """
+    name = _core.async_name(handler)
+    if name is not None:
+        raise TypeError(
+            f"serve() needs a handler that runs when it is called, and {name}() is async: "
+            f"golibx.aio.run({name}(...)) in a handler awaits it"
+        )
     listener = address if isinstance(address, Listener) else listen(address, backlog=backlog)
     go = _core.go
     with listener:

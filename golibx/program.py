@@ -15,6 +15,7 @@ import sys
 from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
 from types import ModuleType
 
+from golibx import _core
 from golibx.frames import without_own_frames
 from golibx.runtime import Runtime
 from golibx.values import current_directory
@@ -239,6 +240,8 @@ def _run_function(reference: str) -> None:
         function = getattr(function, name)
     if not callable(function):
         sys.exit(f"golibx: {reference} is not a function")
+    if _core.async_name(function) is not None:
+        sys.exit(f"golibx: {reference} is async: name a function that calls asyncio.run()")
     sys.exit(function())
 
 

@@ -77,11 +77,11 @@ def run(
         RuntimeError: a runtime is running in this process already.
         BaseException: what `fn` raises.
     """
-    code = getattr(fn, "__code__", None)
-    if code is not None and code.co_flags & _ASYNC:
+    name = _core.async_name(fn)
+    if name is not None:
         raise TypeError(
-            f"run() needs a function, and {fn.__qualname__}() is async: "
-            f"golibx.run(asyncio.run, {fn.__qualname__}(…)) runs it in the main goroutine"
+            f"run() needs a function, and {name}() is async: "
+            f"golibx.run(asyncio.run, {name}(…)) runs it in the main goroutine"
         )
     is_running = _program is not None and _core.current() is _program
     if is_running and config is not None:
@@ -102,7 +102,6 @@ def run(
         raise
 
 
-_ASYNC = 0x80 | 0x200  # inspect.CO_COROUTINE, CO_ASYNC_GENERATOR
 _program: Goroutine[object] | None = None
 """The main goroutine of what `golibx run` has started."""
 
@@ -451,12 +450,15 @@ _MOST_NAMED = 10
 
 def _names_of_left() -> str:
     """A line for each goroutine of the program's that has not ended."""
+    from golibx.dump import printable
+
     main = _core.current()
     left = [g for g in reversed(_core.goroutines()) if g is not main and not g.system]
     lines = []
     for goroutine in left[:_MOST_NAMED]:
         place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
-        lines.append(f"  goroutine {goroutine.id} [{goroutine.name}]{place}: {goroutine.state}\n")
+        name = printable(goroutine.name, lines=False)
+        lines.append(f"  goroutine {goroutine.id} [{name}]{place}: {goroutine.state}\n")
     if len(left) > _MOST_NAMED:
         lines.append(f"  and {len(left) - _MOST_NAMED} more\n")
     return "".join(lines)
@@ -515,10 +517,13 @@ if hasattr(os, "register_at_fork"):
 def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
     import traceback
 
+    from golibx.dump import printable
+
+    name = printable(goroutine.name, lines=False)
     place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
     frames = without_own_frames(exc.__traceback__) or exc.__traceback__
     lines = "".join(traceback.format_exception(type(exc), exc, frames))
-    _write(f"goroutine {goroutine.id} [{goroutine.name}]{place} panicked:\n{lines}")
+    _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
 
 
 def _report_leaks() -> None:

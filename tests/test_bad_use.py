@@ -375,7 +375,16 @@ def test_an_async_function_is_refused_with_a_hint(name: str) -> None:
 def test_run_refuses_an_async_function() -> None:
     with pytest.raises(TypeError, match=r"fetch\(\) is async: golibx.run\(asyncio.run, fetch"):
         golibx.run(fetch)
+    for name in "Client.get", "fetch of a partial":
+        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is async"):
+            golibx.run(ASYNC[name])
     assert golibx.run(asyncio.run, fetch(4)) == 4
+
+
+@pytest.mark.goroutine
+def test_serve_refuses_an_async_handler_before_it_listens() -> None:
+    with pytest.raises(TypeError, match=r"serve\(\) needs a handler .* and fetch\(\) is async"):
+        golibx.net.serve(fetch, "127.0.0.1:0")
 
 
 @pytest.mark.goroutine

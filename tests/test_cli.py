@@ -494,6 +494,7 @@ def test_function(tmp_path: Path) -> None:
         "def main():\n    print(sys.argv, golibx.num_goroutine())\n    return 4\n"
         "def fails(): 1 / 0\n"
         "value = 5\n"
+        "async def waits(): print('never')\n"
     )
     result = golibx(tmp_path, "run", "module:main", "-v", "x")
     assert (result.returncode, result.stdout) == (4, "['module:main', '-v', 'x'] 1\n")
@@ -508,6 +509,9 @@ def test_function(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "golibx: module module has no none\n")
     result = golibx(tmp_path, "run", "module:value")
     assert (result.returncode, result.stderr) == (1, "golibx: module:value is not a function\n")
+    result = golibx(tmp_path, "run", "module:waits")
+    hint = "name a function that calls asyncio.run()"
+    assert (result.returncode, result.stderr) == (1, f"golibx: module:waits is async: {hint}\n")
     result = golibx(tmp_path, "run", "no_module:main")
     assert (result.returncode, result.stderr) == (1, "golibx: No module named no_module\n")
 

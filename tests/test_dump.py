@@ -369,6 +369,7 @@ def test_nothing_that_a_terminal_would_obey(script: Script) -> None:
         "import golibx\n"
         "def main():\n"
         "    golibx.go(golibx.sleep, 60).name = '\\x1b]0;owned\\x07\\r\\x9b31m\\u202eok'\n"
+        "    golibx.go(golibx.sleep, 60).name = 'a:\\n\\ngoroutine 99 [running] main'\n"
         "    print('ready', flush=True)\n    golibx.sleep(60)\n"
         "golibx.run(main)\n"
     )
@@ -377,6 +378,7 @@ def test_nothing_that_a_terminal_would_obey(script: Script) -> None:
         result = golibx_dump(process.pid)
     assert result.returncode == 0
     assert r"\x1b]0;owned\x07\r\x9b31m\u202eok:" in result.stdout
+    assert r"[sleep] a:\n\ngoroutine 99 [running] main:" in result.stdout  # and no goroutine more
     assert all(line.isprintable() for line in result.stdout.split("\n"))
 
 

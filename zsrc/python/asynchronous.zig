@@ -48,21 +48,10 @@ inline fn wraps(function: *py.Object) bool {
 }
 
 noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
-    var function = py.incref(given);
+    const function = unwrapped(given) orelse return clear();
     defer py.decref(function);
-    while (wraps(function)) {
-        const is_method = @as(*py.Object, @ptrCast(function.type)) == method_type;
-        const attribute = if (is_method) "__func__" else "func";
-        const inner = py.PyObject_GetAttrString(function, attribute) orelse return clear();
-        py.decref(function);
-        function = inner;
-    }
     if (!py.isFunction(function)) return .other;
-    if (!looksAsync(function)) return .python;
-    const code = py.extra.PyFunction_GetCode(function) orelse return clear();
-    const flags = py.PyObject_GetAttrString(code, "co_flags") orelse return clear();
-    defer py.decref(flags);
-    if (py.PyLong_AsLongLong(flags) & async_flags == 0) return .python;
+    if (!isAsync(function)) return .python;
     const its_name = py.PyObject_GetAttrString(function, "__qualname__") orelse return .refused;
     defer py.decref(its_name);
     _ = py.PyErr_Format(
@@ -73,6 +62,39 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
         its_name,
     );
     return .refused;
+}
+
+/// async_name(function): what it is called if a call of it makes a coroutine or an asynchronous
+/// generator, None otherwise. For Python code that is given functions.
+pub fn nameOfAsync(_: ?*py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
+    const function = unwrapped(given.?) orelse return null;
+    defer py.decref(function);
+    if (!py.isFunction(function) or !isAsync(function)) return py.returnNone();
+    return py.PyObject_GetAttrString(function, "__qualname__");
+}
+
+/// The function that a method or partial function calls. Null with an exception set.
+fn unwrapped(given: *py.Object) ?*py.Object {
+    var function = py.incref(given);
+    while (wraps(function)) {
+        const is_method = @as(*py.Object, @ptrCast(function.type)) == method_type;
+        const attribute = if (is_method) "__func__" else "func";
+        const inner = py.PyObject_GetAttrString(function, attribute);
+        py.decref(function);
+        function = inner orelse return null;
+    }
+    return function;
+}
+
+fn isAsync(function: *py.Object) bool {
+    if (!looksAsync(function)) return false;
+    const code = py.extra.PyFunction_GetCode(function) orelse return false;
+    const flags = py.PyObject_GetAttrString(code, "co_flags") orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(flags);
+    return py.PyLong_AsLongLong(flags) & async_flags != 0;
 }
 
 fn clear() Callee {

@@ -420,6 +420,12 @@ const functions = [_]py.MethodDef{
     \\
     \\Has active, a dict, hold thread under ident() until the calling goroutine ends.
     },
+    .{ .name = "async_name", .function = @ptrCast(&asynchronous.nameOfAsync), .flags = py.METH_O, .doc =
+    \\async_name($module, function, /)
+    \\--
+    \\
+    \\The name of a function whose call makes a coroutine or asynchronous generator; None of others.
+    },
     .{ .name = "replaced", .function = @ptrCast(&replace.replaced), .flags = py.METH_NOARGS, .doc =
     \\replaced()
     \\--
