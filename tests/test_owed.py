@@ -359,3 +359,30 @@ run(second, config={"runtime": {"on_panic": "exit"}})
     assert result.stdout == "second goes on\n", result.stderr
     assert result.returncode == 0, result.stderr
     assert "ZeroDivisionError" in result.stderr
+
+
+def test_a_program_that_cancels_nothing_has_no_audit_hook(script: Script) -> None:
+    """With one the interpreter makes arguments for every event, such as a call of id()."""
+    code = """
+import sys
+from golibx import DeadlineExceeded, WaitGroup, Chan, context, go, run, sleep
+hooks = []
+sys.addaudithook(lambda event, args: event == "sys.addaudithook" and hooks.append(event))
+def quiet():
+    ctx, cancel = context.with_timeout(context.background(), 0.001)
+    group = WaitGroup()
+    for _ in range(3): group.go(sleep, 0.001)
+    group.wait()
+    ctx.done().recv_ok()
+    try: Chan().recv(timeout=0.001)
+    except DeadlineExceeded: cancel()
+def cancels():
+    g = go(sleep, 10)
+    sleep(0.001)
+    g.cancel()
+    g.join()
+for f in quiet, quiet, cancels, cancels:
+    run(f)
+    print(len(hooks))
+"""
+    assert script.passes(code) == "0\n0\n1\n1\n"

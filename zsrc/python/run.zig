@@ -28,7 +28,6 @@ const foreign = @import("foreign.zig");
 const asynchronous = @import("asynchronous.zig");
 const buffered = @import("buffered.zig");
 const fork = @import("fork.zig");
-const owed = @import("owed.zig");
 
 const lane = &host.the_lane;
 
@@ -75,8 +74,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
-        !owed.setUp())) return null;
+        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp()))
+        return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
