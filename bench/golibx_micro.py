@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import count, repeat
+from threading import RLock, get_ident
+from time import perf_counter_ns
 
 import harness
 
@@ -53,6 +55,75 @@ def pingpong(operations: int) -> None:
     for i in range(rounds):
         there.send(i)
         back.recv()
+
+
+def pingpong_mapped(operations: int) -> None:
+    """The same, by functions that map() calls."""
+    there: Chan[int] = Chan()
+    back: Chan[int] = Chan()
+    rounds = operations // 2
+
+    def returns(_: int) -> None:
+        back.send(there.recv())
+
+    def sends(i: int) -> None:
+        there.send(i)
+        back.recv()
+
+    def both(step: Callable[[int], None]) -> None:
+        for _ in map(step, range(rounds)):
+            pass
+
+    go(both, returns)
+    go(both, sends).join()
+
+
+def pingpong_below_c(operations: int) -> None:
+    """The same, but one of the two is in what C code has called: it keeps its thread."""
+    there: Chan[int] = Chan()
+    back: Chan[int] = Chan()
+    rounds = operations // 2
+
+    def returns() -> None:
+        for _ in range(rounds):
+            back.send(there.recv())
+
+    def sends() -> None:
+        for i in range(rounds):
+            there.send(i)
+            back.recv()
+
+    go(returns)
+    go(harness.below_c, sends).join()
+
+
+def rlock(operations: int) -> None:
+    """Lock a threading.RLock that others hold while they give way."""
+    guard = RLock()
+    workers = WaitGroup()
+    waits: list[int] = []
+
+    def worker() -> None:
+        for _ in repeat(None, operations // (2 * harness.CONTENDERS)):
+            start = perf_counter_ns()
+            with guard:
+                waits.append(perf_counter_ns() - start)
+                gosched()
+
+    for _ in range(2 * harness.CONTENDERS):
+        workers.go(worker)
+    workers.wait()
+    harness.emit_waits(waits)
+
+
+def idents(operations: int) -> None:
+    """Ask which thread one is on, in a goroutine."""
+
+    def asks() -> None:
+        for _ in repeat(None, operations):
+            get_ident()
+
+    go(asks).join()
 
 
 def buffered(operations: int) -> None:
@@ -240,6 +311,10 @@ CASES: dict[str, Callable[[int], None]] = {
     "yield2": partial(yields, 2),
     "yield1000": partial(yields, 1000),
     "pingpong": pingpong,
+    "mapped": pingpong_mapped,
+    "below_c": pingpong_below_c,
+    "rlock": rlock,
+    "ident": idents,
     "buffered": buffered,
     "spawn": spawn,
     "select4": select4,

@@ -51,6 +51,8 @@ def passes(case: str, operations: int) -> Iterator[tuple[int, AbstractContextMan
         yield operations, nullcontext()
     elif case == "sieve":  # long enough to need no warm-up
         yield operations, timed("ms", 1e3)
+    elif case == "rlock":  # it tells more, and once
+        yield operations, timed("ns", nanoseconds)
     elif case == "spawn":
         yield operations, timed("cold_ns", nanoseconds)
         yield operations, timed("ns", nanoseconds)
@@ -91,6 +93,13 @@ def check_prime(count: int, prime: int) -> None:
         raise ArithmeticError(f"prime {count} is {_PRIMES[count]}, not {prime}")
 
 
+def emit_waits(waits_ns: list[int]) -> None:
+    """Emit the median and the 99th percentile of times that tasks have waited."""
+    waits_ns.sort()
+    emit("wait_p50_us", waits_ns[len(waits_ns) // 2] / 1e3)
+    emit("wait_p99_us", waits_ns[len(waits_ns) * 99 // 100] / 1e3)
+
+
 class ParkedMeter:
     """Measures tasks that all wait: make it, start them, say when all wait and when all ended."""
 
@@ -124,6 +133,20 @@ def leave() -> None:
     """End the process at once, without waiting for or complaining about tasks that never end."""
     sys.stdout.flush()
     os._exit(0)
+
+
+def below_c(function: Callable[[], None]) -> None:
+    """Have the C library call the function."""
+    pending = [function]
+
+    def compare(_a: int, _b: int) -> int:
+        if pending:
+            pending.pop()()
+        return 0
+
+    pointer = ctypes.c_void_p
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)
+    ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, ctypes.sizeof(ctypes.c_int), kind(compare))
 
 
 def disturb(command: bytes) -> None:

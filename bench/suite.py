@@ -164,6 +164,9 @@ _LATENCY = (
     Metric("p50_ms", "p50 ms", 2),
     Metric("max_ms", "max ms", 2),
 )
+_ONLY_GOLIBX = dict.fromkeys(
+    (*PYTHON_PEERS, *sorted(set(NATIVE_PEERS.values()))), "is about goroutines in CPython"
+)
 _GO = frozenset(NATIVE_PEERS.values())
 _PREEMPT = (
     Metric("kept_10ms", "10 ms: %", 2),
@@ -303,6 +306,47 @@ CASES = (
         metrics=(Metric("ns", "ns/permit", 1),),
         program="semaphore",
         operations=_amounts(1_000_000, 100_000),
+    ),
+    Case(
+        name="pingpong-map",
+        title="As pingpong, by functions that map() calls",
+        kind="micro",
+        metrics=(Metric("ns", "ns/message", 1),),
+        program="mapped",
+        operations=_amounts(1_000_000, 100_000),
+        excluded=_ONLY_GOLIBX,
+    ),
+    Case(
+        name="pingpong-c",
+        title="As pingpong, one of the two in what C code has called: it keeps its thread",
+        kind="micro",
+        metrics=(Metric("ns", "ns/message", 1),),
+        program="below_c",
+        operations=_amounts(100_000, 100_000),
+        targets=(Target("absolute", 7500),),
+        excluded=_ONLY_GOLIBX,
+    ),
+    Case(
+        name="rlock-contended",
+        title="Lock and unlock a threading.RLock, 20 goroutines that give way while they hold it",
+        kind="micro",
+        metrics=(
+            Metric("ns", "ns/lock", 1),
+            Metric("wait_p50_us", "wait p50 us", 1),
+            Metric("wait_p99_us", "p99 us", 1),
+        ),
+        program="rlock",
+        operations=_amounts(100_000, 100_000),
+        excluded=_ONLY_GOLIBX,
+    ),
+    Case(
+        name="get-ident",
+        title="threading.get_ident()",
+        kind="micro",
+        metrics=(Metric("ns", "ns/call", 1),),
+        program="ident",
+        operations=_amounts(2_000_000, 2_000_000),
+        excluded=_ONLY_GOLIBX,
     ),
     Case(
         name="context",

@@ -82,10 +82,17 @@ SYNC_WORK = [
         "scope": 10_000,
     }.items()
 ]
+OWN_WORK = [
+    ("mapped", 1000, {"ns"}),
+    ("below_c", 1000, {"ns"}),
+    ("rlock", 1000, {"ns", "wait_p50_us", "wait_p99_us"}),
+    ("ident", 1000, {"ns"}),
+]
+OWN = {work[0] for work in OWN_WORK}
 LACKS = {
-    "asyncio": {"context"},
-    "gevent": {"select4", "cond", "context"},
-    "trio": {"select4", "timer"},
+    "asyncio": {"context"} | OWN,
+    "gevent": {"select4", "cond", "context"} | OWN,
+    "trio": {"select4", "timer"} | OWN,
 }
 # Those peers that are installed: gevent and trio are no requirements of the tests.
 PYTHONS = ["golibx", "asyncio", *filter(importlib.util.find_spec, ("gevent", "trio"))]
@@ -96,7 +103,7 @@ PYTHONS = ["golibx", "asyncio", *filter(importlib.util.find_spec, ("gevent", "tr
     [
         pytest.param(runtime, *work, id=f"{runtime}-{work[0]}")
         for runtime in PYTHONS
-        for work in [*WORK, *SYNC_WORK]
+        for work in [*WORK, *SYNC_WORK, *OWN_WORK]
         if work[0] not in LACKS.get(runtime, ())
     ],
 )
