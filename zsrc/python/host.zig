@@ -136,8 +136,9 @@ pub const Host = struct {
         py.PyEval_RestoreThread(@ptrCast(m.base.?));
     }
 
-    pub fn release(_: *M) void {
+    pub fn release(m: *M) void {
         _ = py.PyEval_SaveThread();
+        m.wakeSuccessor();
     }
 
     /// The main goroutine runs on the thread state that called run(), so that the caller's frames,

@@ -69,7 +69,10 @@ pub fn Keeping(comptime Lane: type, comptime Host: type) type {
                 return;
             }
             self.runner_sent = true;
-            Lane.wakeM(heir, .run, .{});
+            // As wakeM, later.
+            heir.duty = .run;
+            heir.about = .{};
+            m.appoint(heir);
         }
     };
 }

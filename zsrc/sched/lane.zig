@@ -247,7 +247,10 @@ pub fn Lane(comptime Host: type) type {
             self.ready(main);
             while (true) {
                 self.schedule(m);
-                if (self.main_done) break;
+                if (self.main_done) {
+                    m.wakeSuccessor();
+                    break;
+                }
                 Host.release(m);
                 if (m.locked_g == null) self.pushIdle(m);
                 _ = self.serve(m);

@@ -53,8 +53,9 @@ const Host = struct {
     pub fn acquire(_: *M) void {
         mutex.lock();
     }
-    pub fn release(_: *M) void {
+    pub fn release(m: *M) void {
         mutex.unlock();
+        m.wakeSuccessor();
     }
     pub fn enterThread(_: *M) void {}
     pub fn leaveThread(m: *M) void {

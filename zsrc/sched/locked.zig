@@ -127,7 +127,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type) type {
             // more.
             const keeps = to.locked_g != null or self.options.explore;
             self.owner.store(if (keeps) to else null, .release);
-            if (to.main) self.wakeMain() else to.note.wake();
+            if (to.main) self.wakeMain() else m.appoint(to);
             return true;
         }
 

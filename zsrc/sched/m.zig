@@ -50,6 +50,11 @@ pub const M = struct {
     ending: bool = false,
     /// The M that is to have the P when this one, whose goroutine keeps it, gets to g0.
     heir: ?*M = null,
+    /// The M that takes the host's lock from this one. Woken sooner it would find that taken, and
+    /// sleep once more.
+    successor: ?*M = null,
+    /// It is some M's successor: not to end before that has woken it.
+    due: std.atomic.Value(bool) = .init(false),
     /// What the host calls the running context (a thread state), for sysmon's look at whether it
     /// blocks. Written by this M.
     state: std.atomic.Value(?*anyopaque) = .init(null),
@@ -75,6 +80,20 @@ pub const M = struct {
     seen_attached: u32 = 0,
     next_idle: ?*M = null,
     next_all: ?*M = null,
+
+    /// With the host's lock.
+    pub fn appoint(m: *M, next: *M) void {
+        next.due.raw = true;
+        m.successor = next;
+    }
+
+    /// When the host's lock has been let go.
+    pub inline fn wakeSuccessor(m: *M) void {
+        const next = m.successor orelse return;
+        m.successor = null;
+        next.note.wake();
+        next.due.store(false, .release); // it may be gone from here on
+    }
 };
 
 threadlocal var current_m: ?*M = null;

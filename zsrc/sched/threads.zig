@@ -26,7 +26,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         pub fn quitIdle(self: *Self) void {
             while (true) {
                 const m = popIdle(self) orelse break;
-                while (!m.known.load(.acquire)) Env.sleepNs(std.time.ns_per_us);
+                awaitOthers(m);
                 const thread = m.thread.?;
                 wakeM(m, .quit, .{});
                 thread.join();
@@ -228,9 +228,13 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return true;
         }
 
+        /// A short life may end before the one who gave it has finished, or who woke it last.
+        fn awaitOthers(m: *M) void {
+            while (!m.known.load(.acquire) or m.due.load(.acquire)) Env.sleepNs(std.time.ns_per_us);
+        }
+
         fn endThread(self: *Self, m: *M) bool {
-            // A short life may end before the one who gave it has finished.
-            while (!m.known.load(.acquire)) Env.sleepNs(std.time.ns_per_us);
+            awaitOthers(m);
             const thread = m.thread.?;
             Host.acquire(m);
             if (m.left) |g| Host.bury(g);
