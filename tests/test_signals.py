@@ -551,3 +551,80 @@ run(main)
         process.send_signal(signal.SIGCONT)
         out, err = process.communicate("\n", timeout=60)
     assert (process.returncode, out) == (0, "goes on\n"), err
+
+
+def test_a_mask_is_the_programs_whatever_thread_a_goroutine_is_on(script: Script) -> None:
+    out = script.passes("""
+import os, signal, threading, time
+from golibx import Chan, go, gosched, run, sleep
+
+USR1, kill = signal.SIGUSR1, lambda: os.kill(os.getpid(), signal.SIGUSR1)
+handled = []
+signal.signal(USR1, lambda *_: handled.append(threading.get_native_id()))
+
+def is_blocked():
+    return USR1 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+def blocks():
+    while not over:
+        time.sleep(0.0003)
+
+def computes():
+    while not over:
+        sum(range(1000))
+
+def main():
+    threads = set()
+    def seen():
+        threads.add(threading.get_native_id())
+    for f in (blocks, blocks, blocks, computes): go(f)
+    for i in range(12):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, [USR1]) == set(), i
+        kill()
+        # No thread has let it through.
+        assert USR1 in signal.sigpending() and not handled
+        for _ in range(3):
+            time.sleep(0.0003)
+            seen()
+            assert is_blocked()
+            gosched()
+        assert go(is_blocked).result()
+        assert USR1 in signal.sigpending() and not handled
+        if i % 2:
+            # In another goroutine, which lets it through for all.
+            go(signal.pthread_sigmask, signal.SIG_UNBLOCK, [USR1]).result()
+            while not handled: sleep(0.0001)
+            assert not is_blocked()
+        else:
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            assert handled
+        handled.clear()
+    # A goroutine that waits for it, beside the others.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [USR1])
+    for _ in range(20):
+        g = go(signal.sigwait, [USR1])
+        gosched()
+        kill()
+        assert g.result() == USR1
+    # Threads that are started inherit it, and change their own only.
+    found = []
+    def thread():
+        found.append(is_blocked())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [USR1])
+    t = threading.Thread(target=thread)
+    t.start()
+    t.join()
+    assert found == [True] and is_blocked()
+    # With everything blocked the runtime goes on.
+    everything = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    for _ in range(5): assert go(is_blocked).result(); time.sleep(0.0003)
+    signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    over.append(1)
+    assert len(threads) > 1
+    assert not handled
+
+over = []
+run(main)
+print(is_blocked())
+""")
+    assert out == "True\n"

@@ -12,15 +12,16 @@ pub const impl = switch (builtin.os.tag) {
 };
 
 const required = [_][]const u8{
-    "Thread",    "spawn",           "threadExitHere", "futexWait",      "futexWake",
-    "nanotime",  "sleepNs",         "cpuCount",       "page_size",      "reserve",
-    "release",   "discard",         "guard",          "slotGet",        "slotSet",
-    "findSlot",  "symbol",          "FaultStack",     "handleFault",    "writeStderr",
-    "openStack", "preciseSleep",    "promptWake",     "allocatedSize",  "thisThread",
-    "interrupt", "allowInterrupts", "SignalMask",     "signalMask",     "cpuQuota",
-    "peek",      "threadId",        "threadIds",      "onMainThread",   "threadCpuTime",
-    "unguard",   "opens_guards",    "processId",      "takeSignal",     "writeSignals",
-    "atFork",    "exitProcess",     "stackOf",        "endByInterrupt",
+    "Thread",    "spawn",           "threadExitHere",       "futexWait",      "futexWake",
+    "nanotime",  "sleepNs",         "cpuCount",             "page_size",      "reserve",
+    "release",   "discard",         "guard",                "slotGet",        "slotSet",
+    "findSlot",  "symbol",          "FaultStack",           "handleFault",    "writeStderr",
+    "openStack", "preciseSleep",    "promptWake",           "allocatedSize",  "thisThread",
+    "interrupt", "allowInterrupts", "SignalMask",           "signalMask",     "cpuQuota",
+    "peek",      "threadId",        "threadIds",            "onMainThread",   "threadCpuTime",
+    "unguard",   "opens_guards",    "processId",            "takeSignal",     "writeSignals",
+    "atFork",    "exitProcess",     "stackOf",              "endByInterrupt", "askForMask",
+    "sameMask",  "awaitMasks",      "letInterruptsThrough",
 };
 
 comptime {
@@ -57,6 +58,10 @@ pub const thisThread = impl.thisThread;
 pub const allowInterrupts = impl.allowInterrupts;
 pub const interrupt = impl.interrupt;
 pub const signalThread = impl.signalThread;
+pub const askForMask = impl.askForMask;
+pub const awaitMasks = impl.awaitMasks;
+pub const letInterruptsThrough = impl.letInterruptsThrough;
+pub const sameMask = impl.sameMask;
 pub const SignalMask = impl.SignalMask;
 pub const signalMask = impl.signalMask;
 pub const futexWait = impl.futexWait;

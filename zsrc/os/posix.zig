@@ -96,14 +96,14 @@ const interrupt_signals = [_]c.SIG{.URG} ++
 
 /// From here on `interrupt` has an effect, by those signals that the program has no use for.
 pub fn allowInterrupts(allow: bool) void {
-    const from = if (allow) c.SIG.DFL else onInterrupt;
-    const to = if (allow) onInterrupt else c.SIG.DFL;
+    const ours: c.Sigaction.handler_fn = @ptrCast(&onInterrupt);
+    const from = if (allow) c.SIG.DFL else ours;
     for (interrupt_signals) |sig| {
         if (handlerOf(sig) != from) continue;
         var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
-        action.handler = .{ .handler = to };
+        action.handler = .{ .handler = if (allow) ours else c.SIG.DFL };
         // Without SA_RESTART: the point is that the call ends.
-        action.flags = c.SA.ONSTACK;
+        action.flags = if (allow) c.SA.ONSTACK | c.SA.SIGINFO else c.SA.ONSTACK;
         _ = c.sigaction(sig, &action, null);
     }
 }
@@ -111,10 +111,14 @@ pub fn allowInterrupts(allow: bool) void {
 /// Ends a system call that blocks the thread with EINTR.
 pub fn interrupt(t: Thread) void {
     for (interrupt_signals) |sig| {
-        if (handlerOf(sig) != onInterrupt) continue;
+        if (!isInterrupt(sig)) continue;
         _ = c.pthread_kill(t.handle, sig);
         return;
     }
+}
+
+fn isInterrupt(sig: c.SIG) bool {
+    return handlerOf(sig) == @as(c.Sigaction.handler_fn, @ptrCast(&onInterrupt));
 }
 
 /// Sends a signal to a thread.
@@ -128,7 +132,72 @@ fn handlerOf(sig: c.SIG) ?c.Sigaction.handler_fn {
     return present.handler.handler;
 }
 
-fn onInterrupt(_: c.SIG) callconv(.c) void {}
+/// When it returns the thread has the mask that it was asked to have, if it was.
+fn onInterrupt(_: c.SIG, _: *anyopaque, uc: *anyopaque) callconv(.c) void {
+    if (builtin.os.tag != .linux) return;
+    const own = @intFromPtr(c.pthread_self());
+    for (asked[0..asked_count.load(.acquire)]) |*each| {
+        if (each.load(.acquire) != own) continue;
+        const mask: *align(1) u64 = @ptrFromInt(@intFromPtr(uc) + mask_offset);
+        mask.* = asked_mask;
+        return each.store(0, .release);
+    }
+}
+
+// ---- the masks of other threads ----
+//
+// A thread can only change its own. In the handler of a signal that is the one which it goes on
+// with: the kernel takes it from the frame that the handler returns to.
+
+/// Of uc_sigmask in the kernel's struct ucontext (arch/*/include/uapi/asm/ucontext.h), which has 64
+/// signals.
+const mask_offset = switch (builtin.cpu.arch) {
+    .x86_64 => 296,
+    .aarch64 => 40,
+    else => 0,
+};
+var asked_mask: u64 = 0;
+/// The threads that are to have it, each until it has.
+var asked: [256]std.atomic.Value(usize) = undefined;
+var asked_count: std.atomic.Value(usize) = .init(0);
+const answer_turns = 10_000;
+
+/// One caller at a time. False if there is no room for another: then `awaitMasks` first.
+pub fn askForMask(t: Thread, mask: SignalMask) bool {
+    const n = asked_count.load(.monotonic);
+    if (n == asked.len) return false;
+    asked_mask = @bitCast(std.mem.asBytes(&mask)[0..8].*);
+    asked[n] = .init(@intFromPtr(t.handle));
+    asked_count.store(n + 1, .release);
+    interrupt(t);
+    return true;
+}
+
+/// Returns when those that were asked have it. One that the kernel keeps for long is not waited for;
+/// it has the mask when it comes back.
+pub fn awaitMasks() void {
+    for (asked[0..asked_count.load(.monotonic)]) |*each| {
+        var turns: u32 = 0;
+        while (each.load(.acquire) != 0 and turns < answer_turns) : (turns += 1) _ = c.sched_yield();
+    }
+    asked_count.store(0, .release);
+}
+
+/// Has the calling thread let through what `interrupt` sends; the mask that it has then.
+pub fn letInterruptsThrough() SignalMask {
+    var ours: SignalMask = undefined;
+    _ = c.sigemptyset(&ours);
+    for (interrupt_signals) |sig| {
+        if (isInterrupt(sig)) _ = c.sigaddset(&ours, sig);
+    }
+    var before: SignalMask = undefined;
+    _ = c.pthread_sigmask(c.SIG.UNBLOCK, &ours, &before);
+    return signalMask();
+}
+
+pub fn sameMask(a: *const SignalMask, b: *const SignalMask) bool {
+    return std.mem.eql(u8, std.mem.asBytes(a)[0..8], std.mem.asBytes(b)[0..8]);
+}
 
 /// Ends the calling thread from whatever stack it is on.
 pub fn threadExitHere() noreturn {

@@ -154,6 +154,14 @@ pub fn signalMask() SignalMask {}
 pub fn allowInterrupts(_: bool) void {}
 pub fn interrupt(_: Thread) void {}
 pub fn signalThread(_: Thread, _: u8) void {}
+pub fn askForMask(_: Thread, _: SignalMask) bool {
+    return true;
+}
+pub fn awaitMasks() void {}
+pub fn letInterruptsThrough() SignalMask {}
+pub fn sameMask(_: *const SignalMask, _: *const SignalMask) bool {
+    return true;
+}
 
 /// Ends the calling thread from whatever stack it is on. The system frees the stack that the
 /// environment block names, which must not be a goroutine's: first goes the thread home.

@@ -16,6 +16,7 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("fault.zig");
 const signals = @import("signals.zig");
+const sigmask = @import("sigmask.zig");
 const recursion = @import("recursion.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
@@ -74,8 +75,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
-        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp()))
-        return null;
+        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
+        !sigmask.setUp())) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;

@@ -210,9 +210,11 @@ pub fn Lane(comptime Host: type) type {
         generation: u32 = 0,
         /// The M of the thread that called `run`.
         m0: *M = undefined,
-        /// The program's, for threads that sysmon starts, which blocks all: children that
-        /// goroutines fork inherit it.
+        /// The program's, which all Ms have, those too that sysmon starts: a signal that it blocks
+        /// comes to none of them, and children that goroutines fork inherit it. Under `m_lock`.
         signal_mask: os.SignalMask = undefined,
+        /// How often it was changed.
+        mask_turn: u32 = 0,
         /// Signal handlers of the program's wait for the main thread.
         signal_pending: bool = false,
         signal_for_main: bool = false,
@@ -931,6 +933,7 @@ pub fn Lane(comptime Host: type) type {
         pub const retire = threads.retire;
         pub const obtainM = threads.obtainM;
         pub const wakeM = threads.wakeM;
+        pub const shareMask = threads.shareMask;
 
         // ---- goroutines with a thread of their own, in locked.zig ----
 

@@ -78,6 +78,8 @@ pub const M = struct {
     fault: os.FaultStack = .{},
     /// sysmon's own: what it saw on its last round.
     seen_attached: u32 = 0,
+    /// The last mask of signals that it was asked to have; see shareMask.
+    mask_turn: u32 = 0,
     next_idle: ?*M = null,
     next_all: ?*M = null,
 

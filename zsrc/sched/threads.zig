@@ -125,7 +125,11 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             m.* = first;
             enlistM(self, m);
             errdefer unlistM(self, m);
-            m.thread = try Env.spawn(threadMain, m, .{ .signals = .{ .mask = self.signal_mask } });
+            // It is in the list: shareMask waits for it if this is about to change.
+            self.m_lock.lock();
+            const mask = self.signal_mask;
+            self.m_lock.unlock();
+            m.thread = try Env.spawn(threadMain, m, .{ .signals = .{ .mask = mask } });
             m.known.store(true, .release);
             return m;
         }
@@ -270,6 +274,36 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                 if (m.curg == g and (m.main or m.known.load(.acquire))) return m.thread;
             }
             return null;
+        }
+
+        /// The calling thread has a new mask of signals: so have the others when this returns. With
+        /// the host's lock, without which no M ends.
+        pub fn shareMask(self: *Self, own: *M, mask: os.SignalMask) void {
+            if (os.sameMask(&mask, &self.signal_mask)) return;
+            self.mask_turn +%= 1;
+            own.mask_turn = self.mask_turn;
+            while (!askAll(self, mask)) {
+                os.awaitMasks();
+                Env.sleepNs(std.time.ns_per_us);
+            }
+            os.awaitMasks();
+        }
+
+        /// False if one is not there yet, or there is no room for all.
+        fn askAll(self: *Self, mask: os.SignalMask) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            self.signal_mask = mask;
+            var all = true;
+            var it = self.all_m;
+            while (it) |m| : (it = m.next_all) {
+                if (m.mask_turn == self.mask_turn) continue;
+                if ((m.main or m.known.load(.acquire)) and os.askForMask(m.thread.?, mask))
+                    m.mask_turn = self.mask_turn
+                else
+                    all = false;
+            }
+            return all;
         }
 
         /// The main M goes first, so that it is the first to be woken.
