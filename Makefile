@@ -53,8 +53,9 @@ bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, async
 	@$(BIN)/python bench/run.py $(ARGS)
 
 .PHONY: test-matrix
-test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each, on every Python at hand; ARGS as for test
-	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py $(ARGS)
+test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each, and a notebook, on every Python at hand; ARGS as for test
+	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py \
+		tests/test_notebook.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, then everything at once for ten minutes: tests/soak.py

@@ -120,9 +120,11 @@ class Loader:
             return Plugin(name, origin, thing() if isinstance(thing, type) else thing)
         except _NotFoundError as exc:
             raise _error(reference, config, exc) from None
-        except (Exception, SystemExit) as exc:
+        except KeyboardInterrupt:  # Ctrl-C, as far as anybody knows
+            raise
+        except BaseException as exc:
             # Whatever the plugin's module or class does when it is imported or created.
-            problem = f"can't be loaded: {type(exc).__name__}: {exc}"
+            problem = f"can't be loaded: {type(exc).__name__}" + (f": {exc}" if str(exc) else "")
             raise config.error("plugins.enabled", problem, value=reference) from exc
 
     def _found(self, reference: str) -> tuple[str, str, object]:

@@ -168,6 +168,8 @@ def test_missing_file_module_and_object(folder: Path) -> None:
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def (\n", "SyntaxError: "),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("import golibx\nraise golibx.Cancelled\n", "Cancelled"),
+        ("raise GeneratorExit\n", "GeneratorExit"),
         ("class Plugin:\n    def __init__(self): raise OSError('no')\n", "OSError: no"),
     ],
 )
