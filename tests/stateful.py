@@ -54,6 +54,8 @@ def others() -> list[Goroutine[Any]]:
 class Machine(RuleBasedStateMachine, Generic[State]):
     """What the four have in common."""
 
+    count = 0  # Hypothesis may give up before it begins
+
     @initialize(seed=st.integers(1, 2**40), width=st.integers(1, WIDEST))
     def begin(self, seed: int, width: int) -> None:
         self.seed = seed

@@ -515,7 +515,8 @@ def main():
         if os.path.exists(f"/proc/self/fd/{fd}")
         and "eventpoll" in os.readlink(f"/proc/self/fd/{fd}"))
     with open(f"/proc/self/fdinfo/{poller}") as file:
-        wakeup = int(re.search("tfd: *([0-9]+)", file.read())[1])
+        watched = re.findall("tfd: *([0-9]+)", file.read())
+    [wakeup] = (int(fd) for fd in watched if "eventfd" in os.readlink(f"/proc/self/fd/{fd}"))
     kept = []
     while os.path.exists(f"/proc/self/fd/{wakeup}"):
         kept.append(os.open("/dev/null", os.O_RDONLY))

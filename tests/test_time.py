@@ -39,6 +39,7 @@ from golibx import (
     select,
     sleep,
     stats,
+    testing,
     tick,
 )
 
@@ -177,17 +178,21 @@ def test_reset_moves_those_that_wait() -> None:
     assert g.result() >= before
 
 
+@pytest.mark.goroutine(False)
 def test_stop_leaves_those_that_wait() -> None:
-    timer = Timer(0.002)
-    g = go(timer.c.recv)
-    assert is_parked(g)
-    assert stats()["timers"] == 1
-    assert timer.stop()
-    assert stats()["timers"] == 0
-    sleep(0.004)
-    assert not g.done()
-    timer.reset(0)
-    g.result()
+    def stops() -> None:
+        timer = Timer(0.002)
+        g = go(timer.c.recv)
+        assert is_parked(g)
+        assert stats()["timers"] == 1
+        assert timer.stop()
+        assert stats()["timers"] == 0
+        sleep(0.004)
+        assert not g.done()
+        timer.reset(0)
+        g.result()
+
+    testing.run(stops, seed=1, virtual_time=True, early_timers=False)
 
 
 def test_stop_and_reset_race_with_a_receiver() -> None:

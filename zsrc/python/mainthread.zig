@@ -90,7 +90,8 @@ pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
     defer if (g) |own| {
         own.no_preempt -= 1;
     };
-    word.* = if (g == null) first else py.PyThread_get_thread_ident();
+    const own = py.PyThread_get_thread_ident();
+    word.* = if (g != null or own == handling) own else first;
     defer settle();
     return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
 }
@@ -100,11 +101,19 @@ pub fn isKnown() bool {
     return main_number != null and deadlock.on_main_thread and host.Host.signalsWatched();
 }
 
+/// The thread that calls handlers, which may do what the main one may; 0: none does.
+var handling: c_ulong = 0;
+
 /// PyErr_CheckSignals() on g0, as on the main thread.
 pub fn callHandlers() bool {
     if (!isKnown()) return py.PyErr_CheckSignals() == 0;
-    main_number.?.* = py.PyThread_get_thread_ident();
-    defer settle();
+    const before = handling;
+    handling = py.PyThread_get_thread_ident();
+    main_number.?.* = handling;
+    defer {
+        handling = before;
+        settle();
+    }
     return py.PyErr_CheckSignals() == 0;
 }
 
@@ -129,6 +138,7 @@ pub fn stopFollowing(m: ?*M) void {
 pub fn forget() void {
     carrier = null;
     freeing = false;
+    handling = 0;
     if (main_number != null) first = py.PyThread_get_thread_ident();
 }
 
