@@ -865,6 +865,8 @@ def test_info(tmp_path: Path) -> None:
     assert {"preempt", "retake", "native_gomaxprocs", "native_preempt", "golibx.h"} <= set(names)
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert rows["native_runtime"] == "works"
+    # None of the tables that it is about is left out.
+    assert rows["c_identity"] == ("redirected calls" if sys.platform == "linux" else "none")
     # Those of a process that has done nothing say nothing.
     assert not {f"native_{name}" for name in native.counters()} & set(names) - {"native_gomaxprocs"}
     assert not any(name.endswith("_reason") for name in names)

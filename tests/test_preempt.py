@@ -804,3 +804,46 @@ run(main, config={"preempt": {"slice": "200us"}, "runtime": {"switch_interval": 
 """
     )
     assert out == "0\n"
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="the interpreter itself tells of it, as at a thread's end"
+)
+def test_a_goroutines_profile_function_ends_with_it_whatever_audit_hooks_say(
+    script: Script,
+) -> None:
+    out = script.passes(
+        """
+import sys
+from golibx import go, run
+
+refuses = False
+
+def hook(event, args):
+    if refuses and event in ("sys.setprofile", "sys.settrace"):
+        raise RuntimeError(event)
+
+sys.addaudithook(hook)
+
+def profiled():
+    global refuses
+    sys.setprofile(lambda *args: seen.append(args))
+    refuses = True
+
+def main():
+    global refuses
+    for _ in range(10):
+        refuses = False
+        go(profiled).join()
+        count = len(seen)
+        assert go(sys.getprofile).result() is None
+        go(sum, [1]).join()
+        assert len(seen) == count
+
+seen, unraisable = [], []
+sys.unraisablehook = lambda args: unraisable.append(str(args.exc_value))
+run(main)
+print(unraisable)
+"""
+    )
+    assert out == "[]\n"

@@ -24,5 +24,8 @@ test {
     _ = @import("python/peek.zig");
     _ = @import("python/foreign.zig");
     _ = @import("python/idents.zig");
-    if (@import("builtin").os.tag == .linux) _ = @import("native/preempt_linux.zig");
+    if (@import("builtin").os.tag == .linux) {
+        _ = @import("native/preempt_linux.zig");
+        _ = @import("os/imports_linux.zig");
+    }
 }

@@ -161,3 +161,18 @@ const Tables = struct {
         return if (address < base) base + address else address;
     }
 };
+
+test "a table that cannot be written is counted, and left as it is" {
+    const os_page = os.page_size;
+    const fd: i32 = @intCast(linux.open("/proc/self/exe", .{ .ACCMODE = .RDONLY }, 0));
+    defer _ = linux.close(fd);
+    // Of a file that is only read it may never be.
+    const at = linux.mmap(null, os_page, .{ .READ = true }, .{ .TYPE = .SHARED }, fd, 0);
+    defer _ = linux.munmap(@ptrFromInt(at), os_page);
+    const before = @as(*const usize, @ptrFromInt(at)).*;
+    var r: Redirect = .{ .name = "", .from = 0, .to = 1 };
+    r.write(at, at, at + os_page);
+    try std.testing.expectEqual(1, r.refused);
+    try std.testing.expectEqual(0, r.changed);
+    try std.testing.expectEqual(before, @as(*const usize, @ptrFromInt(at)).*);
+}

@@ -8,6 +8,7 @@ const recursion = @import("recursion.zig");
 const native = @import("native.zig");
 const standin = @import("standin.zig");
 const preempt = @import("preempt.zig");
+const identity = @import("identity.zig");
 const events = @import("events.zig");
 
 const lane = &host.the_lane;
@@ -68,7 +69,12 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const m = &host.mechanisms;
     // Without a run, find out what one would use.
     const idle = !lane.live;
-    if (idle) preempt.setUp();
+    if (idle) {
+        preempt.setUp();
+        if (!identity.redirectCalls()) py.PyErr_Clear();
+    }
+    const left = identity.redirect.refused;
+    var left_text: [96]u8 = undefined;
     const way = preempt.way;
     const reason = preempt.reason;
     if (idle) preempt.tearDown();
@@ -93,7 +99,12 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
             "") and
         py.setText(dict, "c_identity", if (os.imports.supported) "redirected calls" else "none") and
         py.setText(dict, "c_identity_reason", if (os.imports.supported)
-            ""
+            (if (left == 0) "" else std.fmt.bufPrintSentinel(
+                &left_text,
+                "except {d}, whose tables could not be written: they take a goroutine for its thread",
+                .{left},
+                0,
+            ) catch unreachable)
         else
             "C extension modules take a goroutine for its thread on this system") and
         py.setText(dict, "gilstate", gilstate) and

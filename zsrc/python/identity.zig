@@ -104,7 +104,8 @@ fn createDynamic(c: replace.Call) ?*py.Object {
     return module;
 }
 
-fn redirectCalls() bool {
+/// Also without a run, to know whether it can be done.
+pub fn redirectCalls() bool {
     if (!os.imports.supported) return true;
     redirect.from = @intFromPtr(&py.PyThread_get_thread_ident);
     redirect.to = @intFromPtr(&threadIdent);

@@ -626,7 +626,28 @@ pub fn stopTracing() void {
         const state = py.PyThreadState_Get();
         if (traceFunction(state) != null) setTrace(state, null, null);
     } else if (tracing.inUse("gettrace")) py.extra.PyEval_SetTrace(null, null);
-    if (profiling.inUse("getprofile")) py.extra.PyEval_SetProfile(null, null);
+    if (profiling.inUse("getprofile") and !dropProfile()) py.extra.PyEval_SetProfile(null, null);
+}
+
+/// 3.11: as setTrace, which see. The words are the ones before those of the trace function; false
+/// if they are not.
+fn dropProfile() bool {
+    if (py.minor() != 11 or trace_at == 0) return false;
+    const state = py.PyThreadState_Get();
+    const words: [*]usize = @ptrCast(@alignCast(state));
+    const object = words[trace_object_at - 1];
+    const shown = py.call(profiling.get.?, &.{}) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(shown);
+    if (words[trace_at - 1] == 0 or object != @intFromPtr(shown)) return false;
+    words[trace_at - 1] = 0;
+    words[trace_object_at - 1] = 0;
+    py.extra.PyThreadState_EnterTracing.?(state);
+    py.extra.PyThreadState_LeaveTracing.?(state);
+    py.decref(shown);
+    return true;
 }
 
 fn setUpMonitoring() bool {
