@@ -72,7 +72,7 @@ def run(
             defaults. The environment's GOLIB_… variables apply unless a Config is given.
 
     Raises:
-        TypeError: `fn` is not callable, or a coroutine function.
+        TypeError: `fn` is not callable, or a coroutine function; `config` is none of these.
         ConfigError: the configuration or one of its plugins is not right; nothing was run.
         RuntimeError: a runtime is running in this process already.
         BaseException: what `fn` raises.
@@ -111,6 +111,11 @@ def _config_of(config: Config | str | os.PathLike[str] | Mapping[str, object] | 
         return config
     if config is None or isinstance(config, str | os.PathLike):
         return Config.load(config)
+    if not hasattr(config, "items"):
+        raise TypeError(
+            "config must be a Config, the path of a golib.toml, or a dict of its tables, "
+            f"not {config!r}"
+        )
     return Config.from_mapping(config)
 
 
@@ -331,8 +336,7 @@ class Runtime:
             if self._plugins is not None:
                 self._end_plugins(self._plugins, timeout_ns)
         # Last, since it may take as long as the call that blocks it.
-        if left:
-            self._free_main_thread()
+        self._free_main_thread()
 
     def _end_event_loop(self, spent_ns: int) -> None:
         """That of golibx.aio, if the program has used it."""
@@ -363,18 +367,22 @@ class Runtime:
             signals.set_plain(number, int(signal.SIG_DFL))
 
     def _free_main_thread(self) -> None:
-        """Has a goroutine that blocks the main thread raise Cancelled: run() returns there."""
-        self._freeing = True
+        """Has a goroutine that blocks the main thread raise Cancelled: run() returns there.
+
+        One that was given up, a plugin's hook, or a service goroutine that its plugin has left.
+        """
         interrupted: BaseException | None = None
         warn_at = time.monotonic() + _WARN_AFTER_S
         while not _core.free_main_thread(self._own_signal):
+            self._freeing = True
             try:
                 _core.blocking(time.sleep, _FREE_INTERVAL_S)
                 if time.monotonic() > warn_at:
                     warn_at = float("inf")
                     _write(
                         "golibx: a goroutine that was given up blocks the main thread in a call "
-                        "that no signal ends: run() returns when the call does\n" + _names_of_left()
+                        "that no signal ends: run() returns when the call does\n"
+                        + _names_of_left(system=True)
                     )
             except BaseException as exc:
                 # Ctrl-C, which reaches the call too.
@@ -448,12 +456,12 @@ _WARN_AFTER_S = 1.0
 _MOST_NAMED = 10
 
 
-def _names_of_left() -> str:
-    """A line for each goroutine of the program's that has not ended."""
+def _names_of_left(*, system: bool = False) -> str:
+    """A line for each goroutine of the program's, or of all, that has not ended."""
     from golibx.dump import printable
 
     main = _core.current()
-    left = [g for g in reversed(_core.goroutines()) if g is not main and not g.system]
+    left = [g for g in reversed(_core.goroutines()) if g is not main and (system or not g.system)]
     lines = []
     for goroutine in left[:_MOST_NAMED]:
         place = f" started at {goroutine.started_at}" if goroutine.started_at else ""

@@ -381,6 +381,12 @@ def test_run_refuses_an_async_function() -> None:
     assert golibx.run(asyncio.run, fetch(4)) == 4
 
 
+@pytest.mark.parametrize("config", [5, b"golib.toml", ["preempt"]])
+def test_run_refuses_what_is_no_configuration(config: object) -> None:
+    with pytest.raises(TypeError, match=r"config must be .* not (5|b'golib.toml'|\['preempt'\])"):
+        golibx.run(int, config=config)  # type: ignore[call-overload]
+
+
 @pytest.mark.goroutine
 def test_serve_refuses_an_async_handler_before_it_listens() -> None:
     with pytest.raises(TypeError, match=r"serve\(\) needs a handler .* and fetch\(\) is async"):

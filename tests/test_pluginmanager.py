@@ -662,3 +662,21 @@ def test_a_hook_that_does_not_return_is_named(tmp_path: Path) -> None:
     result = run(tmp_path, program, *(part for o in options for part in ("--set", o)))
     assert result.returncode == 0
     assert "on_goroutine_exit of plugin stuck has not returned within 1s" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def on_goroutine_exit(event): time.sleep(600)\n",
+        "def golib_start(runtime): runtime.go_system(time.sleep, 600)\n",
+    ],
+)
+def test_what_a_plugin_leaves_behind_does_not_keep_the_main_thread(
+    tmp_path: Path, body: str
+) -> None:
+    """It blocks there, since the main goroutine waits meanwhile: run() could not return."""
+    write(tmp_path / "stuck.py", f"import time\n@hookimpl\n{body}")
+    program = "import golibx\ngolibx.go(int).join()\ngolibx.sleep(0.05)\nprint('over')\n"
+    options = ("plugins.enabled=./stuck.py", "runtime.shutdown_timeout=10ms")
+    result = run(tmp_path, program, *(part for o in options for part in ("--set", o)))
+    assert (result.returncode, result.stdout) == (0, "over\n")
