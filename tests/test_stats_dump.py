@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -681,17 +683,12 @@ def test_waiting_for_the_network_is_no_deadlock() -> None:
 
             go(accept)
             # In another process, so that no goroutine of this one is runnable meanwhile.
-            pid = os.fork()
-            if pid == 0:
-                import socket
-
-                time.sleep(0.05)
-                with socket.create_connection(("127.0.0.1", port)) as s:
-                    s.sendall(b"net")
-                os._exit(0)
-            received = ch.recv()
-            os.waitpid(pid, 0)
-            return received
+            connects = (
+                "import socket, sys\n"
+                "socket.create_connection(('127.0.0.1', int(sys.argv[1]))).sendall(b'net')"
+            )
+            with subprocess.Popen([sys.executable, "-c", connects, str(port)]):
+                return ch.recv()
 
     assert golibx.run(main) == b"net"
 

@@ -124,7 +124,7 @@ const Suspect = struct {
 
     /// What C code between the interpreter and select() has, for `select(*cases)`: the interpreter
     /// has made a tuple of the cases if they were none, and, if there are keywords too, a copy of
-    /// all arguments.
+    /// all arguments, which since 3.15 has no references of its own.
     fn eachArgument(
         s: Suspect,
         entry: frames.Entry,
@@ -136,7 +136,7 @@ const Suspect = struct {
             if (entry.operands == 2) visit(context, tuple);
             return;
         }
-        if (s.arguments) |tuple| visit(context, tuple) else if (entry.operands == 2) return;
+        if (s.arguments) |tuple| visit(context, tuple) else if (entry.operands == 2 or py.minor() >= 15) return;
         var single: [1]*py.Object = undefined;
         for (s.waitsOn(&single)) |case| visit(context, case);
     }
