@@ -14,6 +14,7 @@ import fcntl
 import functools
 import os
 import queue
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,11 +22,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import golibx
+from conftest import Script
 from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
 
 pytestmark = pytest.mark.goroutine
@@ -479,3 +482,45 @@ def test_few_threads_block_on_the_lock_of_a_preempted_goroutine(from_main: bool)
     else:
         go(takes_it_often).join()
     assert most < 1000  # several thousand, if all that are woken find it locked
+
+
+DELAY = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+static long now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+void *PyThreadState_Swap(void *state) {
+    static void *(*plain)(void *);
+    static int calls;
+    if (!plain) plain = (void *(*)(void *))dlsym(RTLD_NEXT, "PyThreadState_Swap");
+    void *before = plain(state);
+    if (state && ++calls % 7 == 0)
+        for (long until = now() + 15000000L; now() < until;);
+    return before;
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="puts a function before the interpreter's")
+def test_a_delay_in_a_switch_is_no_blocking_call(script: Script, tmp_path: Path) -> None:
+    """As on a busy machine, when the system runs others just there. It is not to cost the turn."""
+    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
+    (tmp_path / "delay.c").write_text(DELAY)
+    command = [*compiler, "-O1", "-shared", "-fPIC", "delay.c", "-o", "delay.so", "-ldl"]
+    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "cache")}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=50)
+    code = """
+from golibx import go, gosched, run, stats
+def turns():
+    for _ in range(150): gosched()
+def main():
+    for g in [go(turns), go(turns)]: g.join()
+    print(stats()["retakes"])
+run(main, config={"preempt": {"async": False}})
+"""
+    assert script.passes(code, env={"LD_PRELOAD": str(tmp_path / "delay.so")}) == "0\n"

@@ -206,6 +206,8 @@ pub const Host = struct {
     /// Makes the goroutine's thread state, or the M's base one, the current one.
     pub inline fn swap(m: *M, next: ?*G) void {
         const state = if (next) |g| stateOf(g) else m.base.?;
+        // In between neither is the current one for sure. Whoever is delayed there does not block.
+        m.state.store(null, .monotonic);
         _ = py.PyThreadState_Swap(@ptrCast(state));
         m.state.store(if (next == null) null else state, .monotonic);
         if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
