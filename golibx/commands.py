@@ -6,6 +6,7 @@ asked for that. Naming a file by --config, GOLIB_PLUGINS_ENABLED and --set do as
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import platform
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["group", "main"]
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 config_option = click.option(
@@ -61,6 +63,12 @@ def main(arguments: Sequence[str]) -> NoReturn:
         status = cli.INTERRUPT_EXIT_CODE
     except BrokenPipeError:  # its reader has seen enough
         sys.stdout = None
+        status = 1
+    except OSError as exc:
+        if exc.errno not in _UNWRITABLE or exc.filename is not None:
+            raise
+        sys.stdout = None
+        click.echo(f"golibx: can't write the output: {exc.strerror}", err=True)
         status = 1
     sys.exit(status)
 

@@ -262,6 +262,22 @@ def test_output_is_flushed_into_a_closed_pipe(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*GOLIBX, "info"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    problem = "golibx: can't write the output: No space left on device\n"
+    assert (result.returncode, result.stderr) == (1, problem)
+
+
 def test_subprocesses_of_multiprocessing(tmp_path: Path) -> None:
     """They import the program's own file as __mp_main__."""
     (tmp_path / "program.py").write_text(
