@@ -29,6 +29,10 @@ pub const Real = struct {
         std.atomic.spinLoopHint();
     }
 
+    pub inline fn yield() void {
+        std.Thread.yield() catch {};
+    }
+
     pub inline fn nanotime() u64 {
         return os.nanotime();
     }

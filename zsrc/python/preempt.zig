@@ -19,6 +19,7 @@
 //! instructions: it is never interrupted.
 const std = @import("std");
 const m_mod = @import("../sched/m.zig");
+const holdoff = @import("../sched/holdoff.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -62,34 +63,28 @@ pub fn request(m: *M) bool {
             const address = py.extra._PyEval_AddPendingCall orelse return false;
             const add: *const fn (*py.Interpreter, *const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque, c_int) callconv(.c) c_int =
                 @ptrCast(@alignCast(address));
-            asking.store(true, .seq_cst);
-            defer asking.store(false, .release);
-            if (held_off.load(.seq_cst) > 0) return true;
+            if (!asking.begin()) return true;
+            defer asking.end();
             return add(host.interpreter, onPending, about, 0) == 0;
         },
     }
 }
 
-/// sysmon is about to put a call into the interpreter's queue, which a fork must not find half
-/// changed. Dekker: sysmon stores this, then loads `held_off`; who forks does the reverse.
-var asking: std.atomic.Value(bool) = .init(false);
-/// How many are about to fork: they are not kept waiting for long, and sysmon does not wait at all.
-var held_off: std.atomic.Value(u32) = .init(0);
+/// sysmon puts a call into the interpreter's queue, which a fork must not find half changed.
+var asking: holdoff.HoldOffReal = .{};
 
 /// With the lock: from here to `letGo` nobody asks.
 pub fn holdOff() void {
-    _ = held_off.fetchAdd(1, .seq_cst);
-    while (asking.load(.seq_cst)) std.Thread.yield() catch {};
+    asking.hold();
 }
 
 pub fn letGo() void {
-    _ = held_off.fetchSub(1, .release);
+    asking.letGo();
 }
 
 /// In the child of a fork: nobody is about to, and nobody asks.
 pub fn renew() void {
-    asking = .init(false);
-    held_off = .init(0);
+    asking = .{};
 }
 
 /// Runs between two bytecodes of whoever holds the lock. Switching is not possible here: the

@@ -12,6 +12,7 @@ const sync = @import("sync.zig");
 const timers = @import("timers.zig");
 const tied = @import("tied.zig");
 const limit = @import("limit.zig");
+const holdoff = @import("holdoff.zig");
 const stop = @import("stop.zig");
 const run_end = @import("ending.zig");
 const primitives = @import("primitives.zig");
@@ -152,6 +153,17 @@ pub const of_the_runtime = [_]Entry{
         .Model = event.Wakeup,
         .options = .{ .preemptions = 4, .delays = 1 },
         .plants = &.{.{ .bug = .tail_read_before, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "forks beside sysmon",
+        .Model = holdoff.Forks,
+        .options = .{ .preemptions = 2, .delays = 2 },
+        .plants = &.{
+            .{ .bug = .looks_first, .expects = "half changed" },
+            .{ .bug = .acts_late, .expects = "half changed" },
+            .{ .bug = .does_not_wait, .expects = "half changed" },
+            .{ .bug = .lets_all_go, .expects = "half changed" },
+        },
     },
     .{
         .name = "event rings, order",
