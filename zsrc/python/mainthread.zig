@@ -16,7 +16,8 @@
 //! first signal raises nothing. It notes where its handler was called from, and has the interpreter
 //! make a pending call, which it does only where it would run handlers between two lines. If that has
 //! not happened when the next signal is handled, at the same stack depth and instruction, the handler
-//! was called by the same C call as before, which has gone on meanwhile.
+//! was called by the same C call as before, which has gone on meanwhile. A lock's acquire() is not
+//! known in this way: before it waits on, it makes pending calls too. So run() returns when that does.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
