@@ -61,6 +61,34 @@ def test_the_rounding_mode_is_the_goroutines() -> None:
 
 
 @x86_64_only
+@pytest.mark.goroutine(False)
+def test_a_signal_handler_rounds_as_the_main_goroutine(script: Script) -> None:
+    """Whoever raises the signal, and whether or not main waits. Nothing traps."""
+    program = f"""
+import ctypes, os, signal, sys
+from golibx import go, gosched, run, sleep
+m = ctypes.PyDLL(None if sys.platform == "darwin" else "libm.so.6")
+seen = []
+def handler(*_):
+    seen.append((m.fegetround(), m.fegetexcept() if sys.platform == "linux" else 0, 1 / 3))
+def raises():
+    m.fesetround({UPWARD})
+    signal.raise_signal(signal.SIGUSR1)
+    gosched()
+def main():
+    signal.signal(signal.SIGUSR1, handler)
+    signal.raise_signal(signal.SIGUSR1)
+    go(raises).join()
+    for n in range(3, 6):
+        go(os.kill, os.getpid(), signal.SIGUSR1).join()
+        while len(seen) < n: sleep(0.0005)
+    print(len(seen), set(seen))
+run(main)
+"""
+    assert script.passes(program) == "5 {(0, 0, 0.3333333333333333)}\n"
+
+
+@x86_64_only
 def test_a_goroutine_starts_with_the_rounding_mode_of_its_starter() -> None:
     """As a thread does; also on the stack of one that has just ended with another mode."""
     m = ctypes.PyDLL(None if sys.platform == "darwin" else "libm.so.6")

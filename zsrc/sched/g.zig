@@ -155,7 +155,7 @@ pub const G = struct {
     sp: usize = 0,
     stack: Stack = .{},
     /// The floating-point environment that it starts with: that of whoever started it.
-    environment: u64 = 0,
+    environment: u64 = undefined,
     /// The M it runs on, or blocks on while in a syscall.
     m: ?*M = null,
     /// Link of the one queue it is in.

@@ -244,7 +244,6 @@ pub fn Lane(comptime Host: type) type {
             const m = try self.start(options);
             self.main_g = main;
             main.placed = true;
-            main.environment = arch.environment();
             self.enlist(main);
             self.ready(main);
             while (true) {
@@ -416,6 +415,7 @@ pub fn Lane(comptime Host: type) type {
         // ---- goroutines ----
 
         fn enlist(self: *Self, g: *G) void {
+            g.environment = arch.environment();
             g.id = self.next_id;
             self.next_id += 1;
             g.all_prev = null;
@@ -438,15 +438,15 @@ pub fn Lane(comptime Host: type) type {
         pub fn go(self: *Self, g: *G) void {
             self.enlist(g);
             self.counters.spawns += 1;
-            g.environment = arch.environment();
             g.transition(.idle, .runnable);
             self.runq.push(g);
             self.noteWork();
         }
 
-        /// As `go`, before all others.
+        /// As `go`, before all others, on behalf of the main goroutine.
         pub fn goFirst(self: *Self, g: *G) void {
             self.enlist(g);
+            if (self.main_g) |main| g.environment = main.environment;
             self.counters.spawns += 1;
             g.transition(.idle, .runnable);
             self.goNext(g);
