@@ -171,6 +171,26 @@ print("RIGHT", flush=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "RIGHT\n", ""), told
 
 
+@pytest.mark.parametrize(
+    "waits", ["L.acquire", "lambda: L.__enter__()", "threading.Event().wait", "queue.Queue().get"]
+)
+def test_a_lock_on_the_main_thread_does_not_keep_run(script: Script, waits: str) -> None:
+    """It makes pending calls before it waits on, as only the interpreter does between two lines."""
+    program = f"""
+import queue, threading
+from golibx import go, run, sleep
+L = threading.Lock()
+L.acquire()
+def main():
+    go({waits})
+    sleep(0.01)
+for _ in range(3): run(main, config={{"runtime": {{"shutdown_timeout": "5ms"}}}})
+print("over", L.locked())
+"""
+    result = script(program)
+    assert (result.returncode, result.stdout) == (0, "over True\n"), result.stderr
+
+
 def test_finally_around_a_loop_runs(script: Script) -> None:
     """The loop is the first statement of the `try`, and of a caller's."""
     program = """

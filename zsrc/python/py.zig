@@ -201,6 +201,7 @@ pub extern fn PyThreadState_SetAsyncExc(c_ulong, ?*Object) c_int;
 pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
 pub extern fn PyInterpreterState_Get() *Interpreter;
 pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
+pub extern fn Py_MakePendingCalls() c_int;
 pub extern fn PyGILState_Ensure() c_int;
 pub extern fn PyGILState_Release(c_int) void;
 pub extern fn PyFrame_GetCode(*Frame) *Object;

@@ -81,6 +81,7 @@ pub fn useSignal(_: ?*py.Object, number: ?*py.Object) callconv(.c) ?*py.Object {
     const value = py.PyLong_AsLongLong(number.?);
     if (value == -1 and py.PyErr_Occurred() != null) return null;
     own_signal = @intCast(value);
+    if (own_signal != 0 and !mainthread.learnCalls(@intCast(own_signal))) return null;
     return py.returnNone();
 }
 

@@ -53,8 +53,8 @@ pub const M = struct {
     /// The M that takes the host's lock from this one. Woken sooner it would find that taken, and
     /// sleep once more.
     successor: ?*M = null,
-    /// It is some M's successor: not to end before that has woken it.
-    due: std.atomic.Value(bool) = .init(false),
+    /// Ms whose successor it is, or was a moment ago: not to end before they have woken it.
+    due: std.atomic.Value(u32) = .init(0),
     /// What the host calls the running context (a thread state), for sysmon's look at whether it
     /// blocks. Written by this M.
     state: std.atomic.Value(?*anyopaque) = .init(null),
@@ -85,7 +85,8 @@ pub const M = struct {
 
     /// With the host's lock.
     pub fn appoint(m: *M, next: *M) void {
-        next.due.raw = true;
+        std.debug.assert(m.successor == null);
+        _ = next.due.fetchAdd(1, .monotonic);
         m.successor = next;
     }
 
@@ -94,7 +95,7 @@ pub const M = struct {
         const next = m.successor orelse return;
         m.successor = null;
         next.note.wake();
-        next.due.store(false, .release); // it may be gone from here on
+        _ = next.due.fetchSub(1, .release); // it may be gone from here on
     }
 };
 

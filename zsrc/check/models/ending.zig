@@ -101,7 +101,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             about: duties.About = .{},
             thread: ?Env.Thread = null,
             known: Sim.Atomic(bool) = .init(false),
-            due: Sim.Atomic(bool) = .init(false),
+            due: Sim.Atomic(u32) = .init(0),
             fault: Env.FaultStack = .{},
             next_idle: ?*M = null,
             next_all: ?*M = null,
