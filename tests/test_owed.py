@@ -10,13 +10,13 @@ from conftest import Script
 EATERS = {
     "finalizer": """
 class Resource:
-    def __del__(self): sleep(0.05)
+    def __del__(self): sleep(20)
 def eat(): Resource()
 """,
     "finalizer with a finally": """
 class Resource:
     def __del__(self):
-        try: sleep(0.05)
+        try: sleep(20)
         finally: len("")
 def eat(): Resource()
 """,
@@ -25,7 +25,7 @@ class Resource:
     def __del__(self):
         try: self.wait()
         except BaseException: raise
-    def wait(self): sleep(0.05)
+    def wait(self): sleep(20)
 def eat(): Resource()
 """,
     "weak reference's callback": """
@@ -33,20 +33,20 @@ import weakref
 class Thing: pass
 def eat():
     thing = Thing()
-    r = weakref.ref(thing, lambda _: sleep(0.05))
+    r = weakref.ref(thing, lambda _: sleep(20))
     del thing
 """,
     "generator that is dropped": """
 def numbers():
     try: yield 1
-    finally: sleep(0.05)
+    finally: sleep(20)
 def eat(): next(numbers())
 """,
     "the collector's callback": """
 import gc
 def callback(phase, info):
     gc.callbacks.remove(callback)
-    sleep(0.05)
+    sleep(20)
 def eat():
     gc.callbacks.append(callback)
     gc.collect()
@@ -54,7 +54,7 @@ def eat():
     "foreign callback": """
 import ctypes
 @ctypes.CFUNCTYPE(None)
-def callback(): sleep(0.05)
+def callback(): sleep(20)
 def eat(): callback()
 """,
 }
@@ -75,7 +75,7 @@ def work():
         raise
 def main():
     g = go(work)
-    sleep(0.02)
+    while g.state != "sleep": sleep(0.001)
     g.cancel()
     print(g.join(20), g.state, ended, seen)
 run(main)
@@ -102,9 +102,8 @@ def computes():
     eat()
     while True: pass
 def main():
-    go(parks)
-    go(computes)
-    sleep(0.02)
+    both = [go(parks), go(computes)]
+    while [g.state for g in both] != ["sleep", "sleep"]: sleep(0.001)
 run(main)
 """
     result = script(code)
@@ -116,49 +115,49 @@ run(main)
 HANDLED = {
     "except": """
 def park():
-    try: sleep(0.05)
+    try: sleep(20)
     except Cancelled: pass
 """,
     "except in the caller": """
-def inner(): sleep(0.05)
+def inner(): sleep(20)
 def park():
     try: inner()
     except Cancelled: return
 """,
     "finally that returns": """
 def park():
-    try: sleep(0.05)
+    try: sleep(20)
     finally: return
 """,
     "suppress": """
 import contextlib
 def park():
-    with contextlib.suppress(Cancelled): sleep(0.05)
+    with contextlib.suppress(Cancelled): sleep(20)
 """,
     "in a finalizer": """
 class Resource:
     def __del__(self):
-        try: sleep(0.05)
+        try: sleep(20)
         except Cancelled: pass
 def park(): Resource()
 """,
     "as another one": """
 class Resource:
     def __del__(self):
-        try: sleep(0.05)
+        try: sleep(20)
         except Cancelled: raise KeyError
 def park(): Resource()
 """,
     "in a generator": """
 def numbers():
-    try: sleep(0.05)
+    try: sleep(20)
     except Cancelled: pass
     yield 1
 def park(): next(numbers())
 """,
     "in a generator that goes on": """
 def numbers():
-    try: sleep(0.05)
+    try: sleep(20)
     except Cancelled: yield 1
     yield 2
 g = numbers()
@@ -166,11 +165,11 @@ def park(): next(g)
 """,
     "in sort()": """
 def park():
-    try: sorted([1, 2], key=lambda x: sleep(0.05))
+    try: sorted([1, 2], key=lambda x: sleep(20))
     except Cancelled: pass
 """,
     "with its traceback cut": """
-def wait(): sleep(0.05)
+def wait(): sleep(20)
 def park():
     try: wait()
     except Cancelled as e: e.__traceback__ = e.__traceback__.tb_next
@@ -178,7 +177,7 @@ def park():
     "kept and dropped": """
 kept = []
 def park():
-    try: sleep(0.05)
+    try: sleep(20)
     except Cancelled as e: kept.append(e)
     kept.clear()
 """,
@@ -198,7 +197,7 @@ def work():
     return "done"
 def main():
     g = go(work)
-    sleep(0.02)
+    while g.state != "sleep": sleep(0.001)
     g.cancel()
     print(g.result(20))
 run(main)
@@ -220,7 +219,7 @@ def work():
         print("cleaned up", flush=True)
 def main():
     g = go(work)
-    sleep(0.02)
+    while g.state != "sleep": sleep(0.001)
     g.cancel()
     print(g.join(20), g.state)
 run(main)
