@@ -520,6 +520,7 @@ class Sleep(Call):
 
 
 class Network(Call):
+    looks_again = True  # an edge may tell of what was before, and wake it to try in vain
     instant = False
     closes = True
 
@@ -620,6 +621,7 @@ class SelectReadable(Network):
 
 
 class NetAccept(Call):
+    looks_again = True
     covers = ("Socket.accept",)
     instant = False
     closes = True
