@@ -41,20 +41,28 @@ def yields(tasks: int, operations: int) -> None:
     workers.wait()
 
 
-def pingpong(operations: int) -> None:
-    """Send operations messages over unbuffered channels: half of them there, half of them back."""
+def _two_ends(rounds: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What two goroutines run: the second sends a message, the first one back, `rounds` times."""
     there: Chan[int] = Chan()
     back: Chan[int] = Chan()
-    rounds = operations // 2
 
-    def peer() -> None:
+    def returns() -> None:
         for _ in range(rounds):
             back.send(there.recv())
 
-    go(peer)
-    for i in range(rounds):
-        there.send(i)
-        back.recv()
+    def sends() -> None:
+        for i in range(rounds):
+            there.send(i)
+            back.recv()
+
+    return returns, sends
+
+
+def pingpong(operations: int) -> None:
+    """Send operations messages over unbuffered channels: half of them there, half of them back."""
+    returns, sends = _two_ends(operations // 2)
+    go(returns)
+    sends()
 
 
 def pingpong_mapped(operations: int) -> None:
@@ -80,19 +88,7 @@ def pingpong_mapped(operations: int) -> None:
 
 def pingpong_below_c(operations: int) -> None:
     """The same, but one of the two is in what C code has called: it keeps its thread."""
-    there: Chan[int] = Chan()
-    back: Chan[int] = Chan()
-    rounds = operations // 2
-
-    def returns() -> None:
-        for _ in range(rounds):
-            back.send(there.recv())
-
-    def sends() -> None:
-        for i in range(rounds):
-            there.send(i)
-            back.recv()
-
+    returns, sends = _two_ends(operations // 2)
     go(returns)
     go(harness.below_c, sends).join()
 
