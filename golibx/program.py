@@ -32,6 +32,7 @@ _FRESH_MAIN_NAMES = (
     "__cached__",
 )  # those of them that this Python gives scripts
 
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 
 _mains: list[ModuleType] = []
 """Those that were `__main__` before. Until 3.12 the interpreter uses the names of the one that it
@@ -188,7 +189,33 @@ def _reader_of(path: str) -> Callable[[], object]:
 
 
 def _run_source(content: bytes, path: str, main: ModuleType) -> None:
+    if b"\0" in content:
+        raise _null_byte_error(content, path)
     _execute(compile(content, path, "exec", dont_inherit=True), main)
+
+
+def _null_byte_error(content: bytes, path: str) -> SyntaxError:
+    """What python says of a script with a null byte.
+
+    It reads scripts line by line and names the one with the byte, which compile() does not. It
+    prefers what makes no tokens in a line before, but not what makes no sense: as it would with
+    a byte in place of that line that no token has.
+    """
+    head = content[: content.index(b"\0")]
+    lines_before = head[: max(head.rfind(b"\n"), head.rfind(b"\r")) + 1]
+    try:
+        compile(lines_before + b"\1", path, "exec", _ONLY_AST, dont_inherit=True)
+    except SyntaxError as exc:
+        if "U+0001" not in exc.msg and "triple-quoted" not in exc.msg:
+            return exc.with_traceback(None)
+    from importlib.util import decode_source
+
+    line = len(lines_before.splitlines()) + 1
+    try:
+        text = decode_source(head).rpartition("\n")[2]
+    except (SyntaxError, UnicodeDecodeError):
+        text = head[len(lines_before) :].decode(errors="replace")
+    return SyntaxError("source code cannot contain null bytes", (path, line, 0, text, line, 0))
 
 
 def _run_command(text: str, main: ModuleType) -> None:

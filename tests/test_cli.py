@@ -197,6 +197,38 @@ def test_program_ends_as_under_python(tmp_path: Path, name: str) -> None:
     assert_same(tmp_path, "program.py")
 
 
+NULL_BYTES = {
+    "in a line": b"x = 1\ny = 2\0\nz\n",
+    "alone": b"\0",
+    "latin-1": b"# coding: latin-1\r\n\r\nif 1:\r\n    y = '\xe9\0'",
+    "in a text": b'x = """\nabc\0\n"""\n',
+    "in parentheses": b"x = (1,\n\0",
+    "after a syntax error": b"def f(:\n    pass\n\0",
+    "after one of parentheses": b"x = )\ny\0\n",
+    "after one of indentation": b"if 1:\n    x\n  y\nz\0\n",
+}
+
+
+@pytest.mark.parametrize("name", [*NULL_BYTES, "from stdin"])
+def test_null_byte_is_found_in_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "program.py").write_bytes(NULL_BYTES.get(name, b"x\0"))
+    argument = "-" if name == "from stdin" else "program.py"
+    texts = []
+    for command in ([sys.executable], [*GOLIBX, "run"]):
+        with (tmp_path / "program.py").open("rb") as program:
+            done = subprocess.run(
+                [*command, argument],
+                cwd=tmp_path,
+                stdin=program,
+                capture_output=True,
+                timeout=60,
+            )
+        assert done.returncode == 1
+        texts.append(done.stderr)
+    assert texts[0] == texts[1]
+    assert b", line " in texts[1]
+
+
 @pytest.mark.parametrize("name", ["exception", "import error", "exit 7", "keyboard interrupt"])
 def test_module_ends_as_under_python(tmp_path: Path, name: str) -> None:
     (tmp_path / "program.py").write_text(FAILING[name])
