@@ -378,9 +378,17 @@ def test_the_rest_of_the_signal_module(script: Script) -> None:
             seen = []
             signal.signal(signal.SIGUSR1, lambda n, _: seen.append(n))
             # pause() returns when a handler has run, whoever gets the signal.
-            go(lambda: (sleep(0.02), os.kill(os.getpid(), signal.SIGUSR1)))
+            over = []
+            def send():
+                while not over:
+                    sleep(0.02)
+                    os.kill(os.getpid(), signal.SIGUSR1)
+            sender = go(send)
             signal.pause()
-            assert seen == [signal.SIGUSR1]
+            over.append(True)
+            sender.join()
+            assert set(seen) == {signal.SIGUSR1}
+            del seen[1:]
             # Another thread's.
             ident = threading.main_thread().ident
             go(lambda: (sleep(0.02), signal.pthread_kill(ident, signal.SIGUSR1)))
@@ -546,23 +554,29 @@ def test_pause_on_any_thread_returns_when_the_handler_has_run(
         script,
         """
         def main():
-            # Sent to whichever thread, and to the one that waits.
+            # Sent to whichever thread, and to the one that waits, until one comes while it waits.
             for thread in (None, threading.get_native_id()) * 10:
+                over = threading.Event()
                 if thread is None:
-                    signal.setitimer(signal.ITIMER_REAL, 0.002)
+                    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
                 else:
-                    threading.Timer(0.002, kill, [ident]).start()
+                    threading.Thread(target=kill, args=(ident, over)).start()
                 signal.pause()
-                assert len(ran) == 1, ran
-                assert ran.pop() is golibx.current()
+                over.set()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                assert set(ran) == {golibx.current()}, ran
+            for helper in set(threading.enumerate()) - {threading.main_thread()}:
+                helper.join()
+            ran.clear()
             # Others go on where they were.
             signal.setitimer(signal.ITIMER_REAL, 0.002)
             time.sleep(0.05)
             assert len(ran) == 1
             print("done")
 
-        def kill(thread):
-            libc.pthread_kill(ctypes.c_ulong(thread), signal.SIGALRM)
+        def kill(thread, over):
+            while not over.wait(0.002):
+                libc.pthread_kill(ctypes.c_ulong(thread), signal.SIGALRM)
 
         import ctypes
         libc = ctypes.CDLL(None)

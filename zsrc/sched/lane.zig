@@ -204,6 +204,10 @@ pub fn Lane(comptime Host: type) type {
         m_lock: Lock = .{},
         idle_m: ?*M = null,
         idle_count: std.atomic.Value(u32) = .init(0),
+        /// Nobody could be sent to take the free P: who comes home next is to.
+        runner_owed: bool = false,
+        /// Ms that are about to end, of those that are counted.
+        dismissed: u32 = 0,
         all_m: ?*M = null,
         next_m_id: u32 = 0,
         /// Tells the Ms of this run from those an earlier one had to leave behind.
@@ -252,8 +256,8 @@ pub fn Lane(comptime Host: type) type {
                     m.wakeSuccessor();
                     break;
                 }
-                Host.release(m);
                 if (m.locked_g == null) self.pushIdle(m);
+                Host.release(m);
                 _ = self.serve(m);
                 Host.acquire(m);
                 if (self.main_done) break;
@@ -529,16 +533,6 @@ pub fn Lane(comptime Host: type) type {
             if (!self.live) return;
             if (self.poller != null) return Host.pollBreak();
             self.sendRunner();
-        }
-
-        /// Has an M take the free P, if none is on its way.
-        pub fn sendRunner(self: *Self) void {
-            if (self.runner_sent) return;
-            self.runner_sent = true;
-            // Without a thread to be had, those that come back from blocking calls take the P.
-            self.startM(.run, .{}) catch {
-                self.runner_sent = false;
-            };
         }
 
         /// Has the entry arrive soon. Any thread, without the lock: see inbox.zig. It may be gone
@@ -908,6 +902,7 @@ pub fn Lane(comptime Host: type) type {
         pub const found = processor.found;
         pub const retake = processor.retake;
         pub const inVain = processor.inVain;
+        pub const offerLock = processor.offerLock;
         pub const giveUpP = processor.giveUpP;
         pub const schedule = processor.schedule;
         pub const giveWay = processor.giveWay;
@@ -927,6 +922,8 @@ pub fn Lane(comptime Host: type) type {
         pub const threadOf = threads.threadOf;
         pub const quitIdle = threads.quitIdle;
         pub const startM = threads.startM;
+        pub const sendRunner = threads.sendRunner;
+        pub const anyOnErrand = threads.anyOnErrand;
         pub const serve = threads.serve;
         pub const pushIdle = threads.pushIdle;
         pub const mainIsIdle = threads.mainIsIdle;

@@ -25,7 +25,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type) type {
             // Somebody has to run the others.
             if (self.locked_count + 1 >= self.options.max_threads) return error.ThreadLimit;
             const moves = m.main and g != self.main_g;
-            const own = if (moves) try self.obtainM() else m;
+            const own = if (moves) try awaitM(self) else m;
             g.lock_count = 1;
             tie(g, own);
             // From here on no call of it is a plain one, so that `leave` looks.
@@ -36,6 +36,19 @@ pub fn Locked(comptime Lane: type, comptime Host: type) type {
             g.transition(.running, .runnable);
             reserve(self, own);
             self.switchToG0(g, null);
+        }
+
+        /// A thread for the calling goroutine. One that is not to be had for a moment only, on an
+        /// errand or in the poller, is no reason to refuse.
+        fn awaitM(self: *Self) Lane.Error!*M {
+            while (true) {
+                return self.obtainM() catch |e| {
+                    if (e != error.ThreadLimit or !self.anyOnErrand()) return e;
+                    if (self.poller != null) Host.pollBreak();
+                    self.offerLock();
+                    continue;
+                };
+            }
         }
 
         /// Undoes one lockThread; false if there was none.

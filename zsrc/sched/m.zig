@@ -48,6 +48,8 @@ pub const M = struct {
     handed: bool = false,
     /// Its locked goroutine has ended: so does the thread.
     ending: bool = false,
+    /// Its thread is about to end. Under the lane's m_lock.
+    dismissed: bool = false,
     /// The M that is to have the P when this one, whose goroutine keeps it, gets to g0.
     heir: ?*M = null,
     /// The M that takes the host's lock from this one. Woken sooner it would find that taken, and

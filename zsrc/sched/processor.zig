@@ -224,7 +224,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// Lets a thread that waits for the host's lock have it. Not a blocking call, though it
         /// looks like one: the P stays. sysmon takes the M for one that is on g0.
-        noinline fn offerLock(self: *Self) void {
+        pub noinline fn offerLock(self: *Self) void {
             const m = self.owner.load(.monotonic).?;
             const state = m.state.load(.monotonic);
             m.state.store(null, .monotonic);

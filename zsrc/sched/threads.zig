@@ -3,6 +3,11 @@
 //! The idle list has a lock of its own, since sysmon sends Ms without the host's. Who takes an M
 //! off it gives it a duty and wakes it; the M that a time-out or a signal wakes first asks whether
 //! it is still there.
+//!
+//! An M is on the list before it lets the host's lock go: otherwise whoever needs one in between
+//! starts a thread in vain, or finds none at all at `max_threads`. There all Ms may be on errands,
+//! too, some without the lock. A runner that is not to be had is owed: the next M that comes home is
+//! that at once. In the place of one that ends another may be started.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -56,7 +61,10 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         fn delistM(self: *Self, m: *M) void {
             self.m_lock.lock();
             defer if (planted != .wakes_unlocked) self.m_lock.unlock();
-            if (unlinkM(self, m)) _ = self.counters.threads.fetchSub(1, .release);
+            if (unlinkM(self, m)) {
+                _ = self.counters.threads.fetchSub(1, .release);
+                if (m.dismissed) self.dismissed -= 1;
+            }
             if (planted == .wakes_unlocked) self.m_lock.unlock();
             // `stop` may wait for this one, and takes the lock before it goes on.
             if (!self.live) self.m0.note.wake();
@@ -91,6 +99,11 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         fn popIdle(self: *Self) ?*M {
             self.m_lock.lock();
             defer self.m_lock.unlock();
+            return takeIdle(self);
+        }
+
+        /// With `m_lock`.
+        fn takeIdle(self: *Self) ?*M {
             const m = self.idle_m orelse return null;
             self.idle_m = m.next_idle;
             m.next_idle = null;
@@ -102,6 +115,29 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             m.duty = duty;
             m.about = about;
             m.note.wake();
+        }
+
+        /// Has an M take the free P, if none is on its way. Where there is no thread to be had, who
+        /// comes back from a blocking call takes the P, or who comes home from an errand.
+        pub fn sendRunner(self: *Self) void {
+            if (self.runner_sent) return;
+            self.runner_sent = true;
+            while (true) {
+                startM(self, .run, .{}) catch |e| {
+                    if (!oweRunner(self, e)) continue;
+                    self.runner_sent = false;
+                };
+                return;
+            }
+        }
+
+        /// False if there is a thread by now.
+        fn oweRunner(self: *Self, e: Error) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            if (self.idle_m != null or (e == error.ThreadLimit and hasRoom(self))) return false;
+            self.runner_owed = planted != .owes_nothing;
+            return true;
         }
 
         /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
@@ -116,10 +152,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         }
 
         fn newM(self: *Self, first: M) Error!*M {
-            // From here on, lest two at once find room for one.
-            const before = self.counters.threads.fetchAdd(1, .monotonic);
+            try countM(self);
             errdefer _ = self.counters.threads.fetchSub(1, .release);
-            if (before >= self.options.max_threads) return error.ThreadLimit;
             const m = try self.gpa.create(M);
             errdefer self.gpa.destroy(m);
             m.* = first;
@@ -134,6 +168,19 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return m;
         }
 
+        /// Before there is one, lest two at once find room for one.
+        fn countM(self: *Self) Error!void {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            if (!hasRoom(self)) return error.ThreadLimit;
+            _ = self.counters.threads.fetchAdd(1, .monotonic);
+        }
+
+        /// With `m_lock`.
+        fn hasRoom(self: *Self) bool {
+            return self.counters.threads.load(.monotonic) - self.dismissed < self.options.max_threads;
+        }
+
         fn threadMain(raw: ?*anyopaque) void {
             const m: *M = @ptrCast(@alignCast(raw.?));
             const self = Host.lane();
@@ -146,23 +193,20 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         pub fn serve(self: *Self, m: *M) bool {
             const rested = m.note.sleep(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);
-            if (rested != .woken) {
-                // Whoever took it off the idle list is about to wake it.
+            // Whoever took it off the idle list is about to wake it.
+            if (rested == .timeout) return if (retireToEnd(self, m)) endThread(self, m) else serve(self, m);
+            if (rested == .interrupted) {
                 if (!retire(self, m)) return serve(self, m);
-                if (rested == .timeout) return endThread(self, m);
                 Host.acquire(m);
                 if (self.owns(m)) self.handleSignals(m);
-                Host.release(m);
-                return m.main or comeHome(self, m);
+                return finish(self, m, .locked);
             }
             m.note.clear();
             const duty = m.duty;
             m.duty = .none;
             switch (duty) {
-                .none => {
-                    // Only the main M is woken without a duty, and while it is on the idle list.
-                    if (!retire(self, m)) return serve(self, m);
-                },
+                // Only the main M is woken without a duty, and while it is on the idle list.
+                .none => return if (retire(self, m)) finish(self, m, .unlocked) else serve(self, m),
                 .quit => {
                     Host.acquire(m);
                     leaveThread(self, m); // leaves without the lock
@@ -176,37 +220,25 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                         sysmon.wake(self);
                         self.schedule(m);
                     }
-                    Host.release(m);
                 },
                 .retake, .hand_off => {
-                    if (duty == .hand_off or sysmon.stillBlocked(self, m)) {
-                        const asked = Env.nanotime();
-                        Host.acquire(m);
-                        self.sysmon.helpers.store(0, .release);
-                        self.retake(m, duty, asked);
-                        Host.release(m);
-                    } else {
+                    if (duty == .retake and !sysmon.stillBlocked(self, m)) {
                         self.inVain();
                         self.sysmon.helpers.store(0, .release);
+                        return finish(self, m, .unlocked);
                     }
+                    const asked = Env.nanotime();
+                    Host.acquire(m);
+                    self.sysmon.helpers.store(0, .release);
+                    self.retake(m, duty, asked);
                 },
                 .preempt => {
                     Host.acquire(m);
                     armPreempt(self, m.about);
-                    Host.release(m);
                     self.sysmon.helpers.store(0, .release);
                 },
             }
-            if (m.main) {
-                if (self.signal_for_main) {
-                    Host.acquire(m);
-                    self.signal_for_main = false;
-                    Host.onSignal();
-                    Host.release(m);
-                }
-                return true;
-            }
-            return comeHome(self, m);
+            return finish(self, m, .locked);
         }
 
         fn serveLockedM(self: *Self, m: *M, rested: os.Wake) bool {
@@ -220,16 +252,54 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             }
             // With its goroutine, unless a signal woke it.
             if (self.owns(m)) self.schedule(m);
-            Host.release(m);
-            return m.main or comeHome(self, m);
+            return finish(self, m, .locked);
         }
 
-        /// After a duty, on every M but the main one.
+        /// After a duty, with the host's lock or without. False if the thread has ended.
+        fn finish(self: *Self, m: *M, lock: enum { locked, unlocked }) bool {
+            if (m.main) {
+                if (lock == .locked) Host.release(m);
+                if (self.signal_for_main) {
+                    Host.acquire(m);
+                    self.signal_for_main = false;
+                    Host.onSignal();
+                    Host.release(m);
+                }
+                return true;
+            }
+            const stays = comeHome(self, m);
+            if (lock == .locked) Host.release(m);
+            return stays or endThread(self, m);
+        }
+
+        /// False if the thread is to end.
         fn comeHome(self: *Self, m: *M) bool {
             // Where the lane ended meanwhile, nobody will join this thread.
-            if (!self.owns(m) or m.ending) return endThread(self, m);
+            if (!self.owns(m)) return false;
+            if (m.ending) {
+                dismiss(self, m);
+                return false;
+            }
             if (m.locked_g == null) pushIdle(self, m);
             return true;
+        }
+
+        /// Of an M that ends: another may be started in its place.
+        fn dismiss(self: *Self, m: *M) void {
+            const owed = count: {
+                self.m_lock.lock();
+                defer self.m_lock.unlock();
+                countOut(self, m);
+                defer self.runner_owed = false;
+                break :count self.runner_owed;
+            };
+            if (owed) sendRunner(self);
+        }
+
+        /// With `m_lock`.
+        fn countOut(self: *Self, m: *M) void {
+            m.dismissed = true;
+            self.dismissed += 1;
         }
 
         /// A short life may end before the one who gave it has finished, or who woke it last.
@@ -306,10 +376,15 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return all;
         }
 
-        /// The main M goes first, so that it is the first to be woken.
+        /// The main M goes first, so that it is the first to be woken. Where a runner is owed, the
+        /// M is that.
         pub fn pushIdle(self: *Self, m: *M) void {
             self.m_lock.lock();
             defer self.m_lock.unlock();
+            if (self.runner_owed) {
+                self.runner_owed = false;
+                return wakeM(m, .run, .{});
+            }
             const head = self.idle_m;
             if (head != null and head.?.main) {
                 m.next_idle = head.?.next_idle;
@@ -331,13 +406,38 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         pub fn retire(self: *Self, m: *M) bool {
             self.m_lock.lock();
             defer self.m_lock.unlock();
+            return unlinkIdle(self, m);
+        }
+
+        /// No runner is owed where an M rests.
+        fn retireToEnd(self: *Self, m: *M) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            if (!unlinkIdle(self, m)) return false;
+            countOut(self, m);
+            return true;
+        }
+
+        /// With `m_lock`.
+        fn unlinkIdle(self: *Self, m: *M) bool {
             var link = &self.idle_m;
             while (link.*) |it| : (link = &it.next_idle) {
-                if (it == m) {
-                    link.* = m.next_idle;
-                    _ = self.idle_count.fetchSub(1, .monotonic);
-                    return true;
-                }
+                if (it != m) continue;
+                link.* = m.next_idle;
+                _ = self.idle_count.fetchSub(1, .monotonic);
+                return true;
+            }
+            return false;
+        }
+
+        /// Whether some M, of those that nobody can have, has no goroutine of its own, and comes
+        /// home soon.
+        pub fn anyOnErrand(self: *Self) bool {
+            self.m_lock.lock();
+            defer self.m_lock.unlock();
+            var it = self.all_m;
+            while (it) |m| : (it = m.next_all) {
+                if (m.curg == null and m.locked_g == null and !m.dismissed) return true;
             }
             return false;
         }

@@ -516,6 +516,12 @@ pub const of_the_lane = [_]Entry{
         },
     },
     .{
+        .name = "the last thread comes home",
+        .Model = run_end.Wakes,
+        .options = run_ending,
+        .plants = &.{.{ .bug = .owes_nothing, .expects = "lost wake-up" }},
+    },
+    .{
         .name = "run's end, at rest",
         .Model = run_end.Rests,
         .options = run_ending,

@@ -2,6 +2,9 @@
 //! lane around them. Its Ms are threads of the model, its goroutines have stacks of their own, and
 //! the host's lock is let go in each switch, as the interpreter's is.
 //!
+//! In one of them there is room for two threads only, and who is to run the lane may be just on its
+//! way home.
+//!
 //! A thread runs the lane twice. In the first run the main goroutine gives its P up, blocks and ends
 //! without it, at any time: an M that was sent for the P may not be there yet, run another goroutine,
 //! be in the middle of a switch, be in a blocking call with the P or without, or rest. What the run
@@ -29,9 +32,12 @@ const What = enum {
     loses,
     /// One ends at once: its M rests. Meanwhile sysmon has another thread made, for an errand.
     rests,
+    /// One after the other wakes the main one, which waits without its P, and ends. There is one M
+    /// besides, and sysmon sends that on an errand.
+    wakes,
 };
 
-const Kind = enum { main, switches, blocks, loses, ends };
+const Kind = enum { main, switches, blocks, loses, ends, wakes };
 
 fn Run(comptime Sim: type, comptime what: What) type {
     return struct {
@@ -91,6 +97,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             lost: Sim.Atomic(bool) = .init(false),
             locked_g: ?*G = null,
             ending: bool = false,
+            dismissed: bool = false,
             state: Sim.Atomic(?*G) = .init(null),
             main: bool = false,
             generation: u32 = 0,
@@ -257,8 +264,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
             fn loop(raw: ?*anyopaque) void {
                 const s: *Sysmon = @ptrCast(@alignCast(raw.?));
                 const tick = lane.tick.load(.monotonic);
-                const duty: duties.Duty = if (what == .switches) .hand_off else .preempt;
-                lane.startM(duty, .{ .tick = tick }) catch unreachable;
+                const duty: duties.Duty = switch (what) {
+                    .switches => .hand_off,
+                    .wakes => .retake,
+                    else => .preempt,
+                };
+                lane.startM(duty, .{ .tick = tick }) catch check.expect(what == .wakes, "no thread");
                 while (!s.stopping.load(.acquire)) {
                     _ = s.note.sleep(null);
                     s.note.clear();
@@ -268,7 +279,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
 
         const Lane = struct {
             gpa: Memory = .{},
-            options: struct { max_threads: u32 = 8 } = .{},
+            options: struct { max_threads: u32 = if (what == .wakes) 2 else 8 } = .{},
             live: bool = false,
             generation: u32 = 0,
             m_lock: Sim.Lock = .{},
@@ -277,6 +288,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
             idle_count: Sim.Atomic(u32) = .init(0),
             next_m_id: u32 = 0,
             m0: *M = undefined,
+            runner_owed: bool = false,
+            dismissed: u32 = 0,
             counters: struct { threads: Sim.Atomic(u32) = .init(0) } = .{},
             owner: Sim.Atomic(?*M) = .init(null),
             running: ?*G = null,
@@ -284,6 +297,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
             tick: Sim.Atomic(u64) = .init(0),
             lost_count: u32 = 0,
             runner_sent: bool = false,
+            /// What the main goroutine waits for.
+            told: Sim.Note = .{},
             signal_for_main: bool = false,
             signal_mask: void = {},
             virtual_ns: u64 = 0,
@@ -302,6 +317,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub const leaveThread = parts.leaveThread;
             pub const quitIdle = parts.quitIdle;
             pub const startM = parts.startM;
+            pub const sendRunner = parts.sendRunner;
             pub const serve = parts.serve;
             pub const pushIdle = parts.pushIdle;
             pub const retire = parts.retire;
@@ -324,15 +340,16 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 self.adoptThread(m) catch unreachable;
                 self.live = true;
                 self.owner.store(m, .release);
-                if ((what == .rests or what == .switches) and runs == 1) self.sysmon.thread = .{
+                const watched = what == .rests or what == .switches or what == .wakes;
+                if (watched and runs == 1) self.sysmon.thread = .{
                     .sim = Sim.Thread.spawn("sysmon", Sysmon.loop, &self.sysmon),
                 };
                 self.main_g = self.go(.main);
                 while (true) {
                     self.schedule(m);
                     if (self.main_done) break;
-                    Host.release(m);
                     self.pushIdle(m);
+                    Host.release(m);
                     _ = self.serve(m);
                     Host.acquire(m);
                     if (self.main_done) break;
@@ -429,7 +446,9 @@ fn Run(comptime Sim: type, comptime what: What) type {
             fn settle(self: *Lane, g: *G) void {
                 check.expect(!g.m.?.stray, "a stray is in the middle of a switch");
                 g.m = null;
-                if (g.status == .runnable) self.push(g);
+                if (g.status != .runnable) return;
+                self.push(g);
+                if (self.owner.load(.monotonic) == null) self.sendRunner();
             }
 
             fn gosched(self: *Lane, g: *G) void {
@@ -471,10 +490,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 self.lose(g);
                 self.owner.store(null, .release);
                 self.tick.raw += 1;
-                if (self.runq != null and !self.runner_sent) {
-                    self.runner_sent = true;
-                    self.startM(.run, .{}) catch unreachable;
-                }
+                if (self.runq != null) self.sendRunner();
             }
 
             /// A call into others' code that lets the lock go.
@@ -482,6 +498,15 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 g.detached.store(true, .monotonic);
                 gil.unlock();
                 Sim.yieldPoint();
+                gil.lock();
+                g.detached.store(false, .monotonic);
+            }
+
+            fn wait(self: *Lane, g: *G) void {
+                g.detached.store(true, .monotonic);
+                gil.unlock();
+                _ = self.told.sleep(null);
+                self.told.clear();
                 gil.lock();
                 g.detached.store(false, .monotonic);
             }
@@ -539,6 +564,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
                                 _ = self.go(.switches);
                             },
                             .rests => _ = self.go(.ends),
+                            .wakes => return for (0..2) |_| {
+                                _ = self.go(.wakes);
+                                self.giveUpP(g);
+                                self.wait(g);
+                                self.here(g);
+                            },
                         }
                         self.giveUpP(g);
                         self.block(g);
@@ -556,6 +587,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                         self.block(g);
                         self.here(g);
                     },
+                    .wakes => self.told.wake(),
                     .ends => {},
                 }
             }
@@ -597,6 +629,10 @@ pub fn Blocks(comptime Sim: type) type {
 
 pub fn Loses(comptime Sim: type) type {
     return Run(Sim, .loses);
+}
+
+pub fn Wakes(comptime Sim: type) type {
+    return Run(Sim, .wakes);
 }
 
 pub fn Rests(comptime Sim: type) type {
