@@ -536,3 +536,94 @@ def main():
 run(main)
 """
     assert script.passes(code) == "used\n"
+
+
+# What a child sees of itself, in the run and afterwards. In the parent `work` returns its status.
+WHO = """
+import concurrent.futures, sqlite3
+parent = os.getpid()
+atexit.register(lambda: print("atexit", os.getpid() == parent, flush=True))
+def work():
+    lock, own, local = threading.RLock(), threading._PyRLock(), threading.local()
+    made = sqlite3.connect(":memory:")
+    me = threading.get_ident()
+    local.x = 1
+    def look(when):
+        this, got = threading.main_thread(), []
+        if not me == threading.get_ident() == this.ident:
+            print("another number")
+        print(when, this is threading.current_thread(), this.is_alive(), threading.active_count())
+        print(me in sys._current_frames(), me in sys._current_exceptions(), local.x)
+        for each in lock, own:
+            with each: pass
+        made.execute("select 1")
+        signal.signal(signal.SIGUSR1, lambda *_: got.append("signal"))
+        signal.pthread_kill(me, signal.SIGUSR1)
+        print(got, flush=True)
+    lock.acquire(); own.acquire()
+    pid = os.fork()
+    if pid: return status_of(pid)
+    signal.alarm(20)
+    look("child")
+    lock.release(); own.release()
+    return look
+def late(): time.sleep(0.05); print("thread", flush=True)
+"""
+
+AS_MAIN = """
+RUN
+if isinstance(look, int): print("status", look, flush=True); os._exit(0)
+look("after")
+AGAIN
+look("after it")
+pid = os.fork()
+if pid == 0:
+    look("grandchild")
+    sys.exit(4)
+print("status", status_of(pid))
+concurrent.futures.ThreadPoolExecutor().submit(late)
+sys.exit(3)
+"""
+
+# A goroutine keeps the main thread away.
+ELSEWHERE = """
+def main():
+    r, w = os.pipe()
+    go(os.read, r, 1)
+    first = threading.get_native_id()
+    while threading.get_native_id() == first: sleep(0.0001)
+    result = work()
+    if isinstance(result, int): os.write(w, b"x")
+    return result
+look = run(main)
+"""
+
+
+@pytest.mark.parametrize("start", ["look = run(work)", ELSEWHERE], ids=["there", "elsewhere"])
+def test_the_childs_main_goroutine_is_the_main_thread(script: Script, start: str) -> None:
+    """As in plain Python, whatever thread it forked on; and the interpreter ends as there."""
+    again = "(look('again'), go(gosched).join(), look('again'))"
+    program = HEAD + WHO + AS_MAIN
+    plain = program.replace("RUN", "look = work()").replace(
+        "AGAIN", again.replace("go(gosched).join()", "0")
+    )
+    ours = program.replace("RUN", start).replace("AGAIN", f"run(lambda: {again})")
+    expected = script.passes(plain)
+    assert expected.endswith("status 4\nthread\natexit False\nstatus 3\n")
+    assert script.passes(ours) == expected
+
+
+def test_the_childs_other_goroutine_is_the_main_thread(script: Script) -> None:
+    program = """
+def f():
+    look = work()
+    if isinstance(look, int): print("status", look, flush=True); return
+    threading.Thread(target=late).start()
+    signal.alarm(0)
+START
+"""
+    program = HEAD + WHO + program
+    thread = "t = threading.Thread(target=f); t.start(); t.join()"
+    expected = script.passes(program.replace("START", thread))
+    assert expected.endswith("thread\nstatus 0\natexit True\n")
+    assert script.passes(program.replace("START", "run(lambda: go(f).join())")) == expected

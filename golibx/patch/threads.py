@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 import weakref
@@ -122,6 +123,23 @@ class GoroutineThread(threading._DummyThread):
             handle = threading._make_thread_handle(new_ident)  # type: ignore[attr-defined]
             self._handle = self._os_thread_handle = handle
         super()._after_fork(new_ident=new_ident)  # type: ignore[misc]
+
+
+def _go_on() -> None:
+    """In a fork's child, from Python 3.13 on: its only thread has not ended, whichever it was.
+
+    The interpreter knows it by the thread's number, and the main goroutine may have forked on
+    another thread than its own.
+    """
+    thread: Any = threading.main_thread()
+    handle = threading._make_thread_handle(thread.ident)  # type: ignore[attr-defined]
+    for name in ("_handle", "_os_thread_handle"):
+        if hasattr(thread, name) and getattr(thread, name).is_done():
+            setattr(thread, name, handle)
+
+
+if hasattr(threading, "_make_thread_handle") and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_go_on)
 
 
 def _name_of(goroutine: _core.Goroutine[Any]) -> str:

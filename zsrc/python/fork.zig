@@ -64,16 +64,23 @@ var home_is_first = false;
 /// `afterInChild` has still to do its part.
 var unsettled = false;
 /// In a child the thread state that goes on has the thread's number, as the interpreter takes for
-/// granted while it makes itself fit again: a debug build asserts it. And its own one, until then.
+/// granted: a debug build asserts it. That is so until the interpreter has made itself fit again, and
+/// `for_good` once run() has returned on another thread than it was called on: the interpreter ends on
+/// the one that forked.
 pub var renumbered: ?*py.ThreadState = null;
+var for_good = false;
+/// The number that Python code goes on to know it by, and that of the thread.
 var own_number: idents.Ident = idents.none;
+var thread_number: idents.Ident = idents.none;
 /// The survivor of this process, while it lives.
 var survivor: ?*PyG = null;
 /// What the end of the survivor is to raise in the program.
 var thrown: ?*py.Object = null;
 
-/// Of the thread that a survivor has become.
+/// Of the thread that a survivor has become, and what C code that asks for the thread's number is
+/// told on it; none: what it is.
 threadlocal var of_thread: ?*PyG = null;
+threadlocal var number_of_thread: idents.Ident = idents.none;
 
 noinline fn setThread(p: ?*PyG) void {
     of_thread = p;
@@ -82,6 +89,14 @@ noinline fn setThread(p: ?*PyG) void {
 /// The survivor that is on the calling thread.
 pub noinline fn here() ?*PyG {
     return of_thread;
+}
+
+pub noinline fn threadNumber() idents.Ident {
+    return number_of_thread;
+}
+
+noinline fn setThreadNumber(number: idents.Ident) void {
+    number_of_thread = number;
 }
 
 /// At import. False without memory.
@@ -204,15 +219,13 @@ fn inChild() callconv(.c) void {
     const whole = py.extra.PyGILState_Check() != 0;
     if (whole) {
         import_lock.renew(goroutine.ident());
-        renumbered = py.PyThreadState_Get();
-        const number = host.identOf(renumbered.?);
-        own_number = number.*;
-        number.* = py.PyThread_get_thread_ident();
+        renumber(py.PyThreadState_Get(), false);
     }
     rlock.forget();
     native.afterFork();
     os.descriptors.forget();
     run.forget();
+    if (renumbered != goroutine.main_state) goroutine.main_state = null;
     if (!lane.live) return;
     unsettled = true;
     errors.forked = true;
@@ -230,6 +243,7 @@ fn inChild() callconv(.c) void {
         setThread(own);
         survivor = own;
     }
+    if (whole) setThreadNumber(own_number);
     home = 0;
     requests.forget();
     lane.forget();
@@ -244,18 +258,55 @@ fn inChild() callconv(.c) void {
     m_mod.setCurrent(null);
 }
 
+fn renumber(state: *py.ThreadState, lasts: bool) void {
+    const number = host.identOf(state);
+    if (state != renumbered) {
+        own_number = number.*;
+        for_good = lasts;
+    }
+    renumbered = state;
+    thread_number = py.PyThread_get_thread_ident();
+    number.* = thread_number;
+}
+
 /// _after_fork_in_child(): with an interpreter that is fit to be used.
 pub fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    if (renumbered) |state| host.identOf(state).* = own_number;
-    renumbered = null;
+    if (renumbered) |state| if (!for_good) {
+        host.identOf(state).* = own_number;
+        renumbered = null;
+    };
     settle();
     return py.returnNone();
 }
 
-/// As host.goroutineIdent, while the interpreter is made fit.
+/// As host.goroutineIdent, where a thread state is renumbered.
 pub noinline fn identInChild(state: *py.ThreadState) ?idents.Ident {
-    const is_own = state == renumbered and (idents.has(own_number) or state == goroutine.main_state);
-    return if (is_own) own_number else null;
+    const is_main = state == goroutine.main_state;
+    if (state == renumbered and (for_good or is_main or idents.has(own_number))) return own_number;
+    return if (is_main) host.identOf(state).* else null;
+}
+
+/// What Python code knows the thread state by.
+pub inline fn knownNumber(state: *py.ThreadState) idents.Ident {
+    return if (state == renumbered) own_number else host.identOf(state).*;
+}
+
+/// The thread in a child that Python code knows by `ident`, if that is not its number.
+pub fn threadOf(ident: u64) ?idents.Ident {
+    return if (ident == own_number and ident != thread_number) thread_number else null;
+}
+
+/// Calls what tells of thread states by their numbers: those that Python code knows.
+pub fn withKnownNumbers(original: *const fn (replace.Call) ?*py.Object, c: replace.Call) ?*py.Object {
+    const number = host.identOf(renumbered.?);
+    const interpreters = number.*;
+    number.* = own_number;
+    defer number.* = interpreters;
+    return original(c);
+}
+
+pub inline fn isRenumbered() bool {
+    return for_good and py.PyInterpreterState_Get() == host.interpreter;
 }
 
 /// Before a run too: C code may fork without telling the interpreter.
@@ -284,6 +335,7 @@ pub fn leave(p: *PyG) noreturn {
 /// Has run() return.
 fn returnHome(p: *PyG) noreturn {
     const own = p.state.?;
+    if (host.identOf(own).* != py.PyThread_get_thread_ident()) renumber(own, true);
     fault.remove();
     if (p.forked_on) |m| m.fault.leave();
     setThread(null);

@@ -488,9 +488,14 @@ noinline fn takeAsyncException() void {
 pub inline fn goroutineIdent() ?idents.Ident {
     const state = py.PyThreadState_Get();
     const ident = identOf(state).*;
-    if (idents.has(ident)) return if (state == main_base) null else ident;
+    if (idents.has(ident)) return if (state == main_base) callersIdent() else ident;
     if (fork.renumbered != null) return fork.identInChild(state);
     return if (state == goroutine.main_state) ident else null;
+}
+
+/// On g0 of the thread that called run(): null if that is what C says it is.
+noinline fn callersIdent() ?idents.Ident {
+    return if (fork.renumbered != null) fork.identInChild(goroutine.main_state.?) else null;
 }
 
 /// The goroutine's with a thread state of that number; null if there is none.

@@ -24,6 +24,7 @@ const idents = @import("idents.zig");
 const m_mod = @import("../sched/m.zig");
 const goroutine = @import("goroutine.zig");
 const replace = @import("replace.zig");
+const fork = @import("fork.zig");
 
 const lane = &host.the_lane;
 const PyG = goroutine.PyG;
@@ -64,6 +65,7 @@ const PthreadKill = replace.Replacement("_signal", "pthread_kill", always, pthre
 fn pthreadKill(c: replace.Call) ?*py.Object {
     if (c.n != 2) return PthreadKill.callOriginal(c);
     const ident = py.PyLong_AsUnsignedLongLong(c.args[0]);
+    if (fork.threadOf(ident)) |thread| return killThread(c, thread);
     if (ident > std.math.maxInt(idents.Ident) or !idents.has(@intCast(ident))) {
         py.PyErr_Clear();
         return PthreadKill.callOriginal(c);
@@ -79,7 +81,11 @@ fn pthreadKill(c: replace.Call) ?*py.Object {
         return null;
     };
     const thread = lane.threadOf(&p.g) orelse lane.m0.thread.?;
-    const number = py.PyLong_FromUnsignedLongLong(@intFromPtr(thread.handle)) orelse return null;
+    return killThread(c, @intFromPtr(thread.handle));
+}
+
+fn killThread(c: replace.Call, ident: idents.Ident) ?*py.Object {
+    const number = py.PyLong_FromUnsignedLongLong(ident) orelse return null;
     defer py.decref(number);
     const args = [_]*py.Object{ number, c.args[1] };
     return PthreadKill.callOriginal(.{ .self = c.self, .args = &args, .n = 2 });
@@ -88,8 +94,25 @@ fn pthreadKill(c: replace.Call) ?*py.Object {
 /// For C code, with or without the interpreter's lock.
 fn threadIdent() callconv(.c) c_ulong {
     if (m_mod.current()) |m| if (m.curg) |g| if (goroutine.of(g).state) |state|
-        return host.identOf(state).*;
-    return py.PyThread_get_thread_ident();
+        return fork.knownNumber(state);
+    const number = fork.threadNumber();
+    return if (number != idents.none) number else py.PyThread_get_thread_ident();
+}
+
+const CurrentFrames = replace.Replacement("sys", "_current_frames", fork.isRenumbered, currentFrames);
+const CurrentExceptions = replace.Replacement(
+    "sys",
+    "_current_exceptions",
+    fork.isRenumbered,
+    currentExceptions,
+);
+
+fn currentFrames(c: replace.Call) ?*py.Object {
+    return fork.withKnownNumbers(CurrentFrames.callOriginal, c);
+}
+
+fn currentExceptions(c: replace.Call) ?*py.Object {
+    return fork.withKnownNumbers(CurrentExceptions.callOriginal, c);
 }
 
 pub var redirect: os.imports.Redirect = .{ .name = "PyThread_get_thread_ident", .from = 0, .to = 0 };
@@ -120,7 +143,10 @@ pub fn setUp() bool {
     if (!redirectCalls()) return false;
     GetIdent.install() catch return false;
     GetMainThreadIdent.install() catch |e| if (e == error.Raised) return false;
-    if (builtin.os.tag != .windows) PthreadKill.install() catch |e| if (e == error.Raised) return false;
+    if (builtin.os.tag == .windows) return true;
+    PthreadKill.install() catch |e| if (e == error.Raised) return false;
+    CurrentFrames.install() catch |e| if (e == error.Raised) return false;
+    CurrentExceptions.install() catch |e| if (e == error.Raised) return false;
     return true;
 }
 
