@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from golibx import _core, context
 from golibx.errors import Cancelled
+from golibx.inherited import made_anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -72,7 +72,7 @@ class _Call:
         self._task: asyncio.Task[Any] | None = None
 
     def run(self) -> Any:
-        background = _background()
+        background = _of_run.background()
         try:
             try:
                 background.call(self._start, background)
@@ -168,26 +168,51 @@ class _Background:
         return any(task.exception() is error for task in ended)
 
 
-_lock = _core.Guard()
-_of_run: _Background | None = None
-_ending = False
-"""From end() to forget(): goroutines that did not end when they were cancelled may still run."""
+class _OfRun:
+    """What the golibx run has of this module."""
+
+    def __init__(self) -> None:
+        self._lock = _core.Guard()
+        self._background: _Background | None = None
+        self.waits: set[_Wait] = set()
+        # Until the next run: goroutines that did not end when they were cancelled may still run.
+        self.over = False
+        made_anew(self)
+
+    def background(self) -> _Background:
+        """The event loop, which begins with the first call."""
+        with self._lock:
+            if self.over:
+                raise RuntimeError("the golibx run has ended: aio.run() has no event loop any more")
+            if self._background is None:
+                self._background = _Background()
+            return self._background
+
+    def end(self, timeout: float) -> bool:
+        """Ends all of it, for golibx.runtime; returns whether it has ended."""
+        with self._lock:
+            self.over = True
+            background, self._background = self._background, None
+        for waiting in [*self.waits]:
+            waiting.tell()
+        return background is None or background.end(timeout)
+
+    def forget(self) -> None:
+        """Makes ready for the next run, when one is over."""
+        self.over = False
+
+    def forget_others(self) -> None:
+        """In the child of a fork: the loop and its goroutine are the parent's."""
+        self._background, self.over = None, False
+        self.waits.clear()
 
 
-def _background() -> _Background:
-    global _of_run
-    with _lock:
-        if _ending:
-            raise RuntimeError("the golibx run has ended: aio.run() has no event loop any more")
-        if _of_run is None:
-            _of_run = _Background()
-        return _of_run
+_of_run = _OfRun()
+end = _of_run.end
+forget = _of_run.forget
 
 
 # ---- a goroutine, from a coroutine ----
-
-
-_waits: set[_Wait] = set()
 
 
 async def wait(g: Goroutine[_T], /, *, cancel: bool = False) -> _T:
@@ -227,12 +252,12 @@ class _Wait:
     """A coroutine that waits for a goroutine."""
 
     def __init__(self, g: Goroutine[Any]) -> None:
-        if _ending or not _core.active():
+        if _of_run.over or not _core.active():
             raise RuntimeError(f"the golibx run ended before goroutine {g.id}")
         self._g = g
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        _waits.add(self)
+        _of_run.waits.add(self)
         self._watcher = _core.go_system(self._watch)
         self._watcher.name = "aio.wait"
 
@@ -250,7 +275,7 @@ class _Wait:
             raise
 
     def close(self) -> None:
-        _waits.discard(self)
+        _of_run.waits.discard(self)
         self._ended.cancel()
         self._watcher.cancel()
 
@@ -268,34 +293,3 @@ class _Wait:
     def _note_end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
-
-
-# ---- the end of a run ----
-
-
-def end(timeout: float) -> bool:
-    """Ends what the run has of this module, for golibx.runtime; returns whether it has ended."""
-    global _ending, _of_run
-    with _lock:
-        _ending = True
-        background, _of_run = _of_run, None
-    for waiting in [*_waits]:
-        waiting.tell()
-    return background is None or background.end(timeout)
-
-
-def forget() -> None:
-    """Makes ready for the next run, when one is over."""
-    global _ending
-    _ending = False
-
-
-def _forget_others() -> None:
-    """In the child of a fork: the loop and its goroutine are the parent's."""
-    global _ending, _of_run
-    _of_run, _ending = None, False
-    _waits.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_others)
