@@ -475,11 +475,12 @@ def test_a_wait_that_is_cancelled_leaves_the_goroutine_alone(where: str) -> None
 
 @WHERE
 def test_a_wait_that_cancels_the_goroutine(where: str) -> None:
-    cleaned_up = False
+    begun = cleaned_up = False
 
     def worker() -> None:
-        nonlocal cleaned_up
+        nonlocal begun, cleaned_up
         try:
+            begun = True
             sleep(3600)
         finally:
             with context.without_cancel(context.current()):
@@ -488,6 +489,8 @@ def test_a_wait_that_cancels_the_goroutine(where: str) -> None:
 
     async def main() -> None:
         g = go(worker)
+        while not begun:
+            await asyncio.sleep(0.001)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(aio.wait(g, cancel=True), 0.005)
         assert g.done()
