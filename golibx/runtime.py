@@ -522,16 +522,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_part_from_parent)
 
 
+_reporting = _core.Guard()
+"""Many may panic at once, and who waits for an import that another makes takes a thread for it."""
+
+
 def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
-    import traceback
+    with _reporting:
+        import traceback
 
-    from golibx.dump import printable
+        from golibx.dump import printable
 
-    name = printable(goroutine.name, lines=False)
-    place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
-    frames = without_own_frames(exc.__traceback__) or exc.__traceback__
-    lines = "".join(traceback.format_exception(type(exc), exc, frames))
-    _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
+        name = printable(goroutine.name, lines=False)
+        place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
+        frames = without_own_frames(exc.__traceback__) or exc.__traceback__
+        lines = "".join(traceback.format_exception(type(exc), exc, frames))
+        _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
 
 
 def _report_leaks() -> None:
@@ -547,7 +552,7 @@ def _report_leaks() -> None:
 
 
 def _last_line(exc: BaseException) -> str:
-    """Of its traceback: the exception's type and text."""
+    """Of its traceback: the exception's type and text. After _report_panic."""
     import traceback
 
     return traceback.format_exception_only(exc)[-1].strip()

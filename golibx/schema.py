@@ -292,9 +292,9 @@ SCHEMA: Final = (
             "max_threads",
             "int",
             10_000,
-            "The most OS threads (M) the runtime may start. To need more is a fatal error, as in "
-            "Go: something blocks that should not. Native goroutines wait for a thread to come "
-            "free instead.",
+            "The most OS threads (M) the runtime may start. Where all of them block in C code, "
+            "goroutines wait for one to come back; after a second of that golibx says so, once a "
+            "run.",
             low=4,
             high=1_000_000,
             option="max_threads",

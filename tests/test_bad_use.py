@@ -625,3 +625,45 @@ def test_free_threaded_builds_are_refused(script: Script) -> None:
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: golibx does not support free-threaded builds of Python")
+
+
+def test_panics_at_once_take_no_threads(script: Script) -> None:
+    # All but one wait while the first of them imports what shows its traceback.
+    program = """
+import sys, time
+from importlib.machinery import PathFinder, SourceFileLoader
+import golibx
+from golibx import go, sleep, stats
+
+class Slow(SourceFileLoader):
+    def exec_module(self, module):
+        time.sleep(0.2)
+        super().exec_module(module)
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in ("traceback", "golibx.dump"):
+            return None
+        spec = PathFinder.find_spec(name, path)
+        spec.loader = Slow(name, spec.origin)
+        return spec
+
+def fail():
+    raise ValueError
+
+def main():
+    for name in ("traceback", "golibx.dump"):
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, Slow)
+    for _ in range(300):
+        go(fail)
+    while stats()["goroutines"] > 1:
+        sleep(0.01)
+    print(stats()["threads"])
+
+golibx.run(main)
+"""
+    result = script(program)
+    assert result.returncode == 0
+    assert result.stderr.count("panicked:") == 300
+    assert int(result.stdout) < 20

@@ -329,6 +329,36 @@ print(reason)
     assert "no thread to be had for goroutine" in script.passes(program)
 
 
+def test_that_all_threads_block_is_said(script: Script) -> None:
+    program = """
+import os, sys, threading
+import golibx
+from golibx import go, stats
+
+def main():
+    said, say = os.pipe()
+    os.dup2(say, 2)
+    reading, writing = os.pipe()
+    def help():
+        # A thread, as no goroutine can run.
+        line = os.read(said, 1000)
+        assert stats()["threads_awaited"] > 0
+        os.write(writing, b"12345")
+        print(line.decode(), end="")
+    helper = threading.Thread(target=help)
+    helper.start()
+    goroutines = [go(os.read, reading, 1) for _ in range(5)]
+    blocked = [g.result() for g in goroutines]
+    assert sorted(blocked) == [b"1", b"2", b"3", b"4", b"5"]
+    helper.join()
+
+golibx.run(main, config={"runtime": {"max_threads": 4}})
+"""
+    out = script.passes(program)
+    assert "goroutines wait for a thread: all 4 block in C code" in out
+    assert out.count("\n") == 1
+
+
 @pytest.mark.goroutine(False)
 def test_in_seeded_and_virtual_runs() -> None:
     def order(seed: int) -> list[int]:

@@ -51,6 +51,7 @@ KEYS = {
     "lock_offers",
     "threads_kept",
     "threads_not_kept",
+    "threads_awaited",
     "steals",
     "netpolls",
     "netpoll_wakeups",

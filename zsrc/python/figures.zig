@@ -35,6 +35,7 @@ pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         .{ "lock_offers", c.lock_offers },
         .{ "threads_kept", c.threads_kept },
         .{ "threads_not_kept", c.threads_not_kept },
+        .{ "threads_awaited", c.threads_awaited.load(.monotonic) },
         .{ "steals", native.steals() },
         .{ "netpolls", c.netpolls },
         .{ "netpoll_wakeups", c.netpoll_wakeups },

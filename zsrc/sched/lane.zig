@@ -91,6 +91,8 @@ pub const Counters = struct {
     threads_not_kept: u64 = 0,
     preempt_requests: std.atomic.Value(u64) = .init(0),
     threads: std.atomic.Value(u32) = .init(0),
+    /// How often sysmon saw goroutines that could run and had no thread.
+    threads_awaited: std.atomic.Value(u64) = .init(0),
 };
 
 /// What can be told of a goroutine without the host's lock.
@@ -204,8 +206,12 @@ pub fn Lane(comptime Host: type) type {
         m_lock: Lock = .{},
         idle_m: ?*M = null,
         idle_count: std.atomic.Value(u32) = .init(0),
-        /// Nobody could be sent to take the free P: who comes home next is to.
+        /// Nobody could be sent to take the free P: who comes home next is to. Under m_lock; sysmon
+        /// looks without.
         runner_owed: bool = false,
+        /// sysmon's own: since when, and whether the program was told.
+        owed_since: u64 = 0,
+        debt_said: bool = false,
         /// Ms that are about to end, of those that are counted.
         dismissed: u32 = 0,
         all_m: ?*M = null,
@@ -923,6 +929,7 @@ pub fn Lane(comptime Host: type) type {
         pub const quitIdle = threads.quitIdle;
         pub const startM = threads.startM;
         pub const sendRunner = threads.sendRunner;
+        pub const watchDebt = threads.watchDebt;
         pub const anyOnErrand = threads.anyOnErrand;
         pub const serve = threads.serve;
         pub const pushIdle = threads.pushIdle;

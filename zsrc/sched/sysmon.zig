@@ -27,6 +27,8 @@ pub const State = struct {
     helpers: std.atomic.Value(u32) = .init(0),
 
     // What the last rounds saw; sysmon's own.
+    /// There was no M to send.
+    refused: bool = false,
     tick: u64 = 0,
     tick_since: u64 = 0,
     detached_since: u64 = 0,
@@ -162,6 +164,8 @@ fn anyLost(lane: anytype) bool {
 pub fn round(lane: anytype, now: u64) bool {
     lane.clock.store(now, .monotonic);
     const busy = watchOwner(lane, now);
+    lane.watchDebt(now, lane.sysmon.refused);
+    lane.sysmon.refused = false;
     return watchLost(lane) or busy;
 }
 
@@ -284,6 +288,7 @@ fn send(lane: anytype, duty: m_mod.Duty, about: m_mod.About) bool {
         s.vain_seen = vain;
     }
     lane.startM(duty, about) catch {
+        s.refused = duty == .retake;
         s.helpers.store(0, .release);
         return false;
     };

@@ -15,6 +15,8 @@ const sysmon = @import("sysmon.zig");
 
 const Allocator = std.mem.Allocator;
 
+/// Goroutines that waited for a thread this long are worth a word.
+const long_debt_ns = std.time.ns_per_s;
 /// How long an M without work keeps its thread.
 const m_idle_ns = 10 * std.time.ns_per_s;
 
@@ -136,8 +138,30 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             self.m_lock.lock();
             defer self.m_lock.unlock();
             if (self.idle_m != null or (e == error.ThreadLimit and hasRoom(self))) return false;
-            self.runner_owed = planted != .owes_nothing;
+            @atomicStore(bool, &self.runner_owed, planted != .owes_nothing, .monotonic);
             return true;
+        }
+
+        /// Of sysmon, which found no M to send or did not look for one: says, once a run, that all
+        /// threads block while goroutines could run.
+        pub fn watchDebt(self: *Self, now: u64, refused: bool) void {
+            const owed = refused or (@atomicLoad(bool, &self.runner_owed, .monotonic) and
+                self.owner.load(.monotonic) == null);
+            if (!owed or !self.othersRunnable()) {
+                self.owed_since = 0;
+            } else if (self.owed_since == 0) {
+                self.owed_since = now;
+                _ = self.counters.threads_awaited.fetchAdd(1, .monotonic);
+            } else if (now -| self.owed_since > long_debt_ns and !self.debt_said) {
+                self.debt_said = true;
+                var buffer: [256]u8 = undefined;
+                os.writeStderr(std.fmt.bufPrint(
+                    &buffer,
+                    "golibx: goroutines wait for a thread: all {d} block in C code, and [runtime] " ++
+                        "max_threads allows no more; golibx dump {d} shows where\n",
+                    .{ self.options.max_threads, os.processId() },
+                ) catch unreachable);
+            }
         }
 
         /// Gives an idle or new M something to do. Needs no lock: sysmon calls it too.
@@ -290,7 +314,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                 self.m_lock.lock();
                 defer self.m_lock.unlock();
                 countOut(self, m);
-                defer self.runner_owed = false;
+                defer @atomicStore(bool, &self.runner_owed, false, .monotonic);
                 break :count self.runner_owed;
             };
             if (owed) sendRunner(self);
@@ -382,7 +406,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             self.m_lock.lock();
             defer self.m_lock.unlock();
             if (self.runner_owed) {
-                self.runner_owed = false;
+                @atomicStore(bool, &self.runner_owed, false, .monotonic);
                 return wakeM(m, .run, .{});
             }
             const head = self.idle_m;
