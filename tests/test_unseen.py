@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _imp
 import faulthandler
+import importlib
+import inspect
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +51,15 @@ def test_built_in_functions_stay_what_they_are() -> None:
     )
     for function in functions:
         assert type(function) is BuiltinFunctionType
+
+
+def test_what_a_module_has_is_its_own() -> None:
+    """As pydoc shows it, and CPython's test_signal wants it."""
+    names = ("signal", "threading", "select", "selectors", "time", "faulthandler", "socket")
+    for name in names:
+        for key, value in vars(importlib.import_module(name)).items():
+            if not key.startswith("_") and (inspect.isroutine(value) or inspect.isclass(value)):
+                assert not str(value.__module__).startswith("golibx"), (name, key)
 
 
 class Finder:

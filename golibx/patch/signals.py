@@ -148,6 +148,10 @@ def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> in
     return number
 
 
+# The module itself has its functions from here: pydoc shows them as its own.
+_signal_set_wakeup_fd.__module__ = "signal"
+_signal_set_wakeup_fd.__name__ = _signal_set_wakeup_fd.__qualname__ = "set_wakeup_fd"
+
 _FAULTS = {getattr(signal, name) for name in ("SIGSEGV", "SIGBUS") if hasattr(signal, name)}
 _set_fault = faults.put_below(_set_signal)
 
