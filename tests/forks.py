@@ -129,6 +129,7 @@ def fork(kinds: list[tuple[Callable[[], int], int]]) -> bool:
     with lock:
         pid = os.fork()
         if pid == 0:
+            wrong.clear()  # the status of one that returns would be of its parent's others
             signal.alarm(LIMIT)
             os.write(write_end, b"x")
             kind()
@@ -181,6 +182,7 @@ if __name__ == "__main__":
     import warnings
 
     faulthandler.cancel_dump_traceback_later()  # a child would wait for its thread
+    faulthandler.register(signal.SIGALRM, chain=True)  # where it hangs
     warnings.simplefilter("ignore")
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     limit = float(sys.argv[2]) if len(sys.argv) > 2 else 3600.0

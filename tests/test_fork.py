@@ -359,6 +359,32 @@ run(main)
     assert script.passes(HEAD + program) == "5 5\n"
 
 
+def test_an_import_that_another_was_about_to_begin(script: Script) -> None:
+    # It is in the middle of _ModuleLock.acquire() or release(), and owns nothing.
+    program = """
+import importlib, signal
+def about_to(lock):
+    with lock.lock:
+        holds.send(None)
+        over.recv()
+def main():
+    global holds, over
+    holds, over = golibx.Chan(), golibx.Chan()
+    lock = importlib._bootstrap._get_module_lock("colorsys")
+    g = go(about_to, lock)
+    holds.recv()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        import colorsys
+        os._exit(5)
+    over.send(None)
+    print(status_of(pid), g.result(), flush=True)
+run(main)
+"""
+    assert script.passes(HEAD + program) == "5 None\n"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="warns since 3.12")
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_the_warning_of_threads(script: Script, action: str) -> None:

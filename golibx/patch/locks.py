@@ -29,8 +29,9 @@ def _forget_imports() -> None:
     locks = bootstrap._module_locks
     for name, reference in [*locks.items()]:
         lock = reference()
-        if lock is None or lock.owner in (None, me):
+        if lock is None or lock.owner == me:
             continue
+        # It has a lock of its own, which somebody may be in the middle of though nobody owns it.
         locks.pop(name, None)
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
