@@ -269,10 +269,7 @@ pub fn Lane(comptime Host: type) type {
                 if (self.main_done) break;
                 if (m.locked_g != null) continue;
                 // It may have been woken for this beside its duty: see belongsElsewhere.
-                if (self.owner.load(.monotonic) == null and self.anyRunnable()) {
-                    self.owner.store(m, .seq_cst);
-                    sysmon.wake(self);
-                }
+                if (self.owner.load(.monotonic) == null and self.anyRunnable()) sysmon.own(self, m);
             }
             if (!self.rest(m)) self.stop(m);
             self.gpa.destroy(m);
@@ -306,13 +303,13 @@ pub fn Lane(comptime Host: type) type {
                 return e;
             };
             self.live = true;
-            self.owner.store(m, .seq_cst);
+            sysmon.own(self, m);
             errdefer {
                 self.live = false;
                 self.leaveThread(m);
                 m_mod.setCurrent(null);
             }
-            if (warm) sysmon.wake(self) else try sysmon.start(self);
+            if (!warm) try sysmon.start(self);
             return m;
         }
 
@@ -362,7 +359,7 @@ pub fn Lane(comptime Host: type) type {
 
         const ending = @import("ending.zig").Ending(Self, Host, Real);
         const stop = ending.stop;
-        const resting = @import("resting.zig").Resting(Self, Host);
+        const resting = @import("resting.zig").Resting(Self, Host, Real);
         const rest = resting.rest;
         const wakesFor = resting.wakesFor;
         const restAgain = resting.restAgain;

@@ -47,12 +47,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         pub noinline fn regain(self: *Self, g: *G) void {
             const m = g.m.?;
             if (self.owner.load(.monotonic) == null and !self.main_done) {
-                self.owner.store(m, .seq_cst);
+                sysmon.own(self, m);
                 found(self, m);
                 g.transition(.syscall, .running);
                 self.running = g;
                 _ = self.bumpTick();
-                sysmon.wake(self);
                 return;
             }
             self.stayOnThread(g);
@@ -409,10 +408,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             Host.inbox.awake();
             self.poller = null;
             const free = self.live and self.owner.load(.monotonic) == null;
-            if (free) {
-                self.owner.store(m, .seq_cst);
-                sysmon.wake(self);
-            }
+            if (free) sysmon.own(self, m);
             const now = os.nanotime();
             self.clock.store(now, .monotonic);
             self.last_poll.store(now, .monotonic);

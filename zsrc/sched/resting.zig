@@ -10,12 +10,7 @@
 //! rest: its rounds and the change exclude each other (`State.round`). When the next run begins it
 //! is not woken, but looks by itself within its longest sleep.
 const std = @import("std");
-const lane_mod = @import("lane.zig");
 const sysmon = @import("sysmon.zig");
-const m_mod = @import("m.zig");
-
-const M = m_mod.M;
-const Options = lane_mod.Options;
 
 /// What may differ between runs of one kind.
 const own = [_][]const u8{ "seed", "explore_follows" };
@@ -26,27 +21,33 @@ const kept = [_][]const u8{
     "offered_at",
 };
 
-/// The part of a Lane that is about its rest.
-pub fn Resting(comptime Lane: type, comptime Host: type) type {
+/// The part of a Lane that is about its rest. For `Env` see ending.zig.
+pub fn Resting(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
+        const M = Env.M;
+        const Options = @FieldType(Lane, "options");
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         /// On g0 of the M that called `run`, with the lock, when the main goroutine has ended.
         /// False if the run has to end otherwise.
         pub fn rest(self: *Self, m: *M) bool {
-            if (!self.options.keep or self.options.event_mask != 0 or !isClean(self, m)) return false;
+            if (!self.options.keep or self.options.event_mask != 0) return false;
+            if (planted == .clean_before and !isClean(self, m)) return false;
             const s = &self.sysmon;
-            s.round.lock();
-            defer s.round.unlock();
-            if (s.helpers.load(.acquire) != 0) return false;
-            s.resting = true;
+            if (planted != .rests_in_a_round) s.round.lock();
+            defer if (planted != .rests_in_a_round) s.round.unlock();
+            // Not sooner: in a round sysmon may start a thread.
+            if (planted != .clean_before and !isClean(self, m)) return false;
+            std.debug.assert(s.helpers.load(.monotonic) == 0);
+            sysmon.setResting(self, true);
             self.owner.store(null, .release);
             @atomicStore(bool, &self.live, false, .release);
             self.virtual_ns = 0;
             _ = self.retire(m);
             @atomicStore(u32, &self.generation, self.generation +% 1, .release);
             self.leaveThread(m);
-            m_mod.setCurrent(null);
+            Env.setCurrent(null);
             self.rests = true;
             return true;
         }
@@ -71,8 +72,8 @@ pub fn Resting(comptime Lane: type, comptime Host: type) type {
                 if (@field(options, name) != @field(self.options, name)) return false;
             }
             const s = &self.sysmon;
-            s.round.lock();
-            defer s.round.unlock();
+            if (planted != .begins_in_a_round) s.round.lock();
+            defer if (planted != .begins_in_a_round) s.round.unlock();
             const default: Self = .{ .gpa = self.gpa };
             inline for (@typeInfo(Self).@"struct".field_names) |name| {
                 if (comptime isOneOf(name, &kept)) continue;
@@ -80,7 +81,7 @@ pub fn Resting(comptime Lane: type, comptime Host: type) type {
             }
             inline for (own) |name| @field(self.options, name) = @field(options, name);
             self.rests = false;
-            s.resting = false;
+            sysmon.setResting(self, false);
             return true;
         }
 
@@ -89,7 +90,7 @@ pub fn Resting(comptime Lane: type, comptime Host: type) type {
             const s = &self.sysmon;
             s.round.lock();
             defer s.round.unlock();
-            s.resting = true;
+            sysmon.setResting(self, true);
             self.rests = true;
         }
 

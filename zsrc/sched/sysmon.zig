@@ -8,6 +8,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
+const Real = @import("../os/env.zig").Real;
 const M = m_mod.M;
 const Lock = @import("lock.zig").Lock;
 
@@ -19,9 +20,7 @@ pub const State = struct {
     round: Lock = .{},
     /// There is nothing to look at. Under `round`.
     resting: bool = false,
-    /// sysmon sleeps until an M takes the P. Dekker with `owner`: sysmon stores this, then loads
-    /// owner; an M stores owner, then loads this. All four are seq_cst: a weaker store may come after
-    /// the load.
+    /// sysmon sleeps until an M takes the P: see `own`.
     waiting: std.atomic.Value(bool) = .init(false),
     /// An M is on its way to retake or preempt: not another one until it is done.
     helpers: std.atomic.Value(u32) = .init(0),
@@ -60,7 +59,11 @@ pub fn start(lane: anytype) !void {
     const Lane = @TypeOf(lane);
     const T = struct {
         fn main(raw: ?*anyopaque) void {
-            loop(@as(Lane, @ptrCast(@alignCast(raw.?))));
+            const of: Lane = @ptrCast(@alignCast(raw.?));
+            os.preciseSleep();
+            os.promptWake();
+            var rounds: Rounds(Lane) = .{ .lane = of, .delay = of.options.sysmon_sleep_min_ns };
+            watch(of, &rounds);
         }
     };
     lane.sysmon.thread = try os.spawn(T.main, lane, .{ .signals = .blocked });
@@ -74,62 +77,128 @@ pub fn stop(lane: anytype) void {
     s.thread = null;
 }
 
-/// An M took the P: sysmon has something to watch.
-pub inline fn wake(lane: anytype) void {
-    const s = &lane.sysmon;
-    if (s.waiting.load(.seq_cst)) wakeSlow(s);
+/// An M has the P from here on, which was free: sysmon has something to watch.
+///
+/// Dekker with `sleepWhileFree`: sysmon stores `waiting`, then loads `owner`; an M stores `owner`,
+/// then loads `waiting`. All four are seq_cst: a weaker store may come after the load, and neither
+/// sees the other. With the host's lock.
+pub inline fn own(lane: anytype, m: anytype) void {
+    const planted = plantedIn(@TypeOf(lane));
+    lane.owner.store(m, if (planted == .owns_late) .release else .seq_cst);
+    if (lane.sysmon.waiting.load(.seq_cst)) wake(&lane.sysmon);
 }
 
-noinline fn wakeSlow(s: anytype) void {
+noinline fn wake(s: anytype) void {
     if (s.waiting.swap(false, .seq_cst)) s.note.wake();
 }
 
-fn loop(lane: anytype) void {
+fn sleepWhileFree(lane: anytype) void {
+    const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
-    const o = &lane.options;
-    os.preciseSleep();
-    os.promptWake();
-    var idle: u32 = 0;
-    var delay: u64 = o.sysmon_sleep_min_ns;
-    while (!s.stopping.load(.acquire)) {
-        if (idle == 0) {
-            delay = o.sysmon_sleep_min_ns;
-        } else if (idle > o.sysmon_idle_rounds) {
-            delay *= 2;
-        }
-        // Where runs are short and many it stays out of their way.
-        delay = if (o.keep) o.sysmon_sleep_max_ns else @min(delay, o.sysmon_sleep_max_ns);
-        const now = os.nanotime();
-        if (now -| s.retake_at < recent_retake_ns) delay = @min(delay, recent_retake_sleep_ns);
-        if (isHog(lane, s.tick)) delay = @min(delay, o.preempt_slice_ns / hog_share);
-        const began = if (lane.ring.wants(.sysmon_tick)) now else 0;
-        const due = if (rests(s)) delay else @min(untilSliceEnd(lane, now), untilOffer(lane, now));
-        _ = s.note.sleep(@max(o.sysmon_sleep_min_ns, @min(delay, due)));
+    s.waiting.store(true, if (planted == .waits_late) .release else .seq_cst);
+    // Who stops it has nothing to look at: since `stopping` was seen false nothing has cleared the
+    // note, which is woken after that is stored.
+    if (lane.owner.load(.seq_cst) == null or planted == .sleeps_blindly) {
+        _ = s.note.sleep(null);
         s.note.clear();
-        if (s.stopping.load(.acquire)) return;
-        if (began != 0) lane.recordTick(os.nanotime() - began, idle);
-        if (rests(s)) continue;
+    }
+    s.waiting.store(false, .seq_cst);
+}
+
+/// sysmon's life. `rounds` says how long to sleep between them, and looks.
+pub fn watch(lane: anytype, rounds: anytype) void {
+    const planted = plantedIn(@TypeOf(lane));
+    const s = &lane.sysmon;
+    while (!s.stopping.load(.acquire)) {
+        _ = s.note.sleep(rounds.sleepFor());
+        s.note.clear();
+        // What was cleared may have been `stop`.
+        if (planted != .stops_unseen and s.stopping.load(.acquire)) return;
+        rounds.slept();
+        if (rests(lane)) continue;
         if (lane.owner.load(.acquire) == null and !anyLost(lane)) {
-            s.waiting.store(true, .seq_cst);
-            if (lane.owner.load(.seq_cst) == null and !s.stopping.load(.acquire)) {
-                _ = s.note.sleep(null);
-                s.note.clear();
-            }
-            s.waiting.store(false, .seq_cst);
-            idle = 0;
+            sleepWhileFree(lane);
+            rounds.woken();
             continue;
         }
         s.round.lock();
         defer s.round.unlock();
-        if (s.resting) continue;
-        idle = if (round(lane, os.nanotime())) 0 else idle +| 1;
+        EnvOf(@TypeOf(lane)).reads(&s.resting);
+        if (s.resting and planted != .looks_at_rest) continue;
+        rounds.look();
     }
 }
 
-fn rests(s: *State) bool {
+fn Rounds(comptime Lane: type) type {
+    return struct {
+        lane: Lane,
+        /// So many in a row have found nothing.
+        idle: u32 = 0,
+        delay: u64,
+        began: u64 = 0,
+
+        const Self = @This();
+
+        pub fn sleepFor(r: *Self) u64 {
+            const s = &r.lane.sysmon;
+            const o = &r.lane.options;
+            if (r.idle == 0) {
+                r.delay = o.sysmon_sleep_min_ns;
+            } else if (r.idle > o.sysmon_idle_rounds) {
+                r.delay *= 2;
+            }
+            // Where runs are short and many it stays out of their way.
+            r.delay = if (o.keep) o.sysmon_sleep_max_ns else @min(r.delay, o.sysmon_sleep_max_ns);
+            const now = os.nanotime();
+            if (now -| s.retake_at < recent_retake_ns) r.delay = @min(r.delay, recent_retake_sleep_ns);
+            if (isHog(r.lane, s.tick)) r.delay = @min(r.delay, o.preempt_slice_ns / hog_share);
+            r.began = if (r.lane.ring.wants(.sysmon_tick)) now else 0;
+            const due = if (rests(r.lane))
+                r.delay
+            else
+                @min(untilSliceEnd(r.lane, now), untilOffer(r.lane, now));
+            return @max(o.sysmon_sleep_min_ns, @min(r.delay, due));
+        }
+
+        pub fn slept(r: *Self) void {
+            if (r.began != 0) r.lane.recordTick(os.nanotime() - r.began, r.idle);
+        }
+
+        pub fn woken(r: *Self) void {
+            r.idle = 0;
+        }
+
+        pub fn look(r: *Self) void {
+            r.idle = if (round(r.lane, os.nanotime())) 0 else r.idle +| 1;
+        }
+    };
+}
+
+/// At rest the lane is not watched, but sysmon looks again by itself: see resting.zig.
+fn rests(lane: anytype) bool {
+    const s = &lane.sysmon;
     s.round.lock();
     defer s.round.unlock();
+    EnvOf(@TypeOf(lane)).reads(&s.resting);
     return s.resting;
+}
+
+/// With `round`.
+pub fn setResting(lane: anytype, resting: bool) void {
+    const s = &lane.sysmon;
+    EnvOf(@TypeOf(lane)).writes(&s.resting);
+    s.resting = resting;
+}
+
+/// What the lane has of the machine, if that is a model's.
+fn EnvOf(comptime Pointer: type) type {
+    const Lane = @typeInfo(Pointer).pointer.child;
+    return if (@hasDecl(Lane, "Env")) Lane.Env else Real;
+}
+
+fn plantedIn(comptime Pointer: type) @EnumLiteral() {
+    const Env = EnvOf(Pointer);
+    return if (@hasDecl(Env, "planted")) Env.planted else .none;
 }
 
 /// A slice may be far shorter than the longest sleep. Where one has ended and the goroutine was not

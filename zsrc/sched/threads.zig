@@ -240,8 +240,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                     Host.acquire(m);
                     self.runner_sent = false;
                     if (self.live and self.owner.load(.monotonic) == null) {
-                        self.owner.store(m, .seq_cst);
-                        sysmon.wake(self);
+                        sysmon.own(self, m);
                         self.schedule(m);
                     }
                 },

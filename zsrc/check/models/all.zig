@@ -13,6 +13,8 @@ const timers = @import("timers.zig");
 const tied = @import("tied.zig");
 const limit = @import("limit.zig");
 const holdoff = @import("holdoff.zig");
+const resting = @import("resting.zig");
+const sysmon = @import("sysmon.zig");
 const stop = @import("stop.zig");
 const run_end = @import("ending.zig");
 const primitives = @import("primitives.zig");
@@ -47,6 +49,8 @@ const run_ending_twice: check.Options = .{
     .random_runs = 20_000,
     .max_steps = 3000,
 };
+const at_rest: check.Options = .{ .preemptions = 2, .delays = 1, .patient = true };
+const at_rest_or_not: check.Options = .{ .preemptions = 1, .patient = true, .random_runs = 20_000 };
 const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 3000 };
 
 /// The explorer itself.
@@ -163,6 +167,17 @@ pub const of_the_runtime = [_]Entry{
             .{ .bug = .acts_late, .expects = "half changed" },
             .{ .bug = .does_not_wait, .expects = "half changed" },
             .{ .bug = .lets_all_go, .expects = "half changed" },
+        },
+    },
+    .{
+        .name = "sysmon asleep",
+        .Model = sysmon.Sleeps,
+        .options = .{ .preemptions = 2, .delays = 2, .patient = true },
+        .plants = &.{
+            .{ .bug = .waits_late, .expects = "lost wake-up" },
+            .{ .bug = .owns_late, .expects = "lost wake-up" },
+            .{ .bug = .sleeps_blindly, .expects = "lost wake-up" },
+            .{ .bug = .stops_unseen, .expects = "lost wake-up" },
         },
     },
     .{
@@ -529,6 +544,29 @@ pub const of_the_lane = [_]Entry{
             .{ .bug = .sysmon_goes_on, .expects = "lost wake-up" },
             .{ .bug = .wakes_unlocked, .expects = "" },
         },
+    },
+    .{
+        .name = "rest between runs",
+        .Model = resting.Alike,
+        .options = at_rest,
+        .plants = &.{
+            .{ .bug = .rests_in_a_round, .expects = "" },
+            .{ .bug = .begins_in_a_round, .expects = "no ordering separates" },
+            .{ .bug = .looks_at_rest, .expects = "sysmon looks at a lane that is at rest" },
+            .{ .bug = .owns_late, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "rest between some runs",
+        .Model = resting.Mixed,
+        .options = at_rest_or_not,
+        .plants = &.{.{ .bug = .stops_unseen, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "rest after an errand",
+        .Model = resting.Sent,
+        .options = at_rest_or_not,
+        .plants = &.{.{ .bug = .clean_before, .expects = "" }},
     },
     .{
         .name = "lane sysmon asleep",

@@ -1,0 +1,94 @@
+//! sysmon asleep, of a serial lane: zsrc/sched/sysmon.zig as it is, from its first round to its
+//! last, beside two Ms that have the P one after the other, each twice. sysmon sleeps for good while
+//! nobody has it.
+//!
+//! One M goes on only after sysmon has looked at it; the other has the P for a moment. Then sysmon
+//! is stopped.
+const check = @import("../explorer.zig");
+const sysmon = @import("../../sched/sysmon.zig");
+
+pub fn Sleeps(comptime Sim: type) type {
+    return struct {
+        const Self = @This();
+        pub const threads = .{ .{ "m0", watched }, .{ "m1", passes } };
+
+        lane: Lane = .{},
+        /// The host's.
+        gil: Sim.Lock = .{},
+        others: [2]M = .{ .{}, .{} },
+        /// m1 has had enough.
+        done: Sim.Note = .{},
+
+        const M = struct {
+            lost: Sim.Atomic(bool) = .init(false),
+            next_all: ?*M = null,
+            looked_at: Sim.Note = .{},
+        };
+
+        const Lane = struct {
+            pub const Env = Sim;
+
+            owner: Sim.Atomic(?*M) = .init(null),
+            m_lock: Sim.Lock = .{},
+            all_m: ?*M = null,
+            sysmon: struct {
+                thread: ?Sim.Thread = null,
+                note: Sim.Note = .{},
+                stopping: Sim.Atomic(bool) = .init(false),
+                round: Sim.Lock = .{},
+                resting: bool = false,
+                waiting: Sim.Atomic(bool) = .init(false),
+            } = .{},
+        };
+
+        const Rounds = struct {
+            lane: *Lane,
+
+            pub fn sleepFor(_: *Rounds) u64 {
+                return 1;
+            }
+
+            pub fn slept(_: *Rounds) void {}
+            pub fn woken(_: *Rounds) void {}
+
+            pub fn look(r: *Rounds) void {
+                if (r.lane.owner.load(.acquire)) |m| m.looked_at.wake();
+            }
+        };
+
+        fn watch(lane: *Lane) void {
+            var rounds: Rounds = .{ .lane = lane };
+            sysmon.watch(lane, &rounds);
+        }
+
+        fn watched(self: *Self) void {
+            const s = &self.lane.sysmon;
+            s.thread = .spawn("sysmon", struct {
+                fn main(raw: ?*anyopaque) void {
+                    watch(@ptrCast(@alignCast(raw.?)));
+                }
+            }.main, &self.lane);
+            const m = &self.others[0];
+            for (0..2) |_| {
+                m.looked_at.clear();
+                self.gil.lock();
+                sysmon.own(&self.lane, m);
+                _ = m.looked_at.sleep(null);
+                self.lane.owner.store(null, .release);
+                self.gil.unlock();
+            }
+            _ = self.done.sleep(null);
+            sysmon.stop(&self.lane);
+        }
+
+        fn passes(self: *Self) void {
+            for (0..2) |_| {
+                self.gil.lock();
+                sysmon.own(&self.lane, &self.others[1]);
+                self.lane.owner.store(null, .release);
+                self.gil.unlock();
+            }
+            self.done.wake();
+        }
+    };
+}
