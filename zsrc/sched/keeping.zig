@@ -11,17 +11,14 @@
 //! goroutine's outermost loop stands at one place of its stack, so that all calls that come from it
 //! have the same frame: where that is the frame that was looked at once (G.plain_frame), nothing
 //! lies between. Lane.here compares.
-const g_mod = @import("g.zig");
-const m_mod = @import("m.zig");
 
-const G = g_mod.G;
-const M = m_mod.M;
-
-/// The part of a Lane that is about threads that wait with their goroutine.
-pub fn Keeping(comptime Lane: type, comptime Host: type) type {
+/// The part of a Lane that is about threads that wait with their goroutine. For `Env` see ending.zig.
+pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
-        const locked = @import("locked.zig").Locked(Lane, Host);
+        const G = Env.G;
+        const M = Env.M;
+        const locked = @import("locked.zig").Locked(Lane, Host, Env);
 
         /// Whether the calling goroutine goes on only on the thread that it is on.
         pub inline fn keepsThread(_: *Self, g: *G) bool {

@@ -258,10 +258,7 @@ pub fn Lane(comptime Host: type) type {
             self.ready(main);
             while (true) {
                 self.schedule(m);
-                if (self.main_done) {
-                    m.wakeSuccessor();
-                    break;
-                }
+                if (self.main_done) break;
                 if (m.locked_g == null) self.pushIdle(m);
                 Host.release(m);
                 _ = self.serve(m);
@@ -938,7 +935,7 @@ pub fn Lane(comptime Host: type) type {
 
         // ---- goroutines with a thread of their own, in locked.zig ----
 
-        const locked = @import("locked.zig").Locked(Self, Host);
+        const locked = @import("locked.zig").Locked(Self, Host, Real);
         pub const lockThread = locked.lockThread;
         pub const unlockThread = locked.unlockThread;
         pub const othersWait = locked.othersWait;
@@ -950,7 +947,7 @@ pub fn Lane(comptime Host: type) type {
 
         // ---- goroutines that keep their thread while they are switched out, in keeping.zig ----
 
-        const keeping = @import("keeping.zig").Keeping(Self, Host);
+        const keeping = @import("keeping.zig").Keeping(Self, Host, Real);
         pub const keepsThread = keeping.keepsThread;
         pub const keepThread = keeping.keepThread;
         pub const stayOnThread = keeping.stayOnThread;

@@ -6,13 +6,13 @@
 //!
 //! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others
 //! too.
-const G = @import("g.zig").G;
-const M = @import("m.zig").M;
 
-/// The part of a Lane that is about goroutines with a thread of their own.
-pub fn Locked(comptime Lane: type, comptime Host: type) type {
+/// The part of a Lane that is about goroutines with a thread of their own. For `Env` see ending.zig.
+pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
+        const G = Env.G;
+        const M = Env.M;
 
         /// Locks the calling goroutine to its thread, once more if it is. The main thread is for
         /// the main goroutine: any other moves to a thread of its own first.

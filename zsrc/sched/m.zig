@@ -52,8 +52,7 @@ pub const M = struct {
     dismissed: bool = false,
     /// The M that is to have the P when this one, whose goroutine keeps it, gets to g0.
     heir: ?*M = null,
-    /// The M that takes the host's lock from this one. Woken sooner it would find that taken, and
-    /// sleep once more.
+    /// The M that takes the host's lock from this one: see succession.zig.
     successor: ?*M = null,
     /// Ms whose successor it is, or was a moment ago: not to end before they have woken it.
     due: std.atomic.Value(u32) = .init(0),
@@ -85,20 +84,9 @@ pub const M = struct {
     next_idle: ?*M = null,
     next_all: ?*M = null,
 
-    /// With the host's lock.
-    pub fn appoint(m: *M, next: *M) void {
-        std.debug.assert(m.successor == null);
-        _ = next.due.fetchAdd(1, .monotonic);
-        m.successor = next;
-    }
-
-    /// When the host's lock has been let go.
-    pub inline fn wakeSuccessor(m: *M) void {
-        const next = m.successor orelse return;
-        m.successor = null;
-        next.note.wake();
-        _ = next.due.fetchSub(1, .release); // it may be gone from here on
-    }
+    const succession = @import("succession.zig").Succession(M, os);
+    pub const appoint = succession.appoint;
+    pub const wakeSuccessor = succession.wakeSuccessor;
 };
 
 threadlocal var current_m: ?*M = null;

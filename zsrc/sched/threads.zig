@@ -327,7 +327,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
 
         /// A short life may end before the one who gave it has finished, or who woke it last.
         fn awaitOthers(m: *M) void {
-            while (!m.known.load(.acquire) or m.due.load(.acquire) > 0) Env.sleepNs(std.time.ns_per_us);
+            while (!m.known.load(.acquire) or (m.due.load(.acquire) > 0 and planted != .others_unawaited))
+                Env.sleepNs(std.time.ns_per_us);
         }
 
         fn endThread(self: *Self, m: *M) bool {

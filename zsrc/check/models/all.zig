@@ -14,6 +14,7 @@ const tied = @import("tied.zig");
 const limit = @import("limit.zig");
 const holdoff = @import("holdoff.zig");
 const resting = @import("resting.zig");
+const succession = @import("succession.zig");
 const sysmon = @import("sysmon.zig");
 const stop = @import("stop.zig");
 const run_end = @import("ending.zig");
@@ -49,6 +50,7 @@ const run_ending_twice: check.Options = .{
     .random_runs = 20_000,
     .max_steps = 3000,
 };
+const succeeding: check.Options = .{ .preemptions = 2, .patient = true, .max_steps = 3000 };
 const at_rest: check.Options = .{ .preemptions = 2, .delays = 1, .patient = true };
 const at_rest_or_not: check.Options = .{ .preemptions = 1, .patient = true, .random_runs = 20_000 };
 const ending: check.Options = .{ .preemptions = 1, .patient = true, .max_steps = 3000 };
@@ -544,6 +546,31 @@ pub const of_the_lane = [_]Entry{
             .{ .bug = .sysmon_goes_on, .expects = "lost wake-up" },
             .{ .bug = .wakes_unlocked, .expects = "" },
         },
+    },
+    .{
+        .name = "successor, locked",
+        .Model = succession.LockedEnds,
+        .options = succeeding,
+        .plants = &.{
+            .{ .bug = .releases_only, .expects = "lost wake-up" },
+            .{ .bug = .others_unawaited, .expects = "that is gone" },
+        },
+    },
+    .{
+        .name = "successor, kept",
+        .Model = succession.Kept,
+        .options = succeeding,
+        .plants = &.{
+            .{ .bug = .due_late, .expects = "that is gone" },
+            .{ .bug = .due_early, .expects = "that is gone" },
+            .{ .bug = .others_unawaited, .expects = "that is gone" },
+        },
+    },
+    .{
+        .name = "successor, kept main thread",
+        .Model = succession.KeptMain,
+        .options = succeeding,
+        .plants = &.{.{ .bug = .others_unawaited, .expects = "that is gone" }},
     },
     .{
         .name = "rest between runs",
