@@ -141,6 +141,11 @@ class GoroutinePoolExecutor(futures.Executor):
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
+        name = _core.async_name(initializer)
+        if name is not None:
+            raise TypeError(
+                f"initializer must not be async, as {name}() is: nothing would await it"
+            )
         self._max_workers = max_workers
         self._prefix = thread_name_prefix or f"GoroutinePoolExecutor-{next(_executors)}"
         self._initializer = initializer

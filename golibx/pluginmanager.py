@@ -13,7 +13,14 @@ from __future__ import annotations
 
 import sys
 import time
-from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction
+from inspect import (
+    isasyncgen,
+    isasyncgenfunction,
+    iscoroutine,
+    iscoroutinefunction,
+    isgenerator,
+    isgeneratorfunction,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -197,6 +204,9 @@ class PluginManager:
                         "write a plain one, which may call golibx.aio.run()"
                     )
                     raise self._error(reference, problem)
+                if isgeneratorfunction(impl.function):
+                    problem = f"has a generator for {caller.name}, of which nothing would run"
+                    raise self._error(reference, problem)
         self._collect_hooks()
 
     def _error(self, reference: str, problem: str, near: str | None = None) -> ConfigError:
@@ -309,6 +319,8 @@ class PluginManager:
             if iscoroutine(result):
                 result.close()
                 raise TypeError("it returned a coroutine, which nothing would await")
+            if isgenerator(result) or isasyncgen(result):
+                raise TypeError("it returned a generator, of which nothing would run")
         except ConfigError as exc:
             if hook.name == "golib_configure":
                 raise

@@ -77,12 +77,7 @@ def run(
         RuntimeError: a runtime is running in this process already.
         BaseException: what `fn` raises.
     """
-    name = _core.async_name(fn)
-    if name is not None:
-        raise TypeError(
-            f"run() needs a function, and {name}() is async: "
-            f"golibx.run(asyncio.run, {name}(…)) runs it in the main goroutine"
-        )
+    refuse_async(fn)
     is_running = _program is not None and _core.current() is _program
     if is_running and config is not None:
         import warnings
@@ -100,6 +95,16 @@ def run(
         # `raise` adds no frame: who called run() is followed by what was run.
         exc.__traceback__ = without_own_frames(exc.__traceback__)
         raise
+
+
+def refuse_async(fn: object) -> None:
+    """Raises TypeError if a call of the main function would run nothing."""
+    name = _core.async_name(fn)
+    if name is not None:
+        raise TypeError(
+            f"run() needs a function, and {name}() is async: "
+            f"golibx.run(asyncio.run, {name}(…)) runs it in the main goroutine"
+        )
 
 
 _program: Goroutine[object] | None = None

@@ -25,7 +25,7 @@ from golibx import schedules as _schedules
 from golibx.config import Config
 from golibx.errors import Cancelled, Deadlock
 from golibx.patch import clock, signals
-from golibx.runtime import Runtime
+from golibx.runtime import Runtime, refuse_async
 from golibx.schedules import WrongSchedule
 
 TYPE_CHECKING = False
@@ -171,12 +171,14 @@ def run(
         config: as for golibx.run().
 
     Raises:
+        TypeError: `fn` is a coroutine function.
         ValueError: an option is not what is allowed.
         WrongSchedule: `schedule` is not one, or not one of this program.
         TimedOut: the limit was passed.
         Leaked: goroutines were left behind.
         BaseException: what `fn` raises. Notes tell the seed and the schedule.
     """
+    refuse_async(fn)
     _check(timeout, seed, schedules, exhaustive, schedule, preempt_every_call)
     if schedule is not None:
         letters, plan, _ = _schedules.parse(schedule)

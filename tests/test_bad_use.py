@@ -16,8 +16,9 @@ import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cache, partial, partialmethod, wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -342,6 +343,64 @@ async def items() -> AsyncIterator[int]:
 class Client:
     async def get(self) -> None: ...
 
+    get_it = partialmethod(get)
+
+
+class Caller:
+    async def __call__(self) -> None: ...
+
+
+class Stream:
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 1
+
+
+class Derived(Caller): ...
+
+
+class Static:
+    @staticmethod
+    async def __call__() -> None: ...
+
+
+class ByClass:
+    @classmethod
+    async def __call__(cls) -> None: ...
+
+
+class OfAnother:
+    __call__ = Caller()
+
+
+class Meta(type):
+    async def __call__(cls) -> None: ...
+
+
+class Partial(partial[Any]): ...
+
+
+class Plain:
+    """None of its calls makes a coroutine."""
+
+    def __call__(self) -> int:
+        return 1
+
+    @cache  # noqa: B019
+    def cached(self) -> int:
+        return 1
+
+    part = partialmethod(lambda _: 1)
+
+
+class OwnPartial(partial[Any]):
+    def __call__(self) -> int:
+        return 1
+
+
+@wraps(fetch)
+def awaits_it() -> int:
+    return asyncio.run(fetch(1))
+
 
 ASYNC: dict[str, Callable[..., object]] = {
     "fetch": fetch,
@@ -349,6 +408,33 @@ ASYNC: dict[str, Callable[..., object]] = {
     "Client.get": Client().get,
     "fetch of a partial": partial(partial(fetch), 1),
     "Client.get of a partial": partial(Client().get),
+    "Client.get of a partial method": Client().get_it,
+    "Caller.__call__": Caller(),
+    "Caller.__call__ as a method": Caller().__call__,
+    "Caller.__call__ of a partial": partial(Caller()),
+    "Caller.__call__ of a base": Derived(),
+    "Caller.__call__ of an attribute": OfAnother(),
+    "Stream.__call__": Stream(),
+    "Static.__call__": Static(),
+    "ByClass.__call__": ByClass(),
+    "Meta.__call__": Meta("Class", (), {}),
+    "fetch of a derived partial": Partial(fetch),
+    "fetch of a cache": cache(fetch),
+    "fetch of a static method": staticmethod(fetch),
+}
+
+PLAIN: dict[str, Callable[..., object]] = {
+    "instance": Plain(),
+    "method": Plain().__call__,
+    "partial": partial(Plain()),
+    "partial method": Plain().part,
+    "cached method": Plain().cached,
+    "derived partial that does not call it": OwnPartial(fetch),
+    "wrapper that awaits": awaits_it,
+    "class": Plain,
+    "built-in": "".upper,
+    "built-in of a partial": partial(abs, -1),
+    "slot": Plain().__str__,
 }
 
 
@@ -363,6 +449,8 @@ def test_an_async_function_is_refused_with_a_hint(name: str) -> None:
         golibx.WaitGroup().go,
         lambda f: golibx.Timer(60, f),
         lambda f: golibx.context.after_func(golibx.context.background(), f),
+        lambda f: golibx.Once().do(f),
+        lambda f: golibx.Cond(golibx.Mutex()).wait_for(f),
     ]
     for start in starts:
         with pytest.raises(TypeError, match=hint):
@@ -372,12 +460,30 @@ def test_an_async_function_is_refused_with_a_hint(name: str) -> None:
     assert golibx.go(golibx.aio.run, fetch(3)).result() == 3
 
 
+@pytest.mark.goroutine
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_is_called_by_something_else_is_not_taken_for_async(name: str) -> None:
+    expected = PLAIN[name]()
+    assert type(golibx.go(PLAIN[name]).result()) is type(expected)
+
+
+@pytest.mark.goroutine
+def test_a_callable_that_calls_itself_is_no_circle_for_go() -> None:
+    class Endless: ...
+
+    Endless.__call__ = Endless()  # type: ignore[attr-defined]
+    with pytest.raises(RecursionError):
+        golibx.go(Endless()).result()  # type: ignore[arg-type]
+
+
 def test_run_refuses_an_async_function() -> None:
     with pytest.raises(TypeError, match=r"fetch\(\) is async: golibx.run\(asyncio.run, fetch"):
         golibx.run(fetch)
-    for name in "Client.get", "fetch of a partial":
+    for name in "Client.get", "fetch of a partial", "Stream.__call__":
         with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is async"):
             golibx.run(ASYNC[name])
+        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is async"):
+            golibx.testing.run(ASYNC[name], seed=1)
     assert golibx.run(asyncio.run, fetch(4)) == 4
 
 
@@ -391,6 +497,15 @@ def test_run_refuses_what_is_no_configuration(config: object) -> None:
 def test_serve_refuses_an_async_handler_before_it_listens() -> None:
     with pytest.raises(TypeError, match=r"serve\(\) needs a handler .* and fetch\(\) is async"):
         golibx.net.serve(fetch, "127.0.0.1:0")
+    with pytest.raises(
+        TypeError, match=r"serve\(\) needs a handler .* Caller.__call__\(\) is async"
+    ):
+        golibx.net.serve(partial(Caller()), "127.0.0.1:0")
+
+
+def test_an_executor_refuses_an_async_initializer() -> None:
+    with pytest.raises(TypeError, match=r"initializer is async, and nothing would await fetch"):
+        golibx.GoroutinePoolExecutor(initializer=fetch)
 
 
 @pytest.mark.goroutine

@@ -279,11 +279,25 @@ def test_async_hook(folder: Path, text: str) -> None:
     assert "golibx.aio.run()" in error
 
 
-def test_hook_that_returns_a_coroutine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    body = "async def stop(): pass\n@hookimpl\ndef golib_stop(): return stop()\n"
-    write(folder / "tracer.py", body)
+def test_hook_that_is_a_generator(folder: Path) -> None:
+    write(folder / "tracer.py", "@hookimpl\ndef golib_stop(): yield\n")
+    assert "has a generator for golib_stop, of which nothing" in str(refusal("./tracer.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("async def stop(): pass", "coroutine"),
+        ("async def stop(): yield", "generator"),
+        ("def stop(): yield", "generator"),
+    ],
+)
+def test_hook_that_returns_what_nothing_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, what: str
+) -> None:
+    write(folder / "tracer.py", f"{text}\n@hookimpl\ndef golib_stop(): return stop()\n")
     manager("./tracer.py").stop(RUNTIME)
-    assert "TypeError: it returned a coroutine" in capsys.readouterr().err
+    assert f"TypeError: it returned a {what}" in capsys.readouterr().err
 
 
 # --- What can be told without running any of it -------------------------------------------------

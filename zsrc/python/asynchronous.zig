@@ -3,6 +3,10 @@
 //!
 //! The flags of a code object are read where they lie in every version so far. That costs two loads;
 //! only where they say so the attribute is asked, in case that another version has them elsewhere.
+//!
+//! What a callable object calls is told where it must be one certain function: that of a method, a
+//! partial or a cache, `__call__` of a class, compilers' functions that have a code object. A function
+//! that calls an async one may as well await it.
 const py = @import("py.zig");
 
 /// PyCodeObject.co_flags, of 3.11 to 3.15.
@@ -10,13 +14,25 @@ const flags_offset = 48;
 /// Include/cpython/code.h: CO_COROUTINE, CO_ASYNC_GENERATOR.
 const async_flags = 0x80 | 0x200;
 
+/// More steps than this from a callable object to its function are taken for a circle.
+const most_steps = 32;
+
 var method_type: ?*py.Object = null;
 var partial_type: ?*py.Object = null;
+var cache_type: ?*py.Object = null;
+var static_method_type: ?*py.Object = null;
+var type_type: ?*py.Object = null;
+/// Of the `__call__` that classes have whose calls are C code.
+var slot_type: ?*py.Object = null;
 
 /// False with an exception set.
 pub fn load() bool {
     method_type = py.importFrom("types", "MethodType") orelse return false;
     partial_type = py.importFrom("_functools", "partial") orelse return false;
+    cache_type = py.importFrom("_functools", "_lru_cache_wrapper") orelse return false;
+    static_method_type = py.importFrom("builtins", "staticmethod") orelse return false;
+    slot_type = py.importFrom("types", "WrapperDescriptorType") orelse return false;
+    type_type = py.importFrom("builtins", "type") orelse return false;
     return true;
 }
 
@@ -28,11 +44,11 @@ pub const Callee = enum {
     other,
 };
 
-/// What calling `function` does. Of methods and partial functions what they call counts.
+/// What calling `function` does. Of methods, partial functions and the like what they call counts.
 pub inline fn look(comptime name: []const u8, function: *py.Object) Callee {
     if (py.isFunction(function)) {
         if (!looksAsync(function)) return .python;
-    } else if (!wraps(function)) return .other;
+    } else if (py.isBuiltinFunction(function)) return .other;
     return lookSlowly(name, function);
 }
 
@@ -42,17 +58,15 @@ inline fn looksAsync(function: *py.Object) bool {
     return flags.* & async_flags != 0;
 }
 
-inline fn wraps(function: *py.Object) bool {
-    const its_type: *py.Object = @ptrCast(function.type);
-    return its_type == method_type or its_type == partial_type;
+inline fn typeOf(o: *py.Object) *py.Object {
+    return @ptrCast(o.type);
 }
 
 noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
-    const function = unwrapped(given) orelse return clear();
-    defer py.decref(function);
-    if (!py.isFunction(function)) return .other;
-    if (!isAsync(function)) return .python;
-    const its_name = py.PyObject_GetAttrString(function, "__qualname__") orelse return .refused;
+    var called = calledBy(given);
+    defer called.deinit();
+    if (!called.is_async) return if (called.directly) .python else .other;
+    const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse return .refused;
     defer py.decref(its_name);
     _ = py.PyErr_Format(
         py.exc.typeError(),
@@ -67,37 +81,81 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
 /// async_name(function): what it is called if a call of it makes a coroutine or an asynchronous
 /// generator, None otherwise. For Python code that is given functions.
 pub fn nameOfAsync(_: ?*py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
-    const function = unwrapped(given.?) orelse return null;
-    defer py.decref(function);
-    if (!py.isFunction(function) or !isAsync(function)) return py.returnNone();
-    return py.PyObject_GetAttrString(function, "__qualname__");
+    var called = calledBy(given.?);
+    defer called.deinit();
+    if (!called.is_async) return py.returnNone();
+    return py.PyObject_GetAttrString(called.function, "__qualname__");
 }
 
-/// The function that a method or partial function calls. Null with an exception set.
-fn unwrapped(given: *py.Object) ?*py.Object {
-    var function = py.incref(given);
-    while (wraps(function)) {
-        const is_method = @as(*py.Object, @ptrCast(function.type)) == method_type;
-        const attribute = if (is_method) "__func__" else "func";
-        const inner = py.PyObject_GetAttrString(function, attribute);
-        py.decref(function);
-        function = inner orelse return null;
+const Called = struct {
+    function: *py.Object,
+    is_async: bool = false,
+    /// Only methods and partial functions lie between it and what was given: a call runs this one
+    /// function in Python.
+    directly: bool = false,
+
+    fn deinit(called: *Called) void {
+        py.decref(called.function);
     }
-    return function;
+};
+
+/// The function that a call of `given` calls in the end, as far as that can be told. No exception
+/// is set.
+fn calledBy(given: *py.Object) Called {
+    var called: Called = .{ .function = py.incref(given) };
+    var directly = true;
+    for (0..most_steps) |_| {
+        if (py.isFunction(called.function)) {
+            called.directly = directly;
+            called.is_async = looksAsync(called.function) and hasAsyncFlags(called.function);
+            return called;
+        }
+        const its_type = typeOf(called.function);
+        directly = directly and (its_type == method_type or its_type == partial_type);
+        const inner = next(called.function) orelse {
+            called.is_async = hasCode(its_type) and hasAsyncFlags(called.function);
+            return called;
+        };
+        py.decref(called.function);
+        called.function = inner;
+    }
+    return called;
 }
 
-fn isAsync(function: *py.Object) bool {
-    if (!looksAsync(function)) return false;
-    const code = py.extra.PyFunction_GetCode(function) orelse return false;
-    const flags = py.PyObject_GetAttrString(code, "co_flags") orelse {
-        py.PyErr_Clear();
-        return false;
-    };
+/// What a callable that is no function calls; null if only C code can tell.
+fn next(callable: *py.Object) ?*py.Object {
+    const its_type = typeOf(callable);
+    if (its_type == type_type or py.isBuiltinFunction(callable)) return null;
+    if (its_type == method_type or its_type == static_method_type)
+        return attribute(callable, "__func__");
+    if (its_type == partial_type) return attribute(callable, "func");
+    if (its_type == cache_type) return attribute(callable, "__wrapped__");
+    const call = attribute(its_type, "__call__") orelse return null;
+    if (typeOf(call) != slot_type) return call;
+    py.decref(call);
+    const is_partial = py.PyType_IsSubtype(callable.type, @ptrCast(partial_type.?)) != 0;
+    return if (is_partial) attribute(callable, "func") else null;
+}
+
+/// Whether it is a type of compiled functions, which say how they are to be called as others do.
+fn hasCode(its_type: *py.Object) bool {
+    if (its_type == type_type) return false;
+    py.decref(attribute(its_type, "__code__") orelse return false);
+    return true;
+}
+
+fn hasAsyncFlags(function: *py.Object) bool {
+    const code = attribute(function, "__code__") orelse return false;
+    defer py.decref(code);
+    const flags = attribute(code, "co_flags") orelse return false;
     defer py.decref(flags);
-    return py.PyLong_AsLongLong(flags) & async_flags != 0;
+    const value = py.PyLong_AsLongLong(flags);
+    if (value == -1) py.PyErr_Clear();
+    return value != -1 and value & async_flags != 0;
 }
 
-fn clear() Callee {
-    py.PyErr_Clear();
-    return .other;
+fn attribute(o: *py.Object, name: [*:0]const u8) ?*py.Object {
+    const value = py.PyObject_GetAttrString(o, name);
+    if (value == null) py.PyErr_Clear();
+    return value;
 }

@@ -7,6 +7,7 @@
 //! afterwards.
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
+const asynchronous = @import("asynchronous.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -130,6 +131,7 @@ fn waitFor(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(
         kw,
     ) orelse return null;
     const limit = timeouts.parse(given[1]) orelse return null;
+    if (asynchronous.look("wait_for", given[0].?) == .refused) return null;
     const deadline = limit.deadline();
     while (true) {
         const result = py.call(given[0].?, &.{}) orelse return null;

@@ -1,5 +1,6 @@
 //! golibx.Once: a function that is called once, and waited for by all others who would call it.
 const py = @import("py.zig");
+const asynchronous = @import("asynchronous.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -29,6 +30,7 @@ fn do(o: *py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(
     if (once.state == .done) return py.returnNone();
     if (py.PyCallable_Check(args[0]) == 0)
         return py.PyErr_Format(py.exc.typeError(), "do() needs a callable, not %R", args[0]);
+    if (asynchronous.look("do", args[0]) == .refused) return null;
     if (once.state == .running) {
         if (once.owner == goroutine.ident()) return py.raise(
             py.exc.runtimeError(),
