@@ -709,3 +709,61 @@ golibx.run(main)
 def test_functions_that_the_program_has_replaced_before(script: Script) -> None:
     """As ipykernel does with faulthandler.enable: the interpreter's own are under them."""
     assert script.passes(REPLACED_BEFORE).split() == ["False", "False", "True"]
+
+
+REPLACED_CLASS = """
+import _io, importlib, os, sys, threading
+module, _, name = sys.argv[1].partition(".")
+holder = importlib.import_module(module)
+own = getattr(holder, name)
+if sys.argv[2] == "derived class":
+    new = type(name, (own,), {"__module__": own.__module__})
+elif sys.argv[2] == "other class":
+    new = type(name, (), {
+        "__module__": own.__module__,
+        "__init__": lambda self, *args, **kwargs: setattr(self, "own", own(*args, **kwargs)),
+        "__getattr__": lambda self, name: getattr(self.own, name),
+        "__enter__": lambda self: self.own.__enter__(),
+        "__exit__": lambda self, *exc: self.own.__exit__(*exc),
+    })
+else:
+    def new(*args, **kwargs): return own(*args, **kwargs)
+early = threading.RLock()
+setattr(holder, name, new)
+import golibx
+from golibx import _core
+in_place = {}
+def main():
+    in_place.update(_core.replaced())
+    early.acquire()
+    assert golibx.go(early.acquire, False).result() is False
+    kept = threading.local()
+    kept.x = 1
+    assert golibx.go(hasattr, kept, "x").result() is False
+    if module == "selectors":
+        import asyncio
+        assert golibx.go(asyncio.run, asyncio.sleep(0, 5)).result() == 5
+    fd = os.eventfd(0)
+    os.close(fd)
+golibx.run(main)
+print(*(name in in_place for name in ("_thread.RLock.acquire", "_io.BufferedReader.read")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("_thread.RLock", "derived class"),
+        ("_thread.RLock", "other class"),
+        ("_thread.RLock", "function"),
+        ("_io.BufferedReader", "derived class"),
+        ("_io.BufferedReader", "function"),
+        ("_thread._local", "other class"),
+        ("selectors.EpollSelector", "function"),
+        ("posix.close", "function"),
+        ("sys._current_frames", "function"),
+    ],
+)
+def test_what_else_the_program_has_replaced_before(script: Script, name: str, how: str) -> None:
+    """The interpreter's own classes are found among all that there are."""
+    assert script.passes(REPLACED_CLASS, name, how).split() == ["True", "True"]

@@ -18,7 +18,7 @@ from golibx.patch.imports import when_imported
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
-    from types import ModuleType
+    from typing import Any
 
     from golibx._core import Case, Context, Socket
 
@@ -36,11 +36,12 @@ def install() -> None:
         when_imported("selectors", _change)
 
 
-def _change(selectors: ModuleType) -> None:
-    selector = getattr(selectors, "EpollSelector", None)
-    if selector is not None:
-        Epoll.make = selector._selector_cls
-        selector._selector_cls = Epoll
+def _change(selectors: Any) -> None:
+    # Its name may be that of a class of the program's by now.
+    for selector in selectors._PollLikeSelector.__subclasses__():
+        if (selector.__module__, selector.__name__) == ("selectors", "EpollSelector"):
+            Epoll.make = selector._selector_cls
+            selector._selector_cls = Epoll
 
 
 class Epoll:

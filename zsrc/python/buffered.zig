@@ -83,7 +83,7 @@ fn countedNext(o: *py.Object) callconv(.c) ?*py.Object {
 /// have.
 fn replaceNext() bool {
     for ([_][:0]const u8{ "BufferedReader", "BufferedRandom" }) |name| {
-        const class = py.importFrom("_io", name.ptr) orelse return false;
+        const class = replace.classOf("_io", name) orelse return false;
         defer py.decref(class);
         const present = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_iternext) orelse continue;
         if (present == @as(?*const anyopaque, @ptrCast(&countedNext))) continue;

@@ -12,13 +12,11 @@ const builtin = @import("builtin");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
+const replace = @import("replace.zig");
 
 const lane = &host.the_lane;
 
-/// What CPython has behind a built-in function; not in the stable ABI, and the same since 3.0.
-const BuiltinFunction = extern struct { ob: py.Object, definition: *py.MethodDef };
-
-const Replaced = struct { name: [*:0]const u8, flags: c_int, function: *const anyopaque };
+const Replaced = struct { name: []const u8, flags: c_int, function: *const anyopaque };
 const keywords = py.METH_FASTCALL | py.METH_KEYWORDS;
 const replaced = [_]Replaced{
     .{ .name = "close", .flags = keywords, .function = @ptrCast(&close) },
@@ -30,15 +28,9 @@ var originals: [replaced.len]?*const anyopaque = @splat(null);
 /// When the module is loaded. Sets no exception.
 pub fn watch() void {
     if (builtin.os.tag == .windows) return;
-    defer py.PyErr_Clear();
     for (replaced, &originals) |each, *original| {
-        const function = py.importFrom("posix", each.name) orelse continue;
-        // It is the module's for as long as the process lives.
-        defer py.decref(function);
-        if (py.PyCFunction_GetFlags(function) != each.flags) continue;
-        const definition = @as(*BuiltinFunction, @ptrCast(function)).definition;
-        if (definition.flags != each.flags or
-            !std.mem.eql(u8, std.mem.span(definition.name.?), std.mem.span(each.name))) continue;
+        const definition = replace.definitionOf("posix", each.name) orelse continue;
+        if (definition.flags != each.flags) continue;
         original.* = definition.function;
         definition.function = each.function;
     }

@@ -54,7 +54,7 @@ pub fn setUp(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     inline for (all) |each| {
         each.Original.install() catch |e| if (e == error.Raised) return null;
     }
-    const class = py.importFrom(module, "greenlet") orelse return null;
+    const class = replace.classOf(module, "greenlet") orelse return null;
     defer py.decref(class);
     if (plain_new == null) {
         const present = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_new) orelse return py.returnNone();

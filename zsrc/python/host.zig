@@ -27,6 +27,7 @@ const recursion = @import("recursion.zig");
 const signals = @import("signals.zig");
 const standin = @import("standin.zig");
 const refused = @import("refused.zig");
+const replace = @import("replace.zig");
 const deadlock = @import("deadlock.zig");
 const foreign = @import("foreign.zig");
 const idents = @import("idents.zig");
@@ -545,7 +546,7 @@ pub fn isUsedBeside(state: *py.ThreadState, dict: *py.Object) bool {
 /// set.
 pub fn findUsedWords() bool {
     if (mechanisms.used_count != 0) return true;
-    const class = py.importFrom("threading", "local") orelse return false;
+    const class = replace.classOf("_thread", "_local") orelse return false;
     defer py.decref(class);
     const local = py.call(class, &.{}) orelse return false;
     defer py.decref(local);
@@ -692,7 +693,7 @@ fn findIdent(own: *py.ThreadState) bool {
     const ident = py.PyThread_get_thread_ident();
     const probe = idents.take() catch return outOfMemory();
     defer idents.give(probe);
-    const current_frames = py.importFrom("sys", "_current_frames") orelse return false;
+    const current_frames = replace.builtin("sys", "_current_frames") orelse return false;
     defer py.decref(current_frames);
     const key = py.PyLong_FromUnsignedLongLong(probe) orelse return false;
     defer py.decref(key);

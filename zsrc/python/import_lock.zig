@@ -83,7 +83,7 @@ fn isHeld(c: replace.Call) ?*py.Object {
 /// Before a run. False with an exception set.
 pub fn setUp() bool {
     if (lock != null) return true;
-    const class = py.importFrom("_thread", "RLock") orelse return false;
+    const class = replace.classOf("_thread", "RLock") orelse return false;
     defer py.decref(class);
     const o = py.call(class, &.{}) orelse return false;
     lock_acquire = py.PyObject_GetAttrString(o, "acquire") orelse return false;

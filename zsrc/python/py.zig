@@ -256,7 +256,7 @@ pub extern fn PyType_FromModuleAndSpec(*Object, *const TypeSpec, ?*Object) ?*Obj
 pub extern fn PyType_GenericAlloc(*Type, Ssize) ?*Object;
 pub extern fn PyType_IsSubtype(*Type, *Type) c_int;
 pub extern fn PyType_GetFlags(*Type) c_ulong;
-pub extern fn PyCFunction_GetFlags(*Object) c_int;
+pub extern fn PyCFunction_NewEx(*MethodDef, ?*Object, ?*Object) ?*Object;
 pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
 
 pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;

@@ -244,14 +244,10 @@ const Descriptor = extern struct {
 };
 
 fn find(entry: *const Entry) Error!*py.MethodDef {
-    const holder = py.PyImport_ImportModule(entry.module.ptr) orelse return error.Raised;
-    defer py.decref(holder);
     const dot = std.mem.indexOfScalar(u8, entry.path, '.');
     const name = entry.path[if (dot) |at| at + 1 else 0..];
     const def = if (dot) |at| blk: {
-        var buffer: [64]u8 = undefined;
-        const class_name = std.fmt.bufPrintSentinel(&buffer, "{s}", .{entry.path[0..at]}, 0) catch unreachable;
-        const class = py.PyObject_GetAttrString(holder, class_name.ptr) orelse return missing();
+        const class = classOf(entry.module, entry.path[0..at]) orelse return error.Raised;
         defer py.decref(class);
         const found = py.PyObject_GetAttrString(class, name.ptr) orelse return missing();
         defer py.decref(found);
@@ -261,6 +257,8 @@ fn find(entry: *const Entry) Error!*py.MethodDef {
         if (@as(*py.Object, @ptrCast(descriptor.class)) != class) return refuse(entry);
         break :blk descriptor.def;
     } else blk: {
+        const holder = py.PyImport_ImportModule(entry.module.ptr) orelse return error.Raised;
+        defer py.decref(holder);
         if (ofModule(holder, name)) |def| break :blk def;
         const found = py.PyObject_GetAttrString(holder, name.ptr) orelse return missing();
         defer py.decref(found);
@@ -271,6 +269,102 @@ fn find(entry: *const Entry) Error!*py.MethodDef {
     };
     if (!std.mem.eql(u8, std.mem.span(def.name.?), name)) return refuse(entry);
     return def;
+}
+
+/// The definition of a C module's function, whatever has its name there. Null, without an exception,
+/// if there is none.
+pub fn definitionOf(module: [:0]const u8, name: []const u8) ?*py.MethodDef {
+    const holder = py.PyImport_ImportModule(module.ptr) orelse {
+        py.PyErr_Clear();
+        return null;
+    };
+    defer py.decref(holder);
+    return ofModule(holder, name);
+}
+
+/// A C module's function, whatever has its name there. Null with an exception set.
+pub fn builtin(module: [:0]const u8, name: [:0]const u8) ?*py.Object {
+    const holder = py.PyImport_ImportModule(module.ptr) orelse return null;
+    defer py.decref(holder);
+    const def = ofModule(holder, name) orelse return py.PyObject_GetAttrString(holder, name.ptr);
+    return py.PyCFunction_NewEx(def, holder, null);
+}
+
+/// The module's class that is C code, a new reference; null with an exception set. Its name there may
+/// be a program's by now, like a function's: then it is looked for among all classes that there are.
+pub fn classOf(module: [:0]const u8, name: []const u8) ?*py.Object {
+    const holder = py.PyImport_ImportModule(module.ptr) orelse return null;
+    defer py.decref(holder);
+    if (!knowPythonsDealloc()) return null;
+    var buffer: [64]u8 = undefined;
+    const text = std.fmt.bufPrintSentinel(&buffer, "{s}", .{name}, 0) catch unreachable;
+    if (py.PyObject_GetAttrString(holder, text.ptr)) |found| {
+        if (isNative(found) and hasText(found, "__name__", name)) return found;
+        py.decref(found);
+    } else py.PyErr_Clear();
+    const top = py.importFrom("builtins", "object") orelse return null;
+    defer py.decref(top);
+    if (searchBelow(top, module, name)) |class| return class;
+    if (py.PyErr_Occurred() == null)
+        _ = py.raise(py.exc.importError(), "golibx finds no class {s}.{s}", .{ module, name });
+    return null;
+}
+
+/// Null also where there is none, without an exception.
+fn searchBelow(class: *py.Object, module: []const u8, name: []const u8) ?*py.Object {
+    const type_of_types: *py.Object = @ptrCast(py.exc.typeError().type);
+    // Classes of classes have none below them whose instances are C code's.
+    if (class == type_of_types) return null;
+    const subclasses = py.PyObject_GetAttrString(type_of_types, "__subclasses__") orelse return null;
+    defer py.decref(subclasses);
+    const all = py.call(subclasses, &.{class}) orelse return null;
+    defer py.decref(all);
+    for (0..@intCast(py.PyList_Size(all))) |i| {
+        const each = py.PyList_GetItem(all, @intCast(i)).?;
+        if (isNative(each) and hasText(each, "__name__", name) and
+            hasText(each, "__module__", module)) return py.incref(each);
+        if (searchBelow(each, module, name)) |found| return found;
+        if (py.PyErr_Occurred() != null) return null;
+    }
+    return null;
+}
+
+/// How the instances of all classes are freed that Python code has made.
+var pythons_dealloc: ?*const anyopaque = null;
+
+/// False with an exception set.
+fn knowPythonsDealloc() bool {
+    if (pythons_dealloc != null) return true;
+    const name = py.PyUnicode_FromString("") orelse return false;
+    defer py.decref(name);
+    const bases = py.PyTuple_New(0) orelse return false;
+    defer py.decref(bases);
+    const names = py.PyDict_New() orelse return false;
+    defer py.decref(names);
+    const type_of_types: *py.Object = @ptrCast(py.exc.typeError().type);
+    const class = py.call(type_of_types, &.{ name, bases, names }) orelse return false;
+    defer py.decref(class);
+    pythons_dealloc = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_dealloc);
+    return true;
+}
+
+fn isNative(o: *py.Object) bool {
+    if (!py.isType(o)) return false;
+    return py.PyType_GetSlot(@ptrCast(o), py.slot.tp_dealloc) != pythons_dealloc;
+}
+
+fn hasText(o: *py.Object, name: [*:0]const u8, expected: []const u8) bool {
+    const value = py.PyObject_GetAttrString(o, name) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(value);
+    var len: py.Ssize = 0;
+    const text = py.PyUnicode_AsUTF8AndSize(value, &len) orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    return std.mem.eql(u8, text[0..@intCast(len)], expected);
 }
 
 /// Where the module, if C code defines it, has its functions from. Its attribute may be a program's by

@@ -366,7 +366,7 @@ pub fn setUp() bool {
 
 /// Looks at one that is held twice. False with an exception set.
 fn layoutIsKnown() bool {
-    const class = py.importFrom("_thread", "RLock") orelse return false;
+    const class = replace.classOf("_thread", "RLock") orelse return false;
     defer py.decref(class);
     const o = py.call(class, &.{}) orelse return false;
     defer py.decref(o);
