@@ -15,7 +15,7 @@ import sys
 
 from golibx.config import Config
 from golibx.errors import ConfigError
-from golibx.program import Program
+from golibx.program import Program, show_only
 from golibx.runtime import Runtime
 from golibx.values import is_module_function
 
@@ -169,6 +169,9 @@ def launch(run: Run) -> None:
         runtime = Runtime(config)
     except ConfigError as exc:
         report_config_error(exc)
+    except KeyboardInterrupt as exc:
+        show_only(exc, _plugin_frames(exc.__traceback__))
+        raise
     if path is not None and run.config is None and sys.stderr is not None:
         # The user has not named it, and it may change what the program does.
         sys.stderr.write(f"golibx: using ./{path}\n")

@@ -59,7 +59,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
     except click.ClickException as exc:
         exc.show()
         status = exc.exit_code
-    except click.Abort:
+    except click.Abort as exc:
+        for note in getattr(exc.__cause__, "__notes__", ()):  # of the KeyboardInterrupt
+            click.echo(note, err=True)
         status = cli.INTERRUPT_EXIT_CODE
     except BrokenPipeError:  # its reader has seen enough
         sys.stdout = None

@@ -120,7 +120,8 @@ class Loader:
             return Plugin(name, origin, thing() if isinstance(thing, type) else thing)
         except _NotFoundError as exc:
             raise _error(reference, config, exc) from None
-        except KeyboardInterrupt:  # Ctrl-C, as far as anybody knows
+        except KeyboardInterrupt as exc:  # Ctrl-C, as far as anybody knows
+            exc.add_note(f"golibx: plugin {reference} was being loaded")
             raise
         except BaseException as exc:
             # Whatever the plugin's module or class does when it is imported or created.

@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 _LANES = ("python", "native")
+_IN_NO_RUN = ("golib_configure", "golib_cli")
+"""Hooks that are called when nobody counts yet how many times Ctrl-C was pressed."""
+
 _OUTCOMES = ("returned", "raised", "cancelled")
 
 RawEvent = tuple[int, int, int, int, Any, int]
@@ -328,8 +331,12 @@ class PluginManager:
         except BaseException as exc:
             # A plugin has no say in when the program ends: whatever it raises is its failure, also
             # SystemExit and Cancelled. Not so what the user raises into it.
-            if isinstance(exc, KeyboardInterrupt) and self._interrupts() != interrupts:
-                raise
+            if isinstance(exc, KeyboardInterrupt):
+                if hook.name in _IN_NO_RUN:
+                    exc.add_note(f"golibx: plugin {hook.plugin.name} was in {hook.name}")
+                    raise
+                if self._interrupts() != interrupts:
+                    raise
             self._disable(hook, exc)
         finally:
             self.calling = before

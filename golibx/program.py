@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import CodeType, TracebackType
 
-__all__ = ["Program"]
+__all__ = ["Program", "program_frames", "show_only"]
 
 _FRESH_MAIN_NAMES = (
     "__annotations__",
@@ -133,7 +133,7 @@ class Program:
         except SystemExit:
             raise
         except BaseException as exc:
-            _show_only_program_frames(exc)
+            show_only(exc, program_frames(exc.__traceback__))
             raise
 
 
@@ -272,9 +272,8 @@ def _run_function(reference: str) -> None:
     sys.exit(function())
 
 
-def _show_only_program_frames(exc: BaseException) -> None:
-    """Makes the interpreter's report of `exc`, which is on its way up, skip golibx's frames."""
-    frames = program_frames(exc.__traceback__)
+def show_only(exc: BaseException, frames: TracebackType | None) -> None:
+    """Makes the interpreter's report of `exc`, which is on its way up, show no other frames."""
     hook = sys.excepthook
 
     def excepthook(

@@ -362,6 +362,71 @@ def test_interrupt_as_under_python(tmp_path: Path, name: str) -> None:
     assert frames == [line.split(", line")[0] for line in plain[2].splitlines()]
 
 
+CTRL_C = """\
+import os, signal, time
+from golibx.hookspec import hookimpl
+def wait():
+    os.kill(os.getpid(), signal.SIGINT)
+    while True: time.sleep(0.01)
+"""
+HOOK = "@hookimpl\ndef {}: wait()\n"
+INTERRUPTED_PLUGINS = {
+    "its module": ("wait()\n", "slow.py was being loaded"),
+    "its class": (
+        "class Plugin:\n    __init__ = lambda self: wait()\n    golib_start = hookimpl(wait)\n",
+        "slow.py was being loaded",
+    ),
+    "golib_configure": (HOOK.format("golib_configure()"), "plugin slow was in golib_configure"),
+    "golib_start": (HOOK.format("golib_start()"), ""),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTED_PLUGINS)
+def test_interrupt_while_a_plugin_is_loaded_ends_the_command(tmp_path: Path, name: str) -> None:
+    text, said = INTERRUPTED_PLUGINS[name]
+    (tmp_path / "slow.py").write_text(CTRL_C + text)
+    result = run(tmp_path, "print('runs')", "--set", 'plugins.enabled=["./slow.py"]')
+    assert (result.returncode, result.stdout) == (-signal.SIGINT, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert f'File "{tmp_path}/slow.py"' in lines[1]
+    assert "/golibx/" not in result.stderr
+    assert "KeyboardInterrupt" in lines
+    assert lines[-1].endswith(said or "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [INTERRUPTED_PLUGINS["its module"], (HOOK.format("golib_cli(group)"), "was in golib_cli")],
+)
+def test_interrupt_while_a_plugin_is_asked_for_commands(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "slow.py").write_text(CTRL_C + text)
+    (tmp_path / "golib.toml").write_text('[plugins]\nenabled = ["./slow.py"]\n')
+    result = golibx(tmp_path, "--config", "golib.toml", "--help")
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr.rstrip().endswith(said)
+
+
+def test_an_interrupted_plugin_can_be_loaded_again(tmp_path: Path) -> None:
+    """run() raises, and leaves nothing of the plugin behind."""
+    (tmp_path / "slow.py").write_text(
+        CTRL_C + "import builtins\nif not hasattr(builtins, 'again'):\n"
+        "    builtins.again = True\n    wait()\n"
+        "@hookimpl\ndef golib_start(): print('starts')\n"
+    )
+    program = (
+        "import sys, golibx\nconfig = {'plugins': {'enabled': ['./slow.py']}}\n"
+        "try:\n    golibx.run(print, 'runs', config=config)\n"
+        "except KeyboardInterrupt:\n    print([n for n in sys.modules if 'golibx_plugin' in n])\n"
+        "golibx.run(print, 'runs', config=config)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    result = execute([sys.executable, "program.py"], tmp_path)
+    assert (result.stdout, result.stderr) == ("[]\nstarts\nruns\n", "")
+
+
 @pytest.mark.parametrize("wait", PARKS.values(), ids=PARKS)
 def test_interrupt_of_a_parked_main_goroutine(tmp_path: Path, wait: str) -> None:
     # Before 3.13 Python itself misses the `try` around a loop that is its first statement, when the
