@@ -41,6 +41,77 @@ def test_recursion_on_a_stack_of_another_size(script: Script, place: str, size: 
     assert outcomes(out) == dict.fromkeys(kinds, "RecursionError")
 
 
+SOURCES = """
+from __future__ import annotations
+import ast, os, symtable, sys
+import golibx
+sys.setrecursionlimit(1_000_000)
+sys.path.insert(0, os.getcwd())
+DEEP = 30_000
+calls = "f" + "()" * DEEP
+open("deep.py", "w").write("def x(f): return " + calls)
+def tree():
+    node = ast.Constant(1)
+    for _ in range(DEEP): node = ast.UnaryOp(ast.USub(), node)
+    return ast.fix_missing_locations(ast.Expression(node))
+def right():
+    long = "y = 1\\n" * 1000
+    exec(long + "def f(a: b): pass\\nassert f.__annotations__ == {'a': 'b'}", {})
+    exec(long + "z = x", names := {"x": 2})
+    assert names["z"] == 2 and "z" not in globals()
+    assert eval(" \\t1" + "+x" * 500, {}, {"x": 2}) == eval(b" 1" + b"+x" * 500, {"x": 2}) == 1001
+    for call in exec, eval:
+        try: call(long + "1 +", {})
+        except SyntaxError as error: assert error.filename == "<string>"
+    def count(n): return n and 1 + count(n - 1)
+    assert count(50_000) == 50_000
+for name, f in {
+    "compile": lambda: compile(calls, "", "eval"),
+    "names": lambda: compile("a" + ".a" * DEEP, "", "eval"),
+    "exec": lambda: exec("x = lambda f: " + calls),
+    "eval": lambda: eval(b" lambda f: " + calls.encode()),
+    "parse": lambda: ast.parse(calls),
+    "tree": lambda: compile(tree(), "", "eval"),
+    "symtable": lambda: symtable.symtable(calls, "", "eval"),
+    "import": lambda: __import__("deep"),
+}.items():
+    def main():
+        try: golibx.go(f).result()
+        except RecursionError: print("refused", end=" ")
+        golibx.go(right).result()
+        print(name, flush=True)
+    golibx.run(main)
+os._exit(0)  # what is nested that deep may crash Python when it is freed
+"""
+
+
+def test_deep_source_under_a_raised_limit(script: Script) -> None:
+    """In threads it is compiled; from 3.12 on the compiler has a limit of its own."""
+    out = script.passes(SOURCES, limit=40.0)
+    assert out.split("\n")[:-1] == [
+        f"refused {name}"
+        for name in ("compile", "names", "exec", "eval", "parse", "tree", "symtable", "import")
+    ]
+
+
+SHALLOWER = """
+import golibx
+def main():
+    for call, *rest in (compile, "", "eval"), (exec,), (eval,):
+        try: golibx.go(call, "f" + "()" * 2500, *rest).result()
+        except RecursionError: print("refused")
+    golibx.go(compile, "f" + "()" * 250, "", "eval").result()
+golibx.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the compiler has a limit of its own")
+def test_deep_source_on_a_small_stack(script: Script) -> None:
+    """The interpreter's own limit allows 3000 levels."""
+    out = script.passes(SHALLOWER, env={"GOLIB_STACK_SIZE": "128KiB"})
+    assert out.split() == ["refused"] * 3
+
+
 def test_recursion_that_is_switched_out_deep_down(script: Script) -> None:
     # Stacks whose reserve is open wait, go on, end and are used again.
     out = script.passes(

@@ -240,6 +240,7 @@ pub extern fn PyObject_IsInstance(*Object, *Object) c_int;
 pub extern fn PyObject_IsTrue(*Object) c_int;
 pub extern fn PyObject_RichCompareBool(*Object, *Object, c_int) c_int;
 pub extern fn PyObject_Str(*Object) ?*Object;
+pub extern fn PyObject_Size(*Object) Ssize;
 pub extern fn PyObject_ClearWeakRefs(*Object) void;
 pub extern fn PyObject_Free(?*anyopaque) void;
 pub extern fn PyObject_GC_Track(*Object) void;

@@ -18,6 +18,7 @@ const fault = @import("fault.zig");
 const signals = @import("signals.zig");
 const sigmask = @import("sigmask.zig");
 const recursion = @import("recursion.zig");
+const compiling = @import("compiling.zig");
 const errors = @import("errors.zig");
 const events = @import("events.zig");
 const identity = @import("identity.zig");
@@ -76,7 +77,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
         !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
-        !sigmask.setUp())) return null;
+        !sigmask.setUp() or !compiling.setUp())) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
