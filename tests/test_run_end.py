@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -243,3 +244,44 @@ print("ends", flush=True)
 def test_the_interpreter_ends_while_a_daemon_thread_is_in_run(script: Script, delay: float) -> None:
     result = script(DAEMON.format(delay=delay))
     assert (result.stdout, result.stderr, result.returncode) == ("ends\n", "", 0)
+
+
+# Children that end beside a daemon thread's run, idle to the system: main goes on as soon as
+# a switch lets the GIL go, and the switch when main sleeps, with the thread states freed by then.
+MID_SWITCH = """
+import faulthandler; faulthandler.cancel_dump_traceback_later()
+import os, threading, time
+from golibx import Chan, go, run
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def ping(a, b):
+    while True: a.send(1); b.recv()
+def main():
+    a, b = Chan(), Chan()
+    go(ping, a, b); go(lambda: [b.send(x) for x in a])
+    started.set()
+    Chan().recv()
+def daemon():
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    run(main)
+class Sleeps:
+    def __del__(self, sleep=time.sleep): sleep(0.01)
+started = threading.Event()
+statuses = set()
+for n in range(30):
+    if (pid := os.fork()) == 0:
+        at_the_end = Sleeps()
+        threading.Thread(target=daemon, daemon=True).start()
+        started.wait()
+        time.sleep(n % 6 * 0.001)
+        break
+    statuses.add(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+else:
+    print(statuses, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux")
+def test_the_interpreter_ends_in_the_middle_of_a_switch(script: Script) -> None:
+    """What the C library frees is overwritten: a thread state that is used afterwards is no one."""
+    result = script(MID_SWITCH, env={"MALLOC_PERTURB_": "85"})
+    assert (result.stdout, result.stderr, result.returncode) == ("{0}\n", "", 0)

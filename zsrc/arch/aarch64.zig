@@ -144,6 +144,8 @@ fn switchNaked() callconv(.naked) void {
 
 /// As `switchNaked` saves a context, and leaves it where it is during the call.
 pub fn callFromNaked() callconv(.naked) void {
+    if (builtin.os.tag == .linux and (builtin.unwind_tables != .none or !builtin.strip_debug_info))
+        asm volatile (".cfi_undefined lr");
     asm volatile (push_context ++
             \\ mov x0, x2
             \\ blr x1

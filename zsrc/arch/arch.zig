@@ -75,6 +75,28 @@ test "a call is returned from by a switch to where it came from" {
     try std.testing.expectEqual(34, T.calls);
 }
 
+test "a thread may end in a call, and unwinds its stack" {
+    if (builtin.os.tag == .windows) return error.SkipZigTest;
+    const T = struct {
+        extern "c" fn pthread_exit(value: ?*anyopaque) noreturn;
+        var home: usize = 0;
+
+        fn ends(_: ?*anyopaque) callconv(.c) void {
+            pthread_exit(null);
+        }
+
+        fn begin(_: ?*anyopaque) callconv(.c) ?*anyopaque {
+            callFrom(&home, ends, null);
+            return &home;
+        }
+    };
+    var thread: std.c.pthread_t = undefined;
+    try std.testing.expectEqual(.SUCCESS, std.c.pthread_create(&thread, null, T.begin, null));
+    var result: ?*anyopaque = &T.home;
+    try std.testing.expectEqual(.SUCCESS, std.c.pthread_join(thread, &result));
+    try std.testing.expectEqual(null, result);
+}
+
 test "a stack switches there and back" {
     const T = struct {
         var main: usize = 0;

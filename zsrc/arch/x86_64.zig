@@ -173,8 +173,11 @@ fn switchNaked() callconv(.naked) void {
         ++ pop_context);
 }
 
-/// As `switchNaked` saves a context, and leaves it where it is during the call.
+/// As `switchNaked` saves a context, and leaves it where it is during the call. Who unwinds the stack,
+/// as pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
 pub fn callFromNaked() callconv(.naked) void {
+    if (builtin.os.tag == .linux and (builtin.unwind_tables != .none or !builtin.strip_debug_info))
+        asm volatile (".cfi_undefined %%rip");
     asm volatile (push_context ++
             \\ movq %%rsp, (%%rdi)
             \\ movq %%rdx, %%rdi

@@ -209,7 +209,10 @@ pub const Host = struct {
         const state = if (next) |g| stateOf(g) else m.base.?;
         // In between neither is the current one for sure. Whoever is delayed there does not block.
         m.state.store(null, .monotonic);
-        _ = py.PyThreadState_Swap(@ptrCast(state));
+        if (next == null or !deadlock.on_main_thread)
+            _ = swapStates(@ptrCast(state))
+        else
+            _ = py.PyThreadState_Swap(@ptrCast(state));
         m.state.store(if (next == null) null else state, .monotonic);
         if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     }
@@ -457,10 +460,20 @@ pub fn nativeHolds() native.Holds {
     return if (get() == state) .lock else .state;
 }
 
+/// PyThreadState_Swap, where the interpreter may end meanwhile: beside a run on another thread than the
+/// main one, and beside what a run has left. That of 3.12 lets the lock go, marks the two thread
+/// states, which may be freed by then, and takes the lock back. Apart from that it is quicker.
+inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
+    if (py.minor() != 12) return py.PyThreadState_Swap(state);
+    const before = py.PyEval_SaveThread();
+    py.PyEval_RestoreThread(state);
+    return before;
+}
+
 /// Makes another thread state the current one, for PyGILState too. What allocates while the two
 /// differ is refused by 3.11's debugging allocator, which takes it for a call without the lock.
 fn exchange(state: *py.ThreadState) ?*py.ThreadState {
-    const before = py.PyThreadState_Swap(state);
+    const before = swapStates(state);
     if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     return before;
 }
