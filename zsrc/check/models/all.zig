@@ -174,9 +174,9 @@ pub const of_the_runtime = [_]Entry{
     .{
         .name = "sysmon asleep",
         .Model = sysmon.Sleeps,
-        .options = .{ .preemptions = 2, .delays = 2, .patient = true },
+        .options = .{ .preemptions = 2, .delays = 1, .patient = true },
         .plants = &.{
-            .{ .bug = .waits_late, .expects = "lost wake-up" },
+            .{ .bug = .waits_late, .expects = "lost wake-up", .preemptions = 3 },
             .{ .bug = .owns_late, .expects = "lost wake-up" },
             .{ .bug = .sleeps_blindly, .expects = "lost wake-up" },
             .{ .bug = .stops_unseen, .expects = "lost wake-up" },
