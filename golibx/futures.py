@@ -143,9 +143,7 @@ class GoroutinePoolExecutor(futures.Executor):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
         name = _core.async_name(initializer)
         if name is not None:
-            raise TypeError(
-                f"initializer must not be async, as {name}() is: nothing would await it"
-            )
+            raise TypeError(f"initializer is async, and nothing would await {name}()")
         self._max_workers = max_workers
         self._prefix = thread_name_prefix or f"GoroutinePoolExecutor-{next(_executors)}"
         self._initializer = initializer
