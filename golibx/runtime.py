@@ -141,6 +141,7 @@ class Runtime:
         self._main_id = 0
         self._ending = False
         self._late_exit: SystemExit | None = None
+        self._outer: Runtime | None = None
         self._takes_interrupts = False
         self._interrupts = 0
         self._own_signal = 0
@@ -196,19 +197,26 @@ class Runtime:
 
     def enter(self) -> None:
         """Before a run, or several one after the other: nobody else's is among them."""
+        global _entered
         _core.claim()
         try:
             self._set_up()
         except BaseException:
             _core.unclaim()
             raise
+        self._outer, _entered = _entered, self
 
     def leave(self) -> None:
         """After it."""
+        global _entered
         try:
             self._tear_down()
         finally:
             _core.unclaim()
+            _entered = self._outer
+            if _entered is not None:
+                # In the child of a fork, the run that the survivor is from.
+                _core.set_panic_handlers(_entered.on_panic, _report_panic)
 
     def _set_up(self) -> None:
         self._on_main_thread = on_main_thread = (
@@ -220,7 +228,7 @@ class Runtime:
         greenlets.install()
         polling.install()
         eventloop.install()
-        _core.set_panic_handlers(self._on_panic, _report_panic)
+        _core.set_panic_handlers(self.on_panic, _report_panic)
         self._takes_interrupts = (
             on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
@@ -432,7 +440,7 @@ class Runtime:
             signal.default_int_handler(signum, frame)
         _core.interrupt_main()
 
-    def _on_panic(self, goroutine: Goroutine[object], exc: BaseException) -> None:
+    def on_panic(self, goroutine: Goroutine[object], exc: BaseException) -> None:
         """Called in a goroutine that ended with an exception which nobody collects."""
         is_request_to_end = isinstance(exc, SystemExit | KeyboardInterrupt)
         if not is_request_to_end:
@@ -446,11 +454,14 @@ class Runtime:
             request = SystemExit(_PANIC_EXIT_CODE)
         else:
             return
-        if not self._ending:
+        if not self._ending or self._pid != os.getpid():
             _core.throw_main(request)
         elif self._late_exit is None and isinstance(request, SystemExit):
             self._late_exit = request
 
+
+_entered: Runtime | None = None
+"""That of the run that goes on; in the child of a fork, of one that has a survivor."""
 
 _OWN_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0
 """Ends a C call that keeps run() from returning, or the main goroutine from its signal handlers;

@@ -102,6 +102,31 @@ print(run(lambda: [go(f, code).result() for code in (3, None, "text")]), flush=T
     assert result.stderr == "text\n"
 
 
+def test_a_child_ends_as_it_does_after_a_run_of_its_own(script: Script) -> None:
+    program = """
+def forks(end):
+    pid = os.fork()
+    if pid == 0:
+        assert run(lambda: go(lambda: 5).result()) == 5
+        return end()
+    return status_of(pid)
+def leave(): sys.exit(5)
+def fail(): raise ValueError
+def late():
+    # The parent's run is about to end.
+    try: sleep(60)
+    finally: print(forks(leave), flush=True)
+def main():
+    go(late)
+    gosched()
+    return [go(forks, end).result() for end in (leave, fail, int)] + [forks(leave)]
+print(run(main, config={"runtime": {"on_panic": "exit"}}), flush=True)
+"""
+    result = script(HEAD + program)
+    assert result.stdout == "5\n[5, 2, 0, 5]\n", result.stderr
+    assert result.stderr.count("panicked:") == 1
+
+
 def test_on_panic_exit_in_the_child(script: Script) -> None:
     program = """
 def f():
