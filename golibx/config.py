@@ -532,13 +532,14 @@ class Config:
         return self._source_of(path).place(path)
 
     def core_options(self) -> dict[str, int]:
-        """The options of the native core: nanoseconds, bytes, counts, and 0 or 1."""
+        """The options of the native core: nanoseconds, bytes, counts, 0 or 1, and which choice."""
         options = {"event_mask": 0}
         for table in SCHEMA:
             section = getattr(self, table.name)
             for key in table.keys:
                 if key.option:
-                    options[key.option] = int(getattr(section, key.attribute))
+                    value = getattr(section, key.attribute)
+                    options[key.option] = key.choices.index(value) if key.choices else int(value)
         return options
 
     def plugin_table_names(self) -> list[str]:

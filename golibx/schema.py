@@ -190,6 +190,7 @@ class Runtime(Section):
     shutdown_timeout_ns: int
     seed: int
     switch_interval_ns: int
+    swap: str
     foreign: str
     foreign_movable: tuple[str, ...]
 
@@ -337,6 +338,17 @@ SCHEMA: Final = (
             low="1us",
             high="1s",
             zero="leave it as it is (5ms unless changed)",
+        ),
+        Key(
+            "swap",
+            "choice",
+            "auto",
+            "How a switch changes the interpreter's thread state: with the GIL kept, where a way "
+            "was found that does what the interpreter does; or always by its own function, which "
+            "lets the GIL go and takes it again from Python 3.12 on. `golibx info` says which it "
+            "is.",
+            choices=("auto", "interpreter"),
+            option="swap",
         ),
         Key(
             "foreign",

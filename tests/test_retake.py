@@ -521,6 +521,6 @@ def turns():
 def main():
     for g in [go(turns), go(turns)]: g.join()
     print(stats()["retakes"])
-run(main, config={"preempt": {"async": False}})
+run(main, config={"preempt": {"async": False}, "runtime": {"swap": "interpreter"}})
 """
     assert script.passes(code, env={"LD_PRELOAD": str(tmp_path / "delay.so")}) == "0\n"

@@ -42,6 +42,20 @@ pub inline fn stackPointer() usize {
     };
 }
 
+/// What the running thread's thread-local data lies relative to, on Linux. Read anew at each call:
+/// a goroutine goes on on another thread after a switch.
+pub inline fn threadPointer() usize {
+    return switch (builtin.cpu.arch) {
+        .x86_64 => asm volatile ("movq %%fs:0, %[tp]"
+            : [tp] "=r" (-> usize),
+        ),
+        .aarch64 => asm volatile ("mrs %[tp], tpidr_el0"
+            : [tp] "=r" (-> usize),
+        ),
+        else => unreachable,
+    };
+}
+
 test "a call is returned from by a switch to where it came from" {
     if (builtin.os.tag == .windows) return error.SkipZigTest;
     const T = struct {

@@ -49,6 +49,12 @@ pub const imports = switch (builtin.os.tag) {
     else => @import("imports_none.zig"),
 };
 
+/// Libraries' data.
+pub const segments = switch (builtin.os.tag) {
+    .linux => @import("segments_linux.zig"),
+    else => @import("segments_none.zig"),
+};
+
 /// How a futex wait ended. `interrupted` means a signal handler ran.
 pub const Wake = enum { woken, timeout, interrupted };
 

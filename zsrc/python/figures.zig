@@ -10,6 +10,8 @@ const standin = @import("standin.zig");
 const preempt = @import("preempt.zig");
 const identity = @import("identity.zig");
 const events = @import("events.zig");
+const swaps = @import("swap.zig");
+const swap_find = @import("swap_find.zig");
 
 const lane = &host.the_lane;
 
@@ -71,6 +73,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     // Without a run, find out what one would use.
     const idle = !lane.live;
     if (idle) {
+        if (!swap_find.find(os.onMainThread())) py.PyErr_Clear();
         preempt.setUp();
         if (!identity.redirectCalls()) py.PyErr_Clear();
     }
@@ -81,6 +84,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (idle) preempt.tearDown();
     const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
     const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
+    const no_swap = swaps.whyNot(!idle);
     var buffer: [32]u8 = undefined;
     const native_way = native.preemptWay(&buffer);
     const ok = setNumberText(dict, "native_gomaxprocs", native.procCount()) and
@@ -109,6 +113,8 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         else
             "C extension modules take a goroutine for its thread on this system") and
         py.setText(dict, "gilstate", gilstate) and
+        py.setText(dict, "swap", if (no_swap == null) "by hand" else "interpreter") and
+        py.setText(dict, "swap_reason", no_swap orelse "") and
         py.setText(
             dict,
             "c_recursion_limit",

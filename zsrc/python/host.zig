@@ -1,6 +1,7 @@
 //! The Python lane's host: goroutines on thread states, under the interpreter's lock.
 //!
-//! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap and a stack switch. What needs
+//! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap, or what it comes to (swap.zig),
+//! and a stack switch. What needs
 //! knowledge of a version is found out by experiment when the module is loaded (`calibrate`), so
 //! that no private header is needed:
 //!  - 3.11 keeps the "gilstate" thread state, which PyGILState_Ensure and so every ctypes callback
@@ -33,6 +34,7 @@ const foreign = @import("foreign.zig");
 const idents = @import("idents.zig");
 const mainthread = @import("mainthread.zig");
 const fork = @import("fork.zig");
+const swaps = @import("swap.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -63,8 +65,8 @@ pub const Mechanisms = struct {
 };
 pub var mechanisms: Mechanisms = .{};
 
-/// How often those that wait for the interpreter's lock are thought of. From 3.12 on
-/// PyThreadState_Swap lets the lock go and takes it back at once. That wakes one of them, too late,
+/// How often those that wait for the interpreter's lock are thought of. From 3.12 on, where swaps are
+/// the interpreter's, PyThreadState_Swap lets the lock go and takes it back at once. That wakes one of them, too late,
 /// and starts its switch interval anew, so that the forced hand-over at the interval's end never
 /// comes: where goroutines switch each millisecond, it would wait for ever.
 var offer_interval_ns: u64 = never;
@@ -102,10 +104,12 @@ pub fn standStill() noreturn {
 }
 
 /// Before a run, with the lock.
-pub fn setUp() void {
+/// `by_hand` says whether thread states may be swapped so.
+pub fn setUp(by_hand: bool) void {
     if (interpreter_ends) preempt.letGo();
     interpreter_ends = false;
-    offer_interval_ns = if (py.minor() < 12)
+    swaps.setUp(by_hand);
+    offer_interval_ns = if (py.minor() < 12 or swaps.in_use)
         never
     else
         @max(least_offer_interval_ns, preempt.readSwitchInterval());
@@ -134,7 +138,9 @@ pub const Host = struct {
 
     pub fn acquire(m: *M) void {
         if (endsBeside()) standStill();
-        py.PyEval_RestoreThread(@ptrCast(m.base.?));
+        const state: *py.ThreadState = @ptrCast(m.base.?);
+        py.PyEval_RestoreThread(state);
+        swaps.check(state);
     }
 
     pub fn release(m: *M) void {
@@ -187,14 +193,7 @@ pub const Host = struct {
     /// Those that wait for the lock are woken whenever it is let go, as by each switch, and then
     /// find it taken again. Somebody was woken if letting go took a system call's time.
     pub fn offerLock() void {
-        const began = os.nanotime();
-        const state = py.PyEval_SaveThread();
-        if (os.nanotime() - began > quick_release_ns) {
-            the_lane.counters.lock_offers += 1;
-            os.sleepNs(wake_up_ns);
-        }
-        if (endsBeside()) standStill();
-        py.PyEval_RestoreThread(state.?);
+        offerLockAndAttach(py.PyThreadState_Get());
     }
 
     /// A stand-in's park.
@@ -209,10 +208,8 @@ pub const Host = struct {
         const state = if (next) |g| stateOf(g) else m.base.?;
         // In between neither is the current one for sure. Whoever is delayed there does not block.
         m.state.store(null, .monotonic);
-        if (next == null or !deadlock.on_main_thread)
-            _ = swapStates(@ptrCast(state))
-        else
-            _ = py.PyThreadState_Swap(@ptrCast(state));
+        if (!swaps.byHand(@ptrCast(state)))
+            swapByInterpreter(@ptrCast(state), next == null or !deadlock.on_main_thread);
         m.state.store(if (next == null) null else state, .monotonic);
         if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     }
@@ -270,7 +267,14 @@ pub const Host = struct {
     }
 
     pub fn runBody(g: *G) void {
-        goroutine.runBody(goroutine.of(g));
+        const p = goroutine.of(g);
+        goroutine.runBody(p);
+        if (endsUnclean(p)) swaps.doomed += 1;
+    }
+
+    /// Its thread state will be deleted once it has left it.
+    fn endsUnclean(p: *const goroutine.PyG) bool {
+        return p != goroutine.main and p.state != null and !p.clean;
     }
 
     /// Lets a new goroutine go on with a finished one's stack and thread state.
@@ -298,7 +302,10 @@ pub const Host = struct {
         if (p != goroutine.main) {
             if (!refused.leaveStack(g.stack)) the_lane.stacks.put(g.stack);
             // One that runs signal handlers may have had another's.
-            if (p.state) |state| if (p.clean) putState(state) else deleteState(state);
+            if (p.state) |state| if (p.clean) putState(state) else {
+                deleteState(state);
+                swaps.doomed -= 1;
+            };
         }
         p.state = null;
         goroutine.free(p);
@@ -308,6 +315,8 @@ pub const Host = struct {
     /// the present one's, be kept for a run with stacks of that size, or be gone.
     pub fn bury(g: *G) void {
         const p = goroutine.of(g);
+        if (endsUnclean(p)) swaps.doomed -= 1;
+        swaps.settle();
         py.PyThreadState_Clear(p.state.?);
         deleteState(p.state.?);
         p.state = null;
@@ -470,6 +479,23 @@ inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
     return before;
 }
 
+noinline fn swapByInterpreter(next: *py.ThreadState, may_end: bool) void {
+    if (swaps.askedLate(next)) return offerLockAndAttach(next);
+    _ = if (may_end) swapStates(next) else py.PyThreadState_Swap(next);
+}
+
+/// Lets others have the lock, if there are any who want it, and goes on with `state`.
+fn offerLockAndAttach(state: *py.ThreadState) void {
+    const began = os.nanotime();
+    _ = py.PyEval_SaveThread();
+    if (os.nanotime() - began > quick_release_ns) {
+        the_lane.counters.lock_offers += 1;
+        os.sleepNs(wake_up_ns);
+    }
+    if (endsBeside()) standStill();
+    py.PyEval_RestoreThread(state);
+}
+
 /// Makes another thread state the current one, for PyGILState too. What allocates while the two
 /// differ is refused by 3.11's debugging allocator, which takes it for a call without the lock.
 fn exchange(state: *py.ThreadState) ?*py.ThreadState {
@@ -605,6 +631,7 @@ const most_fields = 64;
 
 /// After a run: gives the thread states back. With the lock, on the thread that ran it.
 pub fn releaseStates() void {
+    if (free_states.items.len > 0) swaps.settle();
     while (free_states.pop()) |state| {
         py.PyThreadState_Clear(state);
         deleteState(state);
@@ -619,6 +646,8 @@ pub fn forgetStates() void {
     states_lock = .{};
     interpreter_ends = false;
     main_base = null;
+    swaps.in_use = false;
+    swaps.doomed = 0;
     mainthread.forget();
 }
 

@@ -30,6 +30,7 @@ const foreign = @import("foreign.zig");
 const asynchronous = @import("asynchronous.zig");
 const buffered = @import("buffered.zig");
 const fork = @import("fork.zig");
+const swap_find = @import("swap_find.zig");
 
 const lane = &host.the_lane;
 
@@ -78,6 +79,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
         !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
         !sigmask.setUp() or !compiling.setUp())) return null;
+    if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args[1]);
     if (size < 0) return null;
@@ -115,7 +117,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     goroutine.main = main;
     goroutine.main_state = py.PyThreadState_Get();
     points.set(module.function_table, options.explore_calls);
-    host.setUp();
+    host.setUp(swaps_by_hand);
     recursion.watch(true);
     defer recursion.watch(false);
     const returned = fork.runLane(&options, main);
@@ -222,6 +224,9 @@ pub fn schedule(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.PyTuple_Pack(@as(py.Ssize, 3), made, misfit, complete);
 }
 
+/// Thread states may be swapped without the interpreter.
+var swaps_by_hand = true;
+
 /// Keys of the options that are not in Lane's Options, with what they are for.
 fn readOptions(dict: *py.Object) ?lane_mod.Options {
     var options: lane_mod.Options = .{};
@@ -249,6 +254,9 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     if (options.explore and !readPlan(dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;
+    swaps_by_hand = true;
+    if (py.PyDict_GetItemString(dict, "swap")) |value| // which of the choices
+        swaps_by_hand = py.PyObject_IsTrue(value) == 0;
     deadlock.has_bystanders = false;
     if (py.PyDict_GetItemString(dict, "bystanders")) |value|
         deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
