@@ -258,7 +258,7 @@ CASES = (
         metrics=_PARKED,
         program="parked",
         operations=_amounts(100_000, 100_000),
-        targets=(Target("absolute", 12 * 1024),),
+        targets=(Target("absolute", 7.5 * 1024),),
     ),
     Case(
         name="parked1m",
@@ -267,7 +267,7 @@ CASES = (
         metrics=_PARKED,
         program="parked",
         operations=_amounts(1_000_000, 1_000_000),
-        targets=(Target("absolute", 12 * 1024),),
+        targets=(Target("absolute", 7.5 * 1024),),
         excluded=dict.fromkeys(PYTHON_PEERS, "slow, and 100 000 tell as much")
         | {"go-p2": "as Go, P=1"},
         rounds=1,

@@ -542,7 +542,7 @@ KEPT = {
         def begin():
             aio.run(one())
             go(aio.run, asyncio.sleep(100))
-            hold(aio._lock)
+            hold(aio._of_run._lock)
         def use():
             assert aio.run(one()) == 1
     """,

@@ -9,6 +9,7 @@ const native = @import("native.zig");
 const standin = @import("standin.zig");
 const preempt = @import("preempt.zig");
 const identity = @import("identity.zig");
+const datastack = @import("datastack.zig");
 const events = @import("events.zig");
 const swaps = @import("swap.zig");
 const swap_find = @import("swap_find.zig");
@@ -75,7 +76,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (idle) {
         if (!swap_find.find(os.onMainThread())) py.PyErr_Clear();
         preempt.setUp();
-        if (!identity.redirectCalls()) py.PyErr_Clear();
+        if (!identity.redirectCalls() or !datastack.setUp()) py.PyErr_Clear();
     }
     const left = identity.redirect.refused;
     var left_text: [96]u8 = undefined;
@@ -102,6 +103,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
             "no way found to see a thread state leave the interpreter"
         else
             "") and
+        py.setText(dict, "frames", if (datastack.isKnown()) "on the C stack" else "in chunks of their own") and
         py.setText(dict, "c_identity", if (os.imports.supported) "redirected calls" else "none") and
         py.setText(dict, "c_identity_reason", if (os.imports.supported)
             (if (left == 0) "" else std.fmt.bufPrintSentinel(

@@ -32,6 +32,7 @@ const replace = @import("replace.zig");
 const deadlock = @import("deadlock.zig");
 const foreign = @import("foreign.zig");
 const idents = @import("idents.zig");
+const datastack = @import("datastack.zig");
 const mainthread = @import("mainthread.zig");
 const fork = @import("fork.zig");
 const swaps = @import("swap.zig");
@@ -239,8 +240,14 @@ pub const Host = struct {
         errdefer putState(state);
         p.state = state;
         g.stack = refused.takeStack(p) orelse try the_lane.stacks.get();
+        datastack.place(state, g.stack);
         setRecursionLimit(state, g.stack.size);
         tellStack(state, g.stack);
+    }
+
+    /// Where the calls of a goroutine that was started begin.
+    pub fn stackTop(g: *G) usize {
+        return datastack.below(goroutine.of(g).state, g.stack);
     }
 
     fn takeState() error{OutOfMemory}!*py.ThreadState {
@@ -302,7 +309,10 @@ pub const Host = struct {
         if (p != goroutine.main) {
             if (!refused.leaveStack(g.stack)) the_lane.stacks.put(g.stack);
             // One that runs signal handlers may have had another's.
-            if (p.state) |state| if (p.clean) putState(state) else {
+            if (p.state) |state| if (p.clean) {
+                datastack.takeAway(state, g.stack);
+                putState(state);
+            } else {
                 deleteState(state);
                 swaps.doomed -= 1;
             };
@@ -498,7 +508,7 @@ fn offerLockAndAttach(state: *py.ThreadState) void {
 
 /// Makes another thread state the current one, for PyGILState too. What allocates while the two
 /// differ is refused by 3.11's debugging allocator, which takes it for a call without the lock.
-fn exchange(state: *py.ThreadState) ?*py.ThreadState {
+pub fn exchange(state: *py.ThreadState) ?*py.ThreadState {
     const before = swapStates(state);
     if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     return before;
@@ -644,6 +654,7 @@ pub fn releaseStates() void {
 pub fn forgetStates() void {
     free_states.clearRetainingCapacity();
     states_lock = .{};
+    datastack.renew();
     interpreter_ends = false;
     main_base = null;
     swaps.in_use = false;

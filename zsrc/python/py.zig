@@ -369,6 +369,12 @@ pub const Allocator = extern struct {
 };
 pub const PYMEM_DOMAIN_RAW = 0;
 
+pub const ArenaAllocator = extern struct {
+    context: ?*anyopaque,
+    alloc: *const fn (?*anyopaque, usize) callconv(.c) ?*anyopaque,
+    free: *const fn (?*anyopaque, ?*anyopaque, usize) callconv(.c) void,
+};
+
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
     PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
@@ -396,6 +402,8 @@ pub const Extra = struct {
     PyMutex_Unlock: ?*const fn (*u8) callconv(.c) void,
     PyMem_GetAllocator: ?*const fn (c_int, *Allocator) callconv(.c) void,
     PyMem_SetAllocator: ?*const fn (c_int, *const Allocator) callconv(.c) void,
+    PyObject_GetArenaAllocator: ?*const fn (*ArenaAllocator) callconv(.c) void,
+    PyObject_SetArenaAllocator: ?*const fn (*const ArenaAllocator) callconv(.c) void,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
 
     pub fn load(self: *Extra) ?[:0]const u8 {

@@ -31,6 +31,7 @@ const asynchronous = @import("asynchronous.zig");
 const buffered = @import("buffered.zig");
 const fork = @import("fork.zig");
 const swap_find = @import("swap_find.zig");
+const datastack = @import("datastack.zig");
 
 const lane = &host.the_lane;
 
@@ -76,7 +77,7 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
-    if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !identity.setUp() or
+    if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !datastack.setUp() or !identity.setUp() or
         !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
         !sigmask.setUp() or !compiling.setUp())) return null;
     if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;

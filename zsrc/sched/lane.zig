@@ -821,7 +821,7 @@ pub fn Lane(comptime Host: type) type {
                 self.refused = true;
                 return false;
             };
-            g.sp = arch.prepare(g.stack.lo, g.stack.hi(), entry, g.environment);
+            g.sp = arch.prepare(g.stack.lo, Host.stackTop(g), entry, g.environment);
             return true;
         }
 

@@ -95,6 +95,9 @@ const Host = struct {
         self().stacks.put(g.stack);
         T.of(g).freed = true;
     }
+    pub fn stackTop(g: *G) usize {
+        return g.stack.hi();
+    }
     pub fn bury(g: *G) void {
         T.of(g).freed = true;
     }
