@@ -30,6 +30,7 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "runtime.shutdown_timeout": ('"250ms"', 250_000_000, ['"1ns"', '"25h"', "5", "1.5", "false"]),
     "runtime.seed": ("7", 7, ["-1", "9223372036854775808", '"7"']),
     "runtime.switch_interval": ('"500us"', 500_000, ['"999ns"', '"2s"', "5"]),
+    "runtime.swap": ('"interpreter"', "interpreter", ['"hand"', "0", "true"]),
     "runtime.foreign": ('"move"', "move", ['"stay"', "1", "true"]),
     "runtime.foreign_movable": (
         '["numpy.random", "orjson"]',
@@ -485,6 +486,7 @@ def test_core_options() -> None:
         "max_threads": 10_000,
         "shutdown_timeout_ns": 5_000_000_000,
         "seed": 0,
+        "swap": 0,
         "sysmon_sleep_min_ns": 20_000,
         "sysmon_sleep_max_ns": 10_000_000,
         "sysmon_idle_rounds": 50,
