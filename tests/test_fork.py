@@ -410,6 +410,53 @@ run(main)
     assert script.passes(HEAD + program) == "5 None\n"
 
 
+@pytest.mark.parametrize("forker", ["goroutine", "main", "thread"])
+def test_what_knows_of_threads_is_finalized_in_the_child(script: Script, forker: str) -> None:
+    # It takes the lock of threading, which another had in the parent.
+    program = f"""
+import _thread
+knows = threading.Event()
+def known():
+    threading.current_thread()
+    knows.set()
+    time.sleep(100)
+def has_the_lock():
+    with threading._active_limbo_lock:
+        holds.send(None)
+        over.recv()
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        again = os.fork()
+        if again == 0: os._exit(4)
+        os._exit(1 + status_of(again))
+    return status_of(pid)
+def main():
+    global holds, over
+    holds, over = Chan(), Chan()
+    go_on = threading.Event()
+    statuses = []
+    thread = threading.Thread(target=lambda: (go_on.wait(), statuses.append(fork())))
+    thread.start()
+    _thread.start_new_thread(known, ())
+    knows.wait()
+    go(has_the_lock)
+    holds.recv()
+    if {forker!r} == "thread":
+        go_on.set()
+        while not statuses: sleep(0.001)
+    else:
+        statuses.append(fork() if {forker!r} == "main" else go(fork).result())
+    over.close()
+    go_on.set()
+    thread.join()
+    print(statuses[0])
+run(main)
+"""
+    assert script.passes(HEAD + program) == "5\n"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="warns since 3.12")
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_the_warning_of_threads(script: Script, action: str) -> None:

@@ -139,7 +139,22 @@ pub fn setUp() bool {
     if (builtin.os.tag == .windows) return true;
     Fork.install() catch |e| if (e == error.Raised) return false;
     ForkPty.install() catch |e| if (e == error.Raised) return false;
+    learnThreadsLock();
     return true;
+}
+
+/// The lock of the module threading; owned. It makes it anew in a child, but only after the
+/// interpreter has deleted the others' thread states, and what knows of threads takes it when it is
+/// finalized with them.
+var threads_lock: ?*py.Object = null;
+
+fn learnThreadsLock() void {
+    const lock = py.importFrom("threading", "_active_limbo_lock") orelse return py.PyErr_Clear();
+    py.xdecref(threads_lock);
+    threads_lock = lock;
+    if (lock.type == rlock.rlock_type) return;
+    threads_lock = null;
+    py.decref(lock);
 }
 
 fn callFork(c: replace.Call) ?*py.Object {
@@ -219,6 +234,7 @@ fn inChild() callconv(.c) void {
     const whole = py.extra.PyGILState_Check() != 0;
     if (whole) {
         import_lock.renew(goroutine.ident());
+        if (threads_lock) |lock| _ = rlock.renew(lock, goroutine.ident());
         renumber(py.PyThreadState_Get(), false);
     }
     rlock.forget();
@@ -275,6 +291,7 @@ pub fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         host.identOf(state).* = own_number;
         renumbered = null;
     };
+    learnThreadsLock();
     settle();
     return py.returnNone();
 }
