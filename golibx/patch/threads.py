@@ -67,6 +67,18 @@ def install() -> None:
     made._started.set()  # type: ignore[attr-defined]
     _attributes = vars(made)
     threading._DummyThread.__new__ = staticmethod(_new)  # type: ignore[assignment]
+    if hasattr(threading, "_shutdown_locks_lock"):
+        _renew_shutdown_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_renew_shutdown_lock)
+
+
+def _renew_shutdown_lock() -> None:
+    """Up to Python 3.12: lets the child of a fork have a lock that somebody else had in the parent.
+
+    threading makes it anew there, but takes it before. Of an RLock zsrc/python/fork.zig sees to it.
+    """
+    threading._shutdown_locks_lock = threading.RLock()  # type: ignore[attr-defined]
 
 
 def do_nothing() -> None:

@@ -139,22 +139,25 @@ pub fn setUp() bool {
     if (builtin.os.tag == .windows) return true;
     Fork.install() catch |e| if (e == error.Raised) return false;
     ForkPty.install() catch |e| if (e == error.Raised) return false;
-    learnThreadsLock();
     return true;
 }
 
-/// The lock of the module threading; owned. It makes it anew in a child, but only after the
-/// interpreter has deleted the others' thread states, and what knows of threads takes it when it is
-/// finalized with them.
-var threads_lock: ?*py.Object = null;
+/// The locks of the module threading, where they are RLocks; owned. It makes them anew in a child,
+/// but only after the interpreter has deleted the others' thread states, and what knows of threads
+/// takes the first when it is finalized with them; and up to 3.12 it takes the second before.
+var threads_locks: [2]?*py.Object = @splat(null);
+const threads_lock_names = [_][*:0]const u8{ "_active_limbo_lock", "_shutdown_locks_lock" };
 
-fn learnThreadsLock() void {
-    const lock = py.importFrom("threading", "_active_limbo_lock") orelse return py.PyErr_Clear();
-    py.xdecref(threads_lock);
-    threads_lock = lock;
-    if (lock.type == rlock.rlock_type) return;
-    threads_lock = null;
-    py.decref(lock);
+fn learnThreadsLocks() void {
+    for (&threads_locks, threads_lock_names) |*place, name| {
+        const lock = py.importFrom("threading", name);
+        if (lock == null) py.PyErr_Clear();
+        const old = place.*;
+        place.* = null;
+        py.xdecref(old);
+        const new = lock orelse continue;
+        if (new.type == rlock.rlock_type) place.* = new else py.decref(new);
+    }
 }
 
 fn callFork(c: replace.Call) ?*py.Object {
@@ -184,6 +187,7 @@ fn onOneThread(comptime Original: type, c: replace.Call) ?*py.Object {
 
 /// _before_fork()
 pub fn before(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    learnThreadsLocks();
     preempt.holdOff();
     const g = lane.here() orelse return py.returnNone();
     const p = goroutine.of(g);
@@ -234,7 +238,9 @@ fn inChild() callconv(.c) void {
     const whole = py.extra.PyGILState_Check() != 0;
     if (whole) {
         import_lock.renew(goroutine.ident());
-        if (threads_lock) |lock| _ = rlock.renew(lock, goroutine.ident());
+        for (threads_locks) |lock| if (lock) |l| {
+            _ = rlock.renew(l, goroutine.ident());
+        };
         renumber(py.PyThreadState_Get(), false);
     }
     rlock.forget();
@@ -291,7 +297,6 @@ pub fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         host.identOf(state).* = own_number;
         renumbered = null;
     };
-    learnThreadsLock();
     settle();
     return py.returnNone();
 }
