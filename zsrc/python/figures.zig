@@ -86,6 +86,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
     const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
     const no_swap = swaps.whyNot(!idle);
+    const frames = if (datastack.isKnown()) "on the C stack" else "in chunks of their own";
     var buffer: [32]u8 = undefined;
     const native_way = native.preemptWay(&buffer);
     const ok = setNumberText(dict, "native_gomaxprocs", native.procCount()) and
@@ -103,7 +104,7 @@ pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
             "no way found to see a thread state leave the interpreter"
         else
             "") and
-        py.setText(dict, "frames", if (datastack.isKnown()) "on the C stack" else "in chunks of their own") and
+        py.setText(dict, "frames", frames) and
         py.setText(dict, "c_identity", if (os.imports.supported) "redirected calls" else "none") and
         py.setText(dict, "c_identity_reason", if (os.imports.supported)
             (if (left == 0) "" else std.fmt.bufPrintSentinel(

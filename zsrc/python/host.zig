@@ -1,9 +1,8 @@
 //! The Python lane's host: goroutines on thread states, under the interpreter's lock.
 //!
 //! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap, or what it comes to (swap.zig),
-//! and a stack switch. What needs
-//! knowledge of a version is found out by experiment when the module is loaded (`calibrate`), so
-//! that no private header is needed:
+//! and a stack switch. What needs knowledge of a version is found out by experiment when the module
+//! is loaded (`calibrate`), so that no private header is needed:
 //!  - 3.11 keeps the "gilstate" thread state, which PyGILState_Ensure and so every ctypes callback
 //!    uses, in a thread-specific slot that only PyThreadState_New sets: the slot is found by its
 //!    value and set at each switch. From 3.12 on PyThreadState_Swap does that.
@@ -67,8 +66,8 @@ pub const Mechanisms = struct {
 pub var mechanisms: Mechanisms = .{};
 
 /// How often those that wait for the interpreter's lock are thought of. From 3.12 on, where swaps are
-/// the interpreter's, PyThreadState_Swap lets the lock go and takes it back at once. That wakes one of them, too late,
-/// and starts its switch interval anew, so that the forced hand-over at the interval's end never
+/// the interpreter's, PyThreadState_Swap lets the lock go and takes it back at once. That wakes one of
+/// them, too late, and starts its switch interval anew, so that the forced hand-over at the interval's end never
 /// comes: where goroutines switch each millisecond, it would wait for ever.
 var offer_interval_ns: u64 = never;
 const never = std.math.maxInt(u64);
@@ -104,8 +103,7 @@ pub fn standStill() noreturn {
     while (true) os.sleepNs(std.time.ns_per_s);
 }
 
-/// Before a run, with the lock.
-/// `by_hand` says whether thread states may be swapped so.
+/// Before a run, with the lock. `by_hand` says whether thread states may be swapped so.
 pub fn setUp(by_hand: bool) void {
     if (interpreter_ends) preempt.letGo();
     interpreter_ends = false;

@@ -77,7 +77,8 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
     const options = readOptions(args[3]) orelse return null;
     fork.settle();
-    if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or !datastack.setUp() or !identity.setUp() or
+    if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or
+        !datastack.setUp() or !identity.setUp() or
         !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
         !sigmask.setUp() or !compiling.setUp())) return null;
     if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;
