@@ -11,6 +11,8 @@ const builtin = @import("builtin");
 const linux = std.os.linux;
 const elf = std.elf;
 const os = @import("os.zig");
+const objects = @import("objects_linux.zig");
+const Object = objects.Object;
 
 pub const supported = switch (builtin.cpu.arch) {
     .x86_64, .aarch64 => true,
@@ -20,21 +22,6 @@ pub const supported = switch (builtin.cpu.arch) {
 /// What a relocation for a called function says (the psABI of each).
 const jump_slot = if (builtin.cpu.arch == .x86_64) 7 else 1026;
 const glob_dat = if (builtin.cpu.arch == .x86_64) 6 else 1025;
-
-/// struct dl_phdr_info of link.h.
-const Object = extern struct {
-    base: usize,
-    name: ?[*:0]const u8,
-    headers: [*]const elf.Elf64.Phdr,
-    header_count: u16,
-    adds: u64,
-    subs: u64,
-};
-
-extern "c" fn dl_iterate_phdr(
-    callback: *const fn (*Object, usize, ?*anyopaque) callconv(.c) c_int,
-    context: ?*anyopaque,
-) c_int;
 
 pub const Redirect = struct {
     name: []const u8,
@@ -54,7 +41,7 @@ pub const Redirect = struct {
     /// Does it in what was loaded since the last time. The library of `from` and the one that
     /// contains `to` are left alone.
     pub fn scan(r: *Redirect) void {
-        _ = dl_iterate_phdr(visit, r);
+        _ = objects.dl_iterate_phdr(visit, r);
         r.seen_adds = r.adds;
     }
 

@@ -1,27 +1,10 @@
 //! Where a loaded library keeps its data: the writable segment that holds an address, and the calling
 //! thread's copy of the library's thread-local data. Both by the program headers that the loader
 //! keeps in memory.
-const std = @import("std");
-const elf = std.elf;
+const objects = @import("objects_linux.zig");
+const Object = objects.Object;
 
 pub const supported = true;
-
-/// struct dl_phdr_info of link.h.
-const Object = extern struct {
-    base: usize,
-    name: ?[*:0]const u8,
-    headers: [*]const elf.Elf64.Phdr,
-    header_count: u16,
-    adds: u64,
-    subs: u64,
-    tls_module: usize,
-    tls_data: ?[*]const usize,
-};
-
-extern "c" fn dl_iterate_phdr(
-    callback: *const fn (*Object, usize, ?*anyopaque) callconv(.c) c_int,
-    context: ?*anyopaque,
-) c_int;
 
 pub const Data = struct {
     /// The end of the segment.
@@ -35,7 +18,7 @@ const Search = struct { address: usize, found: ?Data = null };
 /// What belongs to the library that has `address` in a segment of its own.
 pub fn of(address: usize) ?Data {
     var s: Search = .{ .address = address };
-    _ = dl_iterate_phdr(visit, &s);
+    _ = objects.dl_iterate_phdr(visit, &s);
     return s.found;
 }
 
