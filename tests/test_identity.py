@@ -66,23 +66,19 @@ def test_an_ident_is_the_goroutines_wherever_it_runs() -> None:
 def test_the_main_goroutine_is_the_main_thread_wherever_it_runs() -> None:
     main = threading.main_thread()
     native: set[int] = set()
-    stop = False
-
-    def block() -> None:
-        while not stop:
-            time.sleep(0.002)
-
-    blocked = [go(block) for _ in range(3)]
-    until = time.monotonic() + 20
-    while len(native) < 2 and time.monotonic() < until:
-        wander()
+    reader, writer = os.pipe()
+    # On the main thread, beside whose goroutine that blocks main runs on another.
+    while len(native) < 2:
+        native.add(threading.get_native_id())
+        blocked = go(os.read, reader, 1)
+        gosched()
         native.add(threading.get_native_id())
         assert current_thread() is main
         assert get_ident() == main.ident
-    stop = True
-    for g in blocked:
-        g.join()
-    assert len(native) > 1
+        os.write(writer, b".")
+        assert blocked.result() == b"."
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_goroutines_thread_object() -> None:

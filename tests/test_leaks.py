@@ -390,9 +390,9 @@ def test_once_a_reference_goes_a_goroutine_is_leaked() -> None:
 
 
 def test_many() -> None:
-    for _ in range(2000):
-        go(make_local)
-    gosched()
+    goroutines = [go(make_local) for _ in range(2000)]
+    for g in goroutines:
+        parked(g)
     assert len(leaks()) == 2000
 
 

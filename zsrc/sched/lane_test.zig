@@ -317,11 +317,12 @@ test "a blocked goroutine loses its P, the others go on, and it comes back" {
     try std.testing.expect(S.rounds > 0);
 }
 
-test "one that queues up after a blocking call is not taken for a deadlock" {
+test "one that queues up after a blocking call counts as blocked until it is in the queue" {
     const S = struct {
         var c: Chan = .{};
         var blocker: T = undefined;
         var ticker: T = undefined;
+        var seen: g_mod.Status = .idle;
 
         fn block(t: *T) void {
             while (lane.running == &t.g) blockFor(t, std.time.ns_per_ms);
@@ -338,6 +339,8 @@ test "one that queues up after a blocking call is not taken for a deadlock" {
                 os.sleepNs(std.time.ns_per_us);
                 mutex.lock();
             }
+            // Who gives the runnable ones turn after turn would keep the lock from it.
+            seen = blocker.g.status;
         }
         fn main(_: *T) void {
             blocker = .{ .function = block };
@@ -351,6 +354,7 @@ test "one that queues up after a blocking call is not taken for a deadlock" {
     var main: T = .{ .function = S.main };
     try runMain(&main);
     try std.testing.expectEqual(0, deadlocks);
+    try std.testing.expectEqual(.syscall, S.seen);
 }
 
 /// A wait that a thread without the lane's lock ends.

@@ -55,10 +55,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 return;
             }
             self.stayOnThread(g);
-            g.transition(.syscall, .runnable);
             m.curg = null;
             Host.swap(m, null);
-            // Not sooner: it counts as one that blocks until it is in the queue.
+            // Not sooner: the host may let its lock go in the swap, and until it has that back and
+            // is in the queue it counts as one that blocks.
+            g.transition(.syscall, .runnable);
             found(self, m);
             self.settle(g, &self.runq);
             arch.switchTo(&g.sp, m.sp);
