@@ -422,6 +422,11 @@ from golibx import go, gosched, run
 def block():
     while not over: time.sleep(0.0003)
 
+def work():  # who comes back from a call meanwhile goes on where this one ran
+    while not over:
+        time.sleep(0.0003)
+        sum(range(20_000))
+
 async def block_loop():
     for _ in range(50):
         await asyncio.sleep(0.0003)
@@ -437,7 +442,7 @@ def another():
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 def main():
-    for _ in range(4): go(block)
+    for f in (block, block, block, work): go(f)
     moved = 0
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -316,6 +316,7 @@ pub const Host = struct {
             };
         }
         p.state = null;
+        if (p.runs_handlers) signals.leave();
         goroutine.free(p);
     }
 

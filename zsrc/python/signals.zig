@@ -63,8 +63,9 @@ var queue: std.ArrayList(Call) = .empty;
 var runner: ?*PyG = null;
 /// It is to run.
 var launched = false;
-/// It has the main goroutine's thread state.
+/// It has the main goroutine's thread state; or has given it back, and its thread has yet to leave it.
 var borrows = false;
+var leaves = false;
 
 /// How long a call that was interrupted has to look for signals, and how often it is interrupted,
 /// in case it had not begun.
@@ -240,6 +241,7 @@ pub fn writeSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
 /// Whether the main goroutine's thread state is free. With the lock.
 pub fn canBorrow() bool {
     const g = &(goroutine.main orelse return false).g;
+    if (borrows or leaves) return false;
     const rests = g.sp != 0 and g.m == null and (g.status == .waiting or g.status == .runnable);
     return rests and g.locked_m == null and lane.main_g == g;
 }
@@ -267,17 +269,28 @@ pub fn runAll() void {
     runner = null;
 }
 
-/// The runner ends, as far as Python can tell: what it has borrowed goes back. True if it had.
+/// The runner ends, as far as Python can tell: what it has borrowed goes back. True if it had. Its
+/// thread still runs on it: the main goroutine goes on once that is over.
 pub fn giveBack(p: *PyG) bool {
     if (!borrows) return false;
+    const main = goroutine.main.?;
+    if (p.state != main.state) return false;
     borrows = false;
+    leaves = true;
     preempt.withdraw(p);
     recursion.settle(p);
-    const main = goroutine.main.?;
     host.tellStack(main.state.?, main.g.stack);
     p.state = null;
-    lane.letGo();
     return true;
+}
+
+/// The runner's thread has another thread state. From 3.12 on the interpreter's swap lets the lock
+/// go, and the state is still PyGILState's of this thread until it has it again: no other one is to
+/// attach it meanwhile.
+pub fn leave() void {
+    if (!leaves) return;
+    leaves = false;
+    lane.letGo();
 }
 
 /// There was no memory for its stack.
@@ -326,6 +339,7 @@ pub fn endRun() bool {
     if (runner) |p| if (!launched) goroutine.abandon(p);
     runner = null;
     borrows = false;
+    leaves = false;
     telling = .{};
     tellings = 0;
     while (queue.items.len > 0) {
@@ -338,6 +352,8 @@ pub fn endRun() bool {
 /// In the child of a fork: what has come is the parent's. Memory is only written.
 pub fn forget() void {
     runner = null;
+    borrows = false;
+    leaves = false;
     telling = .{};
     tellings = 0;
     queue.clearRetainingCapacity();
