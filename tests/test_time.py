@@ -32,6 +32,7 @@ from golibx import (
     Timer,
     WaitGroup,
     after,
+    context,
     current,
     go,
     gosched,
@@ -385,6 +386,64 @@ def test_function_has_the_context_of_who_started_it() -> None:
     assert timer.stop() is False
 
 
+def test_function_is_a_child_of_who_started_it() -> None:
+    seen: Chan[tuple[int, str, object]] = Chan()
+
+    def call() -> None:
+        child = current()
+        assert child is not None
+        seen.send((child.parent, child.started_at, context.current().value("key")))
+
+    def start() -> int:
+        with context.with_value(context.background(), "key", "value"):
+            Timer(0.001, call)
+        me = current()
+        assert me is not None
+        return me.id
+
+    starter = go(start).result()
+    line = start.__code__.co_firstlineno + 2
+    assert seen.recv() == (starter, f"{__file__}:{line}", "value")
+
+
+def test_function_that_nobody_else_has() -> None:
+    """The timer and who started it are gone, and the collector was there, when it is called."""
+    called: Chan[int] = Chan(100)
+
+    def start() -> None:
+        for i in range(100):
+            Timer(0.001 * (i % 3), lambda i=i: called.send(i))
+
+    go(start).join()
+    gc.collect()
+    assert sorted(called.recv() for _ in range(100)) == list(range(100))
+
+
+def test_function_for_whose_goroutine_there_is_no_memory_yet(script: Script) -> None:
+    """It comes later. The first allocation after set_nomemory() is the goroutine's."""
+    program = """
+from golibx import *
+try: from _testcapi import remove_mem_hooks, set_nomemory
+except ImportError: raise SystemExit("no _testcapi")
+def main():
+    gate = Chan(1)
+    send = gate.send
+    def call():
+        remove_mem_hooks()
+        send("called")
+    recv = gate.recv
+    Timer(0.001, call)
+    set_nomemory(0, 1)
+    value = recv()
+    print(value)
+run(main)
+"""
+    result = script(program)
+    if "no _testcapi" in result.stderr:
+        pytest.skip("this Python has no _testcapi")
+    assert (result.returncode, result.stdout) == (0, "called\n"), result.stderr
+
+
 @pytest.mark.goroutine(False)
 def test_function_that_raises_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
@@ -503,7 +562,10 @@ def test_cancelled_while_the_time_comes() -> None:
     assert stats()["timers"] == 0
 
 
-@pytest.mark.parametrize(("make", "most"), [("after(1000)", 200), ("Timer(1000)", 200)])
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [("after(1000)", 200), ("Timer(1000)", 200), ("Timer(1000, main)", 500)],
+)
 def test_memory_of_pending_timers(script: Script, make: str, most: int) -> None:
     program = f"""
 import gc

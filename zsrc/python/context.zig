@@ -313,10 +313,10 @@ pub fn setAmbient(p: *PyG, object: ?*py.Object) void {
     py.xdecref(old);
 }
 
-/// As its spawner's.
-pub inline fn inherit(p: *PyG, parent: *const PyG) void {
-    p.ambient = py.incref(parent.ambient orelse return);
-    p.g.context = parent.g.context;
+/// To a child: it runs under its parent's.
+pub inline fn bequeath(parent: *const PyG, child: *goroutine.Birth) void {
+    child.ambient = py.incref(parent.ambient orelse return);
+    child.context = parent.g.context;
 }
 
 /// Leaves all contexts, and the one that was inherited.

@@ -217,6 +217,38 @@ pub inline fn free(p: *PyG) void {
 
 pub const GoError = error{Raised};
 
+/// What a goroutine has of who starts it: that one's context variables, context, number, and where it
+/// is. References are owned.
+pub const Birth = struct {
+    variables: *py.Object,
+    ambient: ?*py.Object = null,
+    context: @FieldType(G, "context") = null,
+    parent: u64 = 0,
+    code: ?*py.Object = null,
+    lasti: c_int = 0,
+
+    pub fn drop(b: *const Birth) void {
+        py.decref(b.variables);
+        py.xdecref(b.ambient);
+        py.xdecref(b.code);
+    }
+};
+
+/// As a child of who calls. Sets an exception when it fails.
+pub inline fn bear(system: bool) GoError!Birth {
+    var b: Birth = .{ .variables = py.extra.PyContext_CopyCurrent() orelse return error.Raised };
+    if (py.PyThreadState_GetFrame(py.PyThreadState_Get())) |frame| {
+        b.code = py.PyFrame_GetCode(frame);
+        b.lasti = py.extra.PyFrame_GetLasti(frame);
+        py.decref(@ptrCast(frame));
+    }
+    if (lane.onThread()) |g| {
+        b.parent = g.id;
+        if (!system) contexts.bequeath(of(g), &b);
+    } else standin.note();
+    return b;
+}
+
 /// Makes a goroutine for `function`, not yet runnable. Sets an exception when it fails.
 pub fn create(
     function: *py.Object,
@@ -225,29 +257,45 @@ pub fn create(
     kwnames: ?*py.Object,
     system: bool,
 ) GoError!*PyG {
+    const b = try bear(system);
+    errdefer b.drop();
+    return createAs(&b, function, args, nargs, kwnames, system);
+}
+
+/// The same, of somebody's who may be gone. Takes the references of `b`, unless it fails. Runs no
+/// Python code, unless it is the collector's, up to 3.11.
+pub inline fn createAs(
+    b: *const Birth,
+    function: *py.Object,
+    args: py.Args,
+    nargs: usize,
+    kwnames: ?*py.Object,
+    system: bool,
+) GoError!*PyG {
     const nkw: usize = if (kwnames) |kw| @intCast(py.PyTuple_Size(kw)) else 0;
+    const total = nargs + nkw;
     const object = py._PyObject_GC_New(goroutine_type) orelse return error.Raised;
     const h: *Handle = @ptrCast(object);
     // Everything after the header starts as zero.
     @memset(@as([*]u8, @ptrCast(h))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
-    const context = py.extra.PyContext_CopyCurrent() orelse {
-        py.decref(object);
-        return error.Raised;
-    };
+    errdefer py.decref(object);
     const p = alloc() catch {
-        py.decref(object);
-        py.decref(context);
         _ = py.PyErr_NoMemory();
         return error.Raised;
     };
-    const total = nargs + nkw;
+    p.args = if (total <= inline_args) &p.few else (host.gpa.alloc(*py.Object, total) catch {
+        free(p);
+        _ = py.PyErr_NoMemory();
+        return error.Raised;
+    }).ptr;
     p.g = .{ .system = system };
     p.state = null;
     p.pending = null;
     p.raised = .{};
     p.eaten = null;
     p.later = null;
-    p.ambient = null;
+    p.ambient = b.ambient;
+    p.g.context = b.context;
     p.entered = null;
     p.on_end = null;
     p.places = null;
@@ -266,37 +314,36 @@ pub fn create(
     p.group = null;
     p.handle = h;
     p.function = py.incref(function);
-    p.context = context;
+    p.context = b.variables;
     p.nargs = @intCast(nargs);
     p.nkw = @intCast(nkw);
     p.kwnames = if (kwnames) |kw| py.incref(kw) else null;
-    p.args = if (total <= inline_args) &p.few else blk: {
-        const many = host.gpa.alloc(*py.Object, total) catch {
-            py.decref(function);
-            py.decref(context);
-            py.xdecref(p.kwnames);
-            free(p);
-            py.decref(object);
-            _ = py.PyErr_NoMemory();
-            return error.Raised;
-        };
-        break :blk many.ptr;
-    };
     for (0..total) |i| p.args[i] = py.incref(args[i]);
+    p.parent = b.parent;
     h.live = p;
     h.system = system;
     h.named_by = py.incref(function);
-    noteOrigin(h, py.PyThreadState_GetFrame(py.PyThreadState_Get()));
-    p.parent = 0;
-    if (lane.onThread()) |parent| {
-        p.parent = parent.id;
-        if (!system) contexts.inherit(p, of(parent));
-    } else standin.note();
-    h.parent = p.parent;
+    h.code = b.code;
+    h.lasti = b.lasti;
+    h.parent = b.parent;
     // Nothing else knows it before the goroutine starts: the collector need not look at it again
     // and again while a million wait for their turn.
-    py.PyObject_GC_UnTrack(context);
+    py.PyObject_GC_UnTrack(b.variables);
     return p;
+}
+
+/// Where no Python code may run, and an exception may be set. With the collector off, up to 3.11. Null
+/// if there is no memory; else the references of `b` are the goroutine's.
+pub fn createQuietly(b: *const Birth, function: *py.Object) ?*PyG {
+    var t: ?*py.Object = null;
+    var v: ?*py.Object = null;
+    var tb: ?*py.Object = null;
+    py.PyErr_Fetch(&t, &v, &tb);
+    defer py.PyErr_Restore(t, v, tb);
+    return createAs(b, function, undefined, 0, null, false) catch {
+        py.PyErr_Clear();
+        return null;
+    };
 }
 
 /// Undoes `create` for one that is not to be launched.
@@ -339,10 +386,15 @@ pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object, places: ?*py.Obje
 
 /// Queues it. The handle is a new reference for the caller.
 pub fn launch(p: *PyG) *py.Object {
+    launchUnseen(p);
+    return py.incref(&p.handle.ob);
+}
+
+/// Where nobody gets the handle.
+pub inline fn launchUnseen(p: *PyG) void {
     lane.go(&p.g);
     if (!p.g.system) lane.record(.goroutine_create, p.g.id, p.parent, 0);
     p.handle.id = p.g.id;
-    return py.incref(&p.handle.ob);
 }
 
 /// As launch, before all others.

@@ -2,9 +2,9 @@
 //!
 //! A timer with a channel is in the lane's heap only while somebody waits for it, so that a
 //! forgotten one is garbage like any object. One that runs a function is there from its start to
-//! its end or stop, and goes on when nobody has the Timer any more. No Python code may run when its
-//! time has come, in the middle of a switch: the goroutine is made beforehand, and only started
-//! then (`Call`).
+//! its end or stop, and goes on when nobody has the Timer any more. Its goroutine is made when its
+//! time has come, as a child of who started the timer. That is in the middle of a switch, where no
+//! Python code may run (`Call`).
 const std = @import("std");
 const timer_mod = @import("../sched/timer.zig");
 const asynchronous = @import("asynchronous.zig");
@@ -161,48 +161,70 @@ pub fn isArmed(o: *py.Object) bool {
 
 const Call = struct {
     timer: timer_mod.Timer = .{ .fire = start },
-    /// Made, and to be started; null when the timer is not pending.
-    p: ?*goroutine.PyG = null,
+    /// What is to be called and by whose child, owned; null when the timer is not pending.
+    function: ?*py.Object = null,
+    birth: goroutine.Birth = undefined,
     /// Nobody has the Timer any more.
     forgotten: bool = false,
     generation: u32 = 0,
     prev: ?*Call = null,
     next: ?*Call = null,
 
-    /// The time has come. Under the lane's lock, in the middle of a switch.
+    /// The time has come. Under the lane's lock, in the middle of a switch: who is switched out may
+    /// have an exception set.
     fn start(t: *timer_mod.Timer) void {
         const c: *Call = @fieldParentPtr("timer", t);
         lane.user_timers -= 1;
-        const p = c.take();
-        lane.go(&p.g);
-        p.handle.id = p.g.id;
+        const collects = py.minor() < 12 and py.PyGC_Disable() != 0;
+        defer if (collects) {
+            _ = py.PyGC_Enable();
+        };
+        const function = c.function.?;
+        const p = goroutine.createQuietly(&c.birth, function) orelse {
+            c.timer.when = lane.now() + again_ns;
+            // There is room: it has just left.
+            return lane.addTimer(&c.timer, true) catch unreachable;
+        };
+        c.unlink();
+        goroutine.launchUnseen(p);
+        // The goroutine has it too: that was not the last reference.
+        py.decref(function);
         if (c.forgotten) host.gpa.destroy(c);
     }
 
     fn pending(c: *const Call) bool {
-        return c.p != null and c.generation == lane.generation;
+        return c.function != null and c.generation == lane.generation;
     }
 
     fn inHeap(c: *const Call) bool {
         return c.timer.pending() and c.generation == lane.generation;
     }
 
-    /// The goroutine is the caller's.
-    fn take(c: *Call) *goroutine.PyG {
+    /// What it had is the caller's.
+    fn unlink(c: *Call) void {
         if (c.prev) |p| p.next = c.next else pending_calls = c.next;
         if (c.next) |n| n.prev = c.prev;
         c.prev = null;
         c.next = null;
-        const p = c.p.?;
-        c.p = null;
-        return p;
+        c.function = null;
+    }
+
+    /// It is not to come. May run Python code when `c` is no longer looked at.
+    fn drop(c: *Call) void {
+        const function = c.function.?;
+        const birth = c.birth;
+        c.unlink();
+        if (c.forgotten) host.gpa.destroy(c);
+        py.PyObject_GC_Track(birth.variables);
+        birth.drop();
+        py.decref(function);
     }
 
     /// Whether it was to come. The last that it does may run Python code.
     fn stop(c: *Call) bool {
         if (!c.pending()) return false;
         if (c.inHeap()) lane.removeTimer(&c.timer, true);
-        goroutine.abandon(c.take());
+        c.drop();
         return true;
     }
 
@@ -216,21 +238,24 @@ const Call = struct {
             if (c.inHeap()) lane.removeTimer(&c.timer, true);
             return if (c.addToHeap(when)) true else null;
         }
-        const p = goroutine.create(function, undefined, 0, null, false) catch return null;
+        const birth = goroutine.bear(false) catch return null;
         // Others may have run in there.
         if (!lane.live or c.pending()) {
-            goroutine.abandon(p);
+            birth.drop();
             return c.set(function, when);
         }
+        // As for a goroutine that has not started.
+        py.PyObject_GC_UnTrack(birth.variables);
         c.generation = lane.generation;
         c.timer.index = timer_mod.Timer.none;
-        c.p = p;
+        c.birth = birth;
+        c.function = py.incref(function);
         c.prev = null;
         c.next = pending_calls;
         if (pending_calls) |first| first.prev = c;
         pending_calls = c;
         if (c.addToHeap(when)) return false;
-        goroutine.abandon(c.take());
+        c.drop();
         return null;
     }
 
@@ -245,15 +270,16 @@ const Call = struct {
     }
 };
 
+/// When there was no memory for the goroutine it is tried again.
+const again_ns = 10 * std.time.ns_per_ms;
+
 var pending_calls: ?*Call = null;
 
 /// After a run: what was still to be called is not.
 pub fn dropCalls() void {
     while (pending_calls) |c| {
         c.timer.index = timer_mod.Timer.none;
-        const p = c.take();
-        if (c.forgotten) host.gpa.destroy(c);
-        goroutine.abandon(p);
+        c.drop();
     }
 }
 
