@@ -10,9 +10,9 @@ from typing import TextIO
 
 from results import CaseResult
 from runtimes import Lineup, Runtime
-from suite import GOLIBX, Case, Metric, Target
+from suite import GO, GOLIBX, Case, Metric, Target
 
-_LABEL = 11  # characters
+_LABEL = 11  # characters, at least
 _GREEN, _RED, _YELLOW, _BOLD, _DIM = "32", "31", "33", "1", "2"
 
 
@@ -33,7 +33,7 @@ class Report:
             self._line(self._paint(f"missing: {key}: {reason}", _YELLOW))
 
     def case(self, result: CaseResult, lineup: Lineup) -> None:
-        """A case's table: a row for each runtime, the target in the row that it refers to."""
+        """A case's table: a row for each runtime, a target in the row of who has to reach it."""
         case = result.case
         self._line()
         self._line(self._paint(case.title, _BOLD))
@@ -41,13 +41,17 @@ class Report:
         widths = [max(10, len(heading)) for heading in headings]
         columns = [f"{heading:>{width}}" for heading, width in zip(headings, widths, strict=True)]
         columns.insert(1, f"{'spread':>7}")
-        line = f"  {'':<{_LABEL}} {'  '.join(columns)}  {'golibx/it':>10}  target"
+        columns.append(f"{'golibx/it':>10}")
+        if _beside_go(result):
+            columns.append(f"{'it/Go P=1':>10}")
+        runtimes = [runtime for runtime in lineup.runtimes if runtime.offers(case)]
+        label_width = max([_LABEL, *(len(runtime.label) for runtime in runtimes)])
+        line = f"  {'':<{label_width}} {'  '.join(columns)}  target"
         self._line(self._paint(line.rstrip(), _DIM))
-        for runtime in filter(lambda runtime: runtime.offers(case), lineup.runtimes):
-            self._row(result, runtime, widths)
+        for runtime in runtimes:
+            self._row(result, runtime, f"  {runtime.label:<{label_width}} ", widths)
 
-    def _row(self, result: CaseResult, runtime: Runtime, widths: Sequence[int]) -> None:
-        label = f"  {runtime.label:<{_LABEL}} "
+    def _row(self, result: CaseResult, runtime: Runtime, label: str, widths: Sequence[int]) -> None:
         if runtime.key in result.failures:
             self._line(label + self._paint(f"failed: {result.failures[runtime.key]}", _RED))
             return
@@ -60,9 +64,11 @@ class Report:
             cells.append(f"{_number(metric, result.median(runtime.key, metric.key)):>{width}}")
         spread = result.spread(runtime.key)
         cells.insert(1, f"{'' if spread is None else f'±{spread:.0%}':>7}")
-        ratio = result.ratio(runtime.key)
-        cells.append(f"{'' if ratio is None else f'{ratio:.2f}':>10}")
-        targets = [t for t in result.case.targets if runtime.key == (t.peer or t.runtime)]
+        ratios = [result.ratio(runtime.key)]
+        if _beside_go(result):
+            ratios.append(result.of_go(runtime.key))
+        cells += [f"{'' if ratio is None else f'{ratio:.2f}':>10}" for ratio in ratios]
+        targets = [target for target in result.case.targets if target.runtime == runtime.key]
         if targets:
             cells.append("; ".join(self._verdict(result, target) for target in targets))
         self._line((label + "  ".join(cells)).rstrip())
@@ -98,6 +104,12 @@ class Report:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._coloured else text
 
 
+def _beside_go(result: CaseResult) -> bool:
+    """Whether all that was measured can be compared with Go on one processor."""
+    case = result.case
+    return case.kind != "native" and result.median(GO, case.metrics[0].key) is not None
+
+
 def document(
     on: str, lineup: Lineup, results: Sequence[CaseResult], rounds: int
 ) -> dict[str, object]:
@@ -109,6 +121,7 @@ def document(
         "machine": on,
         "rounds": rounds,
         "versions": {runtime.key: runtime.version for runtime in lineup.runtimes},
+        "pythons": {python.name: python.executable for python in lineup.pythons},
         "missing": dict(lineup.missing),
         "load_generator": os.path.basename(lineup.load_generator[-1]),
         "cases": {result.case.name: _case_document(result) for result in results},
@@ -129,6 +142,11 @@ def _case_document(result: CaseResult) -> Mapping[str, object]:
             runtime: result.ratio(runtime)
             for runtime in result.samples
             if case.golibx_beside(runtime) is not None
+        },
+        "of_go": {
+            runtime: result.of_go(runtime)
+            for runtime in result.samples
+            if runtime != GO and _beside_go(result)
         },
         "failures": result.failures,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from suite import Case, Target
+from suite import GO, Case, Target
 
 
 @dataclass
@@ -48,6 +48,10 @@ class CaseResult:
         """golibx's median over the runtime's; None when either is missing or the latter is 0."""
         ours = self.case.golibx_beside(runtime)
         return None if ours is None else self._ratio(ours, runtime, self.case.metrics[0].key)
+
+    def of_go(self, runtime: str) -> float | None:
+        """The runtime's median over that of Go on one processor; None as `ratio`."""
+        return None if runtime == GO else self._ratio(runtime, GO, self.case.metrics[0].key)
 
     def _ratio(self, ours: str, theirs: str, metric: str) -> float | None:
         over, under = self.median(ours, metric), self.median(theirs, metric)

@@ -17,7 +17,7 @@ from pathlib import Path
 import report
 from measure import MeasurementError, measure
 from results import CaseResult
-from runtimes import RUNTIMES, Lineup, gather
+from runtimes import RUNTIMES, Lineup, further_pythons, gather
 from suite import CASES, Case
 
 _DEFAULT_ROUNDS = 5
@@ -36,15 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not sys.platform.startswith("linux"):
         parser.error("the suite reads /proc and pins processes to CPUs: it needs Linux")
+    try:
+        pythons = further_pythons(options.python)
+    except ValueError as error:
+        parser.error(str(error))
     rounds = 1 if options.quick else options.rounds
     output = report.Report(sys.stdout)
     on = report.machine()  # before the suite itself keeps it busy
     results = []
     with tempfile.TemporaryDirectory(prefix="golibx-bench-") as build_directory:
         _progress("building the programs in Go and C, looking for the peers")
-        lineup = gather(Path(build_directory), options.runtime or RUNTIMES)
+        lineup = gather(Path(build_directory), options.runtime or RUNTIMES, pythons)
         output.lineup(lineup, on)
-        for case in _selected(options.only, options.million):
+        names = [python.name for python in pythons]
+        for selected in _selected(options.only, options.million):
+            case = selected.on_pythons(names, lineup.beside)
             result = _run_case(case, lineup, min(rounds, case.rounds or rounds))
             output.case(result, lineup)
             results.append(result)
@@ -76,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=RUNTIMES,
         metavar="NAME",
         help=f"run this side only (may be given several times): {', '.join(RUNTIMES)}",
+    )
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="EXECUTABLE",
+        help="measure golibx on this Python too (may be given several times)",
     )
     add(
         "--rounds",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from suite import GOLIBX, NATIVE_PEERS, Case, Kind
+from suite import GOLIBX, NATIVE_PEERS, PYTHON, Case, Kind, on_python
 
 # In the order in which they are measured: what most targets refer to runs right before golibx.
 RUNTIMES = (
@@ -25,12 +26,35 @@ RUNTIMES = (
     "golibx-native-p2",
     "go-p1",
     "golibx-native-p1",
-    "python",
+    PYTHON,
     GOLIBX,
 )
 
 _HERE = Path(__file__).parent
 _INSTALL = "pip install -r bench/requirements.txt"
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python to measure on.
+
+    Attributes:
+        executable: its path.
+        version: such as "3.12.1".
+        name: what tells it from the others in keys and labels; "" for the driver's own.
+    """
+
+    executable: str
+    version: str
+    name: str = ""
+
+    def key(self, runtime: str) -> str:
+        """The key of a runtime on it."""
+        return on_python(runtime, self.name) if self.name else runtime
+
+    def label(self, runtime: str) -> str:
+        """The label of a runtime on it."""
+        return f"{runtime} {self.name}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -71,15 +95,54 @@ class Lineup:
         runtimes: those at hand, in the order to measure them.
         missing: why those that are not cannot take part, by key.
         load_generator: command line of the load generator, without its arguments.
+        pythons: the further Pythons that golibx is measured on.
+        beside: for peers that run on one of those, the key of golibx there.
     """
 
     runtimes: tuple[Runtime, ...]
     missing: Mapping[str, str]
     load_generator: tuple[str, ...]
+    pythons: tuple[Interpreter, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
-def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
-    """Find those of RUNTIMES that are wanted; build programs in an existing directory."""
+def further_pythons(executables: Sequence[str]) -> tuple[Interpreter, ...]:
+    """The Pythons that these are. Raises ValueError for what is none, or for two that look alike.
+
+    A name is the shortest of "3.14", with a letter for debug and free-threaded builds, and
+    "3.14.2" that tells it from the others.
+    """
+    found = []
+    for executable in executables:
+        code = "import platform, sys; print(platform.python_version(), sys.abiflags)"
+        try:
+            version, _, flags = _output([executable, "-c", code], "it fails").partition(" ")
+        except (MissingError, OSError) as error:
+            raise ValueError(f"{executable} is no Python: {error}") from None
+        if not re.match(r"\d+\.\d+\.", version):
+            raise ValueError(f"{executable} is no Python: it does not say which")
+        short = ".".join(version.split(".")[:2]) + flags
+        found.append((executable, version, short, version + flags))
+    shorts = Counter(short for *_, short, _ in found)
+    longs = Counter(long for *_, long in found)
+    for long, count in longs.items():
+        if count > 1:
+            alike = " and ".join(executable for executable, *_, each in found if each == long)
+            raise ValueError(f"nothing tells these apart, all are Python {long}: {alike}")
+    return tuple(
+        Interpreter(executable, version, short if shorts[short] == 1 else long)
+        for executable, version, short, long in found
+    )
+
+
+def gather(
+    build_directory: Path, names: Collection[str], pythons: Sequence[Interpreter] = ()
+) -> Lineup:
+    """Find the RUNTIMES of these names; build programs in an existing directory.
+
+    golibx takes part on each of `pythons` too.
+    """
+    wanted = set(names)
     found: dict[str, Runtime] = {}
     missing: dict[str, str] = {}
     load_generator: tuple[str, ...] = (sys.executable, str(_HERE / "load.py"))
@@ -118,25 +181,31 @@ def gather(build_directory: Path, wanted: Collection[str]) -> Lineup:
                     {"GOMAXPROCS": processors},
                 )
 
-    python_version = platform.python_version()
-    found["python"] = Runtime("python", "python", python_version, {"startup": (sys.executable,)})
-    found["asyncio"] = Runtime("asyncio", "asyncio", python_version, _python_programs("asyncio"))
-    for key in ("gevent", "trio", "uvloop", GOLIBX):
+    own = Interpreter(sys.executable, platform.python_version())
+    found["asyncio"] = Runtime("asyncio", "asyncio", own.version, _python_programs("asyncio", own))
+    for key in ("gevent", "trio", "uvloop"):
         if key not in wanted:
             continue
         try:
-            version = _import_version(key)
+            found[key] = _peer(key, own)
         except MissingError as reason:
             missing[key] = str(reason)
-            continue
-        programs = _python_programs(key)
-        if key == "trio":
-            programs = {"micro": programs["micro"]}
-        if key == GOLIBX:
-            programs["startup"] = (sys.executable, "-m", GOLIBX, "run")
-        found[key] = Runtime(key, key, version, programs)
-    in_order = (found[key] for key in RUNTIMES if key in found and key in wanted)
-    return Lineup(tuple(in_order), missing, load_generator)
+
+    order = [key for key in RUNTIMES if key in wanted]
+    beside = {}
+    for python in (own, *pythons):
+        plain, ours = python.key(PYTHON), python.key(GOLIBX)
+        found[plain] = _plain(python)
+        if python is not own:
+            order += [plain, ours] if PYTHON in wanted else [ours]
+            beside[plain] = ours
+        if python is not own or GOLIBX in wanted:
+            try:
+                found[ours] = _golibx(python)
+            except MissingError as reason:
+                missing[ours] = str(reason)
+    in_order = tuple(found[key] for key in order if key in found)
+    return Lineup(in_order, missing, load_generator, tuple(pythons), beside)
 
 
 class MissingError(Exception):
@@ -147,31 +216,57 @@ def _programs(micro: tuple[str, ...], echo: tuple[str, ...]) -> dict[Kind, tuple
     return {"micro": micro, "echo": echo, "latency": echo}
 
 
-def _python_programs(key: str) -> dict[Kind, tuple[str, ...]]:
-    return _programs(
-        micro=(sys.executable, str(_HERE / f"{key}_micro.py")),
-        echo=(sys.executable, str(_HERE / f"{key}_echo.py")),
+def _plain(python: Interpreter) -> Runtime:
+    """Python itself."""
+    return Runtime(
+        python.key(PYTHON),
+        python.label(PYTHON),
+        python.version,
+        {"startup": (python.executable,)},
     )
 
 
-def _import_version(module: str) -> str:
-    """The version of a module that can be imported, as a fresh process has to show."""
+def _peer(key: str, python: Interpreter) -> Runtime:
+    """gevent and its like. Raises MissingError."""
+    programs = _python_programs(key, python)
+    if key == "trio":
+        programs = {"micro": programs["micro"]}
+    return Runtime(key, key, _import_version(key, python), programs)
+
+
+def _golibx(python: Interpreter) -> Runtime:
+    """golibx itself. Raises MissingError."""
+    version = _import_version(GOLIBX, python)
+    if python.name:
+        version += f" on Python {python.version}"
+    programs = _python_programs(GOLIBX, python)
+    programs["startup"] = (python.executable, "-m", GOLIBX, "run")
+    return Runtime(python.key(GOLIBX), python.label(GOLIBX), version, programs)
+
+
+def _python_programs(name: str, python: Interpreter) -> dict[Kind, tuple[str, ...]]:
+    return _programs(
+        micro=(python.executable, str(_HERE / f"{name}_micro.py")),
+        echo=(python.executable, str(_HERE / f"{name}_echo.py")),
+    )
+
+
+def _import_version(module: str, python: Interpreter) -> str:
+    """The version of a module that can be imported, as a fresh process has to show.
+
+    Raises MissingError.
+    """
     names = "run, go, Chan" if module == GOLIBX else "__name__"
+    code = f"from {module} import __version__, {names}; print(__version__)"
     result = subprocess.run(
-        [sys.executable, "-c", f"from {module} import {names}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [python.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     if result.returncode:
         last_line = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        remedy = "build and install it" if module == GOLIBX else _INSTALL
+        where = f" for {python.executable}" if python.name else ""
+        remedy = f"build and install it{where}" if module == GOLIBX else _INSTALL
         raise MissingError(f"cannot be imported ({last_line}): {remedy}")
-    try:
-        return metadata.version(module)
-    except metadata.PackageNotFoundError:
-        return "not installed, found on the path"
+    return result.stdout.strip()
 
 
 def c_compiler() -> list[str] | None:

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,13 @@ def printed(
     assert result.returncode == 0, result.stderr
     lines = (line.split("\t") for line in result.stdout.splitlines())
     return {name: float(value) for name, value in lines}
+
+
+def executable(path: Path, command: str) -> Path:
+    """Make a program that runs a shell command."""
+    path.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 WORK = [
@@ -304,7 +312,7 @@ def fake_lineup(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list
     made: list[tuple[str, str]] = []
     values = {"go-p1": 100.0, "golibx": 50.0}
 
-    def gather(build_directory: Path, wanted: object) -> object:
+    def gather(build_directory: Path, names: object, pythons: object) -> object:
         runtimes = tuple(
             bench.runtimes.Runtime(key, key, "1.0", {"micro": ()}) for key in ("go-p1", "golibx")
         )
@@ -328,7 +336,7 @@ def test_runtimes_take_turns(
     assert fake_lineup == [("yield2", "go-p1"), ("yield2", "golibx")] * 3
     output = capsys.readouterr().out
     assert "missing: gevent: is not there" in output
-    assert "at most 0.60 of go-p1: 0.50, met" in output
+    assert "at most 0.55 of go-p1: 0.50, met" in output
     assert "1 of 1 targets met" in output
     assert "\x1b" not in output
 
@@ -343,6 +351,7 @@ def test_json_holds_every_sample(
     case = content["cases"]["yield2"]
     assert case["samples"] == {"go-p1": {"ns": [100.0] * 2}, "golibx": {"ns": [50.0] * 2}}
     assert case["ratios"] == {"go-p1": 0.5}
+    assert case["of_go"] == {"golibx": 0.5}
     (target,) = case["targets"]
     assert (target["peer"], target["metric"], target["met"]) == ("go-p1", "ns", True)
 
@@ -365,6 +374,78 @@ def test_check_makes_a_missed_target_count(
     # 50 of a target of 12 288 bytes is met; "parked" and "yield2" pass, "echo" cannot be measured.
     assert bench.run.main(["--quick", "--only", "parked", "--only", "yield2", *check]) == 0
     assert bench.run.main(["--quick", "--only", "echo", *check]) == exit_code
+
+
+def test_golibx_on_a_further_python_is_a_side_of_its_own(
+    bench: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here, the further one is the driver's own under another path."""
+    python = shlex.join(["exec", sys.executable])
+    other = executable(tmp_path / "other", f'{python} "$@"')
+    file = tmp_path / "results.json"
+    options = ["--quick", "--only", "startup", "--runtime", "python", "--python", str(other)]
+    assert bench.run.main([*options, "--json", str(file)]) == 0
+    name = ".".join(map(str, sys.version_info[:2])) + sys.abiflags
+    output = capsys.readouterr().out
+    assert re.search(
+        rf"^  golibx {name} .* at most python-{name} \+ 60.0 ms: ", output, re.MULTILINE
+    )
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["pythons"] == {name: str(other)}
+    case = content["cases"]["startup"]
+    assert case["samples"].keys() == {"python", f"python-{name}", f"golibx-{name}"}
+    assert case["ratios"][f"python-{name}"] > 0
+    sides = {target["runtime"]: target["peer"] for target in case["targets"]}
+    assert sides == {"golibx": "python", f"golibx-{name}": f"python-{name}"}
+
+
+def test_a_python_without_golibx_says_so(
+    bench: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = executable(tmp_path / "bare", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
+    options = ["--quick", "--only", "startup", "--runtime", "python", "--python", str(bare)]
+    assert bench.run.main([*options, "--check"]) == 1
+    output = capsys.readouterr().out
+    assert re.search(r"missing: golibx-3\S+: cannot be imported .*No module named", output)
+
+
+def test_pythons_that_look_alike_get_longer_names_or_are_refused(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    versions = {"a": "3.14.1", "b": "3.14.2", "c": "3.14.2 t", "d": "3.15.0rc1", "e": "3.14.1"}
+    paths = {
+        name: str(executable(tmp_path / name, f"echo {version}"))
+        for name, version in versions.items()
+    }
+    found = bench.runtimes.further_pythons([paths[name] for name in "abcd"])
+    assert [python.name for python in found] == ["3.14.1", "3.14.2", "3.14t", "3.15"]
+    assert [python.key("golibx") for python in found][2:] == ["golibx-3.14t", "golibx-3.15"]
+    with pytest.raises(ValueError, match=rf"all are Python 3.14.1: {paths['a']} and {paths['e']}"):
+        bench.runtimes.further_pythons([paths[name] for name in "aeb"])
+
+
+@pytest.mark.parametrize("path", ["true", "false", os.devnull, "no-such-python"])
+def test_what_is_no_python_is_refused(
+    bench: SimpleNamespace, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.run.main(["--only", "startup", "--python", path])
+    assert f"{path} is no Python: " in capsys.readouterr().err
+
+
+def test_targets_hold_on_further_pythons(bench: SimpleNamespace) -> None:
+    (case,) = (case for case in bench.suite.CASES if case.name == "yield2")
+    case = case.on_pythons(["3.12"], {"gevent": "golibx-3.12"})
+    result = bench.results.CaseResult(case)
+    values = {"go-p1": 100.0, "gevent": 400.0, "golibx": 50.0, "golibx-3.12": 60.0}
+    for runtime, value in values.items():
+        result.add(runtime, {"ns": value})
+    verdicts = {target.runtime: result.met(target) for target in case.targets}
+    assert verdicts == {"golibx": True, "golibx-3.12": False}
+    assert (result.ratio("gevent"), result.of_go("gevent")) == (0.15, 4.0)
+    assert case.operations_of("golibx-3.12") == case.operations_of("golibx")
+    (native,) = (case for case in bench.suite.CASES if case.name == "native-yield2")
+    assert native.on_pythons(["3.12"], {}).targets == native.targets
 
 
 def test_a_missing_golibx_is_said(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
