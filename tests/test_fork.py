@@ -729,3 +729,40 @@ START
     expected = script.passes(program.replace("START", thread))
     assert expected.endswith("thread\nstatus 0\natexit True\n")
     assert script.passes(program.replace("START", "run(lambda: go(f).join())")) == expected
+
+
+POOL = """
+import concurrent.futures
+threading._register_atexit(os.write, 1, b"before the threads end\\n")
+def f():
+    pid = os.fork()
+    if pid == 0:
+        POOLS = concurrent.futures.ThreadPoolExecutor(2)
+        for _ in range(3): POOLS.submit(lambda: (time.sleep(0.01), os.write(1, b"called\\n")))
+        threading.Thread(target=os.write, args=(1, b"thread\\n")).start()
+        END
+    print("status", status_of(pid), flush=True)
+START
+"""
+
+
+@pytest.mark.parametrize("pool", ["pool", "sys.pool"])
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise KeyboardInterrupt"])
+def test_the_childs_threads_end_as_at_a_programs_end(script: Script, end: str, pool: str) -> None:
+    """Pools' idle threads are told to, also of a pool that somebody still has."""
+    program = (HEAD + POOL).replace("END", end).replace("POOLS", pool)
+    expected = sorted(script.passes(program.replace("START", "f()")).splitlines())
+    assert len(expected) == 7, expected
+    ours = script.passes(program.replace("START", "run(lambda: go(f).join())"))
+    assert sorted(ours.splitlines()) == expected
+
+
+@pytest.mark.parametrize("end", ["1 // 0", "try: 1 // 0\n        finally: {}[0]"])
+def test_the_childs_threads_end_as_when_a_thread_raises(script: Script, end: str) -> None:
+    """What it raised goes with it, and with that the pool, whose idle threads end then."""
+    program = (HEAD + POOL).replace("END", end).replace("POOLS", "pool")
+    thread = "t = threading.Thread(target=f); t.start(); t.join()"
+    expected = sorted(script.passes(program.replace("START", thread)).splitlines())
+    assert len(expected) == 6, expected
+    ours = script.passes(program.replace("START", "run(lambda: go(f).join())"))
+    assert sorted(ours.splitlines()) == expected

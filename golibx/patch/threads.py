@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import weakref
+from contextlib import suppress
 
 from golibx import _core
 from golibx.patch import notebook
@@ -24,6 +25,7 @@ __all__ = [
     "end_process",
     "install",
     "join_others",
+    "let_go",
 ]
 
 bystanders: dict[int, FrameType] = {}
@@ -167,6 +169,38 @@ def join_others() -> None:
             thread.join()
 
 
+def let_go(error: BaseException) -> None:
+    """Clears the frames that raised `error`: what they have goes, as where a thread raises.
+
+    A pool of threads tells the idle ones to end when nobody has it any more.
+    """
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        each = errors.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            where = each.__traceback__
+            while where is not None:
+                with suppress(RuntimeError):  # it still runs
+                    where.tb_frame.clear()
+                where = where.tb_next
+            errors += [each.__cause__, each.__context__]
+
+
+def _end_pools() -> None:
+    """Calls what is to be called before a program's end waits for its threads.
+
+    Pools tell their idle threads there that they are to end: concurrent.futures does.
+    """
+    threading._SHUTTING_DOWN = True  # type: ignore[attr-defined]
+    for call in reversed(threading._threading_atexits):  # type: ignore[attr-defined]
+        try:
+            call()
+        except BaseException as error:  # the others are called all the same
+            sys.excepthook(type(error), error, error.__traceback__)
+
+
 def end_process(error: BaseException) -> int:
     """Ends what Python has, as where `error` ends a program; returns its status, -1 for SIGINT.
 
@@ -183,6 +217,7 @@ def end_process(error: BaseException) -> int:
         sys.excepthook(type(error), error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
             status = -1
+    _end_pools()
     join_others()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -380,6 +380,11 @@ fn endThread(p: *PyG) noreturn {
     os.exitProcess(0);
 }
 
+/// Of what it has raised, which the parent's goroutines may hold for ever.
+pub fn letGo(exception: *py.Object) void {
+    py.xdecref(callPatch("let_go", &.{exception}));
+}
+
 /// As the main thread ends the program that raises it.
 fn endBy(exception: *py.Object) noreturn {
     var status: c_longlong = 1;

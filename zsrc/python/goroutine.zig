@@ -462,7 +462,10 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     py.decref(context);
     dropCall(p);
     h.live = null;
-    if (p.home == 0 and h.outcome == .raised) report(h);
+    if (p.home == 0 and h.outcome == .raised) {
+        report(h);
+        fork.letGo(h.exception.?);
+    }
     p.ended = true;
     py.decref(&h.ob);
 }
