@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     except click.ClickException as exc:
         exc.show()
         status = exc.exit_code
+    except ConfigError as exc:
+        cli.report_config_error(exc)
     except click.Abort as exc:
         for note in getattr(exc.__cause__, "__notes__", ()):  # of the KeyboardInterrupt
             click.echo(note, err=True)

@@ -985,6 +985,16 @@ def test_info(tmp_path: Path) -> None:
     assert not any(name.endswith("_reason") for name in names)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["info"], ["plugins"], ["config"], ["config", "--show"], ["run", "-c", "pass"]]
+)
+def test_no_command_takes_a_bad_variable(tmp_path: Path, arguments: list[str]) -> None:
+    result = golibx(tmp_path, *arguments, env={"GOMAXPROCS": "abc"})
+    assert result.returncode == 2
+    assert result.stderr.startswith('golibx: GOMAXPROCS: runtime.gomaxprocs = "abc": ')
+    assert result.stderr.count("\n") == 1
+
+
 def test_plugins_add_commands(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import click\n"
