@@ -22,6 +22,7 @@ RUNTIMES = (
     "gevent",
     "trio",
     "uvloop",
+    "runloom",
     "go-p2",
     "golibx-native-p2",
     "go-p1",
@@ -183,16 +184,17 @@ def gather(
 
     own = Interpreter(sys.executable, platform.python_version())
     found["asyncio"] = Runtime("asyncio", "asyncio", own.version, _python_programs("asyncio", own))
-    for key in ("gevent", "trio", "uvloop"):
-        if key not in wanted:
-            continue
-        try:
-            found[key] = _peer(key, own)
-        except MissingError as reason:
-            missing[key] = str(reason)
+    beside = {}
+    for key in ("gevent", "trio", "uvloop", "runloom"):
+        if key in wanted:
+            try:
+                python, found[key] = _peer(key, (own, *pythons))
+            except MissingError as reason:
+                missing[key] = str(reason)
+            else:
+                beside[key] = python.key(GOLIBX)
 
     order = [key for key in RUNTIMES if key in wanted]
-    beside = {}
     for python in (own, *pythons):
         plain, ours = python.key(PYTHON), python.key(GOLIBX)
         found[plain] = _plain(python)
@@ -226,19 +228,28 @@ def _plain(python: Interpreter) -> Runtime:
     )
 
 
-def _peer(key: str, python: Interpreter) -> Runtime:
-    """gevent and its like. Raises MissingError."""
-    programs = _python_programs(key, python)
-    if key == "trio":
-        programs = {"micro": programs["micro"]}
-    return Runtime(key, key, _import_version(key, python), programs)
+def _peer(key: str, pythons: Sequence[Interpreter]) -> tuple[Interpreter, Runtime]:
+    """gevent and its like, on the first Python that has it.
+
+    Raises MissingError, with why the first one has it not.
+    """
+    missing: list[MissingError] = []
+    for python in pythons:
+        try:
+            version = _import_version(key, python)
+        except MissingError as reason:
+            missing.append(reason)
+            continue
+        programs = _python_programs(key, python)
+        if key == "trio":
+            programs = {"micro": programs["micro"]}
+        return python, Runtime(key, key, version, programs)
+    raise missing[0]
 
 
 def _golibx(python: Interpreter) -> Runtime:
     """golibx itself. Raises MissingError."""
     version = _import_version(GOLIBX, python)
-    if python.name:
-        version += f" on Python {python.version}"
     programs = _python_programs(GOLIBX, python)
     programs["startup"] = (python.executable, "-m", GOLIBX, "run")
     return Runtime(python.key(GOLIBX), python.label(GOLIBX), version, programs)
@@ -266,7 +277,8 @@ def _import_version(module: str, python: Interpreter) -> str:
         where = f" for {python.executable}" if python.name else ""
         remedy = f"build and install it{where}" if module == GOLIBX else _INSTALL
         raise MissingError(f"cannot be imported ({last_line}): {remedy}")
-    return result.stdout.strip()
+    where = f" on Python {python.version}" if python.name else ""
+    return result.stdout.strip() + where
 
 
 def c_compiler() -> list[str] | None:

@@ -18,7 +18,7 @@ GO = "go-p1"
 # The sides of golibx in a native case, and the peer that has as many processors.
 NATIVE_PEERS = {"golibx-native-p1": "go-p1", "golibx-native-p2": "go-p2"}
 NATIVE = tuple(NATIVE_PEERS)
-PYTHON_PEERS = ("asyncio", "uvloop", "gevent", "trio")
+PYTHON_PEERS = ("asyncio", "uvloop", "gevent", "trio", "runloom")
 
 
 def is_golibx(runtime: str) -> bool:

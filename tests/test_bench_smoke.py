@@ -101,9 +101,10 @@ LACKS = {
     "asyncio": {"context"} | OWN,
     "gevent": {"select4", "cond", "context"} | OWN,
     "trio": {"select4", "timer"} | OWN,
+    "runloom": OWN,
 }
-# Those peers that are installed: gevent and trio are no requirements of the tests.
-PYTHONS = ["golibx", "asyncio", *filter(importlib.util.find_spec, ("gevent", "trio"))]
+# Those peers that are installed: they are no requirements of the tests.
+PYTHONS = ["golibx", "asyncio", *filter(importlib.util.find_spec, ("gevent", "trio", "runloom"))]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_micro(runtime: str, case: str, operations: int, metrics: set[str]) -> N
     assert all(value > 0 for name, value in results.items() if name != "bytes")
 
 
-@pytest.mark.parametrize("runtime", ["golibx", "asyncio", "gevent", "trio", "go-p1"])
+@pytest.mark.parametrize("runtime", ["golibx", "asyncio", "gevent", "trio", "runloom", "go-p1"])
 def test_a_runtime_has_a_program_for_every_case_or_says_why_not(
     bench: SimpleNamespace, runtime: str
 ) -> None:
@@ -189,7 +190,7 @@ def test_native_arguments_are_explained(native_micro: str) -> None:
         assert "yield2" in result.stderr
 
 
-@pytest.mark.parametrize("key", ["golibx", "asyncio"])
+@pytest.mark.parametrize("key", sorted(set(PYTHONS) - {"trio"}))
 def test_echo_under_load(bench: SimpleNamespace, key: str) -> None:
     command = (sys.executable, str(BENCH / f"{key}_echo.py"))
     runtime = bench.runtimes.Runtime(key, key, "1.0", {"echo": command})
@@ -407,6 +408,24 @@ def test_a_python_without_golibx_says_so(
     assert bench.run.main([*options, "--check"]) == 1
     output = capsys.readouterr().out
     assert re.search(r"missing: golibx-3\S+: cannot be imported .*No module named", output)
+
+
+def test_a_peer_runs_on_the_first_python_that_has_it(
+    bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gevent.py").write_text("__version__ = '1.0'\n", encoding="utf-8")
+    script = 'PYTHONPATH="{}" exec {} -s "$@"'
+    quoted = shlex.quote(sys.executable)
+    has_it = executable(tmp_path / "has-it", script.format(tmp_path, quoted))
+    bare = executable(tmp_path / "bare", script.format("", f"{quoted} -S"))
+    pythons = bench.runtimes.further_pythons([str(has_it)])
+    monkeypatch.setattr(sys, "executable", str(bare))
+    monkeypatch.setenv("PATH", os.devnull)
+    lineup = bench.runtimes.gather(Path(os.devnull), ["gevent"], pythons)
+    gevent = lineup.runtimes[0]
+    assert (gevent.key, gevent.commands["micro"][0]) == ("gevent", str(has_it))
+    assert gevent.version.startswith("1.0 on Python 3.")
+    assert lineup.beside["gevent"] == pythons[0].key("golibx")
 
 
 def test_pythons_that_look_alike_get_longer_names_or_are_refused(
