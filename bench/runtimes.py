@@ -236,7 +236,7 @@ def _peer(key: str, pythons: Sequence[Interpreter]) -> tuple[Interpreter, Runtim
     missing: list[MissingError] = []
     for python in pythons:
         try:
-            version = _import_version(key, python)
+            version = import_version(key, python)
         except MissingError as reason:
             missing.append(reason)
             continue
@@ -249,7 +249,7 @@ def _peer(key: str, pythons: Sequence[Interpreter]) -> tuple[Interpreter, Runtim
 
 def _golibx(python: Interpreter) -> Runtime:
     """golibx itself. Raises MissingError."""
-    version = _import_version(GOLIBX, python)
+    version = import_version(GOLIBX, python)
     programs = _python_programs(GOLIBX, python)
     programs["startup"] = (python.executable, "-m", GOLIBX, "run")
     return Runtime(python.key(GOLIBX), python.label(GOLIBX), version, programs)
@@ -262,7 +262,7 @@ def _python_programs(name: str, python: Interpreter) -> dict[Kind, tuple[str, ..
     )
 
 
-def _import_version(module: str, python: Interpreter) -> str:
+def import_version(module: str, python: Interpreter) -> str:
     """The version of a module that can be imported, as a fresh process has to show.
 
     Raises MissingError.

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,80 @@ def test_echo_under_load(bench: SimpleNamespace, key: str) -> None:
     assert load["cpu_us"] > 0
     assert latency.keys() == {"p50_ms", "p99_ms", "max_ms"}
     assert 0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["max_ms"]
+
+
+PROFILE = """\
+# callgrind format
+ob=(1) /usr/lib/libpython3.13.so.1.0
+fn=(1) eval
+0 100
+cob=(2) /usr/lib/python3/golibx/_core.abi3.so
+cfn=(2) switch
+calls=7 0
+0 5000
++3 11
+ob=(2)
+fn=(2)
+* 40
+cob=(1)
+cfn=(1)
+calls=1 0
+* 3000
+ob=(3) /usr/lib/libc.so.6
+fn=(3) memcpy
+-2 9
+totals: {total}
+"""
+
+
+def test_instructions_are_told_apart_by_file(bench: SimpleNamespace) -> None:
+    instructions: Any = importlib.import_module("instructions")
+    counts = instructions.parts(PROFILE.format(total=160))
+    assert counts == {"interpreter": 111, "golibx": 40, "rest": 9}
+    with pytest.raises(bench.runtimes.MissingError, match="161 instructions were read as 160"):
+        instructions.parts(PROFILE.format(total=161))
+
+
+def instructions(*options: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the counter of instructions."""
+    return subprocess.run(
+        [sys.executable, str(BENCH / "instructions.py"), *map(str, options)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
+def test_instructions_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "counts.json"
+    result = instructions("--only", "yield", "--json", file)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(file.read_text(encoding="utf-8"))
+    ((name, counts),) = content["instructions"].items()
+    assert content["versions"][name].startswith(golibx.__version__)
+    each = counts["yield"]
+    # A switch of two goroutines and the loop that asks for it, whatever the build.
+    assert 50 < each["golibx"] < 50_000
+    assert 50 < each["interpreter"] < 50_000
+    assert each["total"] == pytest.approx(sum(each.values()) - each["total"])
+    assert re.search(rf"^yield +{each['total']:,.0f}$", result.stdout, re.MULTILINE)
+
+
+def test_instructions_say_what_is_missing(tmp_path: Path) -> None:
+    result = instructions("--only", "yield", PATH=os.devnull)
+    assert (result.returncode, result.stderr.splitlines()[-1].partition("error: ")[2]) == (
+        2,
+        "there is no valgrind: install it",
+    )
+    executable(tmp_path / "valgrind", "exit 1")
+    bare = executable(tmp_path / "bare", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
+    result = instructions("--python", bare, PATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "No module named" in result.stderr
+    assert not result.stdout
 
 
 def test_a_server_that_ends_is_quoted(bench: SimpleNamespace) -> None:
