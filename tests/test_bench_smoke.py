@@ -243,12 +243,14 @@ def instructions(*options: object, **environment: str) -> subprocess.CompletedPr
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
+@pytest.mark.skipif(hasattr(sys, "gettotalrefcount"), reason="takes minutes in a debug build")
+@pytest.mark.limit(300)  # two starts under valgrind
 def test_instructions_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "counts.json"
     result = instructions("--only", "yield", "--json", file)
