@@ -67,7 +67,7 @@ def _measure_micro(case: Case, runtime: Runtime) -> dict[str, float]:
     if case.program == "parked":
         _require_memory(operations * _PARKED_AT_MOST_BYTES)
     command = [*runtime.commands[case.kind], case.program, str(operations)]
-    results = _parse(_call(command, runtime.environment))
+    results = parse(call(command, runtime.environment))
     for metric in case.metrics_of(runtime.key):
         if metric.key.startswith("preempts_") and results.get(metric.key) == 0:
             raise MeasurementError(f"preempted nobody: {metric.key} is 0")
@@ -90,7 +90,7 @@ def _measure_startup(case: Case, runtime: Runtime) -> dict[str, float]:
     elapsed = []
     for _ in range(_STARTS):
         start = time.perf_counter()
-        _call(command, runtime.environment)
+        call(command, runtime.environment)
         elapsed.append((time.perf_counter() - start) * 1e3)
     return {"ms": statistics.median(elapsed)}
 
@@ -102,7 +102,7 @@ def _measure_echo(runtime: Runtime, load_generator: Sequence[str]) -> dict[str, 
     with echo_server(runtime, cpus[0]) as (port, pid):
         sizes = [ECHO_CONNECTIONS, ECHO_BYTES, ECHO_SECONDS]
         command = [*load_generator, "load", port, *map(str, sizes), pid]
-        return _parse(_call(command, {"GOMAXPROCS": "1"}, cpus[1]))
+        return parse(call(command, {"GOMAXPROCS": "1"}, cpus[1]))
 
 
 def _measure_latency(
@@ -111,14 +111,14 @@ def _measure_latency(
     # Not pinned: a server that has a monitor thread is meant to use the machine's other CPU for it.
     with echo_server(runtime) as (port, _):
         sizes = [LATENCY_CONNECTIONS, LATENCY_RATE, LATENCY_SECONDS]
-        results = _parse(_call([*load_generator, "latency", port, *map(str, sizes), case.program]))
+        results = parse(call([*load_generator, "latency", port, *map(str, sizes), case.program]))
     disturbed_ms = results.get("disturbed_ms", 0.0)
     if case.program != "-" and disturbed_ms < _DISTURBED_AT_LEAST_MS:
         raise MeasurementError(f"the disturbance lasted only {disturbed_ms:.0f} ms")
     return results
 
 
-def _call(
+def call(
     command: Sequence[str], environment: Mapping[str, str] | None = None, cpu: int | None = None
 ) -> str:
     """Run a program to its end, on one CPU if asked; returns its standard output."""
@@ -151,7 +151,7 @@ def _pinned(cpu: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _parse(output: str) -> dict[str, float]:
+def parse(output: str) -> dict[str, float]:
     """The lines "name<TAB>value" of a program's output; others are the program's own business."""
     results = {}
     for line in output.splitlines():

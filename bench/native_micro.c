@@ -1,6 +1,6 @@
 /* The benchmarks on golibx's native lane.  usage: native_micro CASE OPERATIONS
  *
- * Beside gopeer/micro.go and gopeer/cpu.go, whose algorithms, channel sizes and operation counts
+ * Beside gopeer/micro.go, cpu.go and scale.go, whose algorithms, channel sizes and operation counts
  * these are. The number of processors comes from the environment (GOMAXPROCS), as there. Results
  * are printed as lines of "name<TAB>value"; `native_micro version` prints the library's version.
  *
@@ -119,35 +119,43 @@ static void spawn(int64_t n) {
 
 /* ---- channels ---- */
 
-static struct {
+struct court {
     golibx_chan *there, *back;
     int64_t rounds;
-} court;
+};
 
-static void opponent(void *unused) {
-    (void)unused;
-    golibx_chan *there = court.there, *back = court.back;
+static struct court new_court(int64_t rounds) {
+    return (struct court){channel(sizeof(int64_t), 0), channel(sizeof(int64_t), 0), rounds};
+}
+
+static void free_court(struct court *court) {
+    golibx_chan_free(court->there);
+    golibx_chan_free(court->back);
+}
+
+static void opponent(void *argument) {
+    struct court court = *(struct court *)argument;
     for (int64_t left = court.rounds; left > 0; left--) {
         int64_t ball;
-        MUST(golibx_chan_recv(there, &ball));
-        MUST(golibx_chan_send(back, &ball));
+        MUST(golibx_chan_recv(court.there, &ball));
+        MUST(golibx_chan_send(court.back, &ball));
     }
     MUST(golibx_wg_done(&tasks));
 }
 
 /* Sends n messages: n/2 there, n/2 back. */
 static void pingpong(int64_t n) {
-    golibx_chan *there = channel(sizeof(int64_t), 0), *back = channel(sizeof(int64_t), 0);
-    court.there = there, court.back = back, court.rounds = n / 2;
+    static struct court court;
+    court = new_court(n / 2);
+    golibx_chan *there = court.there, *back = court.back;
     MUST(golibx_wg_add(&tasks, 1));
-    MUST(golibx_go(opponent, NULL));
+    MUST(golibx_go(opponent, &court));
     for (int64_t i = 0; i < n / 2; i++) {
         MUST(golibx_chan_send(there, &i));
         MUST(golibx_chan_recv(back, NULL));
     }
     wait_for_tasks();
-    golibx_chan_free(there);
-    golibx_chan_free(back);
+    free_court(&court);
 }
 
 struct source {
@@ -330,12 +338,15 @@ static void timers(int64_t n) {
 
 enum { ROUNDS = 5 };
 
+static inline uint64_t next(uint64_t x) {
+    x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    __asm__ volatile("" : "+r"(x)); /* keeps the compiler from doing some steps at once */
+    return x;
+}
+
 static void burn(void *loops) {
     uint64_t x = 1;
-    for (int64_t left = *(int64_t *)loops; left > 0; left--) {
-        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        __asm__ volatile("" : "+r"(x)); /* keeps the compiler from doing some steps at once */
-    }
+    for (int64_t left = *(int64_t *)loops; left > 0; left--) x = next(x);
     MUST(golibx_wg_done(&tasks));
 }
 
@@ -702,6 +713,161 @@ static void preempt(int64_t n, bool registered) {
     }
 }
 
+/* ---- many at once ----
+ *
+ * What scale.py runs: cases in which any number of processors has something to do. Each leaves a sum of
+ * what its goroutines did, which has to be the same in Go.
+ */
+
+enum {
+    SPAWNERS = 64,
+    PAIRS = 64,
+    ENDS = 32,      /* that send, and as many that receive */
+    SELECTORS = 32,
+    STEPS = 1000,   /* of a task that is fanned out */
+};
+
+static atomic_uint_fast64_t sum;
+static atomic_int senders_left;
+
+static void spawner(void *count) {
+    for (int64_t left = *(int64_t *)count; left > 0; left--) MUST(golibx_go(nothing, NULL));
+    atomic_fetch_add(&sum, (uint64_t) * (int64_t *)count);
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* n goroutines that do nothing, started by many. */
+static void storm(int64_t n) {
+    static int64_t each;
+    each = n / SPAWNERS;
+    MUST(golibx_wg_add(&tasks, SPAWNERS + SPAWNERS * each));
+    for (int i = 0; i < SPAWNERS; i++) MUST(golibx_go(spawner, &each));
+    wait_for_tasks();
+}
+
+static void player(void *argument) {
+    struct court court = *(struct court *)argument;
+    uint64_t returned = 0;
+    for (int64_t i = 0; i < court.rounds; i++) {
+        int64_t ball;
+        MUST(golibx_chan_send(court.there, &i));
+        MUST(golibx_chan_recv(court.back, &ball));
+        returned += (uint64_t)ball;
+    }
+    atomic_fetch_add(&sum, returned);
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* Sends n messages between the two of many pairs. */
+static void pairs(int64_t n) {
+    static struct court courts[PAIRS];
+    MUST(golibx_wg_add(&tasks, 2 * PAIRS));
+    for (int i = 0; i < PAIRS; i++) {
+        courts[i] = new_court(n / 2 / PAIRS);
+        MUST(golibx_go(opponent, &courts[i]));
+        MUST(golibx_go(player, &courts[i]));
+    }
+    wait_for_tasks();
+    for (int i = 0; i < PAIRS; i++) free_court(&courts[i]);
+}
+
+static void hot_sender(void *argument) {
+    struct source source = *(struct source *)argument;
+    for (int64_t i = 0; i < source.count; i++) MUST(golibx_chan_send(source.messages, &i));
+    if (atomic_fetch_sub(&senders_left, 1) == 1) MUST(golibx_chan_close(source.messages));
+    MUST(golibx_wg_done(&tasks));
+}
+
+static void hot_receiver(void *messages) {
+    uint64_t received = 0;
+    int64_t message;
+    while (golibx_chan_recv(messages, &message) == GOLIBX_OK) received += (uint64_t)message;
+    atomic_fetch_add(&sum, received);
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* n messages through one channel, from many to many. */
+static void hot(int64_t n) {
+    static struct source source;
+    source = (struct source){channel(sizeof(int64_t), 128), n / ENDS};
+    atomic_store(&senders_left, ENDS);
+    MUST(golibx_wg_add(&tasks, 2 * ENDS));
+    for (int i = 0; i < ENDS; i++) {
+        MUST(golibx_go(hot_sender, &source));
+        MUST(golibx_go(hot_receiver, source.messages));
+    }
+    wait_for_tasks();
+    golibx_chan_free(source.messages);
+}
+
+static void selector(void *argument) {
+    struct source *sources = argument;
+    int64_t message;
+    uint64_t received = 0;
+    golibx_case cases[4];
+    for (int i = 0; i < 4; i++)
+        cases[i] = (golibx_case){sources[i].messages, GOLIBX_RECV, 0, &message};
+    for (int64_t left = 4 * sources[0].count; left > 0; left--) {
+        MUST(golibx_select(cases, 4, GOLIBX_FOREVER));
+        received += (uint64_t)message;
+    }
+    atomic_fetch_add(&sum, received);
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* n messages, each received by a select over four channels; many such selects. */
+static void selects(int64_t n) {
+    static struct source sources[SELECTORS][4];
+    MUST(golibx_wg_add(&tasks, 5 * SELECTORS));
+    for (int i = 0; i < SELECTORS; i++) {
+        for (int j = 0; j < 4; j++) {
+            sources[i][j] = (struct source){channel(sizeof(int64_t), 0), n / SELECTORS / 4};
+            MUST(golibx_go(produce, &sources[i][j]));
+        }
+        MUST(golibx_go(selector, sources[i]));
+    }
+    wait_for_tasks();
+    for (int i = 0; i < 4 * SELECTORS; i++) golibx_chan_free(sources[i / 4][i % 4].messages);
+}
+
+static void compute(void *argument) {
+    uint64_t x = *(uint64_t *)argument;
+    for (int left = STEPS; left > 0; left--) x = next(x);
+    *(uint64_t *)argument = x;
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* One goroutine starts n that compute for a microsecond or two: other processors have to steal them. */
+static void fanout(int64_t n) {
+    uint64_t *values = allocate((size_t)n, sizeof *values), added = 0;
+    MUST(golibx_wg_add(&tasks, n));
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = (uint64_t)i;
+        MUST(golibx_go(compute, &values[i]));
+    }
+    wait_for_tasks();
+    for (int64_t i = 0; i < n; i++) added += values[i] >> 40;
+    atomic_fetch_add(&sum, added);
+    free(values);
+}
+
+static void one_norm(void *space) {
+    int64_t ignored = 0;
+    double norm = spectral_norm(space, INT64_MAX, &ignored);
+    if (fabs(norm - 1.274224) > 1e-5) fail("a norm of %.9f", norm);
+    atomic_fetch_add(&sum, (uint64_t)llround(norm * 1e9));
+    MUST(golibx_wg_done(&tasks));
+}
+
+/* n spectral norms at once. */
+static void norms(int64_t n) {
+    double *space = allocate((size_t)n, 3 * SIZE * sizeof *space);
+    MUST(golibx_wg_add(&tasks, n));
+    for (int64_t i = 0; i < n; i++) MUST(golibx_go(one_norm, space + 3 * SIZE * i));
+    wait_for_tasks();
+    free(space);
+}
+
 /* ---- the command line ---- */
 
 /* Those with `once` say themselves how they went. */
@@ -713,7 +879,9 @@ static const struct work {
     {"yield2", yield2, NULL},     {"yield1000", yield1000, NULL}, {"pingpong", pingpong, NULL},
     {"buffered", buffered, NULL}, {"spawn", spawn, NULL},         {"select4", select4, NULL},
     {"sieve", NULL, sieve},       {"parked", NULL, parked},       {"timers", NULL, timers},
-    {"speedup", NULL, speedup},   {"fair", NULL, fair},
+    {"speedup", NULL, speedup},   {"fair", NULL, fair},           {"storm", storm, NULL},
+    {"pairs", pairs, NULL},       {"hot", hot, NULL},             {"selects", selects, NULL},
+    {"fanout", fanout, NULL},     {"norms", norms, NULL},
 };
 
 static const struct work *work;
@@ -736,7 +904,9 @@ static void measure(void *unused) {
         emit("cold_ns", ns_per_operation());
     else
         work->repeated(operations / 10);
+    atomic_store(&sum, 0);
     emit("ns", ns_per_operation());
+    if (atomic_load(&sum) != 0) emit("sum", (double)atomic_load(&sum));
 }
 
 __attribute__((noreturn)) static void usage(void) {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from results import CaseResult
@@ -160,6 +162,15 @@ def _case_document(result: CaseResult) -> Mapping[str, object]:
         for target in case.targets
     ]
     return content
+
+
+def progress(text: str, *, keep: bool = False) -> None:
+    """Show on stderr what is being done: in one line that is overwritten, if that is a terminal."""
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if keep else "", file=sys.stderr, flush=True)
+        elif text:
+            print(text, file=sys.stderr, flush=True)
 
 
 def machine() -> str:

@@ -10,12 +10,12 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import report
 from measure import MeasurementError, measure
+from report import progress
 from results import CaseResult
 from runtimes import RUNTIMES, Lineup, further_pythons, gather
 from suite import CASES, Case
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     on = report.machine()  # before the suite itself keeps it busy
     results = []
     with tempfile.TemporaryDirectory(prefix="golibx-bench-") as build_directory:
-        _progress("building the programs in Go and C, looking for the peers")
+        progress("building the programs in Go and C, looking for the peers")
         lineup = gather(Path(build_directory), options.runtime or RUNTIMES, pythons)
         output.lineup(lineup, on)
         names = [python.name for python in pythons]
@@ -143,23 +143,14 @@ def _run_case(case: Case, lineup: Lineup, rounds: int) -> CaseResult:
         for runtime in lineup.runtimes:
             if runtime.why_not(case) is not None or runtime.key in result.failures:
                 continue
-            _progress(f"{case.name}: round {number} of {rounds}: {runtime.label}")
+            progress(f"{case.name}: round {number} of {rounds}: {runtime.label}")
             try:
                 result.add(runtime.key, measure(case, runtime, lineup.load_generator))
             except MeasurementError as error:
                 result.failures[runtime.key] = str(error)
-                _progress(f"{case.name}: {runtime.label} failed: {error}", keep=True)
-    _progress("")
+                progress(f"{case.name}: {runtime.label} failed: {error}", keep=True)
+    progress("")
     return result
-
-
-def _progress(text: str, *, keep: bool = False) -> None:
-    """Show on stderr what is being done: in one line that is overwritten, if that is a terminal."""
-    with suppress(OSError):
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="\n" if keep else "", file=sys.stderr, flush=True)
-        elif text:
-            print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def gather(
     load_generator: tuple[str, ...] = (sys.executable, str(_HERE / "load.py"))
 
     try:
-        program, version = _build_go(build_directory)
+        program, version = build_go(build_directory)
     except MissingError as reason:
         missing |= {key: str(reason) for key in ("go-p1", "go-p2") if key in wanted}
     else:
@@ -305,7 +305,7 @@ def build_native(directory: Path) -> tuple[str, str]:
     flags = ["-O2", f"-I{headers}", "-o", program]
     link = [copy, "-Wl,-rpath,$ORIGIN", "-lm", "-lpthread"]
     _output([*compiler, str(_HERE / "native_micro.c"), *flags, *link], "native_micro.c: no build")
-    return program, _output([program, "version"], "native_micro does not start")
+    return program, program_version(program)
 
 
 def _output(command: list[str], trouble: str) -> str:
@@ -317,8 +317,11 @@ def _output(command: list[str], trouble: str) -> str:
     return result.stdout.strip()
 
 
-def _build_go(directory: Path) -> tuple[str, str]:
-    """Build the Go programs; returns the executable's path and Go's version."""
+def build_go(directory: Path) -> tuple[str, str]:
+    """Build the Go programs; returns the executable's path and Go's version.
+
+    Raises MissingError.
+    """
     beside_python = os.path.dirname(sys.executable)
     go = shutil.which("go", path=beside_python) or shutil.which("go")
     if go is None:
@@ -336,7 +339,9 @@ def _build_go(directory: Path) -> tuple[str, str]:
     )
     if build.returncode:
         raise MissingError(f"`go build` failed: {build.stderr.strip()}")
-    version = subprocess.run(
-        [go, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=True
-    )
-    return program, version.stdout.strip().removeprefix("go")
+    return program, program_version(program)
+
+
+def program_version(program: str) -> str:
+    """What the program in C or Go runs on. Raises MissingError."""
+    return _output([program, "version"], f"{program} does not start")

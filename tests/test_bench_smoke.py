@@ -144,6 +144,12 @@ NATIVE_WORK = [
     *WORK,
     ("timers", 100, {"cpu_ns", "cold_cpu_ns", "late_p99_ms"}),
     ("speedup", 1000, {"speedup", "serial_ms", "parallel_ms"}),
+    ("storm", 6400, {"ns", "sum"}),
+    ("pairs", 12_800, {"ns", "sum"}),
+    ("hot", 3200, {"ns", "sum"}),
+    ("selects", 12_800, {"ns", "sum"}),
+    ("fanout", 100, {"ns", "sum"}),
+    ("norms", 1, {"ns", "sum"}),
     ("fair", 20, {"off_pct", "late_ms"} | {f"{m}_{k}" for m in ("off", "late") for k in HOGS}),
 ]
 NATIVE_IDS = [work[0] for work in NATIVE_WORK]
@@ -180,6 +186,88 @@ def test_native_preemption(bench: SimpleNamespace, native_micro: str, case: str)
     assert results.keys() >= {metric.key for metric in found.metrics}
     # On a busy machine, 50 ms may be over before anybody has had a slice of 10 ms.
     assert all(value > 0 for name, value in results.items() if name != "preempts_10ms")
+
+
+SUMS = {
+    "storm": 6400,
+    "pairs": 64 * sum(range(100)),
+    "hot": 32 * sum(range(100)),
+    "selects": 128 * sum(range(100)),
+    "norms": 1_274_224_148,
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), SUMS.items())
+def test_native_goroutines_do_all_of_it(native_micro: str, case: str, expected: int) -> None:
+    (operations,) = (work[1] for work in NATIVE_WORK if work[0] == case)
+    results = printed(native_micro, case, operations, environment={"GOMAXPROCS": "2"})
+    assert results["sum"] == expected
+
+
+def test_go_does_the_same(bench: SimpleNamespace, native_micro: str, tmp_path: Path) -> None:
+    try:
+        go, _ = bench.runtimes.build_go(tmp_path)
+    except bench.runtimes.MissingError as reason:
+        pytest.skip(str(reason))
+    for case, operations, metrics in NATIVE_WORK:
+        if "sum" in metrics:
+            ours = printed(native_micro, case, operations)
+            assert printed(go, "micro", case, operations)["sum"] == ours["sum"], case
+
+
+SCALE = BENCH / "scale.sh"
+
+
+def scale(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run the comparison for many processors."""
+    command = ["bash", str(SCALE), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def fake_programs(directory: Path, of_native: str) -> Path:
+    """Programs that print the same whatever they are asked for, but for one line of the C one."""
+    script = 'test "$1" = version && echo 1.0 || printf "ns\\t%s\\nsum\\t%s\\n" {}'
+    executable(directory / "gopeer", script.format("200 7"))
+    executable(directory / "native_micro", script.format(f"$((100 / GOMAXPROCS)) {of_native}"))
+    return directory
+
+
+def test_scale_prints_one_table(tmp_path: Path) -> None:
+    programs, file = fake_programs(tmp_path, "7"), tmp_path / "table.md"
+    options = ["--programs", programs, "--only", "hot", "--processors", "2,1"]
+    result = scale(*options, "--output", file)
+    assert (result.returncode, file.read_text(encoding="utf-8")) == (0, result.stdout)
+    heading, _, columns, _, *rows = result.stdout.splitlines()
+    assert heading.endswith("; Go 1.0; golibx 1.0; medians of 5")
+    assert columns.startswith("| | | P | golibx | Go | golibx/Go |")
+    assert [row.split(" | ")[2:] for row in rows] == [
+        ["1", "100.0", "200.0", "0.50", "1.00", "1.00 |"],
+        ["2", "50.0", "200.0", "0.25", "0.50", "1.00 |"],
+    ]
+
+
+def test_scale_fails_where_the_two_differ(tmp_path: Path) -> None:
+    options = ["--programs", fake_programs(tmp_path, "8"), "--quick", "--processors", "1"]
+    result = scale(*options, "--only", "hot", "--only", "norms")
+    assert result.returncode == 1
+    assert "scale: hot, P=1: the sums differ: Go 7.0 and golibx 8.0" in result.stderr
+    executable(tmp_path / "gopeer", 'test "$1" = version && echo 1.0 || exit 3')
+    result = scale(*options, "--only", "hot")
+    assert result.returncode == 1
+    assert "scale: hot, P=1: Go failed: ended with exit code 3" in result.stderr
+    assert "| 1 | 100.0 | failed |" in result.stdout
+
+
+def test_scale_says_what_is_wrong(tmp_path: Path) -> None:
+    for options, code, words in (
+        (["--help"], 0, "usage: scale.sh"),
+        (["--processors", "0"], 2, "'0' is not like 1,2,4"),
+        (["--only", "hit"], 2, "invalid choice: 'hit'"),
+        (["--programs", tmp_path], 3, f"there is no program {tmp_path}/gopeer"),
+    ):
+        result = scale(*options)
+        assert result.returncode == code
+        assert words in result.stdout + result.stderr
 
 
 def test_native_arguments_are_explained(native_micro: str) -> None:

@@ -102,9 +102,13 @@ var burnt atomic.Uint64 // keeps the compiler from dropping the loop
 func burn(n int) {
 	x := uint64(1)
 	for range n {
-		x = x*6364136223846793005 + 1442695040888963407
+		x = next(x)
 	}
 	burnt.Store(x)
+}
+
+func next(x uint64) uint64 {
+	return x*6364136223846793005 + 1442695040888963407
 }
 
 func median(values []float64) float64 {

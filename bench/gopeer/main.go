@@ -1,5 +1,6 @@
 // Gopeer is the Go side of the benchmark suite, and its load generator.
 //
+//	gopeer version
 //	gopeer micro CASE OPERATIONS
 //	gopeer echo PORT
 //	gopeer load PORT CONNECTIONS SIZE SECONDS SERVER_PID
@@ -12,11 +13,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 )
 
-const usage = `usage: gopeer micro CASE OPERATIONS
+const usage = `usage: gopeer version
+       gopeer micro CASE OPERATIONS
        gopeer echo PORT
        gopeer load PORT CONNECTIONS SIZE SECONDS SERVER_PID
        gopeer latency PORT CONNECTIONS RATE SECONDS COMMAND`
@@ -51,11 +55,13 @@ func main() {
 	if len(arguments) == 0 {
 		fail("%s", usage)
 	}
-	counts := map[string]int{"micro": 3, "echo": 2, "load": 6, "latency": 6}
+	counts := map[string]int{"version": 1, "micro": 3, "echo": 2, "load": 6, "latency": 6}
 	if counts[arguments[0]] != len(arguments) {
 		fail("%s", usage)
 	}
 	switch arguments[0] {
+	case "version":
+		fmt.Println(strings.TrimPrefix(runtime.Version(), "go"))
 	case "micro":
 		micro(arguments[1], number(arguments[2]))
 	case "echo":

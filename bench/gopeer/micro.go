@@ -26,6 +26,12 @@ var works = map[string]func(n int){
 	"timeout":   timeOutContexts,
 	"timer":     stopTimers,
 	"scope":     scopes,
+	"storm":     storm,
+	"pairs":     pairs,
+	"hot":       hot,
+	"selects":   selects,
+	"fanout":    fanout,
+	"norms":     norms,
 }
 
 // reports are the cases that say themselves how they went.
@@ -52,7 +58,11 @@ func micro(name string, n int) {
 	} else {
 		work(n / 10)
 	}
+	sum.Store(0)
 	emit("ns", perOperation(work, n))
+	if sum.Load() != 0 {
+		emit("sum", float64(sum.Load()))
+	}
 }
 
 // perOperation runs n operations and returns nanoseconds for one.
