@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from measure import MeasurementError, call
 from runtimes import Interpreter, MissingError, further_pythons, import_version
 from suite import GOLIBX
 
@@ -28,9 +28,6 @@ PARTS = ("interpreter", GOLIBX, "rest")
 
 # How often the longer run does what the shorter one does once.
 _TIMES = 3
-
-# Under valgrind, a few seconds each; seconds.
-_TIMEOUT = 600.0
 
 # Neither a slice's end nor a signal is to come in between.
 _PROGRAM = """
@@ -116,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{work.name} on Python {python.version}", file=sys.stderr, flush=True)
                 found[work.name] = _each(valgrind, python, work)
             counts[python.name] = found
-        except MissingError as error:
+        except (MissingError, MeasurementError) as error:
             print(f"Python {python.name}: {error}", file=sys.stderr)
     if counts:
         print(*_table(works, counts), sep="\n")
@@ -127,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _each(valgrind: str, python: Interpreter, work: Work) -> dict[str, float]:
-    """The instructions of one operation. Raises MissingError."""
+    """The instructions of one operation. Raises MeasurementError."""
     few = _run(valgrind, python, work, work.operations)
     many = _run(valgrind, python, work, _TIMES * work.operations)
     extra = (_TIMES - 1) * work.operations
@@ -136,30 +133,21 @@ def _each(valgrind: str, python: Interpreter, work: Work) -> dict[str, float]:
 
 
 def _run(valgrind: str, python: Interpreter, work: Work, operations: int) -> Mapping[str, int]:
-    """The instructions of a whole process, of each part. Raises MissingError."""
+    """The instructions of a whole process, of each part. Raises MeasurementError."""
     with tempfile.TemporaryDirectory(prefix="golibx-instructions-") as directory:
         output = Path(directory, "callgrind.out")
         tool = [valgrind, "--tool=callgrind", "--dump-line=no", f"--callgrind-out-file={output}"]
         program = [python.executable, "-c", _PROGRAM, str(Path(__file__).parent)]
         at_once = work.at_once or operations
-        result = subprocess.run(
-            [*tool, *program, work.case, str(operations), str(at_once)],
-            env=os.environ | {"PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-        if result.returncode or not output.exists():
-            lines = result.stderr.strip().splitlines() or ["no message"]
-            raise MissingError(f"{work.name} ended with {result.returncode}: {lines[-1]}")
+        arguments = [work.case, str(operations), str(at_once)]
+        call([*tool, *program, *arguments], {"PYTHONHASHSEED": "0"})
         return parts(output.read_text(encoding="utf-8"))
 
 
 def parts(profile: str) -> Mapping[str, int]:
     """How many instructions of callgrind's output each part has executed itself.
 
-    Raises MissingError if they are not all of those that it counted.
+    Raises MeasurementError if they are not all of those that it counted.
     """
     counts: Counter[str] = Counter(dict.fromkeys(PARTS, 0))
     names: dict[str, str] = {}  # of objects, by callgrind's numbers: it tells each name once
@@ -180,7 +168,7 @@ def parts(profile: str) -> Mapping[str, int]:
         elif match := re.match(r"(?:totals|summary): (\d+)", line):
             expected = int(match[1])
     if counts.total() != expected:
-        raise MissingError(f"callgrind's {expected} instructions were read as {counts.total()}")
+        raise MeasurementError(f"callgrind's {expected} instructions were read as {counts.total()}")
     return counts
 
 

@@ -320,7 +320,7 @@ def test_instructions_are_told_apart_by_file(bench: SimpleNamespace) -> None:
     instructions: Any = importlib.import_module("instructions")
     counts = instructions.parts(PROFILE.format(total=160))
     assert counts == {"interpreter": 111, "golibx": 40, "rest": 9}
-    with pytest.raises(bench.runtimes.MissingError, match="161 instructions were read as 160"):
+    with pytest.raises(bench.measure.MeasurementError, match="161 instructions were read as 160"):
         instructions.parts(PROFILE.format(total=161))
 
 
