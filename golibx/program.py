@@ -274,7 +274,9 @@ def _run_function(reference: str) -> None:
 
 def show_only(exc: BaseException, frames: TracebackType | None) -> None:
     """Makes the interpreter's report of `exc`, which is on its way up, show no other frames."""
-    hook = sys.excepthook
+    hook = getattr(sys, "excepthook", None)
+    if hook is None:
+        return  # of which the interpreter tells
 
     def excepthook(
         kind: type[BaseException], value: BaseException, traceback: TracebackType | None

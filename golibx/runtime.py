@@ -291,6 +291,9 @@ class Runtime:
                 result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
             return result
         finally:
+            if self.is_program:
+                global _program
+                _program = None  # and what it raised
             if "golibx.signal" in sys.modules:
                 sys.modules["golibx.signal"].end()
             if "golibx.aio" in sys.modules:
@@ -300,13 +303,7 @@ class Runtime:
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """The main goroutine."""
-        main = _core.current()
-        assert main is not None
-        self._main_id = main.id
-        main.name = "main"
-        if self.is_program:
-            global _program
-            _program = main
+        self._name_main()
         if _signal_pipe:
             _core.watch_signals(_signal_pipe[0])
         try:
@@ -326,6 +323,16 @@ class Runtime:
             if self._late_exit is not None:
                 raise self._late_exit
         return result
+
+    def _name_main(self) -> None:
+        """Not in `_main`, whose frame is to hold no goroutine: that holds what is raised."""
+        main = _core.current()
+        assert main is not None
+        self._main_id = main.id
+        main.name = "main"
+        if self.is_program:
+            global _program
+            _program = main
 
     def _end(self) -> None:
         self._ending = True

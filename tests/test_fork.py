@@ -766,3 +766,152 @@ def test_the_childs_threads_end_as_when_a_thread_raises(script: Script, end: str
     assert len(expected) == 6, expected
     ours = script.passes(program.replace("START", "run(lambda: go(f).join())"))
     assert sorted(ours.splitlines()) == expected
+
+
+# What it has goes, as where a program ends: files are written.
+HELD = """
+def f():
+    global kept
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid: return print("status", status_of(pid), flush=True)
+    kept, own = open(1, "w", closefd=False), open(1, "w", closefd=False)
+    kept.write("kept\\n"); own.write("own\\n")
+    END
+START
+"""
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError", "return"])
+def test_what_the_childs_main_goroutine_has_goes(script: Script, end: str) -> None:
+    program = (HEAD + HELD).replace("END", end)
+    expected = script.passes(program.replace("START", "f()"))
+    assert {"kept", "own"} <= set(expected.split())
+    assert script.passes(program.replace("START", "run(f)")) == expected
+    with script.start(program.replace("START", "f()"), python=("-m", "golibx", "run")) as process:
+        assert process.communicate(timeout=60)[0] == expected
+
+
+def test_run_holds_nothing_of_what_it_has_raised(script: Script) -> None:
+    program = """
+class Held: pass
+def main():
+    global ref
+    held = Held(); ref = weakref.ref(held)
+    if forks and (pid := os.fork()): os._exit(status_of(pid))
+    1 // 0
+import gc, weakref
+gc.disable()
+for forks in False, True:
+    try: run(main)
+    except ZeroDivisionError: pass
+    print(ref(), flush=True)
+"""
+    assert script.passes(HEAD + program) == "None\nNone\n"
+
+
+BAD = """
+class Bad:
+    def __str__(self): raise ValueError("bad")
+def fails(*_): raise ValueError("hook")
+def exits(*_): sys.exit(8)
+def f(): child(END)
+def child(end):
+    pid = os.fork()
+    if pid == 0:
+        atexit.register(os.write, 1, b"atexit\\n")
+        end()
+    print("status", status_of(pid), flush=True)
+def interrupt(hook=None):
+    if hook: sys.excepthook = hook
+    else: del sys.excepthook
+    raise KeyboardInterrupt
+START
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("lambda: sys.exit(Bad())", 1),
+        ("lambda: sys.exit(2**63)", 255),
+        ("lambda: sys.exit(-2**63)", 0),
+        ("lambda: sys.exit(-2**63 - 1)", 255),
+        ("lambda: sys.exit(2**40 + 7)", 7),
+        ("interrupt", -2),
+        ("lambda: interrupt(fails)", -2),
+        ("lambda: interrupt(exits)", 8),
+    ],
+)
+@pytest.mark.parametrize("start", ["run(f)", "run(lambda: go(f).join())"])
+def test_a_child_ends_however_its_end_is_told(
+    script: Script, end: str, status: int, start: str
+) -> None:
+    """By what cannot be printed, what is no status, and hooks that raise or are not there."""
+    program = (HEAD + BAD).replace("END", end).replace("START", start)
+    assert script.passes(program) == f"atexit\nstatus {status}\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(5)", "raise KeyboardInterrupt", "return"])
+def test_a_child_of_a_run_in_a_child_ends_as_its_parent(script: Script, end: str) -> None:
+    """Past its run it is the goroutine that the run was called in."""
+    program = """
+def f():
+    pid = os.fork()
+    if pid: return print("child", status_of(pid), flush=True)
+    def inner():
+        pid = os.fork()
+        if pid: print("grandchild", status_of(pid), flush=True)
+    run(inner)
+    END
+run(lambda: go(f).join())
+"""
+    status = {"sys.exit(5)": 5, "return": 0}.get(end, -2)
+    expected = f"grandchild {status}\nchild {status}\n"
+    assert script.passes((HEAD + program).replace("END", end)) == expected
+
+
+@pytest.mark.parametrize("end", ["sys.exit(5)", "raise ValueError", "return"])
+def test_a_child_of_a_signal_handler_ends_by_what_that_raises(script: Script, end: str) -> None:
+    """The main goroutine waits, another one is on its thread or none is."""
+    program = """
+def handler(*_):
+    pid = os.fork()
+    if pid: return print("status", status_of(pid), flush=True)
+    atexit.register(os.write, 1, b"atexit\\n")
+    END
+signal.signal(signal.SIGUSR1, handler)
+def main():
+    go(lambda: (os.kill(os.getpid(), signal.SIGUSR1), time.sleep(0.05))).join()
+    late = lambda: (time.sleep(0.05), os.kill(os.getpid(), signal.SIGUSR1))
+    threading.Thread(target=late).start()
+    sleep(0.2)
+run(main)
+"""
+    status = {"sys.exit(5)": 5, "return": 0}.get(end, 1)
+    expected = f"atexit\nstatus {status}\n" * 2
+    assert script.passes((HEAD + program).replace("END", end)) == expected
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError", "return"])
+def test_the_childs_threads_may_wait_for_it(script: Script, end: str) -> None:
+    """For its main thread, as in plain Python, however that came into being."""
+    program = """
+def f():
+    pid = os.fork()
+    if pid: return print("status", status_of(pid), flush=True)
+    def wait():
+        this.join(); os.write(1, b"joined\\n")
+    this = threading.main_thread()
+    threading.Thread(target=wait).start()
+    time.sleep(0.05)
+    END
+START
+"""
+    program = (HEAD + program).replace("END", end)
+    status = 3 if "exit" in end else 0
+    ours = script.passes(program.replace("START", "run(lambda: go(f).join())"))
+    assert set(ours.splitlines()) == {"joined", f"status {status}"}
+    status = {"sys.exit(3)": 3, "return": 0}.get(end, 1)
+    ours = script.passes(program.replace("START", "run(f)"))
+    assert set(ours.splitlines()) == {"joined", f"status {status}"}

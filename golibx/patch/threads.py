@@ -8,12 +8,14 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
+from operator import attrgetter
 
 from golibx import _core
 from golibx.patch import notebook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -162,8 +164,18 @@ def _name_of(goroutine: _core.Goroutine[Any]) -> str:
 
 
 def join_others() -> None:
-    """Waits for the threads that a program waits for at its end."""
+    """Waits for the threads that a program waits for at its end.
+
+    They may wait for this one, which has ended as far as they can tell.
+    """
     this = threading.current_thread()
+    if this is threading.main_thread():
+        lock: Any = getattr(this, "_tstate_lock", None)  # up to Python 3.12
+        if lock is not None and lock.locked():
+            lock.release()
+        for end in ("_stop", "_handle._set_done", "_os_thread_handle._set_done"):
+            with suppress(AttributeError):
+                attrgetter(end)(this)()
     while others := [t for t in threading.enumerate() if t is not this and not t.daemon]:
         for thread in others:
             thread.join()
@@ -195,9 +207,15 @@ def _end_pools() -> None:
     """
     threading._SHUTTING_DOWN = True  # type: ignore[attr-defined]
     for call in reversed(threading._threading_atexits):  # type: ignore[attr-defined]
-        try:
-            call()
-        except BaseException as error:  # the others are called all the same
+        _call(call)  # if one raises, the others are called all the same
+
+
+def _call(function: Callable[[], object]) -> None:
+    """At the end, which goes on if `function` raises."""
+    try:
+        function()
+    except BaseException as error:
+        with suppress(BaseException):
             sys.excepthook(type(error), error, error.__traceback__)
 
 
@@ -207,18 +225,9 @@ def end_process(error: BaseException) -> int:
     In the child of a fork on another goroutine than the main one: the interpreter's own way leads
     through a thread state that is not there any more.
     """
-    status = 1
-    if isinstance(error, SystemExit):
-        if error.code is None or isinstance(error.code, int):
-            status = (error.code or 0) & 0xFF
-        elif sys.stderr is not None:
-            print(error.code, file=sys.stderr)
-    else:
-        sys.excepthook(type(error), error, error.__traceback__)
-        if isinstance(error, KeyboardInterrupt):
-            status = -1
+    status = _show(error)
     _end_pools()
-    join_others()
+    _call(join_others)  # until Ctrl-C
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -227,3 +236,40 @@ def end_process(error: BaseException) -> int:
         except (OSError, ValueError):
             status = status or 120  # as Python's own
     return status
+
+
+_INTERRUPTED = -1
+
+
+def _show(error: BaseException) -> int:
+    """Says what ends the program, as the interpreter does; returns its status."""
+    if isinstance(error, SystemExit):
+        return _show_exit(error.code)
+    try:
+        hook = getattr(sys, "excepthook", None)
+        if hook is None:
+            sys.stderr.write("sys.excepthook is missing\n")
+            hook = sys.__excepthook__
+        hook(type(error), error, error.__traceback__)
+    except SystemExit as exc:
+        return _show_exit(exc.code)
+    except BaseException as wrong:
+        with suppress(BaseException):
+            sys.stderr.write("Error in sys.excepthook:\n")
+            sys.__excepthook__(type(wrong), wrong, wrong.__traceback__)
+            sys.stderr.write("\nOriginal exception was:\n")
+            sys.__excepthook__(type(error), error, error.__traceback__)
+    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _show_exit(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        number = int.__index__(code)
+        # What is no C long counts as -1.
+        return (number if -sys.maxsize - 1 <= number <= sys.maxsize else -1) & 0xFF
+    with suppress(BaseException):
+        if sys.stderr is not None:
+            print(code, file=sys.stderr)
+    return 1

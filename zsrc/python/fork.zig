@@ -119,10 +119,16 @@ fn callLane(raw: ?*anyopaque) callconv(.c) void {
 pub fn runLane(options: *const lane_mod.Options, main: *PyG) Returned {
     const outer = home;
     defer home = outer;
+    const outer_survivor = here();
     home_is_first = os.onMainThread();
     var call: Call = .{ .options = options, .main = main };
     arch.callFrom(&home, callLane, &call);
-    if (main.survives) return .in_child;
+    if (main.survives) {
+        // A survivor's run, in which its main goroutine has forked: the survivor goes on here, too.
+        setThread(outer_survivor);
+        survivor = outer_survivor;
+        return .in_child;
+    }
     return if (call.started) .ended else .failed;
 }
 
@@ -412,10 +418,10 @@ pub fn throw(exception: *py.Object) void {
     if (thrown == null) thrown = py.incref(exception);
 }
 
-/// A signal handler that ran on no goroutine has forked, and ended in the child: there is nothing
-/// that it interrupted.
+/// A signal handler that ran on no goroutine of the program's has forked, and ended in the child:
+/// there is nothing that it interrupted.
 pub fn endHandler(exception: ?*py.Object) noreturn {
-    endBy(exception orelse errors.make(py.exc.systemExit(), ""));
+    endBy(exception orelse py.PyObject_CallObject(py.exc.systemExit(), null) orelse py.takeException().?);
 }
 
 /// The stack that the calling thread is on, where that is not the thread's own.

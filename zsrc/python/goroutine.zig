@@ -441,8 +441,7 @@ pub fn runBody(p: *PyG) void {
 /// The thread state may be the main goroutine's, with its context.
 fn runHandlers(p: *PyG) void {
     py.PyObject_GC_Track(p.context.?);
-    signals.runAll();
-    if (p.survives) fork.leave(p);
+    signals.runAll(p);
     finish(p, py.returnNone());
     dropCall(p);
     settleHandle(p);
@@ -462,10 +461,13 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     py.decref(context);
     dropCall(p);
     h.live = null;
+    // Threads of the child's.
+    if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
     if (p.home == 0 and h.outcome == .raised) {
         report(h);
         fork.letGo(h.exception.?);
     }
+    outliveGoroutine(h);
     p.ended = true;
     py.decref(&h.ob);
 }
@@ -592,11 +594,7 @@ fn settleHandle(p: *PyG) void {
     if (p != main and h.outcome == .raised and !h.collected) {
         if (unseen or (isRequest(h.exception.?) and !is_awaited)) report(h) else uncollected.add(h);
     }
-    if (!unseen) {
-        // Name it by its code, so that what a closure holds goes now.
-        nameByCode(h);
-        if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
-    }
+    if (!unseen) outliveGoroutine(h);
     if (p.places) |places| {
         p.places = null;
         chan.freePlace(places);
@@ -609,6 +607,13 @@ fn settleHandle(p: *PyG) void {
     }
     p.ended = true;
     py.decref(&h.ob);
+}
+
+/// Its goroutine has ended, and somebody may have the handle.
+fn outliveGoroutine(h: *Handle) void {
+    // Name it by its code, so that what a closure holds goes now.
+    nameByCode(h);
+    if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
 }
 
 /// Whether somebody waits who is to learn how it ended: in result() or a select, not in join().

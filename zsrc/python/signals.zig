@@ -24,6 +24,7 @@ const m_mod = @import("../sched/m.zig");
 const Timer = @import("../sched/timer.zig").Timer;
 const py = @import("py.zig");
 const host = @import("host.zig");
+const fork = @import("fork.zig");
 const goroutine = @import("goroutine.zig");
 const mainthread = @import("mainthread.zig");
 const preempt = @import("preempt.zig");
@@ -255,7 +256,7 @@ pub fn borrow(p: *PyG) void {
 }
 
 /// The runner's body, in the place of a function's call.
-pub fn runAll() void {
+pub fn runAll(p: *PyG) void {
     // A goroutine parks with no exception set; but finalizers may park.
     var t: ?*py.Object = null;
     var v: ?*py.Object = null;
@@ -263,7 +264,9 @@ pub fn runAll() void {
     py.PyErr_Fetch(&t, &v, &tb);
     while (queue.items.len > 0) {
         const next = queue.orderedRemove(0);
-        if (!make(next)) throwToMain(py.takeException() orelse continue);
+        const made = make(next);
+        if (p.survives) fork.endHandler(if (made) null else py.takeException());
+        if (!made) throwToMain(py.takeException() orelse continue);
     }
     py.PyErr_Restore(t, v, tb);
     runner = null;
