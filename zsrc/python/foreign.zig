@@ -16,7 +16,8 @@
 //! to its end, with nothing but golibx's and the interpreter's frames below (its root). So only what
 //! lies above the root needs to be compared, once all was: four or five addresses for a call from
 //! map() or partial(). A chain that begins in the root is a plain call: another one with the same
-//! frame comes from the same place, so that it need not be compared at all (G.plain_frame).
+//! frame comes from the same place, so that it need not be compared at all (G.plain_frame). Where
+//! the loop calls by a function of its own, as on 3.15, that one's address needs to be (G.near_frame).
 //!
 //! A goroutine that runs a C function has no such loop: reduce() may call one after the other.
 //!
@@ -91,6 +92,7 @@ pub inline fn leaveBody(p: *PyG) void {
 
 inline fn forgetCalls(p: *PyG) void {
     p.g.plain_frame = 0;
+    p.g.near_frame = 0;
     p.seen.frame = 0;
 }
 
@@ -132,6 +134,7 @@ const keepers = [_][]const u8{ "_sqlite3.", "_ctypes.", "_tkinter.", "_ssl.", "r
 /// Before a run. `names` is a tuple of modules that may move; false with an exception set.
 pub fn startRun(names: ?*py.Object, moves: bool) bool {
     forget();
+    if (!looked_up) lookUp();
     policy = if (moves) .move else .keep;
     movable.clearRetainingCapacity();
     const tuple = names orelse return true;
@@ -145,6 +148,18 @@ pub fn startRun(names: ?*py.Object, moves: bool) bool {
         movable.append(host.gpa, ',') catch return noMemory();
     }
     return true;
+}
+
+fn lookUp() void {
+    looked_up = true;
+    loop_function = @intFromPtr(os.symbol("_PyEval_EvalFrameDefault"));
+    vectorcall_function = @intFromPtr(os.symbol("_PyFunction_Vectorcall"));
+    if (vectorcall_function != 0) return;
+    // Any function in Python tells, too.
+    const ask = py.extra.PyVectorcall_Function orelse return;
+    const function = py.importFrom("golibx.frames", "is_own") orelse return py.PyErr_Clear();
+    defer py.decref(function);
+    if (py.isFunction(function)) vectorcall_function = @intFromPtr(ask(function));
 }
 
 fn noMemory() bool {
@@ -211,7 +226,7 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
         const known = each orelse continue;
         if (known.distance == distance and matches(known.links, slot)) break known;
     } else new: {
-        const new = follow(stack, slot) orelse return &untold;
+        const new = follow(p, slot) orelse return &untold;
         const place = &bucket.chains[bucket.oldest];
         bucket.oldest = (bucket.oldest + 1) % @as(u8, bucket.chains.len);
         if (place.*) |old| freeChain(old);
@@ -226,6 +241,10 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
         p.seen.frame = frame;
         p.seen.links = if (root) |at| chain.links[0 .. at + 1] else chain.links;
         p.seen.chains_freed = chains_freed;
+        if (root == 1) {
+            p.g.near_frame = frame;
+            p.g.near_return = word(slot);
+        }
     }
     return null;
 }
@@ -341,12 +360,8 @@ const Collector = struct {
 const signed = @import("builtin").cpu.arch == .aarch64;
 
 /// Null where the calls cannot be told.
-fn follow(stack: @import("../sched/g.zig").Stack, slot: usize) ?*Chain {
-    if (!looked_up) {
-        looked_up = true;
-        loop_function = @intFromPtr(os.symbol("_PyEval_EvalFrameDefault"));
-        vectorcall_function = @intFromPtr(os.symbol("_PyFunction_Vectorcall"));
-    }
+fn follow(p: *const PyG, slot: usize) ?*Chain {
+    const stack = p.g.stack;
     var c: Collector = .{ .stack = stack, .slot = slot };
     defer c.links.deinit(host.gpa);
     defer c.functions.deinit(host.gpa);

@@ -404,6 +404,7 @@ pub const Extra = struct {
     PyMem_SetAllocator: ?*const fn (c_int, *const Allocator) callconv(.c) void,
     PyObject_GetArenaAllocator: ?*const fn (*ArenaAllocator) callconv(.c) void,
     PyObject_SetArenaAllocator: ?*const fn (*const ArenaAllocator) callconv(.c) void,
+    PyVectorcall_Function: ?*const fn (*Object) callconv(.c) ?*anyopaque,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
 
     pub fn load(self: *Extra) ?[:0]const u8 {

@@ -183,7 +183,11 @@ pub const G = struct {
     /// The frame of a call to the runtime that comes straight from the goroutine's own code, so
     /// that nothing of others' lies below; 0 where that is not known.
     plain_frame: usize = 0,
-    /// The last call to the runtime had another frame.
+    /// The same, where that code calls the runtime through one function of its host's: that one's
+    /// frame has one size, so that the frame and where it returns to tell.
+    near_frame: usize = 0,
+    near_return: usize = 0,
+    /// The last call to the runtime was another one.
     deep: bool = true,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,

@@ -386,7 +386,8 @@ pub fn Lane(comptime Host: type) type {
         noinline fn hereSlow(self: *Self, frame: usize) ?*G {
             if (self.running) |g| {
                 if (g.stack.contains(frame)) {
-                    g.deep = true;
+                    const returns_to: *const usize = @ptrFromInt(frame + @sizeOf(usize));
+                    g.deep = frame != g.near_frame or returns_to.* != g.near_return;
                     return g;
                 }
             }
