@@ -285,3 +285,32 @@ def test_the_interpreter_ends_in_the_middle_of_a_switch(script: Script) -> None:
     """What the C library frees is overwritten: a thread state that is used afterwards is no one."""
     result = script(MID_SWITCH, env={"MALLOC_PERTURB_": "85"})
     assert (result.stdout, result.stderr, result.returncode) == ("{0}\n", "", 0)
+
+
+def test_threads_that_start_goroutines_without_end_do_not_keep_a_run(script: Script) -> None:
+    """They are refused, and so are timers, from when the goroutines are told to end."""
+    program = """
+import threading
+from golibx import Chan, Timer, go, gosched, run, sleep
+def start(begin):
+    try:
+        while True: begin()
+    except RuntimeError as e: refused.append(str(e))
+refused = []
+begins = [lambda: go(sleep, 0.001), lambda: Timer(0.001, gosched)]
+threads = [threading.Thread(target=start, args=(begin,)) for begin in begins]
+def wait():
+    try: Chan().recv()
+    finally:
+        for t in threads: t.start()
+        for t in threads: t.join()
+def main():
+    go(wait)
+    gosched()
+run(main)
+print(*refused, sep="\\n")
+print(run(lambda: go(int).result()))
+"""
+    result = script(program)
+    line = "the golibx run is ending: a thread cannot start goroutines in it\n"
+    assert (result.stdout, result.stderr) == (line * 2 + "0\n", "")

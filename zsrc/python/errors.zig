@@ -41,6 +41,11 @@ pub fn make(class: *py.Object, text: [*:0]const u8) *py.Object {
     return py.takeException() orelse py.incref(py.none());
 }
 
+pub fn runEnds() void {
+    @branchHint(.cold);
+    _ = py.raise(py.exc.runtimeError(), "the golibx run is ending: a thread cannot start goroutines in it", .{});
+}
+
 pub fn notInGoroutine() void {
     @branchHint(.cold);
     const lane = &host.the_lane;

@@ -191,6 +191,7 @@ pub fn makeStack(size: usize) error{OutOfMemory}!g_mod.Stack {
 /// In the child of a fork, which may still run on the main goroutine's stack.
 pub fn forget() void {
     main = null;
+    ending = false;
     main_stack_slab = null;
 }
 
@@ -236,6 +237,10 @@ pub const Birth = struct {
 
 /// As a child of who calls. Sets an exception when it fails.
 pub inline fn bear(system: bool) GoError!Birth {
+    if (ending and !system and lane.onThread() == null) {
+        errors.runEnds();
+        return error.Raised;
+    }
     var b: Birth = .{ .variables = py.extra.PyContext_CopyCurrent() orelse return error.Raised };
     if (py.PyThreadState_GetFrame(py.PyThreadState_Get())) |frame| {
         b.code = py.PyFrame_GetCode(frame);
@@ -834,12 +839,16 @@ pub noinline fn parkStray(g: *G) void {
 /// A `finally` block may have some; one that has this many does not mean to end.
 const stray_parks = 100;
 
+/// The program's goroutines are told to end: threads start no more of them, or there might be no end.
+pub var ending = false;
+
 /// How long a goroutine that was told to end has to park, before its loops are watched.
 const grace_ns = 10 * std.time.ns_per_ms;
 
 /// Cancels every goroutine of the program's but the caller, and those that they start meanwhile,
 /// and waits for their ends until `deadline`. False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: u64) bool {
+    ending = true;
     // In an explored run its time limit, too, is for those that do not end.
     lane.chooser.early_timers = false;
     var grace_ends = os.nanotime() + grace_ns;

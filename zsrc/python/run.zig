@@ -123,6 +123,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
     recursion.watch(true);
     defer recursion.watch(false);
     const returned = fork.runLane(&options, main);
+    goroutine.ending = false;
     goroutine.main_state = null;
     // In the child of a fork all of it is over and gone.
     if (returned == .in_child) return true;
