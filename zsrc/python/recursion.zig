@@ -6,7 +6,8 @@
 //!
 //! The lowest part of each stack, its reserve, faults on its first touch. The fault's handler opens
 //! the touched page and those above it, and takes from the thread state's counter all that is left,
-//! so that the interpreter's next check of it raises RecursionError, as at its own limit. When the
+//! so that the interpreter's next check of it raises RecursionError, as at its own limit (3.13 needs
+//! to be left some at first: `trash_levels`). When the
 //! exception is made (`onNew` stands in the type's slot while a run lasts) the counter gets back
 //! what was taken, and the pages below the stack pointer fault again: whoever catches it deep down
 //! and goes on gets another. `settle` closes the rest once the stack is shallow.
@@ -40,6 +41,11 @@ pub const Overflow = struct {
 
 /// Goroutines whose reserve is open, or was. The handler of faults adds to it.
 var open_list: std.atomic.Value(?*PyG) = .init(null);
+
+/// What 3.13's deallocators need to be left: with 50 or less (Py_TRASHCAN_HEADROOM in object.h) they
+/// put objects off, and who deletes those then would do so for ever. So all is taken in the lower
+/// half of the reserve only.
+const trash_levels = 52;
 
 /// Frames that are written below the stack pointer before anybody can settle anything.
 const slack = 16 * 1024;
@@ -76,8 +82,9 @@ pub fn open(p: *PyG, address: usize) bool {
     p.overflow.open_from = from;
     if (p.state) |state| {
         const left = counter(state).?;
-        p.overflow.taken += @max(0, left.*);
-        left.* = @min(0, left.*);
+        const leave: i32 = if (py.minor() == 13 and from >= lo + sizeOfReserve(p.g.stack) / 2) trash_levels else 0;
+        p.overflow.taken += @max(0, left.* - leave);
+        left.* = @min(leave, left.*);
     }
     if (!p.overflow.listed) {
         p.overflow.listed = true;
