@@ -217,6 +217,8 @@ def test_to_thread_and_executors() -> None:
     assert go(asyncio.run, main()).result() == (1, 2)
 
 
+# asyncio itself ignores that for as long as it calls it, for all that run meanwhile or for none.
+@pytest.mark.filterwarnings("ignore:'get_child_watcher' is deprecated")
 def test_subprocesses() -> None:
     async def main() -> tuple[bytes, int | None]:
         process = await asyncio.create_subprocess_exec(
