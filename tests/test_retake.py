@@ -481,7 +481,7 @@ def test_few_threads_block_on_the_lock_of_a_preempted_goroutine(from_main: bool)
         takes_it_often()
     else:
         go(takes_it_often).join()
-    assert most < 2500  # nearly all, if all that are woken find it locked
+    assert most < 1000  # several thousand, if all that are woken find it locked
 
 
 DELAY = """

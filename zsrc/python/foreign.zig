@@ -226,7 +226,7 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
         const known = each orelse continue;
         if (known.distance == distance and matches(known.links, slot)) break known;
     } else new: {
-        const new = follow(p, slot) orelse return &untold;
+        const new = follow(stack, slot) orelse return &untold;
         const place = &bucket.chains[bucket.oldest];
         bucket.oldest = (bucket.oldest + 1) % @as(u8, bucket.chains.len);
         if (place.*) |old| freeChain(old);
@@ -360,8 +360,7 @@ const Collector = struct {
 const signed = @import("builtin").cpu.arch == .aarch64;
 
 /// Null where the calls cannot be told.
-fn follow(p: *const PyG, slot: usize) ?*Chain {
-    const stack = p.g.stack;
+fn follow(stack: @import("../sched/g.zig").Stack, slot: usize) ?*Chain {
     var c: Collector = .{ .stack = stack, .slot = slot };
     defer c.links.deinit(host.gpa);
     defer c.functions.deinit(host.gpa);

@@ -242,11 +242,7 @@ pub inline fn bear(system: bool) GoError!Birth {
         return error.Raised;
     }
     var b: Birth = .{ .variables = py.extra.PyContext_CopyCurrent() orelse return error.Raised };
-    if (py.PyThreadState_GetFrame(py.PyThreadState_Get())) |frame| {
-        b.code = py.PyFrame_GetCode(frame);
-        b.lasti = py.extra.PyFrame_GetLasti(frame);
-        py.decref(@ptrCast(frame));
-    }
+    takePlace(&b, py.PyThreadState_GetFrame(py.PyThreadState_Get()));
     if (lane.onThread()) |g| {
         b.parent = g.id;
         if (!system) contexts.bequeath(of(g), &b);
@@ -363,14 +359,14 @@ pub fn abandon(p: *PyG) void {
     py.decref(&h.ob);
 }
 
-/// Remembers where go() was called. Takes the reference to the frame.
-fn noteOrigin(h: *Handle, where: ?*py.Frame) void {
+/// Of a frame, of which it takes the reference: for a Birth or a Handle, whose own place goes.
+inline fn takePlace(of_what: anytype, where: ?*py.Frame) void {
     const frame = where orelse return;
     const code = py.PyFrame_GetCode(frame);
-    h.lasti = py.extra.PyFrame_GetLasti(frame);
+    of_what.lasti = py.extra.PyFrame_GetLasti(frame);
     py.decref(@ptrCast(frame));
-    const old = h.code;
-    h.code = code;
+    const old = of_what.code;
+    of_what.code = code;
     py.xdecref(old);
 }
 
@@ -386,7 +382,7 @@ pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object, places: ?*py.Obje
     const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
     const caller = py.PyFrame_GetBack(frame);
     py.decref(@ptrCast(frame));
-    noteOrigin(p.handle, caller);
+    takePlace(p.handle, caller);
 }
 
 /// Queues it. The handle is a new reference for the caller.

@@ -64,9 +64,9 @@ var queue: std.ArrayList(Call) = .empty;
 var runner: ?*PyG = null;
 /// It is to run.
 var launched = false;
-/// It has the main goroutine's thread state; or has given it back, and its thread has yet to leave it.
+/// It has the main goroutine's thread state. Where it has given that back, and its thread has yet to
+/// leave it, the main goroutine is held still.
 var borrows = false;
-var leaves = false;
 
 /// How long a call that was interrupted has to look for signals, and how often it is interrupted,
 /// in case it had not begun.
@@ -242,7 +242,7 @@ pub fn writeSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
 /// Whether the main goroutine's thread state is free. With the lock.
 pub fn canBorrow() bool {
     const g = &(goroutine.main orelse return false).g;
-    if (borrows or leaves) return false;
+    if (lane.held != null) return false;
     const rests = g.sp != 0 and g.m == null and (g.status == .waiting or g.status == .runnable);
     return rests and g.locked_m == null and lane.main_g == g;
 }
@@ -279,7 +279,6 @@ pub fn giveBack(p: *PyG) bool {
     const main = goroutine.main.?;
     if (p.state != main.state) return false;
     borrows = false;
-    leaves = true;
     preempt.withdraw(p);
     recursion.settle(p);
     host.tellStack(main.state.?, main.g.stack);
@@ -291,9 +290,7 @@ pub fn giveBack(p: *PyG) bool {
 /// go, and the state is still PyGILState's of this thread until it has it again: no other one is to
 /// attach it meanwhile.
 pub fn leave() void {
-    if (!leaves) return;
-    leaves = false;
-    lane.letGo();
+    if (!borrows) lane.letGo();
 }
 
 /// There was no memory for its stack.
@@ -342,7 +339,6 @@ pub fn endRun() bool {
     if (runner) |p| if (!launched) goroutine.abandon(p);
     runner = null;
     borrows = false;
-    leaves = false;
     telling = .{};
     tellings = 0;
     while (queue.items.len > 0) {
@@ -356,7 +352,6 @@ pub fn endRun() bool {
 pub fn forget() void {
     runner = null;
     borrows = false;
-    leaves = false;
     telling = .{};
     tellings = 0;
     queue.clearRetainingCapacity();
