@@ -679,13 +679,18 @@ def _check_leaks() -> None:
     """In the main goroutine, at the end of the test."""
     __tracebackhide__ = True
     end = _monotonic() + _LEAK_GRACE_S
+    looked = False
     # Those that have got what they waited for are about to end.
-    while (moving := [g for g in _left() if not g.waiting]) and _monotonic() < end:
-        if all(g.state == "syscall" for g in moving):
+    while (left := _left()) and _monotonic() < end:
+        moving = [g for g in left if not g.waiting]
+        if any(g.state != "syscall" for g in moving):
+            _core.go_last()
+        elif moving or not looked:  # what came from the network is told while nothing else runs
+            looked = not moving
             _core.sleep(_LEAK_POLL_S)
         else:
-            _core.go_last()
-    if left := _left():
+            break
+    if left:
         _raise_leaked(left)
 
 

@@ -130,12 +130,13 @@ def _nothing_left_running() -> Iterator[None]:
 # Where sitecustomize is found before the script starts. It has no part in how the script's signals
 # and memory faults are handled.
 #
-# Before Python 3.13 the interpreter switches to another allocator for moments while it starts. A
-# thread that frees memory then aborts where that differs: the limit's would, and is done without.
+# While it starts, the interpreter switches to another allocator for moments (the last time after
+# sitecustomize, in _PyPathConfig_UpdateGlobal). A thread that begins then frees its argument by the
+# wrong one, and aborts where they differ: the limit's would, and is done without.
 SITECUSTOMIZE = """\
 import faulthandler, os, sys
-odd_allocator = sys.flags.dev_mode or "PYTHONMALLOC" in os.environ
-if sys.version_info >= (3, 13) or not odd_allocator:
+is_debug_build = hasattr(sys, "gettotalrefcount")
+if not (is_debug_build or sys.flags.dev_mode or "PYTHONMALLOC" in os.environ):
     faulthandler.dump_traceback_later(float(os.environ["TEST_LIMIT"]), exit=True)
 """
 

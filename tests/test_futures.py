@@ -344,9 +344,8 @@ def test_shutdown_that_cancels_what_has_not_begun() -> None:
     while not pending[0].running():
         golibx.gosched()
     stopping = go(executor.shutdown, cancel_futures=True)
-    while not pending[1].cancelled():
+    while not (pending[1].cancelled() and pending[2].cancelled()):
         golibx.gosched()
-    assert pending[2].cancelled()
     assert not stopping.done()
     released.set()
     stopping.join()
@@ -386,7 +385,8 @@ def test_each_goroutine_is_initialized_once_and_kept() -> None:
             assert executor.submit(call).result() == "ready"
         assert len(made) == 3
         assert num_goroutine() == 4
-    assert num_goroutine() == 1
+    while num_goroutine() > 1:  # the last may have told of its end, and have a line to go
+        golibx.gosched()
 
 
 def test_an_initializer_that_raises_breaks_the_executor() -> None:
@@ -436,7 +436,7 @@ def test_the_end_of_a_run_ends_every_future(begun: bool) -> None:
         while begun and not pending[1].running():
             golibx.gosched()
 
-    run(main)
+    run(main, config={"preempt": {"async": False}})  # or some may begin
     assert all(future.done() for future in pending)
     cancelled = [future for future in pending if future.cancelled()]
     assert cancelled == pending[2 if begun else 0 :]

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import sysconfig
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,7 +90,7 @@ def with_orjson(n: int) -> Any:
 def with_polars(n: int) -> Any:
     polars = importlib.import_module("polars")
     frame = polars.DataFrame({"a": list(range(20))})
-    doubled = frame["a"].map_elements(lambda x: x * n, return_dtype=polars.Int64)
+    doubled = frame["a"].map_elements(lambda x: mul(x, n), return_dtype=polars.Int64)
     return [doubled.to_list(), frame.filter(polars.col("a") > n % 20).height]
 
 

@@ -79,9 +79,10 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def parked(g: golibx.Goroutine[object], reason: str = "IO") -> None:
+def parked(g: golibx.Goroutine[object]) -> None:
     """Yields until the goroutine waits."""
-    while g.state in ("runnable", "running", "syscall"):
+    while not g.waiting:
+        assert not g.done(), g
         gosched()
     assert "IO" in g.state, g.state
 

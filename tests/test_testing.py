@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -646,6 +647,23 @@ def test_who_is_about_to_end_is_no_leak() -> None:
 
     run(main)
     run(main, seed=1)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_who_has_a_message_that_nobody_has_looked_for_is_no_leak(seed: int | None) -> None:
+    """As the handler of a connection whose other end the test closes last."""
+
+    def main() -> None:
+        with (
+            net.listen(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.address),
+        ):
+            conn, _ = listener.accept()
+            handler = go(conn.recv, 1)
+            while not handler.waiting:
+                gosched()
+
+    run(main, seed=seed)
 
 
 def test_a_failure_is_not_a_leak() -> None:
