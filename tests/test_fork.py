@@ -103,6 +103,31 @@ print(run(lambda: [go(f, code).result() for code in (3, None, "text")]), flush=T
     assert result.stderr == "text\n"
 
 
+@pytest.mark.parametrize("start", ["run(f)", "run(lambda: go(f).join())"])
+def test_the_files_of_a_child_that_exits_are_written(
+    script: Script, tmp_path: Path, start: str
+) -> None:
+    """Text on binary files: the first must be written before the second."""
+    program = """
+texts = [open(sys.argv[1] + name, "w") for name in "abc"]
+texts[2].close()
+raw = open(sys.argv[1] + "d", "wb")
+update = open(sys.argv[1] + "e", "w+b")
+def f():
+    pid = os.fork()
+    if pid == 0:
+        for each in texts[:2]: each.write("text")
+        for each in (raw, update): each.write(b"bytes")
+        sys.exit(3)
+    print(status_of(pid), flush=True)
+START
+"""
+    output = script.passes((HEAD + program).replace("START", start), str(tmp_path) + "/f-")
+    assert output == "3\n"
+    written = {path.name: path.read_text() for path in tmp_path.glob("f-*")}
+    assert written == {"f-a": "text", "f-b": "text", "f-c": "", "f-d": "bytes", "f-e": "bytes"}
+
+
 def test_a_child_ends_as_it_does_after_a_run_of_its_own(script: Script) -> None:
     program = """
 def forks(end):
@@ -893,11 +918,13 @@ run(main)
     assert script.passes((HEAD + program).replace("END", end)) == expected
 
 
+@pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError", "return"])
-def test_the_childs_threads_may_wait_for_it(script: Script, end: str) -> None:
+def test_the_childs_threads_may_wait_for_it(script: Script, end: str, asked: bool) -> None:
     """For its main thread, as in plain Python, however that came into being."""
     program = """
 def f():
+    if ASKED: threading.current_thread()
     pid = os.fork()
     if pid: return print("status", status_of(pid), flush=True)
     def wait():
@@ -908,7 +935,7 @@ def f():
     END
 START
 """
-    program = (HEAD + program).replace("END", end)
+    program = (HEAD + program).replace("END", end).replace("ASKED", str(asked))
     status = 3 if "exit" in end else 0
     ours = script.passes(program.replace("START", "run(lambda: go(f).join())"))
     assert set(ours.splitlines()) == {"joined", f"status {status}"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import gc
+import io
 import os
 import sys
 import threading
@@ -140,6 +142,13 @@ class GoroutineThread(threading._DummyThread):
             self._handle = self._os_thread_handle = handle
         super()._after_fork(new_ident=new_ident)  # type: ignore[misc]
 
+    def _reset_internal_locks(self, is_alive: bool) -> None:
+        """The same up to Python 3.12: others may wait for its end as for the main thread's."""
+        super()._reset_internal_locks(is_alive)  # type: ignore[misc]
+        if is_alive:
+            self.__class__ = threading._MainThread  # type: ignore[assignment, attr-defined]
+            self._set_tstate_lock()  # type: ignore[attr-defined]
+
 
 def _go_on() -> None:
     """In a fork's child, from Python 3.13 on: its only thread has not ended, whichever it was.
@@ -229,6 +238,7 @@ def end_process(error: BaseException) -> int:
     _end_pools()
     _call(join_others)  # until Ctrl-C
     atexit._run_exitfuncs()
+    _flush_files()
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -236,6 +246,15 @@ def end_process(error: BaseException) -> int:
         except (OSError, ValueError):
             status = status or 120  # as Python's own
     return status
+
+
+def _flush_files() -> None:
+    """Writes what files have in their buffers, as their ends in the interpreter's would."""
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    for each in gc.get_objects():
+        if issubclass(type(each), kinds) and each not in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                each.flush()
 
 
 _INTERRUPTED = -1
