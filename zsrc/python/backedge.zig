@@ -129,7 +129,7 @@ fn raise(p: *PyG) bool {
 pub fn onJump(p: *PyG, code: *py.Object, from: *py.Object, to: *py.Object) void {
     if (watches.items.len == 0) return;
     const w = find(p, code) orelse return;
-    if (py.PyLong_AsLongLong(to) > py.PyLong_AsLongLong(from) or p.pending == null) return;
+    if (py.PyLong_AsLongLong(to) > py.PyLong_AsLongLong(from) or p.owes.pending == null) return;
     w.landing = true;
     preempt.refresh(code);
 }
@@ -166,7 +166,7 @@ fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object
         w.seen = true;
         // The program did not ask for the events that only our setting caused.
         const marked = w.marked;
-        if (back and p.pending != null and raise(p)) return -1;
+        if (back and p.owes.pending != null and raise(p)) return -1;
         if (marked) return 0;
     };
     return if (by.function) |f| f(object, frame, what, arg) else 0;

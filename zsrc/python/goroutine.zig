@@ -37,8 +37,10 @@ pub const Queue = @import("../sync/waiters.zig").Waiters(Lane);
 const inline_args = 4;
 
 pub const PyG = struct {
-    g: G = .{},
-    state: ?*py.ThreadState = null,
+    // A switch reads these. Fields lie in the order of their alignment.
+    state: ?*py.ThreadState align(64) = null,
+    owes: Owes align(32) = .{},
+    g: G align(16) = .{},
     /// A preemption request that was put in its way, see preempt.zig.
     request: preempt.Request = .{},
     /// Its stack's reserve, see recursion.zig.
@@ -55,12 +57,9 @@ pub const PyG = struct {
     nkw: u32 = 0,
     kwnames: ?*py.Object = null,
     context: ?*py.Object = null,
-    /// What the goroutine is to raise at its next park, owned.
-    pending: ?*py.Object = null,
     /// What it was made to raise last: see owed.zig.
     raised: owed.Raised = .{},
-    /// What was eaten of that, owned, and where that was reported.
-    eaten: ?*py.Object = null,
+    /// Where what was eaten of that was reported.
     eaten_at: owed.Place = .{},
     /// What it is to raise at those after that.
     later: ?*Thrown = null,
@@ -106,11 +105,18 @@ pub const PyG = struct {
     next_free: ?*PyG = null,
 };
 
+pub const Owes = extern struct {
+    /// What the goroutine is to raise at its next park, owned.
+    pending: ?*py.Object = null,
+    /// What it was made to raise and has eaten, owned.
+    eaten: ?*py.Object = null,
+};
+
 /// An exception that waits for its turn.
 pub const Thrown = struct { exception: *py.Object, next: ?*Thrown = null };
 
 pub inline fn of(g: *G) *PyG {
-    return @fieldParentPtr("g", g);
+    return @alignCast(@fieldParentPtr("g", g));
 }
 
 /// golibx.Goroutine.
@@ -209,6 +215,12 @@ fn alloc() error{OutOfMemory}!*PyG {
     return p;
 }
 
+/// Fetches all of it: to begin and to end, a goroutine reads or writes most.
+pub inline fn prefetch(p: *PyG) void {
+    const lines: [*]const u8 = @ptrCast(p);
+    inline for (0..@sizeOf(PyG) / 64) |i| @prefetch(lines + i * 64, .{ .rw = .write });
+}
+
 /// Of a PyG that is off its stack, or about to leave it without looking back.
 pub inline fn free(p: *PyG) void {
     p.g.status = .dead;
@@ -291,9 +303,9 @@ pub inline fn createAs(
     }).ptr;
     p.g = .{ .system = system };
     p.state = null;
-    p.pending = null;
+    p.owes.pending = null;
     p.raised = .{};
-    p.eaten = null;
+    p.owes.eaten = null;
     p.later = null;
     p.ambient = b.ambient;
     p.g.context = b.context;
@@ -545,8 +557,8 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         h.outcome = if (was_cancelled) .cancelled else .raised;
         if (p.on_end != null) noteStart(h);
     }
-    py.clear(&p.pending);
-    py.clear(&p.eaten);
+    py.clear(&p.owes.pending);
+    py.clear(&p.owes.eaten);
     dropLater(p);
     if (p.group) |group| {
         p.group = null;
@@ -712,17 +724,17 @@ pub fn report(h: *Handle) void {
     };
     const result = py.call(handler, &.{ &h.ob, exception });
     if (result) |r| py.decref(r) else py.PyErr_WriteUnraisable(handler);
-    if (main) |m| if (m.pending != null and lane.onThread() == &m.g) preempt.hurry(m);
+    if (main) |m| if (m.owes.pending != null and lane.onThread() == &m.g) preempt.hurry(m);
 }
 
 // ---- raising in a goroutine from outside ----
 
 /// Makes `p` raise `exception` (taken) at its next park, or now if it is parked.
 pub fn interrupt(p: *PyG, exception: *py.Object) void {
-    if (p.pending != null) {
+    if (p.owes.pending != null) {
         py.decref(exception);
     } else {
-        p.pending = exception;
+        p.owes.pending = exception;
     }
     wakePending(p);
 }
@@ -751,10 +763,10 @@ pub fn raisePending(p: *PyG) bool {
 
 /// Raises what `interrupt` left.
 fn raiseThrown(p: *PyG) bool {
-    const exception = p.pending orelse return false;
-    p.pending = null;
+    const exception = p.owes.pending orelse return false;
+    p.owes.pending = null;
     if (p.later) |next| {
-        p.pending = next.exception;
+        p.owes.pending = next.exception;
         p.later = next.next;
         host.gpa.destroy(next);
     }
@@ -774,8 +786,8 @@ fn dropLater(p: *PyG) void {
 
 /// Whether raisePending has something to raise.
 inline fn isInterrupted(p: *PyG) bool {
-    if (p.eaten != null) owed.settle(p);
-    if (p.pending != null) return true;
+    if (p.owes.eaten != null) owed.settle(p);
+    if (p.owes.pending != null) return true;
     return if (p.g.context) |c| c.done() else false;
 }
 
@@ -913,7 +925,7 @@ fn watchLoops(caller: *PyG) void {
         const id = g.id;
         if (!g.system and p != caller and !isParked(p)) {
             owed.settle(p);
-            if (p.pending != null) backedge.watch(p);
+            if (p.owes.pending != null) backedge.watch(p);
         }
         // That runs Python code: where it let this one end, the next round sees the others.
         if (g.id != id or g.status == .dead) return;
@@ -923,7 +935,7 @@ fn watchLoops(caller: *PyG) void {
 
 /// False with an exception set.
 pub fn cancelG(p: *PyG) bool {
-    if (p.pending == null) {
+    if (p.owes.pending == null) {
         const exception = errors.instance(.Cancelled) orelse return false;
         // Making it may have run Python code that ended the goroutine.
         interrupt(p, exception);

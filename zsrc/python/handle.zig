@@ -94,7 +94,7 @@ fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
         py.decref(exception);
         return py.boolean(false);
     };
-    if (p.pending == null) {
+    if (p.owes.pending == null) {
         goroutine.interrupt(p, exception);
         return py.boolean(true);
     }

@@ -217,9 +217,13 @@ pub const Host = struct {
         return @ptrCast(goroutine.of(g).state.?);
     }
 
-    /// What a switch to the goroutine reads, besides its stack.
+    /// What a switch to the goroutine reads besides its stack; or its start does.
     pub inline fn prefetch(g: *G) void {
-        if (goroutine.of(g).state) |state| @prefetch(state, .{});
+        const p = goroutine.of(g);
+        const state: [*]const u8 = @ptrCast(p.state orelse return goroutine.prefetch(p));
+        @prefetch(state, .{});
+        @prefetch(state + 64, .{});
+        datastack.prefetch(g.stack);
     }
 
     pub fn start(g: *G) error{OutOfMemory}!void {

@@ -250,7 +250,7 @@ fn suspectOf(pair: *py.Object) ?Suspect {
     const p = goroutine.liveOf(handle) orelse return null;
     const s: Suspect = .{ .p = p, .stack = stack };
     if (p.g.status != .waiting or p.g.isClaimed() or p.g.system) return null;
-    if (p.g.timer.pending() or p.pending != null) return null;
+    if (p.g.timer.pending() or p.owes.pending != null) return null;
     switch (p.g.reason) {
         .select_no_cases => {},
         else => if (p.g.waiting_on == null) return null,

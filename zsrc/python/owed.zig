@@ -55,8 +55,8 @@ fn onEvent(event: [*:0]const u8, args: *py.Object, _: ?*anyopaque) callconv(.c) 
     };
     if (exception != p.raised.exception or exception.type != p.raised.type) return 0;
     p.raised = .{};
-    const old = p.eaten;
-    p.eaten = py.incref(exception);
+    const old = p.owes.eaten;
+    p.owes.eaten = py.incref(exception);
     py.xdecref(old);
     const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get());
     p.eaten_at = .{ .frame = frame, .lasti = if (frame) |f| py.extra.PyFrame_GetLasti(f) else 0 };
@@ -67,10 +67,10 @@ fn onEvent(event: [*:0]const u8, args: *py.Object, _: ?*anyopaque) callconv(.c) 
 /// Where a goroutine parks, or is watched because it does not: what was eaten is pending again,
 /// unless it is still being reported. That may wait too, and would eat it once more.
 pub noinline fn settle(p: *PyG) void {
-    const exception = p.eaten orelse return;
+    const exception = p.owes.eaten orelse return;
     if (isReporting(p)) return;
-    p.eaten = null;
-    if (p.pending == null) p.pending = exception else py.decref(exception);
+    p.owes.eaten = null;
+    if (p.owes.pending == null) p.owes.pending = exception else py.decref(exception);
 }
 
 /// The frame in which the report was made is at the same instruction.

@@ -303,7 +303,7 @@ fn raise(p: *PyG, exact: bool) ?bool {
 }
 
 pub fn wantsRaise(p: *const PyG) bool {
-    return p.pending != null and p.request.raise;
+    return p.owes.pending != null and p.request.raise;
 }
 
 fn onTrace(

@@ -126,7 +126,7 @@ fn tellMain() bool {
 }
 
 /// It has not come to it: g0 decides.
-fn onTold(_: *Timer) void {
+fn onTold(_: *Timer) callconv(.c) void {
     lane.user_timers -= 1;
     lane.signal_pending = true;
     lane.attention.store(true, .release);
@@ -319,7 +319,7 @@ fn make(next: Call) bool {
 /// Of a handler. Takes the reference.
 fn throwToMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
-    if (main.pending == null) return interruptMain(exception);
+    if (main.owes.pending == null) return interruptMain(exception);
     goroutine.throwLater(main, exception) catch py.decref(exception);
 }
 

@@ -234,7 +234,7 @@ fn handleSignals(s: *StandIn) bool {
     if (!raised) return false;
     const exception = py.takeException() orelse return false;
     if (lane.claim(&s.p.g, .interrupted)) {
-        s.p.pending = exception;
+        s.p.owes.pending = exception;
         return true;
     }
     // The operation has succeeded meanwhile: it is raised after that, as if the signal came then.

@@ -172,7 +172,7 @@ const Call = struct {
 
     /// The time has come. Under the lane's lock, in the middle of a switch: who is switched out may
     /// have an exception set.
-    fn start(t: *timer_mod.Timer) void {
+    fn start(t: *timer_mod.Timer) callconv(.c) void {
         const c: *Call = @fieldParentPtr("timer", t);
         lane.user_timers -= 1;
         const collects = py.minor() < 12 and py.PyGC_Disable() != 0;

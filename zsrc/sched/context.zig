@@ -158,7 +158,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
             if (self.poller != null and c.deadline < self.poller_deadline) Host.pollBreak();
         }
 
-        fn fire(t: *Timer) void {
+        fn fire(t: *Timer) callconv(.c) void {
             const self = Host.lane();
             self.user_timers -= 1;
             cancelContext(self, @alignCast(@fieldParentPtr("timer", t)), .expired);

@@ -137,7 +137,7 @@ pub const Wake = enum(u8) {
     interrupted,
 };
 
-pub const Stack = struct {
+pub const Stack = extern struct {
     lo: usize = 0,
     size: usize = 0,
 
@@ -150,36 +150,16 @@ pub const Stack = struct {
     }
 };
 
-pub const G = struct {
+pub const G = extern struct {
+    // What a switch reads and writes comes first, so that it lies in two cache lines: among many
+    // goroutines each costs a wait.
+
     /// Saved stack pointer while not running.
     sp: usize = 0,
-    stack: Stack = .{},
-    /// The floating-point environment that it starts with: that of whoever started it.
-    environment: u64 = undefined,
-    /// The M it runs on, or blocks on while in a syscall.
-    m: ?*M = null,
     /// Link of the one queue it is in.
     next: ?*G = null,
-    id: u64 = 0,
-    status: Status = .idle,
-    reason: WaitReason = .none,
-    wake: Wake = .ready,
-    /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
-    claimed: Claim = .open,
-    /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
-    contest: ?*std.atomic.Value(u32) = null,
-    /// A helper of the runtime: not counted, not part of deadlock detection.
-    system: bool = false,
-    /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is
-    /// in no list of the lane and never runs; its waits end as `notified`.
-    thread: ?*os.Note = null,
-    /// It may not run on just any thread: the main goroutine, and those that are locked to a
-    /// thread.
-    placed: bool = false,
-    /// The only M that it may run on, and how often it asked for that. It did not where it keeps
-    /// its M just until it goes on: keeping.zig.
-    locked_m: ?*M = null,
-    lock_count: u32 = 0,
+    /// The M it runs on, or blocks on while in a syscall.
+    m: ?*M = null,
     /// The frame of a call to the runtime that comes straight from the goroutine's own code, so
     /// that nothing of others' lies below; 0 where that is not known.
     plain_frame: usize = 0,
@@ -187,30 +167,58 @@ pub const G = struct {
     /// frame has one size, so that the frame and where it returns to tell.
     near_frame: usize = 0,
     near_return: usize = 0,
+    stack: Stack = .{},
+    /// The only M that it may run on. Where `lock_count` is 0 it keeps its M just until it goes on:
+    /// keeping.zig.
+    locked_m: ?*M = null,
+    /// Of the stand-in of a thread that runs no goroutine: what the thread sleeps on. Such a G is
+    /// in no list of the lane and never runs; its waits end as `notified`.
+    thread: ?*os.Note = null,
+    /// What cancels its waits.
+    context: ?*Context = null,
+    status: Status = .idle,
     /// The last call to the runtime was another one.
     deep: bool = true,
+    /// It gave way by itself, and has not gone on since.
+    gave_way: bool = false,
+    reason: WaitReason = .none,
+    wake: Wake = .ready,
+    /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
+    claimed: Claim = .open,
+    /// A helper of the runtime: not counted, not part of deadlock detection.
+    system: bool = false,
+    /// It may not run on just any thread: the main goroutine, and those that are locked to a
+    /// thread.
+    placed: bool = false,
+
+    // The rest.
+
+    /// The floating-point environment that it starts with: that of whoever started it.
+    environment: u64 = undefined,
+    id: u64 = 0,
+    /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
+    contest: ?*std.atomic.Value(u32) = null,
+    /// How often it asked to be locked to its thread.
+    lock_count: u32 = 0,
     /// Nothing may preempt it while positive.
     no_preempt: u32 = 0,
-    /// For dumps: what it waits on while it is parked, an object of the layer above that the
-    /// waiting call holds, or an array of `waiting_count` of them. Set just before the wait; null
-    /// afterwards.
-    waiting_on: ?*anyopaque = null,
+    /// How many objects `waiting_on` is an array of.
     waiting_count: u32 = 0,
+    /// For dumps: what it waits on while it is parked, an object of the layer above that the
+    /// waiting call holds, or an array of them. Set just before the wait; null afterwards.
+    waiting_on: ?*anyopaque = null,
     /// About when it was parked last, by Lane.clock.
     parked_at: u64 = 0,
     /// The waiter that was claimed, set by who did that: for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},
-    /// What cancels its waits, and its place among those that wait under it.
-    context: ?*Context = null,
+    /// Its place among those that wait under `context`.
     watch_link: ?*?*G = null,
     watch_next: ?*G = null,
     /// In an explored run: what it has drawn, 0 for nothing yet; and the object whose method it is
     /// about to call, while it may give way there.
     lot: u64 = 0,
     at_object: usize = 0,
-    /// It gave way by itself, and has not gone on since.
-    gave_way: bool = false,
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,

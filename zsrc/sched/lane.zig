@@ -645,7 +645,7 @@ pub fn Lane(comptime Host: type) type {
             if (!g.system) self.user_timers -= 1;
         }
 
-        fn fireTimer(t: *Timer) void {
+        fn fireTimer(t: *Timer) callconv(.c) void {
             const g: *G = @fieldParentPtr("timer", t);
             const self = Host.lane();
             if (!g.system) self.user_timers -= 1;

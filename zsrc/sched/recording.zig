@@ -76,7 +76,7 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
             self.timers.add(self.gpa, &self.events_timer) catch {};
         }
 
-        fn flushEvents(_: *Timer) void {
+        fn flushEvents(_: *Timer) callconv(.c) void {
             wakePump(Host.lane());
         }
 

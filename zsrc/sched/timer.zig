@@ -3,13 +3,14 @@
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 
-pub const Timer = struct {
+/// Extern, as G is, for which `fire` has C's calling convention.
+pub const Timer = extern struct {
     /// Monotonic nanoseconds.
     when: u64 = 0,
     /// Place in the heap, or `none`.
     index: u32 = none,
     /// Called under the lane's lock, with the timer already out of the heap.
-    fire: *const fn (*Timer) void = undefined,
+    fire: *const fn (*Timer) callconv(.c) void = undefined,
 
     pub const none = std.math.maxInt(u32);
 

@@ -107,7 +107,7 @@ pub fn TimeChan(comptime Lane: type) type {
             if (hope) lane.user_timers += 1 else lane.user_timers -= 1;
         }
 
-        fn fire(t: *Timer) void {
+        fn fire(t: *Timer) callconv(.c) void {
             const c: *Self = @fieldParentPtr("timer", t);
             const lane = Lane.get();
             c.count(lane);
