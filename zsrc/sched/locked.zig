@@ -141,6 +141,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             // more.
             const keeps = to.locked_g != null or self.options.explore;
             self.owner.store(if (keeps) to else null, .release);
+            m.passed_on = to.locked_g != null;
             if (to.main) self.wakeMain() else m.appoint(to);
             return true;
         }

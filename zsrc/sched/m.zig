@@ -70,6 +70,9 @@ pub const M = struct {
     /// That goroutine, when it has ended too.
     left: ?*G = null,
     note: os.Note = .{},
+    /// It has passed the P to a thread that waits with its goroutine, and may get it back soon.
+    passed_on: bool = false,
+    resting: os.Rest = .{},
     /// Written by whoever wakes an idle M, before its note.
     duty: Duty = .none,
     about: About = .{},
@@ -83,6 +86,27 @@ pub const M = struct {
     mask_turn: u32 = 0,
     next_idle: ?*M = null,
     next_all: ?*M = null,
+
+    /// Until it is woken, the time is up, or a signal comes. Two threads that pass the P to each
+    /// other need not sleep in between.
+    pub fn rest(m: *M, timeout_ns: ?u64) os.Wake {
+        const short = m.passed_on or m.locked_g != null;
+        m.passed_on = false;
+        if (!short) return m.note.sleep(timeout_ns);
+        if (m.resting.spin(Woken{ .note = &m.note })) return .woken;
+        const start = os.nanotime();
+        const wake = m.note.sleep(timeout_ns);
+        if (wake == .woken) m.resting.slept(start);
+        return wake;
+    }
+
+    const Woken = struct {
+        note: *const os.Note,
+
+        pub inline fn woken(w: Woken) bool {
+            return w.note.isWoken();
+        }
+    };
 
     const succession = @import("succession.zig").Succession(M, os);
     pub const appoint = succession.appoint;

@@ -215,7 +215,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         /// One duty of an M on the idle list, which is off it afterwards if it is the main one and
         /// on it again otherwise. False when the thread is to end; the M is gone then.
         pub fn serve(self: *Self, m: *M) bool {
-            const rested = m.note.sleep(if (m.main or m.locked_g != null) null else m_idle_ns);
+            const rested = m.rest(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);
             // Whoever took it off the idle list is about to wake it.
             if (rested == .timeout) return if (retireToEnd(self, m)) endThread(self, m) else serve(self, m);

@@ -100,6 +100,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             stray: bool = false,
             left: ?*G = null,
             note: Note = .{},
+            passed_on: bool = false,
             duty: duties.Duty = .none,
             about: duties.About = .{},
             thread: ?Env.Thread = null,
@@ -113,6 +114,11 @@ fn Run(comptime Sim: type, comptime what: What) type {
             const parts = succession.Succession(M, Sim);
             pub const appoint = parts.appoint;
             pub const wakeSuccessor = parts.wakeSuccessor;
+
+            /// To look before it sleeps makes no difference to others.
+            pub fn rest(m: *M, timeout_ns: ?u64) os.Wake {
+                return m.note.sleep(timeout_ns);
+            }
         };
 
         /// Of an M, which may be gone.
