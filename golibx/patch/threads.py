@@ -146,7 +146,7 @@ class GoroutineThread(threading._DummyThread):
         """The same up to Python 3.12: others may wait for its end as for the main thread's."""
         super()._reset_internal_locks(is_alive)  # type: ignore[misc]
         if is_alive:
-            self.__class__ = threading._MainThread  # type: ignore[assignment, attr-defined]
+            self.__class__ = threading._MainThread  # type: ignore[attr-defined]
             self._set_tstate_lock()  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,7 @@ const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
 const ending = @import("../../sched/ending.zig");
 const threads_mod = @import("../../sched/threads.zig");
+const os = @import("../../os/os.zig");
 const Status = @import("../../sched/g.zig").Status;
 const duties = @import("../../sched/m.zig");
 const Allocator = std.mem.Allocator;
@@ -114,6 +115,10 @@ fn Run(comptime Sim: type, comptime what: What) type {
             next_all: ?*M = null,
             /// Its memory has been freed.
             gone: bool = false,
+
+            pub fn rest(m: *M, timeout_ns: ?u64) os.Wake {
+                return m.note.sleep(timeout_ns);
+            }
         };
 
         /// Of an M, which may be gone.
@@ -135,7 +140,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 n.note().wake();
             }
 
-            pub fn sleep(n: *Note, timeout_ns: ?u64) @import("../../os/os.zig").Wake {
+            pub fn sleep(n: *Note, timeout_ns: ?u64) os.Wake {
                 return n.note().sleep(timeout_ns);
             }
         };

@@ -12,6 +12,7 @@ const ending = @import("../../sched/ending.zig");
 const resting = @import("../../sched/resting.zig");
 const sysmon = @import("../../sched/sysmon.zig");
 const threads_mod = @import("../../sched/threads.zig");
+const os = @import("../../os/os.zig");
 const duties = @import("../../sched/m.zig");
 const Allocator = std.mem.Allocator;
 
@@ -86,6 +87,10 @@ fn Runs(comptime Sim: type, comptime what: What) type {
             looked_at: Sim.Note = .{},
             /// Its memory has been freed.
             gone: bool = false,
+
+            pub fn rest(m: *M, timeout_ns: ?u64) os.Wake {
+                return m.note.sleep(timeout_ns);
+            }
         };
 
         const machine = serial.Serial(Sim, G, M);
