@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import io
 import os
 import sys
 import threading
@@ -238,7 +237,7 @@ def end_process(error: BaseException) -> int:
     _end_pools()
     _call(join_others)  # until Ctrl-C
     atexit._run_exitfuncs()
-    _flush_files()
+    _call(_flush_files)
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -250,6 +249,8 @@ def end_process(error: BaseException) -> int:
 
 def _flush_files() -> None:
     """Writes what files have in their buffers, as their ends in the interpreter's would."""
+    import io  # not before: a program may have replaced what this makes use of
+
     kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
     for each in gc.get_objects():
         if issubclass(type(each), kinds) and each not in (sys.stdout, sys.stderr):
