@@ -492,6 +492,39 @@ def test_few_threads_block_on_the_lock_of_a_preempted_goroutine(from_main: bool)
     assert most < 1000  # several thousand, if all that are woken find it locked
 
 
+def test_a_thread_that_computes_does_not_hold_blocking_calls_up(script: Script) -> None:
+    """By what it has done when they have all been made: not much more than beside threads.
+
+    Whoever asks a computing thread for the GIL waits a switch interval. A hundred threads do that at
+    the same time, and so must what runs goroutines.
+    """
+    code = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+import golibx
+from golibx.futures import GoroutinePoolExecutor
+done, stop = 0, False
+def computes():
+    global done
+    while not stop:
+        sum(range(200))
+        done += 1
+def during(kind):
+    with kind(100) as pool:
+        before = done
+        list(pool.map(time.sleep, [0.01] * 200))
+        return done - before
+thread = threading.Thread(target=computes)
+thread.start()
+among_threads = min(during(ThreadPoolExecutor) for _ in range(3))
+among_goroutines = min(golibx.run(during, GoroutinePoolExecutor) for _ in range(3))
+stop = True
+thread.join()
+print(round(among_goroutines / max(among_threads, 1), 1))
+"""
+    assert float(script.passes(code, limit=60)) < 4  # 5 to 20, if one asks after the other
+
+
 DELAY = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

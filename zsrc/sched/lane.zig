@@ -154,6 +154,11 @@ pub fn Lane(comptime Host: type) type {
         poller: ?*M = null,
         /// An M is on its way to take the free P.
         runner_sent: bool = false,
+        /// Ms on a reserve's duty, and when there was reason for them last.
+        reserves: usize = 0,
+        reinforced_at: u64 = 0,
+        /// Of the last turn in which sysmon saw the goroutine block.
+        blocked_tick: std.atomic.Value(u64) = .init(std.math.maxInt(u64)),
         spinning: os.Rest = .{},
         /// When the poller will return by itself.
         poller_deadline: u64 = 0,
@@ -903,6 +908,7 @@ pub fn Lane(comptime Host: type) type {
         pub const found = processor.found;
         pub const retake = processor.retake;
         pub const inVain = processor.inVain;
+        pub const reserve = processor.reserve;
         pub const offerLock = processor.offerLock;
         pub const giveUpP = processor.giveUpP;
         pub const schedule = processor.schedule;

@@ -14,6 +14,8 @@ pub const Duty = enum(u8) {
     run,
     /// Take the P from an M whose goroutine blocks, if it still does.
     retake,
+    /// Take the P from whichever M has it, if its goroutine blocks: see processor.zig, `reserve`.
+    reserve,
     /// Take the P from an M whose goroutine runs on and on without a place to be preempted.
     hand_off,
     /// Have the host put a preemption request in the way of a goroutine.

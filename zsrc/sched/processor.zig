@@ -29,6 +29,8 @@ const next_turns = 64;
 /// A blocking call that began within this time of a signal is interrupted for it.
 const nudge_interval_ns = 5 * std.time.ns_per_ms;
 const most_nudges = 3;
+/// So many threads at most wait for the host's lock in case the running goroutine blocks.
+const most_reserves = 16;
 /// So many goroutines that block one after the other may wait for what a preempted one holds.
 const convoy = 8;
 /// The network is looked at this often even while there is work.
@@ -129,6 +131,37 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const waited = now - asked > prompt_lock_ns and duty == .retake;
             if ((waited and now -| m.about.since < self.options.retake_threshold_idle_ns) or
                 !takeOver(self, m, duty)) return inVain(self);
+            if (waited) reinforce(self, now);
+            schedule(self, m);
+        }
+
+        /// The host's lock is with others who compute. Each of our threads that asks for it waits
+        /// its turn, a switch interval or more, and where the goroutine that it then runs blocks
+        /// again at once, that was all that goroutines got of it. So some more threads ask, as many
+        /// would in a program of threads: when one of them gets the lock and the running goroutine
+        /// blocks, it takes the P.
+        noinline fn reinforce(self: *Self, now: u64) void {
+            self.reinforced_at = now;
+            var wanted = @min(self.runq.len, most_reserves) -| self.reserves;
+            while (wanted > 0) : (wanted -= 1) {
+                self.startM(.reserve, .{}) catch return;
+                self.reserves += 1;
+            }
+        }
+
+        /// With the host's lock, which the running goroutine has let go: because it blocks, as
+        /// sysmon has seen, or it has just begun; otherwise it was asked to.
+        pub fn reserve(self: *Self, m: *M) void {
+            self.reserves -= 1;
+            if (!self.live) return;
+            const old = self.owner.load(.monotonic) orelse return;
+            const now = os.nanotime();
+            const tick = self.tick.raw;
+            const blocks = self.blocked_tick.load(.monotonic) == tick or
+                now -| self.reinforced_at < self.offerInterval() / 2;
+            m.about = .{ .m = old.id, .tick = tick, .since = now };
+            if (!blocks or self.attachment(old) == .attached or !takeOver(self, m, .retake)) return;
+            reinforce(self, now);
             schedule(self, m);
         }
 
@@ -178,7 +211,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         inline fn warmNext(self: *Self) void {
             const g = (self.runq.head orelse return).next orelse return;
             // Of one that has begun: to fetch what is mapped nowhere costs more than it saves.
-            if (g.stack.size > 0) inline for (0..warm_lines) |i| prefetch(g.sp - warm_below + i * 64);
+            if (g.stack.size > 0) inline for (0..warm_lines) |i| prefetch(g.sp -% warm_below +% i * 64);
             Host.prefetch(g);
             // Its own fields come one turn earlier.
             if (g.next) |after| {

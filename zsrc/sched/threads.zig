@@ -255,6 +255,10 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                     self.sysmon.helpers.store(0, .release);
                     self.retake(m, duty, asked);
                 },
+                .reserve => {
+                    Host.acquire(m);
+                    self.reserve(m);
+                },
                 .preempt => {
                     Host.acquire(m);
                     armPreempt(self, m.about);

@@ -375,6 +375,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub fn wakeLocked(_: *Lane) void {}
             pub fn handleSignals(_: *Lane, _: *M) void {}
             pub fn inVain(_: *Lane) void {}
+            pub fn reserve(_: *Lane, _: *M) void {}
 
             /// As processor.zig's.
             pub fn retake(self: *Lane, m: *M, _: duties.Duty, _: u64) void {

@@ -307,6 +307,7 @@ fn Runs(comptime Sim: type, comptime what: What) type {
             pub fn wakeLocked(_: *Lane) void {}
             pub fn handleSignals(_: *Lane, _: *M) void {}
             pub fn inVain(_: *Lane) void {}
+            pub fn reserve(_: *Lane, _: *M) void {}
             pub fn retake(_: *Lane, _: *M, _: duties.Duty, _: u64) void {}
             pub fn schedule(_: *Lane, _: *M) void {}
             pub fn lose(_: *Lane, _: *G) void {}
