@@ -302,11 +302,12 @@ def test_ticker_in_a_select() -> None:
 def test_function() -> None:
     done: Chan[Goroutine[object] | None] = Chan()
     before = num_goroutine()
-    timer = Timer(0.001, lambda: done.send(current()))
+    timer = Timer(1000, lambda: done.send(current()))
     assert timer.c is None
     with pytest.raises(TypeError, match="calls a function"):
         timer.on_fire()
     assert num_goroutine() == before  # until its time has come
+    timer.reset(0.001)
     g = done.recv()
     me = current()
     assert g is not None
