@@ -1,4 +1,4 @@
-"""What the tests of golibx.leaks() share."""
+"""What the tests of golibx.leaks() share, and others whose goroutines are to wait."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from golibx import (
     Chan,
     DeadlineExceeded,
     Event,
-    Goroutine,
     WaitGroup,
     context,
     current,
@@ -33,13 +32,9 @@ from golibx import (
     scope,
     sleep,
 )
+from leaking import parked
 
 pytestmark = pytest.mark.goroutine
-
-
-def wait_until_parked(goroutine: Goroutine[object]) -> None:
-    while not goroutine.waiting:
-        gosched()
 
 
 # ---- one loop among goroutines ----
@@ -74,7 +69,7 @@ def test_others_go_on_while_a_loop_waits() -> None:
     loop = go(asyncio.run, main())
     for _ in range(5):
         sleep(0.001)
-    wait_until_parked(loop)
+    parked(loop)
     theirs.send(b"data")
     assert loop.result() == b"data"
     ours.close()
@@ -96,7 +91,7 @@ def test_loops_that_wait_need_no_threads() -> None:
     running = [go(asyncio.run, main()) for _ in range(30)]
     everybody.wait()
     for goroutine in running:
-        wait_until_parked(goroutine)
+        parked(goroutine)
     assert golibx.stats()["threads"] < 15
     for loop, released in loops:
         loop.call_soon_threadsafe(released.set)
@@ -356,7 +351,7 @@ def test_cancelling_the_goroutine_cancels_the_tasks_and_cleans_up() -> None:
     cleanup = Cleanup()
     running = go(asyncio.run, cleanup.main())
     cleanup.begun.wait()
-    wait_until_parked(running)
+    parked(running)
     assert running.cancel()
     with pytest.raises(Cancelled):
         running.result()
@@ -465,7 +460,7 @@ def test_a_selector_in_a_goroutine(pair: tuple[socket.socket, socket.socket]) ->
         assert selector.select(-1) == []
         assert selector.select(0.002) == []
         selecting = go(selector.select)
-        wait_until_parked(selecting)
+        parked(selecting)
         b.send(b"x")
         assert selecting.result() == [(key, selectors.EVENT_READ)]
         # Not read: it is still ready, each time.
@@ -479,7 +474,7 @@ def test_a_selector_in_a_goroutine(pair: tuple[socket.socket, socket.socket]) ->
         assert selector.select(0.001) == []
         # What is registered while it waits counts, as with epoll.
         selecting = go(selector.select, 60)
-        wait_until_parked(selecting)
+        parked(selecting)
         selector.register(b, selectors.EVENT_WRITE)
         assert len(selecting.result()) == 1
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import pytest
 
 import golibx
+import leaking
 from golibx import (
     Cancelled,
     Chan,
@@ -81,9 +82,7 @@ def open_fds() -> int:
 
 def parked(g: golibx.Goroutine[object]) -> None:
     """Yields until the goroutine waits."""
-    while not g.waiting:
-        assert not g.done(), g
-        gosched()
+    leaking.parked(g)
     assert "IO" in g.state, g.state
 
 

@@ -47,7 +47,7 @@ pub fn Threads(comptime lane: type) type {
         pub fn sleepM(s: *Sched, m: *M) bool {
             // Only those who wait for work from outside, such as native.call: others are woken in
             // the hope of some, often in vain.
-            if (m.rest.spin(Woken{ .note = &m.note })) {
+            if (m.rest.spin(&m.note)) {
                 if (m.spinning) m.rest.forget();
                 return true;
             }
@@ -72,14 +72,6 @@ pub fn Threads(comptime lane: type) type {
                 }
             }
         }
-
-        const Woken = struct {
-            note: *Env.Note,
-
-            pub inline fn woken(w: Woken) bool {
-                return w.note.isWoken();
-            }
-        };
 
         /// `p` is nobody's, and mcount counts the thread already.
         pub fn newM(s: *Sched, p: *P, spinning: bool) void {

@@ -217,13 +217,13 @@ pub const Rest = struct {
     pub const spin_ns = 30 * std.time.ns_per_us;
     const most_credit = 3;
 
-    /// Spins; true if `context.woken()` was true before the time was up.
+    /// Spins; true if `context.isWoken()` was true before the time was up.
     pub fn spin(r: *Rest, context: anytype) bool {
         if (r.credit == 0) return false;
         const until = nanotime() + spin_ns;
         while (true) {
             for (0..16) |_| {
-                if (context.woken()) {
+                if (context.isWoken()) {
                     r.credit = most_credit;
                     return true;
                 }

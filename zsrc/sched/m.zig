@@ -74,7 +74,7 @@ pub const M = struct {
     note: os.Note = .{},
     /// It has passed the P to a thread that waits with its goroutine, and may get it back soon.
     passed_on: bool = false,
-    resting: os.Rest = .{},
+    spinning: os.Rest = .{},
     /// Written by whoever wakes an idle M, before its note.
     duty: Duty = .none,
     about: About = .{},
@@ -95,20 +95,12 @@ pub const M = struct {
         const short = m.passed_on or m.locked_g != null;
         m.passed_on = false;
         if (!short) return m.note.sleep(timeout_ns);
-        if (m.resting.spin(Woken{ .note = &m.note })) return .woken;
+        if (m.spinning.spin(&m.note)) return .woken;
         const start = os.nanotime();
         const wake = m.note.sleep(timeout_ns);
-        if (wake == .woken) m.resting.slept(start);
+        if (wake == .woken) m.spinning.slept(start);
         return wake;
     }
-
-    const Woken = struct {
-        note: *const os.Note,
-
-        pub inline fn woken(w: Woken) bool {
-            return w.note.isWoken();
-        }
-    };
 
     const succession = @import("succession.zig").Succession(M, os);
     pub const appoint = succession.appoint;

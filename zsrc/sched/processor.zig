@@ -417,7 +417,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         }
 
         const Posted = struct {
-            pub inline fn woken(_: Posted) bool {
+            pub inline fn isWoken(_: Posted) bool {
                 return !Host.inbox.isEmpty();
             }
         };
