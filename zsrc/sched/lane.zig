@@ -157,8 +157,9 @@ pub fn Lane(comptime Host: type) type {
         /// Ms on a reserve's duty, and when there was reason for them last.
         reserves: usize = 0,
         reinforced_at: u64 = 0,
-        /// Of the last turn in which sysmon saw the goroutine block.
+        /// The last turn in which sysmon saw the goroutine block, and since when: written first.
         blocked_tick: std.atomic.Value(u64) = .init(std.math.maxInt(u64)),
+        blocked_since: std.atomic.Value(u64) = .init(0),
         spinning: os.Rest = .{},
         /// When the poller will return by itself.
         poller_deadline: u64 = 0,
@@ -904,13 +905,7 @@ pub fn Lane(comptime Host: type) type {
 
         const processor = @import("processor.zig").Processor(Self, Host);
         pub const regain = processor.regain;
-        pub const lose = processor.lose;
-        pub const found = processor.found;
-        pub const retake = processor.retake;
-        pub const inVain = processor.inVain;
-        pub const reserve = processor.reserve;
         pub const offerLock = processor.offerLock;
-        pub const giveUpP = processor.giveUpP;
         pub const schedule = processor.schedule;
         pub const giveWay = processor.giveWay;
         pub const goNext = processor.goNext;
@@ -918,6 +913,16 @@ pub fn Lane(comptime Host: type) type {
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;
         pub const anyRunnable = processor.anyRunnable;
+
+        // ---- a P that is taken from another M, in taking.zig ----
+
+        const taking = @import("taking.zig").Taking(Self, Real);
+        pub const lose = taking.lose;
+        pub const found = taking.found;
+        pub const retake = taking.retake;
+        pub const inVain = taking.inVain;
+        pub const reserve = taking.reserve;
+        pub const giveUpP = taking.giveUpP;
 
         // ---- threads, in threads.zig ----
 

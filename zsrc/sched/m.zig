@@ -14,7 +14,7 @@ pub const Duty = enum(u8) {
     run,
     /// Take the P from an M whose goroutine blocks, if it still does.
     retake,
-    /// Take the P from whichever M has it, if its goroutine blocks: see processor.zig, `reserve`.
+    /// Take the P from whichever M has it, if its goroutine blocks: see taking.zig, `reserve`.
     reserve,
     /// Take the P from an M whose goroutine runs on and on without a place to be preempted.
     hand_off,

@@ -39,7 +39,7 @@ pub fn Resting(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             defer if (planted != .rests_in_a_round) s.round.unlock();
             // Not sooner: in a round sysmon may start a thread.
             if (planted != .clean_before and !isClean(self, m)) return false;
-            std.debug.assert(s.helpers.load(.monotonic) == 0);
+            std.debug.assert(s.helpers.load(.monotonic) == 0 and self.reserves == 0);
             sysmon.setResting(self, true);
             self.owner.store(null, .release);
             @atomicStore(bool, &self.live, false, .release);

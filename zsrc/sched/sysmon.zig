@@ -309,7 +309,10 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     // Others used the lock a moment ago: the goroutine may be about to get it back.
     const waits = now -| s.lock_busy_at < wake_up_ns;
     const threshold = if (others and !waits) o.retake_threshold_ns else o.retake_threshold_idle_ns;
-    if (now - s.detached_since >= o.retake_threshold_ns) lane.blocked_tick.store(s.tick, .monotonic);
+    if (now - s.detached_since >= o.retake_threshold_ns) {
+        lane.blocked_since.store(s.detached_since, .monotonic);
+        lane.blocked_tick.store(s.tick, .release);
+    }
     if (now - s.detached_since < @max(threshold, s.backoff_ns)) return others;
     return send(lane, .retake, .{ .m = m.id, .tick = s.tick, .since = s.detached_since });
 }

@@ -45,6 +45,11 @@ const patient: check.Options = .{ .patient = true, .max_steps = 3000 };
 const resizing: check.Options = .{ .preemptions = 1, .random_runs = 20_000 };
 const hogs: check.Options = .{ .preemptions = 3, .patient = true, .max_steps = 3000 };
 const run_ending: check.Options = .{ .preemptions = 1, .random_runs = 20_000, .max_steps = 3000 };
+const run_ending_often: check.Options = .{
+    .preemptions = 1,
+    .random_runs = 200_000,
+    .max_steps = 3000,
+};
 const run_ending_twice: check.Options = .{
     .preemptions = 2,
     .random_runs = 20_000,
@@ -537,6 +542,15 @@ pub const of_the_lane = [_]Entry{
         .Model = run_end.Wakes,
         .options = run_ending,
         .plants = &.{.{ .bug = .owes_nothing, .expects = "lost wake-up" }},
+    },
+    .{
+        .name = "run's end, many after the lock",
+        .Model = run_end.Reserves,
+        .options = run_ending_often,
+        .plants = &.{
+            .{ .bug = .counts_the_refused, .expects = "the count of reserves" },
+            .{ .bug = .comes_too_late_uncounted, .expects = "the count of reserves" },
+        },
     },
     .{
         .name = "run's end, at rest",

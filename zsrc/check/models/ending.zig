@@ -1,9 +1,10 @@
-//! The end of a run of a serial lane: zsrc/sched/ending.zig and threads.zig as they are, with a small
-//! lane around them. Its Ms are threads of the model, its goroutines have stacks of their own, and
-//! the host's lock is let go in each switch, as the interpreter's is.
+//! The end of a run of a serial lane: zsrc/sched/ending.zig, threads.zig and taking.zig as they are,
+//! with a small lane around them. Its Ms are threads of the model, its goroutines have stacks of
+//! their own, and the host's lock is let go in each switch, as the interpreter's is.
 //!
 //! In one of them there is room for two threads only, and who is to run the lane may be just on its
-//! way home.
+//! way home. In another the host's lock is hard to come by, so that more Ms are sent for it than
+//! there is room for.
 //!
 //! A thread runs the lane twice. In the first run the main goroutine gives its P up, blocks and ends
 //! without it, at any time: an M that was sent for the P may not be there yet, run another goroutine,
@@ -18,6 +19,7 @@ const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
 const ending = @import("../../sched/ending.zig");
 const threads_mod = @import("../../sched/threads.zig");
+const taking = @import("../../sched/taking.zig");
 const os = @import("../../os/os.zig");
 const Status = @import("../../sched/g.zig").Status;
 const duties = @import("../../sched/m.zig");
@@ -36,6 +38,9 @@ const What = enum {
     /// One after the other wakes the main one, which waits without its P, and ends. There is one M
     /// besides, and sysmon sends that on an errand.
     wakes,
+    /// One after the other blocks with the P, and whoever takes the lock has waited for it: where
+    /// the P is taken from one, others are sent to have it from the next.
+    reserves,
 };
 
 const Kind = enum { main, switches, blocks, loses, ends, wakes };
@@ -57,6 +62,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             currents = @splat(null);
             made = 0;
             stacks = 0;
+            clock = 0;
             check.nameFields(&lane, "lane");
             check.nameFields(&gil, "lock");
         }
@@ -66,15 +72,21 @@ fn Run(comptime Sim: type, comptime what: What) type {
             for (ms[0..made]) |m| check.expect(m.?.gone, "an M is left");
         }
 
+        const names = [_][]const u8{
+            "m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11",
+        };
         var lane: Lane = .{};
         var runs: u32 = 0;
         var gil: Sim.Lock = .{};
-        var ms: [8]?*M = undefined;
+        var ms: [names.len]?*M = undefined;
         var made: u32 = 0;
         var currents: [engine.max_threads]?*M = undefined;
         var stacks: u32 = 0;
+        /// Moves on whenever it is read, where it is hard to get the lock.
+        var clock: u64 = 0;
 
         const G = struct {
+            id: u64 = 0,
             sp: usize = 0,
             m: ?*M = null,
             next: ?*G = null,
@@ -84,7 +96,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             detached: Sim.Atomic(bool) = .init(false),
             buried: bool = false,
 
-            fn transition(g: *G, from: Status, to: Status) void {
+            pub fn transition(g: *G, from: Status, to: Status) void {
                 if (g.status != from) check.fail("a goroutine is {t}, not {t}", .{ g.status, from });
                 g.status = to;
             }
@@ -152,8 +164,13 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub const planted = Sim.planted;
             pub const G = RealG;
             pub const M = RealM;
-            pub const nanotime = Sim.nanotime;
             pub const glances = 2;
+
+            pub fn nanotime() u64 {
+                if (what != .reserves) return Sim.nanotime();
+                clock += 2 * std.time.ns_per_ms;
+                return clock;
+            }
 
             pub const Thread = struct {
                 sim: Sim.Thread,
@@ -186,7 +203,6 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 arg: ?*anyopaque,
                 _: anytype,
             ) error{ThreadLimit}!Thread {
-                const names = [_][]const u8{ "m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7" };
                 return .{ .sim = Sim.Thread.spawn(names[made - 1], function, arg) };
             }
 
@@ -271,7 +287,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 const tick = lane.tick.load(.monotonic);
                 const duty: duties.Duty = switch (what) {
                     .switches => .hand_off,
-                    .wakes => .retake,
+                    .wakes, .reserves => .retake,
                     else => .preempt,
                 };
                 lane.startM(duty, .{ .tick = tick }) catch check.expect(what == .wakes, "no thread");
@@ -284,7 +300,14 @@ fn Run(comptime Sim: type, comptime what: What) type {
 
         const Lane = struct {
             gpa: Memory = .{},
-            options: struct { max_threads: u32 = if (what == .wakes) 2 else 8 } = .{},
+            options: struct {
+                max_threads: u32 = switch (what) {
+                    .wakes => 2,
+                    .reserves => 5,
+                    else => 8,
+                },
+                retake_threshold_idle_ns: u64 = 0,
+            } = .{},
             live: bool = false,
             generation: u32 = 0,
             m_lock: Sim.Lock = .{},
@@ -295,12 +318,33 @@ fn Run(comptime Sim: type, comptime what: What) type {
             m0: *M = undefined,
             runner_owed: bool = false,
             dismissed: u32 = 0,
-            counters: struct { threads: Sim.Atomic(u32) = .init(0) } = .{},
+            counters: struct {
+                threads: Sim.Atomic(u32) = .init(0),
+                handoffs: u64 = 0,
+                retakes: u64 = 0,
+                retakes_in_vain: u64 = 0,
+            } = .{},
             owner: Sim.Atomic(?*M) = .init(null),
             running: ?*G = null,
             attention: Sim.Atomic(bool) = .init(false),
             tick: Sim.Atomic(u64) = .init(0),
-            lost_count: u32 = 0,
+            lost_count: usize = 0,
+            offering: bool = false,
+            reserves: usize = 0,
+            reinforced_at: u64 = 0,
+            blocked_tick: Sim.Atomic(u64) = .init(std.math.maxInt(u64)),
+            blocked_since: Sim.Atomic(u64) = .init(0),
+            convoy_base: usize = 0,
+            hog_tick: Sim.Atomic(u64) = .init(0),
+            preempted: struct {
+                pub fn pop(_: @This()) ?*G {
+                    return null;
+                }
+            } = .{},
+            timers: struct {
+                pub fn remove(_: @This(), _: *Timer) void {}
+            } = .{},
+            nudge_timer: Timer = .{},
             runner_sent: bool = false,
             /// What the main goroutine waits for.
             told: Sim.Note = .{},
@@ -309,11 +353,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
             virtual_ns: u64 = 0,
             poller: ?*M = null,
             sysmon: Sysmon = .{},
-            runq: ?*G = null,
+            runq: struct { head: ?*G = null, len: usize = 0 } = .{},
             main_g: *G = undefined,
             main_done: bool = false,
 
             pub const Error = error{ OutOfMemory, ThreadLimit };
+            const Timer = struct {};
 
             const ends = ending.Ending(Lane, Host, Env);
             const parts = threads_mod.Threads(Lane, Host, Env);
@@ -329,6 +374,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub const stray = ends.stray;
             pub const leaveStray = ends.leaveStray;
             pub const freeze = ends.freeze;
+            const takes = taking.Taking(Lane, Env);
+            pub const lose = takes.lose;
+            pub const retake = takes.retake;
+            pub const reserve = takes.reserve;
+            pub const inVain = takes.inVain;
+            const giveUpP = takes.giveUpP;
 
             /// As Lane.run in lane.zig, with nothing but the threads.
             fn run(self: *Lane) void {
@@ -345,7 +396,10 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 self.adoptThread(m) catch unreachable;
                 self.live = true;
                 self.owner.store(m, .release);
-                const watched = what == .rests or what == .switches or what == .wakes;
+                const watched = switch (what) {
+                    .rests, .switches, .wakes, .reserves => true,
+                    .blocks, .loses => false,
+                };
                 if (watched and runs == 1) self.sysmon.thread = .{
                     .sim = Sim.Thread.spawn("sysmon", Sysmon.loop, &self.sysmon),
                 };
@@ -358,7 +412,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                     _ = self.serve(m);
                     Host.acquire(m);
                     if (self.main_done) break;
-                    if (self.owner.load(.monotonic) == null and self.runq != null)
+                    if (self.owner.load(.monotonic) == null and self.runq.head != null)
                         self.owner.store(m, .release);
                 }
                 ends.stop(self, m);
@@ -366,6 +420,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 check.expect(self.all_m == null, "an M is listed after the end");
                 check.expect(self.idle_m == null, "an M rests after the end");
                 check.expect(self.counters.threads.raw == 0, "the count of threads is wrong");
+                check.expect(self.reserves == 0, "the count of reserves is wrong");
                 for (ms[0..made]) |other| if (other.?.generation == generation)
                     check.expect(other.?.gone or other.?.stray, "the run ends before all are home");
                 gil.unlock();
@@ -374,19 +429,24 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub fn dispose(_: *Lane) void {}
             pub fn wakeLocked(_: *Lane) void {}
             pub fn handleSignals(_: *Lane, _: *M) void {}
-            pub fn inVain(_: *Lane) void {}
-            pub fn reserve(_: *Lane, _: *M) void {}
+            pub fn record(_: *Lane, _: anytype, _: u64, _: u64, _: u64) void {}
 
-            /// As processor.zig's.
-            pub fn retake(self: *Lane, m: *M, _: duties.Duty, _: u64) void {
-                if (!self.live) return;
-                const old = self.owner.load(.monotonic) orelse return;
-                const g = self.running orelse return;
-                if (old == m or self.tick.raw != m.about.tick) return;
-                self.lose(g);
-                self.owner.store(m, .release);
+            pub fn goNext(_: *Lane, _: *G) void {
+                unreachable; // none is preempted
+            }
+
+            pub fn bumpTick(self: *Lane) u64 {
                 self.tick.raw += 1;
-                self.schedule(m);
+                return self.tick.raw;
+            }
+
+            pub fn wakeP(self: *Lane) void {
+                if (self.runq.head != null) self.sendRunner();
+            }
+
+            /// What has just begun to block may be taken for it.
+            pub fn offerInterval(_: *Lane) u64 {
+                return std.math.maxInt(u64);
             }
 
             pub fn attachment(_: *Lane, m: *M) enum { attached, detached, unsure } {
@@ -414,16 +474,18 @@ fn Run(comptime Sim: type, comptime what: What) type {
 
             fn push(self: *Lane, g: *G) void {
                 check.expect(g.generation == self.generation, "a goroutine of another run is queued");
-                var link = &self.runq;
+                var link = &self.runq.head;
                 while (link.*) |other| link = &other.next;
                 g.next = null;
                 link.* = g;
+                self.runq.len += 1;
             }
 
             fn pop(self: *Lane) ?*G {
                 if (self.main_done) return null;
-                const g = self.runq orelse return null;
-                self.runq = g.next;
+                const g = self.runq.head orelse return null;
+                self.runq.head = g.next;
+                self.runq.len -= 1;
                 return g;
             }
 
@@ -478,32 +540,16 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 arch.switchTo(&g.sp, m.sp);
             }
 
-            pub fn lose(self: *Lane, g: *G) void {
-                g.transition(.running, .syscall);
-                g.m.?.lost.store(true, .monotonic);
-                self.lost_count += 1;
-                self.running = null;
-            }
-
             fn found(self: *Lane, m: *M) void {
                 check.expect(!m.stray, "a stray touches the lane");
-                if (!m.lost.load(.monotonic)) return;
-                m.lost.store(false, .monotonic);
-                self.lost_count -= 1;
-            }
-
-            fn giveUpP(self: *Lane, g: *G) void {
-                self.lose(g);
-                self.owner.store(null, .release);
-                self.tick.raw += 1;
-                if (self.runq != null) self.sendRunner();
+                takes.found(self, m);
             }
 
             /// A call into others' code that lets the lock go.
             fn block(_: *Lane, g: *G) void {
                 g.detached.store(true, .monotonic);
                 gil.unlock();
-                Sim.yieldPoint();
+                for (0..if (what == .reserves) 4 else 1) |_| Sim.yieldPoint();
                 gil.lock();
                 g.detached.store(false, .monotonic);
             }
@@ -557,7 +603,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
                             // The second run: another goroutine runs and ends.
                             _ = self.go(.ends);
                             self.gosched(g);
-                            check.expect(self.runq == null, "somebody else is queued");
+                            check.expect(self.runq.len == 0, "somebody else is queued");
                             return;
                         }
                         switch (what) {
@@ -565,6 +611,9 @@ fn Run(comptime Sim: type, comptime what: What) type {
                                 _ = self.go(.switches);
                             },
                             .blocks => _ = self.go(.blocks),
+                            .reserves => for (0..4) |_| {
+                                _ = self.go(.blocks);
+                            },
                             .loses => {
                                 _ = self.go(.loses);
                                 _ = self.go(.switches);
@@ -639,6 +688,10 @@ pub fn Loses(comptime Sim: type) type {
 
 pub fn Wakes(comptime Sim: type) type {
     return Run(Sim, .wakes);
+}
+
+pub fn Reserves(comptime Sim: type) type {
+    return Run(Sim, .reserves);
 }
 
 pub fn Rests(comptime Sim: type) type {

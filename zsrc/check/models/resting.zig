@@ -208,6 +208,7 @@ fn Runs(comptime Sim: type, comptime what: What) type {
             attention: Sim.Atomic(bool) = .init(false),
             tick: Sim.Atomic(u64) = .init(0),
             sysmon: State = .{},
+            reserves: usize = 0,
             signal_mask: void = {},
             virtual_ns: u64 = 0,
             /// A goroutine that is left.
