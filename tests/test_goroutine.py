@@ -14,12 +14,13 @@ import threading
 import traceback
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import golibx
+from conftest import Script
 from golibx import (
     Cancelled,
     Chan,
@@ -948,6 +949,77 @@ def test_context_is_copied_at_the_spawn() -> None:
     variable.set("parent, later")
     assert g.result() == "parent"
     assert variable.get() == "parent, later"
+
+
+other: contextvars.ContextVar[str] = contextvars.ContextVar("other", default="unset")
+
+
+def without_variables(fn: Callable[..., Any], *args: Any) -> Goroutine[Any]:
+    """Starts it where no context variable is set."""
+    return contextvars.Context().run(go, fn, *args)
+
+
+def test_a_context_variable_that_only_goroutines_set_is_each_ones_own() -> None:
+    def sets(value: str) -> tuple[str, str]:
+        before = variable.get()
+        variable.set(value)
+        gosched()
+        return before, variable.get()
+
+    goroutines = [without_variables(sets, str(i)) for i in range(10)]
+    assert [g.result() for g in goroutines] == [("unset", str(i)) for i in range(10)]
+    assert len(contextvars.Context().run(contextvars.copy_context)) == 0
+
+
+def test_what_a_variable_remembers_of_an_ended_goroutine_is_nobodys() -> None:
+    # A variable keeps its last value with the number of the thread state, which is used again.
+    def sets() -> str:
+        variable.set("of the one before")
+        return variable.get()
+
+    def reads() -> str:
+        other.set("so that there is a context")
+        return variable.get()
+
+    for _ in range(20):
+        assert without_variables(sets).result() == "of the one before"
+        assert without_variables(reads).result() == "unset"
+
+
+def test_a_variable_that_a_finalizer_sets_at_the_end() -> None:
+    class Sets:
+        def __del__(self) -> None:
+            variable.set("by a finalizer")
+
+    def end(_: Sets) -> None:
+        pass
+
+    for _ in range(20):
+        assert without_variables(end, Sets()).join()
+        assert without_variables(variable.get).result() == "unset"
+
+
+def test_a_variables_value_whose_finalizer_sets_one() -> None:
+    class Sets:
+        def __del__(self) -> None:
+            other.set("by a finalizer")
+
+    holder: contextvars.ContextVar[Sets] = contextvars.ContextVar("holder")
+
+    for _ in range(20):
+        assert without_variables(lambda: holder.set(Sets()) and None).join()
+        assert without_variables(other.get).result() == "unset"
+
+
+def test_the_main_goroutines_variables_stay_in_the_run(script: Script) -> None:
+    program = """
+import contextvars, golibx
+variable = contextvars.ContextVar("variable", default="unset")
+for _ in range(3):
+    golibx.run(variable.set, "set")
+    print(variable.get())
+"""
+    assert script.passes(program) == "unset\n" * 3
 
 
 def test_context_run_inside_a_goroutine() -> None:

@@ -523,6 +523,24 @@ def test_threading_settrace_and_setprofile_reach_goroutines() -> None:
     assert go(sys.gettrace).result() is None
 
 
+@pytest.mark.parametrize("name", ["_trace_hook", "_profile_hook"])
+def test_the_hook_for_new_threads_may_be_set_and_taken_back_at_any_time(name: str) -> None:
+    asked = sys.gettrace if name == "_trace_hook" else sys.getprofile
+
+    def hook(frame: FrameType, event: str, arg: object) -> None:
+        return None
+
+    for _ in range(5):
+        assert go(asked).result() is None
+        assert go(asked).result() is None
+        setattr(threading, name, hook)
+        try:
+            assert go(asked).result() is hook
+            assert go(asked).result() is hook
+        finally:
+            setattr(threading, name, None)
+
+
 @pytest.mark.parametrize("kind", ["trace", "profile"])
 def test_threading_knows_a_traced_goroutine_before_its_first_event(kind: str) -> None:
     """As a thread that it starts: debugpy asks, and lets those that are none run through."""

@@ -233,7 +233,8 @@ pub const GoError = error{Raised};
 /// What a goroutine has of who starts it: that one's context variables, context, number, and where it
 /// is. References are owned.
 pub const Birth = struct {
-    variables: *py.Object,
+    /// Null if none is set: a new thread state has none either, and makes room for the first.
+    variables: ?*py.Object,
     ambient: ?*py.Object = null,
     context: @FieldType(G, "context") = null,
     parent: u64 = 0,
@@ -241,7 +242,7 @@ pub const Birth = struct {
     lasti: c_int = 0,
 
     pub fn drop(b: *const Birth) void {
-        py.decref(b.variables);
+        py.xdecref(b.variables);
         py.xdecref(b.ambient);
         py.xdecref(b.code);
     }
@@ -253,13 +254,26 @@ pub inline fn bear(system: bool) GoError!Birth {
         errors.runEnds();
         return error.Raised;
     }
-    var b: Birth = .{ .variables = py.extra.PyContext_CopyCurrent() orelse return error.Raised };
-    takePlace(&b, py.PyThreadState_GetFrame(py.PyThreadState_Get()));
+    const state = py.PyThreadState_Get();
+    var b: Birth = .{ .variables = if (host.hasVariables(state)) try copyVariables() else null };
+    takePlace(&b, py.PyThreadState_GetFrame(state));
     if (lane.onThread()) |g| {
         b.parent = g.id;
         if (!system) contexts.bequeath(of(g), &b);
     } else standin.note();
     return b;
+}
+
+fn copyVariables() GoError!*py.Object {
+    return py.extra.PyContext_CopyCurrent() orelse error.Raised;
+}
+
+/// Of the main goroutine, before it is launched: its thread state is that of who called run(), where
+/// nothing of it may stay. Sets an exception when it fails.
+pub fn ownVariables(p: *PyG) GoError!void {
+    if (p.context != null) return;
+    p.context = try copyVariables();
+    py.PyObject_GC_UnTrack(p.context.?);
 }
 
 /// Makes a goroutine for `function`, not yet runnable. Sets an exception when it fails.
@@ -341,7 +355,7 @@ pub inline fn createAs(
     h.parent = b.parent;
     // Nothing else knows it before the goroutine starts: the collector need not look at it again
     // and again while a million wait for their turn.
-    py.PyObject_GC_UnTrack(b.variables);
+    if (b.variables) |variables| py.PyObject_GC_UnTrack(variables);
     return p;
 }
 
@@ -363,7 +377,7 @@ pub fn createQuietly(b: *const Birth, function: *py.Object) ?*PyG {
 pub fn abandon(p: *PyG) void {
     const h = p.handle;
     h.live = null;
-    py.PyObject_GC_Track(p.context.?);
+    trackVariables(p);
     dropCall(p);
     py.clear(&p.on_end);
     py.clear(&p.places);
@@ -427,9 +441,9 @@ pub fn runBody(p: *PyG) void {
         p.started_ns = os.nanotime();
         lane.record(.goroutine_start, id, p.parent, 0);
     }
-    const context = p.context.?;
-    py.PyObject_GC_Track(context);
-    _ = py.extra.PyContext_Enter(context);
+    trackVariables(p);
+    const variables = p.context;
+    if (variables) |context| _ = py.extra.PyContext_Enter(context);
     if (p != main) tracing.start();
     foreign.enterBody(p);
     const result = if (raiseThrown(p))
@@ -438,7 +452,7 @@ pub fn runBody(p: *PyG) void {
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);
     if (p.survives) fork.end(p, result);
     finish(p, result);
-    _ = py.extra.PyContext_Exit(context);
+    if (variables) |context| _ = py.extra.PyContext_Exit(context);
     dropCall(p);
     if (timed and lane.stray() == null) lane.record(
         .goroutine_exit,
@@ -453,7 +467,7 @@ pub fn runBody(p: *PyG) void {
 
 /// The thread state may be the main goroutine's, with its context.
 fn runHandlers(p: *PyG) void {
-    py.PyObject_GC_Track(p.context.?);
+    trackVariables(p);
     signals.runAll(p);
     finish(p, py.returnNone());
     dropCall(p);
@@ -468,10 +482,8 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     p.on_end = null;
     p.places = null;
     h.watchers = null;
-    const context = py.incref(p.context.?);
     finish(p, result);
-    _ = py.extra.PyContext_Exit(context);
-    py.decref(context);
+    if (p.context) |context| _ = py.extra.PyContext_Exit(context);
     dropCall(p);
     h.live = null;
     // Threads of the child's.
@@ -517,12 +529,17 @@ pub fn exceptionOf(h: *Handle) ?*py.Object {
 /// Of one that was refused: see refused.zig.
 pub fn endRefused(p: *PyG) void {
     if (p.runs_handlers) signals.refuse();
-    py.PyObject_GC_Track(p.context.?);
+    trackVariables(p);
     _ = py.raise(py.exc.memoryError(), "no memory for the goroutine's stack", .{});
     finish(p, null);
     dropCall(p);
     settleHandle(p);
     free(p);
+}
+
+/// The collector may look at them again.
+inline fn trackVariables(p: *PyG) void {
+    if (p.context) |context| py.PyObject_GC_Track(context);
 }
 
 fn dropCall(p: *PyG) void {
@@ -585,6 +602,7 @@ fn clearState(p: *PyG) void {
 }
 
 fn clearUsed(p: *PyG) void {
+    if (host.dropVariables(p.state.?) and !host.isUsed(p.state.?)) return;
     if (py.minor() < 13) {
         // Mostly thread-local data, which is all in a dict.
         const dict = py.PyThreadState_GetDict() orelse return;

@@ -58,6 +58,8 @@ pub const Mechanisms = struct {
     /// Words of a thread state that are not null once something is kept in it.
     used_words: [12]usize = undefined,
     used_count: usize = 0,
+    /// Which word of a thread state has its context variables; 0 if that is not known.
+    variables_word: usize = 0,
     /// Up to 3.13: the int that counts the recursion left, from 3.12 on of that through C.
     recursion_offset: ?usize = null,
     /// PyThreadState.thread_id.
@@ -592,6 +594,37 @@ pub fn isUsedBeside(state: *py.ThreadState, dict: *py.Object) bool {
     return false;
 }
 
+/// Whether a thread state, of the calling thread, has context variables.
+pub inline fn hasVariables(state: *py.ThreadState) bool {
+    const at = mechanisms.variables_word;
+    if (at == 0) return true;
+    const fields: [*]const ?*py.Object = @ptrCast(@alignCast(state));
+    return py.PyObject_Size(fields[at] orelse return false) != 0;
+}
+
+/// Drops those that the current thread state has got without being told to. False if something may
+/// be left of them.
+pub fn dropVariables(state: *py.ThreadState) bool {
+    const fields: [*]?*py.Object = @ptrCast(@alignCast(state));
+    const at = mechanisms.variables_word;
+    if (at == 0) return true;
+    const old = fields[at] orelse return true;
+    // A variable remembers its value together with the state's id and a number that each entry
+    // into a context and each exit moves on; not so the first context of a state.
+    const other = py.extra.PyContext_CopyCurrent() orelse {
+        py.PyErr_Clear();
+        return false;
+    };
+    defer py.decref(other);
+    if (py.extra.PyContext_Enter(other) != 0 or py.extra.PyContext_Exit(other) != 0) {
+        py.PyErr_Clear();
+        return false;
+    }
+    fields[at] = null;
+    py.decref(old);
+    return true;
+}
+
 /// Finds the words of a thread state that are not null once something is kept in it, by having
 /// some kept: thread-local data (in its dict, from 3.13 on under keys of its own), hooks for
 /// asynchronous generators, how far the origins of coroutines are tracked. False with an exception
@@ -613,6 +646,7 @@ pub fn findUsedWords() bool {
     const kept = py.PyObject_SetAttrString(local, "x", py.none()) == 0 and keepInState();
     py.PyErr_Clear();
     const after = fields[0..most_fields].*;
+    findVariables(fields[0..count]);
     _ = exchange(own.?);
     for (before[0..count], after[0..count], 0..) |b, a, i| {
         // Of what changes, the data is what was not there.
@@ -629,6 +663,21 @@ pub fn findUsedWords() bool {
 
 /// Not zero, and nothing that other fields are likely to hold.
 const probe_depth = 12345;
+
+/// Of the current thread state: where it has its context variables. That is a used word, too.
+fn findVariables(fields: []const usize) void {
+    defer py.PyErr_Clear();
+    const context = py.extra.PyContext_CopyCurrent() orelse return;
+    defer py.decref(context);
+    if (py.extra.PyContext_Enter(context) != 0) return;
+    const entered = std.mem.findScalar(usize, fields, @intFromPtr(context));
+    if (py.extra.PyContext_Exit(context) != 0) return;
+    const at = entered orelse return;
+    if (mechanisms.used_count == mechanisms.used_words.len) return;
+    mechanisms.variables_word = at;
+    mechanisms.used_words[mechanisms.used_count] = at;
+    mechanisms.used_count += 1;
+}
 
 fn keepInState() bool {
     const set_hooks = py.PySys_GetObject("set_asyncgen_hooks") orelse return false;

@@ -375,6 +375,9 @@ pub const ArenaAllocator = extern struct {
     free: *const fn (?*anyopaque, ?*anyopaque, usize) callconv(.c) void,
 };
 
+/// PyDict_WatchCallback: called before a dict changes. 3.12+.
+pub const DictWatcher = *const fn (c_int, ?*Object, ?*Object, ?*Object) callconv(.c) c_int;
+
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
     PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
@@ -406,6 +409,8 @@ pub const Extra = struct {
     PyObject_SetArenaAllocator: ?*const fn (*const ArenaAllocator) callconv(.c) void,
     PyVectorcall_Function: ?*const fn (*Object) callconv(.c) ?*anyopaque,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
+    PyDict_AddWatcher: ?*const fn (DictWatcher) callconv(.c) c_int,
+    PyDict_Watch: ?*const fn (c_int, *Object) callconv(.c) c_int,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
         inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {

@@ -91,6 +91,10 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const callee = asynchronous.look("run", args[0]);
     if (callee == .refused) return null;
     const main = goroutine.create(args[0], &few, count, null, false) catch return null;
+    goroutine.ownVariables(main) catch {
+        goroutine.abandon(main);
+        return null;
+    };
     main.runs_python = callee == .python;
     const main_handle = py.incref(&main.handle.ob);
     defer py.decref(main_handle);

@@ -215,7 +215,7 @@ const Call = struct {
         const birth = c.birth;
         c.unlink();
         if (c.forgotten) host.gpa.destroy(c);
-        py.PyObject_GC_Track(birth.variables);
+        if (birth.variables) |variables| py.PyObject_GC_Track(variables);
         birth.drop();
         py.decref(function);
     }
@@ -245,7 +245,7 @@ const Call = struct {
             return c.set(function, when);
         }
         // As for a goroutine that has not started.
-        py.PyObject_GC_UnTrack(birth.variables);
+        if (birth.variables) |variables| py.PyObject_GC_UnTrack(variables);
         c.generation = lane.generation;
         c.timer.index = timer_mod.Timer.none;
         c.birth = birth;

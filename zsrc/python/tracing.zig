@@ -22,23 +22,57 @@ var hooks = [_]TraceHook{
 };
 var threading_dict: ?*py.Object = null;
 
+/// None of them is set, unless the module's dictionary has changed since they were looked at: it is
+/// watched, or has its version of then.
+var none_set = false;
+var watched = false;
+var version: u64 = 0;
+
+/// PyDictObject of 3.11, as far as its version.
+const Dict = extern struct { ob: py.Object, used: py.Ssize, version: u64 };
+
 /// False with an exception set.
 pub fn watch() bool {
     if (threading_dict != null) return true;
     const module = py.PyImport_ImportModule("threading") orelse return false;
     defer py.decref(module);
     for (&hooks) |*hook| hook.key = py.PyUnicode_InternFromString(hook.name) orelse return false;
-    threading_dict = py.incref(py.PyModule_GetDict(module) orelse return false);
+    const dict = py.PyModule_GetDict(module) orelse return false;
+    if (py.extra.PyDict_AddWatcher) |addWatcher| {
+        const id = addWatcher(changes);
+        watched = id >= 0 and py.extra.PyDict_Watch.?(id, dict) == 0;
+        py.PyErr_Clear(); // all eight watchers are in use
+    }
+    threading_dict = py.incref(dict);
     return true;
+}
+
+fn changes(_: c_int, _: ?*py.Object, _: ?*py.Object, _: ?*py.Object) callconv(.c) c_int {
+    none_set = false;
+    return 0;
+}
+
+inline fn isUnchanged(dict: *py.Object) bool {
+    if (!none_set or watched) return none_set;
+    return py.minor() == 11 and @as(*const Dict, @ptrCast(@alignCast(dict))).version == version;
 }
 
 /// As threading.Thread does for a new thread: sys.settrace and sys.setprofile with the program's
 /// hooks. In any goroutine but the main one.
 pub inline fn start() void {
     const dict = threading_dict orelse return;
+    if (!isUnchanged(dict)) look(dict);
+}
+
+noinline fn look(dict: *py.Object) void {
+    // Not later: what is called may set others.
+    none_set = true;
+    if (py.minor() == 11) version = @as(*const Dict, @ptrCast(@alignCast(dict))).version;
     for (&hooks) |*hook| {
         const function = py.PyDict_GetItemWithError(dict, hook.key.?) orelse continue;
-        if (function != py.none()) setHook(hook, function);
+        if (function == py.none()) continue;
+        none_set = false;
+        setHook(hook, function);
     }
 }
 
