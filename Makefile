@@ -43,7 +43,7 @@ check: $(VENV)/ready ## Explore the interleavings of the concurrent parts: zsrc/
 	@$(ZIG_BUILD) check $(CHECK)
 
 .PHONY: lint
-lint: $(VENV)/ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, stubtest, zig fmt
+lint: $(VENV)/lint-ready build/library-$(OPTIMIZE) ## Check style and types: ruff, mypy, stubtest, zig fmt
 	@failed=0; for check in "$(BIN)/ruff check ." "$(BIN)/ruff format --check ." "$(BIN)/mypy" \
 			"$(BIN)/stubtest golibx._core" "$(ZIG) fmt --check build.zig zsrc"; do \
 		echo "$$check"; $$check || failed=1; done; exit $$failed
@@ -110,23 +110,36 @@ build/%-sources: FORCE
 .PHONY: FORCE
 FORCE:
 
-# The virtual environment: golibx as an editable install, what builds it, and what checks it. The
-# requirements of the build are installed first (for an editable one, hatchling wants editables too),
-# so that pip does not fetch the Zig compiler a second time for a build environment of its own.
+# Says what a step is, and how long it took.
+define timed
+@echo "--- $(1)"
+@began=$$(date +%s); { $(2); } && echo "    $$(($$(date +%s) - began)) s"
+endef
+
+# The virtual environment: golibx as an editable install, and what builds it. The requirements of the
+# build are installed first (for an editable one, hatchling wants editables too), so that pip does
+# not fetch the Zig compiler a second time for a build environment of its own.
 $(VENV)/ready: pyproject.toml hatch_build.py golibx/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "golibx needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "--- setting up $(VENV): a minute or two, the first time"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet editables $$($(BIN)/python -c 'import tomllib; \
-		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	$(call timed,making the environment $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
+	$(call timed,installing the Zig compiler$(,) of some 90 MB,$(BIN)/python -m pip install --quiet editables \
+		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml"$(,) "rb"))["build-system"]["requires"])'))
+	$(call timed,compiling the native library ($(OPTIMIZE))$(,) half a minute$(,) and installing golibx,\
+		$(BIN)/python -m pip install --quiet --no-build-isolation --editable .)
+	@touch $@
+
+, := ,
+
+# What checks golibx besides.
+$(VENV)/lint-ready: $(VENV)/ready
+	$(call timed,installing what checks style and types,$(BIN)/python -m pip install --quiet \
+		--no-build-isolation --editable '.[dev]')
 	@touch $@
 
 # The library in golibx/, in the mode asked for last.
 build/library-$(OPTIMIZE): $(VENV)/ready build/ZIG-sources $(ZIG_SOURCES)
-	@echo "--- building the native library ($(OPTIMIZE))"
-	@$(BIN)/python hatch_build.py
+	$(call timed,compiling the native library ($(OPTIMIZE)),$(BIN)/python hatch_build.py)
 	@rm -f build/library-*
 	@touch $@
 
