@@ -43,8 +43,9 @@ class Future(futures.Future[_T]):
             return timeout
         ended = self.__dict__.get("_ended")
         if ended is None:
-            self._ended = ended = _core.Event()
+            ended = _core.Event()
             self.add_done_callback(lambda _: ended.set())
+            self._ended = ended  # not sooner: who finds it waits for it
         ended.wait(None if timeout is None else max(0.0, timeout))
         return 0.0
 

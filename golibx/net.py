@@ -30,6 +30,13 @@ __all__ = ["Conn", "Listener", "dial", "listen", "serve"]
 DEFAULT_BACKLOG = 4096  # the kernel's net.core.somaxconn, which caps it, is 4096 since Linux 5.4
 
 
+class _Borrowed(socket.socket):
+    """A socket object of somebody else's descriptor: it never closes that."""
+
+    def __del__(self) -> None:
+        self.detach()
+
+
 class _Socket(_core.Socket):
     """What connections and listeners have in common."""
 
@@ -45,27 +52,21 @@ class _Socket(_core.Socket):
         try:
             return self._plain
         except AttributeError:
-            plain = socket.socket(fileno=fd)
-            self._plain = plain
+            # Two goroutines may come here at a time; one of the two objects goes.
+            self._plain = plain = _Borrowed(fileno=fd)
             return plain
 
     def close(self) -> None:
         """Closes the socket. Goroutines that wait on it raise OSError with errno EBADF."""
-        try:
-            self._plain.detach()  # the descriptor is ours to close
-        except AttributeError:
-            pass
+        self._forget_plain()
         super().close()
 
     def detach(self) -> int:
         """Forgets the socket without closing it and returns its descriptor, an int."""
-        try:
-            self._plain.detach()
-        except AttributeError:
-            pass
+        self._forget_plain()
         return super().detach()
 
-    def __del__(self) -> None:
+    def _forget_plain(self) -> None:
         try:
             self._plain.detach()
         except AttributeError:

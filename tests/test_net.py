@@ -938,3 +938,21 @@ def test_a_plain_socket_as_the_other_end() -> None:
             assert conn.recv(100) == b"hello"
             conn.sendall(b"goodbye")
             assert g.result() == b"goodbye"
+
+
+def test_goroutines_ask_for_an_address_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may make an object of the descriptor; the one that goes does not close it."""
+
+    class Slow(net._Borrowed):
+        def __init__(self, fileno: int) -> None:
+            gosched()
+            super().__init__(fileno=fileno)
+
+    monkeypatch.setattr(net, "_Borrowed", Slow)
+    with net.listen("127.0.0.1:0") as listener:
+        addresses = [go(listener.getsockname) for _ in range(5)]
+        assert len({g.result() for g in addresses}) == 1
+        gc.collect()
+        accepted = go(listener.accept)
+        with net.dial(addresses[0].result(), timeout=5):
+            accepted.result()[0].close()

@@ -15,7 +15,8 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         const M = Env.M;
 
         /// Locks the calling goroutine to its thread, once more if it is. The main thread is for
-        /// the main goroutine: any other moves to a thread of its own first.
+        /// the main goroutine: any other moves to a thread of its own first, unless code of others
+        /// that is in the middle of a call may hold something of this one.
         pub fn lockThread(self: *Self, g: *G) Lane.Error!void {
             if (g.lock_count > 0) {
                 g.lock_count += 1;
@@ -24,7 +25,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             const m = g.m.?;
             // Somebody has to run the others.
             if (self.locked_count + 1 >= self.options.max_threads) return error.ThreadLimit;
-            const moves = m.main and g != self.main_g;
+            const moves = m.main and g != self.main_g and !Host.keepsThread(g);
             const own = if (moves) try awaitM(self) else m;
             g.lock_count = 1;
             tie(g, own);
