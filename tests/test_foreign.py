@@ -511,3 +511,69 @@ def test_goroutines_take_turns_at_a_buffered_writer() -> None:
     data = b"".join(raw.written)
     assert [data.count(letter) for letter in (b"a", b"b", b"c")] == [1000] * 3
     assert all(data[at : at + 50] == data[at : at + 1] * 50 for at in range(0, len(data), 50))
+
+
+STAYS = {
+    "import": "importlib.reload(colorsys)",
+    "signal mask": "signal.pthread_sigmask(signal.SIG_BLOCK, [])",
+    "fork": "forks(os.fork)",
+    "subprocess": "subprocess.run(['true'], preexec_fn=int)",
+    "lock": "golibx.lock_os_thread(); time.sleep(0.001); golibx.unlock_os_thread()",
+    "greenlet": "greenlet.greenlet(int).switch()",
+}
+
+
+@pytest.mark.parametrize("what", STAYS)
+def test_what_moves_goroutines_off_the_main_thread_does_not_below_others_code(
+    script: Script, what: str
+) -> None:
+    program = f"""
+import colorsys, ctypes, importlib, os, signal, subprocess, threading, time
+import greenlet
+import golibx
+
+Compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+moved = []
+
+def forks(fork):
+    child = fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+def compare(a, b):
+    before = threading.get_native_id()
+    {STAYS[what]}
+    moved.append(threading.get_native_id() != before)
+    return 0
+
+def sort():
+    numbers = (ctypes.c_int * 2)(2, 1)
+    ctypes.CDLL(None).qsort(numbers, 2, 4, Compare(compare))
+
+def main():
+    for g in [golibx.go(sort) for _ in range(4)]:
+        g.result()
+
+golibx.run(main)
+print(moved)
+"""
+    assert script.passes(program) == "[False, False, False, False]\n"
+
+
+def test_an_import_below_sqlite(script: Script) -> None:
+    program = """
+import datetime, sqlite3
+from golibx import go, run
+
+def year(text):
+    return datetime.datetime.strptime(text, "%Y-%m-%d").year  # imports _strptime
+
+def query():
+    connection = sqlite3.connect(":memory:")
+    connection.create_function("year", 1, year)
+    return connection.execute("select year('2026-11-29')").fetchone()
+
+run(lambda: print(go(query).result()))
+"""
+    assert script.passes(program) == "(2026,)\n"

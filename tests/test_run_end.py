@@ -314,3 +314,46 @@ print(run(lambda: go(int).result()))
     result = script(program)
     line = "the golibx run is ending: a thread cannot start goroutines in it\n"
     assert (result.stdout, result.stderr) == (line * 2 + "0\n", "")
+
+
+SHORT_CALLS = {
+    "sleep": "lambda: time.sleep(0.01)",
+    "lock": "lambda: lock.acquire(timeout=0.01)",
+    "select": "lambda: select.select([reading], [], [], 0.01)",
+    "read": "lambda: os.read(reading, 1)",
+    "queue": "lambda: queue.Queue().get(timeout=0.01)",
+    "subprocess": "lambda: subprocess.run(['sleep', '0.01'])",
+}
+
+
+@pytest.mark.parametrize("call", SHORT_CALLS)
+@pytest.mark.parametrize("after", ["pass", "continue"])
+def test_one_short_call_after_the_other_on_the_main_thread(
+    script: Script, call: str, after: str
+) -> None:
+    """A goroutine that was given up goes on whatever is raised in them; run() returns."""
+    program = f"""
+import os, queue, select, subprocess, threading, time
+from golibx import go, run, sleep
+
+lock = threading.Lock()
+lock.acquire()
+reading, writing = os.pipe()
+call = {SHORT_CALLS[call]}
+
+def goes_on():
+    while True:
+        try:
+            call()
+        except BaseException:
+            {after}
+
+def main():
+    go(goes_on)
+    sleep(0.02)
+
+run(main, config={{"runtime": {{"shutdown_timeout": "20ms"}}}})
+print("returned", flush=True)
+os._exit(0)
+"""
+    assert script.passes(program) == "returned\n"

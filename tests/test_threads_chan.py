@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import random
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -804,6 +806,35 @@ print(first, seen)
 """
     )
     assert (result.returncode, result.stdout) == (0, "first [7, 'second']\n"), result.stderr
+
+
+@posix
+def test_a_main_thread_that_may_handle_signals_is_no_deadlock(script: Script) -> None:
+    """Though all wait: until then a signal may come, whose handler wakes somebody."""
+    with script.start(
+        f"""{BEGIN}
+def handler(signum, frame):
+    ch.send("from a handler", timeout=30)
+
+def body():
+    until_waiting(1)
+    print("waits", flush=True)
+    print(ch.recv())
+    done.close()
+
+signal.signal(signal.SIGUSR1, handler)
+thread = start()
+list(done)
+thread.join()
+"""
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        # So long that the search for a deadlock has come by: it looks every 100 ms.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGUSR1)
+        assert process.communicate(timeout=30)[0] == "from a handler\n"
 
 
 @posix

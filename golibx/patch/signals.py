@@ -164,6 +164,14 @@ def _shown(handler: Any) -> Any:
     return handler
 
 
+def main_thread_may_handle() -> bool:
+    """Whether any signal has a handler of the program's, where the run is on another thread."""
+    return any(
+        callable(handler) and handler is not signal.default_int_handler
+        for handler in map(_get_signal, _NUMBERS)
+    )
+
+
 def recount() -> None:
     """Tells the scheduler how many signals may wake a goroutine."""
     own = [

@@ -30,7 +30,15 @@ fn otherThreads() bool {
     // The thread that called run() counts if it is not the main one, which never does.
     const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread) - bystanders();
     if (!standin.allWait(@intCast(@max(0, others)))) return true;
-    return !on_main_thread and !standin.mainWaits() and !mainJoins();
+    if (on_main_thread) return false;
+    return (!standin.mainWaits() and !mainJoins()) or mainMayHandle();
+}
+
+/// Whether the main thread has signal handlers of the program's to call, however it waits.
+fn mainMayHandle() bool {
+    const may = call("golibx.patch.signals", "main_thread_may_handle", null) orelse return clear(false);
+    defer py.decref(may);
+    return py.isTrue(may);
 }
 
 fn bystanders() i64 {

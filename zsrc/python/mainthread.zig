@@ -19,6 +19,9 @@
 //! was called by the same C call as before, which has gone on meanwhile. A lock's acquire() makes pending
 //! calls too before it waits on. It is known by the function on the stack that does so for C code, which
 //! is found by what calls a handler when golibx makes pending calls itself (`learnCalls`).
+//!
+//! A goroutine that makes one short call after the other, and goes on whatever is raised in them, is
+//! preempted between two lines instead, and goes on on a thread of its own (`makeWay`).
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
@@ -27,6 +30,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const deadlock = @import("deadlock.zig");
+const preempt = @import("preempt.zig");
 const signals = @import("signals.zig");
 const G = @import("../sched/g.zig").G;
 const M = m_mod.M;
@@ -187,7 +191,7 @@ pub fn onSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Ob
     const g = lane.onThread() orelse return py.returnNone();
     if (goroutine.of(g) == goroutine.main) return signals.callTold();
     if (n != 2 or !freeing or g.status != .syscall) return py.returnNone();
-    if (isMakingPendingCalls()) return errors.raise(.Cancelled, "the run has ended", .{});
+    if (isMakingPendingCalls()) return raiseIn(g);
     const now: Place = .{
         .frame = args[1],
         // A goroutine's function may be C itself.
@@ -198,7 +202,7 @@ pub fn onSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Ob
     place = now;
     if (before) |b| if (b.frame == now.frame and b.lasti == now.lasti and b.stack == now.stack) {
         place = null;
-        return errors.raise(.Cancelled, "the run has ended", .{});
+        return raiseIn(g);
     };
     if (!pending_call) pending_call = py.Py_AddPendingCall(betweenLines, null) == 0;
     if (!pending_call) place = null;
@@ -250,8 +254,26 @@ fn isMakingPendingCalls() bool {
     return calls_function != 0 and Search.of(calls_function).found;
 }
 
+/// In a C call of its own. Where it goes on after that it is to make way.
+fn raiseIn(g: *G) ?*py.Object {
+    if (isInTheWay(g)) preempt.arm(goroutine.of(g));
+    return errors.raise(.Cancelled, "the run has ended", .{});
+}
+
 fn betweenLines(_: ?*anyopaque) callconv(.c) c_int {
     pending_call = false;
     place = null;
+    // Where the call is short and comes again and again, each signal finds another one.
+    if (freeing) if (lane.onThread()) |g| if (isInTheWay(g)) preempt.arm(goroutine.of(g));
     return 0;
+}
+
+fn isInTheWay(g: *const G) bool {
+    return freeing and g.m.?.main and g != &goroutine.main.?.g;
+}
+
+/// Where a goroutine was preempted, and has the P: one that is in the way goes on on another thread,
+/// unless code of others is in the middle of a call below it. It keeps that one.
+pub inline fn makeWay(g: *G) void {
+    if (freeing and isInTheWay(g)) lane.lockThread(g) catch {};
 }

@@ -23,6 +23,7 @@ const holdoff = @import("../sched/holdoff.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const mainthread = @import("mainthread.zig");
 const recursion = @import("recursion.zig");
 const backedge = @import("backedge.zig");
 
@@ -287,6 +288,7 @@ fn arrive(p: *PyG, exact: bool) bool {
         return true;
     }
     lane.preempt(&p.g);
+    mainthread.makeWay(&p.g);
     return raise(p, exact) orelse true;
 }
 
