@@ -24,7 +24,7 @@ FILE_BYTES_MAX = 1 << 20
 # Lowest first; those of one row do not import each other.
 ZIG_LAYERS = (
     {"os"},
-    {"arch", "event"},
+    {"arch", "core", "event"},
     {"sched"},
     {"netpoll", "sync"},
     {"native"},

@@ -4,6 +4,7 @@ test {
     _ = @import("os/os.zig").impl;
     _ = @import("os/descriptors.zig");
     _ = @import("arch/arch.zig");
+    _ = @import("core/list.zig");
     _ = @import("sched/stack.zig");
     _ = @import("sched/g.zig");
     _ = @import("sched/timer.zig");

@@ -70,7 +70,7 @@ pub fn Chan(comptime Rt: type) type {
 
         pub inline fn trySend(c: *Self, from: [*]const u8, woken: *?*Wait) Result {
             if (c.closed) return .closed;
-            if (c.receivers.head != null) {
+            if (!c.receivers.isEmpty()) {
                 if (c.receivers.pop(.served)) |w| {
                     if (w.elem) |to| c.copy(to, from);
                     woken.* = w.wait;
@@ -88,7 +88,7 @@ pub fn Chan(comptime Rt: type) type {
             if (c.count > 0) {
                 c.take(to);
                 // A sender that waits moves up into the free place.
-                if (c.senders.head != null) {
+                if (!c.senders.isEmpty()) {
                     if (c.senders.pop(.served)) |w| {
                         c.put(w.elem.?);
                         woken.* = w.wait;
@@ -96,7 +96,7 @@ pub fn Chan(comptime Rt: type) type {
                 }
                 return .done;
             }
-            if (c.senders.head != null) {
+            if (!c.senders.isEmpty()) {
                 if (c.senders.pop(.served)) |w| {
                     if (to) |out| c.copy(out, w.elem.?);
                     woken.* = w.wait;

@@ -58,7 +58,7 @@ pub fn Mutex(comptime Rt: type) type {
                 else
                     m.state.fetchOr(waiting, .acq_rel);
                 if (s & locked == 0) {
-                    if (m.list.head == null) _ = m.state.fetchAnd(~@as(u32, waiting), .release);
+                    if (m.list.isEmpty()) _ = m.state.fetchAnd(~@as(u32, waiting), .release);
                     m.guard.unlock();
                     continue;
                 }
@@ -70,7 +70,8 @@ pub fn Mutex(comptime Rt: type) type {
                 // What `unlock` reads: hand it over, since this one has waited long enough.
                 const long = now - since > starvation_ns;
                 var w: Waiter = .{ .wait = &b.wait, .index = if (long) starving else 0 };
-                if (first) m.list.push(&w) else m.pushFront(&w);
+                // One that was woken and lost is the next to be woken again.
+                if (first) m.list.push(&w) else m.list.pushFront(&w);
                 _ = b.block(.mutex_lock, null, unlockGuard, &m.guard);
                 if (w.index == handed_over) return;
             }
@@ -80,16 +81,6 @@ pub fn Mutex(comptime Rt: type) type {
             const l: *Env.Lock = @ptrCast(@alignCast(raw));
             l.unlock();
             return true;
-        }
-
-        /// One that was woken and lost is the next to be woken again.
-        fn pushFront(m: *Self, w: *Waiter) void {
-            const l = &m.list;
-            w.linked = true;
-            w.prev = null;
-            w.next = l.head;
-            if (l.head) |h| h.prev = w else l.tail = w;
-            l.head = w;
         }
 
         /// False if it is not locked.
@@ -105,7 +96,7 @@ pub fn Mutex(comptime Rt: type) type {
                 return false;
             }
             const w = m.list.pop(.served);
-            const others = m.list.head != null and planted != .others_forgotten;
+            const others = !m.list.isEmpty() and planted != .others_forgotten;
             const more: u32 = if (others) waiting else 0;
             if (w) |first| {
                 const hand_over = first.index == starving;

@@ -132,7 +132,7 @@ pub fn Primitives(comptime Rt: type) type {
             pub fn acquire(s: *Semaphore, g: ?*G, deadline: ?u64) Error!void {
                 s.q.guard.lock();
                 // Those that wait already come first.
-                if (s.q.count > 0 and s.q.list.head == null) {
+                if (s.q.count > 0 and s.q.list.isEmpty()) {
                     s.q.count -= 1;
                     return s.q.guard.unlock();
                 }

@@ -9,47 +9,7 @@
 //! T needs a field `next: ?*T`.
 const std = @import("std");
 
-pub fn Batch(comptime T: type) type {
-    return struct {
-        const Self = @This();
-
-        head: ?*T = null,
-        tail: ?*T = null,
-        len: usize = 0,
-
-        pub inline fn push(b: *Self, t: *T) void {
-            t.next = null;
-            if (b.tail) |last| last.next = t else b.head = t;
-            b.tail = t;
-            b.len += 1;
-        }
-
-        pub inline fn pushFront(b: *Self, t: *T) void {
-            t.next = b.head;
-            if (b.head == null) b.tail = t;
-            b.head = t;
-            b.len += 1;
-        }
-
-        pub inline fn pop(b: *Self) ?*T {
-            const t = b.head orelse return null;
-            b.head = t.next;
-            if (b.head == null) b.tail = null;
-            t.next = null;
-            b.len -= 1;
-            return t;
-        }
-
-        /// Moves all of `other` to the end.
-        pub fn append(b: *Self, other: *Self) void {
-            if (other.head == null) return;
-            if (b.tail) |last| last.next = other.head else b.head = other.head;
-            b.tail = other.tail;
-            b.len += other.len;
-            other.* = .{};
-        }
-    };
-}
+pub const Batch = @import("../core/list.zig").Fifo;
 
 /// `capacity` is a power of two; Go's is 256.
 pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) type {
@@ -228,10 +188,7 @@ pub fn GlobalQueue(comptime Env: type, comptime T: type) type {
 
         /// Takes out `t`, whose predecessor `before` is.
         pub fn removeAfter(q: *Self, before: ?*T, t: *T) void {
-            if (before) |b| b.next = t.next else q.list.head = t.next;
-            if (t.next == null) q.list.tail = before;
-            t.next = null;
-            q.list.len -= 1;
+            q.list.removeAfter(before, t);
             q.len.store(@intCast(q.list.len), .release);
         }
 

@@ -4,6 +4,7 @@
 //! that several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim`
 //! it decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody
 //! may touch them.
+const List = @import("../core/list.zig").List;
 
 pub const Outcome = enum(u8) { served, closed, timeout, interrupted };
 
@@ -44,7 +45,6 @@ pub fn Waiter(comptime Env: type) type {
         elem: ?[*]u8 = null,
         /// Position among a select's cases.
         index: u32 = 0,
-        linked: bool = false,
         prev: ?*@This() = null,
         next: ?*@This() = null,
     };
@@ -56,29 +56,28 @@ pub fn WaiterList(comptime Env: type) type {
         const W = Waiter(Env);
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
-        head: ?*W = null,
-        tail: ?*W = null,
+        list: List(W) = .{},
+
+        pub inline fn isEmpty(l: *const Self) bool {
+            return l.list.head == null;
+        }
 
         pub inline fn push(l: *Self, w: *W) void {
-            w.linked = true;
-            w.next = null;
-            w.prev = l.tail;
-            if (l.tail) |t| t.next = w else l.head = w;
-            l.tail = w;
+            l.list.push(w);
+        }
+
+        pub inline fn pushFront(l: *Self, w: *W) void {
+            l.list.pushFront(w);
         }
 
         /// For one that was served already, nothing.
         pub inline fn remove(l: *Self, w: *W) void {
-            if (!w.linked) return;
-            w.linked = false;
-            if (w.prev) |p| p.next = w.next else l.head = w.next;
-            if (w.next) |n| n.prev = w.prev else l.tail = w.prev;
+            l.list.remove(w);
         }
 
         /// The first that can still be served, which the caller then has to do and to wake.
         pub inline fn pop(l: *Self, outcome: Outcome) ?*W {
-            while (l.head) |w| {
-                l.remove(w);
+            while (l.list.pop()) |w| {
                 // The index is written before the wake-up, which publishes it.
                 if (!w.wait.claim(outcome) and planted != .serves_the_late) continue;
                 w.wait.fired = w.index;

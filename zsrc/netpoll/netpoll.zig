@@ -12,7 +12,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const g_mod = @import("../sched/g.zig");
-const list = @import("../sched/list.zig");
+const list = @import("../core/list.zig");
 const G = g_mod.G;
 
 const backend = switch (builtin.os.tag) {

@@ -11,6 +11,7 @@
 //! long as anybody can wait for that. A registration of after_func() holds it if somebody else, a
 //! parent or a timer, can still cancel it.
 const std = @import("std");
+const List = @import("../core/list.zig").List;
 const sched = @import("../sched/context.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
@@ -39,7 +40,7 @@ const Object = extern struct {
     cause: ?*py.Object,
     /// What done() returns.
     chan: ?*py.Object,
-    registrations: ?*Registration,
+    registrations: List(Registration),
     node: [@sizeOf(Node)]u8 align(@alignOf(Node)),
 
     inline fn obeys(o: *Object) ?*Node {
@@ -200,7 +201,7 @@ pub fn withoutCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Obje
 fn onDone(node: *Node) void {
     const o = Object.ofNode(node);
     if (o.chan) |ch| closeChan(ch);
-    var it = o.registrations;
+    var it = o.registrations.head;
     while (it) |r| {
         it = r.next;
         // What an earlier run has left behind does not start in this one.
@@ -509,18 +510,13 @@ fn link(r: *Registration, o: *Object) void {
     if (r.pinned) _ = py.incref(&o.ob);
     r.generation = lane.generation;
     r.linked = true;
-    r.next = o.registrations;
-    if (o.registrations) |first| first.prev = r;
-    o.registrations = r;
+    o.registrations.pushFront(r);
     _ = py.incref(&r.ob);
 }
 
 /// The list's reference is the caller's then.
 fn unlink(r: *Registration) void {
-    if (r.prev) |prev| prev.next = r.next else r.context.?.registrations = r.next;
-    if (r.next) |next| next.prev = r.prev;
-    r.prev = null;
-    r.next = null;
+    r.context.?.registrations.remove(r);
     r.linked = false;
 }
 
@@ -597,7 +593,7 @@ fn traverse(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) 
         arg,
     );
     if (r != 0) return r;
-    var it = o.registrations;
+    var it = o.registrations.head;
     while (it) |each| : (it = each.next) {
         const v = visit(&each.ob, arg);
         if (v != 0) return v;
@@ -608,7 +604,7 @@ fn traverse(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) 
 /// Not the parent, on which the tree relies: it has no way back to here but these.
 fn clear(object: *py.Object) callconv(.c) c_int {
     const o = self(object);
-    while (o.registrations) |r| _ = clearRegistration(&r.ob);
+    while (o.registrations.head) |r| _ = clearRegistration(&r.ob);
     py.clear(&o.value);
     py.clear(&o.key);
     py.clear(&o.cause);

@@ -487,7 +487,7 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     dropCall(p);
     h.live = null;
     // Threads of the child's.
-    if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
+    if (!h.waiters().isEmpty()) h.waiters().wakeAll(lane, .ready);
     if (p.home == 0 and h.outcome == .raised) {
         report(h);
         fork.letGo(h.exception.?);
@@ -620,7 +620,7 @@ fn settleHandle(p: *PyG) void {
     const unseen = h.ob.refcnt == 1;
     const is_awaited = h.watchers != null or awaitsOutcome(h);
     h.live = null;
-    if (h.waiters().head != null) h.waiters().wakeAll(lane, .ready);
+    if (!h.waiters().isEmpty()) h.waiters().wakeAll(lane, .ready);
     if (h.watchers != null) tellWatchers(h);
     if (p != main and h.outcome == .raised and !h.collected) {
         if (unseen or (isRequest(h.exception.?) and !is_awaited)) report(h) else uncollected.add(h);
@@ -650,7 +650,7 @@ fn outliveGoroutine(h: *Handle) void {
 /// Whether somebody waits who is to learn how it ended: in result() or a select, not in join().
 fn awaitsOutcome(h: *Handle) bool {
     if (h.collectors > 0) return true;
-    var it = h.waiters().head;
+    var it = h.waiters().list.head;
     while (it) |w| : (it = w.next) if (w.g.reason == .select) return true;
     return false;
 }

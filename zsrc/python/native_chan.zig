@@ -110,7 +110,7 @@ fn isIdle(c: *C) bool {
     defer caller.leave();
     c.lock.lock();
     defer c.lock.unlock();
-    return c.receivers.head == null and c.senders.head == null;
+    return c.receivers.isEmpty() and c.senders.isEmpty();
 }
 
 // ---- values ----

@@ -11,6 +11,7 @@
 //! under the interpreter's lock.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const List = @import("../core/list.zig").List;
 const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
@@ -110,7 +111,7 @@ const Waiter = struct {
     next: ?*Waiter = null,
 };
 
-const Queue = struct { first: ?*Waiter = null, last: ?*Waiter = null };
+const Queue = List(Waiter);
 
 var queues: [256]Queue = @splat(.{});
 var waiting: usize = 0;
@@ -121,30 +122,18 @@ fn queueOf(l: *RLock) *Queue {
 
 fn enqueue(w: *Waiter, in_front: bool) void {
     const q = queueOf(w.lock);
-    w.prev = null;
-    w.next = null;
-    if (in_front) {
-        w.next = q.first;
-        if (q.first) |f| f.prev = w else q.last = w;
-        q.first = w;
-    } else {
-        w.prev = q.last;
-        if (q.last) |last| last.next = w else q.first = w;
-        q.last = w;
-    }
+    if (in_front) q.pushFront(w) else q.push(w);
     waiting += 1;
 }
 
 fn dequeue(w: *Waiter) void {
-    const q = queueOf(w.lock);
-    if (w.prev) |p| p.next = w.next else q.first = w.next;
-    if (w.next) |n| n.prev = w.prev else q.last = w.prev;
+    queueOf(w.lock).remove(w);
     waiting -= 1;
 }
 
 /// The lock is free, or somebody was quicker: then he wakes the next.
 fn wakeNext(l: *RLock) void {
-    var it = queueOf(l).first;
+    var it = queueOf(l).head;
     while (it) |w| {
         it = w.next;
         if (w.lock != l) continue;

@@ -22,6 +22,7 @@
 //! Dumps list the waits: `waitingThreads` with the interpreter's lock, `Waits` without it.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const List = @import("../core/list.zig").List;
 const g_mod = @import("../sched/g.zig");
 const m_mod = @import("../sched/m.zig");
 const inbox = @import("../sched/inbox.zig");
@@ -105,7 +106,7 @@ pub const Over = union(enum) {
 threadlocal var own: StandIn = .{};
 threadlocal var instead: ?*StandIn = null;
 
-var waiting: ?*StandIn = null;
+var waiting: List(StandIn) = .{};
 var foreign_came: usize = 0;
 
 noinline fn mine() *StandIn {
@@ -247,16 +248,12 @@ fn link(s: *StandIn) void {
     s.number = numberOf(s.ident);
     s.state = py.PyThreadState_Get();
     s.p.g.parked_at = os.nanotime();
-    s.prev = null;
-    s.next = waiting;
-    if (waiting) |first| first.prev = s;
-    waiting = s;
+    waiting.pushFront(s);
 }
 
 fn unlink(s: *StandIn) void {
     // After a fork it is in no list.
-    if (s.prev) |p| p.next = s.next else if (waiting == s) waiting = s.next;
-    if (s.next) |n| n.prev = s.prev;
+    waiting.remove(s);
 }
 
 /// Whether `p` is one: then it is about a thread.
@@ -315,7 +312,7 @@ pub fn waitingThreads(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     defer if (collecting) {
         _ = py.PyGC_Enable();
     };
-    var it = waiting;
+    var it = waiting.head;
     while (it) |s| : (it = s.next) {
         if (s.run_ended) continue;
         const row = rowOf(s);
@@ -370,7 +367,7 @@ pub const Waits = struct {
     at: usize,
 
     pub fn init() Waits {
-        return .{ .at = @atomicLoad(usize, @as(*const usize, @ptrCast(&waiting)), .acquire) };
+        return .{ .at = @atomicLoad(usize, @as(*const usize, @ptrCast(&waiting.head)), .acquire) };
     }
 
     pub fn next(w: *Waits) ?Seen {
@@ -405,7 +402,7 @@ pub fn startRun() void {
 
 /// With the lock: ends the waits of all.
 pub fn endRun() void {
-    var it = waiting;
+    var it = waiting.head;
     while (it) |s| : (it = s.next) {
         if (!lane.claim(&s.p.g, .interrupted)) continue;
         s.run_ended = true;
@@ -416,7 +413,7 @@ pub fn endRun() void {
 /// How many threads wait. Not those that somebody has woken, maybe the end of an earlier run.
 pub fn waitingCount() usize {
     var n: usize = 0;
-    var it = waiting;
+    var it = waiting.head;
     while (it) |s| : (it = s.next) n += @intFromBool(s.waits());
     return n;
 }
@@ -435,7 +432,7 @@ pub fn mainWaits() bool {
 
 fn thoseThatWait() std.EnumArray(Kind, usize) {
     var waits: std.EnumArray(Kind, usize) = .initFill(0);
-    var it = waiting;
+    var it = waiting.head;
     while (it) |s| : (it = s.next) {
         // One that is claimed is about to go on.
         if (!s.forever or s.p.g.isClaimed()) continue;
@@ -449,12 +446,7 @@ fn thoseThatWait() std.EnumArray(Kind, usize) {
 /// In the child of a fork the threads are gone, and their stacks may be used for others: what they
 /// have queued is forgotten. All others who wait are gone as well.
 pub fn forget() void {
-    var it = waiting;
-    waiting = null;
-    while (it) |s| {
-        it = s.next;
-        s.prev = null;
-        s.next = null;
+    while (waiting.pop()) |s| {
         // The calling thread may be one of them, in a signal handler.
         if (lane.claim(&s.p.g, .interrupted)) s.run_ended = true;
         for (s.sources) |*source| source.forget();

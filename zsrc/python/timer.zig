@@ -6,6 +6,7 @@
 //! time has come, as a child of who started the timer. That is in the middle of a switch, where no
 //! Python code may run (`Call`).
 const std = @import("std");
+const List = @import("../core/list.zig").List;
 const timer_mod = @import("../sched/timer.zig");
 const asynchronous = @import("asynchronous.zig");
 const py = @import("py.zig");
@@ -202,10 +203,7 @@ const Call = struct {
 
     /// What it had is the caller's.
     fn unlink(c: *Call) void {
-        if (c.prev) |p| p.next = c.next else pending_calls = c.next;
-        if (c.next) |n| n.prev = c.prev;
-        c.prev = null;
-        c.next = null;
+        pending_calls.remove(c);
         c.function = null;
     }
 
@@ -250,10 +248,7 @@ const Call = struct {
         c.timer.index = timer_mod.Timer.none;
         c.birth = birth;
         c.function = py.incref(function);
-        c.prev = null;
-        c.next = pending_calls;
-        if (pending_calls) |first| first.prev = c;
-        pending_calls = c;
+        pending_calls.pushFront(c);
         if (c.addToHeap(when)) return false;
         c.drop();
         return null;
@@ -273,11 +268,11 @@ const Call = struct {
 /// When there was no memory for the goroutine it is tried again.
 const again_ns = 10 * std.time.ns_per_ms;
 
-var pending_calls: ?*Call = null;
+var pending_calls: List(Call) = .{};
 
 /// After a run: what was still to be called is not.
 pub fn dropCalls() void {
-    while (pending_calls) |c| {
+    while (pending_calls.head) |c| {
         c.timer.index = timer_mod.Timer.none;
         c.drop();
     }
@@ -285,7 +280,7 @@ pub fn dropCalls() void {
 
 /// In the child of a fork, where the goroutines are gone.
 pub fn forget() void {
-    pending_calls = null;
+    pending_calls = .{};
 }
 
 // ---- golibx.Timer and golibx.Ticker ----

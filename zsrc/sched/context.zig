@@ -15,6 +15,7 @@
 const std = @import("std");
 const G = @import("g.zig").G;
 const Timer = @import("timer.zig").Timer;
+const List = @import("../core/list.zig").List;
 const Allocator = std.mem.Allocator;
 
 pub const State = enum(u8) { live, cancelled, expired };
@@ -26,7 +27,8 @@ pub const Context = struct {
     /// Whose cancellation reached this one: itself or an ancestor. Null while it is live.
     origin: ?*Context = null,
     parent: ?*Context = null,
-    first_child: ?*Context = null,
+    /// The last first.
+    children: List(Context) = .{},
     /// Links among the parent's children.
     prev: ?*Context = null,
     next: ?*Context = null,
@@ -49,19 +51,13 @@ pub const Context = struct {
 
     fn addChild(c: *Context, child: *Context) void {
         child.parent = c;
-        child.prev = null;
-        child.next = c.first_child;
-        if (c.first_child) |first| first.prev = child;
-        c.first_child = child;
+        c.children.pushFront(child);
     }
 
     fn leaveTree(c: *Context) void {
         const parent = c.parent orelse return;
-        if (c.prev) |p| p.next = c.next else parent.first_child = c.next;
-        if (c.next) |n| n.prev = c.prev;
+        parent.children.remove(c);
         c.parent = null;
-        c.prev = null;
-        c.next = null;
     }
 
     /// The outermost whose deadline is over by `now`: the one that its timer would cancel first.
@@ -125,7 +121,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
 
         /// Of one that is given up. Nobody waits under it, and it has no children.
         pub fn detachContext(self: *Self, c: *Context) void {
-            std.debug.assert(c.first_child == null);
+            std.debug.assert(c.children.head == null);
             std.debug.assert(c.waiters == null or c.waiting_in != self.generation);
             disarm(self, c);
             c.leaveTree();
@@ -183,7 +179,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
                 c.state = state;
                 c.origin = root;
                 disarm(self, c);
-                while (c.first_child) |child| {
+                while (c.children.head) |child| {
                     child.leaveTree();
                     child.next = work;
                     work = child;

@@ -11,7 +11,7 @@
 const std = @import("std");
 const g_mod = @import("../sched/g.zig");
 const G = g_mod.G;
-pub const List = @import("../sched/list.zig").List;
+pub const List = @import("../core/list.zig").List;
 
 pub fn Waiter(comptime T: type) type {
     return struct {

@@ -34,7 +34,7 @@ pub fn Mutex(comptime Lane: type) type {
 
         pub inline fn unlock(m: *Self, lane: *Lane) error{Unlocked}!void {
             if (!m.locked) return error.Unlocked;
-            if (m.queue.head != null) return m.unlockSlow(lane);
+            if (!m.queue.isEmpty()) return m.unlockSlow(lane);
             m.locked = false;
         }
 
@@ -73,7 +73,7 @@ pub fn Mutex(comptime Lane: type) type {
             }
             const wake = m.queue.park(lane, &w, .mutex_lock, deadline);
             if (w.given) {
-                if (m.queue.head == null or lane.pace() -| since.* < starvation_ns)
+                if (m.queue.isEmpty() or lane.pace() -| since.* < starvation_ns)
                     m.starving = false;
                 return .locked;
             }
@@ -83,7 +83,7 @@ pub fn Mutex(comptime Lane: type) type {
                     return if (m.tryLock()) .locked else .again;
                 },
                 .timeout, .interrupted => {
-                    if (m.queue.head == null) m.starving = false;
+                    if (m.queue.isEmpty()) m.starving = false;
                     if (wake == .interrupted) return .interrupted;
                     return if (m.tryLock()) .locked else .timeout;
                 },

@@ -25,7 +25,7 @@ pub fn RWMutex(comptime Lane: type) type {
 
         pub inline fn tryRLock(m: *Self, lane: *Lane) bool {
             if (m.writing) return false;
-            if (m.waiting_writers.head != null and m.waiting_writers.first(lane) != null) return false;
+            if (!m.waiting_writers.isEmpty() and m.waiting_writers.first(lane) != null) return false;
             m.readers += 1;
             return true;
         }
@@ -33,7 +33,7 @@ pub fn RWMutex(comptime Lane: type) type {
         pub inline fn unlock(m: *Self, lane: *Lane) error{Unlocked}!void {
             if (!m.writing) return error.Unlocked;
             m.writing = false;
-            if (m.waiting_readers.head != null) m.admitReaders(lane);
+            if (!m.waiting_readers.isEmpty()) m.admitReaders(lane);
             if (m.readers == 0) m.admitWriter(lane);
         }
 
@@ -51,7 +51,7 @@ pub fn RWMutex(comptime Lane: type) type {
         }
 
         inline fn admitWriter(m: *Self, lane: *Lane) void {
-            if (m.waiting_writers.head == null) return;
+            if (m.waiting_writers.isEmpty()) return;
             const w = m.waiting_writers.take(lane) orelse return m.admitReaders(lane);
             m.writing = true;
             lane.ready(w.g);

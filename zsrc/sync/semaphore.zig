@@ -18,7 +18,7 @@ pub fn Semaphore(comptime Lane: type) type {
 
         pub inline fn tryAcquire(s: *Self, lane: *Lane, n: u64) bool {
             if (s.size - s.held < n) return false;
-            if (s.queue.head != null and s.queue.first(lane) != null) return false;
+            if (!s.queue.isEmpty() and s.queue.first(lane) != null) return false;
             s.held += n;
             return true;
         }
@@ -36,7 +36,7 @@ pub fn Semaphore(comptime Lane: type) type {
         pub inline fn release(s: *Self, lane: *Lane, n: u64) error{NotHeld}!void {
             if (n > s.held) return error.NotHeld;
             s.held -= n;
-            if (s.queue.head != null) s.grant(lane);
+            if (!s.queue.isEmpty()) s.grant(lane);
         }
 
         fn grant(s: *Self, lane: *Lane) void {

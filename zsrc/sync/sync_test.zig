@@ -161,7 +161,7 @@ test "a deadline ends the wait for a mutex" {
     };
     try run(S.main);
     try expectEqual(false, S.in_time);
-    try expectEqual(null, S.m.queue.head);
+    try expect(S.m.queue.isEmpty());
 }
 
 test "readers wait behind a writer, and go on when it leaves" {
@@ -280,8 +280,8 @@ test "waiters of a run that has ended are forgotten" {
         }
     };
     try run(S.first);
-    try expect(S.s.queue.head != null);
+    try expect(!S.s.queue.isEmpty());
     try run(S.second);
-    try expectEqual(null, S.s.queue.head);
+    try expect(S.s.queue.isEmpty());
     try expectEqual(.waiting, S.left_behind.g.status);
 }

@@ -10,6 +10,7 @@
 //! forgets those of another run than the present one.
 const g_mod = @import("../sched/g.zig");
 const G = g_mod.G;
+const List = @import("../core/list.zig").List;
 
 pub fn Waiters(comptime Lane: type) type {
     return struct {
@@ -21,58 +22,48 @@ pub fn Waiters(comptime Lane: type) type {
             need: u64 = 0,
             /// It has been given what it waits for, however its park ended.
             given: bool = false,
-            queued: bool = false,
             /// The run in which it was queued.
             generation: u32 = 0,
             prev: ?*Waiter = null,
             next: ?*Waiter = null,
         };
 
-        head: ?*Waiter = null,
-        tail: ?*Waiter = null,
+        list: List(Waiter) = .{},
         /// The run whose goroutines these are.
         generation: u32 = 0,
 
         pub fn push(q: *Self, lane: *const Lane, w: *Waiter) void {
             q.forgetOthers(lane);
-            w.prev = q.tail;
-            w.next = null;
-            if (q.tail) |t| t.next = w else q.head = w;
-            q.tail = w;
-            w.queued = true;
             w.generation = lane.generation;
+            q.list.push(w);
         }
 
         pub fn pushFront(q: *Self, lane: *const Lane, w: *Waiter) void {
             q.forgetOthers(lane);
-            w.prev = null;
-            w.next = q.head;
-            if (q.head) |h| h.prev = w else q.tail = w;
-            q.head = w;
-            w.queued = true;
             w.generation = lane.generation;
+            q.list.pushFront(w);
+        }
+
+        pub inline fn isEmpty(q: *const Self) bool {
+            return q.list.head == null;
         }
 
         /// Does nothing if it has been taken out before.
         pub fn remove(q: *Self, w: *Waiter) void {
-            if (!w.queued) return;
-            if (w.prev) |p| p.next = w.next else q.head = w.next;
-            if (w.next) |n| n.prev = w.prev else q.tail = w.prev;
-            w.queued = false;
+            q.list.remove(w);
         }
 
         /// Before something is given: forgets waiters of a run that has ended.
         pub fn forgetOthers(q: *Self, lane: *const Lane) void {
             if (q.generation == lane.generation) return;
-            q.head = null;
-            q.tail = null;
+            q.list = .{};
             q.generation = lane.generation;
         }
 
         /// The first that can still be given something.
         pub fn first(q: *Self, lane: *const Lane) ?*Waiter {
             q.forgetOthers(lane);
-            while (q.head) |w| {
+            while (q.list.head) |w| {
                 if (!w.g.isClaimed()) return w;
                 q.remove(w); // its goroutine has left already
             }
@@ -92,8 +83,7 @@ pub fn Waiters(comptime Lane: type) type {
         /// Takes all out, in order. Those who left before do not notice, except by `given`.
         pub fn wakeAll(q: *Self, lane: *Lane, wake: g_mod.Wake) void {
             q.forgetOthers(lane);
-            while (q.head) |w| {
-                q.remove(w);
+            while (q.list.pop()) |w| {
                 w.given = wake == .ready;
                 if (!lane.claim(w.g, wake)) continue;
                 w.g.fired = w;

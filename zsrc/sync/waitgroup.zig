@@ -17,7 +17,7 @@ pub fn WaitGroup(comptime Lane: type) type {
             if (overflow != 0) return error.Overflow;
             if (sum < 0) return error.Negative;
             w.count = sum;
-            if (sum == 0 and w.queue.head != null) w.queue.wakeAll(lane, .ready);
+            if (sum == 0 and !w.queue.isEmpty()) w.queue.wakeAll(lane, .ready);
         }
     };
 }

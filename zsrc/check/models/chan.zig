@@ -219,7 +219,7 @@ fn Ends(comptime Sim: type, comptime capacity: usize, comptime drains: bool) typ
         pub fn end(m: *Self) void {
             for (m.ok, m.got[1..]) |ok, got|
                 check.expect((ok == .done) == got, "what is sent is received, nothing else");
-            check.expect(m.c.senders.head == null and m.c.receivers.head == null, "none is queued");
+            check.expect(m.c.senders.isEmpty() and m.c.receivers.isEmpty(), "none is queued");
         }
     };
 }
@@ -278,7 +278,7 @@ pub fn SelectCrossed(comptime Sim: type) type {
 
         pub fn end(m: *Self) void {
             for (&m.c) |*each|
-                check.expect(each.senders.head == null and each.receivers.head == null, "queued");
+                check.expect(each.senders.isEmpty() and each.receivers.isEmpty(), "queued");
         }
     };
 }
@@ -431,7 +431,7 @@ pub fn SelectMixed(comptime Sim: type) type {
         pub fn end(m: *Self) void {
             check.expect((m.in == m.out) == (m.sent == .done), "a value arrives if it was sent");
             check.expect(!(m.given and m.sent == .done), "two cases happen");
-            check.expect(m.c.receivers.head == null and m.c.senders.head == null, "queued");
+            check.expect(m.c.receivers.isEmpty() and m.c.senders.isEmpty(), "queued");
         }
     };
 }

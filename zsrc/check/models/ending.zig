@@ -20,6 +20,7 @@ const engine = @import("../engine.zig");
 const ending = @import("../../sched/ending.zig");
 const threads_mod = @import("../../sched/threads.zig");
 const taking = @import("../../sched/taking.zig");
+const list = @import("../../core/list.zig");
 const os = @import("../../os/os.zig");
 const Status = @import("../../sched/g.zig").Status;
 const duties = @import("../../sched/m.zig");
@@ -353,7 +354,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             virtual_ns: u64 = 0,
             poller: ?*M = null,
             sysmon: Sysmon = .{},
-            runq: struct { head: ?*G = null, len: usize = 0 } = .{},
+            runq: list.Fifo(G) = .{},
             main_g: *G = undefined,
             main_done: bool = false,
 
@@ -474,19 +475,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
 
             fn push(self: *Lane, g: *G) void {
                 check.expect(g.generation == self.generation, "a goroutine of another run is queued");
-                var link = &self.runq.head;
-                while (link.*) |other| link = &other.next;
-                g.next = null;
-                link.* = g;
-                self.runq.len += 1;
+                self.runq.push(g);
             }
 
             fn pop(self: *Lane) ?*G {
                 if (self.main_done) return null;
-                const g = self.runq.head orelse return null;
-                self.runq.head = g.next;
-                self.runq.len -= 1;
-                return g;
+                return self.runq.pop();
             }
 
             fn putOn(self: *Lane, m: *M, g: *G) void {

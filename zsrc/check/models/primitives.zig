@@ -89,7 +89,7 @@ fn Tokens(comptime Sim: type, comptime patient: enum { goroutine, thread }) type
             L.end();
             check.expect(m.taken + m.tokens == 2, "a token is lost");
             check.expect(m.taken + m.given_up == 2, "both have ended");
-            check.expect(m.cond.q.list.head == null, "nobody is queued");
+            check.expect(m.cond.q.list.isEmpty(), "nobody is queued");
             check.expect(m.mutex.state.raw == 0, "the mutex is open");
         }
     };
@@ -230,7 +230,7 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
         pub fn end(m: *Self) void {
             L.end();
             check.expect(m.hurried, "all have ended");
-            check.expect(m.group.q.list.head == null, "nobody is queued");
+            check.expect(m.group.q.list.isEmpty(), "nobody is queued");
             check.expect(m.freed == reused, "it was freed");
             check.expect(
                 m.group.q.guard.held == @intFromBool(reused),
@@ -301,7 +301,7 @@ pub fn Semaphore(comptime Sim: type) type {
             L.end();
             check.expect(m.times + m.given_up == 3, "all have ended");
             check.expect(m.semaphore.q.count == 1, "the permit is there again, once");
-            check.expect(m.semaphore.q.list.head == null, "nobody is queued");
+            check.expect(m.semaphore.q.list.isEmpty(), "nobody is queued");
         }
     };
 }

@@ -35,7 +35,7 @@ fn Mutual(comptime Sim: type, comptime late: bool) type {
 
         pub fn end(m: *Self) void {
             check.expect(m.times == 4, "each was inside");
-            check.expect(m.mutex.state.raw == 0 and m.mutex.list.head == null, "it is open");
+            check.expect(m.mutex.state.raw == 0 and m.mutex.list.isEmpty(), "it is open");
         }
     };
 }
