@@ -365,7 +365,8 @@ SCHEMA: Final = (
             "strings",
             [],
             "Modules with C code that is known to hold nothing of the thread's, such as "
-            "`numpy.random`: goroutines that are switched out in what it calls may move.",
+            "`numpy.random` or, by its file, `libsqlite3.so.0`: goroutines that are switched out "
+            "in what it calls may move.",
         ),
     ),
     Table(

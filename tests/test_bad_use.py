@@ -494,6 +494,11 @@ def test_run_refuses_what_is_no_configuration(config: object) -> None:
 
 
 @pytest.mark.goroutine
+def test_blocking_refuses_an_async_function() -> None:
+    with pytest.raises(TypeError, match=r"blocking\(\) needs .* and fetch\(\) is async"):
+        golibx.blocking(fetch)
+
+
 def test_serve_refuses_an_async_handler_before_it_listens() -> None:
     with pytest.raises(TypeError, match=r"serve\(\) needs a handler .* and fetch\(\) is async"):
         golibx.net.serve(fetch, "127.0.0.1:0")

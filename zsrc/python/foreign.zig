@@ -142,10 +142,13 @@ pub fn startRun(names: ?*py.Object, moves: bool) bool {
         var len: py.Ssize = 0;
         const text = py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(tuple, @intCast(i)).?, &len) orelse
             return false;
-        const at = movable.items.len;
-        movable.appendSlice(host.gpa, text[0..@intCast(len)]) catch return noMemory();
-        std.mem.replaceScalar(u8, movable.items[at..], '.', '/');
-        movable.append(host.gpa, ',') catch return noMemory();
+        // As a file's name, and as a module's.
+        for (0..2) |_| {
+            movable.appendSlice(host.gpa, text[0..@intCast(len)]) catch return noMemory();
+            movable.append(host.gpa, ',') catch return noMemory();
+        }
+        const module = movable.items[movable.items.len - @as(usize, @intCast(len)) - 1 ..];
+        std.mem.replaceScalar(u8, module, '.', '/');
     }
     return true;
 }
@@ -413,13 +416,14 @@ fn mayMove(base: usize, path: []const u8) bool {
     return true;
 }
 
-/// Whether a module's name, with slashes for dots, is the file's or one of its folders'.
+/// Whether a module's name, with slashes for dots, is the file's or one of its folders', or the file
+/// is named as it is.
 fn isNamed(path: []const u8, name: []const u8) bool {
     var from: usize = 0;
     while (std.mem.indexOfPos(u8, path, from, name)) |at| : (from = at + 1) {
         const end = at + name.len;
-        if (at > 0 and path[at - 1] == '/' and end < path.len and (path[end] == '/' or path[end] == '.'))
-            return true;
+        if (at == 0 or path[at - 1] != '/') continue;
+        if (end == path.len or path[end] == '/' or path[end] == '.') return true;
     }
     return false;
 }
@@ -428,6 +432,8 @@ test "a module is named by its file or a folder" {
     const path = "/x/site-packages/numpy/random/_mt19937.cpython-313-x86_64-linux-gnu.so";
     for ([_][]const u8{ "numpy", "numpy/random", "numpy/random/_mt19937", "_mt19937" }) |name|
         try std.testing.expect(isNamed(path, name));
-    for ([_][]const u8{ "umpy", "numpy/ran", "_mt1993", "x86_64" }) |name|
+    for ([_][]const u8{ "umpy", "numpy/ran", "_mt1993", "x86_64", "so" }) |name|
         try std.testing.expect(!isNamed(path, name));
+    for ([_][]const u8{ "libsqlite3", "libsqlite3.so.0" }) |name|
+        try std.testing.expect(isNamed("/usr/lib/libsqlite3.so.0", name));
 }

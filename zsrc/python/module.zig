@@ -171,6 +171,7 @@ fn blocking(
     kwnames: ?*py.Object,
 ) callconv(.c) ?*py.Object {
     if (n < 1) return py.raise(py.exc.typeError(), "blocking() missing the function to call", .{});
+    if (asynchronous.look("blocking", args[0]) == .refused) return null;
     const p = goroutine.forPark() orelse return null;
     lane.giveUpP(&p.g);
     const result = py.extra.PyObject_Vectorcall(args[0], args + 1, @intCast(n - 1), kwnames);
