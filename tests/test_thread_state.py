@@ -8,8 +8,12 @@ import functools
 import operator
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +159,70 @@ print(run(lambda: (inner(), go(inner).result())), inner())
 """
     )
     assert out == "(3, 0) 3\n"
+
+
+GUARD = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Blocks of calloc() that may be thread states end at a page that nobody may read. */
+enum { PAGE = 4096, SLOTS = 4096 };
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_malloc(size_t);
+extern void *__libc_realloc(void *, size_t);
+extern void __libc_free(void *);
+static char *slab;
+static size_t used;
+static size_t (*plain_size)(void *);
+
+static int guarded(const void *p) {
+    return slab && (const char *)p >= slab && (const char *)p < slab + (size_t)SLOTS * 2 * PAGE;
+}
+static size_t left(const void *p) { return PAGE - ((uintptr_t)p & (PAGE - 1)); }
+
+void *calloc(size_t n, size_t size) {
+    size_t bytes = (n * size + 15) & ~(size_t)15;
+    if (bytes < 256 || bytes > 2048 || used == SLOTS) return __libc_calloc(n, size);
+    if (!slab) slab = mmap(0, (size_t)SLOTS * 2 * PAGE, PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *page = slab + used++ * 2 * PAGE;
+    mprotect(page, PAGE, PROT_READ | PROT_WRITE);
+    return page + PAGE - bytes;
+}
+void free(void *p) { if (!guarded(p)) __libc_free(p); }
+void *realloc(void *p, size_t size) {
+    if (!guarded(p)) return __libc_realloc(p, size);
+    void *copy = __libc_malloc(size);
+    if (copy) memcpy(copy, p, size < left(p) ? size : left(p));
+    return copy;
+}
+size_t malloc_usable_size(void *p) {
+    if (guarded(p)) return left(p);
+    if (!plain_size) plain_size = dlsym(RTLD_NEXT, "malloc_usable_size");
+    return plain_size(p);
+}
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
+    reason="the C library's allocator is replaced, which is glibc's",
+)
+@pytest.mark.parametrize("allocator", ["malloc", "malloc_debug", "pymalloc"])
+def test_nothing_behind_a_thread_state_is_read(
+    script: Script, tmp_path: Path, allocator: str
+) -> None:
+    """A thread state may lie where the memory ends."""
+    source, library = tmp_path / "guard.c", tmp_path / "guard.so"
+    source.write_text(GUARD)
+    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
+    command = [*compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]
+    local = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "cache")}
+    subprocess.run(command, env=local, check=True, timeout=50)
+    program = "import golibx\nprint(golibx.run(lambda: golibx.go(int).result()))\n"
+    environment = {"LD_PRELOAD": str(library), "PYTHONMALLOC": allocator}
+    assert script.passes(program, env=environment) == "0\n"

@@ -147,13 +147,12 @@ pub fn setUp() bool {
         _ = py.PyErr_NoMemory();
         return false;
     };
-    const words: [*]const usize = @ptrCast(@alignCast(probe));
-    const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_words);
-    const before = words[0..most_words].*;
+    const words = host.wordsOf(probe, most_words);
+    const before = host.copyOf(most_words, words);
     const own = host.exchange(probe);
     if (py.call(function, &.{})) |result| py.decref(result) else py.PyErr_Clear();
     _ = host.exchange(own.?);
-    offset = find(before[0..count], words[0..count]);
+    offset = find(before[0..words.len], words);
     py.PyThreadState_Clear(probe);
     py.PyThreadState_Delete(probe);
     is_set_up = true;

@@ -640,15 +640,14 @@ pub fn findUsedWords() bool {
         return false;
     };
     const own = exchange(probe);
-    const fields: [*]const usize = @ptrCast(@alignCast(probe));
-    const count = @min(os.allocatedSize(probe) / @sizeOf(usize), most_fields);
-    const before = fields[0..most_fields].*;
+    const fields = wordsOf(probe, most_fields);
+    const before = copyOf(most_fields, fields);
     const kept = py.PyObject_SetAttrString(local, "x", py.none()) == 0 and keepInState();
     py.PyErr_Clear();
-    const after = fields[0..most_fields].*;
-    findVariables(fields[0..count]);
+    const after = copyOf(most_fields, fields);
+    findVariables(fields);
     _ = exchange(own.?);
-    for (before[0..count], after[0..count], 0..) |b, a, i| {
+    for (before[0..fields.len], after[0..fields.len], 0..) |b, a, i| {
         // Of what changes, the data is what was not there.
         const full = mechanisms.used_count == mechanisms.used_words.len;
         if (!kept or b != 0 or a == 0 or full) continue;
@@ -663,6 +662,25 @@ pub fn findUsedWords() bool {
 
 /// Not zero, and nothing that other fields are likely to hold.
 const probe_depth = 12345;
+
+/// The first words of a thread state that PyThreadState_New has made. In some versions one has no more
+/// than 330 bytes, and behind it the memory may end.
+pub fn wordsOf(state: *py.ThreadState, most: usize) []const usize {
+    const first: [*]const usize = @ptrCast(@alignCast(state));
+    // What the interpreter's debug allocator has in front of a block: its size, most significant byte
+    // first, a letter for the kind of memory, and seven bytes that nobody may write.
+    var front: [16]u8 = @splat(0);
+    _ = os.peek(@intFromPtr(state) - front.len, &front);
+    const is_debugs = std.mem.allEqual(u8, front[9..16], 0xfd);
+    const size = if (is_debugs) std.mem.readInt(u64, front[0..8], .big) else os.allocatedSize(state);
+    return first[0..@min(size / @sizeOf(usize), most)];
+}
+
+pub fn copyOf(comptime most: usize, from: []const usize) [most]usize {
+    var copy: [most]usize = @splat(0);
+    @memcpy(copy[0..from.len], from);
+    return copy;
+}
 
 /// Of the current thread state: where it has its context variables. That is a used word, too.
 fn findVariables(fields: []const usize) void {

@@ -68,7 +68,7 @@ test "cancelling goes down the tree, not up, and ends the waits of each that it 
         try std.testing.expectEqual(null, c.parent);
         try std.testing.expectEqual(null, c.waiters);
     }
-    try std.testing.expectEqual(&S.sibling, S.root.first_child.?);
+    try std.testing.expectEqual(&S.sibling, S.root.children.head.?);
     try std.testing.expectEqual(null, S.sibling.next);
 }
 
@@ -93,7 +93,7 @@ test "who parks under a context that is done goes on at once" {
     try lane_test.runMain(&main);
     try std.testing.expectEqual(3, S.turns);
     try std.testing.expectEqual(&S.root, S.late.origin.?);
-    try std.testing.expectEqual(null, S.root.first_child);
+    try std.testing.expectEqual(null, S.root.children.head);
 }
 
 test "the first deadline of a chain has the timer, which goes with its context" {
