@@ -353,10 +353,13 @@ class Runtime:
             self._wait_for_native(time.monotonic_ns() - began_ns)
             _core.report_uncollected()
         finally:
-            if self._plugins is not None:
-                self._end_plugins(self._plugins, timeout_ns)
-        # Last, since it may take as long as the call that blocks it.
-        self._free_main_thread()
+            try:
+                if self._plugins is not None:
+                    self._end_plugins(self._plugins, timeout_ns)
+            finally:
+                # Last, since it may take as long as the call that blocks it. Also where Ctrl-C or a
+                # signal's handler has raised something in here.
+                self._free_main_thread()
 
     def _end_event_loop(self, spent_ns: int) -> None:
         """That of golibx.aio, if the program has used it."""

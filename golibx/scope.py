@@ -229,6 +229,7 @@ class Scope:
                 return True
             del self._live[None]
         except BaseException as thrown:
+            self._live.pop(None, None)
             (self._quits if isinstance(thrown, _ENDS_PROGRAM) else passing).append(thrown)
             self.cancel(thrown)
         return False

@@ -942,3 +942,27 @@ START
     status = {"sys.exit(3)": 3, "return": 0}.get(end, 1)
     ours = script.passes(program.replace("START", "run(f)"))
     assert set(ours.splitlines()) == {"joined", f"status {status}"}
+
+
+def test_a_thread_forks_after_a_run(script: Script) -> None:
+    """The child's thread is its main one, as in plain Python."""
+    program = """
+import os, signal, threading
+import golibx
+
+golibx.run(int)
+
+def forks():
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(golibx.run(lambda: golibx.go(int).result()))
+    print(os.waitpid(child, 0)[1])
+
+thread = threading.Thread(target=forks)
+thread.start()
+thread.join()
+"""
+    result = script(program)
+    assert (result.stdout, result.stderr) == ("handled\n0\n", "")

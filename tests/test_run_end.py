@@ -357,3 +357,33 @@ print("returned", flush=True)
 os._exit(0)
 """
     assert script.passes(program) == "returned\n"
+
+
+def test_ctrl_c_while_a_run_waits_for_the_main_thread(script: Script) -> None:
+    program = """
+import os, signal, threading, time
+import golibx
+
+def goes_on():
+    while True:
+        try:
+            while True:
+                try:
+                    time.sleep(100)
+                except BaseException:
+                    pass
+        except BaseException:
+            pass
+
+def main():
+    golibx.go(goes_on)
+    golibx.sleep(0.01)
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+try:
+    golibx.run(main, config={"runtime": {"shutdown_timeout": "300ms"}})
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+os._exit(0)
+"""
+    assert script.passes(program) == "interrupted\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from golibx import _core
@@ -20,13 +21,19 @@ _pending: dict[str, Callable[[Any], None]] = {}
 
 def when_imported(name: str, change: Callable[[Any], None]) -> None:
     """Calls change(module) once the module `name` has been imported, or now if it has."""
-    module = sys.modules.get(name)
-    if module is not None:
-        change(module)
-        return
+    # Not later: another thread may import it meanwhile, and must not come by unseen.
     _pending[name] = change
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+    module = sys.modules.get(name)
+    if module is None:
+        return
+    if getattr(module.__spec__, "_initializing", False):
+        # Another thread is in the middle of it, without golibx's loader: who imports it too waits
+        # for the end of that.
+        importlib.import_module(name)
+    if _pending.pop(name, None) is not None:
+        change(module)
 
 
 def _find_spec(

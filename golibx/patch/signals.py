@@ -166,9 +166,9 @@ def _shown(handler: Any) -> Any:
 
 def main_thread_may_handle() -> bool:
     """Whether any signal has a handler of the program's, where the run is on another thread."""
+    golibxs = (signal.default_int_handler, interrupts, _core.on_own_signal)
     return any(
-        callable(handler) and handler is not signal.default_int_handler
-        for handler in map(_get_signal, _NUMBERS)
+        callable(handler) and handler not in golibxs for handler in map(_get_signal, _NUMBERS)
     )
 
 

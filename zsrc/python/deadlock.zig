@@ -31,7 +31,7 @@ fn otherThreads() bool {
     const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread) - bystanders();
     if (!standin.allWait(@intCast(@max(0, others)))) return true;
     if (on_main_thread) return false;
-    return (!standin.mainWaits() and !mainJoins()) or mainMayHandle();
+    return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
 }
 
 /// Whether the main thread has signal handlers of the program's to call, however it waits.

@@ -33,6 +33,7 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
+const mainthread = @import("mainthread.zig");
 const module = @import("module.zig");
 const native = @import("native.zig");
 const identity = @import("identity.zig");
@@ -250,6 +251,7 @@ fn inChild() callconv(.c) void {
         renumber(py.PyThreadState_Get(), false);
     }
     rlock.forget();
+    mainthread.forget();
     native.afterFork();
     os.descriptors.forget();
     run.forget();

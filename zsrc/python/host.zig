@@ -729,7 +729,6 @@ pub fn forgetStates() void {
     main_base = null;
     swaps.in_use = false;
     swaps.doomed = 0;
-    mainthread.forget();
 }
 
 /// 3.11. The child of a fork has a slot of its own.

@@ -275,5 +275,5 @@ fn isInTheWay(g: *const G) bool {
 /// Where a goroutine was preempted, and has the P: one that is in the way goes on on another thread,
 /// unless code of others is in the middle of a call below it. It keeps that one.
 pub inline fn makeWay(g: *G) void {
-    if (freeing and isInTheWay(g)) lane.lockThread(g) catch {};
+    if (freeing and g.lock_count == 0 and isInTheWay(g)) lane.lockThread(g) catch {};
 }
