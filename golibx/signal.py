@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 from golibx import _core
 from golibx.context import Context, with_cancel
@@ -39,6 +40,8 @@ _NEVER = {"SIGKILL", "SIGSTOP"}
 _OF_ONES_OWN_MAKING = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS"}
 _NOT_UNNAMED = {"SIGPIPE", "SIGXFSZ", "SIGURG", "SIGPROF", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
 
+# Held by whoever changes what follows. A handler may do that in the midst of another change.
+_lock = threading.RLock()
 _channels: dict[int, list[SendChan[signal.Signals]]] = {}
 _ignored: set[int] = set()
 _missed = 0
@@ -59,23 +62,25 @@ def notify(chan: SendChan[signal.Signals], /, *signals: int) -> None:
     """
     if not isinstance(chan, _core.SendChan):
         raise TypeError(f"notify() needs a channel to send to, not {chan!r}")
-    _listen()
-    for number in _numbers(signals):
-        channels = _channels.setdefault(number, [])
-        if not any(each is chan for each in channels):
-            channels.append(chan)
-        _ignored.discard(number)
-        _core.take_signal(number, 1)
-    _recount()
+    with _lock:
+        _listen()
+        for number in _numbers(signals):
+            channels = _channels.setdefault(number, [])
+            if not any(each is chan for each in channels):
+                channels.append(chan)
+            _ignored.discard(number)
+            _core.take_signal(number, 1)
+        _recount()
 
 
 def stop(chan: SendChan[signal.Signals], /) -> None:
     """Nothing is sent to the channel any more when this has returned."""
-    for number, channels in list(_channels.items()):
-        channels[:] = [each for each in channels if each is not chan]
-        if not channels:
-            _release(number)
-    _recount()
+    with _lock:
+        for number, channels in list(_channels.items()):
+            channels[:] = [each for each in channels if each is not chan]
+            if not channels:
+                _release(number)
+        _recount()
 
 
 def ignore(*signals: int) -> None:
@@ -84,19 +89,21 @@ def ignore(*signals: int) -> None:
     Processes that are started meanwhile ignore them too, unless they know better.
     """
     _check_run()
-    for number in _numbers(signals):
-        _channels.pop(number, None)
-        _ignored.add(number)
-        _core.take_signal(number, 2)
-    _recount()
+    with _lock:
+        for number in _numbers(signals):
+            _channels.pop(number, None)
+            _ignored.add(number)
+            _core.take_signal(number, 2)
+        _recount()
 
 
 def reset(*signals: int) -> None:
     """Undoes notify() and ignore(), for these signals or, without any, for all."""
     _check_run()
-    for number in _numbers(signals) if signals else [*_channels, *_ignored]:
-        _release(number)
-    _recount()
+    with _lock:
+        for number in _numbers(signals) if signals else [*_channels, *_ignored]:
+            _release(number)
+        _recount()
 
 
 def notify_context(parent: Context, /, *signals: int) -> tuple[Context, Callable[[], None]]:
@@ -194,18 +201,20 @@ def _recount() -> None:
 def end() -> None:
     """At the end of a run."""
     global _ends
-    for number in [*_channels, *_ignored]:
-        _release(number)
-    _recount()
-    if _ends is not None:
-        _core.write_signals(-1)
-        _ends[0].close()
-        _ends[1].close()
-        _ends = None
+    with _lock:
+        for number in [*_channels, *_ignored]:
+            _release(number)
+        _recount()
+        if _ends is not None:
+            _core.write_signals(-1)
+            _ends[0].close()
+            _ends[1].close()
+            _ends = None
 
 
 def _forget() -> None:
-    """In the child of a fork."""
+    """In the child of a fork, where nobody else is who may have the lock."""
+    _lock._at_fork_reinit()  # type: ignore[attr-defined] # noqa: SLF001
     end()
 
 

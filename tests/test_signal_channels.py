@@ -225,3 +225,56 @@ def test_a_server_that_ends_well(script: Script, number: int) -> None:
             assert server.wait(timeout=30) == 0
         except subprocess.TimeoutExpired:
             pytest.fail("it did not end")
+
+
+def test_goroutines_notify_and_stop_at_a_time(script: Script) -> None:
+    """No signal goes astray, and none that is watched is forgotten."""
+    program = """
+import gc, os, random, signal, socket
+import golibx
+from golibx import Chan, go, gosched
+from golibx.signal import notify, stop
+
+pair = socket.socketpair
+
+def give_way():
+    for _ in range(random.randrange(4)):
+        gosched()
+
+def slow_pair():
+    give_way()
+    return pair()
+
+class Core:
+    def __getattr__(self, name):
+        if golibx._core.current() is not None:
+            give_way()
+        return getattr(golibx._core, name)
+
+def main():
+    socket.socketpair = slow_pair
+    golibx.signal._core = golibx.patch.signals._core = Core()
+    first, second = Chan(1), Chan(1)
+    signal.signal(signal.SIGUSR1, print)
+    signal.signal(signal.SIGUSR2, print)
+    a, b = go(notify, first, signal.SIGUSR1), go(notify, second, signal.SIGUSR2)
+    a.result(), b.result()
+    gc.collect()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert (first.recv(timeout=5), second.recv(timeout=5)) == (signal.SIGUSR1, signal.SIGUSR2)
+        a, b = go(stop, first), go(notify, second, signal.SIGUSR1)
+        a.result(), b.result()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert second.recv(timeout=5) == signal.SIGUSR1
+        stop(second)
+        notify(first, signal.SIGUSR1)
+        notify(second, signal.SIGUSR2)
+
+for seed in range(40):
+    random.seed(seed)
+    golibx.run(main)
+print("well")
+"""
+    assert script.passes(program) == "well\n"
