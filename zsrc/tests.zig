@@ -26,6 +26,7 @@ test {
     _ = @import("python/foreign.zig");
     _ = @import("python/idents.zig");
     if (@import("builtin").os.tag == .linux) {
+        _ = @import("os/posix.zig");
         _ = @import("native/preempt_linux.zig");
         _ = @import("os/imports_linux.zig");
     }
