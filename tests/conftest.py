@@ -12,11 +12,13 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -32,6 +34,25 @@ GRACE = 15.0  # seconds from the limit to the end of the process
 SCRIPT_LIMIT = 15.0  # seconds
 
 Result = subprocess.CompletedProcess[str]
+
+
+def c_compiler() -> list[str]:
+    """The command of one; skips the test where there is none."""
+    if find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        pytest.skip("there is no C compiler: neither ziglang nor cc")
+    return [found]
+
+
+def c_library(folder: Path, name: str, source: str, *options: str) -> Path:
+    """The path of a shared library in the folder, compiled from that text."""
+    (folder / f"{name}.c").write_text(source)
+    command = [*c_compiler(), "-O1", "-shared", "-fPIC", f"{name}.c", "-o", f"{name}.so", *options]
+    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(folder / "cache")}
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=50)
+    return folder / f"{name}.so"
 
 
 # Where golibx is not installed, as in a source tree, its entry point is not found.

@@ -7,16 +7,13 @@ import functools
 import io
 import operator
 import os
-import shutil
-import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from threading import get_native_id as thread_id
 
 import pytest
 
-from conftest import Script
+from conftest import Script, c_library
 from golibx import Chan, WaitGroup, blocking, go, gosched, select, sleep, stacks, stats
 
 TYPE_CHECKING = False
@@ -220,16 +217,9 @@ class Method(ctypes.Structure):
 @pytest.fixture(scope="module")
 def spacious(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """A library whose function calls another one, with as much on the stack as is wanted."""
-    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
-    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
     folder = tmp_path_factory.mktemp("spacious")
-    (folder / "spacious.c").write_text(SPACIOUS)
-    command = [*compiler, "-O1", "-shared", "-fPIC", "spacious.c", "-o", "spacious.so"]
-    if sys.platform == "darwin":
-        command += ["-undefined", "dynamic_lookup"]
-    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(folder / "cache")}
-    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=50)
-    return ctypes.CDLL(str(folder / "spacious.so"))
+    options = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+    return ctypes.CDLL(str(c_library(folder, "spacious", SPACIOUS, *options)))
 
 
 @pytest.mark.goroutine(preempt={"async": False})

@@ -12,7 +12,6 @@ import ctypes.util
 import gc
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,14 +19,13 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import golibx
-from conftest import Script
+from conftest import Script, c_compiler
 from golibx import (
     Cancelled,
     Chan,
@@ -73,21 +71,12 @@ class Point(ctypes.Structure):
     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double), ("name", ctypes.c_int32)]
 
 
-def compiler() -> list[str]:
-    if find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
-    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if found is None:
-        pytest.skip("there is no C compiler: neither ziglang nor cc")
-    return [found]
-
-
 @pytest.fixture(scope="module")
 def library_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("native")
     path = folder / "functions.so"
     options = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command = [*compiler(), *options, str(SOURCE), "-o", str(path)]
+    command = [*c_compiler(), *options, str(SOURCE), "-o", str(path)]
     result = subprocess.run(
         [*command, *include.cflags(), *include.libs()],
         capture_output=True,

@@ -14,7 +14,6 @@ import fcntl
 import functools
 import os
 import queue
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,13 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import golibx
-from conftest import Script
+from conftest import Script, c_library
 from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
 
 pytestmark = pytest.mark.goroutine
@@ -549,12 +547,7 @@ void *PyThreadState_Swap(void *state) {
 @pytest.mark.skipif(sys.platform != "linux", reason="puts a function before the interpreter's")
 def test_a_delay_in_a_switch_is_no_blocking_call(script: Script, tmp_path: Path) -> None:
     """As on a busy machine, when the system runs others just there. It is not to cost the turn."""
-    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
-    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
-    (tmp_path / "delay.c").write_text(DELAY)
-    command = [*compiler, "-O1", "-shared", "-fPIC", "delay.c", "-o", "delay.so", "-ldl"]
-    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "cache")}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=50)
+    library = c_library(tmp_path, "delay", DELAY, "-ldl")
     code = """
 from golibx import go, gosched, run, stats
 def turns():
@@ -564,4 +557,4 @@ def main():
     print(stats()["retakes"])
 run(main, config={"preempt": {"async": False}, "runtime": {"swap": "interpreter"}})
 """
-    assert script.passes(code, env={"LD_PRELOAD": str(tmp_path / "delay.so")}) == "0\n"
+    assert script.passes(code, env={"LD_PRELOAD": str(library)}) == "0\n"

@@ -8,16 +8,13 @@ import functools
 import operator
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from conftest import Script
+from conftest import Script, c_library
 from golibx import Chan, go, gosched, sleep
 
 pytestmark = pytest.mark.goroutine
@@ -216,13 +213,7 @@ def test_nothing_behind_a_thread_state_is_read(
     script: Script, tmp_path: Path, allocator: str
 ) -> None:
     """A thread state may lie where the memory ends."""
-    source, library = tmp_path / "guard.c", tmp_path / "guard.so"
-    source.write_text(GUARD)
-    zig = [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
-    compiler = zig or [shutil.which("cc") or pytest.skip("there is no C compiler")]
-    command = [*compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]
-    local = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(tmp_path / "cache")}
-    subprocess.run(command, env=local, check=True, timeout=50)
+    library = c_library(tmp_path, "guard", GUARD, "-ldl")
     program = "import golibx\nprint(golibx.run(lambda: golibx.go(int).result()))\n"
     environment = {"LD_PRELOAD": str(library), "PYTHONMALLOC": allocator}
     assert script.passes(program, env=environment) == "0\n"

@@ -34,11 +34,9 @@ fn otherThreads() bool {
     return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
 }
 
-/// Whether the main thread has signal handlers of the program's to call, however it waits.
+/// Whether the main thread has signal handlers of the program's to call while it waits.
 fn mainMayHandle() bool {
-    const may = call("golibx.patch.signals", "main_thread_may_handle", null) orelse return clear(false);
-    defer py.decref(may);
-    return py.isTrue(may);
+    return isSo("golibx.patch.signals", "main_thread_may_handle", null);
 }
 
 fn bystanders() i64 {
@@ -55,9 +53,13 @@ fn bystanders() i64 {
 fn mainJoins() bool {
     const ident = py.PyLong_FromUnsignedLongLong(run_thread) orelse return clear(false);
     defer py.decref(ident);
-    const joins = call("golibx.dump", "main_thread_joins", ident) orelse return clear(false);
-    defer py.decref(joins);
-    return py.isTrue(joins);
+    return isSo("golibx.dump", "main_thread_joins", ident);
+}
+
+fn isSo(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) bool {
+    const answer = call(module_name, name, arg) orelse return clear(false);
+    defer py.decref(answer);
+    return py.isTrue(answer);
 }
 
 /// Set by run().

@@ -268,8 +268,9 @@ fn betweenLines(_: ?*anyopaque) callconv(.c) c_int {
     return 0;
 }
 
+/// While `freeing`.
 fn isInTheWay(g: *const G) bool {
-    return freeing and g.m.?.main and g != &goroutine.main.?.g;
+    return g.m.?.main and g != &goroutine.main.?.g;
 }
 
 /// Where a goroutine was preempted, and has the P: one that is in the way goes on on another thread,
