@@ -189,45 +189,36 @@ class Runtime:
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """What the function run() does, once."""
-        self.enter()
-        try:
-            return self.run_entered(fn, args, kwargs)
-        finally:
-            self.leave()
+        result: Result = _core.claimed(self.enter, self.leave, self.run_entered, fn, args, kwargs)
+        return result
 
     def enter(self) -> None:
-        """Before a run, or several one after the other: nobody else's is among them."""
+        """Before a run, or several one after the other, which the caller has claimed."""
         global _entered
-        _core.claim()
-        try:
-            self._set_up()
-        except BaseException:
-            _core.unclaim()
-            raise
-        self._outer, _entered = _entered, self
+        self._outer = _entered
+        _entered = self
+        self._set_up()
 
     def leave(self) -> None:
-        """After it."""
+        """After it, also if `enter` has raised. May be called again where it has."""
         global _entered
-        try:
-            self._tear_down()
-        finally:
-            _core.unclaim()
+        self._tear_down()
+        if _entered is self:
             _entered = self._outer
-            if _entered is not None:
-                # In the child of a fork, the run that the survivor is from.
-                _core.set_panic_handlers(_entered.on_panic, _report_panic)
+        if _entered is not None:
+            # In the child of a fork, the run that the survivor is from.
+            _core.set_panic_handlers(_entered.on_panic, _report_panic)
 
     def _set_up(self) -> None:
+        """What it has begun `_tear_down` undoes, wherever a signal's handler has raised in it."""
         self._on_main_thread = on_main_thread = (
             threading.current_thread() is threading.main_thread()
         )
-        locks.install()
-        threads.install()
         greenlets.check()
-        greenlets.install()
-        polling.install()
-        eventloop.install()
+        if on_main_thread:
+            signals.learn_main_thread()
+            _core.call_undisturbed(signals.patch)
+        _core.call_undisturbed(_patch)
         _core.set_panic_handlers(self.on_panic, _report_panic)
         self._takes_interrupts = (
             on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -238,6 +229,7 @@ class Runtime:
         if on_main_thread:
             signals.install()
         self._take_own_signal(on_main_thread)
+        self._wakes_on_signals = on_main_thread  # while nobody can tell
         self._wakes_on_signals = on_main_thread and _write_signals_to_pipe()
         if switch_interval := self.config.runtime.switch_interval_ns / 1e9:
             self._old_switch_interval = sys.getswitchinterval()
@@ -266,7 +258,7 @@ class Runtime:
         # In the child of a fork, where run() returns too, the hook below has seen to it.
         if self._wakes_on_signals and self._pid == os.getpid():
             eventloop.forward_signals(-1)
-            signal.set_wakeup_fd(-1)
+            _leave_pipe()
         self._leave_own_signal()
 
     def run_entered(
@@ -381,13 +373,14 @@ class Runtime:
     def _take_own_signal(self, on_main_thread: bool) -> None:
         """Unless the program has a use for it. For `_free_main_thread` and signals.zig."""
         if on_main_thread and _OWN_SIGNAL and not signals.present(_OWN_SIGNAL):
-            signals.set_plain(_OWN_SIGNAL, _core.on_own_signal)
             self._own_signal = _OWN_SIGNAL
+            signals.set_plain(_OWN_SIGNAL, _core.on_own_signal)
 
     def _leave_own_signal(self) -> None:
-        number, self._own_signal = self._own_signal, 0
+        number = self._own_signal
         if number and signals.present(number) is _core.on_own_signal:
             signals.set_plain(number, int(signal.SIG_DFL))
+        self._own_signal = 0
 
     def _free_main_thread(self) -> None:
         """Has a goroutine that blocks the main thread raise Cancelled: run() returns there.
@@ -498,28 +491,63 @@ def _names_of_left(*, system: bool = False) -> str:
     return "".join(lines)
 
 
+def _patch() -> None:
+    """Once in a process."""
+    locks.install()
+    threads.install()
+    greenlets.install()
+    polling.install()
+    eventloop.install()
+
+
 _signal_pipe: tuple[int, int] | tuple[()] = ()
 """Its read end wakes the scheduler when a signal comes; made once, and never closed."""
+
+_signal_files: list[tuple[int, int]] = []
+"""The files that its ends are."""
+
+
+def _file_of(fd: int) -> tuple[int, int]:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+def _open_signal_pipe() -> None:
+    global _signal_pipe, _signal_files
+    for fd in _signal_pipe:
+        _core.leave_descriptor(fd)
+    _signal_pipe = ends = os.pipe()
+    for fd in ends:
+        os.set_blocking(fd, False)
+        _core.keep_descriptor(fd)
+    _signal_files = [*map(_file_of, ends)]
 
 
 def _write_signals_to_pipe() -> bool:
     """Has signals write to the pipe, unless the program has a use of its own for that."""
-    global _signal_pipe
     if os.name != "posix":
         return False
-    if not _signal_pipe:
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
-        os.set_blocking(write_end, False)
-        _signal_pipe = (read_end, write_end)
-        for fd in _signal_pipe:
-            _core.keep_descriptor(fd)
-    previous = signal.set_wakeup_fd(_signal_pipe[1], warn_on_full_buffer=False)
-    if previous not in (-1, _signal_pipe[1]):
+    # C code may have closed it between two runs, and opened something else by the number.
+    if not _signal_pipe or [*map(_file_of, _signal_pipe)] != _signal_files:
+        _core.call_undisturbed(_open_signal_pipe)
+    assert _signal_pipe
+    write_end = _signal_pipe[1]
+    previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    if previous not in (-1, write_end):
         signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
         return False
-    eventloop.forward_signals(_signal_pipe[1])
+    eventloop.forward_signals(write_end)
     return True
+
+
+def _leave_pipe() -> None:
+    """Signals do not write to the pipe any more."""
+    previous = signal.set_wakeup_fd(-1)
+    if previous != -1 and previous not in _signal_pipe:
+        signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
 
 
 def _signals_go_to_pipe() -> bool:

@@ -489,7 +489,14 @@ class _Runs:
     def _enter(self) -> None:
         self._runtime = runtime = _TestRuntime(self._config)
         self._bystanders = signals.bystanders
-        runtime.enter()
+        _core.claim()
+        try:
+            runtime.enter()
+        except BaseException:
+            runtime.leave()
+            _core.unclaim()
+            self._runtime = None
+            raise
         if _has_alarm():
             self._others = _OthersAlarm()
             # What was there before the test has nothing to do with what it waits for.
@@ -502,7 +509,10 @@ class _Runs:
         if runtime is None:
             return
         try:
-            runtime.leave()
+            try:
+                runtime.leave()
+            finally:
+                _core.unclaim()
         finally:
             self._others.restore()
             signals.bystanders = self._bystanders

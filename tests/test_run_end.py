@@ -387,3 +387,141 @@ except KeyboardInterrupt:
 os._exit(0)
 """
     assert script.passes(program) == "interrupted\n"
+
+
+def test_handlers_that_raise_while_given_up_goroutines_hold_the_main_thread(script: Script) -> None:
+    """What they raise comes out of run(), and nothing else does; the next run() works."""
+    program = """
+import random, signal, time
+import golibx
+
+class Raised(Exception):
+    pass
+
+random.seed(1)
+raises = False
+outcomes = set()
+
+def handler(number, frame):
+    if raises and random.random() < 0.3:
+        raise Raised
+
+def goes_on():
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        try:
+            while time.monotonic() < end:
+                time.sleep(0.003)
+        except BaseException:
+            pass
+
+def main():
+    global raises
+    for _ in range(4):
+        golibx.go(goes_on)
+    raises = True
+    time.sleep(0.001)
+
+signal.signal(signal.SIGALRM, handler)
+for _ in range(40):
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        golibx.run(main, config={"runtime": {"shutdown_timeout": "20ms"}})
+        raises = False
+        outcomes.add("returned")
+    except Exception as exc:
+        raises = False
+        outcomes.add(repr(exc))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+print(outcomes - {"returned"})
+"""
+    assert script.passes(program) == "{'Raised()'}\n"
+
+
+def test_an_exception_between_any_two_lines_around_a_run(script: Script) -> None:
+    """As a signal's handler raises it: what surrounds a run is taken down, the next run() works."""
+    program = """
+import signal, sys
+import golibx
+from golibx import _core, runtime
+from golibx.patch import signals
+
+signal.signal(signal.SIGUSR1, lambda number, frame: None)
+handler = signal.getsignal(signal.SIGUSR1)
+config = golibx.config.Config.from_mapping({"runtime": {"switch_interval": "7ms"}})
+
+signals._NUMBERS = (signal.SIGINT, signal.SIGUSR1, runtime._OWN_SIGNAL)  # fewer lines
+
+class Raised(Exception):
+    pass
+
+held = {f.__code__ for f in (signals.patch, runtime._patch, runtime._open_signal_pipe)}
+left = 0
+
+def trace(frame, event, arg):
+    global left
+    code = frame.f_code
+    if code in held or "golibx" not in code.co_filename:
+        return None  # no handler is called in there
+    if event == "line":
+        left -= 1
+        if left == 0:
+            raise Raised(code.co_qualname, frame.f_lineno)
+    return trace
+
+for n in range(1, 1000):
+    left = n
+    runs = []
+    sys.settrace(trace)
+    try:
+        golibx.run(runs.append, n, config=config)
+    except Raised as exc:
+        pass
+    sys.settrace(None)
+    assert golibx.run(lambda: n) == n
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signals.present(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGUSR1) is handler
+    assert signal.getsignal(runtime._OWN_SIGNAL) == signal.SIG_DFL
+    assert abs(sys.getswitchinterval() - 0.005) < 1e-9, n
+    assert signal.set_wakeup_fd(-1) == -1, n
+    assert runtime._entered is None
+    if left > 0:
+        break
+print(n > 50, runs == [n])
+"""
+    assert script.passes(program) == "True True\n"
+
+
+def test_a_signal_pipe_that_c_code_has_closed_between_two_runs(script: Script) -> None:
+    program = """
+import ctypes, os, signal, time
+import golibx
+from golibx import runtime
+
+class Interrupted(Exception):
+    pass
+
+def handler(number, frame):
+    raise Interrupted
+
+def wait():
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        golibx.Chan().recv()
+    except Interrupted:
+        return "interrupted"
+
+signal.signal(signal.SIGALRM, handler)
+print(golibx.run(wait))
+old = runtime._signal_pipe
+for fd in old:
+    ctypes.CDLL(None).close(fd)
+mine = [os.open(os.devnull, os.O_RDWR) for _ in old]
+print(sorted(mine) == sorted(old))
+print(golibx.run(wait))
+for fd in mine:
+    os.close(fd)
+print(golibx.run(wait))
+"""
+    assert script.passes(program) == "interrupted\nTrue\ninterrupted\ninterrupted\n"

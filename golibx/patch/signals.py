@@ -34,6 +34,8 @@ __all__ = [
     "handled",
     "install",
     "interrupts",
+    "learn_main_thread",
+    "patch",
     "present",
     "recount",
     "set_plain",
@@ -62,15 +64,23 @@ interrupts: Handler | None = None
 """What a run has in the place of signal.default_int_handler, while it lasts."""
 
 
-def install() -> None:
-    """Makes the changes, and wraps what handlers there are. On the main thread."""
+def learn_main_thread() -> None:
+    """Has the scheduler know the main thread, on which it is called."""
+    _core.learn_main_thread(_set_signal)
+
+
+def patch() -> None:
+    """Makes the changes; does nothing the second time. On the main thread."""
     global _installed
     if not _installed:
         _installed = True
         _signal.signal = _signal_signal
         _signal.getsignal = _signal_getsignal
         signal.set_wakeup_fd = _signal.set_wakeup_fd = _signal_set_wakeup_fd
-        _core.learn_main_thread(_set_signal)
+
+
+def install() -> None:
+    """Wraps what handlers there are. On the main thread."""
     for number in _NUMBERS:
         handler = _get_signal(number)
         if callable(handler) and handler is not signal.default_int_handler:

@@ -71,14 +71,11 @@ pub const Backend = struct {
         if (e != .EXIST) lost(e);
     }
 
-    /// Watches the read end of the program's signal wake-up pipe; the caller keeps it. False if
-    /// that is not possible.
-    pub fn watchSignals(b: *Backend, fd: i32) bool {
-        if (b.signal_fd == fd) return true;
-        if (b.control(linux.EPOLL.CTL_ADD, fd, linux.EPOLL.IN, netpoll.signal_tag) != .SUCCESS)
-            return false;
+    /// Watches the read end of the program's signal wake-up pipe; the caller keeps it.
+    pub fn watchSignals(b: *Backend, fd: i32) AddError!void {
+        if (b.signal_fd == fd) return;
+        try b.watch(fd, linux.EPOLL.IN, netpoll.signal_tag);
         b.signal_fd = fd;
-        return true;
     }
 
     fn drainSignals(b: *Backend) void {
@@ -98,9 +95,12 @@ pub const Backend = struct {
     pub const AddError = error{ OutOfMemory, SystemLimit, NotPollable, BadDescriptor, InUse };
 
     pub fn add(b: *Backend, fd: i32, tag: u64) AddError!void {
-        if (fd == b.wakefd) lost(.BADF);
         const both = linux.EPOLL.IN | linux.EPOLL.OUT;
-        const events = both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET;
+        return b.watch(fd, both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET, tag);
+    }
+
+    fn watch(b: *Backend, fd: i32, events: u32, tag: u64) AddError!void {
+        if (fd == b.wakefd) lost(.BADF);
         switch (b.control(linux.EPOLL.CTL_ADD, fd, events, tag)) {
             .SUCCESS => {},
             .NOMEM => return error.OutOfMemory,

@@ -19,8 +19,8 @@ pub const Backend = struct {
         std.heap.c_allocator.destroy(b.note);
     }
 
-    pub fn watchSignals(_: *Backend, _: i32) bool {
-        return false;
+    pub fn watchSignals(_: *Backend, _: i32) error{Unsupported}!void {
+        return error.Unsupported;
     }
 
     pub fn verify(_: *const Backend) void {}

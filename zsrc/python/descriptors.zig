@@ -109,3 +109,11 @@ pub fn keep(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
     if (std.math.cast(i32, value)) |number| os.descriptors.keep(number);
     return py.returnNone();
 }
+
+/// leave_descriptor(fd)
+pub fn leave(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
+    const value = py.PyLong_AsLongLong(fd.?);
+    if (value == -1 and py.PyErr_Occurred() != null) return null;
+    if (std.math.cast(i32, value)) |number| os.descriptors.release(number);
+    return py.returnNone();
+}

@@ -41,6 +41,29 @@ pub fn make(class: *py.Object, text: [*:0]const u8) *py.Object {
     return py.takeException() orelse py.incref(py.none());
 }
 
+/// Has `exception` tell of `before`, which was raised first, at the end of what it tells already;
+/// unless one of them tells of the other.
+pub fn follow(exception: *py.Object, before: *py.Object) void {
+    if (endOfChain(before, exception) == null) return;
+    const last = endOfChain(exception, before) orelse return;
+    py.PyException_SetContext(last, py.incref(before));
+}
+
+/// The last of the contexts of `exception`; null if `other` is one of them, or if there are so many
+/// that they may go round in a circle.
+fn endOfChain(exception: *py.Object, other: *py.Object) ?*py.Object {
+    var last = exception;
+    for (0..most_contexts) |_| {
+        if (last == other) return null;
+        const next = py.PyException_GetContext(last) orelse return last;
+        py.decref(next); // `last` keeps it
+        last = next;
+    }
+    return null;
+}
+
+const most_contexts = 1000;
+
 pub fn runEnds() void {
     @branchHint(.cold);
     _ = py.raise(py.exc.runtimeError(), "the golibx run is ending: a thread cannot start goroutines in it", .{});

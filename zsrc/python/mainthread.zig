@@ -102,6 +102,22 @@ pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
     return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
 }
 
+/// No handler is called on the main thread: what it does must not be left half done.
+var undisturbed = false;
+
+/// call_undisturbed(function): calls it; handlers that are due meanwhile are called afterwards. Other
+/// functions that look for signals on the main thread must not be among what it calls.
+pub fn callUndisturbed(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.Object {
+    const outer = undisturbed;
+    undisturbed = true;
+    settle();
+    defer {
+        undisturbed = outer;
+        settle();
+    }
+    return py.call(function.?, &.{});
+}
+
 /// Whether any thread of the run's may call handlers.
 pub fn isKnown() bool {
     return main_number != null and deadlock.on_main_thread and host.Host.signalsWatched();
@@ -144,6 +160,7 @@ pub fn stopFollowing(m: ?*M) void {
 pub fn forget() void {
     carrier = null;
     freeing = false;
+    undisturbed = false;
     handling = 0;
     if (main_number != null) first = py.PyThread_get_thread_ident();
 }
@@ -151,7 +168,7 @@ pub fn forget() void {
 /// A call that is in the way of a run's end is interrupted on the process's main thread.
 fn settle() void {
     const word = main_number orelse return;
-    word.* = if (carrier == null or freeing) first else carrier_number;
+    word.* = if (undisturbed) 0 else if (carrier == null or freeing) first else carrier_number;
 }
 
 /// The calling goroutine, if it is, or acts as, the main one of a run on the main thread.

@@ -258,8 +258,7 @@ fn watchSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
     const value = py.PyLong_AsLongLong(fd.?);
     if (value == -1 and py.PyErr_Occurred() != null) return null;
     if (!lane.live or value < 0 or value > std.math.maxInt(i32)) return py.returnNone();
-    if (!host.poller.backend.watchSignals(@intCast(value)))
-        return py.raise(py.exc.osError(), "cannot watch descriptor {d} for signals", .{value});
+    host.poller.backend.watchSignals(@intCast(value)) catch |e| return socket.cannotWatch(value, e);
     return py.returnNone();
 }
 
@@ -586,11 +585,24 @@ const functions = [_]py.MethodDef{
     \\
     \\Has fd be one of golibx's own, which os.close() takes for one that is not open.
     },
+    .{ .name = "leave_descriptor", .function = @ptrCast(&descriptors.leave), .flags = py.METH_O, .doc =
+    \\leave_descriptor(fd, /)
+    \\--
+    \\
+    \\Has fd be the program's again, after keep_descriptor().
+    },
     .{ .name = "claim", .function = @ptrCast(&run.claim), .flags = py.METH_NOARGS, .doc =
     \\claim()
     \\--
     \\
     \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See unclaim().
+    },
+    .{ .name = "claimed", .function = @ptrCast(&run.callClaimed), .flags = py.METH_FASTCALL, .doc =
+    \\claimed(enter, leave, body, /, *args)
+    \\--
+    \\
+    \\Claims the run, calls enter(), body(*args) if that has not raised, and leave(); unclaims it, and
+    \\returns what body() has returned. Calls leave() again if a signal's handler raises in it.
     },
     .{ .name = "schedule", .function = @ptrCast(&run.schedule), .flags = py.METH_NOARGS, .doc =
     \\schedule()
@@ -623,6 +635,12 @@ const functions = [_]py.MethodDef{
     \\--
     \\
     \\Calls it. In the main goroutine the thread passes for the main one meanwhile.
+    },
+    .{ .name = "call_undisturbed", .function = @ptrCast(&mainthread.callUndisturbed), .flags = py.METH_O, .doc =
+    \\call_undisturbed(function, /)
+    \\--
+    \\
+    \\Calls it. Handlers of signals that come meanwhile are called afterwards.
     },
     .{ .name = "on_own_signal", .function = @ptrCast(&mainthread.onSignal), .flags = py.METH_FASTCALL, .doc =
     \\on_own_signal(signal, frame, /)

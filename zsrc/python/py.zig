@@ -225,6 +225,8 @@ pub extern fn PyErr_CheckSignals() c_int;
 pub extern fn PyErr_SetInterruptEx(signum: c_int) c_int;
 pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
 pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
+pub extern fn PyException_GetContext(*Object) ?*Object;
+pub extern fn PyException_SetContext(*Object, ?*Object) void;
 pub extern fn PyException_GetTraceback(*Object) ?*Object;
 pub extern fn PyException_SetCause(*Object, ?*Object) void;
 pub extern fn Py_EnterRecursiveCall([*:0]const u8) c_int;

@@ -57,6 +57,46 @@ pub fn unclaim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
+/// How often what ends a run is tried: each time a handler of signals raises in it.
+const most_leaves = 10;
+
+/// claimed(enter, leave, body, *args)
+///
+/// The interpreter calls handlers of signals between any two lines, and what they raise would leave
+/// the run claimed for good, or what surrounds it in place: here they are not called.
+pub fn callClaimed(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n < 3) return py.raise(py.exc.typeError(), "claimed() takes at least 3 arguments ({d} given)", .{n});
+    py.decref(claim(null, null) orelse return null);
+    defer py.decref(unclaim(null, null).?);
+    var result: ?*py.Object = null;
+    if (py.call(args[0], &.{})) |entered| {
+        py.decref(entered);
+        result = py.extra.PyObject_Vectorcall(args[2], args + 3, @intCast(n - 3), null);
+    }
+    const raised = leave(args[1], if (result == null) py.takeException() else null) orelse return result;
+    py.clear(&result);
+    py.restoreException(raised);
+    return null;
+}
+
+/// Calls it until it does not raise. What was raised last; takes the reference to what was before.
+fn leave(function: *py.Object, before: ?*py.Object) ?*py.Object {
+    var raised = before;
+    for (0..most_leaves) |_| {
+        if (py.call(function, &.{})) |left| {
+            py.decref(left);
+            break;
+        }
+        const exception = py.takeException().?;
+        if (raised) |earlier| {
+            errors.follow(exception, earlier);
+            py.decref(earlier);
+        }
+        raised = exception;
+    }
+    return raised;
+}
+
 /// In the child of a fork.
 pub fn forget() void {
     claimed = false;
@@ -98,16 +138,22 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     main.runs_python = callee == .python;
     const main_handle = py.incref(&main.handle.ob);
     defer py.decref(main_handle);
-    if (!runLane(options, main)) return null;
+    var raised: ?*py.Object = null; // by a signal's handler, when the main goroutine had ended
+    if (!runLane(options, main, &raised)) return null;
     const h: *goroutine.Handle = @ptrCast(main_handle);
-    if (h.result) |value| return py.incref(value);
     h.collected = true;
+    if (raised) |exception| {
+        if (h.exception) |before| errors.follow(exception, before);
+        py.restoreException(exception);
+        return null;
+    }
+    if (h.result) |value| return py.incref(value);
     py.restoreException(py.incref(h.exception.?));
     return null;
 }
 
 /// Everything of a run, set up and taken down. False with an exception set.
-fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
+fn runLane(options: lane_mod.Options, main: *goroutine.PyG, raised: *?*py.Object) bool {
     if (kept and (!options.keep or !std.meta.eql(kept_settings, request_settings))) endKept();
     if (!kept and !setUp(&options)) {
         goroutine.abandon(main);
@@ -143,8 +189,9 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG) bool {
         lane.endRest();
         takeDown();
     };
-    if (!signals.endRun()) return false;
+    raised.* = signals.endRun();
     if (returned == .failed) {
+        if (raised.*) |exception| py.decref(exception);
         _ = py.raise(
             py.exc.runtimeError(),
             "cannot start the runtime: out of threads or memory",

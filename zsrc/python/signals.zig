@@ -24,6 +24,7 @@ const m_mod = @import("../sched/m.zig");
 const Timer = @import("../sched/timer.zig").Timer;
 const py = @import("py.zig");
 const host = @import("host.zig");
+const errors = @import("errors.zig");
 const fork = @import("fork.zig");
 const goroutine = @import("goroutine.zig");
 const mainthread = @import("mainthread.zig");
@@ -334,18 +335,26 @@ pub fn interruptMain(exception: *py.Object) void {
     _ = tellSoon();
 }
 
-/// After a run: makes the calls that its end has overtaken. False with an exception set.
-pub fn endRun() bool {
+/// After a run: makes the calls that its end has overtaken. What they raise, the last one first, each
+/// with the one before as its context; null if nothing.
+pub fn endRun() ?*py.Object {
     if (runner) |p| if (!launched) goroutine.abandon(p);
     runner = null;
     borrows = false;
     telling = .{};
     tellings = 0;
+    var raised: ?*py.Object = null;
     while (queue.items.len > 0) {
-        if (!make(queue.orderedRemove(0))) return false;
+        if (make(queue.orderedRemove(0))) continue;
+        const exception = py.takeException() orelse continue;
+        if (raised) |before| {
+            errors.follow(exception, before);
+            py.decref(before);
+        }
+        raised = exception;
     }
     queue.clearAndFree(host.gpa);
-    return true;
+    return raised;
 }
 
 /// In the child of a fork: what has come is the parent's. Memory is only written.

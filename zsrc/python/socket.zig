@@ -90,7 +90,7 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return o;
 }
 
-fn cannotWatch(fd: i64, e: anyerror) ?*py.Object {
+pub fn cannotWatch(fd: i64, e: anyerror) ?*py.Object {
     const E = std.c.E;
     const number: E, const why: []const u8 = switch (e) {
         error.OutOfMemory => .{ .NOMEM, "out of memory" },
