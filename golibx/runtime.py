@@ -389,15 +389,14 @@ class Runtime:
         """
         interrupted: BaseException | None = None
         warn_at = time.monotonic() + _WARN_AFTER_S
-        while not _core.free_main_thread(self._own_signal):
+        while (is_locked := _core.free_main_thread(self._own_signal)) is not None:
             self._freeing = True
             try:
                 _core.blocking(time.sleep, _FREE_INTERVAL_S)
                 if time.monotonic() > warn_at:
                     warn_at = float("inf")
                     _write(
-                        "golibx: a goroutine that was given up blocks the main thread in a call "
-                        "that no signal ends: run() returns when the call does\n"
+                        (_LOCKED_TO_MAIN if is_locked else _BLOCKS_MAIN)
                         + _names_of_left(system=True)
                     )
             except BaseException as exc:
@@ -469,6 +468,15 @@ _entered: Runtime | None = None
 _OWN_SIGNAL: int = signal.SIGRTMAX - 1 if sys.platform == "linux" else 0
 """Ends a C call that keeps run() from returning, or the main goroutine from its signal handlers;
 the programs that have a use for it keep it."""
+
+_BLOCKS_MAIN = """\
+golibx: a goroutine that was given up blocks the main thread in a call that no signal ends: \
+run() returns when the call does
+"""
+_LOCKED_TO_MAIN = """\
+golibx: a goroutine that was given up is locked to the main thread, by lock_os_thread() or a \
+greenlet, and goes on whatever is raised in it: run() returns when it ends
+"""
 
 _FREE_INTERVAL_S = 0.001
 _WARN_AFTER_S = 1.0

@@ -525,3 +525,36 @@ for fd in mine:
 print(golibx.run(wait))
 """
     assert script.passes(program) == "interrupted\nTrue\ninterrupted\ninterrupted\n"
+
+
+def test_the_goroutine_that_is_locked_to_the_main_thread_is_named(script: Script) -> None:
+    """Below a callback it is locked where it is; it ends when it likes, and run() returns then."""
+    program = """
+import collections, ctypes, time
+import golibx
+
+end = time.monotonic() + 2.5
+
+def call():
+    try:
+        time.sleep(0.001)
+        return time.monotonic() > end
+    except BaseException:
+        pass
+
+def goes_on():
+    ctypes.CFUNCTYPE(None)(golibx.lock_os_thread)()
+    collections.deque(iter(call, True), 0)  # no loop in Python, in which Cancelled would be raised
+
+def main():
+    golibx.go(goes_on)
+    golibx.sleep(0.01)
+
+golibx.run(main, config={"runtime": {"shutdown_timeout": "20ms"}})
+print("returned")
+"""
+    result = script(program)
+    assert result.stdout == "returned\n"
+    text = "golibx: a goroutine that was given up is locked to the main thread, by lock_os_thread()"
+    assert text in result.stderr
+    assert "goroutine 2 [goes_on] started at" in result.stderr

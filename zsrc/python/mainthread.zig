@@ -186,8 +186,8 @@ var place: ?Place = null;
 var pending_call = false;
 var freeing = false;
 
-/// free_main_thread(signal): whether no goroutine but the main one is on the thread that called
-/// run(). Sends it the signal otherwise.
+/// free_main_thread(signal): None if no goroutine but the main one is on the thread that called
+/// run(). Sends it the signal otherwise, and returns whether it is locked to that thread.
 pub fn free(_: ?*py.Object, signal: ?*py.Object) callconv(.c) ?*py.Object {
     const number = py.PyLong_AsLongLong(signal.?);
     if (number == -1 and py.PyErr_Occurred() != null) return null;
@@ -195,7 +195,8 @@ pub fn free(_: ?*py.Object, signal: ?*py.Object) callconv(.c) ?*py.Object {
     freeing = lane.live and m.curg != null and m.curg != &goroutine.main.?.g;
     settle();
     if (freeing and number > 0) os.signalThread(m.thread.?, @intCast(number));
-    return py.boolean(!freeing);
+    if (!freeing) return py.returnNone();
+    return py.boolean(m.curg.?.lock_count > 0);
 }
 
 /// The handler of golibx's own signal: (signal, frame).

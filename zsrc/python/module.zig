@@ -621,8 +621,9 @@ const functions = [_]py.MethodDef{
     \\free_main_thread(signal, /)
     \\--
     \\
-    \\Whether no goroutine but the main one is on the thread that called run(). If one is, sends the
-    \\thread that signal, whose handler is on_own_signal; 0 sends nothing.
+    \\None if no goroutine but the main one is on the thread that called run(). If one is, sends the
+    \\thread that signal, whose handler is on_own_signal, and returns whether the goroutine is locked
+    \\to the thread; 0 sends nothing.
     },
     .{ .name = "learn_main_thread", .function = @ptrCast(&mainthread.learn), .flags = py.METH_O, .doc =
     \\learn_main_thread(function, /)
