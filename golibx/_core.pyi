@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType, GenericAlias
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, final, overload
+from weakref import ReferenceType
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -409,7 +410,15 @@ def select(
     *cases: Case | None, default: bool, timeout: float | None = None
 ) -> tuple[int, Any, bool]: ...
 def leaked(
-    stacks: tuple[tuple[Goroutine[Any], tuple[tuple[FrameType, int, int, int, int], ...]], ...], /
+    stacks: tuple[
+        tuple[
+            Goroutine[Any],
+            tuple[tuple[FrameType, int, int, int, int, int, tuple[int, int, int] | None], ...],
+        ],
+        ...,
+    ],
+    harmless: list[ReferenceType[Any]],
+    /,
 ) -> list[Goroutine[Any]]: ...
 def measure_frames(code: CodeType, count: int, exception: BaseException, /) -> bool: ...
 def frame_slots(frame: FrameType, /) -> list[Any] | None: ...

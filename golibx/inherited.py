@@ -20,7 +20,7 @@ if TYPE_CHECKING:
             """In the child: only the calling goroutine or thread is there."""
 
 
-__all__ = ["made_anew"]
+__all__ = ["made_anew", "references"]
 
 _objects: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
@@ -28,6 +28,11 @@ _objects: weakref.WeakSet[Inherited] = weakref.WeakSet()
 def made_anew(thing: Inherited) -> None:
     """Has thing.forget_others() called in children, as long as it lives."""
     _objects.add(thing)
+
+
+def references() -> list[weakref.ReferenceType[Inherited]]:
+    """The weak references by which they are known. Nothing in this process is woken by them."""
+    return list(_objects.data)  # type: ignore[attr-defined]
 
 
 def _forget_others() -> None:

@@ -15,7 +15,7 @@ import re
 import sys
 from types import CellType
 
-from golibx import _core
+from golibx import _core, inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from golibx import _core as core
 
     Goroutine: TypeAlias = core.Goroutine[Any]
-    Depth: TypeAlias = tuple[int, int, int]
-    Frames: TypeAlias = tuple[tuple[FrameType, int, int, int, int], ...]
+    Depth: TypeAlias = tuple[int, int, int, int]
+    Parameters: TypeAlias = tuple[int, int, int] | None
+    Frames: TypeAlias = tuple[tuple[FrameType, int, int, int, int, int, Parameters], ...]
     Depths: TypeAlias = dict[CodeType, dict[int, Depth]]
+    Known: TypeAlias = dict[CodeType, Parameters]
 
 __all__ = ["leaks", "variables"]
 
@@ -52,43 +54,72 @@ def leaks() -> list[Goroutine]:
             "golibx.stacks() shows what all goroutines wait for"
         )
     depths: Depths = {}
+    known: Known = {}
     gc.collect()
     # Lest finalizers run while references are counted.
     collecting = gc.isenabled()
     gc.disable()
     try:
         waiting = [g for g in reversed(_core.goroutines()) if g.waiting and not g.system]
-        return _core.leaked(tuple((g, _frames_of(g, depths)) for g in waiting))
+        stacks = tuple((g, _frames_of(g, depths, known)) for g in waiting)
+        return _core.leaked(stacks, inherited.references())
     finally:
         if collecting:
             gc.enable()
 
 
-def _frames_of(goroutine: Goroutine, depths: Depths) -> Frames:
-    """Its frames, the innermost first, each with its instruction and the depth of its stack."""
-    frames = []
+def _frames_of(goroutine: Goroutine, depths: Depths, known: Known) -> Frames:
+    """Its frames, the innermost first, as zsrc/python/frames.zig describes an Entry.
+
+    Each has its instruction, the depth of its stack, and its parameters if its caller has it called
+    by C code, maybe.
+    """
+    described = []
     frame = goroutine.frame
-    called = None
     while frame is not None:
-        lasti = frame.f_lasti
-        below, owned, kind = _depth(frame.f_code, lasti, depths)
-        if kind == _CALL_LIST and (called is None or not _keeps_arguments(called)):
-            kind = _CALL_STAR
-        frames.append((frame, lasti, below, owned, kind))
-        called = frame.f_code
-        frame = frame.f_back
-    return tuple(frames)
+        code, lasti = frame.f_code, frame.f_lasti
+        back = frame.f_back
+        below, owned, kind, taken = _depth(code, lasti, depths)
+        parameters = None
+        if back is not None and _depth(back.f_code, back.f_lasti, depths)[2] in _MAY_CALL_BY_C:
+            if code not in known:
+                known[code] = _parameters(code)
+            parameters = known[code]
+        described.append((frame, lasti, below, owned, kind, taken, parameters))
+        frame = back
+    return tuple(described)
 
 
-def _keeps_arguments(code: CodeType) -> bool:
-    """Whether it takes positional arguments alone, and its frame has them at any time."""
-    if code.co_flags & _HAS_ANY_ARGS or code.co_kwonlyargcount:
-        return False
-    names = {*code.co_varnames[: code.co_argcount]}
-    return names.isdisjoint(code.co_cellvars) and not any(
-        each.opname.startswith(("STORE_FAST", "DELETE_FAST", "LOAD_FAST_AND_CLEAR"))
-        and not names.isdisjoint(re.findall(r"\w+", each.argrepr))
+def _parameters(code: CodeType) -> Parameters:
+    """Where a frame has its positional arguments, None unless it has them at any time.
+
+    The number of those that have a name, which variable has the others (-1 if there is none), and a
+    bit for each of the former that lies in a cell.
+    """
+    count = code.co_argcount
+    star = count + code.co_kwonlyargcount if code.co_flags & _HAS_STAR_ARGS else -1
+    names = {*code.co_varnames[:count]}
+    if star >= 0:
+        names.add(code.co_varnames[star])
+    cells = names.intersection(code.co_cellvars)
+    if count > _MOST_PARAMETERS or (star >= 0 and code.co_varnames[star] in cells):
+        return None
+    if _changes(code, names):
+        return None
+    return count, star, sum(1 << i for i in range(count) if code.co_varnames[i] in cells)
+
+
+def _changes(code: CodeType, names: set[str]) -> bool:
+    """Whether it, or a function in it, gives variables of these names other values."""
+    if any(
+        each.opname.startswith(_STORES) and not names.isdisjoint(re.findall(r"\w+", each.argrepr))
         for each in dis.get_instructions(code)
+    ):
+        return True
+    return any(
+        _changes(inner, names.intersection(inner.co_freevars))
+        for inner in code.co_consts
+        if isinstance(inner, type(code)) and not names.isdisjoint(inner.co_freevars)
     )
 
 
@@ -113,7 +144,14 @@ def _contents(cell: CellType) -> object:
 # ---- how deep the value stack is ----
 
 # What kind of instruction it is: zsrc/python/frames.zig knows them by these numbers.
-_PLAIN, _CALL, _CALL_STAR, _WITH, _CALL_LIST = 0, 1, 2, 3, 4
+_PLAIN, _CALL, _CALL_STAR, _WITH, _CALL_LIST, _FOR_ITER, _EXTEND = range(7)
+_MAY_CALL_BY_C = {_CALL, _CALL_STAR, _CALL_LIST, _FOR_ITER, _EXTEND}
+_KINDS = {
+    "BEFORE_WITH": _WITH,
+    "FOR_ITER": _FOR_ITER,
+    "LIST_EXTEND": _EXTEND,
+    "SET_UPDATE": _EXTEND,
+}
 
 # Instructions that may run other code: how many values they take off the stack, and how many of
 # those, from the lowest, they still own meanwhile. What is not here may own nothing of its stack.
@@ -168,25 +206,26 @@ _NEVER_GOES_ON = {
 }
 _GENERATORS = 0x20 | 0x80 | 0x200  # inspect's CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _HAS_STAR_ARGS = 0x04  # CO_VARARGS
-_HAS_ANY_ARGS = _HAS_STAR_ARGS | 0x08  # and CO_VARKEYWORDS
+_STORES = ("STORE_FAST", "DELETE_FAST", "LOAD_FAST_AND_CLEAR", "STORE_DEREF", "DELETE_DEREF")
+_MOST_PARAMETERS = 60
 
 
 def _depth(code: CodeType, lasti: int, depths: Depths) -> Depth:
     """What the value stack surely owns while the instruction runs.
 
     How many values lie below what it takes off the stack, how many of those that it takes it still
-    owns, and its kind.
+    owns, its kind, and how many it takes.
     """
     if code not in depths:
         depths[code] = _depths_of(code)
-    return depths[code].get(lasti, (0, 0, _PLAIN))
+    return depths[code].get(lasti, (0, 0, _PLAIN, 0))
 
 
 def _depths_of(code: CodeType) -> dict[int, Depth]:
     """By the offset of an instruction, what _depth() says of it."""
     if sys.version_info >= (3, 14):  # the frame itself says how deep the stack is
         return {
-            each.offset: (0, *operands)
+            each.offset: (0, *operands, operands[0])
             for each in dis.get_instructions(code)
             if (operands := _operands_of_call(each)) is not None
         }
@@ -221,8 +260,8 @@ def _depths_of(code: CodeType) -> dict[int, Depth]:
             ):
                 # A list is replaced by a tuple that the stack knows nothing of.
                 owned = 2
-                kind = _CALL_STAR if (instruction.arg or 0) & 1 else _CALL_LIST
-            found[instruction.offset] = (depth - taken, owned, kind)
+                kind = _CALL_LIST
+            found[instruction.offset] = (depth - taken, owned, kind, taken)
     return found
 
 
@@ -230,14 +269,18 @@ def _operands_of_call(instruction: dis.Instruction) -> tuple[int, int] | None:
     """Since 3.14: how many values it takes off the stack, and its kind."""
     if instruction.opname in _CALLS:
         return (instruction.arg or 0) + _CALLS[instruction.opname], _CALL
+    if instruction.opname in {"FOR_ITER", "LIST_EXTEND", "SET_UPDATE"}:
+        # Since 3.15 an iterator has another value above it.
+        operands = 2 if instruction.opname == "FOR_ITER" and sys.version_info >= (3, 15) else 1
+        return operands, _KINDS[instruction.opname]
     return (4, _CALL_STAR) if instruction.opname == "CALL_FUNCTION_EX" else None
 
 
-def _operands(instruction: dis.Instruction) -> Depth | None:
+def _operands(instruction: dis.Instruction) -> tuple[int, int, int] | None:
     """How many values it takes off the stack, how many of those it owns meanwhile, and its kind."""
     name, argument = instruction.opname, instruction.arg or 0
     if name in _OPERANDS:
-        return (*_OPERANDS[name], _WITH if name == "BEFORE_WITH" else _PLAIN)
+        return (*_OPERANDS[name], _KINDS.get(name, _PLAIN))
     if name in _CALLS:
         values = argument + _CALLS[name]
         return values, values, _CALL

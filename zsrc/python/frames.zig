@@ -21,6 +21,8 @@
 const std = @import("std");
 const py = @import("py.zig");
 const peek = @import("peek.zig");
+const called = @import("called.zig");
+const iterated = @import("iterated.zig");
 
 pub fn supported() bool {
     return py.minor() >= 11 and py.minor() <= 15 and peek.layout != null;
@@ -32,7 +34,7 @@ inline fn tagged() bool {
 }
 
 /// What a frame has in one place.
-const Slot = struct {
+pub const Slot = struct {
     bits: usize,
 
     const tags = 3;
@@ -40,7 +42,7 @@ const Slot = struct {
     const borrowed = 1;
 
     /// The object, whether or not it is a reference that counts.
-    fn object(s: Slot) ?*py.Object {
+    pub fn object(s: Slot) ?*py.Object {
         if (!tagged()) return @ptrFromInt(s.bits);
         return if (s.bits & tags <= borrowed) @ptrFromInt(s.bits & ~@as(usize, tags)) else null;
     }
@@ -58,7 +60,7 @@ const Slot = struct {
 pub const InterpreterFrame = struct {
     words: [*]const usize,
 
-    const owned_by_thread = 0;
+    pub const owned_by_thread = 0;
     const owned_by_generator = 1;
     const owned_by_interpreter = 3;
 
@@ -74,7 +76,7 @@ pub const InterpreterFrame = struct {
         return @ptrCast(f.words);
     }
 
-    fn owner(f: InterpreterFrame) u8 {
+    pub fn owner(f: InterpreterFrame) u8 {
         return f.bytes()[
             switch (py.minor()) {
                 11 => 69,
@@ -98,7 +100,7 @@ pub const InterpreterFrame = struct {
     }
 
     /// Local variables and the value stack: the number of those in use, if it is stored.
-    fn stored(f: InterpreterFrame) ?usize {
+    pub fn stored(f: InterpreterFrame) ?usize {
         if (tagged()) {
             const top = f.words[8];
             const bottom = @intFromPtr(f.slots());
@@ -117,8 +119,35 @@ pub const InterpreterFrame = struct {
         return f.slots()[i].object();
     }
 
+    /// The one below it.
+    fn previous(f: InterpreterFrame) ?InterpreterFrame {
+        const below = f.words[peek.layout.?.frame_previous / 8];
+        return if (below == 0) null else .{ .words = @ptrFromInt(below) };
+    }
+
+    /// Since 3.14: whether C code has called it. The frame below it is the interpreter's own then.
+    pub fn isCalledByC(f: InterpreterFrame) bool {
+        const below = f.previous() orelse return true;
+        return below.owner() == owned_by_interpreter;
+    }
+
+    /// Since 3.12: where the interpreter itself has it run the `__init__` of a class that `outer` calls, a
+    /// frame in between, which Python code does not see, has the new object.
+    pub fn eachBetween(
+        f: InterpreterFrame,
+        outer: InterpreterFrame,
+        context: anytype,
+        comptime visit: fn (@TypeOf(context), *py.Object) void,
+    ) void {
+        const hidden = f.previous() orelse return;
+        const below = hidden.previous() orelse return;
+        if (py.minor() < 12 or below.words != outer.words or hidden.owner() != owned_by_thread) return;
+        const used = hidden.stored() orelse return;
+        for (hidden.slots()[0..used]) |slot| if (slot.owned()) |o| visit(context, o);
+    }
+
     /// A generator's frame lies in the generator.
-    fn isOf(f: InterpreterFrame, generator: *py.Object) bool {
+    pub fn isOf(f: InterpreterFrame, generator: *py.Object) bool {
         return f.owner() == owned_by_generator and
             @intFromPtr(f.words) -% @intFromPtr(generator) < generator_header;
     }
@@ -228,14 +257,15 @@ pub fn handledBy(state: *py.ThreadState) ?*py.Object {
 
 // ---- what is known of types ----
 
-var function_type: ?*py.Type = null;
-var generator_type: ?*py.Type = null;
+pub var function_type: ?*py.Type = null;
+pub var generator_type: ?*py.Type = null;
 var coroutine_type: ?*py.Type = null;
 var async_generator_type: ?*py.Type = null;
 var slot_wrapper_type: ?*py.Type = null;
 var builtin_type: ?*py.Type = null;
-var method_type: ?*py.Type = null;
+pub var method_type: ?*py.Type = null;
 var method_descriptor_type: ?*py.Type = null;
+pub var tuple_type: ?*py.Type = null;
 var build_class: ?*const anyopaque = null;
 
 fn loadTypes() bool {
@@ -247,6 +277,8 @@ fn loadTypes() bool {
     builtin_type = typeNamed("BuiltinFunctionType") orelse return false;
     method_type = typeNamed("MethodType") orelse return false;
     method_descriptor_type = typeNamed("MethodDescriptorType") orelse return false;
+    tuple_type = @ptrCast(py.importFrom("builtins", "tuple") orelse return false);
+    if (!called.loadTypes() or !iterated.loadTypes()) return false;
     const build = py.importFrom("builtins", "__build_class__") orelse return false;
     defer py.decref(build);
     build_class = if (build.type == builtin_type) py.PyCFunction_GetFunction(build) else null;
@@ -258,7 +290,7 @@ fn typeNamed(name: [*:0]const u8) ?*py.Type {
 }
 
 /// Of a type's attribute, borrowed. It runs no code of the program's.
-fn lookUp(t: *py.Type, name: [*:0]const u8) ?*py.Object {
+pub fn lookUp(t: *py.Type, name: [*:0]const u8) ?*py.Object {
     const find = py.extra._PyType_Lookup orelse return null;
     const key = py.PyUnicode_InternFromString(name) orelse {
         py.PyErr_Clear();
@@ -269,7 +301,7 @@ fn lookUp(t: *py.Type, name: [*:0]const u8) ?*py.Object {
 }
 
 /// An object as far as one can tell of an address that may have been freed.
-fn looksAlive(o: *py.Object) bool {
+pub fn looksAlive(o: *py.Object) bool {
     const t = peek.word(@intFromPtr(o) + 8) orelse return false;
     const metaclass = peek.word(t +% 8) orelse return false;
     const of_types = @intFromPtr(function_type.?.ob.type);
@@ -279,9 +311,9 @@ fn looksAlive(o: *py.Object) bool {
 // ---- the value stack ----
 
 /// Whether a value on the stack may be the one that ends, if what it has called goes on in `inner`.
-const Value = enum { owned, may_end, ended };
+pub const Value = enum { owned, may_end, ended };
 
-fn judge(o: *py.Object, inner: ?InterpreterFrame) Value {
+pub fn judge(o: *py.Object, inner: ?InterpreterFrame) Value {
     if (py.refcount(o) == 0) return .ended;
     if (py.PyType_GetSlot(o.type, py.slot.tp_finalize) == null) return .owned;
     const finalizer = lookUp(o.type, "__del__") orelse return .may_end;
@@ -308,14 +340,41 @@ fn delegates(generator: *py.Object) bool {
 }
 
 /// What golibx.leaked tells of a frame: a tuple of the frame, its instruction, how many values lie
-/// below what the instruction takes off the stack, how many of those it still owns, and its kind.
+/// below what the instruction takes off the stack, how many of those it still owns, its kind, how
+/// many it takes, and what is known of the arguments that the frame itself was called with.
 pub const Entry = struct {
     object: *py.Object,
     below: usize,
     operands: usize,
     kind: Kind,
+    taken: usize,
+    parameters: ?Parameters,
 
-    const Kind = enum { plain, call, call_star, with, call_list };
+    /// `call_list`: the arguments may be a list, or anything that is iterable, of which the
+    /// interpreter makes a tuple.
+    pub const Kind = enum {
+        plain,
+        call,
+        call_star,
+        with,
+        call_list,
+        for_iter,
+        extend,
+
+        pub fn isCall(kind: Kind) bool {
+            return kind == .call or kind == .call_star or kind == .call_list;
+        }
+    };
+
+    /// Of a function whose parameters never change.
+    pub const Parameters = struct {
+        /// Those that have a place.
+        count: usize,
+        /// Which variable has the rest, as in `*args`.
+        star: ?usize,
+        /// A bit for each of the first that lies in a cell, for closures.
+        cells: u64,
+    };
 
     pub fn of(stack: *py.Object, i: usize) Entry {
         const entry = py.PyTuple_GetItem(stack, @intCast(i)).?;
@@ -328,8 +387,22 @@ pub const Entry = struct {
                 2 => .call_star,
                 3 => .with,
                 4 => .call_list,
+                5 => .for_iter,
+                6 => .extend,
                 else => .plain,
             },
+            .taken = number(entry, 5),
+            .parameters = parametersOf(py.PyTuple_GetItem(entry, 6).?),
+        };
+    }
+
+    fn parametersOf(known: *py.Object) ?Parameters {
+        if (known == py.none()) return null;
+        const star = py.PyLong_AsLongLong(py.PyTuple_GetItem(known, 1).?);
+        return .{
+            .count = number(known, 0),
+            .star = if (star < 0) null else @intCast(star),
+            .cells = @bitCast(py.PyLong_AsLongLong(py.PyTuple_GetItem(known, 2).?)),
         };
     }
 
@@ -338,11 +411,12 @@ pub const Entry = struct {
         return @intCast(std.math.clamp(value, 0, 1 << 20));
     }
 
-    /// Its references. `inner` is the frame that it has called; the innermost waits on `waits_on`,
-    /// if that is a single object.
+    /// Its references. `inner` is the frame that it has called, by `call` if C code is in between and
+    /// what it holds is known; the innermost waits on `waits_on`, if that is a single object.
     pub fn eachReference(
         e: Entry,
         inner: ?InterpreterFrame,
+        call: ?called.Call,
         waits_on: ?*py.Object,
         context: anytype,
         comptime visit: fn (@TypeOf(context), *py.Object) void,
@@ -360,13 +434,13 @@ pub const Entry = struct {
         if (frame.stored()) |used| {
             for (slots[0..used]) |slot| if (slot.owned()) |o| visit(context, o);
             if (!tagged() or e.kind != .call) return;
-            const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner };
+            const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
             if (stack.classNamespace(e.operandsOf(frame) orelse return)) |o| visit(context, o);
             return;
         }
         if (tagged()) return;
         for (slots[0..variables]) |slot| if (slot.owned()) |o| visit(context, o);
-        const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner };
+        const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
         stack.eachReference(context, visit);
         if (e.kind == .with) stack.withManager(waits_on, context, visit);
         if (e.kind == .call and e.operands > 0) {
@@ -375,7 +449,7 @@ pub const Entry = struct {
     }
 
     /// Where the operands of its instruction lie; null if that is not certain.
-    fn operandsOf(e: Entry, frame: InterpreterFrame) ?[]const Slot {
+    pub fn operandsOf(e: Entry, frame: InterpreterFrame) ?[]const Slot {
         const variables = slotCount(e.object);
         if (tagged()) {
             const used = frame.stored() orelse return null;
@@ -383,56 +457,13 @@ pub const Entry = struct {
             return frame.slots()[used - e.operands .. used];
         }
         if (frame.stored() != null) return null;
-        return (frame.slots() + variables + e.below)[0..@max(2, e.operands)];
-    }
-
-    /// Whether it runs `f(*[...])`, and `called` is the frame of `f`, whose parameters never change.
-    pub fn passesItemsOfList(e: Entry, called: Entry) bool {
-        if (e.kind != .call_list) return false;
-        const frame = InterpreterFrame.of(e.object) orelse return false;
-        const inner = InterpreterFrame.of(called.object) orelse return false;
-        if (inner.owner() != InterpreterFrame.owned_by_thread) return false;
-        const function = inner.function() orelse return false;
-        if (hasDefaults(function)) return false;
-        for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| if (slot.object() == function) return true;
-        return false;
-    }
-
-    fn hasDefaults(function: *py.Object) bool {
-        const defaults = py.PyObject_GetAttrString(function, "__defaults__") orelse {
-            py.PyErr_Clear();
-            return true;
-        };
-        defer py.decref(defaults);
-        return defaults != py.none();
-    }
-
-    /// Whether these are the arguments of its function, which has no others.
-    pub fn hasArguments(e: Entry, tuple: *py.Object) bool {
-        const frame = InterpreterFrame.of(e.object) orelse return false;
-        const n = py.PyTuple_Size(tuple);
-        if (n == 0 or n != parameterCount(e.object)) return false;
-        for (0..@intCast(n)) |i| {
-            if (py.PyTuple_GetItem(tuple, @intCast(i)) != frame.variable(i)) return false;
-        }
-        return true;
-    }
-
-    fn parameterCount(frame: *py.Object) i64 {
-        const code = py.PyFrame_GetCode(@ptrCast(frame));
-        defer py.decref(code);
-        const count = py.PyObject_GetAttrString(code, "co_argcount") orelse {
-            py.PyErr_Clear();
-            return -1;
-        };
-        defer py.decref(count);
-        return py.PyLong_AsLongLong(count);
+        return (frame.slots() + variables + e.below)[0..@max(2, e.taken)];
     }
 
     /// What the call that it makes has as its function or method; null if that is not certain.
     pub fn calls(e: Entry, function: *const anyopaque) bool {
         const frame = InterpreterFrame.of(e.object) orelse return false;
-        if (e.kind == .plain or e.kind == .with) return false;
+        if (!e.kind.isCall()) return false;
         for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| {
             const o = slot.object() orelse continue;
             if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
@@ -445,6 +476,7 @@ const Stack = struct {
     entry: Entry,
     slots: [*]const Slot,
     inner: ?InterpreterFrame,
+    call: ?called.Call,
 
     fn operands(s: Stack) []const Slot {
         return s.slots[s.entry.below..][0..s.entry.operands];
@@ -467,9 +499,10 @@ const Stack = struct {
             if (looksAlive(o) and judge(o, s.inner) != .ended) visit(context, o);
             return;
         }
-        if (s.entry.kind != .plain and !s.isInCall()) return;
+        if (s.entry.kind.isCall() and !s.isInCall()) return;
         // The arguments may be what ends, and are not among the operands.
-        if (s.entry.kind == .call_star and taken.len == 2 and s.inner != null) return;
+        if (s.entry.kind == .call_list and s.inner != null and s.call == null) return;
+        if (s.entry.kind == .call_list) if (s.call) |c| if (c.keywords) |o| visit(context, o);
         var may_end: ?*py.Object = null;
         for (taken) |slot| {
             const o = slot.object() orelse continue;

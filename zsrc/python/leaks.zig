@@ -33,6 +33,8 @@ const sync = @import("sync.zig");
 const timer = @import("timer.zig");
 const contexts = @import("context.zig");
 const frames = @import("frames.zig");
+const called = @import("called.zig");
+const iterated = @import("iterated.zig");
 const peek = @import("peek.zig");
 
 const PyG = goroutine.PyG;
@@ -76,11 +78,11 @@ const Suspect = struct {
     stack: *py.Object,
     /// See giveArguments.
     arguments: ?*py.Object = null,
-    /// See findTuples.
+    /// See Wanted.
     tuples: [most_tuples]?*py.Object = @splat(null),
     alive: bool = false,
 
-    const most_tuples = 4;
+    const most_tuples = 8;
 
     /// What it waits on: the cases, for a select.
     fn waitsOn(s: Suspect, single: *[1]*py.Object) []const *py.Object {
@@ -107,12 +109,17 @@ const Suspect = struct {
         if (p.handle.watchers) |o| visit(context, o);
         if (s.handled()) |o| visit(context, o);
         const n: usize = @intCast(py.PyTuple_Size(s.stack));
-        var inner: ?InterpreterFrame = null;
         const waits_on: ?*py.Object = if (p.g.waiting_count > 0) null else @ptrCast(@alignCast(p.g.waiting_on));
+        var inner: ?frames.Entry = null;
         for (0..n) |i| {
             const entry: frames.Entry = .of(s.stack, i);
-            entry.eachReference(inner, if (i == 0) waits_on else null, context, visit);
-            inner = .of(entry.object);
+            const frame: ?InterpreterFrame = if (inner) |each| .of(each.object) else null;
+            const call: ?called.Call = if (inner) |each| .between(entry, each) else null;
+            entry.eachReference(frame, call, if (i == 0) waits_on else null, context, visit);
+            if (call) |c| c.eachReference(context, visit);
+            if (inner) |each| iterated.eachReference(entry, each, context, visit);
+            if (frame) |f| if (InterpreterFrame.of(entry.object)) |outer| f.eachBetween(outer, context, visit);
+            inner = entry;
             if (i == 0) s.eachArgument(entry, context, visit);
         }
         for (s.tuples) |tuple| if (tuple) |o| visit(context, o);
@@ -143,7 +150,8 @@ const Suspect = struct {
 
     /// Whether it is in a `select(*cases)`.
     fn callsWithStar(s: Suspect, entry: frames.Entry) bool {
-        return s.p.g.waiting_count > 0 and entry.kind == .call_star and entry.calls(&select.select);
+        const with_star = entry.kind == .call_star or entry.kind == .call_list;
+        return s.p.g.waiting_count > 0 and with_star and entry.calls(&select.select);
     }
 
     /// The tuple, if select() was given the items of one.
@@ -153,24 +161,23 @@ const Suspect = struct {
         const items: [*]const usize = @ptrCast(@alignCast(s.p.g.waiting_on.?));
         const words = items - header;
         const tuple: *py.Object = @ptrCast(@constCast(words));
-        const is_tuple = words[1] == @intFromPtr(tuple_type) and words[2] == s.p.g.waiting_count;
+        const is_tuple = words[1] == @intFromPtr(frames.tuple_type) and words[2] == s.p.g.waiting_count;
         return if (is_tuple) tuple else null;
     }
 
-    /// What the interpreter has made of the list in `f(*[a, b])`, before 3.14: a tuple that no stack
-    /// knows. It has the items that `f`, which never changes them, has as its arguments. Any such
-    /// tuple will do, as in giveArguments.
+    /// Adds the tuples that its calls hide.
     fn wantTuples(s: Suspect, index: usize, wanted: *std.ArrayList(Wanted)) error{OutOfMemory}!void {
         const n: usize = @intCast(py.PyTuple_Size(s.stack));
         var inner: ?frames.Entry = null;
         var found: usize = 0;
         for (0..n) |at| {
             const entry: frames.Entry = .of(s.stack, at);
-            if (inner) |called| if (found < most_tuples and entry.passesItemsOfList(called)) {
-                try wanted.append(gpa, .{ .suspect = index, .at = found, .called = called });
-                found += 1;
-            };
+            const call: ?called.Call = if (inner) |each| .between(entry, each) else null;
             inner = entry;
+            if (call == null or found == most_tuples or !call.?.hidesTuple()) continue;
+            try wanted.append(gpa, .{ .suspect = index, .at = found, .call = call.? });
+            if (call.?.givenTuple()) |tuple| wanted.items[wanted.items.len - 1].add(tuple);
+            found += 1;
         }
     }
 
@@ -182,14 +189,13 @@ const Suspect = struct {
     }
 };
 
-/// Finds the tuples that no stack knows, among all that there are.
-fn findTuples(suspects: []Suspect) bool {
-    var wanted: std.ArrayList(Wanted) = .empty;
-    defer wanted.deinit(gpa);
+/// Finds tuples that no stack knows, among all that there are: those that select() was given, and
+/// those that may be the wanted ones.
+fn findTuples(suspects: []Suspect, wanted: *std.ArrayList(Wanted)) bool {
     var lacking = false;
     for (suspects, 0..) |s, i| {
         lacking = lacking or s.lacksArguments();
-        s.wantTuples(i, &wanted) catch {
+        s.wantTuples(i, wanted) catch {
             _ = py.PyErr_NoMemory();
             return false;
         };
@@ -202,12 +208,9 @@ fn findTuples(suspects: []Suspect) bool {
     const n: usize = @intCast(py.PyList_Size(all));
     for (0..n) |i| {
         const o = py.PyList_GetItem(all, @intCast(i)).?;
-        if (o.type != tuple_type) continue;
+        if (o.type != frames.tuple_type) continue;
         if (lacking) giveArguments(suspects, o);
-        for (wanted.items) |w| {
-            const place = &suspects[w.suspect].tuples[w.at];
-            if (place.* == null and w.called.hasArguments(o)) place.* = o;
-        }
+        for (wanted.items) |*w| if (w.call.hasArguments(o)) w.add(o);
     }
     return true;
 }
@@ -230,10 +233,22 @@ fn giveArguments(suspects: []Suspect, tuple: *py.Object) void {
     }
 }
 
-/// The tuple that a call was given whose frame is `called`.
-const Wanted = struct { suspect: usize, at: usize, called: frames.Entry };
+/// The tuple that a call hides, and those that may be it. Any of them that has a reference which is
+/// not explained will do: see called.zig.
+const Wanted = struct {
+    suspect: usize,
+    at: usize,
+    call: called.Call,
+    candidates: [16]*py.Object = undefined,
+    count: usize = 0,
 
-var tuple_type: ?*py.Type = null;
+    fn add(w: *Wanted, tuple: *py.Object) void {
+        for (w.candidates[0..w.count]) |each| if (each == tuple) return;
+        if (w.count == w.candidates.len) return;
+        w.candidates[w.count] = tuple;
+        w.count += 1;
+    }
+};
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
@@ -284,6 +299,7 @@ const Graph = struct {
     suspects: std.ArrayList(Suspect) = .empty,
     by_goroutine: std.AutoHashMapUnmanaged(*PyG, usize) = .empty,
     out_of_memory: bool = false,
+    harmless: *py.Object,
 
     fn deinit(g: *Graph) void {
         g.nodes.deinit(gpa);
@@ -371,8 +387,22 @@ const Graph = struct {
         }
     }
 
+    /// Has calls refer to the tuples that they hide.
+    fn assignTuples(g: *Graph, wanted: []const Wanted) void {
+        for (wanted) |w| {
+            for (w.candidates[0..w.count]) |tuple| {
+                const found = if (g.nodes.get(tuple)) |node| node.found else 0;
+                if (found >= py.refcount(tuple)) continue;
+                g.suspects.items[w.suspect].tuples[w.at] = tuple;
+                g.count(tuple);
+                g.follow(visitCount);
+                break;
+            }
+        }
+    }
+
     /// Finds all that the suspects reach, and who of it is held by others.
-    fn build(g: *Graph) void {
+    fn build(g: *Graph, wanted: []const Wanted) void {
         g.addModules();
         for (g.suspects.items) |s| {
             s.eachReference(g, countHeld);
@@ -380,6 +410,7 @@ const Graph = struct {
             if (goroutine.namedBy(s.p)) |o| g.count(o);
         }
         g.follow(visitCount);
+        g.assignTuples(wanted);
         var it = g.nodes.iterator();
         while (it.next()) |entry| {
             const o = entry.key_ptr.*;
@@ -456,7 +487,7 @@ const Graph = struct {
         var any = false;
         var it = g.nodes.iterator();
         while (it.next()) |entry| {
-            if (entry.value_ptr.alive or !hasWeakReferences(entry.key_ptr.*)) continue;
+            if (entry.value_ptr.alive or !hasWeakReferences(entry.key_ptr.*, g.harmless)) continue;
             g.mark(entry.key_ptr.*);
             any = true;
         }
@@ -468,34 +499,52 @@ const Graph = struct {
 /// _weakref.getweakrefs: it runs no code of the program's.
 var weak_references: ?*py.Object = null;
 
-fn hasWeakReferences(o: *py.Object) bool {
+/// Apart from those in the list `harmless`.
+fn hasWeakReferences(o: *py.Object, harmless: *py.Object) bool {
     const list = py.call(weak_references.?, &.{o}) orelse {
         py.PyErr_Clear();
         return true;
     };
     defer py.decref(list);
-    const n = py.PyList_Size(list);
-    if (n != 1 or !py.isType(o)) return n != 0;
+    var counted: ?*py.Object = null;
+    for (0..@intCast(py.PyList_Size(list))) |i| {
+        const reference = py.PyList_GetItem(list, @intCast(i)).?;
+        if (isIn(harmless, reference)) continue;
+        if (counted != null or !py.isType(o)) return true;
+        counted = reference;
+    }
     // Each base has the same one in the list of its subclasses, and this list has it.
+    const subclass = counted orelse return false;
     const bases = py.PyObject_GetAttrString(o, "__bases__") orelse {
         py.PyErr_Clear();
         return true;
     };
     defer py.decref(bases);
-    return py.refcount(py.PyList_GetItem(list, 0).?) != py.PyTuple_Size(bases) + 1;
+    return py.refcount(subclass) != py.PyTuple_Size(bases) + 1;
 }
 
-/// leaked(stacks, /): of a list of (goroutine, frames), the goroutines that are leaked.
-pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
+fn isIn(list: *py.Object, o: *py.Object) bool {
+    for (0..@intCast(py.PyList_Size(list))) |i| {
+        if (py.PyList_GetItem(list, @intCast(i)) == o) return true;
+    }
+    return false;
+}
+
+/// leaked(stacks, harmless, /): of a tuple of (goroutine, frames), the goroutines that are leaked.
+/// `harmless` is a list of weak references that do not count.
+pub fn leaked(_: ?*py.Object, args: py.Args, count: py.Ssize) callconv(.c) ?*py.Object {
+    if (count != 2) return py.raise(py.exc.typeError(), "leaked() takes 2 arguments ({d} given)", .{count});
+    const stacks: ?*py.Object = @constCast(args[0]);
+    const harmless: *py.Object = @constCast(args[1]);
+    if (py.PyList_Size(harmless) < 0) return null;
     if (!frames.measured())
         return py.raise(py.exc.runtimeError(), "the frames of this Python are not known", .{});
     if (weak_references == null) {
         weak_references = py.importFrom("_weakref", "getweakrefs") orelse return null;
-        tuple_type = stacks.?.type;
     }
     const n = py.PyTuple_Size(stacks.?);
     if (n < 0) return null;
-    var graph: Graph = .{};
+    var graph: Graph = .{ .harmless = harmless };
     defer graph.deinit();
     for (0..@intCast(n)) |i| {
         const s = suspectOf(py.PyTuple_GetItem(stacks.?, @intCast(i)).?) orelse continue;
@@ -506,9 +555,11 @@ pub fn leaked(_: ?*py.Object, stacks: ?*py.Object) callconv(.c) ?*py.Object {
             graph.suspects.items.len - 1,
         ) catch return py.PyErr_NoMemory();
     }
-    if (!findTuples(graph.suspects.items)) return null;
+    var wanted: std.ArrayList(Wanted) = .empty;
+    defer wanted.deinit(gpa);
+    if (!findTuples(graph.suspects.items, &wanted)) return null;
     if (graph.suspects.items.len > 0) {
-        graph.build();
+        graph.build(wanted.items);
         graph.settle();
     }
     if (graph.out_of_memory) return py.PyErr_NoMemory();

@@ -509,11 +509,12 @@ const functions = [_]py.MethodDef{
     \\
     \\A channel from which a time can be received every seconds: Ticker(seconds).c.
     },
-    .{ .name = "leaked", .function = @ptrCast(&leaks.leaked), .flags = py.METH_O, .doc =
-    \\leaked(stacks, /)
+    .{ .name = "leaked", .function = @ptrCast(&leaks.leaked), .flags = py.METH_FASTCALL, .doc =
+    \\leaked(stacks, harmless, /)
     \\--
     \\
     \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
+    \\`harmless` is a list of weak references by which nobody comes back to an object.
     },
     .{ .name = "measure_frames", .function = @ptrCast(&leaks.measureFrames), .flags = py.METH_FASTCALL, .doc =
     \\measure_frames(code, count, exception, /)
