@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import sys
 
-from golibx.config import Config
+from golibx.config import Config, refuse_unread
 from golibx.errors import ConfigError
 from golibx.program import Program, show_only
-from golibx.runtime import Runtime
+from golibx.runtime import Runtime, refuse
 from golibx.values import is_module_function
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -160,12 +160,16 @@ def launch(run: Run) -> None:
     if path is None and not run.without_config:
         path = default_config()
     try:
-        config = Config.load(path, overrides=run.overrides)
-        program = run.program or configured_program(config, run.arguments)
-        if run.program is None:
-            _change_directory(config)
+        config, problems = Config.examine(path, overrides=run.overrides)
+        refuse_unread(problems)
+        program = _program_of(run, config, problems)
+        # First, because plugins may be modules that lie beside the program.
+        if problems:
+            if run.program is None:
+                problems += missing_program(config, program)
+            program.enter_path()
+            refuse(config, problems)
         main_function = program.prepare()
-        # After prepare(), because plugins may be modules that lie beside the program.
         runtime = Runtime(config)
     except ConfigError as exc:
         report_config_error(exc)
@@ -176,6 +180,26 @@ def launch(run: Run) -> None:
         # The user has not named it, and it may change what the program does.
         sys.stderr.write(f"golibx: using ./{path}\n")
     program.run(main_function, runtime, interactive=run.interactive)
+
+
+def _program_of(run: Run, config: Config, problems: list[ConfigError]) -> Program:
+    """The program, from its directory; some other one if what is wrong with it is a problem."""
+    if run.program is not None:
+        return run.program
+    try:
+        program = configured_program(config, run.arguments)
+        _change_directory(config)
+    except ConfigError as exc:
+        problems.append(exc)
+        return Program("command", "")
+    return program
+
+
+def missing_program(config: Config, program: Program) -> list[ConfigError]:
+    """What is wrong with a configured program that is a file: that it is not there."""
+    if program.kind != "script" or os.path.exists(program.name):
+        return []
+    return [config.error("program.entry", "there is no such file", value=program.name)]
 
 
 def configured_program(config: Config, arguments: Sequence[str] = ()) -> Program:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from golibx import _core, cli
-from golibx.config import Config
+from golibx.config import Config, refuse_unread
 from golibx.errors import ConfigError
 from golibx.runtime import Runtime
 from golibx.version import __version__
@@ -81,6 +81,7 @@ class _Group(click.Group):
     """golibx's own subcommands, and those that plugins add once another one, or help, is wanted."""
 
     _asked_plugins = False
+    _plugins_failed = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._ask_plugins(ctx)
@@ -96,16 +97,23 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            raise click.UsageError(f"No such command '{name}'. {self._hint(name)}".rstrip(), ctx)
+            hint = self._hint(ctx, name)
+            raise click.UsageError(f"No such command '{name}'. {hint}".rstrip(), ctx)
         return super().resolve_command(ctx, args)
 
-    def _hint(self, name: str) -> str:
+    def _hint(self, ctx: click.Context, name: str) -> str:
         from difflib import get_close_matches
 
         if name.endswith(".py") or os.path.exists(name):
             return f"To run it: golibx run {name}"
         if matches := get_close_matches(name, self.commands, n=1):
             return f"Did you mean {matches[0]}?"
+        path = ctx.params.get("config")
+        if self._plugins_failed:
+            text = "It may be one of a plugin that was not loaded, for the reason above"
+            return text if path is None else f"{text}; golibx check-config --config {path} has more"
+        if path is not None:
+            return f"No plugin of {path} adds it: golibx --config {path} --help has the commands"
         if cli.default_config() is not None:
             path = cli.DEFAULT_CONFIG
             return f"Plugins of {path} may add it: golibx --config {path} {name}"
@@ -115,15 +123,15 @@ class _Group(click.Group):
         if self._asked_plugins:
             return
         self._asked_plugins = True
-        try:
-            config = Config.load(ctx.params.get("config"))
-            if config.plugins.enabled or config.plugins.autoload:
-                from golibx.pluginmanager import PluginManager
+        config, problems = Config.examine(ctx.params.get("config"))
+        if config.plugins.enabled or config.plugins.autoload:
+            from golibx.pluginmanager import PluginManager
 
-                PluginManager(config).extend_cli(self)
-        except ConfigError as exc:
-            # A plugin that can't be loaded must not keep anybody from reading the help.
-            for error in exc.errors:
+            PluginManager(config, problems=problems).extend_cli(self)
+        # They must not keep anybody from reading the help.
+        self._plugins_failed = bool(problems)
+        for problem in problems:
+            for error in problem.errors:
                 click.echo(f"golibx: {error}", err=True)
 
 
@@ -249,19 +257,17 @@ def check_config(file: str | None, config: str | None, overrides: Sequence[str])
     path = file or config or cli.DEFAULT_CONFIG
     settings, problems = Config.examine(path, overrides=overrides)
     program = cli.configured_program(settings) if settings.program.entry else None
-    if program is not None and program.kind == "script" and not os.path.exists(program.name):
-        problem = "there is no such file"
-        problems.append(settings.error("program.entry", problem, value=program.name))
+    if program is not None:
+        problems += cli.missing_program(settings, program)
     found, skipped = _look_for_plugins(settings, problems)
     if config is None:
         _check_builtin_plugins(path, overrides, found, problems)
-    else:
+    elif all(problem.key for problem in problems):
         _enter_path(settings)
         skipped = []
-        if len(problems) == 0:
-            _check_plugins(settings, problems)
+        _check_plugins(settings, problems)
     if problems:
-        cli.report_config_error(ConfigError.of(problems))
+        cli.report_config_error(_each_once(problems))
     click.echo(f"{path}: ok")
     names = {plugin.name for plugin in found}
     for name in settings.plugin_table_names():
@@ -270,6 +276,15 @@ def check_config(file: str | None, config: str | None, overrides: Sequence[str])
     for plugin in skipped:
         more = f"golibx check-config --config {path} loads it to check its table"
         click.echo(f"{path}: note: plugin {plugin.name} was found and not loaded: {more}")
+
+
+def _each_once(problems: list[ConfigError]) -> ConfigError:
+    """What can't be found can't be loaded either, and is said once, with its reason if any."""
+    each: dict[str, ConfigError] = {}
+    for error in (error for problem in problems for error in problem.errors):
+        if error.__cause__ is not None or str(error) not in each:
+            each[str(error)] = error
+    return ConfigError.of([*each.values()])
 
 
 def _own_directory(config: Config) -> str:
@@ -331,20 +346,20 @@ def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
 
     config = _chosen(config)
     path = config or cli.default_config()
-    problems: list[ConfigError] = []
+    settings, problems = Config.examine(path, overrides=overrides)
     try:
-        settings = Config.load(path, overrides=overrides)
+        refuse_unread(problems)
         # What another source than that file names, the user does.
         trusted = config is not None or not any(
             settings.origin(key).startswith("file")
             for key in ("plugins.enabled", "plugins.autoload")
         )
         found, _ = _look_for_plugins(settings, problems)
-        if problems:
-            raise ConfigError.of(problems)
         if trusted:
             _enter_path(settings)
-        manager = PluginManager(settings if trusted else _builtin_only())
+        manager = PluginManager(settings if trusted else _builtin_only(), problems=problems)
+        if problems:
+            raise _each_once(problems)
     except ConfigError as exc:
         cli.report_config_error(exc)
     hooks = {plugin.name: ", ".join(manager.hooks_of(plugin)) for plugin in manager.plugins}

@@ -26,7 +26,7 @@ from golibx.values import current_directory, format_duration, format_size, parse
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Final
 
     from golibx.schema import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Sysmon,
     )
 
-__all__ = ["Config", "Key", "Section", "Setting"]
+__all__ = ["Config", "Key", "Section", "Setting", "refuse_unread"]
 
 _TABLES: Final = {table.name: table for table in SCHEMA}
 _PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -455,14 +455,20 @@ class Config:
     @classmethod
     def examine(
         cls,
-        path: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | Mapping[str, object] | None = None,
         *,
         overrides: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
     ) -> tuple[Config, list[ConfigError]]:
-        """As load, with the mistakes beside what is right: a wrong value is as if not set."""
+        """As load, with the mistakes beside what is right: a wrong value is as if not set.
+
+        Tables may be given in place of a file's path, as nested dicts.
+        """
         if path is None:
             return cls._build({}, _Source("", current_directory()), None, overrides, environ)
+        if not isinstance(path, str | os.PathLike):
+            source = _Source("", current_directory(), kind="argument")
+            return cls._build(path, source, None, overrides, environ)
         name = os.fspath(path)
         full_path = os.path.abspath(name)
         mapping: dict[str, object] = {}
@@ -486,8 +492,7 @@ class Config:
         environ: Mapping[str, str] | None = None,
     ) -> Config:
         """As load, with the tables given as nested dicts: {"preempt": {"slice": "5ms"}}."""
-        source = _Source("", current_directory(), kind="argument")
-        config, problems = cls._build(mapping, source, None, overrides, environ)
+        config, problems = cls.examine(mapping, overrides=overrides, environ=environ)
         if problems:
             raise ConfigError.of(problems)
         return config
@@ -604,6 +609,12 @@ class Config:
         table_path = ".".join(path.split(".")[:2])
         sources = self._sources
         return sources.get(path) or sources.get(table_path) or _Source("", self.directory)
+
+
+def refuse_unread(problems: Sequence[ConfigError]) -> None:
+    """Raises them if one is about a whole file: nobody knows what else that says."""
+    if any(not problem.key for problem in problems):
+        raise ConfigError.of(problems)
 
 
 def _read(path: str) -> str:

@@ -142,9 +142,10 @@ class GoroutinePoolExecutor(futures.Executor):
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
-        name = _core.async_name(initializer)
-        if name is not None:
-            raise TypeError(f"initializer is async, and nothing would await {name}()")
+        callee = _core.async_callee(initializer)
+        if callee is not None:
+            what, does = ("an async generator", "go through") if callee[1] else ("async", "await")
+            raise TypeError(f"initializer is {what}, and nothing would {does} {callee[0]}()")
         self._max_workers = max_workers
         self._prefix = thread_name_prefix or f"GoroutinePoolExecutor-{next(_executors)}"
         self._initializer = initializer

@@ -442,11 +442,17 @@ def serve(
     Raises:
         TypeError: `handler` is a coroutine function.
     """
-    name = _core.async_name(handler)
-    if name is not None:
+    callee = _core.async_callee(handler)
+    if callee is not None:
+        name, is_generator = callee
+        what = "is an async generator" if is_generator else "is async"
+        remedy = (
+            "golibx.aio.run(...) in a handler awaits a coroutine that has `async for` over it"
+            if is_generator
+            else f"golibx.aio.run({name}(...)) in a handler awaits it"
+        )
         raise TypeError(
-            f"serve() needs a handler that runs when it is called, and {name}() is async: "
-            f"golibx.aio.run({name}(...)) in a handler awaits it"
+            f"serve() needs a handler that runs when it is called, and {name}() {what}: {remedy}"
         )
     listener = address if isinstance(address, Listener) else listen(address, backlog=backlog)
     go = _core.go

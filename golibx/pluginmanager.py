@@ -147,6 +147,7 @@ class PluginManager:
 
         interrupts: how many times Ctrl-C has been pressed so far. That is the only thing that
             raises into a hook from outside.
+        problems: a list that takes what would be raised; the others are loaded all the same.
 
     Raises:
         ConfigError: a plugin can't be found or imported, or has a hook that does not exist.
@@ -156,7 +157,12 @@ class PluginManager:
         calling: the plugin and the hook that are being called, or None.
     """
 
-    def __init__(self, config: Config, interrupts: Callable[[], int] = int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        interrupts: Callable[[], int] = int,
+        problems: list[ConfigError] | None = None,
+    ) -> None:
         self._config = config
         self._interrupts = interrupts
         self._hooks: dict[str, list[_Hook]] = {}
@@ -168,16 +174,16 @@ class PluginManager:
         references = [*config.plugins.enabled]
         if config.plugins.autoload:
             references += [name for name in installed_names() if name not in references]
-        problems = []
+        found: list[ConfigError] = [] if problems is None else problems
         for reference in references:
             try:
                 plugin = loader.load(reference)
                 if plugin is not None:  # and not one by another name
                     self._add(plugin, reference)
             except ConfigError as exc:
-                problems.append(exc)
-        if problems:
-            raise ConfigError.of(problems)
+                found.append(exc)
+        if problems is None and found:
+            raise ConfigError.of(found)
 
     def _add(self, plugin: Plugin, reference: str) -> None:
         try:
@@ -188,7 +194,11 @@ class PluginManager:
             raise self._error(reference, problem) from exc
         except pluggy.PluginValidationError as exc:
             raise self._error(reference, str(exc)) from exc
+        self._check_hooks(plugin, reference)
         self.plugins.append(plugin)
+        self._collect_hooks()
+
+    def _check_hooks(self, plugin: Plugin, reference: str) -> None:
         callers = self._checker.get_hookcallers(plugin.object) or []
         if not callers:
             raise self._error(reference, "has no hooks: functions marked with @hookimpl")
@@ -202,15 +212,17 @@ class PluginManager:
                 if impl.hookwrapper or impl.wrapper:
                     raise self._error(reference, f"wraps {caller.name}, but hooks return nothing")
                 if iscoroutinefunction(impl.function) or isasyncgenfunction(impl.function):
+                    what, does = "an async function", "await"
+                    if isasyncgenfunction(impl.function):
+                        what, does = "an async generator", "go through"
                     problem = (
-                        f"has an async function for {caller.name}, which nothing would await: "
+                        f"has {what} for {caller.name}, which nothing would {does}: "
                         "write a plain one, which may call golibx.aio.run()"
                     )
                     raise self._error(reference, problem)
                 if isgeneratorfunction(impl.function):
                     problem = f"has a generator for {caller.name}, of which nothing would run"
                     raise self._error(reference, problem)
-        self._collect_hooks()
 
     def _error(self, reference: str, problem: str, near: str | None = None) -> ConfigError:
         return self._config.error("plugins.enabled", problem, value=reference, nearest=near)
@@ -251,17 +263,20 @@ class PluginManager:
         """Bit k is set if some plugin has a hook for the native core's events of kind k."""
         return sum(1 << kind for kind, (name, _) in enumerate(EVENT_HOOKS) if self._hooks.get(name))
 
-    def configure(self, runtime: Runtime) -> None:
-        """Calls golib_configure. All that plugins find wrong with their settings is raised."""
-        problems = []
+    def configure(self, runtime: Runtime, problems: list[ConfigError] | None = None) -> None:
+        """Calls golib_configure.
+
+        All that plugins find wrong with their settings is raised, or added to `problems`.
+        """
+        found: list[ConfigError] = [] if problems is None else problems
         for hook in tuple(self._hooks.get("golib_configure", ())):
             name = hook.plugin.name
             try:
                 self._call(hook, {"config": self._config, "runtime": runtime, "name": name})
             except ConfigError as exc:
-                problems.append(exc)
-        if problems:
-            raise ConfigError.of(problems)
+                found.append(exc)
+        if problems is None and found:
+            raise ConfigError.of(found)
 
     def start(self, runtime: Runtime) -> None:
         """Calls golib_start."""
@@ -323,7 +338,8 @@ class PluginManager:
                 result.close()
                 raise TypeError("it returned a coroutine, which nothing would await")
             if isgenerator(result) or isasyncgen(result):
-                raise TypeError("it returned a generator, of which nothing would run")
+                what = "a generator" if isgenerator(result) else "an async generator"
+                raise TypeError(f"it returned {what}, of which nothing would run")
         except ConfigError as exc:
             if hook.name == "golib_configure":
                 raise

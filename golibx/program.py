@@ -267,8 +267,10 @@ def _run_function(reference: str) -> None:
         function = getattr(function, name)
     if not callable(function):
         sys.exit(f"golibx: {reference} is not a function")
-    if _core.async_name(function) is not None:
-        sys.exit(f"golibx: {reference} is async: name a function that calls asyncio.run()")
+    callee = _core.async_callee(function)
+    if callee is not None:
+        what = "an async generator" if callee[1] else "async"
+        sys.exit(f"golibx: {reference} is {what}: name a function that calls asyncio.run()")
     sys.exit(function())
 
 

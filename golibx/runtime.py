@@ -29,7 +29,8 @@ import threading
 import time
 
 from golibx import _core
-from golibx.config import Config
+from golibx.config import Config, refuse_unread
+from golibx.errors import ConfigError
 from golibx.frames import without_own_frames
 from golibx.patch import eventloop, greenlets, locks, notebook, polling, signals, threads
 from golibx.values import format_duration
@@ -90,7 +91,7 @@ def run(
     try:
         if is_running:
             return fn(*args, **kwargs)
-        return Runtime(_config_of(config)).run(fn, args, kwargs)
+        return Runtime(config_of(config)).run(fn, args, kwargs)
     except BaseException as exc:
         # `raise` adds no frame: who called run() is followed by what was run.
         exc.__traceback__ = without_own_frames(exc.__traceback__)
@@ -99,40 +100,64 @@ def run(
 
 def refuse_async(fn: object) -> None:
     """Raises TypeError if a call of the main function would run nothing."""
-    name = _core.async_name(fn)
-    if name is not None:
+    callee = _core.async_callee(fn)
+    if callee is None:
+        return
+    name, is_generator = callee
+    if is_generator:
         raise TypeError(
-            f"run() needs a function, and {name}() is async: "
-            f"golibx.run(asyncio.run, {name}(…)) runs it in the main goroutine"
+            f"run() needs a function, and {name}() is an async generator: "
+            "golibx.run(asyncio.run, main()) runs in the main goroutine a coroutine main() that "
+            "has `async for` over it"
         )
+    raise TypeError(
+        f"run() needs a function, and {name}() is async: "
+        f"golibx.run(asyncio.run, {name}(…)) runs it in the main goroutine"
+    )
 
 
 _program: Goroutine[object] | None = None
 """The main goroutine of what `golibx run` has started."""
 
 
-def _config_of(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
+def config_of(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
+    """What it stands for. Raises ConfigError with all that is wrong, also for its plugins."""
     if isinstance(config, Config):
         return config
-    if config is None or isinstance(config, str | os.PathLike):
-        return Config.load(config)
-    if not hasattr(config, "items"):
+    is_path = config is None or isinstance(config, str | os.PathLike)
+    if not is_path and not hasattr(config, "items"):
         raise TypeError(
             "config must be a Config, the path of a golib.toml, or a dict of its tables, "
             f"not {config!r}"
         )
-    return Config.from_mapping(config)
+    loaded, problems = Config.examine(config)
+    refuse(loaded, problems)
+    return loaded
+
+
+def refuse(config: Config, problems: Sequence[ConfigError]) -> None:
+    """Raises ConfigError if there are problems, with what plugins find wrong beside them."""
+    refuse_unread(problems)
+    if problems:
+        Runtime(config, problems)
 
 
 class Runtime:
     """A run, as plugins see it. Except for `config` it is of use only while the run lasts.
+
+    Args:
+        config: the configuration of the run.
+        problems: what is known to be wrong with it.
+
+    Raises:
+        ConfigError: for these, and for all that plugins find wrong.
 
     Attributes:
         config: the configuration of the run.
         is_program: whether it is that of `golibx run`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, problems: Sequence[ConfigError] = ()) -> None:
         self.config = config
         self.is_program = False
         self._plugins: PluginManager | None = None
@@ -155,9 +180,13 @@ class Runtime:
         if config.plugins.enabled or config.plugins.autoload:
             from golibx.pluginmanager import PluginManager
 
-            self._plugins = PluginManager(config, lambda: self._interrupts)
-            self._plugins.configure(self)
+            found = [*problems]
+            self._plugins = PluginManager(config, lambda: self._interrupts, found)
+            self._plugins.configure(self, found)
             self._event_mask = self._plugins.event_mask
+            problems = found
+        if problems:
+            raise ConfigError.of(problems)
 
     @property
     def plugins(self) -> Sequence[Plugin]:

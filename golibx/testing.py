@@ -22,10 +22,9 @@ from typing import Any, NamedTuple, overload
 
 from golibx import _core
 from golibx import schedules as _schedules
-from golibx.config import Config
 from golibx.errors import Cancelled, Deadlock
 from golibx.patch import clock, signals
-from golibx.runtime import Runtime, refuse_async
+from golibx.runtime import Runtime, config_of, refuse_async
 from golibx.schedules import WrongSchedule
 
 TYPE_CHECKING = False
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Literal, NoReturn, TypeVar
 
     from golibx import _core as core
+    from golibx.config import Config
 
     Goroutine = core.Goroutine[Any]
     Result = TypeVar("Result")
@@ -191,7 +191,7 @@ def run(
         seed = random.SystemRandom().randint(1, _MAX_SEED - (schedules or 1))
     elif seed is None and many and exhaustive is None:
         seed = 1
-    loaded = _loaded(config)
+    loaded = config_of(config)
     options: dict[str, object] = {"virtual_time": int(virtual_time), "keep": int(many)}
     is_explored = seed is not None or exhaustive is not None or schedule is not None
     if is_explored:
@@ -397,14 +397,6 @@ def _kind_of(exc: BaseException) -> tuple[object, ...]:
     if place is None:
         return (type(exc),)
     return type(exc), place.tb_frame.f_code, place.tb_lineno
-
-
-def _loaded(config: Config | str | os.PathLike[str] | Mapping[str, object] | None) -> Config:
-    if isinstance(config, Config):
-        return config
-    if config is None or isinstance(config, str | os.PathLike):
-        return Config.load(config)
-    return Config.from_mapping(config)
 
 
 class _TestRuntime(Runtime):

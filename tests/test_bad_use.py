@@ -423,6 +423,8 @@ ASYNC: dict[str, Callable[..., object]] = {
     "fetch of a static method": staticmethod(fetch),
 }
 
+ASYNC_GENERATORS = {"items", "Stream.__call__"}
+
 PLAIN: dict[str, Callable[..., object]] = {
     "instance": Plain(),
     "method": Plain().__call__,
@@ -443,7 +445,11 @@ PLAIN: dict[str, Callable[..., object]] = {
 def test_an_async_function_is_refused_with_a_hint(name: str) -> None:
     function = ASYNC[name]
     qualname = name.partition(" ")[0]
-    hint = rf"{qualname}\(\) is async: golibx.aio.run\({qualname}\(...\)\) awaits it"
+    hint = (
+        rf"{qualname}\(\) is an async generator: golibx.aio.run\(...\) awaits .* `async for` over it"
+        if name in ASYNC_GENERATORS
+        else rf"{qualname}\(\) is async: golibx.aio.run\({qualname}\(...\)\) awaits it"
+    )
     starts: list[Callable[[Callable[..., object]], object]] = [
         golibx.go,
         golibx.WaitGroup().go,
@@ -480,9 +486,10 @@ def test_run_refuses_an_async_function() -> None:
     with pytest.raises(TypeError, match=r"fetch\(\) is async: golibx.run\(asyncio.run, fetch"):
         golibx.run(fetch)
     for name in "Client.get", "fetch of a partial", "Stream.__call__":
-        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is async"):
+        what = "an async generator: .* `async for`" if name in ASYNC_GENERATORS else "async"
+        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is {what}"):
             golibx.run(ASYNC[name])
-        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is async"):
+        with pytest.raises(TypeError, match=rf"{name.partition(' ')[0]}\(\) is {what}"):
             golibx.testing.run(ASYNC[name], seed=1)
     assert golibx.run(asyncio.run, fetch(4)) == 4
 
@@ -506,11 +513,15 @@ def test_serve_refuses_an_async_handler_before_it_listens() -> None:
         TypeError, match=r"serve\(\) needs a handler .* Caller.__call__\(\) is async"
     ):
         golibx.net.serve(partial(Caller()), "127.0.0.1:0")
+    with pytest.raises(TypeError, match=r"items\(\) is an async generator: .* `async for` over it"):
+        golibx.net.serve(items, "127.0.0.1:0")
 
 
 def test_an_executor_refuses_an_async_initializer() -> None:
     with pytest.raises(TypeError, match=r"initializer is async, and nothing would await fetch"):
         golibx.GoroutinePoolExecutor(initializer=fetch)
+    with pytest.raises(TypeError, match=r"is an async generator, .* would go through items\(\)"):
+        golibx.GoroutinePoolExecutor(initializer=items)
 
 
 @pytest.mark.goroutine

@@ -608,6 +608,7 @@ def test_function(tmp_path: Path) -> None:
         "def fails(): 1 / 0\n"
         "value = 5\n"
         "async def waits(): print('never')\n"
+        "async def yields(): yield\n"
     )
     result = golibx(tmp_path, "run", "module:main", "-v", "x")
     assert (result.returncode, result.stdout) == (4, "['module:main', '-v', 'x'] 1\n")
@@ -625,6 +626,9 @@ def test_function(tmp_path: Path) -> None:
     result = golibx(tmp_path, "run", "module:waits")
     hint = "name a function that calls asyncio.run()"
     assert (result.returncode, result.stderr) == (1, f"golibx: module:waits is async: {hint}\n")
+    result = golibx(tmp_path, "run", "module:yields")
+    assert result.returncode == 1
+    assert result.stderr == f"golibx: module:yields is an async generator: {hint}\n"
     result = golibx(tmp_path, "run", "no_module:main")
     assert (result.returncode, result.stderr) == (1, "golibx: No module named no_module\n")
 
@@ -709,6 +713,116 @@ def test_plugin_that_can_not_be_imported(tmp_path: Path) -> None:
     ]
     assert lines[-1].startswith('golibx: --set: plugins.enabled = "')
     assert lines[-1].endswith("can't be loaded: ZeroDivisionError: division by zero")
+
+
+WRONG_TOML = """
+[program]
+entry = "nowhere.py"
+[preempt]
+slize = "1ms"
+[plugins]
+enabled = ["schedtrace", "nope", "./mine.py", "./broken.py"]
+[plugins.schedtrace]
+intervall = "1s"
+[plugins.mine]
+x = 1
+"""
+WRONG_PLUGIN = """
+from golibx.hookspec import hookimpl
+
+@hookimpl
+def golib_configure(config):
+    config.plugin("mine", ())
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "hidden"),
+    [
+        (["run"], []),
+        (["run", "program.py"], ["program.entry"]),
+        (["check-config", "--config", "golib.toml"], []),
+        # Without their code what plugins find wrong can't be told.
+        (["check-config"], ["broken", "mine.x"]),
+        (["plugins", "--config", "golib.toml"], ["program.entry", "schedtrace", "mine.x"]),
+        (["program.py"], ["program.entry"]),
+    ],
+)
+def test_mistakes_of_keys_and_of_plugins_are_told_together(
+    tmp_path: Path, command: list[str], hidden: list[str]
+) -> None:
+    (tmp_path / "golib.toml").write_text(WRONG_TOML)
+    (tmp_path / "mine.py").write_text(WRONG_PLUGIN)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    source = "import golibx\ngolibx.run(print, config='golib.toml')\n"
+    (tmp_path / "program.py").write_text(source)
+    if command == ["program.py"]:
+        result = execute([sys.executable, *command], tmp_path)
+        assert "golibx.errors.ConfigError: golib.toml:5" in result.stderr
+    else:
+        result = golibx(tmp_path, *command)
+        assert result.returncode == 2
+    assert result.stdout == ""
+    for problem in (
+        "preempt.slize",
+        "program.entry",
+        'plugins.enabled = "nope"',
+        "broken",
+        "schedtrace.intervall",
+        "mine.x",
+    ):
+        is_hidden = any(name in problem for name in hidden)
+        told = [line for line in result.stderr.splitlines() if problem in line and "toml" in line]
+        assert len(told) == (0 if is_hidden else 1), (problem, result.stderr)
+
+
+def test_plugins_are_not_asked_about_a_file_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "golib.toml").write_text('[plugins]\nenabled = ["./loud.py"]\n=\n')
+    (tmp_path / "loud.py").write_text("print('loaded')\n")
+    for command in ["run"], ["check-config", "--config", "golib.toml"]:
+        result = golibx(tmp_path, *command)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("toml", "hint"),
+    [
+        (
+            '[plugins]\nenabled = ["./adds.py", "./broken.py"]\n',
+            "It may be one of a plugin that was not loaded, for the reason above",
+        ),
+        (
+            '[preempt]\nslize = 1\n[plugins]\nenabled = ["./adds.py"]\n',
+            "It may be one of a plugin that was not loaded, for the reason above",
+        ),
+        (
+            '[plugins]\nenabled = ["./adds.py"]\n',
+            "No plugin of golib.toml adds it: golibx --config golib.toml --help has the commands",
+        ),
+    ],
+)
+def test_hint_at_a_command_that_plugins_may_add(tmp_path: Path, toml: str, hint: str) -> None:
+    (tmp_path / "golib.toml").write_text(toml)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "adds.py").write_text(
+        "import click\nfrom golibx.hookspec import hookimpl\n@hookimpl\n"
+        "def golib_cli(group):\n    group.add_command(click.Command('added', callback=print))\n"
+    )
+    result = golibx(tmp_path, "--config", "golib.toml", "other")
+    assert result.returncode == 2
+    assert f"No such command 'other'. {hint}" in " ".join(result.stderr.split())
+    assert "--config golib.toml other" not in result.stderr
+    # One that can't be loaded keeps nobody from the commands of others.
+    result = golibx(tmp_path, "--config", "golib.toml", "added")
+    assert (result.returncode, result.stdout) == (0, "\n")
+
+
+def test_hint_at_a_command_of_a_plugin_that_the_environment_names(tmp_path: Path) -> None:
+    result = golibx(tmp_path, "other", env={"GOLIB_PLUGINS_ENABLED": "nope"})
+    assert result.returncode == 2
+    hint = "It may be one of a plugin that was not loaded, for the reason above"
+    assert f"No such command 'other'. {hint}\n" in result.stderr
 
 
 def test_config_error_of_the_program_itself_is_its_exception(tmp_path: Path) -> None:

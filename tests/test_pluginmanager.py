@@ -271,11 +271,17 @@ def test_all_that_is_wrong_with_plugins_is_said_at_once(folder: Path) -> None:
     assert keys == ["plugins.one.x", "plugins.two.y", "plugins.two.z"]
 
 
-@pytest.mark.parametrize("text", ["async def golib_stop(): pass", "async def golib_stop(): yield"])
-def test_async_hook(folder: Path, text: str) -> None:
-    write(folder / "tracer.py", f"@hookimpl\n{text}\n")
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("pass", "has an async function for golib_stop, which nothing would await"),
+        ("yield", "has an async generator for golib_stop, which nothing would go through"),
+    ],
+)
+def test_async_hook(folder: Path, body: str, problem: str) -> None:
+    write(folder / "tracer.py", f"@hookimpl\nasync def golib_stop(): {body}\n")
     error = str(refusal("./tracer.py"))
-    assert "has an async function for golib_stop" in error
+    assert f"{problem}: write a plain one, which may call golibx.aio.run()" in error
     assert "golibx.aio.run()" in error
 
 
@@ -287,9 +293,9 @@ def test_hook_that_is_a_generator(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("async def stop(): pass", "coroutine"),
-        ("async def stop(): yield", "generator"),
-        ("def stop(): yield", "generator"),
+        ("async def stop(): pass", " coroutine"),
+        ("async def stop(): yield", "n async generator"),
+        ("def stop(): yield", " generator"),
     ],
 )
 def test_hook_that_returns_what_nothing_runs(
@@ -297,7 +303,7 @@ def test_hook_that_returns_what_nothing_runs(
 ) -> None:
     write(folder / "tracer.py", f"{text}\n@hookimpl\ndef golib_stop(): return stop()\n")
     manager("./tracer.py").stop(RUNTIME)
-    assert f"TypeError: it returned a {what}" in capsys.readouterr().err
+    assert f"TypeError: it returned a{what}" in capsys.readouterr().err
 
 
 # --- What can be told without running any of it -------------------------------------------------

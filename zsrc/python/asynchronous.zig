@@ -12,7 +12,8 @@ const py = @import("py.zig");
 /// PyCodeObject.co_flags, of 3.11 to 3.15.
 const flags_offset = 48;
 /// Include/cpython/code.h: CO_COROUTINE, CO_ASYNC_GENERATOR.
-const async_flags = 0x80 | 0x200;
+const async_flags = 0x80 | generator_flag;
+const generator_flag = 0x200;
 
 /// More steps than this from a callable object to its function are taken for a circle.
 const most_steps = 32;
@@ -65,10 +66,15 @@ inline fn typeOf(o: *py.Object) *py.Object {
 noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
     var called = calledBy(given);
     defer called.deinit();
-    if (!called.is_async) return if (called.directly) .python else .other;
+    if (called.flags == 0) return if (called.directly) .python else .other;
     const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse return .refused;
     defer py.decref(its_name);
-    _ = py.PyErr_Format(
+    if (called.flags & generator_flag != 0) _ = py.PyErr_Format(
+        py.exc.typeError(),
+        name ++ "() needs a function that runs when it is called, and %U() is an async generator: " ++
+            "golibx.aio.run(...) awaits in a goroutine a coroutine that has `async for` over it",
+        its_name,
+    ) else _ = py.PyErr_Format(
         py.exc.typeError(),
         name ++ "() needs a function that runs when it is called, and %U() is async: " ++
             "golibx.aio.run(%U(...)) awaits it in a goroutine",
@@ -78,18 +84,23 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
     return .refused;
 }
 
-/// async_name(function): what it is called if a call of it makes a coroutine or an asynchronous
-/// generator, None otherwise. For Python code that is given functions.
-pub fn nameOfAsync(_: ?*py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
+/// async_callee(function): what it is called if a call of it makes a coroutine or an asynchronous
+/// generator, and whether it is a generator; None of others. For Python code that is given functions.
+pub fn asyncCallee(_: ?*py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
     var called = calledBy(given.?);
     defer called.deinit();
-    if (!called.is_async) return py.returnNone();
-    return py.PyObject_GetAttrString(called.function, "__qualname__");
+    if (called.flags == 0) return py.returnNone();
+    const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse return null;
+    defer py.decref(its_name);
+    const is_generator = py.boolean(called.flags & generator_flag != 0);
+    defer py.decref(is_generator);
+    return py.PyTuple_Pack(2, its_name, is_generator);
 }
 
 const Called = struct {
     function: *py.Object,
-    is_async: bool = false,
+    /// Those of async_flags that it has: none, unless it is async.
+    flags: u32 = 0,
     /// Only methods and partial functions lie between it and what was given: a call runs this one
     /// function in Python.
     directly: bool = false,
@@ -107,13 +118,13 @@ fn calledBy(given: *py.Object) Called {
     for (0..most_steps) |_| {
         if (py.isFunction(called.function)) {
             called.directly = directly;
-            called.is_async = looksAsync(called.function) and hasAsyncFlags(called.function);
+            if (looksAsync(called.function)) called.flags = asyncFlags(called.function);
             return called;
         }
         const its_type = typeOf(called.function);
         directly = directly and (its_type == method_type or its_type == partial_type);
         const inner = next(called.function) orelse {
-            called.is_async = hasCode(its_type) and hasAsyncFlags(called.function);
+            if (hasCode(its_type)) called.flags = asyncFlags(called.function);
             return called;
         };
         py.decref(called.function);
@@ -144,14 +155,14 @@ fn hasCode(its_type: *py.Object) bool {
     return true;
 }
 
-fn hasAsyncFlags(function: *py.Object) bool {
-    const code = attribute(function, "__code__") orelse return false;
+fn asyncFlags(function: *py.Object) u32 {
+    const code = attribute(function, "__code__") orelse return 0;
     defer py.decref(code);
-    const flags = attribute(code, "co_flags") orelse return false;
+    const flags = attribute(code, "co_flags") orelse return 0;
     defer py.decref(flags);
     const value = py.PyLong_AsLongLong(flags);
     if (value == -1) py.PyErr_Clear();
-    return value != -1 and value & async_flags != 0;
+    return if (value == -1) 0 else @intCast(value & async_flags);
 }
 
 fn attribute(o: *py.Object, name: [*:0]const u8) ?*py.Object {

@@ -420,11 +420,12 @@ const functions = [_]py.MethodDef{
     \\
     \\Has active, a dict, hold thread under ident() until the calling goroutine ends.
     },
-    .{ .name = "async_name", .function = @ptrCast(&asynchronous.nameOfAsync), .flags = py.METH_O, .doc =
-    \\async_name($module, function, /)
+    .{ .name = "async_callee", .function = @ptrCast(&asynchronous.asyncCallee), .flags = py.METH_O, .doc =
+    \\async_callee($module, function, /)
     \\--
     \\
-    \\The name of a function whose call makes a coroutine or asynchronous generator; None of others.
+    \\Of a function whose call makes a coroutine or asynchronous generator its name, and whether it is a
+    \\generator; None of others.
     },
     .{ .name = "replaced", .function = @ptrCast(&replace.replaced), .flags = py.METH_NOARGS, .doc =
     \\replaced()
