@@ -155,6 +155,7 @@ class GoroutinePoolExecutor(futures.Executor):
         self._queue: deque[_Call[Any]] = deque()
         self._workers: dict[Goroutine[Any] | None, None] = {}
         self._probing: set[Goroutine[Any]] = set()  # those that took another's place, at first
+        self._leaving: list[Goroutine[Any]] = []  # no workers any more, and about to end
         self._started = 0
         self._idle: list[_core.Event] = []  # one for each worker that waits for a call
         self._broken: BaseException | None = None  # what the initializer raised
@@ -167,6 +168,7 @@ class GoroutinePoolExecutor(futures.Executor):
         self._queue = deque()
         self._workers = {}
         self._probing = set()
+        self._leaving = []
         self._idle = []
         self._ended = Future()
 
@@ -205,7 +207,8 @@ class GoroutinePoolExecutor(futures.Executor):
         """Takes no more calls, and waits for those that were submitted.
 
         Args:
-            wait: False: returns at once; the calls are made all the same.
+            wait: False: returns at once; the calls are made all the same. Otherwise the executor's
+                goroutines have ended when it returns.
             cancel_futures: cancels the calls that have not begun.
 
         Raises:
@@ -230,6 +233,9 @@ class GoroutinePoolExecutor(futures.Executor):
             raise RuntimeError("a call of the executor cannot wait for its shutdown")
         if wait:
             self._ended.result()
+            for worker in self._leaving:  # to which no others are added
+                if worker is not _core.current():  # what tells a future's callbacks at its end
+                    worker.join()
 
     def _note_end(self) -> None:
         try:
@@ -247,6 +253,13 @@ class GoroutinePoolExecutor(futures.Executor):
         self._started += 1
         if replaces:
             self._probing.add(worker)
+
+    def _leave(self) -> None:
+        worker = _core.current()
+        self._workers.pop(worker, None)
+        self._leaving = [each for each in self._leaving if not each.done()]
+        if worker is not None:
+            self._leaving.append(worker)
 
     def _has_ended(self) -> bool:
         return self._shutdown and not self._workers
@@ -316,7 +329,7 @@ class GoroutinePoolExecutor(futures.Executor):
                     call = self._queue.popleft()
                 elif self._initializer is None or self._shutdown or self._broken is not None:
                     # Now, so that no submit() counts on this worker.
-                    self._workers.pop(_core.current(), None)
+                    self._leave()
                     return
                 else:
                     event = _core.Event()

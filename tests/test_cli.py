@@ -715,6 +715,34 @@ def test_plugin_that_can_not_be_imported(tmp_path: Path) -> None:
     assert lines[-1].endswith("can't be loaded: ZeroDivisionError: division by zero")
 
 
+HOOKS = """
+import sys, threading
+import golibx
+sys.excepthook = lambda kind, *_: print("sys", kind.__name__)
+threading.excepthook = lambda args: print("threading", args.exc_type.__name__)
+
+def fails(): raise LookupError("of a goroutine")
+
+def fails_in_a_thread(): raise KeyError
+
+golibx.go(fails)
+golibx.gosched()
+thread = threading.Thread(target=fails_in_a_thread)
+thread.start()
+thread.join()
+raise ValueError
+"""
+
+
+def test_which_hook_is_called_for_an_exception_that_nobody_collects(tmp_path: Path) -> None:
+    result = run(tmp_path, HOOKS)
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == ["threading KeyError", "sys ValueError"]
+    assert result.stderr.startswith("goroutine 2 [fails] started at ")
+    assert result.stderr.endswith("LookupError: of a goroutine\n")
+    assert result.stderr.count("panicked") == 1
+
+
 WRONG_TOML = """
 [program]
 entry = "nowhere.py"

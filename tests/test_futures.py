@@ -20,6 +20,7 @@ from golibx import (
     Goroutine,
     GoroutinePoolExecutor,
     WaitGroup,
+    _core,
     context,
     current,
     go,
@@ -28,6 +29,7 @@ from golibx import (
     sleep,
     stats,
 )
+from leaking import parked
 
 pytestmark = pytest.mark.goroutine
 
@@ -357,6 +359,35 @@ def test_a_call_cannot_wait_for_its_executors_end() -> None:
     with pytest.raises(RuntimeError, match="cannot wait for its shutdown"):
         executor.submit(executor.shutdown).result()
     executor.shutdown()
+
+
+class WithALastLine(GoroutinePoolExecutor):
+    """Its goroutines wait after their last call, when they are no workers any more."""
+
+    line: Chan[int]
+
+    def _make_calls(self) -> None:
+        super()._make_calls()
+        self.line.recv_ok()
+
+
+@pytest.mark.parametrize("from_a_thread", [False, True])
+def test_shutdown_waits_until_the_goroutines_have_ended(from_a_thread: bool) -> None:
+    executor = WithALastLine(2)
+    executor.line = Chan()
+    for future in [executor.submit(current) for _ in range(2)]:
+        future.result()
+    workers = [g for g in _core.goroutines() if g.name.startswith("GoroutinePoolExecutor")]
+    assert workers
+
+    def stop() -> bool:
+        executor.shutdown()
+        return all(worker.done() for worker in workers)
+
+    stopping = go(golibx.blocking, stop) if from_a_thread else go(stop)
+    parked(stopping)
+    executor.line.close()
+    assert stopping.result()
 
 
 def test_shutdown_of_one_that_was_never_used() -> None:
