@@ -207,7 +207,9 @@ def configured_program(config: Config, arguments: Sequence[str] = ()) -> Program
     entry = config.program.entry
     if not entry:
         problem = "nothing to run: neither this nor the command line names a program"
-        raise config.error("program.entry", problem)
+        error = config.error("program.entry", problem)
+        error.source = error.source or config.path or ""
+        raise error
     arguments = [*config.program.args, *arguments]
     if is_module_function(entry) and not os.path.exists(entry):
         return Program("function", entry, arguments, config.program.cwd or config.directory)

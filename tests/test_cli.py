@@ -685,7 +685,7 @@ def test_settings_reach_the_runtime(tmp_path: Path) -> None:
         (["--set", "preempt.slize=1ms"], "did you mean preempt.slice?"),
         (["--set", "plugins.enabled=schedtrce"], "did you mean schedtrace?"),
         (["--set", "program.cwd=none", "--"], "can't change to it: No such file or directory"),
-        (["--"], "program.entry: nothing to run"),
+        (["--"], "golib.toml: program.entry: nothing to run"),
     ],
 )
 def test_configuration_that_is_not_right(tmp_path: Path, options: list[str], problem: str) -> None:

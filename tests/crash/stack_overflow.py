@@ -1,7 +1,7 @@
 # Recursion in C that the interpreter does not count: no RecursionError can come of it.
 # exits with -6
 # stderr has ^(golibx: fatal: goroutine 2 overflowed its stack of 64 KiB; .*)$
-# stderr has stack\.size in golib\.toml$
+# stderr has larger one: stack\.size = "512KiB" in golib\.toml, or GOLIB_STACK_SIZE=512KiB$
 # stderr has in hash_deep
 import golibx
 

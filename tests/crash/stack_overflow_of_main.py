@@ -1,6 +1,6 @@
 # exits with -6
 # stderr has ^(golibx: fatal: goroutine 1 overflowed its stack of 128 KiB; .*)$
-# stderr has stack\.main_size in golib\.toml$
+# stderr has stack\.main_size = "1MiB" in golib\.toml, or GOLIB_STACK_MAIN_SIZE=1MiB$
 import golibx
 
 nested: tuple[object, ...] = ()

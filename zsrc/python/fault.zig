@@ -77,6 +77,24 @@ pub fn setUp() bool {
     return true;
 }
 
+fn writeOverflow(id: u64, size: usize, is_main: bool) void {
+    const larger_kib = @min(size * 8, 1 << 30) / 1024;
+    const in_mib = larger_kib % 1024 == 0;
+    const larger = if (in_mib) larger_kib / 1024 else larger_kib;
+    const unit = if (in_mib) "MiB" else "KiB";
+    var buffer: [256]u8 = undefined;
+    const line = std.fmt.bufPrint(
+        &buffer,
+        "golibx: fatal: goroutine {d} overflowed its stack of {d} KiB; recursion this deep needs a larger " ++
+            "one: stack.{s} = \"{d}{s}\" in golib.toml, or GOLIB_STACK_{s}={d}{s}\n",
+        .{
+            id,   size / 1024,                          if (is_main) "main_size" else "size", larger,
+            unit, if (is_main) "MAIN_SIZE" else "SIZE", larger,                               unit,
+        },
+    ) catch "golibx: fatal: a goroutine overflowed its stack\n";
+    os.writeStderr(line);
+}
+
 /// On the alternate stack, at any point of the program: nothing here allocates or locks.
 fn onFault(address: usize) bool {
     const g = if (m_mod.current()) |m| m.curg orelse return false else &(fork.here() orelse return false).g;
@@ -87,14 +105,7 @@ fn onFault(address: usize) bool {
     const end = g.stack.lo + recursion.sizeOfReserve(g.stack);
     if (address -% (g.stack.lo -% stack.guardSize(size)) >= end - (g.stack.lo -% stack.guardSize(size)))
         return false;
-    var buffer: [256]u8 = undefined;
-    const line = std.fmt.bufPrint(
-        &buffer,
-        "golibx: fatal: goroutine {d} overflowed its stack of {d} KiB; " ++
-            "recursion this deep needs a larger stack.{s} in golib.toml\n",
-        .{ g.id, size / 1024, if (p == goroutine.main) "main_size" else "size" },
-    ) catch "golibx: fatal: a goroutine overflowed its stack\n";
-    os.writeStderr(line);
+    writeOverflow(g.id, size, p == goroutine.main);
     if (py.extra._Py_DumpTraceback) |dump| {
         if (p.state) |state| dump(2, state);
     } else if (dump_traceback) |dump| {
