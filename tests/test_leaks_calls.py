@@ -318,6 +318,24 @@ def make_object_by_init_with_a_star() -> None:
     Here(*arguments, x=one())
 
 
+def make_object_of_a_builtin_base() -> None:
+    class Here(dict[str, Any]):
+        def __init__(self, ch: Chan[int]) -> None:
+            super().__init__(ch=ch)
+            self["ch"].recv()
+
+    Here(one())
+
+
+def make_exception() -> None:
+    class Here(Exception):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.args[0].recv()
+
+    raise Here(one())
+
+
 def make_hot_object() -> None:
     class Here:
         def __init__(self, ch: Chan[int]) -> None:
@@ -391,6 +409,10 @@ def make_join() -> None:
 
 def make_star_of_a_generator() -> None:
     print(*(receive(ch) for ch in [one()]))
+
+
+def make_star_of_a_map_that_has_ended() -> None:
+    receive(*map(lambda ch: ch, [one()]))
 
 
 def make_star_of_a_map() -> None:

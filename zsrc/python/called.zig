@@ -123,7 +123,7 @@ pub const Call = struct {
         const how = howOf(slots, function) orelse return null;
         if (how == .function and caller.kind == .call) return null;
         if (how == .partial and caller.kind != .call) return null;
-        const keywords = if (caller.kind != .call and slots.len > 3) slots[3].object() else null;
+        const keywords = if (caller.kind != .call) keywordsIn(slots) else null;
         return .{
             .kind = caller.kind,
             .how = how,
@@ -138,13 +138,18 @@ pub const Call = struct {
         };
     }
 
+    fn keywordsIn(slots: []const Slot) ?*py.Object {
+        const o = (if (slots.len > 3) slots[3].object() else null) orelse return null;
+        return if (frames.isAlive(o) and py.isDict(o)) o else null;
+    }
+
     /// One of the first two is NULL, unless it is a method and what it is of.
     fn howOf(slots: []const Slot, function: *py.Object) ?How {
         const first = slots[0].object();
         const second = slots[1].object();
         if (first != null and second != null) return null;
         const callable = first orelse second orelse return null;
-        if (!frames.looksAlive(callable)) return null;
+        if (!frames.isAlive(callable)) return null;
         if (callable == function) return .function;
         if (functionOf(callable)) |called| return if (called == function) .method else null;
         if (callable.type == partial_type) {
@@ -190,7 +195,7 @@ pub const Call = struct {
     pub fn givenTuple(c: Call) ?*py.Object {
         if (c.kind != .call_list) return null;
         const o = c.slots[2].object() orelse return null;
-        if (!frames.looksAlive(o) or o.type != frames.tuple_type or py.refcount(o) == 0) return null;
+        if (!frames.isAlive(o) or o.type != frames.tuple_type) return null;
         return if (c.hasArguments(o)) o else null;
     }
 

@@ -308,6 +308,11 @@ pub fn looksAlive(o: *py.Object) bool {
     return metaclass == of_types or (peek.word(metaclass +% 8) orelse 0) == of_types;
 }
 
+/// The same of one whose fields are looked at: those of an object that has ended are stale.
+pub fn isAlive(o: *py.Object) bool {
+    return looksAlive(o) and py.refcount(o) > 0;
+}
+
 // ---- the value stack ----
 
 /// Whether a value on the stack may be the one that ends, if what it has called goes on in `inner`.

@@ -55,7 +55,7 @@ fn wayOf(caller: Entry, outer: InterpreterFrame, frame: InterpreterFrame) ?Way {
 }
 
 fn wayThrough(it: *py.Object, times: usize, frame: InterpreterFrame) ?Way {
-    if (!frames.looksAlive(it)) return null;
+    if (!frames.isAlive(it)) return null;
     const step = stepOf(it, frame) orelse return null;
     return .{ .gone_through = it, .times = times, .passes_items = step == .function };
 }
@@ -64,7 +64,7 @@ fn wayOfCall(slots: []const frames.Slot, frame: InterpreterFrame) ?Way {
     if (slots.len < 3) return null;
     const callable = slots[0].object() orelse slots[1].object() orelse return null;
     const first = slots[2].object() orelse return null;
-    if (!frames.looksAlive(callable) or !frames.looksAlive(first)) return null;
+    if (!frames.isAlive(callable) or !frames.isAlive(first)) return null;
     if (callable == known.next) return wayThrough(first, 0, frame);
     if (isConsumer(callable)) {
         const times: usize = if (callable == known.join) 2 else if (isMinOrMax(callable)) timesOfMin() else 1;
@@ -118,7 +118,7 @@ fn source(it: *py.Object, i: usize) *py.Object {
 
 /// Whether going through it does not call the function without a frame in between.
 fn isPlain(o: *py.Object, function: *py.Object) bool {
-    if (!frames.looksAlive(o)) return false;
+    if (!frames.isAlive(o)) return false;
     if (o.type == frames.generator_type) return true;
     for (known.plain) |t| if (@as(?*py.Object, @ptrCast(o.type)) == t) return true;
     if ((functionOf(o) orelse return false) == function) return false;

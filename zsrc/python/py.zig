@@ -674,6 +674,10 @@ pub inline fn isType(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 31) != 0; // Py_TPFLAGS_TYPE_SUBCLASS
 }
 
+pub inline fn isDict(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 29) != 0; // Py_TPFLAGS_DICT_SUBCLASS
+}
+
 /// Whether it is a class of exceptions.
 pub fn isExceptionClass(o: *Object) bool {
     return isType(o) and PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
