@@ -167,6 +167,12 @@ def launch(run: Run) -> None:
         if problems:
             if run.program is None:
                 problems += missing_program(config, program)
+            if path is not None and run.config is None:
+                # Nothing has come of it yet, and then no code runs because that file lies there.
+                from golibx import commands
+
+                commands.check_plugins_unloaded(path, run.overrides, config, problems)
+                raise commands.each_once(problems)
             program.enter_path()
             refuse(config, problems)
         main_function = program.prepare()

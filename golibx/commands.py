@@ -259,15 +259,16 @@ def check_config(file: str | None, config: str | None, overrides: Sequence[str])
     program = cli.configured_program(settings) if settings.program.entry else None
     if program is not None:
         problems += cli.missing_program(settings, program)
-    found, skipped = _look_for_plugins(settings, problems)
     if config is None:
-        _check_builtin_plugins(path, overrides, found, problems)
-    elif all(problem.key for problem in problems):
-        _enter_path(settings)
+        found, skipped = check_plugins_unloaded(path, overrides, settings, problems)
+    else:
+        found, _ = _look_for_plugins(settings, problems)
         skipped = []
-        _check_plugins(settings, problems)
+        if all(problem.key for problem in problems):
+            _enter_path(settings)
+            _check_plugins(settings, problems)
     if problems:
-        cli.report_config_error(_each_once(problems))
+        cli.report_config_error(each_once(problems))
     click.echo(f"{path}: ok")
     names = {plugin.name for plugin in found}
     for name in settings.plugin_table_names():
@@ -278,7 +279,7 @@ def check_config(file: str | None, config: str | None, overrides: Sequence[str])
         click.echo(f"{path}: note: plugin {plugin.name} was found and not loaded: {more}")
 
 
-def _each_once(problems: list[ConfigError]) -> ConfigError:
+def each_once(problems: list[ConfigError]) -> ConfigError:
     """What can't be found can't be loaded either, and is said once, with its reason if any."""
     each: dict[str, ConfigError] = {}
     for error in (error for problem in problems for error in problem.errors):
@@ -315,13 +316,16 @@ def _look_for_plugins(
     return found, [plugin for plugin in found if plugin.origin != "built-in"]
 
 
-def _check_builtin_plugins(
-    path: str, overrides: Sequence[str], found: list[Found], problems: list[ConfigError]
-) -> None:
+def check_plugins_unloaded(
+    path: str, overrides: Sequence[str], settings: Config, problems: list[ConfigError]
+) -> tuple[list[Found], list[Found]]:
+    """What can be told of plugins without running code of others: see _look_for_plugins."""
+    found, skipped = _look_for_plugins(settings, problems)
     names = ",".join(plugin.name for plugin in found if plugin.origin == "built-in")
     only = [f"plugins.enabled={names}", "plugins.autoload=false"]
     config, _ = Config.examine(path, overrides=[*overrides, *only])
     _check_plugins(config, problems)
+    return found, skipped
 
 
 def _check_plugins(config: Config, problems: list[ConfigError]) -> None:
@@ -359,7 +363,7 @@ def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
             _enter_path(settings)
         manager = PluginManager(settings if trusted else _builtin_only(), problems=problems)
         if problems:
-            raise _each_once(problems)
+            raise each_once(problems)
     except ConfigError as exc:
         cli.report_config_error(exc)
     hooks = {plugin.name: ", ".join(manager.hooks_of(plugin)) for plugin in manager.plugins}

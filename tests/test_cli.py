@@ -767,11 +767,12 @@ def golib_configure(config):
 @pytest.mark.parametrize(
     ("command", "hidden"),
     [
-        (["run"], []),
-        (["run", "program.py"], ["program.entry"]),
+        (["run", "--config", "golib.toml"], []),
+        (["run", "--config", "golib.toml", "program.py"], ["program.entry"]),
         (["check-config", "--config", "golib.toml"], []),
         # Without their code what plugins find wrong can't be told.
         (["check-config"], ["broken", "mine.x"]),
+        (["run"], ["broken", "mine.x"]),
         (["plugins", "--config", "golib.toml"], ["program.entry", "schedtrace", "mine.x"]),
         (["program.py"], ["program.entry"]),
     ],
