@@ -48,6 +48,11 @@ lint: $(VENV)/lint-ready build/library-$(OPTIMIZE) ## Check style and types: ruf
 			"$(BIN)/stubtest golibx._core" "$(ZIG) fmt --check build.zig zsrc"; do \
 		echo "$$check"; $$check || failed=1; done; exit $$failed
 
+.PHONY: docs
+docs: $(VENV)/docs-ready build/library-$(OPTIMIZE) ## Build the documentation site, build/site/index.html; links are checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open build/site/index.html"
+
 .PHONY: bench
 bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, asyncio and Go: bench/README.md
 	@$(BIN)/python bench/run.py $(ARGS)
@@ -135,6 +140,12 @@ $(VENV)/ready: pyproject.toml hatch_build.py golibx/version.py
 $(VENV)/lint-ready: $(VENV)/ready
 	$(call timed,installing what checks style and types,$(BIN)/python -m pip install --quiet \
 		--no-build-isolation --editable '.[dev]')
+	@touch $@
+
+# What makes the documentation site.
+$(VENV)/docs-ready: $(VENV)/ready
+	$(call timed,installing what makes the site,$(BIN)/python -m pip install --quiet \
+		--no-build-isolation --editable '.[docs]')
 	@touch $@
 
 # The library in golibx/, in the mode asked for last.

@@ -56,7 +56,8 @@ class Key:
             plugin references).
         default: as it would be written in TOML.
         description: what the key does, one sentence or two; Markdown.
-        low, high: inclusive range of an "int", "duration" or "size", written as the default is.
+        low: the least that an "int", "duration" or "size" may be, written as the default is.
+        high: the most that it may be.
         zero: what 0 means, where it is allowed besides the range.
         choices: the allowed strings of a "choice".
         option: the option of the native core that the value becomes; empty if only Python uses it.

@@ -297,7 +297,7 @@ def test_every_option_of_a_test_is_in_testing_md() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.M) == [n for n in names if n != "config"]
 
 
-# ---- docs/aio.md, chan.md, goroutines.md, net.md, select.md, time.md ----
+# ---- docs/aio.md, chan.md, goroutines.md, net.md, select.md, time.md, tutorial.md ----
 
 OUTPUTS = {
     "aio.md": [
@@ -316,6 +316,14 @@ OUTPUTS = {
         "['five', 'four', 'one', 'three', 'two']\n",
     ],
     "time.md": ["gave up\nsaved False\nTrue\nno more ticks\n"],
+    "tutorial.md": [
+        "the text of a\nthe text of b\nthe text of c\n",
+        "[0, 1, 4, 9, 16]\n",
+        "quick\nnothing came in time\n",
+        "done with b\ndone with a\ndone with c\n(OSError('cannot read b'),)\n",
+        "12499997500000\nsomebody else ran meanwhile: True\n",
+        "all goroutines are asleep - deadlock! (2 goroutines)\n",
+    ],
 }
 
 
@@ -324,6 +332,17 @@ def test_the_programs_of_a_page(script: Script, name: str) -> None:
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     programs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     assert [script.passes(program) for program in programs] == OUTPUTS[name]
+
+
+def test_the_tutorial_shows_what_its_programs_print() -> None:
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```", text, re.M | re.S)
+    assert shown == OUTPUTS["tutorial.md"]
+
+
+def test_the_program_of_the_index_is_that_of_the_readme() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"^```python\n(.*?)^```", index, re.M | re.S) == PROGRAMS[:1]
 
 
 @pytest.mark.parametrize(
@@ -426,3 +445,44 @@ def test_the_names_in_a_table_exist(origin: str) -> None:
         found = objects.get(first) or getattr(golibx, first)
         for each in rest:
             found = getattr(found, each)
+
+
+# ---- the reference, which mkdocs.yml has built from docstrings ----
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "golibx.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: golibx\.(\w+)$", text, re.M) + re.findall(r"`(\w+)`", text)
+    assert sorted(set(named)) == sorted(golibx.__all__)
+
+
+def test_every_name_of_the_api_page_exists() -> None:
+    """Those that begin a line: `Chan(capacity=0)`, `context.with_cancel(parent)`."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    called = re.findall(r"(?:^|(?<=\)  ))([a-zA-Z_]+(?:\.\w+)*)\(", text, re.M)
+    assert len(called) > 40
+    for name in called:
+        found: object = golibx
+        for each in name.split("."):
+            found = getattr(found, each)
+
+
+def headings_of(page: Path) -> set[str]:
+    """The anchors that forges and mkdocs.yml's slugs give to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    made = {page.parent / "contributing.md", page.parent / "changes.md"}  # by tools/docs_site.py
+    for target in re.findall(r"(?<=\]\()(?!\w+:)([^)\s]+)(?=\))", text):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists() or file in made, target
+        assert not anchor or anchor in headings_of(file), target

@@ -135,7 +135,14 @@ def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
 
 
 def test_sdist_can_be_tested(sdist: set[str]) -> None:
-    needed = {"Makefile", "CONTRIBUTING.md", "CHANGELOG.md", "config/golib.toml", ".ci/run"}
+    needed = {
+        "Makefile",
+        "mkdocs.yml",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "config/golib.toml",
+        ".ci/run",
+    }
     needed |= sources("tests", "*.py", "*.c", "*.h") | sources("tools", "*.py")
     needed |= sources("bench", "*.py") | sources("examples", "*.py", "*.c", "*.md")
     assert needed | sources("docs", "*.md") <= sdist
