@@ -318,7 +318,6 @@ SCHEMA: Final = (
             low="1us",
             high="24h",
             zero="cancel them and do not wait",
-            option="shutdown_timeout_ns",
         ),
         Key(
             "seed",
@@ -606,9 +605,11 @@ def reference() -> str:
 
 
 def _reference_of(table: Table) -> Iterator[str]:
+    from textwrap import wrap
+
     yield f"### [{table.name}]"
     yield ""
-    yield table.description
+    yield from wrap(table.description, 100, break_long_words=False, break_on_hyphens=False)
     yield ""
     yield "| key | default | allowed | |"
     yield "|---|---|---|---|"

@@ -6,6 +6,9 @@
     run(test, seed="random", schedules=100)        # a hundred orders; the first that fails is named
     run(test, virtual_time=True)                   # sleeps of hours end at once, in order
 
+    wait_until_parked(reader)                      # in a test: until that goroutine waits
+    wait_until(lambda: log == [1, 2])              # until something is so
+
 pytest's tests get the same from the mark `goroutine`, whose plugin is the package pytest_golibx.
 """
 
@@ -39,7 +42,15 @@ if TYPE_CHECKING:
     Goroutine = core.Goroutine[Any]
     Result = TypeVar("Result")
 
-__all__ = ["Explored", "Leaked", "TimedOut", "WrongSchedule", "run"]
+__all__ = [
+    "Explored",
+    "Leaked",
+    "TimedOut",
+    "WrongSchedule",
+    "run",
+    "wait_until",
+    "wait_until_parked",
+]
 
 _MAX_SEED = 2**63 - 1
 _MOST_SCHEDULES = 10_000
@@ -53,9 +64,13 @@ _AGAIN_S = 1.0
 """After the limit the test is told once more at this interval, in case it did not listen."""
 _LEAK_GRACE_S = 1.0
 """What goroutines that run when the test ends may still run for."""
-_LEAK_POLL_S = 0.001
+_POLL_S = 0.001
+_TURNS = 10
+"""Who waits for others gives way so often before it sleeps."""
 
-_monotonic = time.monotonic  # also while the module's goes by a virtual clock
+# Also while the module's go by a virtual clock.
+_monotonic = time.monotonic
+_sleep = time.sleep
 
 
 class TimedOut(BaseException):
@@ -669,6 +684,64 @@ def _has_alarm() -> bool:
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
+# ---- waiting for what others do ----
+
+
+def wait_until(condition: Callable[[], Result], *, timeout: float | None = None) -> Result:
+    """Lets the other goroutines and threads run until `condition()` is true; returns its value.
+
+    It asks again and again, the first times after a turn of the others and then every millisecond,
+    of the clock that goroutines have. Works in goroutines and threads.
+
+    Args:
+        condition: a function without arguments. It must not wait.
+        timeout: real seconds; None waits until the test's own limit.
+
+    Raises:
+        AssertionError: the time was up. The text has the stack of every goroutine.
+    """
+    end = None if timeout is None else _monotonic() + timeout
+    turns = 0
+    while not (value := condition()):
+        if end is not None and _monotonic() >= end:
+            raise AssertionError(f"it was not so within {timeout:g} s\n\n{_stacks()}")
+        turns += 1
+        _let_others_run(turns)
+    return value
+
+
+def wait_until_parked(
+    *goroutines: Goroutine, state: str = "", timeout: float | None = None
+) -> None:
+    """Lets others run until each of the goroutines waits for something.
+
+    Args:
+        goroutines: the ones to wait for.
+        state: what their `Goroutine.state` has to contain, such as "chan receive".
+        timeout: real seconds; None waits until the test's own limit.
+
+    Raises:
+        AssertionError: one has ended, or the time was up. The text has the stacks.
+    """
+
+    def are_parked() -> bool:
+        for g in goroutines:
+            if g.done():
+                raise AssertionError(f"goroutine {g.id} ({g.name}) has ended: it waits no more")
+        return all(g.waiting and state in g.state for g in goroutines)
+
+    wait_until(are_parked, timeout=timeout)
+
+
+def _let_others_run(turns: int) -> None:
+    if _core.current() is None:
+        _sleep(_POLL_S)
+    elif turns % _TURNS:
+        _core.go_last()
+    else:
+        _core.sleep(_POLL_S)
+
+
 # ---- leaks ----
 
 
@@ -689,7 +762,7 @@ def _check_leaks() -> None:
             _core.go_last()
         elif moving or not looked:  # what came from the network is told while nothing else runs
             looked = not moving
-            _core.sleep(_LEAK_POLL_S)
+            _core.sleep(_POLL_S)
         else:
             break
     if left:

@@ -29,6 +29,7 @@ from golibx import (
     scope,
     sleep,
 )
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -150,20 +151,23 @@ def test_a_task_that_cancels_itself() -> None:
 
 
 def test_a_coroutine_that_blocks_freezes_no_goroutine() -> None:
-    baton: Chan[int] = Chan()
+    log: list[str] = []
 
-    async def hog() -> int:
-        n = 0
-        while len(baton) == 0 and not stop:
-            n += 1
-        return n
+    async def hog() -> None:
+        log.append("begins")
+        while not stop:
+            pass
+        log.append("ends")
 
     stop = False
     hogging = go(aio.run, hog())
+    wait_until(lambda: log)
     for _ in range(5):
         sleep(0.001)
+    log.append("goroutine")
     stop = True
-    assert hogging.result() >= 0
+    hogging.result()
+    assert log == ["begins", "goroutine", "ends"]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -226,8 +230,7 @@ def test_a_task_that_goes_on_when_it_is_cancelled() -> None:
     waiting.begun.wait()
     for n in range(1, 4):
         g.cancel()
-        while waiting.cancels < n:
-            sleep(0.001)
+        wait_until(lambda: waiting.cancels >= n)
     assert not g.done()
     aio.run(give(waiting.release.set()))
     with pytest.raises(Cancelled):

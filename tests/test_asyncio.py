@@ -102,14 +102,18 @@ def test_loops_that_wait_need_no_threads() -> None:
 def test_a_hog_freezes_no_loop_and_a_coroutine_that_hogs_no_goroutine() -> None:
     stop = False
 
+    log: list[str] = []
+
     def hog() -> None:
         while not stop:
             pass
+        log.append("hog")
 
     async def main() -> None:
         nonlocal stop
         for _ in range(5):
             await asyncio.sleep(0.001)
+        log.append("loop")
         stop = True
 
     async def hogs() -> None:
@@ -117,13 +121,16 @@ def test_a_hog_freezes_no_loop_and_a_coroutine_that_hogs_no_goroutine() -> None:
 
     hogging = go(hog)
     asyncio.run(main())
-    hogging.join()
+    hogging.result()
+    assert log == ["loop", "hog"]
     stop = False
     loop = go(asyncio.run, hogs())
     for _ in range(5):
         sleep(0.001)
+    log.append("goroutine")
     stop = True
     loop.result()
+    assert log == ["loop", "hog", "goroutine", "hog"]
 
 
 def test_a_server_in_a_loop_and_clients_in_goroutines() -> None:

@@ -11,7 +11,6 @@ there), `# stderr is empty`, `# before 3.N` (for older Pythons only).
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 import threading
@@ -39,6 +38,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 CRASHES = sorted((Path(__file__).parent / "crash").glob("*.py"))
 
@@ -302,8 +302,8 @@ def test_no_threads_are_left() -> None:
         run(main)
     # A thread that came back late ends by itself, a moment after the run. This passes its time
     # limit if one never does.
-    while threads() > before:
-        os.sched_yield()
+    wait_until(lambda: threads() <= before)
+    assert not _core.active()
 
 
 def test_results_and_arguments_of_run() -> None:

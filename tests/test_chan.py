@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from golibx import Cancelled, Chan, ChannelClosed, DeadlineExceeded, WaitGroup, go, gosched, sleep
+from golibx import Cancelled, Chan, ChannelClosed, DeadlineExceeded, WaitGroup, go, gosched
+from golibx.testing import wait_until
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -80,8 +81,7 @@ def test_waiting_receivers_are_served_first_come_first_served() -> None:
     gosched()
     for i in range(10):
         ch.send(i)
-    while len(got) < 10:
-        gosched()
+    wait_until(lambda: len(got) >= 10)
     assert sorted(got) == [(i, i) for i in range(10)]
 
 
@@ -705,6 +705,5 @@ def test_a_plain_thread_may_send_what_need_not_wait() -> None:
     thread = threading.Thread(target=lambda: out.append(ch.try_send(5)))
     thread.start()
     thread.join()
-    while len(out) < 2:
-        sleep(0.001)
+    wait_until(lambda: len(out) >= 2)
     assert sorted(out, key=str) == [5, True]

@@ -35,6 +35,7 @@ from golibx import (
     stats,
 )
 from golibx.context import Context
+from golibx.testing import wait_until, wait_until_parked
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -474,8 +475,7 @@ def test_a_wait_ends_with_its_context(name: str) -> None:
             wait()
 
     g = go(waiter)
-    while g.state in ("runnable", "running"):
-        gosched()
+    wait_until(lambda: g.state not in ("runnable", "running"))
     cancel()
     g.join()
     assert isinstance(g.exception, Cancelled)
@@ -576,18 +576,26 @@ def test_locks_of_the_standard_library_do_not_obey() -> None:
     lock = threading.RLock()
     with lock, context.with_cancel(context.background()) as (_, cancel):
 
-        def worker() -> None:
+        def worker() -> str:
             with lock:
-                pass
+                return "has it"
 
         g = go(worker)
         gosched()
         cancel()
-    g.result()
+    assert g.result() == "has it"
     logger = logging.getLogger("golibx.tests")
-    with context.with_cancel(context.background()) as (_, cancel):
-        cancel()
-        logger.debug("written")
+    written: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = written.append
+    logger.addHandler(handler)
+    try:
+        with context.with_cancel(context.background()) as (_, cancel):
+            cancel()
+            logger.warning("written")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in written] == ["written"]
 
 
 def test_an_uncollected_echo_is_not_reported(script: Script) -> None:
@@ -678,8 +686,7 @@ def test_a_deadline_set_by_a_thread() -> None:
     )
     thread.start()
     far, _ = context.with_timeout(context.background(), FAR)
-    while not made:
-        sleep(0.001)
+    wait_until(lambda: made)
     assert made[0].done().recv_ok() == (None, False)
     thread.join()
     assert far.err() is None
@@ -768,8 +775,7 @@ def test_a_cancellation_and_a_value_exclude_each_other() -> None:
                     got.append("cancelled")
 
         g = go(receive)
-        while g.state != "chan receive":
-            gosched()
+        wait_until_parked(g, state="chan receive")
         if turn % 2:
             assert ch.try_send(turn)
             cancel()
@@ -856,8 +862,7 @@ def test_join_and_wait_group_race_with_cancellations() -> None:
         group.add()
         ctx, cancel = context.with_cancel(context.background())
         waiters = [go(waiter, w, ctx) for w in (worker.join, group.wait, worker.result)]
-        while any(w.state in ("runnable", "running") for w in waiters):
-            gosched()
+        wait_until(lambda: not any(w.state in ("runnable", "running") for w in waiters))
         if turn % 2:
             gate.close()
             group.done()
@@ -900,8 +905,7 @@ def test_a_storm_of_cancelled_trees() -> None:
                 gosched()
             cancel()
         root.join()
-    while golibx.num_goroutine() > 1:
-        gosched()
+    wait_until(lambda: golibx.num_goroutine() == 1)
     assert ended <= trees * 27
     assert stats()["timers"] == 0
 

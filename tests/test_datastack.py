@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Script
 from golibx import Chan, _core, go, gosched
+from golibx.testing import wait_until_parked
 
 pytestmark = pytest.mark.goroutine
 
@@ -130,13 +131,11 @@ def test_one_that_waits_takes_a_page_for_its_calls_and_its_frames() -> None:
     count = 5000
     go_on: Chan[None] = Chan()
     kept = [go(go_on.recv) for _ in range(100)]
-    while not kept[-1].waiting:
-        gosched()
+    wait_until_parked(kept[-1])
     gc.collect()
     before = resident()
     kept += [go(lambda: go_on.recv()) for _ in range(count)]
-    while not kept[-1].waiting:
-        gosched()
+    wait_until_parked(kept[-1])
     each = (resident() - before) / count
     for _ in kept:
         go_on.send(None)

@@ -36,6 +36,7 @@ from golibx.hookspec import (
     hookimpl,
 )
 from golibx.pluginmanager import PluginManager
+from golibx.testing import wait_until
 from test_native import c, flag, library_path  # noqa: F401
 
 GOLIBX_OK, GOLIBX_NOT_RUNNING = 0, -7
@@ -85,8 +86,7 @@ def of(events: list[Any], lane: str, goroutine_id: int) -> list[Any]:
 
 def until(condition: Callable[[], object]) -> None:
     """For what nothing reports; the test's limit ends it."""
-    while not condition():
-        sleep(0.001)
+    wait_until(condition)
 
 
 def native_goroutines_end() -> None:

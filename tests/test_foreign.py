@@ -15,6 +15,7 @@ import pytest
 
 from conftest import Script, c_library
 from golibx import Chan, WaitGroup, blocking, go, gosched, select, sleep, stacks, stats
+from golibx.testing import wait_until_parked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -282,8 +283,7 @@ def test_some_modules_may_move() -> None:
 def test_a_dump_says_for_what_a_thread_is_kept() -> None:
     ch = Chan[int]()
     g = go(through_c, ch.recv_ok)
-    while not g.waiting:
-        sleep(0.001)
+    wait_until_parked(g)
     assert g.kept_by is not None
     assert f"goroutine {g.id} [chan receive, keeps its thread for {g.kept_by}] " in stacks()
     ch.close()
@@ -319,17 +319,17 @@ def test_the_main_goroutine_goes_on_beside_one_that_keeps_the_main_thread() -> N
     for _ in range(20):
         gosched()
         sleep(0.0001)
+    wait_until_parked(*held, state="chan receive")
+    assert all(g.kept_by for g in held)
     release.close()
-
-    def visit_closed() -> None:
-        pass
-
-    go(through_c, visit_closed).join()
+    visited: list[bool] = []
+    go(through_c, lambda: visited.append(True)).result()
+    assert set(visited) == {True}
     for g in held:
         g.cancel()
-    for g in held:
-        g.join()
+    assert all(g.join() for g in held)
     sleep(0.001)
+    assert thread_id() == main
 
 
 def test_a_run_ends_with_goroutines_that_keep_threads(script: Script) -> None:

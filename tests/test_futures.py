@@ -29,7 +29,7 @@ from golibx import (
     sleep,
     stats,
 )
-from leaking import parked
+from golibx.testing import wait_until, wait_until_parked
 
 pytestmark = pytest.mark.goroutine
 
@@ -181,8 +181,7 @@ def test_goroutines_that_wait_for_a_result_need_no_threads() -> None:
         future = executor.submit(lambda: (released.wait(), 42)[1])
         waiting = [go(future.result) for _ in range(500)]
         waiting += [go(future.exception) for _ in range(100)]
-        while not all(g.waiting for g in waiting):
-            golibx.gosched()
+        wait_until_parked(*waiting)
         threads = stats()["threads"]
         released.set()
         assert [g.result() for g in waiting] == [42] * 500 + [None] * 100
@@ -208,8 +207,7 @@ def test_a_goroutine_that_waits_is_cancelled_and_the_call_goes_on() -> None:
     with GoroutinePoolExecutor() as executor:
         future = executor.submit(released.wait)
         waiting = go(future.result)
-        while not waiting.waiting:
-            golibx.gosched()
+        wait_until_parked(waiting)
         waiting.cancel()
         with pytest.raises(Cancelled):
             waiting.result()
@@ -270,8 +268,7 @@ def test_a_call_that_has_not_begun_can_be_cancelled() -> None:
         first = executor.submit(released.wait)
         second = executor.submit(released.wait)
         third = executor.submit(released.wait)
-        while not first.running():
-            golibx.gosched()
+        wait_until(first.running)
         assert not first.cancel()
         assert second.cancel()
         released.set()
@@ -343,11 +340,9 @@ def test_shutdown_that_cancels_what_has_not_begun() -> None:
     released = Event()
     executor = GoroutinePoolExecutor(1)
     pending = [executor.submit(released.wait) for _ in range(3)]
-    while not pending[0].running():
-        golibx.gosched()
+    wait_until(pending[0].running)
     stopping = go(executor.shutdown, cancel_futures=True)
-    while not (pending[1].cancelled() and pending[2].cancelled()):
-        golibx.gosched()
+    wait_until(lambda: pending[1].cancelled() and pending[2].cancelled())
     assert not stopping.done()
     released.set()
     stopping.join()
@@ -385,13 +380,19 @@ def test_shutdown_waits_until_the_goroutines_have_ended(from_a_thread: bool) -> 
         return all(worker.done() for worker in workers)
 
     stopping = go(golibx.blocking, stop) if from_a_thread else go(stop)
-    parked(stopping)
+    wait_until_parked(stopping)
     executor.line.close()
     assert stopping.result()
 
 
 def test_shutdown_of_one_that_was_never_used() -> None:
-    GoroutinePoolExecutor(3, initializer=print).shutdown()
+    begun: list[bool] = []
+    before = num_goroutine()
+    executor = GoroutinePoolExecutor(3, initializer=begun.append, initargs=(True,))
+    executor.shutdown()
+    assert (begun, num_goroutine()) == ([], before)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        executor.submit(int)
 
 
 # ---- initializer ----
@@ -416,8 +417,8 @@ def test_each_goroutine_is_initialized_once_and_kept() -> None:
             assert executor.submit(call).result() == "ready"
         assert len(made) == 3
         assert num_goroutine() == 4
-    while num_goroutine() > 1:  # the last may have told of its end, and have a line to go
-        golibx.gosched()
+    # The last may have told of its end, and have a line to go.
+    wait_until(lambda: num_goroutine() == 1)
 
 
 def test_an_initializer_that_raises_breaks_the_executor() -> None:
@@ -464,8 +465,8 @@ def test_the_end_of_a_run_ends_every_future(begun: bool) -> None:
 
     def main() -> None:
         pending.extend(executor.submit(sleep, 3600) for _ in range(5))
-        while begun and not pending[1].running():
-            golibx.gosched()
+        if begun:
+            wait_until(pending[1].running)
 
     run(main, config={"preempt": {"async": False}})  # or some may begin
     assert all(future.done() for future in pending)
@@ -593,8 +594,7 @@ def test_a_hog_in_a_call_freezes_nobody() -> None:
 
     with GoroutinePoolExecutor(2) as executor:
         hogs = [executor.submit(hog) for _ in range(2)]
-        while not all(future.running() for future in hogs):
-            sleep(0.001)
+        wait_until(lambda: all(future.running() for future in hogs))
         for _ in range(3):
             sleep(0.001)
         stop = True

@@ -35,6 +35,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -360,8 +361,7 @@ def test_an_exception_is_reported_when_nobody_holds_the_handle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     go(fails, "unheld")
-    while num_goroutine() > 1:  # the report reads the source, which may take a while
-        gosched()
+    wait_until(lambda: num_goroutine() == 1)  # the report reads the source, which may take a while
     assert capsys.readouterr().err.count("LookupError: unheld") == 1
 
 
@@ -397,8 +397,7 @@ def test_a_raising_goroutine_leaves_the_others_alone(capsys: pytest.CaptureFixtu
         go(fails, str(i))
         go(ch.send, i)
     assert sorted(ch.recv() for _ in range(20)) == list(range(20))
-    while num_goroutine() > 1:  # one may read its source lines for its report
-        sleep(0.001)
+    wait_until(lambda: num_goroutine() == 1)  # one may read its source lines for its report
     assert capsys.readouterr().err.count("panicked") == 20
 
 
@@ -897,8 +896,7 @@ def test_a_run_ends_however_many_have_not_even_begun() -> None:
 
     def main() -> None:
         goroutines.extend(go(sleep, 1000) for _ in range(10_000))
-        while stats()["timers"] < 10_000:
-            gosched()
+        wait_until(lambda: stats()["timers"] >= 10_000)
         goroutines.extend(go(sleep, 1000) for _ in range(150_000))
 
     golibx.run(main, config={"preempt": {"async": False}})

@@ -482,14 +482,17 @@ def test_a_joinable_queue() -> None:
         for i in range(50):
             queue.put(i)
 
+    got: list[int] = []
+
     def get() -> None:
         for _ in range(50):
-            queue.get()
+            got.append(queue.get())
             queue.task_done()
 
     for g in [go(f) for f in (put, put, get, get)]:
         g.result()
     queue.join()
+    assert sorted(got) == sorted([*range(50), *range(50)])
     queue.close()
     queue.join_thread()
 

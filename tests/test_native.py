@@ -41,6 +41,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "tests" / "native" / "python" / "functions.c"
@@ -255,8 +256,7 @@ def test_pointers(c: ctypes.CDLL) -> None:
 def test_memory_is_held_during_the_call(c: ctypes.CDLL) -> None:
     memory = bytearray(4)
     g = go(native.call, c.sleep_while_zero, memory, restype=None)
-    while stats()["native_goroutines"] == 0:
-        gosched()
+    wait_until(lambda: stats()["native_goroutines"] != 0)
     with pytest.raises(BufferError):
         memory.append(1)
     memory[0] = 1
@@ -315,8 +315,7 @@ def test_a_cancelled_call_raises_and_its_function_goes_on(c: ctypes.CDLL) -> Non
     kept = weakref.ref(stop)
     g = go(native.call, c.sleep_while_zero, ctypes.byref(stop), restype=None)
     del stop
-    while stats()["native_goroutines"] == 0:
-        gosched()
+    wait_until(lambda: stats()["native_goroutines"] != 0)
     g.cancel()
     with pytest.raises(Cancelled):
         g.result()
@@ -327,8 +326,7 @@ def test_a_cancelled_call_raises_and_its_function_goes_on(c: ctypes.CDLL) -> Non
     assert held is not None, "the function still uses it"
     held.value = 1
     del held
-    while stats()["native_goroutines"]:
-        sleep(0.001)
+    wait_until(lambda: not stats()["native_goroutines"])
     native.call(libc.abs, 1)
     gc.collect()
     assert kept() is None
@@ -719,13 +717,11 @@ def test_goroutines_do_not_leak_memory(c: ctypes.CDLL) -> None:
             native.call(libc.abs, 1)
 
     some()
-    while stats()["native_goroutines"]:
-        sleep(0.001)
+    wait_until(lambda: not stats()["native_goroutines"])
     before = stats()["native_stacks"]
     for _ in range(5):
         some()
-    while stats()["native_goroutines"]:
-        sleep(0.001)
+    wait_until(lambda: not stats()["native_goroutines"])
     assert stats()["native_stacks"] <= before + 300
 
 
@@ -1745,7 +1741,4 @@ golibx.run(main)
 @pytest.fixture(autouse=True)
 def _no_native_goroutine_is_left() -> Iterator[None]:
     yield
-    deadline = time.monotonic() + 10
-    while native.counters()["goroutines"] and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert native.counters()["goroutines"] == 0
+    wait_until(lambda: not native.counters()["goroutines"], timeout=10)

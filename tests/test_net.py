@@ -31,6 +31,7 @@ from golibx import (
     sleep,
 )
 from golibx.net import Conn, Listener
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -142,27 +143,33 @@ def test_addresses_as_text(host: str) -> None:
     text = f"[{host}]" if ":" in host else host
     with net.listen(f"{text}:0") as listener:
         accepted = go(listener.accept)
-        with net.dial(f"{text}:{listener.address[1]}"):
-            accepted.result()[0].close()
+        with net.dial(f"{text}:{listener.address[1]}") as client:
+            server, address = accepted.result()
+            assert address == client.getsockname()
+            server.close()
 
 
 def test_host_names_and_all_interfaces() -> None:
     with net.listen(("", 0)) as listener:
         port = listener.address[1]
-        accepted = go(lambda: [listener.accept()[0].close() for _ in range(3)])
-        net.dial(("127.0.0.1", port)).close()
-        net.dial(("localhost", port)).close()
-        net.dial(("", port)).close()
-        accepted.result()
+        accepted = go(lambda: [listener.accept() for _ in range(3)])
+        clients = [net.dial((host, port)) for host in ("127.0.0.1", "localhost", "")]
+        ports = [client.getsockname()[1] for client in clients]
+        assert [address[1] for _, address in accepted.result()] == ports
+        for conn in (*clients, *(conn for conn, _ in accepted.result())):
+            conn.close()
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_all_interfaces_take_both_families() -> None:
     with net.listen(("", 0)) as listener:
-        accepted = go(lambda: [listener.accept()[0].close() for _ in range(2)])
-        net.dial(("127.0.0.1", listener.address[1])).close()
-        net.dial(("::1", listener.address[1])).close()
-        accepted.result()
+        accepted = go(lambda: [listener.accept() for _ in range(2)])
+        clients = [net.dial((host, listener.address[1])) for host in ("127.0.0.1", "::1")]
+        assert [c.family for c in clients] == [socket.AF_INET, socket.AF_INET6]
+        hosts = [address[0] for _, address in accepted.result()]
+        assert [host.removeprefix("::ffff:") for host in hosts] == ["127.0.0.1", "::1"]
+        for conn in (*clients, *(conn for conn, _ in accepted.result())):
+            conn.close()
 
 
 @pytest.mark.parametrize(
@@ -216,7 +223,10 @@ def test_address_in_use() -> None:
 
 def test_reuse_port() -> None:
     with net.listen(("127.0.0.1", 0), reuse_port=True) as listener:
-        net.listen(("127.0.0.1", listener.address[1]), reuse_port=True).close()
+        with net.listen(("127.0.0.1", listener.address[1]), reuse_port=True) as other:
+            assert other.address == listener.address
+        with pytest.raises(OSError, match="in use"):
+            net.listen(("127.0.0.1", listener.address[1]))
 
 
 def test_dial_times_out() -> None:
@@ -265,8 +275,7 @@ def test_serve_closes_connections_and_survives_handlers(
                 conn.sendall(message)
                 assert conn.recv(10) == b""
     # A handler's connection is closed before its exception is reported.
-    while golibx.num_goroutine() > 1:
-        gosched()
+    wait_until(lambda: golibx.num_goroutine() == 1)
     assert capsys.readouterr().err.count("LookupError: in the handler") == 2
 
 
@@ -330,8 +339,7 @@ def test_iterating_a_listener() -> None:
 
     g = go(accept)
     conns = [net.dial(("127.0.0.1", listener.address[1])) for _ in range(3)]
-    while len(seen) < 3:
-        sleep(0.001)
+    wait_until(lambda: len(seen) >= 3)
     listener.close()
     assert g.result() is None
     for conn in (*conns, *seen):
@@ -512,8 +520,8 @@ def test_end_right_behind_data(when: str, size: int) -> None:
             received = go(read_all, server)
             parked(received)
         sender = go(client.sendall, data)
-        while when == "before" and size < 100_000 and not sender.done():
-            gosched()
+        if when == "before":
+            wait_until(lambda: size >= 100_000 or sender.done())
         if when == "between":
             first = server.recv(65536)
             assert data.startswith(first)
@@ -886,8 +894,8 @@ def test_goroutines_are_not_left_either() -> None:
         before = num_goroutine()
         for _ in range(20):
             net.dial(address).close()
-        while num_goroutine() > before:
-            sleep(0.001)
+        wait_until(lambda: num_goroutine() <= before)
+        assert num_goroutine() == before
 
 
 # ---- across runs and threads ----

@@ -23,6 +23,7 @@ import net_types
 from conftest import Script
 from golibx import Cancelled, DeadlineExceeded, Goroutine, go, gosched, net, select, stats
 from golibx.net import Conn
+from golibx.testing import wait_until, wait_until_parked
 
 pytestmark = pytest.mark.goroutine
 
@@ -38,8 +39,7 @@ def pair() -> Iterator[tuple[Conn, Conn]]:
 
 
 def parked(g: Goroutine[object]) -> None:
-    while "IO wait" not in g.state:
-        gosched()
+    wait_until_parked(g, state="IO wait")
 
 
 def is_closed(error: BaseException | None) -> bool:
@@ -270,6 +270,9 @@ def test_files_have_the_methods_that_their_types_promise() -> None:
     with pair() as (client, server):
         server.close()
         net_types.files(client)
+        files = [client.makefile(mode) for mode in ("r", "rb", "wb", "rwb")]
+        assert [f.readable() for f in files] == [True, True, False, True]
+        assert [f.writable() for f in files] == [False, False, True, True]
 
 
 # ---- what an event said, and what is true ----
@@ -323,8 +326,7 @@ def test_a_look_without_waiting_changes_nothing() -> None:
         with pytest.raises(BlockingIOError):
             client.recv(1, socket.MSG_DONTWAIT)
         server.sendall(b"x")
-        while not select(client.on_readable(), default=True)[2]:
-            gosched()
+        wait_until(lambda: select(client.on_readable(), default=True)[2])
         with pytest.raises(BlockingIOError):
             client.recv(1, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         assert client.recv(1, socket.MSG_PEEK) == b"x"

@@ -28,6 +28,7 @@ from golibx import (
     stats,
     unlock_os_thread,
 )
+from golibx.testing import wait_until, wait_until_parked
 
 pytestmark = pytest.mark.goroutine
 
@@ -172,8 +173,7 @@ def test_one_that_ends_locked_takes_its_thread_along() -> None:
     with pytest.raises(ValueError, match="on purpose"):
         g.result()
     assert len(set(threads)) == 2
-    while any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads):
-        sleep(0.001)
+    wait_until(lambda: not any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads))
 
 
 def test_a_cancelled_one_unlocks_where_it_says_so() -> None:
@@ -225,8 +225,7 @@ def test_dumps_say_so() -> None:
         unlock_os_thread()
 
     g = go(locked)
-    while g.state != "chan receive":
-        gosched()
+    wait_until_parked(g, state="chan receive")
     assert f"goroutine {g.id} [chan receive, locked to thread] " in stacks()
     waits.send(1)
     g.join()

@@ -14,6 +14,7 @@ import pytest
 import golibx
 from conftest import Script
 from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine(preempt={"slice": "1ms"})
 
@@ -186,8 +187,8 @@ def test_a_hog_is_marked_in_dumps() -> None:
             pass
 
     g = go(hog)
-    while g.state != "runnable (preempted)":
-        gosched()  # comes back because the hog was preempted
+    # Comes back because the hog was preempted.
+    wait_until(lambda: g.state == "runnable (preempted)")
     assert g.frame is not None
     assert g.frame.f_code.co_name == "hog"
     stop.append(True)
@@ -310,6 +311,7 @@ def test_on_for_comparison() -> None:
         go(flag.append, True)
         while not flag:
             count_to(1000)
+        assert (flag, stats()["preemptions"] > 0) == ([True], True)
 
     golibx.run(main, config={"preempt": {"slice": "1ms"}})
 
@@ -771,9 +773,9 @@ def test_cprofile(script: Script) -> None:
 
 def test_group_of_hogs_finishes_in_any_order() -> None:
     group = WaitGroup()
-    for n in range(20):
-        group.go(count_to, n * 5000)
-    group.wait()
+    goroutines = [group.go(count_to, n * 5000) for n in range(20)]
+    assert group.wait()
+    assert all(g.done() and g.exception is None for g in goroutines)
 
 
 def test_preemption_tells_audit_hooks_nothing(script: Script) -> None:

@@ -28,6 +28,7 @@ import pytest
 import golibx
 from conftest import Script, c_library
 from golibx import Chan, WaitGroup, current, go, gosched, sleep, stats
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -92,8 +93,11 @@ def test_a_timer_fires_during_a_blocking_call() -> None:
 
     go(timed)
     gosched()
+    before = retakes()
     while not log:
         time.sleep(0.02)
+    assert log == ["timed"]
+    assert retakes() > before
 
 
 def test_os_read_from_a_pipe_that_a_goroutine_writes(pipe: tuple[int, int]) -> None:
@@ -168,8 +172,7 @@ def test_flock_between_goroutines(tmp_path: Path) -> None:
     first = os.open(path, os.O_RDWR)
     fcntl.flock(first, fcntl.LOCK_EX)
     g = go(second)
-    while g.state != "syscall":
-        gosched()
+    wait_until(lambda: g.state == "syscall")
     order.append("first gives it up")
     fcntl.flock(first, fcntl.LOCK_UN)
     g.result()
@@ -204,8 +207,7 @@ def test_a_thread_lock_between_goroutines() -> None:
     lock = threading.Lock()
     lock.acquire()
     g = go(lock.acquire)
-    while g.state != "syscall":
-        gosched()
+    wait_until(lambda: g.state == "syscall")
     lock.release()
     assert g.result() is True
     lock.release()
@@ -346,8 +348,7 @@ def test_cancel_meets_a_blocked_goroutine_when_it_comes_back(pipe: tuple[int, in
         log.append("not here")
 
     g = go(f)
-    while g.state != "syscall":
-        gosched()
+    wait_until(lambda: g.state == "syscall")
     assert g.cancel() is True
     gosched()
     assert not g.done()
@@ -363,16 +364,14 @@ def test_a_goroutine_may_end_without_its_processor() -> None:
         return "ended"
 
     goroutines = [go(f) for _ in range(20)]
-    while not all(g.done() for g in goroutines):
-        gosched()
+    wait_until(lambda: all(g.done() for g in goroutines))
     assert [g.result() for g in goroutines] == ["ended"] * 20
 
 
 def test_the_state_and_the_count_of_blocked_goroutines(pipe: tuple[int, int]) -> None:
     r, w = pipe
     goroutines = [go(os.read, r, 1) for _ in range(3)]
-    while stats()["threads_blocked"] < 3:
-        gosched()
+    wait_until(lambda: stats()["threads_blocked"] >= 3)
     assert [g.state for g in goroutines] == ["syscall"] * 3
     os.write(w, b"abc")
     assert sorted(g.result() for g in goroutines) == [b"a", b"b", b"c"]

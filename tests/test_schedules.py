@@ -525,10 +525,14 @@ def test_what_one_schedule_leaves_does_not_reach_the_next() -> None:
 def test_each_has_the_whole_limit() -> None:
     """And what one took is not missing to the next."""
 
+    runs: list[None] = []
+
     def test() -> None:
         sleep(0.03)
+        runs.append(None)
 
     run(test, schedules=8, timeout=0.2)
+    assert len(runs) == 8
 
 
 def test_a_run_after_schedules_is_a_plain_one() -> None:

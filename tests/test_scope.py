@@ -29,6 +29,7 @@ from golibx import (
     stats,
 )
 from golibx.scope import Scope
+from golibx.testing import wait_until, wait_until_parked
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -380,8 +381,7 @@ def test_what_is_thrown_while_the_scope_waits() -> None:
 
     def run_owner(thrown: BaseException | None) -> None:
         g = go(owner)
-        while g.state != "goroutine join":
-            gosched()
+        wait_until_parked(g, state="goroutine join")
         if thrown is None:
             g.cancel()
         else:
@@ -873,8 +873,7 @@ def test_a_storm_of_failing_scopes(limit: int | None) -> None:
     assert sorted(begun) == sorted(ended)
     assert len(begun) > 300
     assert sorted(failed) == sorted(raised)
-    while num_goroutine() > 1:  # the last steps of some
-        gosched()
+    wait_until(lambda: num_goroutine() == 1)  # the last steps of some
     assert stats()["timers"] == 0
 
 

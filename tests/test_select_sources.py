@@ -33,6 +33,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -220,8 +221,7 @@ def test_a_select_does_not_tell_of_what_another_has_read() -> None:
             assert is_parked(g)
         for i, text in enumerate((b"x", b"y", b"z"), start=1):
             near.sendall(text)
-            while len(log) < i:
-                sleep(0.0001)
+            wait_until(lambda: len(log) >= i)
             # All were woken, and one had it: the others wait in their selects again.
             waiting = [g for g in readers if not g.done()]
             assert len(waiting) == 3 - i

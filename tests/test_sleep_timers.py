@@ -164,11 +164,14 @@ def test_sleep_while_another_computes() -> None:
     n = 0
     while not woken:  # ends only if the timer gets its turn between these
         n += 1
+    assert woken == [True]
 
 
 @pytest.mark.goroutine(False)
 def test_sleep_alone_is_no_deadlock() -> None:
-    golibx.run(sleep, 0.001)
+    log: list[str] = []
+    golibx.run(lambda: (sleep(0.001), log.append("woken")))
+    assert log == ["woken"]
 
 
 @pytest.mark.goroutine(False)

@@ -33,6 +33,7 @@ from golibx import (
     stacks,
     stats,
 )
+from golibx.testing import wait_until, wait_until_parked
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -268,8 +269,7 @@ def test_blocked_goroutines_are_shown_with_their_stack() -> None:
         return os.read(r, 1)
 
     g = go(reads)
-    while g.state != "syscall":
-        gosched()
+    wait_until(lambda: g.state == "syscall")
     [block] = [b for b in stacks().split("\n\n") if b.startswith(f"goroutine {g.id} ")]
     assert "[syscall]" in block
     assert "reads at" in block
@@ -360,8 +360,7 @@ def test_waited_grows_while_a_goroutine_waits() -> None:
     assert g.waited == 0.0
     gosched()
     first = g.waited
-    while g.waited < first + 0.02:
-        sleep(0.005)
+    wait_until(lambda: g.waited >= first + 0.02)
     h = go(wait_in, ch)
     gosched()
     assert 0.0 <= h.waited < g.waited
@@ -417,11 +416,9 @@ def test_what_was_waited_on_before_is_not_named(woken: str) -> None:
 
     g = go(wait_in)
     if woken == "served":
-        while g.waiting_on is not ch:
-            gosched()
+        wait_until(lambda: g.waiting_on is ch)
         ch.send(1)
-    while g.state != "sleep":
-        gosched()
+    wait_until_parked(g, state="sleep")
     assert g.waiting_on is None
     [block] = [b for b in stacks().split("\n\n") if b.startswith(f"goroutine {g.id} ")]
     assert "waits on" not in block
@@ -485,8 +482,7 @@ def test_native_goroutines_are_shown_while_they_run() -> None:
     buffer = ctypes.create_string_buffer(1)
     g = go(lambda: native.call(libc.read, r, buffer, 1, restype=ctypes.c_ssize_t))
     numbers = native.Chan(ctypes.c_int64)
-    while not any("read" in row[2] for row in _core.native_goroutines()):
-        gosched()
+    wait_until(lambda: any("read" in row[2] for row in _core.native_goroutines()))
     text = stacks()
     assert re.search(
         r"^native goroutine \d+ \[\w+\]:\n    (__|_)?(libc_)?read$", text, re.MULTILINE
@@ -496,8 +492,7 @@ def test_native_goroutines_are_shown_while_they_run() -> None:
     os.close(r)
     os.close(w)
     numbers.close()
-    while any("read" in row[2] for row in _core.native_goroutines()):
-        gosched()
+    wait_until(lambda: not any("read" in row[2] for row in _core.native_goroutines()))
 
 
 def test_native_goroutines_say_which_lock_they_wait_for() -> None:
@@ -508,7 +503,7 @@ def test_native_goroutines_say_which_lock_they_wait_for() -> None:
 
     def waits_for_a_signal() -> None:
         native.call(lib.golibx_mutex_lock, mutex, restype=None)
-        native.call(lib.golibx_cond_wait, cond, mutex, forever)
+        assert native.call(lib.golibx_cond_wait, cond, mutex, forever) == 0
 
     waiting = [
         go(native.call, lib.golibx_mutex_lock, taken, restype=None),
@@ -516,13 +511,12 @@ def test_native_goroutines_say_which_lock_they_wait_for() -> None:
         go(waits_for_a_signal),
     ]
     expected = {"sync.Mutex.Lock", "semacquire", "sync.Cond.Wait"}
-    while not expected <= {row[1] for row in _core.native_goroutines()}:
-        gosched()
+    wait_until(lambda: expected == {row[1] for row in _core.native_goroutines()})
     lib.golibx_mutex_unlock(taken)
     lib.golibx_sem_release(semaphore)
     lib.golibx_cond_signal(cond)
-    for g in waiting:
-        g.result()
+    ok = 0
+    assert [g.result() for g in waiting] == [None, ok, None]
 
 
 # ---- deadlock ----
@@ -713,8 +707,7 @@ def test_a_thread_may_still_wake_main() -> None:
         assert me is not None
 
         def in_thread() -> None:
-            while "receive" not in me.state:
-                time.sleep(0.001)
+            wait_until(lambda: "receive" in me.state)
             time.sleep(0.02)
             assert ch.try_send(5)
 

@@ -25,6 +25,7 @@ from golibx import (
     stats,
 )
 from golibx.sync import RLocker
+from golibx.testing import wait_until, wait_until_parked
 
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
@@ -242,8 +243,7 @@ def test_the_lock_is_waited_for_however_the_wait_ends(end: str) -> None:
             g.cancel()
         gosched()
         if end == "timeout":
-            while g.state != "sync.Mutex.Lock":
-                sleep(0.001)
+            wait_until_parked(g, state="sync.Mutex.Lock")
         assert g.state == "sync.Mutex.Lock"
         g.cancel()  # also while it waits for the lock
         gosched()
@@ -428,12 +428,10 @@ def test_whoever_needs_the_lock_back_under_a_context_that_is_done_sleeps(kind: s
             wait(cond)
 
     g = go(waiter)
-    while g.state != "sync.Cond.Wait":
-        gosched()
+    wait_until_parked(g, state="sync.Cond.Wait")
     lock.lock()
     cancel()
-    while g.state == "sync.Cond.Wait":
-        gosched()
+    wait_until(lambda: g.state != "sync.Cond.Wait")
     switches = stats()["switches"]
     sleep(0.02)
     assert stats()["switches"] - switches < 10

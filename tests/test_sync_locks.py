@@ -28,6 +28,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 # Without preemption, so that a slow machine does not change who runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
@@ -386,8 +387,7 @@ def test_held_while_the_processor_is_taken_back(lock: Lock) -> None:
     def other() -> None:
         nonlocal wanted
         for _ in range(9):
-            while not wanted:
-                gosched()
+            wait_until(lambda: wanted)
             assert not lock.try_lock()
             wanted -= 1
             os.write(writer, b"x")
@@ -663,8 +663,7 @@ def test_fair_under_contention() -> None:
                 gosched()
 
     workers = [go(worker, n) for n in range(len(counts))]
-    while sum(counts) < 2000:
-        sleep(0.001)
+    wait_until(lambda: sum(counts) >= 2000)
     stop = True
     for w in workers:
         w.join()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ from golibx import (
     tick,
 )
 from golibx.patch import threads
-from golibx.testing import Leaked, TimedOut, run
+from golibx.testing import Leaked, TimedOut, run, wait_until, wait_until_parked
 
 Trace = list[object]
 
@@ -638,6 +639,7 @@ def test_who_is_about_to_end_is_no_leak() -> None:
             for _ in range(10):
                 gosched()
             blocking(time.sleep, 0.01)
+            ended.append(True)
 
         for _ in range(5):
             go(wait)
@@ -645,8 +647,11 @@ def test_who_is_about_to_end_is_no_leak() -> None:
         ch.close()
         go(gosched)
 
+    ended: list[bool] = []
     run(main)
+    assert len(ended) == 5
     run(main, seed=1)
+    assert len(ended) == 10
 
 
 @pytest.mark.parametrize("seed", [None, 1])
@@ -659,11 +664,12 @@ def test_who_has_a_message_that_nobody_has_looked_for_is_no_leak(seed: int | Non
             socket.create_connection(listener.address),
         ):
             conn, _ = listener.accept()
-            handler = go(conn.recv, 1)
-            while not handler.waiting:
-                gosched()
+            handlers.append(go(conn.recv, 1))
+            wait_until_parked(*handlers)
 
+    handlers: list[Goroutine[bytes]] = []
     run(main, seed=seed)
+    assert [g.result() for g in handlers] == [b""]
 
 
 def test_a_failure_is_not_a_leak() -> None:
@@ -733,3 +739,132 @@ def test_a_bystander_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         return ch.recv()
 
     assert run(main) == 1
+
+
+# ---- waiting for what others do ----
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"virtual_time": True}])
+def test_wait_until_lets_others_run(options: dict[str, Any]) -> None:
+    def main() -> list[int]:
+        log: list[int] = []
+
+        def work(n: int) -> None:
+            for _ in range(n):
+                gosched()
+            sleep(0.001)
+            log.append(n)
+
+        for n in range(30):
+            go(work, n)
+        assert wait_until(lambda: log if len(log) == 30 else None) is log
+        return log
+
+    assert sorted(run(main, **options)) == list(range(30))
+
+
+def test_wait_until_is_the_same_under_a_seed() -> None:
+    def main() -> list[int]:
+        log: list[int] = []
+        for n in range(5):
+            go(log.append, n)
+        wait_until(lambda: len(log) == 5)
+        return log
+
+    assert len({tuple(run(main, seed=seed)) for seed in range(1, 20)}) > 3
+    for seed in range(1, 5):
+        assert run(main, seed=seed) == run(main, seed=seed)
+
+
+def test_wait_until_gives_way_to_one_that_computes() -> None:
+    def main() -> None:
+        done: list[int] = []
+
+        def compute() -> None:
+            n = 0
+            while n < 300_000:
+                n += 1
+            done.append(n)
+
+        go(compute)
+        assert wait_until(lambda: done) == [300_000]
+
+    run(main)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_wait_until_for_threads(in_thread: bool) -> None:
+    def main() -> None:
+        ch: Chan[int] = Chan()
+        log: list[object] = []
+
+        def thread() -> None:
+            wait_until(lambda: log == ["waiting"])
+            log.append(ch.recv())
+
+        started = threading.Thread(target=thread)
+        if in_thread:
+            started.start()
+        go(lambda: (log.append("waiting"), ch.send(1)))
+        if not in_thread:
+            started.start()
+        wait_until(lambda: log == ["waiting", 1])
+        started.join()
+
+    run(main)
+    # And outside of any run.
+    log: list[int] = []
+    other = threading.Thread(target=log.append, args=(1,))
+    other.start()
+    assert wait_until(lambda: log) == [1]
+    other.join()
+
+
+def test_wait_until_has_a_time_limit() -> None:
+    def main() -> None:
+        waiting = go(Chan[int]().recv)
+        waiting.name = "receiver"
+        with pytest.raises(AssertionError, match=r"not so within 0\.01 s") as raised:
+            wait_until(lambda: False, timeout=0.01)
+        assert "[chan receive] receiver" in str(raised.value)
+        with pytest.raises(AssertionError, match="not so within"):
+            wait_until_parked(waiting, state="sleep", timeout=0.01)
+        waiting.cancel()
+
+    run(main)
+
+
+def test_wait_until_ends_at_the_limit_of_the_test() -> None:
+    with pytest.raises(TimedOut):
+        run(wait_until, lambda: False, timeout=0.05)
+
+
+def test_wait_until_parked() -> None:
+    def main() -> None:
+        ch: Chan[int] = Chan()
+
+        def work(n: int) -> None:
+            for _ in range(n):
+                gosched()
+            blocking(time.sleep, 0.001)
+            ch.recv()
+
+        workers = [go(work, n) for n in range(10)]
+        wait_until_parked(*workers, state="chan receive")
+        assert {g.state for g in workers} == {"chan receive"}
+        for _ in workers:
+            ch.send(1)
+        workers[0].join()
+        with pytest.raises(AssertionError, match=rf"goroutine {workers[0].id} .* has ended"):
+            wait_until_parked(workers[0])
+        wait_until_parked()
+
+    run(main)
+
+
+def test_wait_until_passes_on_what_the_condition_raises() -> None:
+    def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            wait_until(lambda: 1 / 0)
+
+    run(main)

@@ -35,6 +35,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -69,8 +70,7 @@ class Thread(threading.Thread):
 
 def until_waiting(n: int) -> None:
     """Until so many threads wait."""
-    while stats()["threads_waiting"] != n:
-        sleep(0.0001)
+    wait_until(lambda: stats()["threads_waiting"] == n)
 
 
 def waiting(fn: Callable[..., object], *args: object) -> Thread:
@@ -308,8 +308,7 @@ def test_a_sleeping_lane_is_woken() -> None:
 
     thread = Thread(ask)
     g = go(serve)
-    while thread.is_alive():
-        sleep(0.005)
+    wait_until(lambda: not thread.is_alive())
     assert thread.outcome() == list(range(1, 301))
     request.close()
     g.join()
@@ -599,8 +598,7 @@ def test_threads_that_come_back_to_a_timer_in_the_next_run() -> None:
     def second() -> None:
         goroutines = [go(ticker[-1].c.recv, LONG) for _ in range(4)]
         gosched()
-        while any(thread.is_alive() for thread in threads):
-            sleep(0.0001)
+        wait_until(lambda: not any(thread.is_alive() for thread in threads))
         ticker[-1].reset(0.0005)
         for g in goroutines:
             g.result()

@@ -28,6 +28,7 @@ from golibx import (
     stats,
 )
 from golibx.sync import Cond, Event, Mutex, RWMutex, Semaphore
+from golibx.testing import wait_until
 
 
 def wait_in(ch: Chan[int]) -> int:
@@ -46,8 +47,7 @@ def waiting(fn: Callable[..., object], *args: object) -> threading.Thread:
     before = stats()["threads_waiting"]
     thread = threading.Thread(target=target, name=f"{fn.__name__} in a thread")
     thread.start()
-    while stats()["threads_waiting"] == before:
-        sleep(0.0001)
+    wait_until(lambda: stats()["threads_waiting"] != before)
     return thread
 
 
@@ -194,8 +194,7 @@ def test_a_thread_of_c_code() -> None:
     libc = ctypes.CDLL(None)
     thread = ctypes.c_ulong()
     assert libc.pthread_create(ctypes.byref(thread), None, state, None) == 0
-    while not stats()["threads_waiting"]:
-        sleep(0.0001)
+    wait_until(lambda: stats()["threads_waiting"])
     assert f"thread {numbers[0]} [chan receive] ?:\n" in stacks()
     ch.send(1)
     libc.pthread_join(thread, None)

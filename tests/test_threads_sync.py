@@ -26,6 +26,7 @@ from golibx import (
     sleep,
     stats,
 )
+from golibx.testing import wait_until
 from test_threads_chan import LONG, PLAIN, Thread, come_back_late, waiting
 
 pytestmark = pytest.mark.goroutine
@@ -127,8 +128,7 @@ def test_readers_and_writers() -> None:
     assert m.readers == 2
     # A writer that gives up lets the readers in that wait behind it.
     late = Thread(lambda: m.lock(timeout=0.02))
-    while stats()["threads_waiting"] < 1:
-        sleep(0.0001)
+    wait_until(lambda: stats()["threads_waiting"] >= 1)
     behind = waiting(m.rlock)
     assert late.outcome() is False
     assert behind.outcome() is True
@@ -170,8 +170,7 @@ def test_cond(kind: str) -> None:
         with cond:
             items.append(i)
         cond.signal()
-        while items:
-            sleep(0.0001)
+        wait_until(lambda: not items)
     assert sorted([t.outcome() for t in threads] + [g.result() for g in goroutines]) == [*range(6)]
 
     def wait(seconds: float) -> bool:
@@ -196,13 +195,11 @@ def test_cond_has_the_lock_again_after_a_timeout() -> None:
 
     m.lock()
     thread = Thread(wait)
-    while stats()["threads_waiting"] != 1:
-        sleep(0.0001)
+    wait_until(lambda: stats()["threads_waiting"] == 1)
     m.unlock()
     # It waits for the lock now, whatever the time.
     with m:
-        while stats()["threads_waiting"] != 1:
-            sleep(0.0001)
+        wait_until(lambda: stats()["threads_waiting"] == 1)
         sleep(0.01)
         assert stats()["threads_waiting"] == 1
         assert out == []
@@ -319,8 +316,7 @@ def test_the_end_of_a_run_ends_the_wait(what: str) -> None:
         group.add()
         if what == "Once":
             Thread(once.do, running.wait)
-            while not repr(once).endswith(" running>"):
-                sleep(0.0001)
+            wait_until(lambda: repr(once).endswith(" running>"))
         threads.append(waiting(calls[what]))
 
     threads: list[Thread] = []
@@ -365,8 +361,7 @@ def test_threads_that_come_back_in_the_next_run(
     def second() -> None:
         goroutines = [go(take) for _ in range(4)]
         gosched()
-        while any(thread.is_alive() for thread in threads):
-            sleep(0.0001)
+        wait_until(lambda: not any(thread.is_alive() for thread in threads))
         lock.unlock()
         for g in goroutines:
             g.result(timeout=LONG)

@@ -43,13 +43,13 @@ from golibx import (
     testing,
     tick,
 )
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
 
 def is_parked(g: Goroutine[object]) -> bool:
-    while g.state == "runnable":
-        gosched()
+    wait_until(lambda: g.state != "runnable")
     return not g.done()
 
 
