@@ -53,6 +53,15 @@ docs: $(VENV)/docs-ready build/library-$(OPTIMIZE) ## Build the documentation si
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "open build/site/index.html"
 
+# What they show is measured: on a machine that does nothing else.
+PICTURED := yield2 pingpong spawn select4
+.PHONY: pictures
+pictures: build/bench-ready build/library-$(OPTIMIZE) ## Draw the README's pictures: a recording of the tour, and a chart of benchmarks
+	@$(BIN)/python tools/record_tour.py docs/assets/tour.svg $(BIN)/golibx run --config config/golib.toml
+	@$(BIN)/python bench/run.py $(PICTURED:%=--only %) --json build/bench.json \
+		$(addprefix --runtime ,asyncio gevent go-p1 golibx) $(ARGS)
+	@$(BIN)/python bench/chart.py build/bench.json docs/assets/bench.svg
+
 .PHONY: bench
 bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, asyncio and Go: bench/README.md
 	@$(BIN)/python bench/run.py $(ARGS)

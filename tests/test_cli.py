@@ -1028,9 +1028,9 @@ README_PROGRAMS = re.findall(
 )
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_the_programs_of_the_readme(tmp_path: Path, number: int) -> None:
-    result = run(tmp_path, README_PROGRAMS[number])
+def test_the_program_of_the_readme(tmp_path: Path) -> None:
+    (program,) = README_PROGRAMS
+    result = run(tmp_path, program)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout
 

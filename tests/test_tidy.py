@@ -54,8 +54,119 @@ WITHOUT_CORE |= {"pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec"}
 
+COLUMNS = 100
+FUNCTION_LINES = 70
+# Lists of exceptions that may only get shorter.
+LONG_FUNCTIONS: dict[str, int] = {
+    "tests/test_signals.py::test_a_mask_is_the_programs_whatever_thread_a_goroutine_is_on": 75,
+    "zsrc/arch/x86_64.zig::switchNaked": 78,
+    "zsrc/native/find.zig::findRunnable": 157,
+}
+# How many lines of a file are wider.
+WIDE_LINES: dict[str, int] = {
+    "build.zig": 3,
+    "zsrc/check/engine.zig": 2,
+    "zsrc/check/models/ending.zig": 7,
+    "zsrc/check/models/pollside.zig": 1,
+    "zsrc/check/models/resting.zig": 1,
+    "zsrc/check/models/tied.zig": 1,
+    "zsrc/native/arena.zig": 1,
+    "zsrc/native/capi.zig": 3,
+    "zsrc/native/chan.zig": 1,
+    "zsrc/native/deadlock.zig": 1,
+    "zsrc/native/events.zig": 1,
+    "zsrc/native/find.zig": 2,
+    "zsrc/native/lane.zig": 3,
+    "zsrc/native/lane_test.zig": 2,
+    "zsrc/native/memory.zig": 1,
+    "zsrc/native/pollside.zig": 2,
+    "zsrc/native/proc.zig": 3,
+    "zsrc/native/procs.zig": 1,
+    "zsrc/native/runq.zig": 1,
+    "zsrc/native/switching.zig": 2,
+    "zsrc/native/sysmon.zig": 2,
+    "zsrc/native/timers.zig": 1,
+    "zsrc/native/types.zig": 2,
+    "zsrc/native/wait.zig": 1,
+    "zsrc/netpoll/netpoll.zig": 1,
+    "zsrc/os/imports_linux.zig": 1,
+    "zsrc/os/linux.zig": 4,
+    "zsrc/os/net_posix.zig": 3,
+    "zsrc/os/os.zig": 1,
+    "zsrc/os/posix.zig": 1,
+    "zsrc/os/unwind.zig": 1,
+    "zsrc/python/asynchronous.zig": 3,
+    "zsrc/python/atomic.zig": 1,
+    "zsrc/python/backedge.zig": 1,
+    "zsrc/python/barrier.zig": 2,
+    "zsrc/python/chan.zig": 4,
+    "zsrc/python/chan_views.zig": 3,
+    "zsrc/python/compiling.zig": 2,
+    "zsrc/python/cond.zig": 4,
+    "zsrc/python/context.zig": 10,
+    "zsrc/python/errors.zig": 6,
+    "zsrc/python/event.zig": 1,
+    "zsrc/python/events.zig": 1,
+    "zsrc/python/fault.zig": 3,
+    "zsrc/python/figures.zig": 4,
+    "zsrc/python/filter.zig": 2,
+    "zsrc/python/foreign.zig": 3,
+    "zsrc/python/fork.zig": 8,
+    "zsrc/python/frames.zig": 6,
+    "zsrc/python/goroutine.zig": 7,
+    "zsrc/python/greenlets.zig": 3,
+    "zsrc/python/handle.zig": 10,
+    "zsrc/python/host.zig": 8,
+    "zsrc/python/identity.zig": 10,
+    "zsrc/python/leaks.zig": 10,
+    "zsrc/python/mainthread.zig": 12,
+    "zsrc/python/module.zig": 54,
+    "zsrc/python/mutex.zig": 1,
+    "zsrc/python/native.zig": 11,
+    "zsrc/python/native_call.zig": 3,
+    "zsrc/python/native_chan.zig": 5,
+    "zsrc/python/once.zig": 1,
+    "zsrc/python/os_thread.zig": 1,
+    "zsrc/python/outside.zig": 1,
+    "zsrc/python/peek.zig": 1,
+    "zsrc/python/preempt.zig": 4,
+    "zsrc/python/py.zig": 6,
+    "zsrc/python/recursion.zig": 3,
+    "zsrc/python/replace.zig": 12,
+    "zsrc/python/requests.zig": 4,
+    "zsrc/python/rlock.zig": 3,
+    "zsrc/python/run.zig": 6,
+    "zsrc/python/rwmutex.zig": 3,
+    "zsrc/python/select.zig": 2,
+    "zsrc/python/semaphore.zig": 1,
+    "zsrc/python/signals.zig": 4,
+    "zsrc/python/socket.zig": 7,
+    "zsrc/python/standin.zig": 2,
+    "zsrc/python/swap.zig": 2,
+    "zsrc/python/swap_find.zig": 14,
+    "zsrc/python/sync.zig": 1,
+    "zsrc/python/timer.zig": 7,
+    "zsrc/python/waitgroup.zig": 1,
+    "zsrc/sched/context_test.zig": 1,
+    "zsrc/sched/explore.zig": 4,
+    "zsrc/sched/keeping.zig": 1,
+    "zsrc/sched/lane.zig": 5,
+    "zsrc/sched/lane_test.zig": 1,
+    "zsrc/sched/processor.zig": 5,
+    "zsrc/sched/resting.zig": 1,
+    "zsrc/sched/script.zig": 3,
+    "zsrc/sched/succession.zig": 1,
+    "zsrc/sched/sysmon.zig": 2,
+    "zsrc/sched/taking.zig": 1,
+    "zsrc/sched/threads.zig": 4,
+    "zsrc/sync/rwmutex.zig": 1,
+    "zsrc/sync/select.zig": 2,
+    "zsrc/sync/timechan.zig": 1,
+}
+
 ZIG_FILES = sorted(ZSRC.rglob("*.zig"))
 PYTHON_FILES = sorted([*PACKAGE.rglob("*.py"), PACKAGE / "_core.pyi"])
+MARKDOWN_FILES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 
 
 def relative(path: object) -> str:
@@ -209,6 +320,76 @@ def test_module_opens_with_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring
     assert len(docstring.split()) >= 5
+
+
+# ---- lines and functions ----
+
+
+def wide_lines(path: Path) -> int:
+    return sum(len(line) > COLUMNS for line in path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", [*ZIG_FILES, ROOT / "build.zig"], ids=relative)
+def test_zig_file_keeps_to_the_columns(path: Path) -> None:
+    assert wide_lines(path) <= WIDE_LINES.get(relative(path), 0)
+
+
+def markdown_prose(path: Path) -> Iterator[str]:
+    """The lines of a page but for tables, what programs print, and code by indentation."""
+    fence = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if match := re.match(r" *(`{3,})(.*)", line):
+            fence = "" if fence else match[2] or "text"
+        elif fence != "text" and not line.startswith(("|", "    ")):
+            yield line
+
+
+@pytest.mark.parametrize("path", MARKDOWN_FILES, ids=relative)
+def test_markdown_file_keeps_to_the_columns(path: Path) -> None:
+    """A word, such as a link, may be wider."""
+    wide = [line for line in markdown_prose(path) if len(line) > COLUMNS and " " in line.strip()]
+    assert wide == []
+
+
+def zig_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """The functions of a file and how many lines each has; not those that make a type."""
+    text = path.read_text(encoding="utf-8")
+    head = re.compile(r"^( *)(?:(?:pub|export|noinline|inline) )*fn (\w+)\(", re.MULTILINE)
+    for match in head.finditer(text):
+        opened = text.find("{\n", match.end())
+        first, signature = text[match.start() :].partition("\n")[0], text[match.start() : opened]
+        if signature.endswith(") type ") or first.endswith(("}", ";")):
+            continue
+        end = text.index(f"\n{match[1]}}}", match.end())
+        yield match[2], text[match.start() : end].count("\n") + 2
+
+
+def python_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """The functions of a file and how many lines each has, its docstring left out."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = (ast.get_docstring(node, clean=False) or "").count("\n")
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1 - docstring
+
+
+def test_functions_fit_on_a_screen() -> None:
+    folders = ("bench", "examples", "golibx", "pytest_golibx", "tests", "tools")
+    python = (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
+    long = {
+        f"{relative(path)}::{name}": lines
+        for paths, functions in ((ZIG_FILES, zig_functions), (python, python_functions))
+        for path in paths
+        for name, lines in functions(path)
+        if lines > FUNCTION_LINES
+    }
+    too_long = {name: n for name, n in long.items() if n > LONG_FUNCTIONS.get(name, 0)}
+    assert too_long == {}, f"functions have at most {FUNCTION_LINES} lines"
+    assert LONG_FUNCTIONS.keys() - long.keys() == set(), "take these off the list"
+
+
+def test_exceptions_are_needed() -> None:
+    fit = [name for name in WIDE_LINES if not (ROOT / name).exists() or not wide_lines(ROOT / name)]
+    assert fit == [], "take these off the list"
 
 
 # ---- the repository ----

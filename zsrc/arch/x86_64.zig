@@ -2,8 +2,9 @@
 //!
 //! A saved context is one word, the stack pointer; the callee-saved registers lie on the stack it
 //! points to, with the floating-point environment: MXCSR and the x87 control word. Both are slow to
-//! load, and seldom differ: they are loaded only if they do. Windows also saves xmm6-15 and the four fields of the thread
-//! information block that describe the current stack, which exception dispatch checks.
+//! load, and seldom differ: they are loaded only if they do. Windows also saves xmm6-15 and the
+//! four fields of the thread information block that describe the current stack, which exception
+//! dispatch checks.
 const builtin = @import("builtin");
 const windows = builtin.os.tag == .windows;
 const stackLimit = @import("../os/windows.zig").stackLimit;
@@ -173,8 +174,8 @@ fn switchNaked() callconv(.naked) void {
         ++ pop_context);
 }
 
-/// As `switchNaked` saves a context, and leaves it where it is during the call. Who unwinds the stack,
-/// as pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
+/// As `switchNaked` saves a context, and leaves it where it is during the call. Who unwinds the
+/// stack, as pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
 pub fn callFromNaked() callconv(.naked) void {
     if (builtin.os.tag == .linux and (builtin.unwind_tables != .none or !builtin.strip_debug_info))
         asm volatile (".cfi_undefined %%rip");

@@ -1,9 +1,9 @@
-//! Lists whose items lie where their owners want, on the stacks of those who wait mostly: an item has
-//! the links, and nothing is allocated. Whoever touches one has the lock of what it belongs to.
+//! Lists whose items lie where their owners want, on the stacks of those who wait mostly: an item
+//! has the links, and nothing is allocated. Whoever touches one has the lock of what it belongs to.
 const std = @import("std");
 
-/// Doubly linked, by `next` and `prev`: any item can be taken out at once. To take out one that is not
-/// in the list does nothing, if its links are null.
+/// Doubly linked, by `next` and `prev`: any item can be taken out at once. To take out one that is
+/// not in the list does nothing, if its links are null.
 pub fn List(comptime W: type) type {
     return extern struct {
         const Self = @This();

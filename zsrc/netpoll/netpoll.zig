@@ -2,13 +2,14 @@
 //!
 //! A descriptor is registered once, edge-triggered, for both directions. Each direction (`Side`)
 //! remembers whether an attempt may succeed; a goroutine tries the system call first and parks only
-//! when the kernel said no. An edge may tell of a state that is over by the time of the attempt: what
-//! the attempt finds is what counts. Descriptors are never freed, only reused, and carry a sequence
-//! number, so that an event that was fetched before a close finds nobody. All of it belongs to a lane
-//! and needs its lock, but for `wait`, `wake` and `pending`.
+//! when the kernel said no. An edge may tell of a state that is over by the time of the attempt:
+//! what the attempt finds is what counts. Descriptors are never freed, only reused, and carry a
+//! sequence number, so that an event that was fetched before a close finds nobody. All of it
+//! belongs to a lane and needs its lock, but for `wait`, `wake` and `pending`.
 //!
 //! A program may close a file without a word. Its number is then another's sooner or later: who is
-//! opened under the number of one that is open takes that one's place, whose waiters find it closed.
+//! opened under the number of one that is open takes that one's place, whose waiters find it
+//! closed.
 const std = @import("std");
 const builtin = @import("builtin");
 const g_mod = @import("../sched/g.zig");

@@ -153,8 +153,9 @@ pub fn close(fd: i32) void {
     _ = c.close(fd);
 }
 
-/// Whether a receive gives all that there is, up to what was asked for: one of datagrams gives one of
-/// them, and one of a UNIX stream stops where descriptors were sent along. False if that is not known.
+/// Whether a receive gives all that there is, up to what was asked for: one of datagrams gives one
+/// of them, and one of a UNIX stream stops where descriptors were sent along. False if that is not
+/// known.
 pub fn isTcp(fd: i32) bool {
     if (builtin.os.tag != .linux) return false;
     var protocol: c_int = 0;

@@ -173,8 +173,8 @@ pub fn askForMask(t: Thread, mask: SignalMask) bool {
     return true;
 }
 
-/// Returns when those that were asked have it. One that the kernel keeps for long is not waited for:
-/// it has the last mask that was asked for when it comes back, before it does anything.
+/// Returns when those that were asked have it. One that the kernel keeps for long is not waited
+/// for: it has the last mask that was asked for when it comes back, before it does anything.
 pub fn awaitMasks() void {
     var late = false;
     for (asked[0..asked_count.load(.monotonic)]) |*each| {

@@ -2,9 +2,9 @@
 //! signals. Both reach the one thread that sits in `wait`, whatever the others are stuck in.
 //!
 //! The socket is an abstract one, whose name holds the process's number: nothing of it is left when
-//! the process ends. A descriptor is kept in reserve, so that a process that has used up its own, and
-//! hangs for that, can be asked as well. The signal handler only adds to an eventfd, which it may at any point of any
-//! program.
+//! the process ends. A descriptor is kept in reserve, so that a process that has used up its own,
+//! and hangs for that, can be asked as well. The signal handler only adds to an eventfd, which it
+//! may at any point of any program.
 const std = @import("std");
 const linux = std.os.linux;
 const c = std.c;

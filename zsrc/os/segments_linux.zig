@@ -1,6 +1,6 @@
-//! Where a loaded library keeps its data: the writable segment that holds an address, and the calling
-//! thread's copy of the library's thread-local data. Both by the program headers that the loader
-//! keeps in memory.
+//! Where a loaded library keeps its data: the writable segment that holds an address, and the
+//! calling thread's copy of the library's thread-local data. Both by the program headers that the
+//! loader keeps in memory.
 const objects = @import("objects_linux.zig");
 const Object = objects.Object;
 
@@ -9,7 +9,8 @@ pub const supported = true;
 pub const Data = struct {
     /// The end of the segment.
     end: usize,
-    /// Of the calling thread; none where the library has no such data, or no thread has used it yet.
+    /// Of the calling thread; none where the library has no such data, or no thread has used it
+    /// yet.
     thread_local: []const usize,
 };
 

@@ -5,8 +5,8 @@
 //! `try` that releases it not entered. Where a goroutine parks it is expected, as an error of what
 //! it waits for. A program that computes for good does it in a loop, and is between two rounds of
 //! that at the jump back: whatever the round has begun is over, or is in a `with` or `try` around
-//! the loop. So the loops that the goroutine is in are watched, those of all its frames, once it has
-//! had a while to park (goroutine.cancelAll). One that neither parks nor loops goes on.
+//! the loop. So the loops that the goroutine is in are watched, those of all its frames, once it
+//! has had a while to park (goroutine.cancelAll). One that neither parks nor loops goes on.
 //!
 //! From 3.12 on a loop is watched by JUMP events on the frame's code object. At one that goes back
 //! the next INSTRUCTION event is asked for, which is at the jump's target, in the loop: raised by

@@ -3,7 +3,8 @@
 //! A thread state has a data stack for them, of chunks of 16 KiB that the interpreter maps one by
 //! one, and of which most goroutines use some hundred bytes: that is a page, and a system call, for
 //! each. So a goroutine's first chunk is a small one at the top of its C stack, whose first page
-//! holds both: that of a goroutine which waits is used to 1.4 KiB (3.11) to 2.1 KiB (3.15) by calls.
+//! holds both: that of a goroutine which waits is used to 1.4 KiB (3.11) to 2.1 KiB (3.15) by
+//! calls.
 //!
 //! The interpreter never frees the first chunk before the thread state. A second one is mapped when
 //! the first is full, and unmapped when the last of its frames has gone, which a loop that calls a

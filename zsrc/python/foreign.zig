@@ -13,11 +13,12 @@
 //! are the same calls. Comparing takes a nanosecond or two for each.
 //!
 //! A goroutine that runs a function in Python has one outermost evaluation loop from its beginning
-//! to its end, with nothing but golibx's and the interpreter's frames below (its root). So only what
-//! lies above the root needs to be compared, once all was: four or five addresses for a call from
-//! map() or partial(). A chain that begins in the root is a plain call: another one with the same
-//! frame comes from the same place, so that it need not be compared at all (G.plain_frame). Where
-//! the loop calls by a function of its own, as on 3.15, that one's address needs to be (G.near_frame).
+//! to its end, with nothing but golibx's and the interpreter's frames below (its root). So only
+//! what lies above the root needs to be compared, once all was: four or five addresses for a call
+//! from map() or partial(). A chain that begins in the root is a plain call: another one with the
+//! same frame comes from the same place, so that it need not be compared at all (G.plain_frame).
+//! Where the loop calls by a function of its own, as on 3.15, that one's address needs to be
+//! (G.near_frame).
 //!
 //! A goroutine that runs a C function has no such loop: reduce() may call one after the other.
 //!
@@ -416,8 +417,8 @@ fn mayMove(base: usize, path: []const u8) bool {
     return true;
 }
 
-/// Whether a module's name, with slashes for dots, is the file's or one of its folders', or the file
-/// is named as it is.
+/// Whether a module's name, with slashes for dots, is the file's or one of its folders', or the
+/// file is named as it is.
 fn isNamed(path: []const u8, name: []const u8) bool {
     var from: usize = 0;
     while (std.mem.indexOfPos(u8, path, from, name)) |at| : (from = at + 1) {

@@ -1,8 +1,8 @@
 //! The Python lane's host: goroutines on thread states, under the interpreter's lock.
 //!
-//! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap, or what it comes to (swap.zig),
-//! and a stack switch. What needs knowledge of a version is found out by experiment when the module
-//! is loaded (`calibrate`), so that no private header is needed:
+//! A goroutine owns a PyThreadState; a switch is PyThreadState_Swap, or what it comes to
+//! (swap.zig), and a stack switch. What needs knowledge of a version is found out by experiment
+//! when the module is loaded (`calibrate`), so that no private header is needed:
 //!  - 3.11 keeps the "gilstate" thread state, which PyGILState_Ensure and so every ctypes callback
 //!    uses, in a thread-specific slot that only PyThreadState_New sets: the slot is found by its
 //!    value and set at each switch. From 3.12 on PyThreadState_Swap does that.
@@ -67,10 +67,10 @@ pub const Mechanisms = struct {
 };
 pub var mechanisms: Mechanisms = .{};
 
-/// How often those that wait for the interpreter's lock are thought of. From 3.12 on, where swaps are
-/// the interpreter's, PyThreadState_Swap lets the lock go and takes it back at once. That wakes one of
-/// them, too late, and starts its switch interval anew, so that the forced hand-over at the interval's end never
-/// comes: where goroutines switch each millisecond, it would wait for ever.
+/// How often those that wait for the interpreter's lock are thought of. From 3.12 on, where swaps
+/// are the interpreter's, PyThreadState_Swap lets the lock go and takes it back at once. That wakes
+/// one of them, too late, and starts its switch interval anew, so that the forced hand-over at the
+/// interval's end never comes: where goroutines switch each millisecond, it would wait for ever.
 var offer_interval_ns: u64 = never;
 const never = std.math.maxInt(u64);
 const least_offer_interval_ns = std.time.ns_per_ms;
@@ -80,9 +80,10 @@ const quick_release_ns = 500;
 const wake_up_ns = 50 * std.time.ns_per_us;
 
 /// An atexit function of the module's. A run that goes on is a daemon thread's. From here on sysmon
-/// looks at the interpreter with care. While the interpreter ends, it ends each thread that wants its
-/// lock, or from 3.14 on has it stand still; that it knows by the thread state, which it frees in the
-/// end and of which there may be a new one. So those of golibx's that come by then stand still.
+/// looks at the interpreter with care. While the interpreter ends, it ends each thread that wants
+/// its lock, or from 3.14 on has it stand still; that it knows by the thread state, which it frees
+/// in the end and of which there may be a new one. So those of golibx's that come by then stand
+/// still.
 pub fn beforeExit() void {
     if (!the_lane.live or the_lane.here() != null) return;
     preempt.holdOff();
@@ -123,8 +124,8 @@ var main_base: ?*py.ThreadState = null;
 var free_states: std.ArrayList(*py.ThreadState) = .empty;
 /// sysmon reads thread states without the interpreter's lock; one is deleted only under this one.
 var states_lock: lane_mod.Lock = .{};
-/// The interpreter is about to end beside a run, on another thread. It deletes thread states without
-/// that lock then.
+/// The interpreter is about to end beside a run, on another thread. It deletes thread states
+/// without that lock then.
 var interpreter_ends = false;
 
 pub const Host = struct {
@@ -484,9 +485,10 @@ pub fn nativeHolds() native.Holds {
     return if (get() == state) .lock else .state;
 }
 
-/// PyThreadState_Swap, where the interpreter may end meanwhile: beside a run on another thread than the
-/// main one, and beside what a run has left. That of 3.12 lets the lock go, marks the two thread
-/// states, which may be freed by then, and takes the lock back. Apart from that it is quicker.
+/// PyThreadState_Swap, where the interpreter may end meanwhile: beside a run on another thread than
+/// the main one, and beside what a run has left. That of 3.12 lets the lock go, marks the two
+/// thread states, which may be freed by then, and takes the lock back. Apart from that it is
+/// quicker.
 inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
     if (py.minor() != 12) return py.PyThreadState_Swap(state);
     const before = py.PyEval_SaveThread();
@@ -663,12 +665,12 @@ pub fn findUsedWords() bool {
 /// Not zero, and nothing that other fields are likely to hold.
 const probe_depth = 12345;
 
-/// The first words of a thread state that PyThreadState_New has made. In some versions one has no more
-/// than 330 bytes, and behind it the memory may end.
+/// The first words of a thread state that PyThreadState_New has made. In some versions one has no
+/// more than 330 bytes, and behind it the memory may end.
 pub fn wordsOf(state: *py.ThreadState, most: usize) []const usize {
     const first: [*]const usize = @ptrCast(@alignCast(state));
-    // What the interpreter's debug allocator has in front of a block: its size, most significant byte
-    // first, a letter for the kind of memory, and seven bytes that nobody may write.
+    // What the interpreter's debug allocator has in front of a block: its size, most significant
+    // byte first, a letter for the kind of memory, and seven bytes that nobody may write.
     var front: [16]u8 = @splat(0);
     _ = os.peek(@intFromPtr(state) - front.len, &front);
     const is_debugs = std.mem.allEqual(u8, front[9..16], 0xfd);
@@ -767,7 +769,8 @@ fn words(state: *py.ThreadState) *[words_looked_at]u32 {
     return @ptrCast(@alignCast(state));
 }
 
-/// Finds out what `Mechanisms` wants to know. With the lock, at import. False with an exception set.
+/// Finds out what `Mechanisms` wants to know. With the lock, at import. False with an exception
+/// set.
 pub fn calibrate() bool {
     interpreter = py.PyInterpreterState_Get();
     const own = py.PyThreadState_Get();

@@ -5,11 +5,11 @@
 //! by which importlib takes it are replaced in place, and have a _thread.RLock, whose owner is the
 //! goroutine (rlock.zig). Threads that run no goroutine have the same.
 //!
-//! fork waits in C for the interpreter's own lock, after its hooks, so that the child finds no import
-//! half done. So whoever takes the RLock takes that as well, and keeps its thread meanwhile. Not if
-//! somebody has it who does not have the RLock: a fork is in the middle of what it does, or an import
-//! had begun before the first run. To wait for that one with the RLock would be a deadlock, where a
-//! fork warns of threads, and imports for it.
+//! fork waits in C for the interpreter's own lock, after its hooks, so that the child finds no
+//! import half done. So whoever takes the RLock takes that as well, and keeps its thread meanwhile.
+//! Not if somebody has it who does not have the RLock: a fork is in the middle of what it does, or
+//! an import had begun before the first run. To wait for that one with the RLock would be a
+//! deadlock, where a fork warns of threads, and imports for it.
 const py = @import("py.zig");
 const host = @import("host.zig");
 const replace = @import("replace.zig");

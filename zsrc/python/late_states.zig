@@ -1,21 +1,21 @@
 //! Thread states that are made while the interpreter ends, on 3.14.
 //!
 //! C code that calls back into Python from a thread of its own makes a thread state for it, in
-//! PyGILState_Ensure(). While the interpreter ends, the threads that want its lock exit (up to 3.13)
-//! or stand still. 3.14 knows them by a mark that it puts on the thread states there are. A new one
-//! has none: it gets the lock, and its thread waits for that or has it when the interpreter's memory
-//! goes (SIGSEGV). 3.15 asks in PyGILState_Ensure() itself.
+//! PyGILState_Ensure(). While the interpreter ends, the threads that want its lock exit (up to
+//! 3.13) or stand still. 3.14 knows them by a mark that it puts on the thread states there are. A
+//! new one has none: it gets the lock, and its thread waits for that or has it when the
+//! interpreter's memory goes (SIGSEGV). 3.15 asks in PyGILState_Ensure() itself.
 //!
 //! So there is a gate at the memory for one, which is asked for by its size and without a lock. It
 //! goes up when the program ends, before the interpreter does: what the allocator costs until then
 //! stays as it was. From the memory to the list that the marks are put by is a moment in which a
 //! thread can be interrupted. All who are past the gate have time to get there (`settle`), and then
-//! nobody comes past it but while the thread that ends the interpreter waits without the lock, as an
-//! atexit function may for one of them.
+//! nobody comes past it but while the thread that ends the interpreter waits without the lock, as
+//! an atexit function may for one of them.
 //!
 //! It goes up in every program, for some microseconds, though most have no native goroutine: C code
-//! may start the native lane at any time, on a thread without the interpreter's lock, and the size is
-//! only to be had with that.
+//! may start the native lane at any time, on a thread without the interpreter's lock, and the size
+//! is only to be had with that.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");

@@ -3,17 +3,18 @@
 //! A Cancelled comes where the goroutine parks. That may be in a finalizer, a callback of a weak
 //! reference, or other Python code that C code has called and whose exceptions it can only report
 //! (sys.unraisablehook). Then the goroutine would go on as if nobody had cancelled it. So the
-//! goroutine remembers what it was made to raise, and if the interpreter reports that very exception
-//! as one that it ignores, the goroutine raises it again where it parks next.
+//! goroutine remembers what it was made to raise, and if the interpreter reports that very
+//! exception as one that it ignores, the goroutine raises it again where it parks next.
 //!
-//! The interpreter tells audit hooks what it is about to report, whoever has set sys.unraisablehook.
-//! The exception is remembered by its address and type, not kept: it would keep all its frames. By
-//! chance another one of that type may come to lie there, and be ignored: that one is owed then.
+//! The interpreter tells audit hooks what it is about to report, whoever has set
+//! sys.unraisablehook. The exception is remembered by its address and type, not kept: it would keep
+//! all its frames. By chance another one of that type may come to lie there, and be ignored: that
+//! one is owed then.
 //!
-//! With an audit hook in the process the interpreter makes arguments for every event: a call of id()
-//! takes some 450 instructions more, and open() 900 (counted on 3.11 and 3.13). A hook
-//! cannot be taken away again. So there is none before something is raised that could be eaten;
-//! contexts that end and time-outs are not, as what waits under them learns it anew each time.
+//! With an audit hook in the process the interpreter makes arguments for every event: a call of
+//! id() takes some 450 instructions more, and open() 900 (counted on 3.11 and 3.13). A hook cannot
+//! be taken away again. So there is none before something is raised that could be eaten; contexts
+//! that end and time-outs are not, as what waits under them learns it anew each time.
 const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");

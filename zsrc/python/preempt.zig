@@ -34,7 +34,8 @@ const lane = &host.the_lane;
 /// A request that has been armed, in its goroutine.
 pub const Request = struct {
     armed: bool = false,
-    /// Raise what is pending as well, wherever the goroutine is: a KeyboardInterrupt comes anywhere.
+    /// Raise what is pending as well, wherever the goroutine is: a KeyboardInterrupt comes
+    /// anywhere.
     raise: bool = false,
     /// 3.12+: the code object with events on, owned, and which.
     code: ?*py.Object = null,
@@ -292,8 +293,8 @@ fn arrive(p: *PyG, exact: bool) bool {
     return raise(p, exact) orelse true;
 }
 
-/// What `hurry` is about. Null if nothing is to be raised, false if it was, true if that has to wait
-/// for an exact event.
+/// What `hurry` is about. Null if nothing is to be raised, false if it was, true if that has to
+/// wait for an exact event.
 fn raise(p: *PyG, exact: bool) ?bool {
     if (!wantsRaise(p)) return null;
     if (!exact) {
@@ -580,8 +581,8 @@ fn setTraceFunction(state: *py.ThreadState, function: py.TraceFunction) void {
 }
 
 /// 3.11: what _PyEval_SetTrace does, without telling audit hooks of what is none of the program's
-/// doing. They are Python code, and whoever else comes to that function meanwhile, the program or an
-/// M that arms, is refused; from another thread the refusal even lands in the goroutine.
+/// doing. They are Python code, and whoever else comes to that function meanwhile, the program or
+/// an M that arms, is refused; from another thread the refusal even lands in the goroutine.
 fn setTrace(state: *py.ThreadState, function: ?py.TraceFunction, object: ?*py.Object) void {
     const words: [*]usize = @ptrCast(@alignCast(state));
     const before = traceObject(state);

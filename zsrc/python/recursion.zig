@@ -6,11 +6,11 @@
 //!
 //! The lowest part of each stack, its reserve, faults on its first touch. The fault's handler opens
 //! the touched page and those above it, and takes from the thread state's counter all that is left,
-//! so that the interpreter's next check of it raises RecursionError, as at its own limit (3.13 needs
-//! to be left some at first: `trash_levels`). When the
-//! exception is made (`onNew` stands in the type's slot while a run lasts) the counter gets back
-//! what was taken, and the pages below the stack pointer fault again: whoever catches it deep down
-//! and goes on gets another. `settle` closes the rest once the stack is shallow.
+//! so that the interpreter's next check of it raises RecursionError, as at its own limit (3.13
+//! needs to be left some at first: `trash_levels`). When the exception is made (`onNew` stands in
+//! the type's slot while a run lasts) the counter gets back what was taken, and the pages below the
+//! stack pointer fault again: whoever catches it deep down and goes on gets another. `settle`
+//! closes the rest once the stack is shallow.
 //!
 //! The counter is the goroutine's own, and the handler interrupts that one's thread: at an
 //! instruction that touches the stack for the first time so far down, a call's most likely. Code
@@ -42,9 +42,9 @@ pub const Overflow = struct {
 /// Goroutines whose reserve is open, or was. The handler of faults adds to it.
 var open_list: std.atomic.Value(?*PyG) = .init(null);
 
-/// What 3.13's deallocators need to be left: with 50 or less (Py_TRASHCAN_HEADROOM in object.h) they
-/// put objects off, and who deletes those then would do so for ever. So all is taken in the lower
-/// half of the reserve only.
+/// What 3.13's deallocators need to be left: with 50 or less (Py_TRASHCAN_HEADROOM in object.h)
+/// they put objects off, and who deletes those then would do so for ever. So all is taken in the
+/// lower half of the reserve only.
 const trash_levels = 52;
 
 /// Frames that are written below the stack pointer before anybody can settle anything.

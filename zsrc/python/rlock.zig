@@ -1,4 +1,5 @@
-//! threading.RLock in goroutines: the interpreter's own objects, whose methods are replaced in place.
+//! threading.RLock in goroutines: the interpreter's own objects, whose methods are replaced in
+//! place.
 //!
 //! _thread.RLock belongs to a thread. In goroutines its owner, a field of the object, is the
 //! goroutine's ident, whenever the lock was made: before the run, before golibx was imported. The

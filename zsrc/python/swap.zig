@@ -1,4 +1,5 @@
-//! The swap of thread states, without the interpreter's lock changing hands. Linux, x86-64, 3.12 on.
+//! The swap of thread states, without the interpreter's lock changing hands. Linux, x86-64, 3.12
+//! on.
 //!
 //! From 3.12 on PyThreadState_Swap lets the lock go and takes it again: two mutexes, a wake-up in
 //! vain for whoever waits, and that one's switch interval begins anew. What it comes to while the
@@ -8,8 +9,8 @@
 //!  - in both states, that they are attached, hold the lock and are PyGILState's: `active`,
 //!    `bound_gilstate`, from 3.13 on `holds_gil` and `state`;
 //!  - the lock's last holder, by which others find whom to ask for it;
-//!  - from 3.13 on, in the new state's eval_breaker, the version of the instrumentation. The running
-//!    state has the present one.
+//!  - from 3.13 on, in the new state's eval_breaker, the version of the instrumentation. The
+//!    running state has the present one.
 //! Where all that is, swap_find.zig finds out by experiment; `[runtime] swap` can forbid it.
 //!
 //! The interpreter does the swap where more than that is to be done:

@@ -3,14 +3,14 @@
 //! Once in a process, at the first run. Two thread states are made, and the interpreter swaps them
 //! while the memory is watched: the thread's words and the lock's last holder follow, bits of the
 //! states turn over. A pending call that does nothing shows where those are counted. A thread that
-//! asks for the lock shows by which bit, and that the thread's words lie at the same place on another
-//! one. No table of offsets has a part in it; what is taken for granted is that a version's low byte
-//! is for requests, and the first words of a thread state.
+//! asks for the lock shows by which bit, and that the thread's words lie at the same place on
+//! another one. No table of offsets has a part in it; what is taken for granted is that a version's
+//! low byte is for requests, and the first words of a thread state.
 //!
-//! In the end a swap by hand has to leave the same memory as the interpreter's, the API has to agree,
-//! and a request for the lock has to be seen. Whatever is not as expected leaves swaps to the
-//! interpreter, with the reason for `golibx info`. Other threads may ask for the lock or have it at
-//! any time, and so spoil what is seen: then it is looked at again.
+//! In the end a swap by hand has to leave the same memory as the interpreter's, the API has to
+//! agree, and a request for the lock has to be seen. Whatever is not as expected leaves swaps to
+//! the interpreter, with the reason for `golibx info`. Other threads may ask for the lock or have
+//! it at any time, and so spoil what is seen: then it is looked at again.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const arch = @import("../arch/arch.zig");

@@ -9,11 +9,11 @@
 //!    the lane is not `live`, comes home, and its thread ends. The run does not end before it has:
 //!    an M counts from before its thread is started (`enlistM`) until it has touched the lane for
 //!    the last time (`delistM`).
-//!  - One whose goroutine is in a blocking call, or runs on without the P, is a *stray*: nobody knows
-//!    when it comes back. It is struck off the lane's lists, and touches nothing of the lane from
-//!    then on: `owns` is false for it, for ever, since its generation is never the lane's again. Its
-//!    goroutine goes on behind its call as a thread would; where it parks, the layer above ends it,
-//!    or has it `freeze`. Its thread then ends by itself.
+//!  - One whose goroutine is in a blocking call, or runs on without the P, is a *stray*: nobody
+//!    knows when it comes back. It is struck off the lane's lists, and touches nothing of the lane
+//!    from then on: `owns` is false for it, for ever, since its generation is never the lane's
+//!    again. Its goroutine goes on behind its call as a thread would; where it parks, the layer
+//!    above ends it, or has it `freeze`. Its thread then ends by itself.
 //!  - One in the middle of a switch is neither. The host's swap may let the lock go there, and what
 //!    follows it (`settle`) belongs to the run: it is waited for until it is one or the other.
 //!

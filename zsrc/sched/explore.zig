@@ -88,7 +88,8 @@ pub const Chooser = struct {
     kept_on: u32 = 0,
     /// One in so many times another goes on than the one that runs.
     stickiness: usize = 16,
-    /// Those that have not begun go first: they are about their first calls then, as all others are.
+    /// Those that have not begun go first: they are about their first calls then, as all others
+    /// are.
     eager: bool = false,
     /// Of 256: how often a timer fires though goroutines could run; and whether any may.
     haste: usize = 0,

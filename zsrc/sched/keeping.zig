@@ -12,7 +12,8 @@
 //! have the same frame: where that is the frame that was looked at once (G.plain_frame), nothing
 //! lies between. Lane.here compares.
 
-/// The part of a Lane that is about threads that wait with their goroutine. For `Env` see ending.zig.
+/// The part of a Lane that is about threads that wait with their goroutine. For `Env` see
+/// ending.zig.
 pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;

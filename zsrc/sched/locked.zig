@@ -7,7 +7,8 @@
 //! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others
 //! too.
 
-/// The part of a Lane that is about goroutines with a thread of their own. For `Env` see ending.zig.
+/// The part of a Lane that is about goroutines with a thread of their own. For `Env` see
+/// ending.zig.
 pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type {
     return struct {
         const Self = Lane;
@@ -91,9 +92,9 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         }
 
         /// Whether the goroutine, which was picked, is to run on another thread; it is on its way
-        /// there then. Or it is held, and runs nowhere yet. Without a lock that is the main one, which prefers the main thread, where
-        /// signals interrupt what it waits for. On another thread it runs only while a goroutine
-        /// blocks the main one.
+        /// there then. Or it is held, and runs nowhere yet. Without a lock that is the main one,
+        /// which prefers the main thread, where signals interrupt what it waits for. On another
+        /// thread it runs only while a goroutine blocks the main one.
         pub noinline fn belongsElsewhere(self: *Self, g: *G) bool {
             if (g == self.held) {
                 self.held_waits = true;

@@ -6,8 +6,8 @@
 //!
 //! An M is on the list before it lets the host's lock go: otherwise whoever needs one in between
 //! starts a thread in vain, or finds none at all at `max_threads`. There all Ms may be on errands,
-//! too, some without the lock. A runner that is not to be had is owed: the next M that comes home is
-//! that at once. In the place of one that ends another may be started.
+//! too, some without the lock. A runner that is not to be had is owed: the next M that comes home
+//! is that at once. In the place of one that ends another may be started.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");

@@ -61,7 +61,8 @@ pub const Heap = struct {
         return t;
     }
 
-    /// As popDue, but any of those that are due at the same time as the earliest. `chooser` says which.
+    /// As popDue, but any of those that are due at the same time as the earliest. `chooser` says
+    /// which.
     pub fn popOneOf(h: *Heap, now: u64, chooser: anytype) ?*Timer {
         if (h.items.items.len == 0) return null;
         const when = h.items.items[0].when;

@@ -3,8 +3,8 @@
 //! A value goes straight from a sender to a waiting receiver, past the buffer. Waiters lie on the
 //! stacks of their goroutines and are served first come, first served; who is woken is decided by
 //! `Lane.claim`, so that a time-out or a cancellation and a hand-over exclude each other. A waiter
-//! that lost its claim is unlinked by whoever comes across it, or by its goroutine. Those that a run
-//! left behind when it ended are not there any more for the next: see `generation`.
+//! that lost its claim is unlinked by whoever comes across it, or by its goroutine. Those that a
+//! run left behind when it ended are not there any more for the next: see `generation`.
 //!
 //! Everything here needs the lane's lock. T is a plain value (a pointer, an integer); the layer
 //! above owns what it refers to.
@@ -122,7 +122,8 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
             return if (c.closed) .closed else .would_block;
         }
 
-        /// Whether tryRecv may do something; where that depends on a waiter, it may have been claimed.
+        /// Whether tryRecv may do something; where that depends on a waiter, it may have been
+        /// claimed.
         pub fn mayRecv(c: *const Self) bool {
             return c.count > 0 or c.senders.head != null or c.closed;
         }

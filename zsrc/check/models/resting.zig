@@ -2,9 +2,9 @@
 //! do not end in rest, threads.zig and sysmon's life of sysmon.zig, and a small lane around them.
 //!
 //! A thread runs the lane again and again. A run is of the same kind as the last or of another,
-//! leaves something or nothing, and is over at once or when sysmon has looked at it. sysmon has an eye
-//! on the P's M, and may send another M in the midst of a round, which finds nothing to do and goes
-//! home. A run may fail to begin.
+//! leaves something or nothing, and is over at once or when sysmon has looked at it. sysmon has an
+//! eye on the P's M, and may send another M in the midst of a round, which finds nothing to do and
+//! goes home. A run may fail to begin.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const serial = @import("serial.zig");

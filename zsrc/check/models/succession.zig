@@ -1,10 +1,11 @@
 //! How the P of a serial lane goes from one M to another that is meant: zsrc/sched/succession.zig,
-//! locked.zig, keeping.zig, threads.zig and ending.zig as they are, and a small lane around them. Its
-//! goroutines have no stacks: where one is switched out its function returns, and is called again.
+//! locked.zig, keeping.zig, threads.zig and ending.zig as they are, and a small lane around them.
+//! Its goroutines have no stacks: where one is switched out its function returns, and is called
+//! again.
 //!
 //! A goroutine is locked to an M, or keeps the one that it is on, and the others go on on an heir.
-//! The run ends, or a signal arrives, at any time: who was appointed may be awake before it is woken.
-//! Each M's memory goes when its thread ends: nobody may touch it later.
+//! The run ends, or a signal arrives, at any time: who was appointed may be awake before it is
+//! woken. Each M's memory goes when its thread ends: nobody may touch it later.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const serial = @import("serial.zig");
@@ -20,8 +21,8 @@ const os = @import("../../os/os.zig");
 const Allocator = std.mem.Allocator;
 
 const What = enum {
-    /// One is locked to an M, and ends there, with the thread. The main goroutine waits for it. There
-    /// is no signal.
+    /// One is locked to an M, and ends there, with the thread. The main goroutine waits for it.
+    /// There is no signal.
     locked,
     /// One keeps its M while another runs. The main goroutine is without the P, and ends.
     kept,
