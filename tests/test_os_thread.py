@@ -325,7 +325,7 @@ for _ in range(100):
     assert "3 are locked to theirs, and [runtime] max_threads is 4" in reason, reason
 print(reason)
 """
-    assert "no thread to be had for goroutine" in script.passes(program)
+    assert "there is no thread for goroutine" in script.passes(program)
 
 
 def test_that_all_threads_block_is_said(script: Script) -> None:

@@ -86,7 +86,7 @@ pub const Host = struct {
 
     pub fn warnThreadLimit(s: *Sched) void {
         var line: [160]u8 = undefined;
-        os.writeStderr(std.fmt.bufPrint(&line, "golibx: no thread to be had for native goroutines that " ++
+        os.writeStderr(std.fmt.bufPrint(&line, "golibx: there is no thread for native goroutines that " ++
             "could run: max_threads is {d}; they wait for one to come free\n", .{s.max_threads}) catch return);
     }
 
