@@ -351,6 +351,13 @@ def test_markdown_file_keeps_to_the_columns(path: Path) -> None:
     assert wide == []
 
 
+@pytest.mark.parametrize("path", MARKDOWN_FILES, ids=relative)
+def test_markdown_file_is_in_plain_words(path: Path) -> None:
+    """Threads and goroutines are things, not persons, and what there is, is."""
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"\b(?:to be had|he|his|him|whoever|whom)\b", text) == []
+
+
 def zig_functions(path: Path) -> Iterator[tuple[str, int]]:
     """The functions of a file and how many lines each has; not those that make a type."""
     text = path.read_text(encoding="utf-8")
