@@ -75,7 +75,10 @@ OF_ANY_PYTHON = (
     "test_include.py",
     "test_native_c.py",
     "test_native_stress.py",
+    "test_pairs.py",
     "test_pytest_plugin.py",
+    "test_tidy.py",
+    "test_tidy_tests.py",
 )
 
 
