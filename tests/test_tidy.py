@@ -64,6 +64,7 @@ LONG_FUNCTIONS: dict[str, int] = {
 }
 # How many lines of a file are wider.
 WIDE_LINES: dict[str, int] = {
+    "build.zig": 3,
     "zsrc/check/engine.zig": 2,
     "zsrc/check/models/ending.zig": 7,
     "zsrc/check/models/pollside.zig": 1,
