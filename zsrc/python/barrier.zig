@@ -1,48 +1,36 @@
 //! golibx.Barrier: sync/barrier.zig as a Python object.
 const py = @import("py.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
+const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
-const timeouts = @import("timeouts.zig");
-const object = @import("object.zig");
+const Limit = @import("timeouts.zig").Limit;
 
 const B = @import("../sync/barrier.zig").Barrier(host.Lane);
-const O = object.Object(B);
-const of = O.of;
 const lane = &host.the_lane;
 
-pub var barrier_type: *py.Type = undefined;
-
-fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parseNew("Barrier", &.{"parties"}, 1, args, kwargs) orelse return null;
-    const parties = object.integer(
-        given[0].?,
-        "the parties of a Barrier",
-        1,
-        object.most,
-    ) orelse return null;
-    return O.make(t, .{ .parties = @intCast(parties) });
+fn new(given: *py.Object) ?B {
+    const what = "the parties of a Barrier";
+    const parties = arguments.within(given, what, 1, arguments.no_limit) orelse return null;
+    return .{ .parties = @intCast(parties) };
 }
 
-fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("wait", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[0]) orelse return null;
-    const b = of(o);
-    if (b.broken) return brokenError();
-    if (b.complete(lane)) |place| return py.PyLong_FromUnsignedLongLong(place);
+fn wait(b: *B, limit: Limit) ?u64 {
+    if (b.broken) return raiseBroken();
+    if (b.complete(lane)) |place| return place;
     if (limit == .poll) {
         b.abort(lane);
-        return brokenError();
+        return raiseBroken();
     }
     const p = goroutine.forWait() orelse return null;
     // Others may have run in forWait.
-    if (b.broken) return brokenError();
-    if (b.complete(lane)) |place| return py.PyLong_FromUnsignedLongLong(place);
-    p.g.waiting_on = o;
+    if (b.broken) return raiseBroken();
+    if (b.complete(lane)) |place| return place;
+    p.g.waiting_on = class.objectOf(b);
     switch (b.wait(lane, &p.g, limit.deadline())) {
-        .place => |place| return py.PyLong_FromUnsignedLongLong(place),
-        .broken => return brokenError(),
+        .place => |place| return place,
+        .broken => return raiseBroken(),
         .interrupted => {
             _ = goroutine.raisePending(p);
             return null;
@@ -50,89 +38,66 @@ fn wait(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c)
     }
 }
 
-fn brokenError() ?*py.Object {
-    return errors.raise(.BrokenBarrierError, "the barrier is broken", .{});
+fn raiseBroken() ?u64 {
+    _ = errors.raise(.BrokenBarrierError, "the barrier is broken", .{});
+    return null;
 }
 
-fn reset(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    of(o).reset(lane);
-    return py.returnNone();
+fn reset(b: *B) void {
+    b.reset(lane);
 }
 
-fn abort(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    of(o).abort(lane);
-    return py.returnNone();
+fn abort(b: *B) void {
+    b.abort(lane);
 }
 
-fn getParties(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(of(o).parties);
+fn getParties(b: *B) u64 {
+    return b.parties;
 }
 
-fn getWaiting(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(of(o).waiting(lane));
+fn waiting(b: *B) u64 {
+    return b.waiting(lane);
 }
 
-fn getBroken(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(of(o).broken);
+fn isBroken(b: *B) bool {
+    return b.broken;
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const b = of(o);
-    return py.PyUnicode_FromFormat(
-        "<Barrier %p %llu/%llu%s>",
-        o,
-        @as(c_ulonglong, b.waiting(lane)),
-        @as(c_ulonglong, b.parties),
-        @as([*:0]const u8, if (b.broken) " broken" else ""),
-    );
+fn repr(b: *B) ?*py.Object {
+    return py.print("<Barrier 0x{x} {d}/{d}{s}>", .{
+        class.addressOf(b),
+        b.waiting(lane),
+        b.parties,
+        if (b.broken) " broken" else "",
+    });
 }
 
-const methods = [_]py.MethodDef{
-    .{ .name = "wait", .function = @ptrCast(&wait), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\wait($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits until all parties do, at most timeout seconds. Returns the place in which the caller came,
-    \\an int from 0. Raises BrokenBarrierError, also in all others, when the time is up; and when
-    \\another party has left the round that way or because it was cancelled, or somebody has called
-    \\abort() or reset().
-    },
-    .{ .name = "reset", .function = @ptrCast(&reset), .flags = py.METH_NOARGS, .doc =
-    \\reset($self, /)
-    \\--
-    \\
-    \\Makes it as new. Those who wait get BrokenBarrierError.
-    },
-    .{ .name = "abort", .function = @ptrCast(&abort), .flags = py.METH_NOARGS, .doc =
-    \\abort($self, /)
-    \\--
-    \\
-    \\Breaks it: those who wait, and those who come, get BrokenBarrierError until reset().
-    },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-const getset = [_]py.GetSetDef{
-    .{ .name = "parties", .get = getParties, .doc = "How many have to come, an int." },
-    .{ .name = "n_waiting", .get = getWaiting, .doc = "How many of them wait, an int." },
-    .{ .name = "broken", .get = getBroken, .doc = "Whether it is broken." },
-    .{},
-};
-
-pub const spec = O.spec("golibx.Barrier", 0, &.{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
-    .{ .slot = py.slot.tp_doc, .pfunc =
-    \\Barrier(parties)
-    \\--
-    \\
+pub const Class = class.Class(B, .{
+    .name = "golibx.Barrier",
+    .doc =
     \\Goroutines that go on together once `parties` of them wait, round after round; as
     \\threading.Barrier.
+    ,
+    .new = class.constructor("Barrier(parties)", new),
+    .repr = repr,
+    .is_waited_on = true,
+    .methods = &.{
+        class.method("wait(timeout=None)", wait,
+            \\Waits until all parties do, at most timeout seconds. Returns the place in which the caller came,
+            \\an int from 0. Raises BrokenBarrierError, also in all others, when the time is up; and when
+            \\another party has left the round that way or because it was cancelled, or somebody has called
+            \\abort() or reset().
+        ),
+        class.method("reset()", reset,
+            \\Makes it as new. Those who wait get BrokenBarrierError.
+        ),
+        class.method("abort()", abort,
+            \\Breaks it: those who wait, and those who come, get BrokenBarrierError until reset().
+        ),
     },
-    .{},
+    .properties = &.{
+        class.property("parties", getParties, "How many have to come, an int."),
+        class.property("n_waiting", waiting, "How many of them wait, an int."),
+        class.property("broken", isBroken, "Whether it is broken."),
+    },
 });

@@ -473,7 +473,7 @@ pub fn afterFunc(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.O
     if (n != 2) return py.raise(py.exc.typeError(), "after_func() takes 2 arguments ({d} given)", .{n});
     const o = parseContext(args[0], "the context") orelse return null;
     const detached = withoutCancel(null, args[0]) orelse return null;
-    const p = @import("module.zig").createChecked("after_func", args + 1, 1, null, false) orelse {
+    const p = @import("module.zig").createChecked("after_func", .{ .args = args + 1, .n = 1, .names = null }, false) orelse {
         py.decref(detached);
         return null;
     };

@@ -27,9 +27,8 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
-const waitgroup = @import("waitgroup.zig");
 const rlock = @import("rlock.zig");
-const sync = @import("sync.zig");
+const classes = @import("classes.zig");
 const timer = @import("timer.zig");
 const contexts = @import("context.zig");
 const frames = @import("frames.zig");
@@ -252,8 +251,8 @@ const Wanted = struct {
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
-    return o == py.none() or o.type == chan.chan_type or o.type == timer.chan_type or o.type == waitgroup.wg_type or
-        o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or sync.waitsOn(o.type);
+    return o == py.none() or o.type == chan.chan_type or o.type == timer.chan_type or
+        o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or classes.isWaitedOn(o.type);
 }
 
 /// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone
@@ -355,7 +354,7 @@ const Graph = struct {
     }
 
     fn traverse(g: *Graph, o: *py.Object, visit: py.Visit) void {
-        if (sync.heldBy(o)) |held| _ = visit(held, g);
+        if (classes.heldBy(o)) |held| _ = visit(held, g);
         if (py.PyObject_GC_IsTracked(o) == 0) return;
         // A goroutine that lives is not reached by its handle: see the top.
         if (o.type == goroutine.goroutine_type and goroutine.liveOf(o) != null) return;

@@ -15,10 +15,10 @@ const uncollected = @import("uncollected.zig");
 const native = @import("native.zig");
 const context = @import("context.zig");
 const native_chan = @import("native_chan.zig");
-const waitgroup = @import("waitgroup.zig");
 const standin = @import("standin.zig");
 const refused = @import("refused.zig");
-const sync = @import("sync.zig");
+const class = @import("class.zig");
+const classes = @import("classes.zig");
 const socket = @import("socket.zig");
 const filter = @import("filter.zig");
 const descriptors = @import("descriptors.zig");
@@ -45,12 +45,11 @@ const lane = &host.the_lane;
 /// Arguments of go(): a callable, then what it is to be called with.
 pub fn createChecked(
     comptime name: []const u8,
-    args: py.Args,
-    n: py.Ssize,
-    kwnames: ?*py.Object,
+    given: class.Given,
     system: bool,
 ) ?*goroutine.PyG {
-    if (n < 1) {
+    const args = given.args;
+    if (given.n < 1) {
         _ = py.raise(py.exc.typeError(), name ++ "() missing the function to run", .{});
         return null;
     }
@@ -72,34 +71,30 @@ pub fn createChecked(
         errors.notInGoroutine();
         return null;
     }
-    const p = goroutine.create(args[0], args + 1, @intCast(n - 1), kwnames, system) catch return null;
+    const p = goroutine.create(args[0], args + 1, given.n - 1, given.names, system) catch return null;
     p.runs_python = callee == .python;
     return p;
 }
 
-fn go(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
-    return goroutine.launch(createChecked("go", args, n, kwnames, false) orelse return null);
+fn go(given: class.Given) ?*py.Object {
+    return goroutine.launch(createChecked("go", given, false) orelse return null);
 }
 
-fn goSystem(
-    _: ?*py.Object,
-    args: py.Args,
-    n: py.Ssize,
-    kwnames: ?*py.Object,
-) callconv(.c) ?*py.Object {
-    return goroutine.launch(createChecked("go_system", args, n, kwnames, true) orelse return null);
+fn goSystem(given: class.Given) ?*py.Object {
+    return goroutine.launch(createChecked("go_system", given, true) orelse return null);
 }
 
 /// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
-fn goChild(_: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
-    if (n < 4 or args[0].type != context.context_type or
+fn goChild(given: class.Given) ?*py.Object {
+    const args = given.args;
+    if (given.n < 4 or args[0].type != context.context_type or
         (args[3] != py.none() and args[3].type != chan.chan_type))
         return py.raise(
             py.exc.typeError(),
             "go_child() takes a Context, a callable, a dict and a Chan or None first",
             .{},
         );
-    const p = createChecked("go", args + 4, n - 4, kwnames, false) orelse return null;
+    const p = createChecked("go", given.after(4), false) orelse return null;
     const places = if (args[3] == py.none()) null else py.incref(args[3]);
     goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]), places);
     // From here to the launch nobody else runs.
@@ -291,26 +286,17 @@ const functions = [_]py.MethodDef{
     \\
     \\Runs fn(*args) as the main goroutine; see golibx.run().
     },
-    .{ .name = "go", .function = @ptrCast(&go), .flags = fast, .doc =
-    \\go(fn, /, *args, **kwargs)
-    \\--
-    \\
-    \\Starts fn(*args, **kwargs) as a goroutine; returns its Goroutine.
-    },
-    .{ .name = "go_system", .function = @ptrCast(&goSystem), .flags = fast, .doc =
-    \\go_system(fn, /, *args)
-    \\--
-    \\
-    \\As go(), for a service of the runtime: not counted, cancelled or waited for.
-    },
-    .{ .name = "go_child", .function = @ptrCast(&goChild), .flags = fast, .doc =
-    \\go_child(context, on_end, children, places, fn, /, *args, **kwargs)
-    \\--
-    \\
-    \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has the key
-    \\None: RuntimeError. on_end(goroutine) is called when it has ended, and a value received from
-    \\places, a Chan or None; what it raised counts as collected.
-    },
+    class.moduleFunction("go(fn, /, *args, **kwargs)", go,
+        \\Starts fn(*args, **kwargs) as a goroutine; returns its Goroutine.
+    ).def,
+    class.moduleFunction("go_system(fn, /, *args)", goSystem,
+        \\As go(), for a service of the runtime: not counted, cancelled or waited for.
+    ).def,
+    class.moduleFunction("go_child(context, on_end, children, places, fn, /, *args, **kwargs)", goChild,
+        \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has the key
+        \\None: RuntimeError. on_end(goroutine) is called when it has ended, and a value received from
+        \\places, a Chan or None; what it raised counts as collected.
+    ).def,
     .{ .name = "notify_end", .function = @ptrCast(&goroutine.notifyEnd), .flags = py.METH_FASTCALL, .doc =
     \\notify_end(goroutine, chan, /)
     \\--
@@ -897,8 +883,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
     timer.timer_type = addType(module, "Timer", &timer.timer_spec) orelse return -1;
     timer.ticker_type = addType(module, "Ticker", &timer.ticker_spec) orelse return -1;
-    waitgroup.wg_type = addType(module, "WaitGroup", &waitgroup.spec) orelse return -1;
-    if (!sync.add(module, addType)) return -1;
+    if (!classes.add(module)) return -1;
     native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
     native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
     native_chan.buffer_type = addType(

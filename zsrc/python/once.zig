@@ -1,10 +1,9 @@
 //! golibx.Once: a function that is called once, and waited for by all others who would call it.
 const py = @import("py.zig");
 const asynchronous = @import("asynchronous.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
-const object = @import("object.zig");
 
 const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
 const lane = &host.the_lane;
@@ -15,22 +14,13 @@ const Once = struct {
     owner: u64 = 0,
     queue: Queue = .{},
 };
-const O = object.Object(Once);
-const of = O.of;
-pub var once_type: *py.Type = undefined;
-
-fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    if (!py.noArguments("Once", args, kwargs)) return null;
-    return O.make(t, .{});
-}
-
-fn do(o: *py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
-    if (n < 1) return py.raise(py.exc.typeError(), "do() missing the function to call", .{});
-    const once = of(o);
+fn do(once: *Once, given: class.Given) ?*py.Object {
+    if (given.n < 1) return py.raise(py.exc.typeError(), "do() missing the function to call", .{});
     if (once.state == .done) return py.returnNone();
-    if (py.PyCallable_Check(args[0]) == 0)
-        return py.PyErr_Format(py.exc.typeError(), "do() needs a callable, not %R", args[0]);
-    if (asynchronous.look("do", args[0]) == .refused) return null;
+    const function = given.args[0];
+    if (py.PyCallable_Check(function) == 0)
+        return py.PyErr_Format(py.exc.typeError(), "do() needs a callable, not %R", function);
+    if (asynchronous.look("do", function) == .refused) return null;
     if (once.state == .running) {
         if (once.owner == goroutine.ident()) return py.raise(
             py.exc.runtimeError(),
@@ -41,7 +31,7 @@ fn do(o: *py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(
     }
     once.state = .running;
     once.owner = goroutine.ident();
-    const result = py.extra.PyObject_Vectorcall(args[0], args + 1, @intCast(n - 1), kwnames);
+    const result = given.after(1).call(function);
     // Also if it raised: as in Go, where a panic counts.
     once.state = .done;
     once.queue.wakeAll(lane, .ready);
@@ -53,55 +43,33 @@ fn waitDone(once: *Once) ?*py.Object {
     const p = goroutine.forWait() orelse return null;
     if (once.state == .done) return py.returnNone();
     var w: Queue.Waiter = .{ .g = &p.g };
-    p.g.waiting_on = O.objectOf(once);
+    p.g.waiting_on = class.objectOf(once);
     _ = once.queue.wait(lane, &w, .once_do, null);
     if (w.given) return py.returnNone();
     _ = goroutine.raisePending(p);
     return null;
 }
 
-fn getDone(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(of(o).state == .done);
+fn isDone(once: *Once) bool {
+    return once.state == .done;
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    return py.PyUnicode_FromFormat("<Once %p %s>", o, @as([*:0]const u8, @tagName(of(o).state)));
+fn repr(once: *Once) ?*py.Object {
+    return py.print("<Once 0x{x} {t}>", .{ class.addressOf(once), once.state });
 }
 
-const methods = [_]py.MethodDef{
-    .{ .name = "do", .function = @ptrCast(&do), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\do($self, fn, /, *args, **kwargs)
-    \\--
-    \\
-    \\Calls fn(*args, **kwargs) if this is the first call of do(), else waits until that has returned.
-    \\A function that raises has been called too: only the first caller sees the exception. Raises
-    \\RuntimeError when fn itself calls do().
+pub const Class = class.Class(Once, .{
+    .name = "golibx.Once",
+    .doc = "Calls a function once, whoever comes first, as Go's sync.Once.",
+    .new = class.constructor("Once()", Once),
+    .repr = repr,
+    .is_waited_on = true,
+    .methods = &.{class.method("do(fn, /, *args, **kwargs)", do,
+        \\Calls fn(*args, **kwargs) if this is the first call of do(), else waits until that has returned.
+        \\A function that raises has been called too: only the first caller sees the exception. Raises
+        \\RuntimeError when fn itself calls do().
+    )},
+    .properties = &.{
+        class.property("done", isDone, "Whether the function has been called and has returned."),
     },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-const getset = [_]py.GetSetDef{
-    .{
-        .name = "done",
-        .get = getDone,
-        .doc = "Whether the function has been called and has returned.",
-    },
-    .{},
-};
-
-pub const spec = O.spec("golibx.Once", 0, &.{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&O.dealloc) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
-    .{ .slot = py.slot.tp_doc, .pfunc =
-    \\Once()
-    \\--
-    \\
-    \\Calls a function once, whoever comes first, as Go's sync.Once.
-    },
-    .{},
 });

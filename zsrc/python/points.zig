@@ -13,7 +13,7 @@ const chan = @import("chan.zig");
 const views = @import("chan_views.zig");
 const timer = @import("timer.zig");
 const context = @import("context.zig");
-const rwmutex = @import("rwmutex.zig");
+const classes = @import("classes.zig");
 
 const lane = &host.the_lane;
 
@@ -29,6 +29,7 @@ fn point(object: ?*py.Object) void {
 pub fn set(functions: Table, on: bool) void {
     functions.set(on);
     for (tables) |table| table.set(on);
+    inline for (classes.all) |class| class.setPoints(on);
     for (iterations) |each| each.set(on);
 }
 
@@ -42,17 +43,6 @@ const tables = [_]Table{
     timer.ticker_table,
     context.table,
     context.registration_table,
-    @import("waitgroup.zig").table,
-    @import("mutex.zig").table,
-    rwmutex.table,
-    rwmutex.reader_table,
-    @import("cond.zig").table,
-    @import("once.zig").table,
-    @import("semaphore.zig").table,
-    @import("event.zig").table,
-    @import("barrier.zig").table,
-    @import("pool.zig").table,
-    @import("atomic.zig").table,
     @import("socket.zig").table,
 };
 const iterations = [_]Next{

@@ -6,9 +6,8 @@
 //! seen by an entry in gc.callbacks, which the first pool puts there.
 const std = @import("std");
 const py = @import("py.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
-const object = @import("object.zig");
 
 const List = std.ArrayList(*py.Object);
 
@@ -19,16 +18,12 @@ const Pool = struct {
     prev: ?*Pool = null,
     next: ?*Pool = null,
 };
-const O = object.Object(Pool);
-const of = O.of;
-pub var pool_type: *py.Type = undefined;
 
 var all: ?*Pool = null;
 var watching = false;
 
-fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parseNew("Pool", &.{"new"}, 0, args, kwargs) orelse return null;
-    const make = if (given[0] == py.none()) null else given[0];
+fn new(t: *py.Type, given: ?*py.Object) ?*py.Object {
+    const make = if (given == py.none()) null else given;
     if (make) |f| if (py.PyCallable_Check(f) == 0)
         return py.PyErr_Format(
             py.exc.typeError(),
@@ -36,38 +31,31 @@ fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Obj
             f,
         );
     if (!watching and !watch()) return null;
-    const o = O.make(t, .{ .new = if (make) |f| py.incref(f) else null }) orelse {
+    const o = class.make(t, Pool{ .new = if (make) |f| py.incref(f) else null }) orelse {
         py.xdecref(make);
         return null;
     };
-    const p = of(o);
+    const p = Class.of(o);
     p.next = all;
     if (all) |head| head.prev = p;
     all = p;
     return o;
 }
 
-fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const t = visit(@ptrCast(o.type), arg);
-    if (t != 0) return t;
-    const p = of(o);
-    if (p.new) |f| {
-        const r = visit(f, arg);
-        if (r != 0) return r;
-    }
+fn traverse(p: *Pool, v: class.Visitor) c_int {
+    const r = v.all(&.{p.new});
+    if (r != 0) return r;
     for ([_][]const *py.Object{ p.fresh.items, p.victims.items }) |items| for (items) |item| {
-        const r = visit(item, arg);
-        if (r != 0) return r;
+        const visited = v.all(&.{item});
+        if (visited != 0) return visited;
     };
     return 0;
 }
 
-fn clear(o: *py.Object) callconv(.c) c_int {
-    const p = of(o);
+fn clear(p: *Pool) void {
     py.clear(&p.new);
     release(&p.fresh);
     release(&p.victims);
-    return 0;
 }
 
 /// What ends there may use the pool.
@@ -78,20 +66,13 @@ fn release(list: *List) void {
     items.deinit(host.gpa);
 }
 
-fn dealloc(o: *py.Object) callconv(.c) void {
-    py.PyObject_GC_UnTrack(o);
-    O.clearWeakrefs(o);
-    const p = of(o);
+fn deinit(p: *Pool) void {
     if (p.prev) |before| before.next = p.next else all = p.next;
     if (p.next) |after| after.prev = p.prev;
-    _ = clear(o);
-    const t: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(t);
+    clear(p);
 }
 
-fn get(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const p = of(o);
+fn get(p: *Pool) ?*py.Object {
     if (p.fresh.pop() orelse p.victims.pop()) |item| return item;
     const make = p.new orelse return py.returnNone();
     // The pool may end in the call.
@@ -100,41 +81,28 @@ fn get(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.call(make, &.{});
 }
 
-fn put(o: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
-    if (item.? == py.none()) return py.raise(
+fn put(p: *Pool, item: *py.Object) ?*py.Object {
+    if (item == py.none()) return py.raise(
         py.exc.valueError(),
         "None cannot be put into a Pool: get() returns it when there is nothing",
         .{},
     );
-    of(o).fresh.append(host.gpa, item.?) catch return py.PyErr_NoMemory();
-    _ = py.incref(item.?);
+    p.fresh.append(host.gpa, item) catch return py.PyErr_NoMemory();
+    _ = py.incref(item);
     return py.returnNone();
 }
 
-fn length(o: *py.Object) callconv(.c) py.Ssize {
-    return @intCast(of(o).fresh.items.len + of(o).victims.items.len);
+fn length(p: *Pool) ?usize {
+    return p.fresh.items.len + p.victims.items.len;
 }
 
-/// A pool is true however empty.
-fn boolean(_: *py.Object) callconv(.c) c_int {
-    return 1;
-}
-
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    return py.PyUnicode_FromFormat("<Pool %p %zd>", o, length(o));
-}
-
-fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.genericAlias(class, item.?);
+fn repr(p: *Pool) ?*py.Object {
+    return py.print("<Pool 0x{x} {d}>", .{ class.addressOf(p), length(p).? });
 }
 
 // ---- the collector ----
 
-const callback: py.MethodDef = .{
-    .name = "golibx_pools",
-    .function = @ptrCast(&collected),
-    .flags = py.METH_FASTCALL,
-};
+const callback: py.MethodDef = .of("golibx_pools", .{ .fast = collected }, null);
 
 /// Appends to gc.callbacks. False with an exception set.
 fn watch() bool {
@@ -175,45 +143,25 @@ fn age() void {
     for (old.items) |*list| release(list);
 }
 
-const methods = [_]py.MethodDef{
-    .{ .name = "get", .function = @ptrCast(&get), .flags = py.METH_NOARGS, .doc =
-    \\get($self, /)
-    \\--
-    \\
-    \\Takes an object out, the one that was put in last; or returns new(), or None without a `new`.
-    },
-    .{ .name = "put", .function = @ptrCast(&put), .flags = py.METH_O, .doc =
-    \\put($self, x, /)
-    \\--
-    \\
-    \\Puts an object in, which the caller must not use any more. Raises ValueError for None.
-    },
-    .{
-        .name = "__class_getitem__",
-        .function = @ptrCast(&genericAlias),
-        .flags = py.METH_O | py.METH_CLASS,
-        .doc = "Pool[T] in annotations.",
-    },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-pub const spec = O.spec("golibx.Pool", py.TPFLAGS_HAVE_GC, &.{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clear) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
-    .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&O.members) },
-    .{ .slot = py.slot.tp_doc, .pfunc =
-    \\Pool(new=None)
-    \\--
-    \\
+pub const Class = class.Class(Pool, .{
+    .name = "golibx.Pool",
+    .doc =
     \\Keeps objects that are expensive to make for whoever needs one next, as Go's sync.Pool. What
     \\nobody takes is let go at the second full garbage collection.
+    ,
+    .new = class.constructor("Pool(new=None)", new),
+    .generic = "Pool[T] in annotations.",
+    .repr = repr,
+    .len = length,
+    .traverse = traverse,
+    .clear = clear,
+    .deinit = deinit,
+    .methods = &.{
+        class.method("get()", get,
+            \\Takes an object out, the one that was put in last; or returns new(), or None without a `new`.
+        ),
+        class.method("put(x, /)", put,
+            \\Puts an object in, which the caller must not use any more. Raises ValueError for None.
+        ),
     },
-    .{},
 });

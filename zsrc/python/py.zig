@@ -33,11 +33,35 @@ pub const METH_FASTCALL = 0x80;
 pub const METH_KEYWORDS = 2;
 pub const METH_CLASS = 0x10;
 
+/// A function of a method's or module's, of one of the ways to be called.
+pub const Function = union(enum) {
+    none: *const fn (?*Object, ?*Object) callconv(.c) ?*Object,
+    one: *const fn (?*Object, ?*Object) callconv(.c) ?*Object,
+    fast: *const fn (?*Object, Args, Ssize) callconv(.c) ?*Object,
+    keywords: *const fn (?*Object, Args, Ssize, ?*Object) callconv(.c) ?*Object,
+};
+
 pub const MethodDef = extern struct {
     name: ?[*:0]const u8 = null,
     function: ?*const anyopaque = null,
     flags: c_int = 0,
     doc: ?[*:0]const u8 = null,
+
+    pub fn of(name: [*:0]const u8, function: Function, doc: ?[*:0]const u8) MethodDef {
+        return .{
+            .name = name,
+            .function = switch (function) {
+                inline else => |f| f,
+            },
+            .flags = switch (function) {
+                .none => METH_NOARGS,
+                .one => METH_O,
+                .fast => METH_FASTCALL,
+                .keywords => METH_FASTCALL | METH_KEYWORDS,
+            },
+            .doc = doc,
+        };
+    }
 };
 
 pub const GetSetDef = extern struct {
@@ -100,6 +124,35 @@ pub const slot = struct {
     pub const tp_free = 74;
     pub const tp_finalize = 80;
     pub const mod_exec = 2;
+};
+
+/// The slots of a type by their names, each with its type.
+pub const Slots = struct {
+    nb_bool: ?*const fn (*Object) callconv(.c) c_int = null,
+    sq_length: ?*const fn (*Object) callconv(.c) Ssize = null,
+    tp_call: ?*const fn (*Object, *Object, ?*Object) callconv(.c) ?*Object = null,
+    tp_clear: ?*const fn (*Object) callconv(.c) c_int = null,
+    tp_dealloc: ?*const fn (*Object) callconv(.c) void = null,
+    tp_doc: ?[*:0]const u8 = null,
+    tp_getset: ?[*]const GetSetDef = null,
+    tp_iter: ?*const fn (*Object) callconv(.c) ?*Object = null,
+    tp_iternext: ?*const fn (*Object) callconv(.c) ?*Object = null,
+    tp_members: ?[*]const MemberDef = null,
+    tp_methods: ?[*]const MethodDef = null,
+    tp_new: ?*const fn (*Type, *Object, ?*Object) callconv(.c) ?*Object = null,
+    tp_repr: ?*const fn (*Object) callconv(.c) ?*Object = null,
+    tp_traverse: ?*const fn (*Object, Visit, ?*anyopaque) callconv(.c) c_int = null,
+
+    /// Those that are not null, with the end mark.
+    pub fn table(comptime slots: Slots) [*]const Slot {
+        comptime var all: []const Slot = &.{};
+        inline for (@typeInfo(Slots).@"struct".field_names) |name| {
+            if (@field(slots, name)) |value|
+                all = all ++ .{Slot{ .slot = @field(slot, name), .pfunc = value }};
+        }
+        const final = all ++ .{Slot{}};
+        return final.ptr;
+    }
 };
 
 pub const ModuleDef = extern struct {
@@ -500,6 +553,27 @@ pub fn raise(kind: *Object, comptime format: []const u8, args: anytype) ?*Object
     };
     PyErr_SetString(kind, text.ptr);
     return null;
+}
+
+/// As `raise`, for those that say by false that an exception is set.
+pub fn raises(kind: *Object, comptime format: []const u8, args: anytype) bool {
+    _ = raise(kind, format, args);
+    return false;
+}
+
+/// A str.
+pub fn print(comptime format: []const u8, args: anytype) ?*Object {
+    var buffer: [512]u8 = undefined;
+    const text = std.fmt.bufPrint(&buffer, format, args) catch &buffer;
+    return PyUnicode_FromStringAndSize(text.ptr, @intCast(text.len));
+}
+
+/// (value, ok); takes the reference to `value`.
+pub fn pair(value: *Object, ok: bool) ?*Object {
+    defer decref(value);
+    const flag = boolean(ok);
+    defer decref(flag);
+    return PyTuple_Pack(2, value, flag);
 }
 
 /// An OSError of the number's class.

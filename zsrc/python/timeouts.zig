@@ -10,6 +10,14 @@ pub const Limit = union(enum) {
     poll,
     ns: u64,
 
+    /// Null with an exception set when it is no number.
+    pub fn fromPython(value: ?*py.Object) ?Limit {
+        const v = value orelse return .forever;
+        if (v == py.none()) return .forever;
+        const text = "a time-out must be a number of seconds or None, not %R";
+        return fromSeconds(number(v, text) orelse return null);
+    }
+
     /// Monotonic ns at which the wait ends, from now on.
     pub fn deadline(l: Limit) ?u64 {
         return switch (l) {
@@ -30,13 +38,8 @@ fn clock() u64 {
 const longest_s = 9.2e9;
 
 /// Null with an exception set when it is no number.
-pub fn parse(value: ?*py.Object) ?Limit {
-    const v = value orelse return .forever;
-    if (v == py.none()) return .forever;
-    return fromSeconds(number(
-        v,
-        "a time-out must be a number of seconds or None, not %R",
-    ) orelse return null);
+pub inline fn parse(value: ?*py.Object) ?Limit {
+    return Limit.fromPython(value);
 }
 
 /// `complaint` has a %R for a value that is no number.

@@ -1,0 +1,45 @@
+//! The classes of the extension module: the one list of them, in the order in which the module gets
+//! its types. A class comes behind those that it derives from.
+const py = @import("py.zig");
+const mutex = @import("mutex.zig");
+const rwmutex = @import("rwmutex.zig");
+
+pub const all = .{
+    @import("waitgroup.zig").Class,
+    mutex.Class,
+    mutex.GuardClass,
+    rwmutex.Class,
+    rwmutex.ReaderClass,
+    @import("cond.zig").Class,
+    @import("once.zig").Class,
+    @import("semaphore.zig").Class,
+    @import("event.zig").Class,
+    @import("barrier.zig").Class,
+    @import("pool.zig").Class,
+    @import("atomic.zig").Class,
+};
+
+pub fn has(comptime Class: type) bool {
+    for (all) |each| if (each == Class) return true;
+    return false;
+}
+
+/// Adds the types to the module. False with an exception set.
+pub fn add(module: *py.Object) bool {
+    inline for (all) |class| if (!class.add(module)) return false;
+    return true;
+}
+
+/// Whether goroutines wait on objects of that type until somebody who has the object wakes them.
+pub fn isWaitedOn(t: *py.Type) bool {
+    inline for (all) |class| if (class.is_waited_on and class.python_type == t) return true;
+    return false;
+}
+
+/// What an object holds that the collector does not know of: see Options.held.
+pub fn heldBy(o: *py.Object) ?*py.Object {
+    inline for (all) |class| {
+        if (class.held) |held| if (class.is(o)) return held(class.of(o));
+    }
+    return null;
+}
