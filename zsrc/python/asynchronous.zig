@@ -86,8 +86,8 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
 
 /// async_callee(function): what it is called if a call of it makes a coroutine or an asynchronous
 /// generator, and whether it is a generator; None of others. For Python code that is given functions.
-pub fn asyncCallee(_: ?*py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
-    var called = calledBy(given.?);
+pub fn asyncCallee(given: *py.Object) ?*py.Object {
+    var called = calledBy(given);
     defer called.deinit();
     if (called.flags == 0) return py.returnNone();
     const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse return null;

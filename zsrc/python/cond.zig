@@ -184,7 +184,9 @@ pub const Class = class.Class(Cond, .{
         class.method("__enter__()", enter, "Locks the lock."),
         class.method("__exit__(*exc_info)", exit, "Unlocks the lock."),
     },
-    .properties = &.{class.property("locker", getLocker,
+    .properties = &.{class.property(
+        "locker",
+        getLocker,
         "Its lock: a Mutex, an RWMutex or the RLocker of one.",
     )},
 });

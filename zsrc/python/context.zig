@@ -15,6 +15,7 @@ const List = @import("../core/list.zig").List;
 const sched = @import("../sched/context.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
+const class = @import("class.zig");
 const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
@@ -119,7 +120,7 @@ inline fn finished(o: *Object) *py.Object {
 }
 
 /// context_background()
-pub fn background(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn background() ?*py.Object {
     if (background_object == null) {
         const made = finished(make(null) orelse return null);
         // Making it may have run other code that did the same.
@@ -129,11 +130,11 @@ pub fn background(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 /// context_current()
-pub fn current(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn current() ?*py.Object {
     if (lane.onThread()) |g| {
         if (goroutine.of(g).ambient) |o| return py.incref(o);
     }
-    return background(null, null);
+    return background();
 }
 
 fn derive(parent: *py.Object, deadline: u64) ?*py.Object {
@@ -149,30 +150,28 @@ fn derive(parent: *py.Object, deadline: u64) ?*py.Object {
 }
 
 /// context_with_cancel(parent, /)
-pub fn withCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Object {
-    return derive(parent.?, sched.never);
+pub fn withCancel(parent: *py.Object) ?*py.Object {
+    return derive(parent, sched.never);
 }
 
 /// context_with_timeout(parent, seconds, /)
-pub fn withTimeout(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "context_with_timeout() takes 2 arguments ({d} given)", .{n});
-    const seconds = timeouts.number(args[1], "a time-out must be a number of seconds, not %R") orelse
+pub fn withTimeout(parent: *py.Object, given: *py.Object) ?*py.Object {
+    const seconds = timeouts.number(given, "a time-out must be a number of seconds, not %R") orelse
         return null;
     const limit = timeouts.fromSeconds(seconds) orelse return null;
-    return derive(args[0], switch (limit) {
+    return derive(parent, switch (limit) {
         .poll => lane.now(),
         else => limit.deadline() orelse sched.never,
     });
 }
 
 /// context_with_deadline(parent, t, /): seconds of time.monotonic().
-pub fn withDeadline(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "context_with_deadline() takes 2 arguments ({d} given)", .{n});
+pub fn withDeadline(parent: *py.Object, given: *py.Object) ?*py.Object {
     const t = timeouts.number(
-        args[1],
+        given,
         "a deadline must be a number of seconds, not %R",
     ) orelse return null;
-    return derive(args[0], switch (timeouts.fromSeconds(t) orelse return null) {
+    return derive(parent, switch (timeouts.fromSeconds(t) orelse return null) {
         .poll => 0,
         .forever => sched.never,
         .ns => |ns| ns,
@@ -180,17 +179,16 @@ pub fn withDeadline(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*p
 }
 
 /// context_with_value(parent, key, value, /)
-pub fn withValue(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 3) return py.raise(py.exc.typeError(), "context_with_value() takes 3 arguments ({d} given)", .{n});
-    const o = make(parseContext(args[0], "the parent") orelse return null) orelse return null;
-    o.key = py.incref(args[1]);
-    o.value = py.incref(args[2]);
+pub fn withValue(parent: *py.Object, key: *py.Object, value: *py.Object) ?*py.Object {
+    const o = make(parseContext(parent, "the parent") orelse return null) orelse return null;
+    o.key = py.incref(key);
+    o.value = py.incref(value);
     return finished(o);
 }
 
 /// context_without_cancel(parent, /)
-pub fn withoutCancel(_: ?*py.Object, parent: ?*py.Object) callconv(.c) ?*py.Object {
-    const o = make(parseContext(parent.?, "the parent") orelse return null) orelse return null;
+pub fn withoutCancel(parent: *py.Object) ?*py.Object {
+    const o = make(parseContext(parent, "the parent") orelse return null) orelse return null;
     o.source = null;
     return finished(o);
 }
@@ -291,8 +289,8 @@ pub noinline fn raiseAmbient(p: *PyG) bool {
 pub fn isEcho(p: *PyG, exception: *py.Object) bool {
     const node = p.g.context orelse return false;
     const origin = node.origin orelse return false;
-    const class = errors.get(.DeadlineExceeded) orelse return false;
-    if (py.PyErr_GivenExceptionMatches(exception, class) == 0) return false;
+    const kind = errors.get(.DeadlineExceeded) orelse return false;
+    if (py.PyErr_GivenExceptionMatches(exception, kind) == 0) return false;
     const context = py.PyObject_GetAttrString(exception, "context") orelse {
         py.PyErr_Clear();
         return false;
@@ -422,8 +420,8 @@ fn err(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 /// context_cause(context, /)
-pub fn causeOf(_: ?*py.Object, object: ?*py.Object) callconv(.c) ?*py.Object {
-    const o = parseContext(object.?, "the context") orelse return null;
+pub fn causeOf(object: *py.Object) ?*py.Object {
+    const o = parseContext(object, "the context") orelse return null;
     const node = look(o) orelse return py.returnNone();
     if (!node.done()) return py.returnNone();
     if (Object.ofNode(node.origin.?).cause) |cause| return py.incref(cause);
@@ -469,11 +467,11 @@ fn repr(object: *py.Object) callconv(.c) ?*py.Object {
 // ---- after_func ----
 
 /// after_func(context, fn, /)
-pub fn afterFunc(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "after_func() takes 2 arguments ({d} given)", .{n});
-    const o = parseContext(args[0], "the context") orelse return null;
-    const detached = withoutCancel(null, args[0]) orelse return null;
-    const p = @import("module.zig").createChecked("after_func", .{ .args = args + 1, .n = 1, .names = null }, false) orelse {
+pub fn afterFunc(context: *py.Object, function: *py.Object) ?*py.Object {
+    const o = parseContext(context, "the context") orelse return null;
+    const detached = withoutCancel(context) orelse return null;
+    const call: class.Given = .{ .args = &.{function}, .n = 1, .names = null };
+    const p = @import("module.zig").createChecked("after_func", call, false) orelse {
         py.decref(detached);
         return null;
     };

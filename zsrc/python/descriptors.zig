@@ -103,17 +103,11 @@ fn closeBetween(original: py.FastFunction, o: *py.Object, low: i32, high: i32) b
 }
 
 /// keep_descriptor(fd)
-pub fn keep(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(fd.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
+pub fn keep(value: i64) void {
     if (std.math.cast(i32, value)) |number| os.descriptors.keep(number);
-    return py.returnNone();
 }
 
 /// leave_descriptor(fd)
-pub fn leave(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(fd.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
+pub fn leave(value: i64) void {
     if (std.math.cast(i32, value)) |number| os.descriptors.release(number);
-    return py.returnNone();
 }

@@ -64,16 +64,13 @@ pub fn figures() native_events.Figures {
     return sum;
 }
 
-pub fn setMask(_: ?*py.Object, mask: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(mask.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
+pub fn setMask(value: i64) void {
     const wanted: u32 = @truncate(@as(u64, @bitCast(value)));
     lane.ring.setMask(wanted);
     native_events.setMask(wanted);
-    return py.returnNone();
 }
 
-pub fn wait(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn wait() ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     var n = take();
     while (n == 0) {
@@ -187,17 +184,16 @@ fn reasonText(code: u32) ?*py.Object {
 }
 
 /// record_panic(goroutine_id, text, /)
-pub fn recordPanic(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "record_panic() takes 2 arguments ({d} given)", .{n});
-    const id = py.PyLong_AsUnsignedLongLong(args[0]);
+pub fn recordPanic(goroutine_id: *py.Object, text: *py.Object) ?bool {
+    const id = py.PyLong_AsUnsignedLongLong(goroutine_id);
     if (id == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
-    if (!lane.live or !lane.ring.wants(.goroutine_panic)) return py.boolean(false);
+    if (!lane.live or !lane.ring.wants(.goroutine_panic)) return false;
     if (panics == null) panics = py.PyDict_New() orelse return null;
     // First, since the pump may be quick; and it stays if the event is dropped.
-    if (py.PyDict_SetItem(panics.?, args[0], args[1]) != 0) return null;
+    if (py.PyDict_SetItem(panics.?, goroutine_id, text) != 0) return null;
     const recorded = lane.recordSlow(.goroutine_panic, id, 0, 0);
-    if (!recorded and py.PyDict_DelItem(panics.?, args[0]) != 0) return null;
-    return py.boolean(recorded);
+    if (!recorded and py.PyDict_DelItem(panics.?, goroutine_id) != 0) return null;
+    return recorded;
 }
 
 fn takePanic(id: u64) ?*py.Object {
@@ -211,9 +207,8 @@ fn takePanic(id: u64) ?*py.Object {
     return null;
 }
 
-pub fn stop(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn stop() void {
     // Nothing more comes from the native lane, or what does is thrown away.
     native_events.end();
     lane.stopEvents();
-    return py.returnNone();
 }

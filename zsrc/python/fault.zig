@@ -45,10 +45,10 @@ pub fn remove() void {
 var installed = false;
 
 /// handle_faults(on)
-pub fn switchHandler(_: ?*py.Object, on: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn switchHandler(on: *py.Object) bool {
     const before = installed;
-    if (py.isTrue(on.?)) install() else remove();
-    return py.boolean(before);
+    if (py.isTrue(on)) install() else remove();
+    return before;
 }
 
 inline fn isInstalled() bool {

@@ -16,7 +16,7 @@ const swap_find = @import("swap_find.zig");
 
 const lane = &host.the_lane;
 
-pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn stats() ?*py.Object {
     const dict = py.PyDict_New() orelse return null;
     const c = &lane.counters;
     const live = lane.live;
@@ -67,7 +67,7 @@ pub fn stats(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return dict;
 }
 
-pub fn info(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn info() ?*py.Object {
     const dict = py.PyDict_New() orelse return null;
     const builtin = @import("builtin");
     const m = &host.mechanisms;

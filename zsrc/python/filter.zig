@@ -11,10 +11,9 @@ const def: py.MethodDef = .{
 };
 
 /// only_for(names, function, /)
-pub fn onlyFor(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "only_for() takes 2 arguments ({d} given)", .{n});
-    if (py.PyDict_Size(args[0]) < 0) return null;
-    const both = py.PyTuple_Pack(2, args[0], args[1]) orelse return null;
+pub fn onlyFor(names: *py.Object, function: *py.Object) ?*py.Object {
+    if (py.PyDict_Size(names) < 0) return null;
+    const both = py.PyTuple_Pack(2, names, function) orelse return null;
     defer py.decref(both);
     return py.PyCMethod_New(&def, both, null, null);
 }

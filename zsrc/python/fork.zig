@@ -193,10 +193,10 @@ fn onOneThread(comptime Original: type, c: replace.Call) ?*py.Object {
 // ---- the hooks ----
 
 /// _before_fork()
-pub fn before(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn before() void {
     learnThreadsLocks();
     preempt.holdOff();
-    const g = lane.here() orelse return py.returnNone();
+    const g = lane.here() orelse return;
     const p = goroutine.of(g);
     home_stack = null;
     // Without a thread to be had it stays where it is unless a hook parks.
@@ -205,7 +205,6 @@ pub fn before(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         g.no_preempt += 1;
     };
     if (p == goroutine.main) goHomeFirst(g);
-    return py.returnNone();
 }
 
 /// The stack of a thread that is gone is used for other threads, but for the first's. So the main
@@ -225,15 +224,14 @@ fn goHomeFirst(g: *g_mod.G) void {
 }
 
 /// _after_fork_in_parent()
-pub fn afterInParent(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn afterInParent() void {
     preempt.letGo();
-    const g = lane.here() orelse return py.returnNone();
+    const g = lane.here() orelse return;
     const p = goroutine.of(g);
     if (p.fork_unlocked > 0) {
         p.fork_unlocked -= 1;
         g.no_preempt -= 1;
     } else _ = lane.unlockThread(g);
-    return py.returnNone();
 }
 
 /// In fork(), in the child: see above what may be done here.
@@ -300,13 +298,12 @@ fn renumber(state: *py.ThreadState, lasts: bool) void {
 }
 
 /// _after_fork_in_child(): with an interpreter that is fit to be used.
-pub fn afterInChild(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn afterInChild() void {
     if (renumbered) |state| if (!for_good) {
         host.identOf(state).* = own_number;
         renumbered = null;
     };
     settle();
-    return py.returnNone();
 }
 
 /// As host.goroutineIdent, where a thread state is renumbered.

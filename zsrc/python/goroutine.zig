@@ -687,20 +687,20 @@ fn tellWatchers(h: *Handle) void {
 
 /// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it
 /// ends.
-pub fn notifyEnd(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2 or args[1].type != chan.chan_type)
-        return py.raise(py.exc.typeError(), "notify_end() takes a Goroutine and a Chan", .{});
-    if (args[0].type != goroutine_type)
-        return py.PyErr_Format(py.exc.typeError(), "%R is not a Goroutine", args[0]);
-    const h: *Handle = @ptrCast(args[0]);
+pub fn notifyEnd(object: *py.Object, ch: *py.Object) ?*py.Object {
+    if (ch.type != chan.chan_type)
+        return py.PyErr_Format(py.exc.typeError(), "%R is not a Chan", ch);
+    if (object.type != goroutine_type)
+        return py.PyErr_Format(py.exc.typeError(), "%R is not a Goroutine", object);
+    const h: *Handle = @ptrCast(object);
     if (h.live != null and h.watchers == null) {
         const list = py.PyList_New(0) orelse return null;
         // Making it may have run other code that did the same, or the goroutine.
         if (h.watchers == null) h.watchers = list else py.decref(list);
     }
     if (h.live == null) {
-        chan.deliver(args[1], args[0]);
-    } else if (py.PyList_Append(h.watchers.?, args[1]) != 0) return null;
+        chan.deliver(ch, object);
+    } else if (py.PyList_Append(h.watchers.?, ch) != 0) return null;
     return py.returnNone();
 }
 

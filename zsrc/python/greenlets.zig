@@ -50,7 +50,7 @@ fn enteringNew(class: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(
 }
 
 /// lock_for_greenlets(): see golibx._core. Once greenlet has been imported.
-pub fn setUp(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn setUp() ?*py.Object {
     inline for (all) |each| {
         each.Original.install() catch |e| if (e == error.Raised) return null;
     }

@@ -151,26 +151,25 @@ pub fn setUp() bool {
 }
 
 /// in_goroutine(): whether get_ident() is a goroutine's own number.
-pub fn hasOwnIdent(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const ident = host.goroutineIdent() orelse return py.boolean(false);
-    return py.boolean(idents.has(ident));
+pub fn hasOwnIdent() bool {
+    const ident = host.goroutineIdent() orelse return false;
+    return idents.has(ident);
 }
 
 /// threading._active, owned.
 var active: ?*py.Object = null;
 
 /// keep_thread(active, thread, /): see golibx._core.
-pub fn keepThread(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "keep_thread() takes 2 arguments ({d} given)", .{n});
+pub fn keepThread(threads: *py.Object, thread: *py.Object) ?*py.Object {
     const ident = host.goroutineIdent() orelse idents.none;
     const g = lane.onThread();
     if (g == null or !idents.has(ident))
         return py.raise(py.exc.runtimeError(), "the caller is no goroutine with an ident of its own", .{});
     const key = py.PyLong_FromUnsignedLongLong(ident) orelse return null;
     defer py.decref(key);
-    if (py.PyDict_SetItem(args[0], key, args[1]) != 0) return null;
+    if (py.PyDict_SetItem(threads, key, thread) != 0) return null;
     const before = active;
-    active = py.incref(args[0]);
+    active = py.incref(threads);
     py.xdecref(before);
     goroutine.of(g.?).thread = key;
     _ = py.incref(key);

@@ -45,22 +45,19 @@ const InterpreterFrame = frames.InterpreterFrame;
 /// measure_frames(code, count, exception, /): finds out about frames by a code object with `count`
 /// variables of all kinds, and about thread states by the exception that is being handled. False if
 /// frames are not known, or it cannot.
-pub fn measureFrames(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 3) return py.raise(py.exc.typeError(), "measure_frames() takes 3 arguments ({d} given)", .{n});
-    const count = py.PyLong_AsLongLong(args[1]);
-    if (count == -1 and py.PyErr_Occurred() != null) return null;
-    if (!py.isCode(args[0]))
+pub fn measureFrames(code: *py.Object, count: i64, exception: *py.Object) ?*py.Object {
+    if (!py.isCode(code))
         return py.raise(py.exc.typeError(), "measure_frames() needs a code object", .{});
-    return py.boolean(frames.measure(@constCast(args[0]), count, @constCast(args[2])));
+    return py.boolean(frames.measure(code, count, exception));
 }
 
 /// frame_slots(frame, /): what its local variables hold, None for one that holds nothing; or None
 /// if that is not known.
-pub fn frameSlots(_: ?*py.Object, o: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn frameSlots(o: *py.Object) ?*py.Object {
     if (!frames.measured()) return py.returnNone();
-    const frame = frames.InterpreterFrame.of(o.?) orelse return py.returnNone();
+    const frame = frames.InterpreterFrame.of(o) orelse return py.returnNone();
     const list = py.PyList_New(0) orelse return null;
-    for (0..frames.slotCount(o.?)) |i| {
+    for (0..frames.slotCount(o)) |i| {
         if (py.PyList_Append(list, frame.variable(i) orelse py.none()) != 0) {
             py.decref(list);
             return null;
@@ -150,7 +147,7 @@ const Suspect = struct {
     /// Whether it is in a `select(*cases)`.
     fn callsWithStar(s: Suspect, entry: frames.Entry) bool {
         const with_star = entry.kind == .call_star or entry.kind == .call_list;
-        return s.p.g.waiting_count > 0 and with_star and entry.calls(&select.select);
+        return s.p.g.waiting_count > 0 and with_star and entry.calls(select.definition.def.function.?);
     }
 
     /// The tuple, if select() was given the items of one.
@@ -531,22 +528,19 @@ fn isIn(list: *py.Object, o: *py.Object) bool {
 
 /// leaked(stacks, harmless, /): of a tuple of (goroutine, frames), the goroutines that are leaked.
 /// `harmless` is a list of weak references that do not count.
-pub fn leaked(_: ?*py.Object, args: py.Args, count: py.Ssize) callconv(.c) ?*py.Object {
-    if (count != 2) return py.raise(py.exc.typeError(), "leaked() takes 2 arguments ({d} given)", .{count});
-    const stacks: ?*py.Object = @constCast(args[0]);
-    const harmless: *py.Object = @constCast(args[1]);
+pub fn leaked(stacks: *py.Object, harmless: *py.Object) ?*py.Object {
     if (py.PyList_Size(harmless) < 0) return null;
     if (!frames.measured())
         return py.raise(py.exc.runtimeError(), "the frames of this Python are not known", .{});
     if (weak_references == null) {
         weak_references = py.importFrom("_weakref", "getweakrefs") orelse return null;
     }
-    const n = py.PyTuple_Size(stacks.?);
+    const n = py.PyTuple_Size(stacks);
     if (n < 0) return null;
     var graph: Graph = .{ .harmless = harmless };
     defer graph.deinit();
     for (0..@intCast(n)) |i| {
-        const s = suspectOf(py.PyTuple_GetItem(stacks.?, @intCast(i)).?) orelse continue;
+        const s = suspectOf(py.PyTuple_GetItem(stacks, @intCast(i)).?) orelse continue;
         graph.suspects.append(gpa, s) catch return py.PyErr_NoMemory();
         graph.by_goroutine.put(
             gpa,

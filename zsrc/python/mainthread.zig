@@ -25,6 +25,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
+const class = @import("class.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
@@ -50,22 +51,21 @@ const most_words = 512;
 
 /// learn_main_thread(function): finds out where the main thread's number lies. `function` is
 /// signal.signal() as the interpreter has it; on the main thread.
-pub fn learn(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.Object {
-    if (main_number != null) return py.returnNone();
-    const runtime = os.symbol("_PyRuntime") orelse return py.returnNone();
+pub fn learn(function: *py.Object) void {
+    if (main_number != null) return;
+    const runtime = os.symbol("_PyRuntime") orelse return;
     const words: [*]c_ulong = @ptrCast(@alignCast(runtime));
     const own = py.PyThread_get_thread_ident();
     for (words[0..most_words]) |*word| {
         if (word.* != own) continue;
         word.* = own +% 1;
-        const refused = isRefused(function.?);
+        const refused = isRefused(function);
         word.* = own;
         if (!refused) continue;
         main_number = word;
         first = own;
         break;
     }
-    return py.returnNone();
 }
 
 /// Whether it refuses the thread, which it looks at before the signal, of which there is no such.
@@ -87,10 +87,10 @@ fn isRefused(function: *py.Object) bool {
 
 /// call_as_main_thread(function, *args): calls it; for the main goroutine as on the main thread. For
 /// others that is the process's.
-pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n < 1) return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
-    const count: usize = @intCast(n - 1);
-    const word = main_number orelse return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+pub fn callAsMain(given: class.Given) ?*py.Object {
+    if (given.n < 1)
+        return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
+    const word = main_number orelse return given.after(1).call(given.args[0]);
     const g = mainGoroutine();
     if (g) |own| own.no_preempt += 1;
     defer if (g) |own| {
@@ -99,7 +99,7 @@ pub fn callAsMain(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
     const own = py.PyThread_get_thread_ident();
     word.* = if (g != null or own == handling) own else first;
     defer settle();
-    return py.extra.PyObject_Vectorcall(args[0], args + 1, count, null);
+    return given.after(1).call(given.args[0]);
 }
 
 /// No handler is called on the main thread: what it does must not be left half done.
@@ -107,7 +107,7 @@ var undisturbed = false;
 
 /// call_undisturbed(function): calls it; handlers that are due meanwhile are called afterwards. Other
 /// functions that look for signals on the main thread must not be among what it calls.
-pub fn callUndisturbed(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn callUndisturbed(function: *py.Object) ?*py.Object {
     const outer = undisturbed;
     undisturbed = true;
     settle();
@@ -115,7 +115,7 @@ pub fn callUndisturbed(_: ?*py.Object, function: ?*py.Object) callconv(.c) ?*py.
         undisturbed = outer;
         settle();
     }
-    return py.call(function.?, &.{});
+    return py.call(function, &.{});
 }
 
 /// Whether any thread of the run's may call handlers.
@@ -188,9 +188,7 @@ var freeing = false;
 
 /// free_main_thread(signal): None if no goroutine but the main one is on the thread that called
 /// run(). Sends it the signal otherwise, and returns whether it is locked to that thread.
-pub fn free(_: ?*py.Object, signal: ?*py.Object) callconv(.c) ?*py.Object {
-    const number = py.PyLong_AsLongLong(signal.?);
-    if (number == -1 and py.PyErr_Occurred() != null) return null;
+pub fn free(number: i64) ?*py.Object {
     const m = lane.m0;
     freeing = lane.live and m.curg != null and m.curg != &goroutine.main.?.g;
     settle();
@@ -200,7 +198,7 @@ pub fn free(_: ?*py.Object, signal: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 /// The handler of golibx's own signal: (signal, frame).
-pub fn onSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+pub fn onSignal(_: *py.Object, frame: *py.Object) ?*py.Object {
     if (learning) {
         const search: Search = .of(@intFromPtr(&learnCalls));
         if (search.found) calls_function = search.before;
@@ -208,12 +206,12 @@ pub fn onSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Ob
     }
     const g = lane.onThread() orelse return py.returnNone();
     if (goroutine.of(g) == goroutine.main) return signals.callTold();
-    if (n != 2 or !freeing or g.status != .syscall) return py.returnNone();
+    if (!freeing or g.status != .syscall) return py.returnNone();
     if (isMakingPendingCalls()) return raiseIn(g);
     const now: Place = .{
-        .frame = args[1],
+        .frame = frame,
         // A goroutine's function may be C itself.
-        .lasti = if (args[1] == py.none()) 0 else py.extra.PyFrame_GetLasti(@ptrCast(args[1])),
+        .lasti = if (frame == py.none()) 0 else py.extra.PyFrame_GetLasti(@ptrCast(frame)),
         .stack = @frameAddress(),
     };
     const before = place;

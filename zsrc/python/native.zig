@@ -140,11 +140,11 @@ fn ensureStarted() bool {
 }
 
 /// native_start(options, /): an options dict of Config's, or None for the run's.
-pub fn start(_: ?*py.Object, options: ?*py.Object) callconv(.c) ?*py.Object {
-    if (!native.running() and !lane.live and options.? != py.none()) {
+pub fn start(options: *py.Object) ?*py.Object {
+    if (!native.running() and !lane.live and options != py.none()) {
         var o: lane_mod.Options = .{};
-        if (!@import("run.zig").readScheduling(options.?, &o)) return null;
-        if (!readSettings(&o, options.?)) return null;
+        if (!@import("run.zig").readScheduling(options, &o)) return null;
+        if (!readSettings(&o, options)) return null;
     }
     return if (ensureStarted()) py.returnNone() else null;
 }
@@ -177,7 +177,7 @@ fn atEnd(_: ?*py.Object) callconv(.c) void {
 }
 
 /// _before_exit(): an atexit function.
-pub fn beforeExit(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn beforeExit() void {
     host.beforeExit();
     const watched = late_states.watch();
     const thread: outside.Detached = .leave();
@@ -185,11 +185,10 @@ pub fn beforeExit(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     if (watched) native.letAllPass(ending_cpu_ns, ending_patience_ns, late_states.waits);
     thread.comeBack();
     if (watched) late_states.settled();
-    return py.returnNone();
 }
 
-pub fn running(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(native.running());
+pub fn running() bool {
+    return native.running();
 }
 
 /// What a native goroutine runs: the function that Python code gave, by the symbol it has in its
@@ -212,7 +211,7 @@ pub fn functionName(entry: list.Entry, buffer: *[256]u8) []const u8 {
 }
 
 /// native_goroutines(): (id, state, function, locked) of each that lives.
-pub fn goroutines(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn goroutines() ?*py.Object {
     const result = py.PyList_New(0) orelse return null;
     var it: list.Iterator = .{};
     while (it.next()) |entry| {
@@ -455,9 +454,7 @@ fn joinThread(
 }
 
 /// native_wait(timeout_ns, /): until the goroutines of this run have ended; how many have not.
-pub fn waitAll(_: ?*py.Object, timeout: ?*py.Object) callconv(.c) ?*py.Object {
-    const ns = py.PyLong_AsLongLong(timeout.?);
-    if (ns == -1 and py.PyErr_Occurred() != null) return null;
+pub fn waitAll(ns: i64) ?*py.Object {
     if (unfinished > 0) host.Host.inbox.drain();
     if (unfinished > 0 and ns > 0) {
         const p = goroutine.forPark() orelse return null;
@@ -483,10 +480,9 @@ pub fn ignoreEnvironment(ignores: bool) void {
 }
 
 /// native_go(address, arg, keep, /)
-pub fn go(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 3) return py.raise(py.exc.typeError(), "native_go() takes 3 arguments ({d} given)", .{n});
-    const function = addressOf(args[0]) orelse return null;
-    const arg = addressOf(args[1]) orelse return null;
+pub fn go(address: *py.Object, argument: *py.Object, keep: *py.Object) ?*py.Object {
+    const function = addressOf(address) orelse return null;
+    const arg = addressOf(argument) orelse return null;
     if (!ensureStarted()) return null;
     settle();
     const h: *Handle = @ptrCast(py.PyType_GenericAlloc(goroutine_type, 0) orelse return null);
@@ -496,7 +492,7 @@ pub fn go(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     };
     t.arg = @ptrFromInt(arg);
     h.task = t;
-    if (!launch(t, args[2])) {
+    if (!launch(t, keep)) {
         h.task = null;
         py.decref(&h.ob);
         return null;
@@ -514,14 +510,19 @@ fn addressOf(o: *py.Object) ?usize {
 /// native_call(address, kinds, values, result, keep, /): `kinds` has a letter for each value, "i"
 /// for an integer or pointer, "d" and "f" for a double and a float; `result` is one of struct's
 /// letters, "v" for none. Returns an int, a float or None.
-pub fn call(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 5) return py.raise(py.exc.typeError(), "native_call() takes 5 arguments ({d} given)", .{n});
-    const function = addressOf(args[0]) orelse return null;
+pub fn call(
+    address: *py.Object,
+    letters: *py.Object,
+    values: *py.Object,
+    letter: *py.Object,
+    keep: *py.Object,
+) ?*py.Object {
+    const function = addressOf(address) orelse return null;
     var kinds_len: py.Ssize = 0;
-    const kinds = py.PyUnicode_AsUTF8AndSize(args[1], &kinds_len) orelse return null;
+    const kinds = py.PyUnicode_AsUTF8AndSize(letters, &kinds_len) orelse return null;
     var result_len: py.Ssize = 0;
-    const result = py.PyUnicode_AsUTF8AndSize(args[3], &result_len) orelse return null;
-    const count = py.PyTuple_Size(args[2]);
+    const result = py.PyUnicode_AsUTF8AndSize(letter, &result_len) orelse return null;
+    const count = py.PyTuple_Size(values);
     if (count < 0) return null;
     if (count != kinds_len or result_len != 1)
         return py.raise(
@@ -533,7 +534,7 @@ pub fn call(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object
     settle();
     var prepared: Call = .{};
     for (kinds[0..@intCast(kinds_len)], 0..) |kind, i| {
-        const value = py.PyTuple_GetItem(args[2], @intCast(i)).?;
+        const value = py.PyTuple_GetItem(values, @intCast(i)).?;
         const fits = if (kind == 'i') integer: {
             const bits = py.PyLong_AsUnsignedLongLongMask(value);
             if (bits == std.math.maxInt(c_ulonglong) and py.PyErr_Occurred() != null) return null;
@@ -558,7 +559,7 @@ pub fn call(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object
         t.discard();
         return null;
     };
-    if (!launch(t, args[4])) return null;
+    if (!launch(t, keep)) return null;
     const ended = waitFor(t, null, .native_call, null);
     const value = if (ended == .served) resultOf(t) else null;
     // After an exception the function goes on; the task ends with it.
@@ -622,7 +623,7 @@ fn signed(comptime T: type, bits: u64) ?*py.Object {
 // ---- figures ----
 
 /// golibx_counters as a dict. Null with an exception set.
-pub fn counters(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn counters() ?*py.Object {
     const dict = py.PyDict_New() orelse return null;
     if (addCounters(dict, "")) return dict;
     py.decref(dict);
@@ -646,7 +647,7 @@ pub fn addCounters(dict: *py.Object, comptime prefix: []const u8) bool {
 }
 
 /// native_queues(): the goroutines in the queue of each processor.
-pub fn queues(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn queues() ?*py.Object {
     var lengths: [most_procs]u32 = undefined;
     const live = queueLengths(&lengths);
     const all = py.PyList_New(0) orelse return null;

@@ -6,7 +6,7 @@ const goroutine = @import("goroutine.zig");
 
 const lane = &host.the_lane;
 
-pub fn lock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn lock() ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     return if (lockFor(p)) py.returnNone() else null;
 }
@@ -27,7 +27,7 @@ pub fn lockFor(p: *goroutine.PyG) bool {
     return true;
 }
 
-pub fn unlock(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn unlock() ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     if (!lane.unlockThread(&p.g))
         return py.raise(

@@ -72,10 +72,9 @@ fn launchEnder() bool {
 }
 
 /// _end_refused(): what the ender runs.
-pub fn run(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn run() void {
     endAll();
     ender = null;
-    return py.returnNone();
 }
 
 /// The stack of `p`, if it is the ender and that is free.

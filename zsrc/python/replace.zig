@@ -405,7 +405,7 @@ fn list(entry: *Entry) void {
 }
 
 /// replaced(): a dict of what is replaced at present, by `module.path`, to how often that applied.
-pub fn replaced(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn replaced() ?*py.Object {
     const dict = py.PyDict_New() orelse return null;
     var it = entries;
     while (it) |entry| : (it = entry.next) {

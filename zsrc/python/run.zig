@@ -3,6 +3,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const lane_mod = @import("../sched/lane.zig");
 const points = @import("points.zig");
+const arguments = @import("arguments.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -40,7 +41,7 @@ const lane = &host.the_lane;
 var claimed = false;
 
 /// claim()
-pub fn claim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn claim() ?*py.Object {
     if (claimed) return py.raise(
         py.exc.runtimeError(),
         "a golibx runtime is already running in this process",
@@ -51,10 +52,9 @@ pub fn claim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 }
 
 /// unclaim()
-pub fn unclaim(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn unclaim() void {
     endKept();
     claimed = false;
-    return py.returnNone();
 }
 
 /// How often what ends a run is tried: each time a handler of signals raises in it.
@@ -64,14 +64,18 @@ const most_leaves = 10;
 ///
 /// The interpreter calls handlers of signals between any two lines, and what they raise would leave
 /// the run claimed for good, or what surrounds it in place: here they are not called.
-pub fn callClaimed(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n < 3) return py.raise(py.exc.typeError(), "claimed() takes at least 3 arguments ({d} given)", .{n});
-    py.decref(claim(null, null) orelse return null);
-    defer py.decref(unclaim(null, null).?);
+pub fn callClaimed(given: arguments.Given) ?*py.Object {
+    const args = given.args;
+    if (given.n < 3) {
+        const text = "claimed() takes at least 3 arguments ({d} given)";
+        return py.raise(py.exc.typeError(), text, .{given.n});
+    }
+    py.decref(claim() orelse return null);
+    defer unclaim();
     var result: ?*py.Object = null;
     if (py.call(args[0], &.{})) |entered| {
         py.decref(entered);
-        result = py.extra.PyObject_Vectorcall(args[2], args + 3, @intCast(n - 3), null);
+        result = given.after(3).call(args[2]);
     }
     const raised = leave(args[1], if (result == null) py.takeException() else null) orelse return result;
     py.clear(&result);
@@ -111,11 +115,15 @@ pub fn forget() void {
     fault.remove();
 }
 
-/// run(function, args, kwargs, options)
-pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 4) return py.raise(py.exc.typeError(), "run() takes 4 arguments ({d} given)", .{n});
+/// run(fn, args, kwargs, options, /)
+pub fn run(
+    function: *py.Object,
+    args: *py.Object,
+    _: *py.Object,
+    given: *py.Object,
+) ?*py.Object {
     if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
-    const options = readOptions(args[3]) orelse return null;
+    const options = readOptions(given) orelse return null;
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or
         !datastack.setUp() or !identity.setUp() or
@@ -123,14 +131,14 @@ pub fn run(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
         !sigmask.setUp() or !compiling.setUp())) return null;
     if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;
     var few: [8]*py.Object = undefined;
-    const size = py.PyTuple_Size(args[1]);
+    const size = py.PyTuple_Size(args);
     if (size < 0) return null;
     const count: usize = @intCast(size);
     if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
-    for (0..count) |i| few[i] = py.PyTuple_GetItem(args[1], @intCast(i)).?;
-    const callee = asynchronous.look("run", args[0]);
+    for (0..count) |i| few[i] = py.PyTuple_GetItem(args, @intCast(i)).?;
+    const callee = asynchronous.look("run", function);
     if (callee == .refused) return null;
-    const main = goroutine.create(args[0], &few, count, null, false) catch return null;
+    const main = goroutine.create(function, &few, count, null, false) catch return null;
     goroutine.ownVariables(main) catch {
         goroutine.abandon(main);
         return null;
@@ -265,7 +273,7 @@ fn readPlan(dict: *py.Object) bool {
 }
 
 /// schedule()
-pub fn schedule(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn schedule() ?*py.Object {
     const script = &lane.script;
     const bytes = std.mem.sliceAsBytes(script.made.items);
     const made = py.PyBytes_FromStringAndSize(bytes.ptr, @intCast(bytes.len)) orelse return null;

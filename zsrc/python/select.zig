@@ -16,6 +16,8 @@ const timechan = @import("../sync/timechan.zig");
 const netpoll = @import("../netpoll/netpoll.zig");
 const explore = @import("../sched/explore.zig");
 const py = @import("py.zig");
+const arguments = @import("arguments.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -376,30 +378,29 @@ noinline fn otherSource(case: *Case, source: *Source, index: usize, guard: *nati
     return true;
 }
 
-pub fn select(
-    _: ?*py.Object,
-    args: py.Args,
-    n: py.Ssize,
-    kwnames: ?*py.Object,
-) callconv(.c) ?*py.Object {
-    const count: usize = @intCast(n);
+pub const definition = class.moduleFunction("select(*cases, default=False, timeout=None)", select,
+    \\Waits until one of the cases can go on, and does it; a random one if several can. A case comes
+    \\from a method such as Chan.on_recv(), Goroutine.on_done() or Conn.on_readable(); None never can.
+    \\Returns (index, value, ok): ok is False when a channel or socket was closed. With default,
+    \\returns (-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are
+    \\over, and ChannelClosed for a send on a closed channel.
+);
+
+const options: arguments.Signature = .of("select(default=False, timeout=None)");
+
+fn select(given: arguments.Given) ?*py.Object {
+    const args = given.args;
+    const count = given.n;
     var default = false;
     var limit: timeouts.Limit = .forever;
-    if (kwnames != null) {
-        const given = py.parse(
-            "select",
-            &.{ "default", "timeout" },
-            0,
-            args + count,
-            0,
-            kwnames,
-        ) orelse return null;
-        if (given[0]) |d| {
+    if (given.names != null) {
+        const named = arguments.parse(options, args + count, 0, given.names) orelse return null;
+        if (named[0]) |d| {
             const truth = py.PyObject_IsTrue(d);
             if (truth < 0) return null;
             default = truth != 0;
         }
-        limit = timeouts.parse(given[1]) orelse return null;
+        limit = timeouts.parse(named[1]) orelse return null;
     }
     if (count <= few_cases) {
         var sources: [few_cases]Source = undefined;

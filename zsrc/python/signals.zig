@@ -47,11 +47,8 @@ pub var handler_type: *py.Type = undefined;
 var hopes: usize = 0;
 
 /// hope_for_signals(count)
-pub fn setHopes(_: ?*py.Object, count: ?*py.Object) callconv(.c) ?*py.Object {
-    const n = py.PyLong_AsLongLong(count.?);
-    if (n == -1 and py.PyErr_Occurred() != null) return null;
+pub fn setHopes(n: i64) void {
     hopes = @intCast(@max(0, n));
-    return py.returnNone();
 }
 
 pub fn hopeFor() bool {
@@ -80,9 +77,7 @@ var telling: Timer = .{};
 var tellings: u32 = 0;
 
 /// use_signal(number)
-pub fn useSignal(_: ?*py.Object, number: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(number.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
+pub fn useSignal(value: i64) ?*py.Object {
     own_signal = @intCast(value);
     if (own_signal != 0 and !mainthread.learnCalls(@intCast(own_signal))) return null;
     return py.returnNone();
@@ -216,11 +211,7 @@ fn add(function: *py.Object, number: *py.Object) bool {
 // ---- channels of signals, golibx.signal ----
 
 /// take_signal(number, disposition)
-pub fn takeSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n != 2) return py.raise(py.exc.typeError(), "take_signal() takes 2 arguments ({d} given)", .{n});
-    const number = py.PyLong_AsLongLong(args[0]);
-    const disposition = py.PyLong_AsLongLong(args[1]);
-    if (py.PyErr_Occurred() != null) return null;
+pub fn takeSignal(number: i64, disposition: i64) ?*py.Object {
     const known = disposition >= 0 and disposition <= 2 and number > 0;
     if (!known or !os.takeSignal(@intCast(number), switch (disposition) {
         0 => .as_before,
@@ -231,11 +222,8 @@ pub fn takeSignal(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.
 }
 
 /// write_signals(fd)
-pub fn writeSignals(_: ?*py.Object, fd: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(fd.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
+pub fn writeSignals(value: i64) void {
     os.writeSignals(@intCast(value));
-    return py.returnNone();
 }
 
 // ---- the runner ----

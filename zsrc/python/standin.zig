@@ -305,7 +305,7 @@ pub const Shown = struct {
 };
 
 /// waiting_threads(): see golibx._core.
-pub fn waitingThreads(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn waitingThreads() ?*py.Object {
     const rows = py.PyList_New(0) orelse return null;
     // A collection might run finalizers, and these let the threads go on meanwhile.
     const collecting = py.PyGC_Disable() != 0;

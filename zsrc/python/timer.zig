@@ -478,14 +478,12 @@ fn repr(o: *py.Object) callconv(.c) ?*py.Object {
 
 // ---- after() and tick() ----
 
-pub fn after(_: ?*py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("after", &.{"seconds"}, 1, args, n, kw) orelse return null;
-    return newChan(dueIn("after()", given[0].?) orelse return null, 0);
+pub fn after(seconds: *py.Object) ?*py.Object {
+    return newChan(dueIn("after()", seconds) orelse return null, 0);
 }
 
-pub fn tick(_: ?*py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("tick", &.{"seconds"}, 1, args, n, kw) orelse return null;
-    const ns = interval("tick()", given[0].?) orelse return null;
+pub fn tick(seconds: *py.Object) ?*py.Object {
+    const ns = interval("tick()", seconds) orelse return null;
     return newChan(lane.now() +| ns, ns);
 }
 

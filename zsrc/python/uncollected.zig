@@ -23,7 +23,7 @@ pub fn remove(h: *Handle) void {
 }
 
 /// report_uncollected(): in the order in which the goroutines were started.
-pub fn reportAll(_: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+pub fn reportAll() ?*py.Object {
     const handles = host.gpa.alloc(*Handle, listed.count()) catch return py.PyErr_NoMemory();
     defer host.gpa.free(handles);
     var it = listed.keyIterator();
