@@ -246,77 +246,90 @@ pub inline fn parse(
         };
         return given;
     }
-    var bound: [s.names.len]O = @splat(null);
-    return if (bind(&s, args, count, names, &bound)) bound else null;
+    return bind(s, args, count, names);
 }
 
-/// False with an exception set.
-noinline fn bind(s: *const Signature, args: py.Args, n: usize, names: O, out: [*]O) bool {
+fn bind(comptime s: Signature, args: py.Args, n: usize, names: O) ?[s.names.len]O {
+    var given: [s.names.len]O = @splat(null);
     const named: usize = if (names) |tuple| @intCast(py.PyTuple_Size(tuple)) else 0;
-    if (n + named > s.names.len or s.by == .position) return wrongCount(s, n, named);
-    for (out[0..n], args[0..n]) |*place, value| place.* = value;
+    if (n + named > given.len or s.by == .position) {
+        wrongCount(&s, n, named);
+        return null;
+    }
+    for (given[0..n], args[0..n]) |*place, value| place.* = value;
     for (0..named) |k| {
         const key = py.PyTuple_GetItem(names.?, @intCast(k)).?;
-        const place = for (s.names, out) |name, *place| {
-            if (py.PyUnicode_CompareWithASCIIString(key, name) == 0) break place;
-        } else return raiseKey(s, "got an unexpected keyword argument", key);
-        if (place.* != null) return raiseKey(s, "got multiple values for argument", key);
-        place.* = args[n + k];
+        const i = inline for (s.names, 0..) |name, i| {
+            if (py.PyUnicode_CompareWithASCIIString(key, name) == 0) break i;
+        } else {
+            raiseKey(&s, "got an unexpected keyword argument", key);
+            return null;
+        };
+        if (given[i] != null) {
+            raiseKey(&s, "got multiple values for argument", key);
+            return null;
+        }
+        given[i] = args[n + k];
     }
-    for (s.names[0..s.required], out, 1..) |name, value, place| if (value == null) {
+    for (given[0..s.required], 0..) |value, i| if (value == null) {
         const text = "{s}() missing required argument '{s}' (pos {d})";
-        return py.raises(py.exc.typeError(), text, .{ s.name, name, place });
+        _ = py.raise(py.exc.typeError(), text, .{ s.name, s.names[i], i + 1 });
+        return null;
     };
-    return true;
+    return given;
 }
 
-fn wrongCount(s: *const Signature, n: usize, named: usize) bool {
+noinline fn wrongCount(s: *const Signature, n: usize, named: usize) void {
     @branchHint(.cold);
     const exact = s.required == s.names.len;
-    if (s.by == .position) return py.raises(
-        py.exc.typeError(),
-        "{s} expected {s}{d} argument{s}, got {d}",
-        .{
+    const limit = if (n < s.required) s.required else s.names.len;
+    const plural = if (limit == 1) "" else "s";
+    _ = if (s.by == .position)
+        py.raise(py.exc.typeError(), "{s} expected {s}{d} argument{s}, got {d}", .{
             s.name,
             if (exact) "" else if (n < s.required) "at least " else "at most ",
-            if (n < s.required) s.required else s.names.len,
-            if ((if (n < s.required) s.required else s.names.len) == 1) "" else "s",
+            limit,
+            plural,
             n,
-        },
-    );
-    return py.raises(py.exc.typeError(), "{s}() takes {s} {d} {s}argument{s} ({d} given)", .{
-        s.name,
-        if (exact) "exactly" else "at most",
-        s.names.len,
-        if (n == 0) "keyword " else "",
-        if (s.names.len == 1) "" else "s",
-        n + named,
-    });
+        })
+    else
+        py.raise(py.exc.typeError(), "{s}() takes {s} {d} {s}argument{s} ({d} given)", .{
+            s.name,
+            if (exact) "exactly" else "at most",
+            s.names.len,
+            if (n == 0) "keyword " else "",
+            if (s.names.len == 1) "" else "s",
+            n + named,
+        });
 }
 
-fn raiseKey(s: *const Signature, what: [*:0]const u8, key: *py.Object) bool {
+noinline fn raiseKey(s: *const Signature, what: [*:0]const u8, key: *py.Object) void {
     @branchHint(.cold);
     _ = py.PyErr_Format(py.exc.typeError(), "%s() %s '%U'", s.name.ptr, what, key);
-    return false;
 }
 
 /// As `parse`, for the tuple and dict that a type is called with; what it gives is borrowed from
 /// them.
-pub fn parseNew(s: *const Signature, args: *py.Object, kwargs: O, out: []O) bool {
+pub fn parseNew(comptime s: Signature, args: *py.Object, kwargs: O) ?[s.names.len]O {
     const positional: usize = @intCast(py.PyTuple_Size(args));
     const named: usize = if (kwargs) |kw| @intCast(py.PyDict_Size(kw)) else 0;
-    if (out.len == 0 and positional + named > 0)
-        return py.raises(py.exc.typeError(), "{s}() takes no arguments", .{s.name});
-    if (s.by == .position and named > 0)
-        return py.raises(py.exc.typeError(), "{s}() takes no keyword arguments", .{s.name});
-    if (positional + named > out.len) return wrongCount(s, positional, named);
-    var values: [most]*py.Object = undefined;
-    for (values[0..positional], 0..) |*value, i| value.* = py.PyTuple_GetItem(args, @intCast(i)).?;
-    if (named == 0 and positional >= s.required) {
-        for (out[0..positional], values[0..positional]) |*place, value| place.* = value;
-        return true;
+    if (s.names.len == 0) {
+        if (positional + named == 0) return .{};
+        _ = py.raise(py.exc.typeError(), "{s}() takes no arguments", .{s.name});
+        return null;
     }
-    const keys = py.PyTuple_New(@intCast(named)) orelse return false;
+    if (s.by == .position and named > 0) {
+        _ = py.raise(py.exc.typeError(), "{s}() takes no keyword arguments", .{s.name});
+        return null;
+    }
+    if (positional + named > s.names.len) {
+        wrongCount(&s, positional, named);
+        return null;
+    }
+    var values: [s.names.len]*py.Object = undefined;
+    for (values[0..positional], 0..) |*value, i| value.* = py.PyTuple_GetItem(args, @intCast(i)).?;
+    if (named == 0) return parse(s, &values, @intCast(positional), null);
+    const keys = py.PyTuple_New(@intCast(named)) orelse return null;
     defer py.decref(keys);
     var at: py.Ssize = 0;
     var key: O = null;
@@ -326,11 +339,8 @@ pub fn parseNew(s: *const Signature, args: *py.Object, kwargs: O, out: []O) bool
         _ = py.PyTuple_SetItem(keys, @intCast(i), py.incref(key.?));
         values[positional + i] = value.?;
     }
-    return bind(s, &values, positional, keys, out.ptr);
+    return parse(s, &values, @intCast(positional), keys);
 }
-
-/// A constructor has no more parameters.
-pub const most = 8;
 
 /// The argument that is an int between `low` and `high`.
 pub fn within(

@@ -172,11 +172,9 @@ pub const Constructor = struct {
 /// the object. A type in its place: the value of its defaults.
 pub fn constructor(comptime signature: []const u8, comptime function: anytype) Constructor {
     const s: Signature = comptime .of(signature);
-    if (s.names.len > arguments.most) @compileError("too many parameters: " ++ signature);
     const F = struct {
         fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-            var given: [s.names.len]?*py.Object = @splat(null);
-            if (!arguments.parseNew(&s, args, kwargs, &given)) return null;
+            const given = arguments.parseNew(s, args, kwargs) orelse return null;
             if (@TypeOf(function) == type) return make(t, function{});
             const types = @typeInfo(@TypeOf(function)).@"fn".param_types;
             if (types.len > 0 and types[0] == *py.Type)
@@ -270,7 +268,7 @@ pub fn Class(comptime T: type, comptime options: Options(T)) type {
         /// Adds the type to the module. False with an exception set.
         pub fn add(module: *py.Object) bool {
             const n = options.bases.len;
-            const bases = if (n == 0) null else py.PyTuple_New(n) orelse return false;
+            const bases: ?*py.Object = if (n == 0) null else py.PyTuple_New(n) orelse return false;
             inline for (options.bases, 0..) |base, i|
                 _ = py.PyTuple_SetItem(bases.?, i, py.incref(&base.python_type.ob));
             defer py.xdecref(bases);

@@ -2,9 +2,19 @@
 //! its types. A class comes behind those that it derives from.
 const py = @import("py.zig");
 const mutex = @import("mutex.zig");
+const timer = @import("timer.zig");
+const views = @import("chan_views.zig");
 const rwmutex = @import("rwmutex.zig");
 
 pub const all = .{
+    views.BaseClass,
+    views.SendClass,
+    views.RecvClass,
+    @import("chan.zig").Class,
+    timer.ChanClass,
+    @import("select.zig").Class,
+    timer.Class,
+    timer.TickerClass,
     @import("waitgroup.zig").Class,
     mutex.Class,
     mutex.GuardClass,

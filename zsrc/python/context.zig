@@ -13,7 +13,6 @@
 const std = @import("std");
 const List = @import("../core/list.zig").List;
 const sched = @import("../sched/context.zig");
-const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
 const class = @import("class.zig");
 const points = @import("points.zig");
@@ -215,10 +214,7 @@ fn onDone(node: *Node) void {
 }
 
 fn closeChan(ch: *py.Object) void {
-    const C = chan_mod.Chan(*py.Object, host.Lane);
-    const c: *chan.Chan = @ptrCast(ch);
-    const inner: *C = @ptrCast(&c.inner);
-    _ = inner.close(lane);
+    _ = chan.Class.of(ch).c().close(lane);
 }
 
 fn cancel(o: *Object, cause: ?*py.Object) void {
@@ -368,7 +364,7 @@ fn done(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     const node = look(self(object));
     const o = if (node) |n| Object.ofNode(n) else self(object);
     if (o.chan) |ch| return py.incref(ch);
-    const made = py.call(@ptrCast(chan.chan_type), &.{}) orelse return null;
+    const made = py.call(&chan.Class.python_type.ob, &.{}) orelse return null;
     // Making it may have run other code that did the same.
     if (o.chan) |ch| {
         py.decref(made);

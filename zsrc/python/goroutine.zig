@@ -688,7 +688,7 @@ fn tellWatchers(h: *Handle) void {
 /// notify_end(goroutine, chan, /): sends the goroutine to the channel, which has room, when it
 /// ends.
 pub fn notifyEnd(object: *py.Object, ch: *py.Object) ?*py.Object {
-    if (ch.type != chan.chan_type)
+    if (!chan.Class.is(ch))
         return py.PyErr_Format(py.exc.typeError(), "%R is not a Chan", ch);
     if (object.type != goroutine_type)
         return py.PyErr_Format(py.exc.typeError(), "%R is not a Goroutine", object);

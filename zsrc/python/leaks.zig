@@ -248,8 +248,7 @@ const Wanted = struct {
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
-    return o == py.none() or o.type == chan.chan_type or o.type == timer.chan_type or
-        o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or classes.isWaitedOn(o.type);
+    return o == py.none() or o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or classes.isWaitedOn(o.type);
 }
 
 /// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone
@@ -469,9 +468,9 @@ const Graph = struct {
                 const p = goroutine.liveOf(o) orelse return true;
                 const at = g.by_goroutine.get(p) orelse return true;
                 if (g.suspects.items[at].alive) return true;
-            } else if (o.type == timer.chan_type and timer.isArmed(o)) {
+            } else if (timer.ChanClass.is(o) and timer.isArmed(o)) {
                 return true;
-            } else if (o.type == chan.chan_type and contexts.neverCloses(o)) {
+            } else if (chan.Class.is(o) and contexts.neverCloses(o)) {
                 continue;
             } else if (g.reaches(o)) return true;
         }

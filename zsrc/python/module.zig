@@ -8,7 +8,6 @@ const signals = @import("signals.zig");
 const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
 const chan = @import("chan.zig");
-const chan_views = @import("chan_views.zig");
 const select = @import("select.zig");
 const timer = @import("timer.zig");
 const uncollected = @import("uncollected.zig");
@@ -89,7 +88,7 @@ fn goSystem(given: class.Given) ?*py.Object {
 fn goChild(given: class.Given) ?*py.Object {
     const args = given.args;
     if (given.n < 4 or args[0].type != context.context_type or
-        (args[3] != py.none() and args[3].type != chan.chan_type))
+        (args[3] != py.none() and !chan.Class.is(args[3])))
         return py.raise(
             py.exc.typeError(),
             "go_child() takes a Context, a callable, a dict and a Chan or None first",
@@ -537,34 +536,6 @@ fn addDerived(
     return @ptrCast(t);
 }
 
-/// Chan, and what it derives from: see chan_views.zig.
-fn addChannels(module: *py.Object) bool {
-    chan_views.base_type = addType(module, "ChanBase", &chan_views.base_spec) orelse return false;
-    const base = &chan_views.base_type.ob;
-    chan_views.send_type = addDerived(
-        module,
-        "SendChan",
-        &chan_views.send_spec,
-        base,
-    ) orelse return false;
-    chan_views.recv_type = addDerived(
-        module,
-        "RecvChan",
-        &chan_views.recv_spec,
-        base,
-    ) orelse return false;
-    const sides = py.PyTuple_Pack(
-        2,
-        &chan_views.send_type.ob,
-        &chan_views.recv_type.ob,
-    ) orelse return false;
-    defer py.decref(sides);
-    chan.chan_type = addDerived(module, "Chan", &chan.spec, sides) orelse return false;
-    const recv = &chan_views.recv_type.ob;
-    timer.chan_type = addDerived(module, "TimeChan", &timer.chan_spec, recv) orelse return false;
-    return true;
-}
-
 var loaded = false;
 
 fn exec(module: *py.Object) callconv(.c) c_int {
@@ -593,10 +564,6 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     ) orelse return -1;
     signals.handler_type = addType(module, "SignalHandler", &signals.spec) orelse return -1;
     goroutine.goroutine_type = addType(module, "Goroutine", &handle.spec) orelse return -1;
-    if (!addChannels(module)) return -1;
-    select.case_type = addType(module, "Case", &select.case_spec) orelse return -1;
-    timer.timer_type = addType(module, "Timer", &timer.timer_spec) orelse return -1;
-    timer.ticker_type = addType(module, "Ticker", &timer.ticker_spec) orelse return -1;
     if (!classes.add(module)) return -1;
     native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
     native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;

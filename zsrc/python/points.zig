@@ -9,9 +9,6 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
-const chan = @import("chan.zig");
-const views = @import("chan_views.zig");
-const timer = @import("timer.zig");
 const context = @import("context.zig");
 const classes = @import("classes.zig");
 
@@ -30,25 +27,13 @@ pub fn set(functions: Table, on: bool) void {
     functions.set(on);
     for (tables) |table| table.set(on);
     inline for (classes.all) |class| class.setPoints(on);
-    for (iterations) |each| each.set(on);
 }
 
 const tables = [_]Table{
     handle.table,
-    chan.table,
-    views.send_table,
-    views.recv_table,
-    timer.chan_table,
-    timer.timer_table,
-    timer.ticker_table,
     context.table,
     context.registration_table,
     @import("socket.zig").table,
-};
-const iterations = [_]Next{
-    .of(&chan.chan_type, chan.iternext),
-    .of(&views.recv_type, views.iternext),
-    .of(&timer.chan_type, timer.iternext),
 };
 
 /// A table of methods whose functions can be replaced.

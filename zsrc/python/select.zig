@@ -47,11 +47,9 @@ pub const Case = extern struct {
     kind: Kind,
 };
 
-pub var case_type: *py.Type = undefined;
-
 /// A new case; null with an exception set.
 pub fn newCase(kind: Kind, owner: *py.Object, in: ?*anyopaque, value: ?*py.Object) ?*py.Object {
-    const made = py._PyObject_GC_New(case_type) orelse return null;
+    const made = py._PyObject_GC_New(Class.python_type) orelse return null;
     const case: *Case = @ptrCast(made);
     case.kind = kind;
     case.owner = py.incref(owner);
@@ -61,28 +59,18 @@ pub fn newCase(kind: Kind, owner: *py.Object, in: ?*anyopaque, value: ?*py.Objec
     return made;
 }
 
-fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const case: *Case = @ptrCast(o);
-    for ([_]?*py.Object{ @ptrCast(o.type), case.owner, case.value }) |each| {
-        const r = visit(each orelse continue, arg);
-        if (r != 0) return r;
-    }
-    return 0;
+fn traverse(case: *Case, v: class.Visitor) c_int {
+    return v.all(&.{ case.owner, case.value });
 }
 
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const case: *Case = @ptrCast(o);
-    py.PyObject_GC_UnTrack(o);
+fn deinit(case: *Case) void {
     py.decref(case.owner);
     py.xdecref(case.value);
-    const t: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(t);
 }
 
 /// What a select with this case, or with None for one, waits on.
 pub fn objectOf(case: *py.Object) *py.Object {
-    return if (case.type == case_type) @as(*Case, @ptrCast(case)).owner else case;
+    return if (Class.is(case)) Class.of(case).owner else case;
 }
 
 // ---- what can be waited for ----
@@ -328,8 +316,8 @@ fn isReady(source: *Source) bool {
 
 /// False with an exception set.
 inline fn sourceOf(arg: *py.Object, source: *Source, index: usize, guard: *native.Guard) bool {
-    if (arg.type == case_type) {
-        const case: *Case = @ptrCast(arg);
+    if (Class.is(arg)) {
+        const case = Class.of(arg);
         const in: *anyopaque = case.inner orelse undefined;
         if (case.kind == .recv) {
             source.* = .{ .recv = .{ .chan = @ptrCast(@alignCast(in)) } };
@@ -513,19 +501,9 @@ pub fn receiveTime(o: *py.Object, c: *TimeChan, limit: timeouts.Limit) ?u64 {
     return null;
 }
 
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "A case of select(), made by the methods named on_…() of what can be waited for.",
-    },
-    .{},
-};
-
-pub const case_spec: py.TypeSpec = .{
+pub const Class = class.Class(Case, .{
     .name = "golibx.Case",
-    .basicsize = @sizeOf(Case),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = &slots,
-};
+    .doc = "A case of select(), made by the methods named on_…() of what can be waited for.",
+    .traverse = traverse,
+    .deinit = deinit,
+});

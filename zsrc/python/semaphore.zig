@@ -19,13 +19,10 @@ fn new(size: *py.Object) ?S {
 const Permits = struct {
     n: u64 = 1,
 
-    pub fn fromPython(given: ?*py.Object) ?Permits {
-        const n = arguments.within(
-            given orelse return .{},
-            "the number of permits",
-            1,
-            arguments.no_limit,
-        ) orelse return null;
+    pub inline fn fromPython(given: ?*py.Object) ?Permits {
+        const value = given orelse return .{};
+        const what = "the number of permits";
+        const n = arguments.within(value, what, 1, arguments.no_limit) orelse return null;
         return .{ .n = @intCast(n) };
     }
 

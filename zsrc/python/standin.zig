@@ -452,6 +452,6 @@ pub fn forget() void {
         for (s.sources) |*source| source.forget();
         const on: *py.Object = @ptrCast(@alignCast(s.p.g.waiting_on orelse continue));
         if (s.sources.len != 0) continue;
-        if (on.type == chan.chan_type) chan.forget(on);
+        if (chan.Class.is(on)) chan.forget(on);
     }
 }

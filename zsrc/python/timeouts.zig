@@ -11,11 +11,14 @@ pub const Limit = union(enum) {
     ns: u64,
 
     /// Null with an exception set when it is no number.
-    pub fn fromPython(value: ?*py.Object) ?Limit {
-        const v = value orelse return .forever;
-        if (v == py.none()) return .forever;
+    pub inline fn fromPython(value: ?*py.Object) ?Limit {
+        return fromObject(value orelse return .forever);
+    }
+
+    noinline fn fromObject(value: *py.Object) ?Limit {
+        if (value == py.none()) return .forever;
         const text = "a time-out must be a number of seconds or None, not %R";
-        return fromSeconds(number(v, text) orelse return null);
+        return fromSeconds(number(value, text) orelse return null);
     }
 
     /// Monotonic ns at which the wait ends, from now on.

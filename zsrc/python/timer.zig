@@ -10,31 +10,31 @@ const List = @import("../core/list.zig").List;
 const timer_mod = @import("../sched/timer.zig");
 const asynchronous = @import("asynchronous.zig");
 const py = @import("py.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const select = @import("select.zig");
 const views = @import("chan_views.zig");
 const timeouts = @import("timeouts.zig");
+const Limit = timeouts.Limit;
 
 const lane = &host.the_lane;
 const C = select.TimeChan;
 
-pub var chan_type: *py.Type = undefined;
-pub var timer_type: *py.Type = undefined;
-pub var ticker_type: *py.Type = undefined;
-
 // ---- a timer's channel ----
 
 const TimeChan = extern struct {
-    view: views.View,
+    base: views.View,
     inner: [@sizeOf(C)]u8 align(@alignOf(C)),
+
+    inline fn c(ch: *TimeChan) *C {
+        return @ptrCast(&ch.inner);
+    }
 };
 
 inline fn inner(o: *py.Object) *C {
-    const c: *TimeChan = @ptrCast(o);
-    return @ptrCast(&c.inner);
+    return ChanClass.of(o).c();
 }
 
 /// When, from now on. Null with an exception set.
@@ -72,25 +72,17 @@ fn interval(comptime what: []const u8, seconds: *py.Object) ?u64 {
 }
 
 fn newChan(when: u64, period_ns: u64) ?*py.Object {
-    const o = py.PyType_GenericAlloc(chan_type, 0) orelse return null;
+    const o = py.PyType_GenericAlloc(ChanClass.python_type, 0) orelse return null;
     const c = inner(o);
     c.* = .{};
     _ = c.set(lane, when, period_ns) catch unreachable; // nobody waits yet
     return o;
 }
 
-fn deallocChan(o: *py.Object) callconv(.c) void {
-    const c: *TimeChan = @ptrCast(o);
-    py.PyObject_GC_UnTrack(o);
-    // Those that wait have a reference: only a run that ended under them can have left some.
-    if (c.view.weakrefs != null) py.PyObject_ClearWeakRefs(o);
-    const t: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(t);
-}
-
-fn traverseChan(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    return visit(@ptrCast(o.type), arg);
+/// It holds nothing. Those that wait have a reference to it: only a run that ended under them can
+/// have left some.
+fn traverseChan(_: *TimeChan, _: class.Visitor) c_int {
+    return 0;
 }
 
 fn timedOut() ?*py.Object {
@@ -98,58 +90,46 @@ fn timedOut() ?*py.Object {
     return errors.raise(.DeadlineExceeded, "channel receive timed out", .{});
 }
 
-fn recv(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("recv", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[0]) orelse return null;
-    return select.secondsOf(select.receiveTime(o, inner(o), limit) orelse return timedOut());
+fn recv(ch: *TimeChan, limit: Limit) ?*py.Object {
+    return select.secondsOf(select.receiveTime(&ch.base.ob, ch.c(), limit) orelse return timedOut());
 }
 
-fn recvOk(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[0]) orelse return null;
-    const when = select.receiveTime(o, inner(o), limit) orelse return timedOut();
-    return pair(select.secondsOf(when) orelse return null, true);
+fn recvOk(ch: *TimeChan, limit: Limit) ?*py.Object {
+    const when = select.receiveTime(&ch.base.ob, ch.c(), limit) orelse return timedOut();
+    return py.pair(select.secondsOf(when) orelse return null, true);
 }
 
-fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const when = inner(o).poll(lane) orelse return pair(py.returnNone(), false);
-    return pair(select.secondsOf(when) orelse return null, true);
+fn tryRecv(ch: *TimeChan) ?*py.Object {
+    const when = ch.c().poll(lane) orelse return py.pair(py.returnNone(), false);
+    return py.pair(select.secondsOf(when) orelse return null, true);
 }
 
-/// Takes the reference to `value`.
-fn pair(value: *py.Object, ok: bool) ?*py.Object {
-    defer py.decref(value);
-    const flag = py.boolean(ok);
-    defer py.decref(flag);
-    return py.PyTuple_Pack(2, value, flag);
+fn next(ch: *TimeChan) ?*py.Object {
+    return select.secondsOf(select.receiveTime(&ch.base.ob, ch.c(), .forever) orelse return null);
 }
 
-pub fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
-    return select.secondsOf(select.receiveTime(o, inner(o), .forever) orelse return null);
+fn onRecv(ch: *TimeChan) ?*py.Object {
+    return select.newCase(.time, &ch.base.ob, ch.c(), null);
 }
 
-fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return select.newCase(.time, o, inner(o), null);
-}
-
-fn length(_: *py.Object) callconv(.c) py.Ssize {
+fn length(_: *TimeChan) ?usize {
     return 0;
 }
 
-fn getCapacity(_: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromLongLong(0);
+fn capacity(_: *TimeChan) usize {
+    return 0;
 }
 
-fn getClosed(_: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(false);
+fn isClosed(_: *TimeChan) bool {
+    return false;
 }
 
-fn reprChan(o: *py.Object) callconv(.c) ?*py.Object {
-    const c = inner(o);
-    const text: [*:0]const u8 = if (!c.armed)
-        "not pending"
-    else if (c.period_ns != 0) "ticking" else "pending";
-    return py.PyUnicode_FromFormat("<TimeChan %p %s>", o, text);
+fn reprChan(ch: *TimeChan) ?*py.Object {
+    const c = ch.c();
+    return py.print("<TimeChan 0x{x} {s}>", .{
+        class.addressOf(ch),
+        if (!c.armed) "not pending" else if (c.period_ns != 0) "ticking" else "pending",
+    });
 }
 
 /// Whether its time is still to come, though nobody does anything.
@@ -298,69 +278,16 @@ const Timer = extern struct {
     }
 };
 
-fn self(o: *py.Object) *Timer {
-    return @ptrCast(o);
-}
-
-/// Arguments of a constructor, by position or name; null with an exception set.
-fn arguments(
-    comptime function: []const u8,
-    comptime names: []const [:0]const u8,
-    args: *py.Object,
-    kwargs: ?*py.Object,
-) ?[names.len]?*py.Object {
-    var out: [names.len]?*py.Object = @splat(null);
-    const n: usize = @intCast(py.PyTuple_Size(args));
-    if (n > names.len) {
-        _ = py.raise(
-            py.exc.typeError(),
-            function ++ "() takes at most {d} arguments ({d} given)",
-            .{ names.len, n },
-        );
-        return null;
-    }
-    for (out[0..n], 0..) |*value, i| value.* = py.PyTuple_GetItem(args, @intCast(i));
-    var by_name: py.Ssize = 0;
-    if (kwargs) |kw| inline for (names, &out) |name, *value| {
-        if (py.PyDict_GetItemString(kw, name)) |given| {
-            if (value.* != null) {
-                _ = py.raise(
-                    py.exc.typeError(),
-                    function ++ "() got multiple values for argument '{s}'",
-                    .{name},
-                );
-                return null;
-            }
-            value.* = given;
-            by_name += 1;
-        }
-    };
-    if (kwargs != null and py.PyDict_Size(kwargs.?) != by_name) {
-        _ = py.raise(py.exc.typeError(), function ++ "() got an unexpected keyword argument", .{});
-        return null;
-    }
-    if (out[0] == null) {
-        _ = py.raise(
-            py.exc.typeError(),
-            function ++ "() missing required argument '{s}'",
-            .{names[0]},
-        );
-        return null;
-    }
-    return out;
-}
-
-fn newTimer(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = arguments("Timer", &.{ "seconds", "fn" }, args, kwargs) orelse return null;
-    const function: ?*py.Object = if (given[1] == py.none()) null else given[1];
+fn newTimer(t: *py.Type, seconds: *py.Object, given: ?*py.Object) ?*py.Object {
+    const function: ?*py.Object = if (given == py.none()) null else given;
     if (function) |f| if (py.PyCallable_Check(f) == 0) {
         _ = py.PyErr_Format(py.exc.typeError(), "Timer() needs a callable or None, not %R", f);
         return null;
     };
     if (function) |f| if (asynchronous.look("Timer", f) == .refused) return null;
-    const when = dueIn("Timer()", given[0].?) orelse return null;
+    const when = dueIn("Timer()", seconds) orelse return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    const timer = self(o);
+    const timer = Class.of(o);
     if (function) |f| {
         const call = host.gpa.create(Call) catch {
             py.decref(o);
@@ -378,36 +305,26 @@ fn newTimer(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*p
     return null;
 }
 
-fn newTicker(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = arguments("Ticker", &.{"seconds"}, args, kwargs) orelse return null;
-    const ns = interval("Ticker()", given[0].?) orelse return null;
+fn newTicker(t: *py.Type, seconds: *py.Object) ?*py.Object {
+    const ns = interval("Ticker()", seconds) orelse return null;
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    self(o).chan = newChan(lane.now() +| ns, ns) orelse {
+    TickerClass.of(o).chan = newChan(lane.now() +| ns, ns) orelse {
         py.decref(o);
         return null;
     };
     return o;
 }
 
-fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const t = self(o);
-    for ([_]?*py.Object{ @ptrCast(o.type), t.chan, t.function }) |each| {
-        const r = visit(each orelse continue, arg);
-        if (r != 0) return r;
-    }
-    return 0;
+fn traverse(t: *Timer, v: class.Visitor) c_int {
+    return v.all(&.{ t.chan, t.function });
 }
 
 /// The function alone can lead back to the timer.
-fn clear(o: *py.Object) callconv(.c) c_int {
-    py.clear(&self(o).function);
-    return 0;
+fn clear(t: *Timer) void {
+    py.clear(&t.function);
 }
 
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const t = self(o);
-    py.PyObject_GC_UnTrack(o);
-    if (t.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+fn deinit(t: *Timer) void {
     if (t.call_ != null) {
         const call = t.call();
         t.call_ = null;
@@ -415,21 +332,14 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     }
     py.clear(&t.chan);
     py.clear(&t.function);
-    const class: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(class);
 }
 
-fn stop(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const t = self(o);
-    if (t.chan) |c| return py.boolean(inner(c).stop(lane));
-    return py.boolean(t.call().stop());
+fn stop(t: *Timer) bool {
+    return if (t.chan) |c| inner(c).stop(lane) else t.call().stop();
 }
 
-fn reset(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("reset", &.{"seconds"}, 1, args, n, kw) orelse return null;
-    const when = dueIn("reset()", given[0].?) orelse return null;
-    const t = self(o);
+fn reset(t: *Timer, seconds: *py.Object) ?*py.Object {
+    const when = dueIn("reset()", seconds) orelse return null;
     if (t.chan) |c| {
         const was = inner(c).set(lane, when, 0) catch return py.PyErr_NoMemory();
         return py.boolean(was);
@@ -439,41 +349,36 @@ fn reset(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c
     return py.boolean(t.call().set(function, when) orelse return null);
 }
 
-fn stopTicker(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    _ = inner(self(o).chan.?).stop(lane);
+fn stopTicker(t: *Timer) void {
+    _ = inner(t.chan.?).stop(lane);
+}
+
+fn resetTicker(t: *Timer, seconds: *py.Object) ?*py.Object {
+    const ns = interval("reset()", seconds) orelse return null;
+    _ = inner(t.chan.?).set(lane, lane.now() +| ns, ns) catch return py.PyErr_NoMemory();
     return py.returnNone();
 }
 
-fn resetTicker(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("reset", &.{"seconds"}, 1, args, n, kw) orelse return null;
-    const ns = interval("reset()", given[0].?) orelse return null;
-    _ = inner(self(o).chan.?).set(lane, lane.now() +| ns, ns) catch return py.PyErr_NoMemory();
-    return py.returnNone();
+fn getChan(t: *Timer) *py.Object {
+    return py.incref(t.chan orelse py.none());
 }
 
-fn getChan(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.incref(self(o).chan orelse py.none());
-}
-
-fn onFire(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const c = self(o).chan orelse return py.raise(
+fn onFire(t: *Timer) ?*py.Object {
+    const c = t.chan orelse return py.raise(
         py.exc.typeError(),
         "this Timer calls a function when its time has come: there is nothing to receive",
         .{},
     );
-    return onRecv(c, null);
+    return onRecv(ChanClass.of(c));
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const t = self(o);
-    const name: [*:0]const u8 = if (o.type == timer_type) "Timer" else "Ticker";
+fn repr(t: *Timer) ?*py.Object {
     const is_pending = if (t.chan) |c| inner(c).armed else t.call().pending();
-    return py.PyUnicode_FromFormat(
-        "<%s %p%s>",
-        name,
-        o,
-        @as([*:0]const u8, if (is_pending) " pending" else ""),
-    );
+    return py.print("<{s} 0x{x}{s}>", .{
+        if (Class.is(&t.ob)) "Timer" else "Ticker",
+        class.addressOf(t),
+        if (is_pending) " pending" else "",
+    });
 }
 
 // ---- after() and tick() ----
@@ -489,186 +394,86 @@ pub fn tick(seconds: *py.Object) ?*py.Object {
 
 // ---- the types ----
 
-const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
-
-const chan_methods = [_]py.MethodDef{
-    .{ .name = "recv", .function = @ptrCast(&recv), .flags = fast, .doc =
-    \\recv($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits until the time has come, at most timeout seconds, and returns when it was due: a float, in
-    \\seconds of time.monotonic(). Raises DeadlineExceeded when the time-out is over first.
-    },
-    .{ .name = "recv_ok", .function = @ptrCast(&recvOk), .flags = fast, .doc =
-    \\recv_ok($self, /, timeout=None)
-    \\--
-    \\
-    \\As recv(), but returns (time, True).
-    },
-    .{ .name = "try_recv", .function = @ptrCast(&tryRecv), .flags = py.METH_NOARGS, .doc =
-    \\try_recv($self, /)
-    \\--
-    \\
-    \\Returns (time, True) if the time has come and nobody has received it, else (None, False).
-    },
-    .{ .name = "on_recv", .function = @ptrCast(&onRecv), .flags = py.METH_NOARGS, .doc =
-    \\on_recv($self, /)
-    \\--
-    \\
-    \\A case for select(): the time has come.
-    },
-    .{},
-};
-pub const chan_table = points.Table.of(&chan_methods);
-
-const chan_getset = [_]py.GetSetDef{
-    .{ .name = "capacity", .get = getCapacity, .doc = "0: nothing is buffered." },
-    .{ .name = "closed", .get = getClosed, .doc = "False: a timer's channel is never closed." },
-    .{},
-};
-
-const chan_slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocChan) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverseChan) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&reprChan) },
-    .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
-    .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
-    .{ .slot = py.slot.tp_methods, .pfunc = chan_table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&chan_getset) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "The RecvChan of a Timer or Ticker, and what after() and tick() return.",
-    },
-    .{},
-};
-
-pub const chan_spec: py.TypeSpec = .{
+pub const ChanClass = class.Class(TimeChan, .{
     .name = "golibx._core.TimeChan",
-    .basicsize = @sizeOf(TimeChan),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = &chan_slots,
-};
+    .doc = "The RecvChan of a Timer or Ticker, and what after() and tick() return.",
+    .bases = &.{views.RecvClass},
+    .repr = reprChan,
+    .len = length,
+    .next = next,
+    .traverse = traverseChan,
+    .is_waited_on = true,
+    .methods = &.{
+        class.method("recv(timeout=None)", recv,
+            \\Waits until the time has come, at most timeout seconds, and returns when it was due: a float, in
+            \\seconds of time.monotonic(). Raises DeadlineExceeded when the time-out is over first.
+        ),
+        class.method("recv_ok(timeout=None)", recvOk, "As recv(), but returns (time, True)."),
+        class.method("try_recv()", tryRecv,
+            \\Returns (time, True) if the time has come and nobody has received it, else (None, False).
+        ),
+        class.method("on_recv()", onRecv, "A case for select(): the time has come."),
+    },
+    .properties = &.{
+        class.property("capacity", capacity, "0: nothing is buffered."),
+        class.property("closed", isClosed, "False: a timer's channel is never closed."),
+    },
+});
 
-const timer_methods = [_]py.MethodDef{
-    .{ .name = "stop", .function = @ptrCast(&stop), .flags = py.METH_NOARGS, .doc =
-    \\stop($self, /)
-    \\--
-    \\
-    \\Stops the timer; returns whether it was pending. Nothing is received from it, and its function is
-    \\not called, unless that was so before.
-    },
-    .{ .name = "reset", .function = @ptrCast(&reset), .flags = fast, .doc =
-    \\reset($self, /, seconds)
-    \\--
-    \\
-    \\Has the time come in seconds from now; returns whether it was pending. What was not received of
-    \\before is not received any more.
-    },
-    .{ .name = "on_fire", .function = @ptrCast(&onFire), .flags = py.METH_NOARGS, .doc =
-    \\on_fire($self, /)
-    \\--
-    \\
-    \\A case for select(): the time has come. The same as c.on_recv().
-    },
-    .{},
-};
-pub const timer_table = points.Table.of(&timer_methods);
-
-const ticker_methods = [_]py.MethodDef{
-    .{ .name = "stop", .function = @ptrCast(&stopTicker), .flags = py.METH_NOARGS, .doc =
-    \\stop($self, /)
-    \\--
-    \\
-    \\Ends the ticks: nothing more is received. The channel is not closed.
-    },
-    .{ .name = "reset", .function = @ptrCast(&resetTicker), .flags = fast, .doc =
-    \\reset($self, /, seconds)
-    \\--
-    \\
-    \\Ticks every seconds from now on, also after stop().
-    },
-    .{ .name = "on_fire", .function = @ptrCast(&onFire), .flags = py.METH_NOARGS, .doc =
-    \\on_fire($self, /)
-    \\--
-    \\
-    \\A case for select(): the next tick. The same as c.on_recv().
-    },
-    .{},
-};
-pub const ticker_table = points.Table.of(&ticker_methods);
-
-const timer_getset = [_]py.GetSetDef{
-    .{
-        .name = "c",
-        .get = getChan,
-        .doc = "The RecvChan to receive from; None if the timer calls a function.",
-    },
-    .{},
-};
-
-const ticker_getset = [_]py.GetSetDef{
-    .{ .name = "c", .get = getChan, .doc = "The RecvChan to receive the ticks from." },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Timer, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const common = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clear) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-};
-
-const timer_slots = common ++ [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newTimer) },
-    .{ .slot = py.slot.tp_methods, .pfunc = timer_table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&timer_getset) },
-    .{ .slot = py.slot.tp_doc, .pfunc =
-    \\Timer(seconds, fn=None)
-    \\--
-    \\
+pub const Class = class.Class(Timer, .{
+    .name = "golibx.Timer",
+    .doc =
     \\Comes once, in seconds from now, a float: c is the channel to receive that from. With fn nothing is
     \\received, and fn() runs in a goroutine of its own, as with Go's time.AfterFunc.
+    ,
+    .new = class.constructor("Timer(seconds, fn=None)", newTimer),
+    .repr = repr,
+    .traverse = traverse,
+    .clear = clear,
+    .deinit = deinit,
+    .methods = &.{
+        class.method("stop()", stop,
+            \\Stops the timer; returns whether it was pending. Nothing is received from it, and its function is
+            \\not called, unless that was so before.
+        ),
+        class.method("reset(seconds)", reset,
+            \\Has the time come in seconds from now; returns whether it was pending. What was not received of
+            \\before is not received any more.
+        ),
+        class.method("on_fire()", onFire,
+            \\A case for select(): the time has come. The same as c.on_recv().
+        ),
     },
-    .{},
-};
+    .properties = &.{
+        class.property(
+            "c",
+            getChan,
+            "The RecvChan to receive from; None if the timer calls a function.",
+        ),
+    },
+});
 
-const ticker_slots = common ++ [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newTicker) },
-    .{ .slot = py.slot.tp_methods, .pfunc = ticker_table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&ticker_getset) },
-    .{ .slot = py.slot.tp_doc, .pfunc =
-    \\Ticker(seconds)
-    \\--
-    \\
+pub const TickerClass = class.Class(Timer, .{
+    .name = "golibx.Ticker",
+    .doc =
     \\Ticks every seconds, a float above zero: c is the channel to receive the ticks from. Whoever is
     \\slow misses some. Raises ValueError for zero and less.
+    ,
+    .new = class.constructor("Ticker(seconds)", newTicker),
+    .repr = repr,
+    .traverse = traverse,
+    .clear = clear,
+    .deinit = deinit,
+    .methods = &.{
+        class.method("stop()", stopTicker,
+            \\Ends the ticks: nothing more is received. The channel is not closed.
+        ),
+        class.method("reset(seconds)", resetTicker,
+            \\Ticks every seconds from now on, also after stop().
+        ),
+        class.method("on_fire()", onFire,
+            \\A case for select(): the next tick. The same as c.on_recv().
+        ),
     },
-    .{},
-};
-
-const timer_flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE;
-
-pub const timer_spec: py.TypeSpec = .{
-    .name = "golibx.Timer",
-    .basicsize = @sizeOf(Timer),
-    .flags = timer_flags,
-    .slots = &timer_slots,
-};
-
-pub const ticker_spec: py.TypeSpec = .{
-    .name = "golibx.Ticker",
-    .basicsize = @sizeOf(Timer),
-    .flags = timer_flags,
-    .slots = &ticker_slots,
-};
+    .properties = &.{class.property("c", getChan, "The RecvChan to receive the ticks from.")},
+});
