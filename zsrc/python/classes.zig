@@ -1,12 +1,18 @@
 //! The classes of the extension module: the one list of them, in the order in which the module gets
 //! its types. A class comes behind those that it derives from.
 const py = @import("py.zig");
+const context = @import("context.zig");
+const native_chan = @import("native_chan.zig");
 const mutex = @import("mutex.zig");
 const timer = @import("timer.zig");
 const views = @import("chan_views.zig");
 const rwmutex = @import("rwmutex.zig");
 
 pub const all = .{
+    context.Class,
+    context.RegistrationClass,
+    @import("signals.zig").Class,
+    @import("handle.zig").Class,
     views.BaseClass,
     views.SendClass,
     views.RecvClass,
@@ -27,6 +33,10 @@ pub const all = .{
     @import("barrier.zig").Class,
     @import("pool.zig").Class,
     @import("atomic.zig").Class,
+    @import("native.zig").Class,
+    native_chan.Class,
+    native_chan.BufferClass,
+    @import("socket.zig").Class,
 };
 
 pub fn has(comptime Class: type) bool {

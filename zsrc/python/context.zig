@@ -15,7 +15,6 @@ const List = @import("../core/list.zig").List;
 const sched = @import("../sched/context.zig");
 const py = @import("py.zig");
 const class = @import("class.zig");
-const points = @import("points.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -79,17 +78,15 @@ const Registration = extern struct {
     }
 };
 
-pub var context_type: *py.Type = undefined;
-pub var registration_type: *py.Type = undefined;
 var background_object: ?*py.Object = null;
 
 inline fn self(o: *py.Object) *Object {
-    return @ptrCast(o);
+    return Class.of(o);
 }
 
 /// Null with an exception set.
 fn parseContext(o: *py.Object, what: [*:0]const u8) ?*Object {
-    if (o.type == context_type) return self(o);
+    if (Class.is(o)) return self(o);
     _ = py.PyErr_Format(
         py.exc.typeError(),
         "%s must be a Context of golibx.context, not %R",
@@ -102,7 +99,7 @@ fn parseContext(o: *py.Object, what: [*:0]const u8) ?*Object {
 // ---- making them ----
 
 fn make(parent: ?*Object) ?*Object {
-    const object = py._PyObject_GC_New(context_type) orelse return null;
+    const object = py._PyObject_GC_New(Class.python_type) orelse return null;
     @memset(@as([*]u8, @ptrCast(object))[@sizeOf(py.Object)..@sizeOf(Object)], 0);
     const o = self(object);
     o.own().* = .{ .on_done = onDone };
@@ -227,20 +224,13 @@ fn cancel(o: *Object, cause: ?*py.Object) void {
     if (o.chan) |ch| chan.keep(ch, null);
 }
 
-fn cancelMethod(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    if (self(object).owns()) cancel(self(object), null);
-    return py.returnNone();
+fn cancelMethod(o: *Object) void {
+    if (o.owns()) cancel(o, null);
 }
 
-fn cancelCause(
-    object: *py.Object,
-    args: py.Args,
-    n: py.Ssize,
-    kw: ?*py.Object,
-) callconv(.c) ?*py.Object {
-    const given = py.parse("cancel", &.{"cause"}, 0, args, n, kw) orelse return null;
+fn cancelCause(o: *Object, given: ?*py.Object) ?*py.Object {
     var cause: ?*py.Object = null;
-    if (given[0]) |c| if (c != py.none()) {
+    if (given) |c| if (c != py.none()) {
         if (!py.isException(c)) return py.PyErr_Format(
             py.exc.typeError(),
             "the cause of a cancellation must be an exception or None, not %R",
@@ -248,7 +238,7 @@ fn cancelCause(
         );
         cause = c;
     };
-    if (self(object).owns()) cancel(self(object), cause);
+    if (o.owns()) cancel(o, cause);
     return py.returnNone();
 }
 
@@ -325,9 +315,10 @@ pub fn leaveAll(p: *PyG) void {
     setAmbient(p, null);
 }
 
-fn enter(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+fn enter(o: *Object) ?*py.Object {
+    const object = &o.ob;
     const p = goroutine.forCall() orelse return null;
-    if (self(object).obeys()) |node| lane.armContext(node) catch return py.PyErr_NoMemory();
+    if (o.obeys()) |node| lane.armContext(node) catch return py.PyErr_NoMemory();
     const e = host.gpa.create(Entered) catch return py.PyErr_NoMemory();
     e.* = .{ .before = p.ambient, .below = p.entered };
     p.entered = e;
@@ -336,10 +327,10 @@ fn enter(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
     return py.incref(object);
 }
 
-fn exit(object: *py.Object, _: py.Args, _: py.Ssize) callconv(.c) ?*py.Object {
+fn exit(o: *Object) ?*py.Object {
     const p = goroutine.forCall() orelse return null;
     const e = p.entered;
-    if (e == null or p.ambient != object) return py.raise(
+    if (e == null or p.ambient != &o.ob) return py.raise(
         py.exc.runtimeError(),
         "a context is left by the goroutine that entered it, before those that it entered earlier",
         .{},
@@ -360,9 +351,9 @@ fn look(o: *Object) ?*Node {
     return node;
 }
 
-fn done(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const node = look(self(object));
-    const o = if (node) |n| Object.ofNode(n) else self(object);
+fn done(object: *Object) ?*py.Object {
+    const node = look(object);
+    const o = if (node) |n| Object.ofNode(n) else object;
     if (o.chan) |ch| return py.incref(ch);
     const made = py.call(&chan.Class.python_type.ob, &.{}) orelse return null;
     // Making it may have run other code that did the same.
@@ -393,7 +384,7 @@ fn done(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
 /// Whether `ch` is what done() of a context without cancellation gave.
 pub fn neverCloses(ch: *py.Object) bool {
     const o = chan.keeperOf(ch) orelse return false;
-    return o.type == context_type and self(o).obeys() == null;
+    return Class.is(o) and self(o).obeys() == null;
 }
 
 /// Whether the context is still to be done: it has a deadline, or `reaches` says that somebody has
@@ -410,8 +401,8 @@ pub fn mayNodeEnd(node: *Node, asked: anytype, comptime reaches: fn (@TypeOf(ask
     return false;
 }
 
-fn err(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const node = look(self(object)) orelse return py.returnNone();
+fn err(o: *Object) ?*py.Object {
+    const node = look(o) orelse return py.returnNone();
     return if (node.done()) makeError(node) else py.returnNone();
 }
 
@@ -424,40 +415,39 @@ pub fn causeOf(object: *py.Object) ?*py.Object {
     return makeError(node);
 }
 
-fn deadline_(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const node = self(object).obeys() orelse return py.returnNone();
+fn deadline_(o: *Object) ?*py.Object {
+    const node = o.obeys() orelse return py.returnNone();
     if (node.deadline == sched.never) return py.returnNone();
     return py.PyFloat_FromDouble(@as(f64, @floatFromInt(node.deadline)) / 1e9);
 }
 
-fn value_(object: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("value", &.{ "key", "default" }, 1, args, n, kw) orelse return null;
-    var it: ?*Object = self(object);
+fn value_(object: *Object, wanted: *py.Object, default: ?*py.Object) ?*py.Object {
+    var it: ?*Object = object;
     while (it) |o| : (it = o.parent) {
         const key = o.key orelse continue;
-        if (key != given[0].?) {
-            const same = py.PyObject_RichCompareBool(key, given[0].?, py.EQ);
+        if (key != wanted) {
+            const same = py.PyObject_RichCompareBool(key, wanted, py.EQ);
             if (same < 0) return null;
             if (same == 0) continue;
         }
         return py.incref(o.value.?);
     }
-    return py.incref(given[1] orelse py.none());
+    return py.incref(default orelse py.none());
 }
 
-fn getOrigin(object: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const node = look(self(object)) orelse return py.returnNone();
+fn getOrigin(o: *Object) ?*py.Object {
+    const node = look(o) orelse return py.returnNone();
     const origin = node.origin orelse return py.returnNone();
     return py.incref(&Object.ofNode(origin).ob);
 }
 
-fn repr(object: *py.Object) callconv(.c) ?*py.Object {
-    const state: [*:0]const u8 = if (look(self(object))) |node| switch (node.state) {
+fn repr(o: *Object) ?*py.Object {
+    const state = if (look(o)) |node| switch (node.state) {
         .live => "live",
         .cancelled => "cancelled",
         .expired => "deadline exceeded",
     } else "without cancellation";
-    return py.PyUnicode_FromFormat("<Context %p %s>", object, state);
+    return py.print("<Context 0x{x} {s}>", .{ class.addressOf(o), state });
 }
 
 // ---- after_func ----
@@ -472,7 +462,7 @@ pub fn afterFunc(context: *py.Object, function: *py.Object) ?*py.Object {
         return null;
     };
     setAmbient(p, detached);
-    const object = py._PyObject_GC_New(registration_type) orelse {
+    const object = py._PyObject_GC_New(RegistrationClass.python_type) orelse {
         goroutine.abandon(p);
         return null;
     };
@@ -521,101 +511,66 @@ fn letGo(r: *Registration) void {
     py.decref(&o.ob);
 }
 
-fn stop(object: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const r: *Registration = @ptrCast(object);
+fn stop(r: *Registration) bool {
     // Its deadline may have passed unnoticed.
     if (r.context) |o| _ = look(o);
-    const p = r.pyg() orelse return py.boolean(false);
+    const p = r.pyg() orelse return false;
     r.p = null;
     const linked = r.linked;
     if (linked) unlink(r);
     goroutine.abandon(p);
     letGo(r);
-    if (linked) py.decref(object);
-    return py.boolean(true);
+    if (linked) py.decref(&r.ob);
+    return true;
 }
 
-fn traverseRegistration(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const r: *Registration = @ptrCast(object);
-    var all: [5]?*py.Object = @splat(null);
-    all[0] = @ptrCast(object.type);
-    if (r.context) |o| all[1] = &o.ob;
-    if (r.pyg()) |p| {
-        all[2] = p.function;
-        all[3] = p.handle.named_by;
-        all[4] = p.ambient;
-    }
-    return visitAll(&all, visit, arg);
+fn traverseRegistration(r: *Registration, v: class.Visitor) c_int {
+    const context: ?*py.Object = if (r.context) |o| &o.ob else null;
+    const p = r.pyg() orelse return v.all(&.{context});
+    return v.all(&.{ context, p.function, p.handle.named_by, p.ambient });
 }
 
-fn visitAll(all: []const ?*py.Object, visit: py.Visit, arg: ?*anyopaque) c_int {
-    for (all) |each| {
-        const r = visit(each orelse continue, arg);
-        if (r != 0) return r;
-    }
-    return 0;
-}
-
-fn clearRegistration(object: *py.Object) callconv(.c) c_int {
-    const r: *Registration = @ptrCast(object);
+fn clearRegistration(r: *Registration) void {
     const p = r.pyg();
     r.p = null;
     const linked = r.linked;
     if (linked) unlink(r);
     if (p) |g| goroutine.abandon(g);
     letGo(r);
-    if (linked) py.decref(object);
-    return 0;
-}
-
-fn deallocRegistration(object: *py.Object) callconv(.c) void {
-    py.PyObject_GC_UnTrack(object);
-    _ = clearRegistration(object);
-    const t: *py.Object = @ptrCast(object.type);
-    py.PyObject_GC_Del(object);
-    py.decref(t);
+    if (linked) py.decref(&r.ob);
 }
 
 // ---- the types ----
 
-fn traverse(object: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const o = self(object);
+fn traverse(o: *Object, v: class.Visitor) c_int {
     const parent: ?*py.Object = if (o.parent) |p| &p.ob else null;
-    const r = visitAll(
-        &.{ @ptrCast(object.type), parent, o.key, o.value, o.cause, o.chan },
-        visit,
-        arg,
-    );
+    const r = v.all(&.{ parent, o.key, o.value, o.cause, o.chan });
     if (r != 0) return r;
     var it = o.registrations.head;
     while (it) |each| : (it = each.next) {
-        const v = visit(&each.ob, arg);
-        if (v != 0) return v;
+        const visited = v.all(&.{&each.ob});
+        if (visited != 0) return visited;
     }
     return 0;
 }
 
 /// Not the parent, on which the tree relies: it has no way back to here but these.
-fn clear(object: *py.Object) callconv(.c) c_int {
-    const o = self(object);
-    while (o.registrations.head) |r| _ = clearRegistration(&r.ob);
+fn clear(o: *Object) void {
+    while (o.registrations.head) |r| clearRegistration(r);
     py.clear(&o.value);
     py.clear(&o.key);
     py.clear(&o.cause);
     py.clear(&o.chan);
-    return 0;
 }
 
 fn dealloc(object: *py.Object) callconv(.c) void {
     const o = self(object);
     py.PyObject_GC_UnTrack(object);
-    if (o.weakrefs != null) py.PyObject_ClearWeakRefs(object);
+    Class.clearWeakrefs(object);
     if (o.owns()) lane.detachContext(o.own());
-    _ = clear(object);
+    clear(o);
     var up = o.parent;
-    const t: *py.Object = @ptrCast(object.type);
-    py.PyObject_GC_Del(object);
-    py.decref(t);
+    Class.free(object);
     // A long chain would overflow the stack if each freed the next.
     while (up) |u| {
         up = null;
@@ -627,128 +582,58 @@ fn dealloc(object: *py.Object) callconv(.c) void {
     }
 }
 
-const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
-
-const methods = [_]py.MethodDef{
-    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
-    \\done($self, /)
-    \\--
-    \\
-    \\A Chan that is closed when the context is done: for select().
-    },
-    .{ .name = "err", .function = @ptrCast(&err), .flags = py.METH_NOARGS, .doc =
-    \\err($self, /)
-    \\--
-    \\
-    \\None while the context is live; then a Cancelled or a DeadlineExceeded, not raised.
-    },
-    .{ .name = "deadline", .function = @ptrCast(&deadline_), .flags = py.METH_NOARGS, .doc =
-    \\deadline($self, /)
-    \\--
-    \\
-    \\When the context will be cancelled at the latest, a float in seconds of time.monotonic(), or
-    \\None.
-    },
-    .{ .name = "value", .function = @ptrCast(&value_), .flags = fast, .doc =
-    \\value($self, /, key, default=None)
-    \\--
-    \\
-    \\What with_value() stored under key in this context or the nearest ancestor, else default.
-    },
-    .{ .name = "_cancel", .function = @ptrCast(&cancelMethod), .flags = py.METH_NOARGS, .doc =
-    \\_cancel($self, /)
-    \\--
-    \\
-    \\Cancels the context and all that were derived from it. Does nothing if it is done.
-    },
-    .{ .name = "_cancel_cause", .function = @ptrCast(&cancelCause), .flags = fast, .doc =
-    \\_cancel_cause($self, /, cause=None)
-    \\--
-    \\
-    \\As _cancel(), with the exception that is the reason.
-    },
-    .{ .name = "__enter__", .function = @ptrCast(&enter), .flags = py.METH_NOARGS, .doc =
-    \\__enter__($self, /)
-    \\--
-    \\
-    \\Makes it the goroutine's ambient context, until the end of the block.
-    },
-    .{ .name = "__exit__", .function = @ptrCast(&exit), .flags = py.METH_FASTCALL, .doc =
-    \\__exit__($self, /, *exc_info)
-    \\--
-    \\
-    \\Makes the one before the ambient context again.
-    },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-const getset = [_]py.GetSetDef{
-    .{
-        .name = "_origin",
-        .get = getOrigin,
-        .doc = "The Context whose cancellation reached this one, or None.",
-    },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Object, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clear) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "A context, as the functions of golibx.context return it. `with ctx:` makes it the\nambient one: everything that waits in the block, and in goroutines started there, ends with it.",
-    },
-    .{},
-};
-
-const flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION;
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Object, .{
     .name = "golibx.context.Context",
-    .basicsize = @sizeOf(Object),
-    .flags = flags,
-    .slots = &slots,
-};
-
-const registration_methods = [_]py.MethodDef{
-    .{ .name = "stop", .function = @ptrCast(&stop), .flags = py.METH_NOARGS, .doc =
-    \\stop($self, /)
-    \\--
-    \\
-    \\Keeps the function from being called. Returns False if it was, or was kept from it before.
+    .doc =
+    \\A context, as the functions of golibx.context return it. `with ctx:` makes it the
+    \\ambient one: everything that waits in the block, and in goroutines started there, ends with it.
+    ,
+    .repr = repr,
+    .traverse = traverse,
+    .clear = clear,
+    .methods = &.{
+        class.method("done()", done,
+            \\A Chan that is closed when the context is done: for select().
+        ),
+        class.method("err()", err,
+            \\None while the context is live; then a Cancelled or a DeadlineExceeded, not raised.
+        ),
+        class.method("deadline()", deadline_,
+            \\When the context will be cancelled at the latest, a float in seconds of time.monotonic(), or
+            \\None.
+        ),
+        class.method("value(key, default=None)", value_,
+            \\What with_value() stored under key in this context or the nearest ancestor, else default.
+        ),
+        class.method("_cancel()", cancelMethod,
+            \\Cancels the context and all that were derived from it. Does nothing if it is done.
+        ),
+        class.method("_cancel_cause(cause=None)", cancelCause,
+            \\As _cancel(), with the exception that is the reason.
+        ),
+        class.method("__enter__()", enter,
+            \\Makes it the goroutine's ambient context, until the end of the block.
+        ),
+        class.method("__exit__(*exc_info)", exit,
+            \\Makes the one before the ambient context again.
+        ),
     },
-    .{},
-};
-pub const registration_table = points.Table.of(&registration_methods);
+    .properties = &.{class.property(
+        "_origin",
+        getOrigin,
+        "The Context whose cancellation reached this one, or None.",
+    )},
+    .slots = .{ .tp_dealloc = dealloc },
+});
 
-const registration_slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocRegistration) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverseRegistration) },
-    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clearRegistration) },
-    .{ .slot = py.slot.tp_methods, .pfunc = registration_table.methods() },
-    .{ .slot = py.slot.tp_doc, .pfunc = "What context.after_func() registered." },
-    .{},
-};
-
-pub const registration_spec: py.TypeSpec = .{
+pub const RegistrationClass = class.Class(Registration, .{
     .name = "golibx._core.AfterFunc",
-    .basicsize = @sizeOf(Registration),
-    .flags = flags,
-    .slots = &registration_slots,
-};
+    .doc = "What context.after_func() registered.",
+    .traverse = traverseRegistration,
+    .clear = clearRegistration,
+    .methods = &.{
+        class.method("stop()", stop,
+            \\Keeps the function from being called. Returns False if it was, or was kept from it before.
+        ),
+    },
+});

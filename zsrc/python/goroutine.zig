@@ -159,7 +159,6 @@ pub const Handle = extern struct {
 
 pub const Outcome = enum(u8) { none, returned, raised, cancelled };
 
-pub var goroutine_type: *py.Type = undefined;
 /// The main goroutine of the present run.
 pub var main: ?*PyG = null;
 /// The thread state that called run(), which is the main goroutine's.
@@ -301,7 +300,7 @@ pub inline fn createAs(
 ) GoError!*PyG {
     const nkw: usize = if (kwnames) |kw| @intCast(py.PyTuple_Size(kw)) else 0;
     const total = nargs + nkw;
-    const object = py._PyObject_GC_New(goroutine_type) orelse return error.Raised;
+    const object = py._PyObject_GC_New(handle.Class.python_type) orelse return error.Raised;
     const h: *Handle = @ptrCast(object);
     // Everything after the header starts as zero.
     @memset(@as([*]u8, @ptrCast(h))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
@@ -690,7 +689,7 @@ fn tellWatchers(h: *Handle) void {
 pub fn notifyEnd(object: *py.Object, ch: *py.Object) ?*py.Object {
     if (!chan.Class.is(ch))
         return py.PyErr_Format(py.exc.typeError(), "%R is not a Chan", ch);
-    if (object.type != goroutine_type)
+    if (!handle.Class.is(object))
         return py.PyErr_Format(py.exc.typeError(), "%R is not a Goroutine", object);
     const h: *Handle = @ptrCast(object);
     if (h.live != null and h.watchers == null) {
@@ -712,9 +711,9 @@ pub fn noteStart(h: *Handle) void {
 }
 
 fn addNote(h: *Handle) bool {
-    const name = handle.getName(&h.ob, null) orelse return false;
+    const name = handle.name(h) orelse return false;
     defer py.decref(name);
-    const place = handle.getStartedAt(&h.ob, null) orelse return false;
+    const place = handle.startedAt(h) orelse return false;
     defer py.decref(place);
     const text = py.PyUnicode_FromFormat("goroutine %llu [%U] started at %U", h.id, name, place) orelse
         return false;

@@ -6,7 +6,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const timeouts = @import("timeouts.zig");
@@ -18,15 +18,10 @@ const PyG = goroutine.PyG;
 const Handle = goroutine.Handle;
 const lane = &host.the_lane;
 
-fn self(o: *py.Object) *Handle {
-    return @ptrCast(o);
-}
-
-fn join(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    return switch (waitFor(self(o), given[0])) {
-        .ended => py.boolean(true),
-        .timeout => py.boolean(false),
+fn join(h: *Handle, timeout: ?*py.Object) ?bool {
+    return switch (waitFor(h, timeout)) {
+        .ended => true,
+        .timeout => false,
         .raised => null,
     };
 }
@@ -57,11 +52,9 @@ inline fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     };
 }
 
-fn result_(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("result", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const h = self(o);
+fn result_(h: *Handle, timeout: ?*py.Object) ?*py.Object {
     h.collectors += 1;
-    const waited = waitFor(h, given[0]);
+    const waited = waitFor(h, timeout);
     h.collectors -= 1;
     switch (waited) {
         .raised => return null,
@@ -79,8 +72,8 @@ fn result_(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(
     return null;
 }
 
-fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
-    var exception = py.incref(given.?);
+fn throw(h: *Handle, given: *py.Object) ?*py.Object {
+    var exception = py.incref(given);
     if (py.isExceptionClass(exception)) {
         const made = py.PyObject_CallObject(exception, null);
         py.decref(exception);
@@ -90,7 +83,7 @@ fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
         defer py.decref(exception);
         return py.PyErr_Format(py.exc.typeError(), "throw() needs an exception, not %R", exception);
     }
-    const p = self(o).pyg() orelse {
+    const p = h.pyg() orelse {
         py.decref(exception);
         return py.boolean(false);
     };
@@ -105,29 +98,29 @@ fn throw(o: *py.Object, given: ?*py.Object) callconv(.c) ?*py.Object {
     return py.boolean(true);
 }
 
-fn cancel(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.boolean(false);
-    return if (goroutine.cancelG(p)) py.boolean(true) else null;
+fn cancel(h: *Handle) ?bool {
+    const p = h.pyg() orelse return false;
+    return if (goroutine.cancelG(p)) true else null;
 }
 
-fn done(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).live == null);
+fn done(h: *Handle) bool {
+    return h.live == null;
 }
 
-fn onDone(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return select.newCase(.done, o, null, null);
+fn onDone(h: *Handle) ?*py.Object {
+    return select.newCase(.done, &h.ob, null, null);
 }
 
-fn getId(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(self(o).id);
+fn id(h: *Handle) u64 {
+    return h.id;
 }
 
-fn getParent(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(self(o).parent);
+fn parent(h: *Handle) u64 {
+    return h.parent;
 }
 
-pub fn getName(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const by = self(o).named_by orelse return py.PyUnicode_FromString("?");
+pub fn name(h: *Handle) ?*py.Object {
+    const by = h.named_by orelse return py.PyUnicode_FromString("?");
     for ([_][*:0]const u8{ "__qualname__", "co_qualname" }) |attribute| {
         if (py.PyObject_GetAttrString(by, attribute)) |found| return found;
         py.PyErr_Clear();
@@ -144,33 +137,25 @@ fn isText(o: *py.Object) bool {
     return py.PyType_GetFlags(o.type) & (1 << 28) != 0; // Py_TPFLAGS_UNICODE_SUBCLASS
 }
 
-fn setName(o: *py.Object, value: ?*py.Object, _: ?*anyopaque) callconv(.c) c_int {
-    const name = value orelse {
-        _ = py.raise(py.exc.attributeError(), "a goroutine's name cannot be deleted", .{});
-        return -1;
-    };
-    if (!isText(name)) {
-        _ = py.raise(py.exc.typeError(), "a goroutine's name must be a str", .{});
-        return -1;
-    }
-    const h = self(o);
+fn setName(h: *Handle, value: ?*py.Object) bool {
+    const text = value orelse
+        return py.raises(py.exc.attributeError(), "a goroutine's name cannot be deleted", .{});
+    if (!isText(text)) return py.raises(py.exc.typeError(), "a goroutine's name must be a str", .{});
     const old = h.named_by;
-    h.named_by = py.incref(name);
+    h.named_by = py.incref(text);
     py.xdecref(old);
-    return 0;
+    return true;
 }
 
 /// "file.py:12", or "" if it was not started by Python code.
-pub fn getStartedAt(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const h = self(o);
+pub fn startedAt(h: *Handle) ?*py.Object {
     const code = h.code orelse return py.PyUnicode_FromString("");
     const file = py.PyObject_GetAttrString(code, "co_filename") orelse return null;
     defer py.decref(file);
     return py.PyUnicode_FromFormat("%U:%d", file, py.extra.PyCode_Addr2Line(code, h.lasti));
 }
 
-fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const h = self(o);
+fn state(h: *Handle) ?*py.Object {
     const p = h.pyg() orelse return py.PyUnicode_FromString(switch (h.outcome) {
         .cancelled => "cancelled",
         .raised => "raised",
@@ -187,8 +172,8 @@ fn getState(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
     return py.PyUnicode_FromString(text);
 }
 
-fn getWaitingOn(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return waitedFor(self(o).pyg() orelse return py.returnNone());
+fn waitingOn(h: *Handle) ?*py.Object {
+    return waitedFor(h.pyg() orelse return py.returnNone());
 }
 
 /// What it waits on: the object, a tuple of the cases' for a select, or None.
@@ -210,79 +195,68 @@ pub fn waitedFor(p: *const PyG) ?*py.Object {
     return tuple;
 }
 
-fn getWaiting(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.boolean(false);
-    return py.boolean(goroutine.isParked(p));
+fn isWaiting(h: *Handle) bool {
+    const p = h.pyg() orelse return false;
+    return goroutine.isParked(p);
 }
 
-fn getWaited(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.PyFloat_FromDouble(0);
+fn waitedSeconds(h: *Handle) ?*py.Object {
+    const p = h.pyg() orelse return py.PyFloat_FromDouble(0);
     if (!goroutine.isParked(p)) return py.PyFloat_FromDouble(0);
     const waited_ns: f64 = @floatFromInt(os.nanotime() -| p.g.parked_at);
     return py.PyFloat_FromDouble(waited_ns / std.time.ns_per_s);
 }
 
 /// The frame the goroutine is at, or None: for dumps.
-fn getFrame(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.returnNone();
-    const state = p.state orelse return py.returnNone();
-    const frame = py.PyThreadState_GetFrame(state) orelse return py.returnNone();
-    return @ptrCast(frame);
+fn frame(h: *Handle) ?*py.Object {
+    const p = h.pyg() orelse return py.returnNone();
+    const thread = p.state orelse return py.returnNone();
+    return @ptrCast(py.PyThreadState_GetFrame(thread) orelse return py.returnNone());
 }
 
-fn getException(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const h = self(o);
+fn exceptionOf(h: *Handle) ?*py.Object {
     h.collected = true;
     if (h.outcome == .cancelled) return py.incref(goroutine.exceptionOf(h) orelse return null);
     return py.incref(h.exception orelse py.none());
 }
 
-fn getLocked(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.boolean(false);
-    return py.boolean(p.g.lock_count > 0);
+fn isLocked(h: *Handle) bool {
+    const p = h.pyg() orelse return false;
+    return p.g.lock_count > 0;
 }
 
-fn getKeptBy(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const p = self(o).pyg() orelse return py.returnNone();
+fn keptBy(h: *Handle) ?*py.Object {
+    const p = h.pyg() orelse return py.returnNone();
     const module = p.kept_by orelse return py.returnNone();
     if (p.g.locked_m == null or p.g.lock_count > 0) return py.returnNone();
     return py.PyUnicode_FromString(module.name().ptr);
 }
 
-fn getSystem(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).system);
+fn isSystem(h: *Handle) bool {
+    return h.system;
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const name = getName(o, null) orelse return null;
-    defer py.decref(name);
-    const state = getState(o, null) orelse return null;
-    defer py.decref(state);
-    return py.PyUnicode_FromFormat("<Goroutine %llu %U [%U]>", self(o).id, name, state);
+fn repr(h: *Handle) ?*py.Object {
+    const called = name(h) orelse return null;
+    defer py.decref(called);
+    const does = state(h) orelse return null;
+    defer py.decref(does);
+    return py.PyUnicode_FromFormat("<Goroutine %llu %U [%U]>", h.id, called, does);
 }
 
-fn traverse(o: *py.Object, visit: py.Visit, arg: ?*anyopaque) callconv(.c) c_int {
-    const h = self(o);
-    for ([_]?*py.Object{ @ptrCast(o.type), h.result, h.exception, h.named_by, h.code, h.watchers }) |each| {
-        if (each) |x| {
-            const r = visit(x, arg);
-            if (r != 0) return r;
-        }
-    }
-    return 0;
+fn traverse(h: *Handle, v: class.Visitor) c_int {
+    return v.all(&.{ h.result, h.exception, h.named_by, h.code, h.watchers });
 }
 
-fn clearHandle(o: *py.Object) callconv(.c) c_int {
-    const h = self(o);
+fn clear(h: *Handle) void {
     py.clear(&h.exception);
     py.clear(&h.result);
     py.clear(&h.named_by);
     py.clear(&h.watchers);
-    return 0;
 }
 
 fn dealloc(o: *py.Object) callconv(.c) void {
-    const h = self(o);
+    const h = Class.of(o);
     // The collector must not come across an object without references while others run.
     py.PyObject_GC_UnTrack(o);
     if (h.listed) uncollected.remove(h);
@@ -290,12 +264,10 @@ fn dealloc(o: *py.Object) callconv(.c) void {
         // Its last holder never asked. Nobody may see the dying object: a double tells the tale.
         reportDouble(h);
     }
-    if (h.weakrefs != null) py.PyObject_ClearWeakRefs(o);
-    _ = clearHandle(o);
+    Class.clearWeakrefs(o);
+    clear(h);
     py.clear(&h.code);
-    const t: *py.Object = @ptrCast(o.type);
-    py.PyObject_GC_Del(o);
-    py.decref(t);
+    Class.free(o);
 }
 
 fn reportDouble(h: *Handle) void {
@@ -304,7 +276,7 @@ fn reportDouble(h: *Handle) void {
     var tb: ?*py.Object = null;
     py.PyErr_Fetch(&t, &v, &tb);
     defer py.PyErr_Restore(t, v, tb);
-    const object = py._PyObject_GC_New(goroutine.goroutine_type) orelse return py.PyErr_Clear();
+    const object = py._PyObject_GC_New(Class.python_type) orelse return py.PyErr_Clear();
     const d: *Handle = @ptrCast(object);
     @memset(@as([*]u8, @ptrCast(d))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
     d.id = h.id;
@@ -319,148 +291,83 @@ fn reportDouble(h: *Handle) void {
     py.decref(object);
 }
 
-fn genericAlias(class: *py.Object, item: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.genericAlias(class, item.?);
-}
-
-const methods = [_]py.MethodDef{
-    .{
-        .name = "__class_getitem__",
-        .function = @ptrCast(&genericAlias),
-        .flags = py.METH_O | py.METH_CLASS,
-        .doc = "Goroutine[T] in annotations.",
-    },
-    .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\join($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for ever).
-    \\Returns whether it has. Does not raise what the goroutine raised: see result().
-    },
-    .{ .name = "result", .function = @ptrCast(&result_), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\result($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits as join() does and returns what the function returned, or raises what it raised.
-    \\Raises DeadlineExceeded when timeout seconds are over first.
-    },
-    .{ .name = "cancel", .function = @ptrCast(&cancel), .flags = py.METH_NOARGS, .doc =
-    \\cancel($self, /)
-    \\--
-    \\
-    \\Makes the goroutine raise Cancelled where it is parked, or at its next park.
-    \\Returns False if it had ended already, else True.
-    },
-    .{ .name = "throw", .function = @ptrCast(&throw), .flags = py.METH_O, .doc =
-    \\throw($self, exception, /)
-    \\--
-    \\
-    \\Makes the goroutine raise exception, an exception or a class of them, where it is parked, or at
-    \\its next park. Those thrown before come first. Returns False if it had ended already, else True.
-    },
-    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
-    \\done($self, /)
-    \\--
-    \\
-    \\Whether the goroutine has ended.
-    },
-    .{ .name = "on_done", .function = @ptrCast(&onDone), .flags = py.METH_NOARGS, .doc =
-    \\on_done($self, /)
-    \\--
-    \\
-    \\A case for select(): the goroutine has ended. Gives the goroutine; see result().
-    },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-const getset = [_]py.GetSetDef{
-    .{
-        .name = "id",
-        .get = getId,
-        .doc = "Number of the goroutine, an int from 1 (the main goroutine).",
-    },
-    .{
-        .name = "parent",
-        .get = getParent,
-        .doc = "The id of the goroutine that started it, 0 if none did.",
-    },
-    .{
-        .name = "name",
-        .get = getName,
-        .set = setName,
-        .doc = "Name for people, a str; the function's unless it was set.",
-    },
-    .{
-        .name = "started_at",
-        .get = getStartedAt,
-        .doc = "Where go() was called, a str \"FILE:LINE\"; empty if not from Python.",
-    },
-    .{
-        .name = "state",
-        .get = getState,
-        .doc = "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …",
-    },
-    .{
-        .name = "waiting_on",
-        .get = getWaitingOn,
-        .doc = "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.",
-    },
-    .{
-        .name = "waiting",
-        .get = getWaiting,
-        .doc = "Whether it is parked: `state` is then a wait reason.",
-    },
-    .{
-        .name = "waited",
-        .get = getWaited,
-        .doc = "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.",
-    },
-    .{ .name = "frame", .get = getFrame, .doc = "The Python frame it is at, or None." },
-    .{ .name = "exception", .get = getException, .doc = "What it raised, or None." },
-    .{
-        .name = "locked",
-        .get = getLocked,
-        .doc = "Whether it is locked to its thread: lock_os_thread().",
-    },
-    .{
-        .name = "kept_by",
-        .get = getKeptBy,
-        .doc = "The file of the C code for which it keeps its thread while it is switched out, a str, or None.",
-    },
-    .{
-        .name = "system",
-        .get = getSystem,
-        .doc = "Whether it belongs to the runtime and not to the program.",
-    },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Handle, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_traverse, .pfunc = @ptrCast(&traverse) },
-    .{ .slot = py.slot.tp_clear, .pfunc = @ptrCast(&clearHandle) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "A goroutine, as go() returns it." },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Handle, .{
     .name = "golibx.Goroutine",
-    .basicsize = @sizeOf(Handle),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_HAVE_GC | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = &slots,
-};
+    .doc = "A goroutine, as go() returns it.",
+    .generic = "Goroutine[T] in annotations.",
+    .repr = repr,
+    .traverse = traverse,
+    .clear = clear,
+    .is_waited_on = true,
+    .methods = &.{
+        class.method("join(timeout=None)", join,
+            \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for ever).
+            \\Returns whether it has. Does not raise what the goroutine raised: see result().
+        ),
+        class.method("result(timeout=None)", result_,
+            \\Waits as join() does and returns what the function returned, or raises what it raised.
+            \\Raises DeadlineExceeded when timeout seconds are over first.
+        ),
+        class.method("cancel()", cancel,
+            \\Makes the goroutine raise Cancelled where it is parked, or at its next park.
+            \\Returns False if it had ended already, else True.
+        ),
+        class.method("throw(exception, /)", throw,
+            \\Makes the goroutine raise exception, an exception or a class of them, where it is parked, or at
+            \\its next park. Those thrown before come first. Returns False if it had ended already, else True.
+        ),
+        class.method("done()", done, "Whether the goroutine has ended."),
+        class.method("on_done()", onDone,
+            \\A case for select(): the goroutine has ended. Gives the goroutine; see result().
+        ),
+    },
+    .properties = &.{
+        class.property("id", id, "Number of the goroutine, an int from 1 (the main goroutine)."),
+        class.property("parent", parent, "The id of the goroutine that started it, 0 if none did."),
+        class.variable(
+            "name",
+            name,
+            setName,
+            "Name for people, a str; the function's unless it was set.",
+        ),
+        class.property(
+            "started_at",
+            startedAt,
+            "Where go() was called, a str \"FILE:LINE\"; empty if not from Python.",
+        ),
+        class.property(
+            "state",
+            state,
+            "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …",
+        ),
+        class.property(
+            "waiting_on",
+            waitingOn,
+            "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.",
+        ),
+        class.property(
+            "waiting",
+            isWaiting,
+            "Whether it is parked: `state` is then a wait reason.",
+        ),
+        class.property(
+            "waited",
+            waitedSeconds,
+            "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.",
+        ),
+        class.property("frame", frame, "The Python frame it is at, or None."),
+        class.property("exception", exceptionOf, "What it raised, or None."),
+        class.property("locked", isLocked, "Whether it is locked to its thread: lock_os_thread()."),
+        class.property(
+            "kept_by",
+            keptBy,
+            "The file of the C code for which it keeps its thread while it is switched out, a str, or None.",
+        ),
+        class.property(
+            "system",
+            isSystem,
+            "Whether it belongs to the runtime and not to the program.",
+        ),
+    },
+    .slots = .{ .tp_dealloc = dealloc },
+});

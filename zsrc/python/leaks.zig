@@ -25,6 +25,7 @@ const os = @import("../os/os.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const goroutines = @import("handle.zig");
 const chan = @import("chan.zig");
 const select = @import("select.zig");
 const rlock = @import("rlock.zig");
@@ -248,7 +249,7 @@ const Wanted = struct {
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
-    return o == py.none() or o.type == rlock.rlock_type or o.type == goroutine.goroutine_type or classes.isWaitedOn(o.type);
+    return o == py.none() or o.type == rlock.rlock_type or classes.isWaitedOn(o.type);
 }
 
 /// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone
@@ -256,7 +257,7 @@ fn isJudgeable(o: *py.Object) bool {
 fn suspectOf(pair: *py.Object) ?Suspect {
     const handle = py.PyTuple_GetItem(pair, 0) orelse return null;
     const stack = py.PyTuple_GetItem(pair, 1) orelse return null;
-    if (handle.type != goroutine.goroutine_type) return null;
+    if (!goroutines.Class.is(handle)) return null;
     const p = goroutine.liveOf(handle) orelse return null;
     const s: Suspect = .{ .p = p, .stack = stack };
     if (p.g.status != .waiting or p.g.isClaimed() or p.g.system) return null;
@@ -353,7 +354,7 @@ const Graph = struct {
         if (classes.heldBy(o)) |held| _ = visit(held, g);
         if (py.PyObject_GC_IsTracked(o) == 0) return;
         // A goroutine that lives is not reached by its handle: see the top.
-        if (o.type == goroutine.goroutine_type and goroutine.liveOf(o) != null) return;
+        if (goroutines.Class.is(o) and goroutine.liveOf(o) != null) return;
         const slot = py.PyType_GetSlot(o.type, py.slot.tp_traverse) orelse return;
         const function: *const fn (*py.Object, py.Visit, ?*anyopaque) callconv(.c) c_int =
             @ptrCast(@alignCast(slot));
@@ -443,7 +444,7 @@ const Graph = struct {
         var it = g.nodes.iterator();
         while (it.next()) |entry| {
             const o = entry.key_ptr.*;
-            if (entry.value_ptr.alive or o.type != contexts.context_type) continue;
+            if (entry.value_ptr.alive or !contexts.Class.is(o)) continue;
             if (!contexts.mayEnd(o, g, reaches)) continue;
             g.mark(o);
             any = true;
@@ -463,7 +464,7 @@ const Graph = struct {
         for (s.waitsOn(&single)) |case| {
             if (case == py.none()) continue;
             const o = select.objectOf(case);
-            if (o.type == goroutine.goroutine_type) {
+            if (goroutines.Class.is(o)) {
                 // By its end, and that comes unless it is one of the leaked.
                 const p = goroutine.liveOf(o) orelse return true;
                 const at = g.by_goroutine.get(p) orelse return true;

@@ -87,7 +87,7 @@ fn goSystem(given: class.Given) ?*py.Object {
 /// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
 fn goChild(given: class.Given) ?*py.Object {
     const args = given.args;
-    if (given.n < 4 or args[0].type != context.context_type or
+    if (given.n < 4 or !context.Class.is(args[0]) or
         (args[3] != py.none() and !chan.Class.is(args[3])))
         return py.raise(
             py.exc.typeError(),
@@ -520,22 +520,6 @@ const definitions = blk: {
     break :blk all;
 };
 
-fn addType(module: *py.Object, name: [*:0]const u8, spec: *const py.TypeSpec) ?*py.Type {
-    return addDerived(module, name, spec, null);
-}
-
-/// `bases` is one type or a tuple of some.
-fn addDerived(
-    module: *py.Object,
-    name: [*:0]const u8,
-    spec: *const py.TypeSpec,
-    bases: ?*py.Object,
-) ?*py.Type {
-    const t = py.PyType_FromModuleAndSpec(module, spec, bases) orelse return null;
-    if (py.PyModule_AddObjectRef(module, name, t) != 0) return null;
-    return @ptrCast(t);
-}
-
 var loaded = false;
 
 fn exec(module: *py.Object) callconv(.c) c_int {
@@ -556,23 +540,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         native.ignoreEnvironment(py.PyObject_IsTrue(ignores) != 0);
     }
     if (!host.calibrate()) return -1;
-    context.context_type = addType(module, "Context", &context.spec) orelse return -1;
-    context.registration_type = addType(
-        module,
-        "AfterFunc",
-        &context.registration_spec,
-    ) orelse return -1;
-    signals.handler_type = addType(module, "SignalHandler", &signals.spec) orelse return -1;
-    goroutine.goroutine_type = addType(module, "Goroutine", &handle.spec) orelse return -1;
     if (!classes.add(module)) return -1;
-    native.goroutine_type = addType(module, "NativeGoroutine", &native.spec) orelse return -1;
-    native_chan.chan_type = addType(module, "NativeChan", &native_chan.spec) orelse return -1;
-    native_chan.buffer_type = addType(
-        module,
-        "NativeBuffer",
-        &native_chan.buffer_spec,
-    ) orelse return -1;
-    socket.socket_type = addType(module, "Socket", &socket.spec) orelse return -1;
     descriptors.watch();
     if (!registerFork(module) or !registerExit(module) or !native.watchEnd()) return -1;
     @import("../native/deadlock.zig").python.store(true, .monotonic);

@@ -23,6 +23,7 @@ const native_events = @import("../native/events.zig");
 const procs = @import("../native/procs.zig");
 const list = @import("../native/list.zig");
 const py = @import("py.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -485,7 +486,7 @@ pub fn go(address: *py.Object, argument: *py.Object, keep: *py.Object) ?*py.Obje
     const arg = addressOf(argument) orelse return null;
     if (!ensureStarted()) return null;
     settle();
-    const h: *Handle = @ptrCast(py.PyType_GenericAlloc(goroutine_type, 0) orelse return null);
+    const h: *Handle = @ptrCast(py.PyType_GenericAlloc(Class.python_type, 0) orelse return null);
     const t = newTask(function) orelse {
         py.decref(&h.ob);
         return null;
@@ -706,8 +707,6 @@ pub fn stackSize() usize {
 
 // ---- golibx.native.NativeGoroutine ----
 
-pub var goroutine_type: *py.Type = undefined;
-
 const Handle = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
@@ -715,94 +714,51 @@ const Handle = extern struct {
     id: u64,
 };
 
-fn self(o: *py.Object) *Handle {
-    return @ptrCast(o);
-}
-
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const h = self(o);
-    if (h.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+fn deinit(h: *Handle) void {
     if (h.task) |t| t.letGo();
-    py.freeObject(o);
 }
 
-fn join(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("join", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[0]) orelse return null;
-    const t = self(o).task.?;
-    if (isOver(t)) return py.boolean(true);
-    if (limit == .poll) return py.boolean(false);
-    const ended = waitFor(t, o, .join, limit.deadline());
+fn join(h: *Handle, limit: timeouts.Limit) ?bool {
+    const t = h.task.?;
+    if (isOver(t)) return true;
+    if (limit == .poll) return false;
+    const ended = waitFor(t, &h.ob, .join, limit.deadline());
     if (ended == .raised) return null;
     keepException(settle);
-    return py.boolean(ended == .served);
+    return ended == .served;
 }
 
-fn done(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.boolean(isOver(self(o).task.?));
+fn done(h: *Handle) bool {
+    return isOver(h.task.?);
 }
 
-fn getId(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(self(o).id);
+fn getId(h: *Handle) u64 {
+    return h.id;
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const state: [*:0]const u8 = if (isOver(self(o).task.?)) "done" else "running";
-    return py.PyUnicode_FromFormat("<NativeGoroutine %llu [%s]>", self(o).id, state);
+fn repr(h: *Handle) ?*py.Object {
+    const state = if (isOver(h.task.?)) "done" else "running";
+    return py.print("<NativeGoroutine {d} [{s}]>", .{ h.id, state });
 }
 
-const methods = [_]py.MethodDef{
-    .{ .name = "join", .function = @ptrCast(&join), .flags = py.METH_FASTCALL | py.METH_KEYWORDS, .doc =
-    \\join($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits until the function has returned, at most timeout seconds (a float; None: for ever).
-    \\Returns whether it has. Goroutines park meanwhile; threads block without the interpreter's lock.
-    },
-    .{ .name = "done", .function = @ptrCast(&done), .flags = py.METH_NOARGS, .doc =
-    \\done($self, /)
-    \\--
-    \\
-    \\Whether the function has returned.
-    },
-    .{},
-};
-
-const getset = [_]py.GetSetDef{
-    .{
-        .name = "id",
-        .get = getId,
-        .doc = "Number of the goroutine on the native lane, an int: golibx_goid() in C.",
-    },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Handle, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "A C function that runs as a native goroutine, as native.go() returns it.",
-    },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Handle, .{
     .name = "golibx.native.NativeGoroutine",
-    .basicsize = @sizeOf(Handle),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_IMMUTABLETYPE | py.TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = &slots,
-};
+    .doc = "A C function that runs as a native goroutine, as native.go() returns it.",
+    .repr = repr,
+    .deinit = deinit,
+    .has_points = false,
+    .methods = &.{
+        class.method("join(timeout=None)", join,
+            \\Waits until the function has returned, at most timeout seconds (a float; None: for ever).
+            \\Returns whether it has. Goroutines park meanwhile; threads block without the interpreter's lock.
+        ),
+        class.method("done()", done, "Whether the function has returned."),
+    },
+    .properties = &.{
+        class.property(
+            "id",
+            getId,
+            "Number of the goroutine on the native lane, an int: golibx_goid() in C.",
+        ),
+    },
+});

@@ -8,6 +8,7 @@ const std = @import("std");
 const chans = @import("../native/capi_chan.zig");
 const chan_mod = @import("../native/chan.zig");
 const py = @import("py.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const timeouts = @import("timeouts.zig");
@@ -32,30 +33,20 @@ pub const Chan = extern struct {
     owned: bool,
 };
 
-pub var chan_type: *py.Type = undefined;
-
-inline fn self(o: *py.Object) *Chan {
-    return @ptrCast(o);
-}
-
-/// NativeChan(kind, size, capacity, ctype, address, /): of the channel at `address`, if that is not
-/// 0.
-fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    if (py.PyTuple_Size(args) != 5)
-        return py.raise(
-            py.exc.typeError(),
-            "NativeChan() takes 5 arguments: see golibx.native.Chan",
-            .{},
-        );
+/// Of the channel at `place`, if that is not 0.
+fn new(
+    t: *py.Type,
+    letter: *py.Object,
+    given_size: *py.Object,
+    given_capacity: *py.Object,
+    ctype: *py.Object,
+    given_place: *py.Object,
+) ?*py.Object {
     var kind_len: py.Ssize = 0;
-    const kind = py.PyUnicode_AsUTF8AndSize(
-        py.PyTuple_GetItem(args, 0).?,
-        &kind_len,
-    ) orelse return null;
-    const size = unsigned(py.PyTuple_GetItem(args, 1).?) orelse return null;
-    const capacity = unsigned(py.PyTuple_GetItem(args, 2).?) orelse return null;
-    const ctype = py.PyTuple_GetItem(args, 3).?;
-    const address = unsigned(py.PyTuple_GetItem(args, 4).?) orelse return null;
+    const kind = py.PyUnicode_AsUTF8AndSize(letter, &kind_len) orelse return null;
+    const size = unsigned(given_size) orelse return null;
+    const room = unsigned(given_capacity) orelse return null;
+    const place = unsigned(given_place) orelse return null;
     if (kind_len != 1) return py.raise(py.exc.valueError(), "NativeChan(): a kind is one letter", .{});
     if (size > chan_mod.largest_elem) return py.raise(
         py.exc.valueError(),
@@ -67,24 +58,24 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         "NativeChan(): an element of kind '{c}' has {d} bytes, not {d}",
         .{ kind[0], fixed, size },
     );
-    const c: *C = if (address != 0) @ptrFromInt(address) else chans.new(size, capacity) orelse
+    const c: *C = if (place != 0) @ptrFromInt(place) else chans.new(size, room) orelse
         return py.PyErr_NoMemory();
     const o = py.PyType_GenericAlloc(t, 0) orelse {
-        if (address == 0) chans.free(c);
+        if (place == 0) chans.free(c);
         return null;
     };
-    const ch = self(o);
+    const ch = Class.of(o);
     ch.c = c;
     ch.kind = kind[0];
     ch.ctype = py.incref(ctype);
-    ch.owned = address == 0;
+    ch.owned = place == 0;
     // Of a foreign one, a wrong type would overwrite memory.
     if (c.elem_size == size) return o;
     defer py.decref(o);
     return py.raise(
         py.exc.valueError(),
         "the channel at 0x{x} has elements of {d} bytes, not {d}",
-        .{ address, c.elem_size, size },
+        .{ place, c.elem_size, size },
     );
 }
 
@@ -94,15 +85,12 @@ fn unsigned(o: *py.Object) ?usize {
     return @intCast(value);
 }
 
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const ch = self(o);
-    if (ch.weakrefs != null) py.PyObject_ClearWeakRefs(o);
+fn deinit(ch: *Chan) void {
     if (ch.owned) {
         // Somebody in C who still waits there waits for ever, but in memory that is a channel.
         if (isIdle(ch.c)) chans.free(ch.c);
     }
     py.decref(ch.ctype);
-    py.freeObject(o);
 }
 
 fn isIdle(c: *C) bool {
@@ -376,239 +364,161 @@ fn recvValue(ch: *Chan, limit: timeouts.Limit) Received {
     return .{ .ended = if (value == null) .raised else .served, .value = value };
 }
 
-fn send(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("send", &.{ "value", "timeout" }, 1, args, n, kw) orelse return null;
-    const limit = timeouts.parse(given[1]) orelse return null;
-    const ended = sendValue(self(o), given[0].?, limit) orelse return null;
+fn send(ch: *Chan, value: *py.Object, limit: timeouts.Limit) ?*py.Object {
+    const ended = sendValue(ch, value, limit) orelse return null;
     return if (ended == .served) py.returnNone() else failed(.send, ended);
 }
 
-fn recv(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("recv", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
+fn recv(ch: *Chan, limit: timeouts.Limit) ?*py.Object {
+    const r = recvValue(ch, limit);
     return r.value orelse failed(.recv, r.ended);
 }
 
-fn recvOk(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("recv_ok", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const r = recvValue(self(o), timeouts.parse(given[0]) orelse return null);
-    if (r.value) |value| return pair(value, true);
-    return if (r.ended == .closed) pair(py.returnNone(), false) else failed(.recv, r.ended);
+fn recvOk(ch: *Chan, limit: timeouts.Limit) ?*py.Object {
+    const r = recvValue(ch, limit);
+    if (r.value) |value| return py.pair(value, true);
+    return if (r.ended == .closed) py.pair(py.returnNone(), false) else failed(.recv, r.ended);
 }
 
-/// Takes the reference to `value`.
-fn pair(value: *py.Object, ok: bool) ?*py.Object {
-    defer py.decref(value);
-    const flag = py.boolean(ok);
-    defer py.decref(flag);
-    return py.PyTuple_Pack(2, value, flag);
-}
-
-fn trySend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
-    return switch (sendValue(self(o), value.?, .poll) orelse return null) {
+fn trySend(ch: *Chan, value: *py.Object) ?*py.Object {
+    return switch (sendValue(ch, value, .poll) orelse return null) {
         .served => py.boolean(true),
         .timeout => py.boolean(false),
         else => |ended| failed(.send, ended),
     };
 }
 
-fn tryRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const r = recvValue(self(o), .poll);
-    if (r.value) |value| return pair(value, true);
-    return if (r.ended == .timeout) pair(py.returnNone(), false) else failed(.recv, r.ended);
+fn tryRecv(ch: *Chan) ?*py.Object {
+    const r = recvValue(ch, .poll);
+    if (r.value) |value| return py.pair(value, true);
+    return if (r.ended == .timeout) py.pair(py.returnNone(), false) else failed(.recv, r.ended);
 }
 
-fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+fn close(ch: *Chan) ?*py.Object {
     const caller: Caller = .enter();
-    const closed = self(o).c.close();
+    const closed = ch.c.close();
     caller.leave();
-    return if (closed) py.returnNone() else errors.raise(
-        .ChannelClosed,
-        "close of a closed channel",
-        .{},
-    );
+    if (closed) return py.returnNone();
+    return errors.raise(.ChannelClosed, "close of a closed channel", .{});
 }
 
-fn onRecv(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return select.newCase(.native_recv, o, null, null);
+fn onRecv(ch: *Chan) ?*py.Object {
+    return select.newCase(.native_recv, &ch.ob, null, null);
 }
 
 /// The case has the C value, as bytes.
-fn onSend(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
-    const ch = self(o);
+fn onSend(ch: *Chan, value: *py.Object) ?*py.Object {
     var elem: Elem = undefined;
     if (!elem.init(ch.c.elem_size)) return null;
     defer elem.deinit();
     const bytes = elem.bytes();
-    if (!encode(ch, value.?, bytes)) return null;
+    if (!encode(ch, value, bytes)) return null;
     const copy = py.PyBytes_FromStringAndSize(bytes.ptr, @intCast(bytes.len)) orelse return null;
     defer py.decref(copy);
-    return select.newCase(.native_send, o, null, copy);
+    return select.newCase(.native_send, &ch.ob, null, copy);
 }
 
-fn length(o: *py.Object) callconv(.c) py.Ssize {
+fn length(ch: *Chan) ?usize {
     const caller: Caller = .enter();
     defer caller.leave();
-    return @intCast(self(o).c.len());
+    return ch.c.len();
 }
 
-fn boolean(_: *py.Object) callconv(.c) c_int {
-    return 1;
-}
-
-fn iter(o: *py.Object) callconv(.c) ?*py.Object {
-    return py.incref(o);
-}
-
-fn iternext(o: *py.Object) callconv(.c) ?*py.Object {
-    const r = recvValue(self(o), .forever);
+fn next(ch: *Chan) ?*py.Object {
+    const r = recvValue(ch, .forever);
     return r.value orelse if (r.ended == .closed) null else failed(.recv, r.ended);
 }
 
-fn getCapacity(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(self(o).c.capacity);
+fn capacity(ch: *Chan) u64 {
+    return ch.c.capacity;
 }
 
-fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const c = self(o).c;
+fn isClosed(ch: *Chan) bool {
     const caller: Caller = .enter();
-    c.lock.lock();
-    const closed = c.closed;
-    c.lock.unlock();
-    caller.leave();
-    return py.boolean(closed);
+    defer caller.leave();
+    ch.c.lock.lock();
+    defer ch.c.lock.unlock();
+    return ch.c.closed;
 }
 
-fn getAddress(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.PyLong_FromUnsignedLongLong(@intFromPtr(self(o).c));
+fn address(ch: *Chan) u64 {
+    return @intFromPtr(ch.c);
 }
 
-fn getCtype(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.incref(self(o).ctype);
+fn getCtype(ch: *Chan) ?*py.Object {
+    return py.incref(ch.ctype);
 }
 
-fn repr(o: *py.Object) callconv(.c) ?*py.Object {
-    const ch = self(o);
+fn repr(ch: *Chan) ?*py.Object {
     const name = py.PyObject_GetAttrString(ch.ctype, "__name__") orelse return null;
     defer py.decref(name);
-    const closed = getClosed(o, null).?;
-    defer py.decref(closed);
     return py.PyUnicode_FromFormat(
         "<native.Chan of %U at %p %zd/%zd%s>",
         name,
         @as(*anyopaque, @ptrCast(ch.c)),
-        length(o),
-        @as(py.Ssize, @intCast(ch.c.capacity)),
-        @as([*:0]const u8, if (py.isTrue(closed)) " closed" else ""),
+        length(ch).?,
+        ch.c.capacity,
+        @as([*:0]const u8, if (isClosed(ch)) " closed" else ""),
     );
 }
 
-const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
-
-const methods = [_]py.MethodDef{
-    .{ .name = "send", .function = @ptrCast(&send), .flags = fast, .doc =
-    \\send($self, /, value, timeout=None)
-    \\--
-    \\
-    \\Sends value, waiting for a receiver or for room in the buffer, at most timeout seconds.
-    \\Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is up, TypeError and
-    \\ValueError for what is no value of the channel's type.
-    },
-    .{ .name = "recv", .function = @ptrCast(&recv), .flags = fast, .doc =
-    \\recv($self, /, timeout=None)
-    \\--
-    \\
-    \\Returns the next value, waiting for one, at most timeout seconds.
-    \\Raises ChannelClosed once the channel is closed and drained, DeadlineExceeded when the time is up.
-    },
-    .{ .name = "recv_ok", .function = @ptrCast(&recvOk), .flags = fast, .doc =
-    \\recv_ok($self, /, timeout=None)
-    \\--
-    \\
-    \\As recv(), but returns (value, True), or (None, False) once the channel is closed and drained.
-    },
-    .{ .name = "try_send", .function = @ptrCast(&trySend), .flags = py.METH_O, .doc =
-    \\try_send($self, value, /)
-    \\--
-    \\
-    \\Sends value if that needs no waiting; returns whether it did. Raises ChannelClosed.
-    },
-    .{ .name = "try_recv", .function = @ptrCast(&tryRecv), .flags = py.METH_NOARGS, .doc =
-    \\try_recv($self, /)
-    \\--
-    \\
-    \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once the
-    \\channel is closed and drained.
-    },
-    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
-    \\close($self, /)
-    \\--
-    \\
-    \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
-    },
-    .{ .name = "on_recv", .function = @ptrCast(&onRecv), .flags = py.METH_NOARGS, .doc =
-    \\on_recv($self, /)
-    \\--
-    \\
-    \\A case for golibx.select(): receive from this channel. May be used again and again.
-    },
-    .{ .name = "on_send", .function = @ptrCast(&onSend), .flags = py.METH_O, .doc =
-    \\on_send($self, value, /)
-    \\--
-    \\
-    \\A case for golibx.select(): send value to this channel. May be used again and again. Raises
-    \\TypeError and ValueError for what is no value of the channel's type.
-    },
-    .{},
-};
-
-const getset = [_]py.GetSetDef{
-    .{
-        .name = "capacity",
-        .get = getCapacity,
-        .doc = "How many values the buffer holds, an int; 0 for an unbuffered channel.",
-    },
-    .{ .name = "closed", .get = getClosed, .doc = "Whether the channel was closed." },
-    .{
-        .name = "address",
-        .get = getAddress,
-        .doc = "Where the channel is, an int: the golibx_chan * for C code.",
-    },
-    .{ .name = "ctype", .get = getCtype, .doc = "The ctypes type of the values." },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Chan, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_repr, .pfunc = @ptrCast(&repr) },
-    .{ .slot = py.slot.tp_iter, .pfunc = @ptrCast(&iter) },
-    .{ .slot = py.slot.tp_iternext, .pfunc = @ptrCast(&iternext) },
-    .{ .slot = py.slot.sq_length, .pfunc = @ptrCast(&length) },
-    .{ .slot = py.slot.nb_bool, .pfunc = @ptrCast(&boolean) },
-    .{ .slot = py.slot.tp_methods, .pfunc = @ptrCast(&methods) },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{ .slot = py.slot.tp_doc, .pfunc = "What golibx.native.Chan is made of." },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Chan, .{
     .name = "golibx._core.NativeChan",
-    .basicsize = @sizeOf(Chan),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_BASETYPE,
-    .slots = &slots,
-};
+    .doc = "What golibx.native.Chan is made of.",
+    .new = class.constructor("NativeChan(kind, size, capacity, ctype, address, /)", new),
+    .is_base = true,
+    .is_immutable = false,
+    .repr = repr,
+    .len = length,
+    .next = next,
+    .deinit = deinit,
+    .has_points = false,
+    .methods = &.{
+        class.method("send(value, timeout=None)", send,
+            \\Sends value, waiting for a receiver or for room in the buffer, at most timeout seconds.
+            \\Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is up, TypeError and
+            \\ValueError for what is no value of the channel's type.
+        ),
+        class.method("recv(timeout=None)", recv,
+            \\Returns the next value, waiting for one, at most timeout seconds.
+            \\Raises ChannelClosed once the channel is closed and drained, DeadlineExceeded when the time is up.
+        ),
+        class.method("recv_ok(timeout=None)", recvOk,
+            \\As recv(), but returns (value, True), or (None, False) once the channel is closed and drained.
+        ),
+        class.method("try_send(value, /)", trySend,
+            \\Sends value if that needs no waiting; returns whether it did. Raises ChannelClosed.
+        ),
+        class.method("try_recv()", tryRecv,
+            \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once the
+            \\channel is closed and drained.
+        ),
+        class.method("close()", close,
+            \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
+        ),
+        class.method("on_recv()", onRecv,
+            \\A case for golibx.select(): receive from this channel. May be used again and again.
+        ),
+        class.method("on_send(value, /)", onSend,
+            \\A case for golibx.select(): send value to this channel. May be used again and again. Raises
+            \\TypeError and ValueError for what is no value of the channel's type.
+        ),
+    },
+    .properties = &.{
+        class.property(
+            "capacity",
+            capacity,
+            "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+        ),
+        class.property("closed", isClosed, "Whether the channel was closed."),
+        class.property(
+            "address",
+            address,
+            "Where the channel is, an int: the golibx_chan * for C code.",
+        ),
+        class.property("ctype", getCtype, "The ctypes type of the values."),
+    },
+});
 
 // ---- the memory of an argument ----
 
@@ -618,48 +528,27 @@ const View = extern struct {
     view: py.Buffer,
 };
 
-pub var buffer_type: *py.Type = undefined;
-
-fn newBuffer(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    if (py.PyTuple_Size(args) != 1) return py.raise(py.exc.typeError(), "NativeBuffer() takes 1 argument", .{});
+fn newBuffer(t: *py.Type, object: *py.Object) ?*py.Object {
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    const b: *View = @ptrCast(o);
-    if (py.PyObject_GetBuffer(py.PyTuple_GetItem(args, 0).?, &b.view, py.PyBUF_SIMPLE) == 0) return o;
-    b.view.obj = null;
+    const view = &BufferClass.of(o).view;
+    if (py.PyObject_GetBuffer(object, view, py.PyBUF_SIMPLE) == 0) return o;
+    view.obj = null;
     py.decref(o);
     return null;
 }
 
-fn deallocBuffer(o: *py.Object) callconv(.c) void {
-    const b: *View = @ptrCast(o);
+fn release(b: *View) void {
     if (b.view.obj != null) py.PyBuffer_Release(&b.view);
-    py.freeObject(o);
 }
 
-fn bufferAddress(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const b: *View = @ptrCast(o);
-    return py.PyLong_FromUnsignedLongLong(@intFromPtr(b.view.buf));
+fn bufferAddress(b: *View) u64 {
+    return @intFromPtr(b.view.buf);
 }
 
-const buffer_getset = [_]py.GetSetDef{
-    .{ .name = "address", .get = bufferAddress, .doc = "Where the memory is, an int." },
-    .{},
-};
-
-const buffer_slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&newBuffer) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&deallocBuffer) },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&buffer_getset) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "Holds the contiguous memory of an object while a C function may use it.",
-    },
-    .{},
-};
-
-pub const buffer_spec: py.TypeSpec = .{
+pub const BufferClass = class.Class(View, .{
     .name = "golibx._core.NativeBuffer",
-    .basicsize = @sizeOf(View),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_IMMUTABLETYPE,
-    .slots = &buffer_slots,
-};
+    .doc = "Holds the contiguous memory of an object while a C function may use it.",
+    .new = class.constructor("NativeBuffer(object, /)", newBuffer),
+    .deinit = release,
+    .properties = &.{class.property("address", bufferAddress, "Where the memory is, an int.")},
+});

@@ -8,8 +8,6 @@ const std = @import("std");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
-const handle = @import("handle.zig");
-const context = @import("context.zig");
 const classes = @import("classes.zig");
 
 const lane = &host.the_lane;
@@ -25,16 +23,8 @@ fn point(object: ?*py.Object) void {
 /// Puts the points in place, or takes them away. `functions` are the module's.
 pub fn set(functions: Table, on: bool) void {
     functions.set(on);
-    for (tables) |table| table.set(on);
     inline for (classes.all) |class| class.setPoints(on);
 }
-
-const tables = [_]Table{
-    handle.table,
-    context.table,
-    context.registration_table,
-    @import("socket.zig").table,
-};
 
 /// A table of methods whose functions can be replaced.
 pub const Table = struct {

@@ -23,6 +23,7 @@ const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
 const Timer = @import("../sched/timer.zig").Timer;
 const py = @import("py.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const fork = @import("fork.zig");
@@ -40,8 +41,6 @@ const Handler = extern struct {
     ob: py.Object,
     function: *py.Object,
 };
-
-pub var handler_type: *py.Type = undefined;
 
 /// How many signals have a handler of the program's: while there is one, no wait is for ever.
 var hopes: usize = 0;
@@ -194,7 +193,7 @@ fn isForMain(args: *py.Object) bool {
 fn add(function: *py.Object, number: *py.Object) bool {
     queue.ensureUnusedCapacity(host.gpa, 1) catch return false;
     if (runner == null) {
-        const p = goroutine.create(&handler_type.ob, @ptrCast(&function), 0, null, true) catch {
+        const p = goroutine.create(&Class.python_type.ob, @ptrCast(&function), 0, null, true) catch {
             py.PyErr_Clear();
             return false;
         };
@@ -356,42 +355,26 @@ pub fn forget() void {
 
 // ---- the type ----
 
-fn new(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    if (kwargs != null or py.PyTuple_Size(args) != 1)
-        return py.raise(py.exc.typeError(), "SignalHandler() takes one argument", .{});
+fn new(t: *py.Type, function: *py.Object) ?*py.Object {
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    const h: *Handler = @ptrCast(o);
-    h.function = py.incref(py.PyTuple_GetItem(args, 0).?);
+    Class.of(o).function = py.incref(function);
     return o;
 }
 
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const h: *Handler = @ptrCast(o);
+fn deinit(h: *Handler) void {
     py.decref(h.function);
-    py.freeObject(o);
 }
 
-fn getFunction(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    const h: *Handler = @ptrCast(o);
+fn getFunction(h: *Handler) *py.Object {
     return py.incref(h.function);
 }
 
-const getset = [_]py.GetSetDef{
-    .{ .name = "function", .get = getFunction, .doc = "The program's handler." },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Handler, .{
     .name = "golibx._core.SignalHandler",
-    .basicsize = @sizeOf(Handler),
-    .flags = py.TPFLAGS_DEFAULT,
-    .slots = &[_]py.Slot{
-        .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-        .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-        .{ .slot = py.slot.tp_call, .pfunc = @ptrCast(&call) },
-        .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-        .{ .slot = py.slot.tp_doc, .pfunc = "SignalHandler(function, /)\n--\n\n" ++
-            "A handler of signals that has function called as the main goroutine's." },
-        .{},
-    },
-};
+    .doc = "A handler of signals that has function called as the main goroutine's.",
+    .new = class.constructor("SignalHandler(function, /)", new),
+    .is_immutable = false,
+    .deinit = deinit,
+    .properties = &.{class.property("function", getFunction, "The program's handler.")},
+    .slots = .{ .tp_call = call },
+});

@@ -10,7 +10,7 @@ const netpoll = @import("../netpoll/netpoll.zig");
 const g_mod = @import("../sched/g.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
-const points = @import("points.zig");
+const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
@@ -60,17 +60,7 @@ pub const Socket = extern struct {
     }
 };
 
-pub var socket_type: *py.Type = undefined;
-
-inline fn self(o: *py.Object) *Socket {
-    return @ptrCast(o);
-}
-
-fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    if (py.PyTuple_Size(args) != 1)
-        return py.raise(py.exc.typeError(), "Socket() takes the descriptor of a socket", .{});
-    const fd = py.PyLong_AsLongLong(py.PyTuple_GetItem(args, 0).?);
-    if (fd == -1 and py.PyErr_Occurred() != null) return null;
+fn new(t: *py.Type, fd: i64) ?*py.Object {
     if (fd < 0 or fd > std.math.maxInt(i32))
         return py.raise(py.exc.valueError(), "Socket() needs a descriptor, not {d}", .{fd});
     if (!lane.live) {
@@ -78,7 +68,7 @@ fn new(t: *py.Type, args: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
         return null;
     }
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
-    const s = self(o);
+    const s = Class.of(o);
     s.fd = -1;
     s.timeout = -1;
     s.generation = lane.generation;
@@ -108,13 +98,6 @@ pub fn cannotWatch(fd: i64, e: anyerror) ?*py.Object {
         0,
     ) catch unreachable;
     return py.raiseOs(@backingInt(number), text);
-}
-
-fn dealloc(o: *py.Object) callconv(.c) void {
-    const s = self(o);
-    if (s.weakrefs != null) py.PyObject_ClearWeakRefs(o);
-    shut(s);
-    py.freeObject(o);
 }
 
 fn shut(s: *Socket) void {
@@ -297,18 +280,11 @@ fn receiveNow(s: *Socket, span: Span) ?usize {
 /// gives the interpreter's lock away between the system call and the copy.
 var scratch: [256 * 1024]u8 = undefined;
 
-fn recv(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    if (n < 1 or n > 2) return py.raise(py.exc.typeError(), "recv() takes a size and flags ({d} given)", .{n});
-    const size = py.PyNumber_AsSsize_t(args[0], py.exc.overflowError());
+fn recv(s: *Socket, bufsize: *py.Object, flags_: i64) ?*py.Object {
+    const size = py.PyNumber_AsSsize_t(bufsize, py.exc.overflowError());
     if (size == -1 and py.PyErr_Occurred() != null) return null;
     if (size < 0) return py.raise(py.exc.valueError(), "negative buffersize in recv: {d}", .{size});
-    var flags: c_int = 0;
-    if (n == 2) {
-        const value = py.PyLong_AsLongLong(args[1]);
-        if (value == -1 and py.PyErr_Occurred() != null) return null;
-        flags = @truncate(value);
-    }
-    const s = self(o);
+    const flags: c_int = @truncate(flags_);
     // What comes in parts is collected where no other receives.
     if (size <= scratch.len and flags & wait_all == 0) {
         const got = receive(
@@ -330,31 +306,22 @@ fn recv(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     return bytes;
 }
 
-fn recvInto(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse(
-        "recv_into",
-        &.{ "buffer", "nbytes" },
-        1,
-        args,
-        n,
-        kw,
-    ) orelse return null;
+fn recvInto(s: *Socket, buffer: *py.Object, nbytes: ?*py.Object) ?usize {
     var view: py.Buffer = undefined;
-    if (py.PyObject_GetBuffer(given[0].?, &view, py.PyBUF_WRITABLE) != 0) return null;
+    if (py.PyObject_GetBuffer(buffer, &view, py.PyBUF_WRITABLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
     var len: py.Ssize = 0;
-    if (given[1]) |size| {
+    if (nbytes) |size| {
         len = py.PyNumber_AsSsize_t(size, py.exc.overflowError());
         if (len == -1 and py.PyErr_Occurred() != null) return null;
     }
-    if (len < 0 or len > view.len) return py.raise(
-        py.exc.valueError(),
-        "nbytes must be between 0 and the buffer's {d} bytes, not {d}",
-        .{ view.len, len },
-    );
+    if (len < 0 or len > view.len) {
+        const text = "nbytes must be between 0 and the buffer's {d} bytes, not {d}";
+        _ = py.raise(py.exc.valueError(), text, .{ view.len, len });
+        return null;
+    }
     if (len == 0) len = view.len;
-    const got = receive(self(o), .{ .ptr = bytesOf(&view).ptr, .len = @intCast(len) }) orelse return null;
-    return py.PyLong_FromLongLong(@intCast(got));
+    return receive(s, .{ .ptr = bytesOf(&view).ptr, .len = @intCast(len) });
 }
 
 /// Exporters may have no address for nothing.
@@ -379,23 +346,22 @@ fn transmitNothing(s: *Socket) ?usize {
     return null;
 }
 
-fn send(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
+fn send(s: *Socket, data: *py.Object) ?usize {
     var view: py.Buffer = undefined;
-    if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
+    if (py.PyObject_GetBuffer(data, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
     var limit: Patience = .unasked;
-    const sent = transmit(self(o), &limit, bytesOf(&view)) orelse return null;
-    return py.PyLong_FromLongLong(@intCast(sent));
+    return transmit(s, &limit, bytesOf(&view));
 }
 
-fn sendall(o: *py.Object, data: ?*py.Object) callconv(.c) ?*py.Object {
+fn sendall(s: *Socket, data: *py.Object) ?*py.Object {
     var view: py.Buffer = undefined;
-    if (py.PyObject_GetBuffer(data.?, &view, py.PyBUF_SIMPLE) != 0) return null;
+    if (py.PyObject_GetBuffer(data, &view, py.PyBUF_SIMPLE) != 0) return null;
     defer py.PyBuffer_Release(&view);
     var rest = bytesOf(&view);
     var limit: Patience = .unasked;
     while (true) {
-        rest = rest[transmit(self(o), &limit, rest) orelse return null ..];
+        rest = rest[transmit(s, &limit, rest) orelse return null ..];
         if (rest.len == 0) return py.returnNone();
     }
 }
@@ -409,10 +375,10 @@ fn leavesConnections(_: *net.Address, _: *const netpoll.Desc, _: usize) bool {
 }
 
 /// (descriptor, address)
-fn accept(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+fn accept(s: *Socket) ?*py.Object {
     var address: net.Address = .{};
     var limit: Patience = .unasked;
-    const fd = attempt(self(o), .read, &limit, &address, acceptCall, leavesConnections) orelse return null;
+    const fd = attempt(s, .read, &limit, &address, acceptCall, leavesConnections) orelse return null;
     const where = addressTuple(&address) orelse {
         net.close(@intCast(fd));
         return null;
@@ -470,10 +436,7 @@ fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
 }
 
 /// Parks until the socket is writable: for a connect under way.
-fn waitWrite(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callconv(.c) ?*py.Object {
-    const given = py.parse("wait_write", &.{"timeout"}, 0, args, n, kw) orelse return null;
-    const timeout = timeouts.parse(given[0]) orelse return null;
-    const s = self(o);
+fn waitWrite(s: *Socket, timeout: timeouts.Limit) ?*py.Object {
     const d = open(s) orelse return null;
     var limit: Patience = .{ .until = timeout.deadline() };
     while (!net.writable(s.fd)) {
@@ -483,50 +446,40 @@ fn waitWrite(o: *py.Object, args: py.Args, n: py.Ssize, kw: ?*py.Object) callcon
     return py.returnNone();
 }
 
-fn onReadable(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return select.newCase(.readable, o, null, null);
+fn onReadable(s: *Socket) ?*py.Object {
+    return select.newCase(.readable, &s.ob, null, null);
 }
 
-fn onWritable(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return select.newCase(.writable, o, null, null);
+fn onWritable(s: *Socket) ?*py.Object {
+    return select.newCase(.writable, &s.ob, null, null);
 }
 
-fn close(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    shut(self(o));
-    return py.returnNone();
-}
-
-fn detach(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const s = self(o);
+fn detach(s: *Socket) i64 {
     const fd = s.fd;
     if (s.d()) |d| host.poller.close(d);
     s.fd = -1;
     s.desc = null;
-    return py.PyLong_FromLongLong(fd);
+    return fd;
 }
 
-fn fileno(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    return py.PyLong_FromLongLong(self(o).fd);
+fn fileno(s: *Socket) i64 {
+    return s.fd;
 }
 
-fn shutdown(o: *py.Object, how: ?*py.Object) callconv(.c) ?*py.Object {
-    const value = py.PyLong_AsLongLong(how.?);
-    if (value == -1 and py.PyErr_Occurred() != null) return null;
-    const s = self(o);
+fn shutdown(s: *Socket, how: i64) ?*py.Object {
     if (s.fd < 0) return osError(net.bad_descriptor);
-    return switch (net.shut(s.fd, @truncate(value))) {
+    return switch (net.shut(s.fd, @truncate(how))) {
         .failed => |e| osError(e),
         else => py.returnNone(),
     };
 }
 
-fn settimeout(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
-    const s = self(o);
-    if (value.? == py.none()) {
+fn settimeout(s: *Socket, value: *py.Object) ?*py.Object {
+    if (value == py.none()) {
         s.timeout = -1;
         return py.returnNone();
     }
-    const seconds = py.PyFloat_AsDouble(value.?);
+    const seconds = py.PyFloat_AsDouble(value);
     if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
     if (std.math.isNan(seconds) or seconds < 0)
         return py.raise(py.exc.valueError(), "Timeout value out of range: {d}", .{seconds});
@@ -534,159 +487,72 @@ fn settimeout(o: *py.Object, value: ?*py.Object) callconv(.c) ?*py.Object {
     return py.returnNone();
 }
 
-fn gettimeout(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    const s = self(o);
+fn gettimeout(s: *Socket) ?*py.Object {
     if (s.timeout < 0) return py.returnNone();
     return py.PyFloat_FromDouble(s.timeout);
 }
 
-fn noDelay(o: *py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
-    net.noDelay(self(o).fd);
-    return py.returnNone();
+fn noDelay(s: *Socket) void {
+    net.noDelay(s.fd);
 }
 
-fn getClosed(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).fd < 0);
+fn isClosed(s: *Socket) bool {
+    return s.fd < 0;
 }
 
-fn getUsable(o: *py.Object, _: ?*anyopaque) callconv(.c) ?*py.Object {
-    return py.boolean(self(o).fd >= 0 and self(o).d() != null);
+fn isUsable(s: *Socket) bool {
+    return s.fd >= 0 and s.d() != null;
 }
 
-const fast = py.METH_FASTCALL | py.METH_KEYWORDS;
-
-const methods = [_]py.MethodDef{
-    .{ .name = "recv", .function = @ptrCast(&recv), .flags = py.METH_FASTCALL, .doc =
-    \\recv($self, bufsize, flags=0, /)
-    \\--
-    \\
-    \\Waits for data and returns at most bufsize bytes of it; b"" at the end of the stream.
-    },
-    .{ .name = "recv_into", .function = @ptrCast(&recvInto), .flags = fast, .doc =
-    \\recv_into($self, /, buffer, nbytes=0)
-    \\--
-    \\
-    \\Waits for data and stores at most nbytes bytes (0: as many as fit); returns how many.
-    },
-    .{ .name = "send", .function = @ptrCast(&send), .flags = py.METH_O, .doc =
-    \\send($self, data, /)
-    \\--
-    \\
-    \\Sends some of data, waiting for room; returns how many bytes.
-    },
-    .{ .name = "sendall", .function = @ptrCast(&sendall), .flags = py.METH_O, .doc =
-    \\sendall($self, data, /)
-    \\--
-    \\
-    \\Sends all of data, waiting as often as it takes.
-    },
-    .{ .name = "accept", .function = @ptrCast(&accept), .flags = py.METH_NOARGS, .doc =
-    \\accept($self, /)
-    \\--
-    \\
-    \\Waits for a connection; returns (descriptor, address).
-    },
-    .{ .name = "wait_write", .function = @ptrCast(&waitWrite), .flags = fast, .doc =
-    \\wait_write($self, /, timeout=None)
-    \\--
-    \\
-    \\Waits until a connect under way has ended.
-    },
-    .{ .name = "on_readable", .function = @ptrCast(&onReadable), .flags = py.METH_NOARGS, .doc =
-    \\on_readable($self, /)
-    \\--
-    \\
-    \\A case for select(): there is something to receive or to accept, or the end of the stream.
-    \\Gives the socket; ok is False if it is closed.
-    },
-    .{ .name = "on_writable", .function = @ptrCast(&onWritable), .flags = py.METH_NOARGS, .doc =
-    \\on_writable($self, /)
-    \\--
-    \\
-    \\A case for select(): there is room to send. Gives the socket; ok is False if it is closed.
-    },
-    .{ .name = "close", .function = @ptrCast(&close), .flags = py.METH_NOARGS, .doc =
-    \\close($self, /)
-    \\--
-    \\
-    \\Closes the socket; goroutines that wait on it raise OSError (EBADF).
-    },
-    .{ .name = "detach", .function = @ptrCast(&detach), .flags = py.METH_NOARGS, .doc =
-    \\detach($self, /)
-    \\--
-    \\
-    \\Forgets the socket without closing it; returns its descriptor.
-    },
-    .{ .name = "fileno", .function = @ptrCast(&fileno), .flags = py.METH_NOARGS, .doc =
-    \\fileno($self, /)
-    \\--
-    \\
-    \\The descriptor, or -1 when closed.
-    },
-    .{ .name = "shutdown", .function = @ptrCast(&shutdown), .flags = py.METH_O, .doc =
-    \\shutdown($self, how, /)
-    \\--
-    \\
-    \\Ends one direction or both: socket.SHUT_RD, SHUT_WR, SHUT_RDWR.
-    },
-    .{ .name = "settimeout", .function = @ptrCast(&settimeout), .flags = py.METH_O, .doc =
-    \\settimeout($self, seconds, /)
-    \\--
-    \\
-    \\The time that each later operation may take; None for any, 0 for none.
-    },
-    .{ .name = "gettimeout", .function = @ptrCast(&gettimeout), .flags = py.METH_NOARGS, .doc =
-    \\gettimeout($self, /)
-    \\--
-    \\
-    \\The time-out in seconds, or None.
-    },
-    .{ .name = "no_delay", .function = @ptrCast(&noDelay), .flags = py.METH_NOARGS, .doc =
-    \\no_delay($self, /)
-    \\--
-    \\
-    \\Sends small messages at once (TCP_NODELAY).
-    },
-    .{},
-};
-pub const table = points.Table.of(&methods);
-
-const getset = [_]py.GetSetDef{
-    .{ .name = "closed", .get = getClosed, .doc = "Whether the socket is closed." },
-    .{
-        .name = "usable",
-        .get = getUsable,
-        .doc = "Whether it is open and belongs to the run of now.",
-    },
-    .{},
-};
-
-const members = [_]py.MemberDef{
-    .{
-        .name = "__weaklistoffset__",
-        .type = py.T_PYSSIZET,
-        .offset = @offsetOf(Socket, "weakrefs"),
-        .flags = py.READONLY,
-    },
-    .{},
-};
-
-const slots = [_]py.Slot{
-    .{ .slot = py.slot.tp_new, .pfunc = @ptrCast(&new) },
-    .{ .slot = py.slot.tp_dealloc, .pfunc = @ptrCast(&dealloc) },
-    .{ .slot = py.slot.tp_methods, .pfunc = table.methods() },
-    .{ .slot = py.slot.tp_getset, .pfunc = @ptrCast(&getset) },
-    .{ .slot = py.slot.tp_members, .pfunc = @ptrCast(&members) },
-    .{
-        .slot = py.slot.tp_doc,
-        .pfunc = "Socket(fd, /)\n--\n\nA stream socket of the runtime, which owns the descriptor from then on.",
-    },
-    .{},
-};
-
-pub const spec: py.TypeSpec = .{
+pub const Class = class.Class(Socket, .{
     .name = "golibx._core.Socket",
-    .basicsize = @sizeOf(Socket),
-    .flags = py.TPFLAGS_DEFAULT | py.TPFLAGS_BASETYPE,
-    .slots = &slots,
-};
+    .doc = "A stream socket of the runtime, which owns the descriptor from then on.",
+    .new = class.constructor("Socket(fd, /)", new),
+    .is_base = true,
+    .is_immutable = false,
+    .deinit = shut,
+    .methods = &.{
+        class.method("recv(bufsize, flags=0, /)", recv,
+            \\Waits for data and returns at most bufsize bytes of it; b"" at the end of the stream.
+        ),
+        class.method("recv_into(buffer, nbytes=0)", recvInto,
+            \\Waits for data and stores at most nbytes bytes (0: as many as fit); returns how many.
+        ),
+        class.method("send(data, /)", send,
+            \\Sends some of data, waiting for room; returns how many bytes.
+        ),
+        class.method("sendall(data, /)", sendall,
+            \\Sends all of data, waiting as often as it takes.
+        ),
+        class.method("accept()", accept, "Waits for a connection; returns (descriptor, address)."),
+        class.method("wait_write(timeout=None)", waitWrite,
+            \\Waits until a connect under way has ended.
+        ),
+        class.method("on_readable()", onReadable,
+            \\A case for select(): there is something to receive or to accept, or the end of the stream.
+            \\Gives the socket; ok is False if it is closed.
+        ),
+        class.method("on_writable()", onWritable,
+            \\A case for select(): there is room to send. Gives the socket; ok is False if it is closed.
+        ),
+        class.method("close()", shut,
+            \\Closes the socket; goroutines that wait on it raise OSError (EBADF).
+        ),
+        class.method("detach()", detach,
+            \\Forgets the socket without closing it; returns its descriptor.
+        ),
+        class.method("fileno()", fileno, "The descriptor, or -1 when closed."),
+        class.method("shutdown(how, /)", shutdown,
+            \\Ends one direction or both: socket.SHUT_RD, SHUT_WR, SHUT_RDWR.
+        ),
+        class.method("settimeout(seconds, /)", settimeout,
+            \\The time that each later operation may take; None for any, 0 for none.
+        ),
+        class.method("gettimeout()", gettimeout, "The time-out in seconds, or None."),
+        class.method("no_delay()", noDelay, "Sends small messages at once (TCP_NODELAY)."),
+    },
+    .properties = &.{
+        class.property("closed", isClosed, "Whether the socket is closed."),
+        class.property("usable", isUsable, "Whether it is open and belongs to the run of now."),
+    },
+});
