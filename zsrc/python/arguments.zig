@@ -126,6 +126,15 @@ pub fn entry(
             if (looks_itself)
                 return call(o, Given{ .args = args, .n = @intCast(n), .names = names });
             if (s.by == .itself) return call(o, [0]O{});
+            if (s.required == s.names.len) return convertAndSpread(o, args, n, names);
+            // What is called most often is known to have no other arguments.
+            if (n != s.required or names != null)
+                return @call(.never_inline, convertAndSpread, .{ o, args, n, names });
+            var given: [s.names.len]O = @splat(null);
+            inline for (0..s.required) |i| given[i] = args[i];
+            return call(o, given);
+        }
+        fn convertAndSpread(o: O, args: py.Args, n: py.Ssize, names: O) O {
             return call(o, parse(s, args, n, names) orelse return null);
         }
     };

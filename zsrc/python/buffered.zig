@@ -68,8 +68,7 @@ pub fn setUp() bool {
 
 // ---- for line in file ----
 
-const Next = *const fn (*py.Object) callconv(.c) ?*py.Object;
-var plain_next: ?Next = null;
+var plain_next: @FieldType(py.Slots, "tp_iternext") = null;
 
 fn countedNext(o: *py.Object) callconv(.c) ?*py.Object {
     const g = if (lane.live) lane.onThread() else null;
@@ -85,16 +84,10 @@ fn replaceNext() bool {
     for ([_][:0]const u8{ "BufferedReader", "BufferedRandom" }) |name| {
         const class = replace.classOf("_io", name) orelse return false;
         defer py.decref(class);
-        const present = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_iternext) orelse continue;
-        if (present == @as(?*const anyopaque, @ptrCast(&countedNext))) continue;
-        plain_next = @ptrCast(@alignCast(present));
-        const words: [*]?*const anyopaque = @ptrCast(@alignCast(class));
-        for (words[0..words_of_a_type]) |*word| {
-            if (word.* == present) word.* = @ptrCast(&countedNext);
-        }
+        const present = py.getSlot(@ptrCast(class), "tp_iternext");
+        if (present == countedNext) continue;
+        plain_next = present;
+        py.replaceSlot(@ptrCast(class), "tp_iternext", present, countedNext);
     }
     return true;
 }
-
-/// The slots of a type object's own, the others follow it.
-const words_of_a_type = 50;

@@ -162,7 +162,7 @@ pub const Call = struct {
         const class: *py.Type = @ptrCast(callable);
         // Its metaclass may do something else, or do it otherwise.
         const metaclass = class.ob.type;
-        if (py.PyType_GetSlot(metaclass, py.slot.tp_call) != py.PyType_GetSlot(metaclass.ob.type, py.slot.tp_call))
+        if (py.getSlot(metaclass, "tp_call") != py.getSlot(metaclass.ob.type, "tp_call"))
             return null;
         if (frames.lookUp(class, "__init__") == function) return .init;
         const new = frames.lookUp(class, "__new__") orelse return null;

@@ -68,8 +68,7 @@ fn weakrefsOffset(comptime T: type) ?usize {
 /// A method of a class of `T`.
 pub fn Method(comptime T: type) type {
     return struct {
-        def: py.MethodDef,
-        function: py.Function,
+        entry: points.Entry,
         const Of = T;
     };
 }
@@ -97,8 +96,7 @@ pub fn methodOf(
     comptime doc: []const u8,
 ) Method(T) {
     const s: Signature = comptime .of(signature);
-    const call = arguments.entry(s, receiver, function);
-    return .{ .def = .of(s.name, call, s.doc(true, doc)), .function = call };
+    return .{ .entry = .of(s.name, arguments.entry(s, receiver, function), s.doc(true, doc)) };
 }
 
 /// A function of the module's.
@@ -108,8 +106,7 @@ pub fn moduleFunction(
     comptime doc: []const u8,
 ) Method(void) {
     const s: Signature = comptime .of(signature);
-    const call = arguments.entry(s, null, function);
-    return .{ .def = .of(s.name, call, s.doc(false, doc)), .function = call };
+    return .{ .entry = .of(s.name, arguments.entry(s, null, function), s.doc(false, doc)) };
 }
 
 pub fn Property(comptime T: type) type {
@@ -288,12 +285,11 @@ pub fn Class(comptime T: type, comptime options: Options(T)) type {
         const table: points.Table = .of(&methods);
         const methods = blk: {
             const n = options.methods.len;
-            const has_generic = options.generic != null;
-            var all: [n + @intFromBool(has_generic) + 1]py.MethodDef = @splat(.{});
-            for (options.methods, all[0..n]) |m, *def| def.* = m.def;
+            var all: [n + @intFromBool(options.generic != null)]points.Entry = undefined;
+            for (options.methods, all[0..n]) |m, *entry| entry.* = m.entry;
             if (options.generic) |doc| {
                 all[n] = .of("__class_getitem__", .{ .one = genericAlias }, doc);
-                all[n].flags |= py.METH_CLASS;
+                all[n].def.flags |= py.METH_CLASS;
             }
             break :blk all;
         };
@@ -327,7 +323,7 @@ pub fn Class(comptime T: type, comptime options: Options(T)) type {
             var all = options.slots;
             all.tp_doc = if (options.new) |n| n.signature.doc(false, options.doc) else options.doc;
             if (options.new) |n| all.tp_new = n.function;
-            if (methods.len > 1) all.tp_methods = table.live.ptr;
+            if (methods.len > 0) all.tp_methods = table.live.ptr;
             if (options.properties.len > 0) all.tp_getset = &properties;
             if (weakrefs != null and options.bases.len == 0) all.tp_members = &members;
             if (all.tp_dealloc == null) all.tp_dealloc = dealloc;

@@ -16,13 +16,14 @@ const replace = @import("replace.zig");
 
 const lane = &host.the_lane;
 
-const Replaced = struct { name: []const u8, flags: c_int, function: *const anyopaque };
-const keywords = py.METH_FASTCALL | py.METH_KEYWORDS;
+const Replaced = struct { name: []const u8, function: py.Function };
 const replaced = [_]Replaced{
-    .{ .name = "close", .flags = keywords, .function = @ptrCast(&close) },
-    .{ .name = "dup2", .flags = keywords, .function = @ptrCast(&dup2) },
-    .{ .name = "closerange", .flags = py.METH_FASTCALL, .function = @ptrCast(&closerange) },
+    .{ .name = "close", .function = .{ .keywords = close } },
+    .{ .name = "dup2", .function = .{ .keywords = dup2 } },
+    .{ .name = "closerange", .function = .{ .fast = closerange } },
 };
+const Fast = @FieldType(py.Function, "fast");
+const Keywords = @FieldType(py.Function, "keywords");
 var originals: [replaced.len]?*const anyopaque = @splat(null);
 
 /// When the module is loaded. Sets no exception.
@@ -30,9 +31,9 @@ pub fn watch() void {
     if (builtin.os.tag == .windows) return;
     for (replaced, &originals) |each, *original| {
         const definition = replace.definitionOf("posix", each.name) orelse continue;
-        if (definition.flags != each.flags) continue;
+        if (definition.flags != each.function.flags()) continue;
         original.* = definition.function;
-        definition.function = each.function;
+        definition.function = each.function.address();
     }
 }
 
@@ -57,28 +58,28 @@ fn tell(low: i32, high: i32) void {
     if (lane.live) host.poller.loseRange(low, high);
 }
 
-fn close(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
+fn close(o: ?*py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
     const given = n + if (names) |tuple| py.PyTuple_Size(tuple) else 0;
     if (given == 1) if (descriptor(args[0])) |fd| {
         if (os.descriptors.isKept(fd)) return refuse(.BADF);
         tell(fd, fd +| 1);
     };
-    const original: py.FastKeywords = @ptrCast(@alignCast(originals[0].?));
+    const original: Keywords = @ptrCast(@alignCast(originals[0].?));
     return original(o, args, n, names);
 }
 
-fn dup2(o: *py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
+fn dup2(o: ?*py.Object, args: py.Args, n: py.Ssize, names: ?*py.Object) callconv(.c) ?*py.Object {
     if (n >= 2) if (descriptor(args[1])) |fd| {
         // As the kernel says it of a number that is about to be opened.
         if (os.descriptors.isKept(fd)) return refuse(.BUSY);
         if (descriptor(args[0]) != fd) tell(fd, fd +| 1);
     };
-    const original: py.FastKeywords = @ptrCast(@alignCast(originals[1].?));
+    const original: Keywords = @ptrCast(@alignCast(originals[1].?));
     return original(o, args, n, names);
 }
 
-fn closerange(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
-    const original: py.FastFunction = @ptrCast(@alignCast(originals[2].?));
+fn closerange(o: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    const original: Fast = @ptrCast(@alignCast(originals[2].?));
     if (n != 2) return original(o, args, n);
     var low = descriptor(args[0]) orelse return original(o, args, n);
     const high = descriptor(args[1]) orelse return original(o, args, n);
@@ -91,7 +92,7 @@ fn closerange(o: *py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Objec
     return if (closeBetween(original, o, low, high)) py.returnNone() else null;
 }
 
-fn closeBetween(original: py.FastFunction, o: *py.Object, low: i32, high: i32) bool {
+fn closeBetween(original: Fast, o: ?*py.Object, low: i32, high: i32) bool {
     if (low >= high) return true;
     const from = py.PyLong_FromLongLong(low) orelse return false;
     defer py.decref(from);

@@ -4,11 +4,7 @@
 //! seen by the program's traces and debuggers, nor to cost it a call of a Python function.
 const py = @import("py.zig");
 
-const def: py.MethodDef = .{
-    .name = "only_for",
-    .function = @ptrCast(&call),
-    .flags = py.METH_FASTCALL | py.METH_KEYWORDS,
-};
+const def: py.MethodDef = .of("only_for", .{ .keywords = call }, null);
 
 /// only_for(names, function, /)
 pub fn onlyFor(names: *py.Object, function: *py.Object) ?*py.Object {

@@ -320,7 +320,7 @@ pub const Value = enum { owned, may_end, ended };
 
 pub fn judge(o: *py.Object, inner: ?InterpreterFrame) Value {
     if (py.refcount(o) == 0) return .ended;
-    if (py.PyType_GetSlot(o.type, py.slot.tp_finalize) == null) return .owned;
+    if (py.getSlot(o.type, "tp_finalize") == null) return .owned;
     const finalizer = lookUp(o.type, "__del__") orelse return .may_end;
     if (finalizer.type == function_type) {
         const f = inner orelse return .owned;

@@ -41,8 +41,7 @@ fn Entering(comptime path: [:0]const u8) type {
 
 const all = [_]type{ Entering("getcurrent"), Entering("greenlet.switch"), Entering("greenlet.throw") };
 
-const New = *const fn (*py.Type, *py.Object, ?*py.Object) callconv(.c) ?*py.Object;
-var plain_new: ?New = null;
+var plain_new: @FieldType(py.Slots, "tp_new") = null;
 
 fn enteringNew(class: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     if (lane.live and !enter()) return null;
@@ -56,18 +55,13 @@ pub fn setUp() ?*py.Object {
     }
     const class = replace.classOf(module, "greenlet") orelse return null;
     defer py.decref(class);
-    if (plain_new == null) {
-        const present = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_new) orelse return py.returnNone();
-        plain_new = @ptrCast(@alignCast(present));
-    }
+    if (plain_new == null) plain_new = py.getSlot(@ptrCast(class), "tp_new");
+    if (plain_new == null) return py.returnNone();
     return if (replaceIn(class)) py.returnNone() else null;
 }
 
 fn replaceIn(class: *py.Object) bool {
-    const words: [*]?*const anyopaque = @ptrCast(@alignCast(class));
-    for (words[0..words_of_a_type]) |*word| {
-        if (word.* == @as(?*const anyopaque, @ptrCast(plain_new.?))) word.* = @ptrCast(&enteringNew);
-    }
+    py.replaceSlot(@ptrCast(class), "tp_new", plain_new, enteringNew);
     const get = py.PyObject_GetAttrString(class, "__subclasses__") orelse return false;
     defer py.decref(get);
     const list = py.call(get, &.{}) orelse return false;
@@ -77,6 +71,3 @@ fn replaceIn(class: *py.Object) bool {
     }
     return true;
 }
-
-/// The slots of a type object's own, the others follow it.
-const words_of_a_type = 50;

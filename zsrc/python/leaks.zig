@@ -148,7 +148,8 @@ const Suspect = struct {
     /// Whether it is in a `select(*cases)`.
     fn callsWithStar(s: Suspect, entry: frames.Entry) bool {
         const with_star = entry.kind == .call_star or entry.kind == .call_list;
-        return s.p.g.waiting_count > 0 and with_star and entry.calls(select.definition.def.function.?);
+        const function = select.definition.entry.function.address();
+        return s.p.g.waiting_count > 0 and with_star and entry.calls(function);
     }
 
     /// The tuple, if select() was given the items of one.
@@ -355,9 +356,7 @@ const Graph = struct {
         if (py.PyObject_GC_IsTracked(o) == 0) return;
         // A goroutine that lives is not reached by its handle: see the top.
         if (goroutines.Class.is(o) and goroutine.liveOf(o) != null) return;
-        const slot = py.PyType_GetSlot(o.type, py.slot.tp_traverse) orelse return;
-        const function: *const fn (*py.Object, py.Visit, ?*anyopaque) callconv(.c) c_int =
-            @ptrCast(@alignCast(slot));
+        const function = py.getSlot(o.type, "tp_traverse") orelse return;
         _ = function(o, visit, g);
         if (visit == &visitCount) frames.eachLent(o, g, uncount);
     }

@@ -515,8 +515,8 @@ pub const function_table = points.Table.named(&definitions, &.{
 });
 
 const definitions = blk: {
-    var all: [functions.len + 1]py.MethodDef = @splat(.{});
-    for (functions, all[0..functions.len]) |f, *def| def.* = f.def;
+    var all: [functions.len]points.Entry = undefined;
+    for (functions, &all) |f, *entry| entry.* = f.entry;
     break :blk all;
 };
 
@@ -587,15 +587,12 @@ fn registerExit(module: *py.Object) bool {
     return true;
 }
 
-const module_slots = [_]py.Slot{
-    .{ .slot = py.slot.mod_exec, .pfunc = @ptrCast(&exec) },
-    .{},
-};
+const module_slots = py.moduleSlots(exec);
 
 var module_def: py.ModuleDef = .{
     .name = "golibx._core",
     .doc = "The native core of golibx.",
-    .methods = function_table.methods(),
+    .methods = function_table.live.ptr,
     .slots = &module_slots,
 };
 

@@ -26,36 +26,53 @@ pub fn set(functions: Table, on: bool) void {
     inline for (classes.all) |class| class.setPoints(on);
 }
 
-/// A table of methods whose functions can be replaced.
+/// A method's definition, and the function in it as what it is.
+pub const Entry = struct {
+    def: py.MethodDef,
+    function: py.Function,
+
+    pub fn of(name: [*:0]const u8, function: py.Function, doc: [*:0]const u8) Entry {
+        return .{ .def = .of(name, function, doc), .function = function };
+    }
+};
+
+/// A table of methods whose functions can be replaced, with its end mark.
 pub const Table = struct {
     live: []py.MethodDef,
     plain: []const py.MethodDef,
     pointed: []const py.MethodDef,
 
     /// All methods are points, of those with an underscore only the ones that `with` calls.
-    /// `defs` has its end mark.
-    pub fn of(comptime defs: []const py.MethodDef) Table {
-        return named(defs, null);
+    pub fn of(comptime entries: []const Entry) Table {
+        return made(entries, null);
     }
 
-    /// Only the methods of these names are points.
-    pub fn named(comptime defs: []const py.MethodDef, comptime names: ?[]const []const u8) Table {
+    /// Functions of the module's, of which only those of these names are points.
+    pub fn named(comptime entries: []const Entry, comptime names: []const []const u8) Table {
+        return made(entries, names);
+    }
+
+    fn made(comptime entries: []const Entry, comptime names: ?[]const []const u8) Table {
         const Tables = struct {
-            var live = defs[0..defs.len].*;
+            var live = plain;
+            const plain = blk: {
+                var result: [entries.len + 1]py.MethodDef = @splat(.{});
+                for (entries, result[0..entries.len]) |e, *def| def.* = e.def;
+                break :blk result;
+            };
             const pointed = blk: {
                 @setEvalBranchQuota(100_000);
-                var result = defs[0..defs.len].*;
-                for (&result) |*def| if (isPoint(def.*, names)) {
-                    def.function = pointedFunction(def.*, names != null);
+                var result = plain;
+                var found: usize = 0;
+                for (entries, result[0..entries.len]) |e, *def| if (isPoint(def.name.?, names)) {
+                    def.function = pointedFunction(e.function, names == null).address();
+                    found += 1;
                 };
+                if (names) |some| if (found != some.len) @compileError("a point is no function");
                 break :blk result;
             };
         };
-        return .{ .live = &Tables.live, .plain = defs, .pointed = &Tables.pointed };
-    }
-
-    pub fn methods(comptime t: Table) [*]const py.MethodDef {
-        return t.live.ptr;
+        return .{ .live = &Tables.live, .plain = &Tables.plain, .pointed = &Tables.pointed };
     }
 
     pub fn set(t: Table, on: bool) void {
@@ -63,47 +80,40 @@ pub const Table = struct {
     }
 };
 
-fn isPoint(comptime def: py.MethodDef, comptime names: ?[]const []const u8) bool {
-    const name = std.mem.span(def.name orelse return false);
-    if (names) |some| {
-        for (some) |each| if (std.mem.eql(u8, each, name)) return true;
-        return false;
-    }
-    return name[0] != '_' or std.mem.eql(u8, name, "__enter__") or std.mem.eql(
-        u8,
-        name,
-        "__exit__",
-    );
+fn isPoint(comptime named: [*:0]const u8, comptime names: ?[]const []const u8) bool {
+    const name = std.mem.span(named);
+    const some = names orelse &.{ "__enter__", "__exit__" };
+    for (some) |each| if (std.mem.eql(u8, each, name)) return true;
+    return names == null and name[0] != '_';
 }
 
 const O = ?*py.Object;
-const Args = ?[*]const *py.Object;
-const Plain = *const fn (O, O) callconv(.c) O;
-const Fast = *const fn (O, Args, py.Ssize) callconv(.c) O;
-const Keywords = *const fn (O, Args, py.Ssize, O) callconv(.c) O;
 
-/// The function of `def` with a point before it. One of those that were named is a module's.
-fn pointedFunction(comptime def: py.MethodDef, comptime named_only: bool) *const anyopaque {
-    const kind = def.flags & ~@as(c_int, py.METH_CLASS);
+/// The function with a point before it, which is about the object that it is a method of.
+fn pointedFunction(comptime function: py.Function, comptime is_method: bool) py.Function {
     const F = struct {
         fn plain(self: O, arg: O) callconv(.c) O {
-            point(if (named_only) null else self);
-            return @as(Plain, @ptrCast(@alignCast(def.function.?)))(self, arg);
+            point(if (is_method) self else null);
+            return switch (function) {
+                .none, .one => |f| f(self, arg),
+                else => unreachable,
+            };
         }
-        fn fast(self: O, args: Args, n: py.Ssize) callconv(.c) O {
-            point(if (named_only) null else self);
-            return @as(Fast, @ptrCast(@alignCast(def.function.?)))(self, args, n);
+        fn fast(self: O, args: py.Args, n: py.Ssize) callconv(.c) O {
+            point(if (is_method) self else null);
+            return function.fast(self, args, n);
         }
-        fn keywords(self: O, args: Args, n: py.Ssize, kw: O) callconv(.c) O {
-            point(if (named_only) null else self);
-            return @as(Keywords, @ptrCast(@alignCast(def.function.?)))(self, args, n, kw);
+        fn keywords(self: O, args: py.Args, n: py.Ssize, names: O) callconv(.c) O {
+            point(if (is_method) self else null);
+            return function.keywords(self, args, n, names);
         }
     };
-    return switch (kind) {
-        py.METH_NOARGS, py.METH_O => @ptrCast(&F.plain),
-        py.METH_FASTCALL => @ptrCast(&F.fast),
-        py.METH_FASTCALL | py.METH_KEYWORDS => @ptrCast(&F.keywords),
-        else => @compileError("a method of a kind that has no point"),
+    return switch (function) {
+        .none => .{ .none = F.plain },
+        .one => .{ .one = F.plain },
+        .fast => .{ .fast = F.fast },
+        .keywords => .{ .keywords = F.keywords },
+        .method, .tuple, .tuple_and_dict => @compileError("a function of a kind that has no point"),
     };
 }
 
@@ -126,15 +136,7 @@ pub const Next = struct {
     }
 
     pub fn set(n: Next, on: bool) void {
-        const wanted = if (on) n.pointed else n.plain;
-        const present = py.PyType_GetSlot(n.type.*, py.slot.tp_iternext);
-        if (present == @as(?*anyopaque, @ptrCast(@constCast(wanted)))) return;
-        const words: [*]?*anyopaque = @ptrCast(@alignCast(n.type.*));
-        for (words[0..words_of_a_type]) |*word| {
-            if (word.* == present) word.* = @ptrCast(@constCast(wanted));
-        }
+        const present = py.getSlot(n.type.*, "tp_iternext");
+        py.replaceSlot(n.type.*, "tp_iternext", present, if (on) n.pointed else n.plain);
     }
 };
-
-/// The slots of a type object's own, the others follow it.
-const words_of_a_type = 50;

@@ -468,13 +468,9 @@ fn setEvents(code: *py.Object, events: c_longlong) bool {
     return true;
 }
 
-const callback_def = callbackDef(&onEvent);
-const jump_def = callbackDef(&onJump);
-const instruction_def = callbackDef(&onInstruction);
-
-fn callbackDef(function: *const anyopaque) py.MethodDef {
-    return .{ .name = "golibx_preempt", .function = function, .flags = py.METH_FASTCALL };
-}
+const callback_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onEvent }, null);
+const jump_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onJump }, null);
+const instruction_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onInstruction }, null);
 
 /// How long the lock takes to get from a goroutine that computes: the interpreter's switch
 /// interval.

@@ -21,24 +21,45 @@ pub const Frame = extern struct { ob: Object };
 pub const Args = [*]const *Object;
 pub const Ssize = isize;
 
-pub const CFunction = *const fn (?*Object, ?*Object) callconv(.c) ?*Object;
-pub const FastFunction = *const fn (*Object, [*]const *Object, Ssize) callconv(.c) ?*Object;
-pub const FastKeywords = *const fn (*Object, [*]const *Object, Ssize, ?*Object) callconv(.c) ?*Object;
 pub const Visit = *const fn (*Object, ?*anyopaque) callconv(.c) c_int;
 pub const TraceFunction = *const fn (?*Object, *Object, c_int, ?*Object) callconv(.c) c_int;
 
+pub const METH_VARARGS = 1;
 pub const METH_NOARGS = 4;
 pub const METH_O = 8;
 pub const METH_FASTCALL = 0x80;
 pub const METH_KEYWORDS = 2;
 pub const METH_CLASS = 0x10;
+pub const METH_METHOD = 0x200;
 
-/// A function of a method's or module's, of one of the ways to be called.
+/// A function of a method's or module's: a member for each way of calling one.
 pub const Function = union(enum) {
     none: *const fn (?*Object, ?*Object) callconv(.c) ?*Object,
     one: *const fn (?*Object, ?*Object) callconv(.c) ?*Object,
     fast: *const fn (?*Object, Args, Ssize) callconv(.c) ?*Object,
     keywords: *const fn (?*Object, Args, Ssize, ?*Object) callconv(.c) ?*Object,
+    /// With the class that defines it.
+    method: *const fn (?*Object, ?*Object, Args, Ssize, ?*Object) callconv(.c) ?*Object,
+    tuple: *const fn (?*Object, ?*Object) callconv(.c) ?*Object,
+    tuple_and_dict: *const fn (?*Object, ?*Object, ?*Object) callconv(.c) ?*Object,
+
+    pub fn address(function: Function) *const anyopaque {
+        return switch (function) {
+            inline else => |f| f,
+        };
+    }
+
+    pub fn flags(function: Function) c_int {
+        return switch (function) {
+            .none => METH_NOARGS,
+            .one => METH_O,
+            .fast => METH_FASTCALL,
+            .keywords => METH_FASTCALL | METH_KEYWORDS,
+            .method => METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+            .tuple => METH_VARARGS,
+            .tuple_and_dict => METH_VARARGS | METH_KEYWORDS,
+        };
+    }
 };
 
 pub const MethodDef = extern struct {
@@ -50,15 +71,8 @@ pub const MethodDef = extern struct {
     pub fn of(name: [*:0]const u8, function: Function, doc: ?[*:0]const u8) MethodDef {
         return .{
             .name = name,
-            .function = switch (function) {
-                inline else => |f| f,
-            },
-            .flags = switch (function) {
-                .none => METH_NOARGS,
-                .one => METH_O,
-                .fast => METH_FASTCALL,
-                .keywords => METH_FASTCALL | METH_KEYWORDS,
-            },
+            .function = function.address(),
+            .flags = function.flags(),
             .doc = doc,
         };
     }
@@ -104,15 +118,12 @@ pub const TPFLAGS_DISALLOW_INSTANTIATION = 1 << 7;
 
 // Numbers of CPython's Include/typeslots.h.
 pub const slot = struct {
-    pub const mp_length = 4;
     pub const nb_bool = 9;
     pub const sq_length = 45;
-    pub const tp_alloc = 47;
     pub const tp_call = 50;
     pub const tp_clear = 51;
     pub const tp_dealloc = 52;
     pub const tp_doc = 56;
-    pub const tp_hash = 59;
     pub const tp_iter = 62;
     pub const tp_iternext = 63;
     pub const tp_methods = 64;
@@ -134,6 +145,8 @@ pub const Slots = struct {
     tp_clear: ?*const fn (*Object) callconv(.c) c_int = null,
     tp_dealloc: ?*const fn (*Object) callconv(.c) void = null,
     tp_doc: ?[*:0]const u8 = null,
+    tp_finalize: ?*const fn (*Object) callconv(.c) void = null,
+    tp_free: ?*const fn (?*anyopaque) callconv(.c) void = null,
     tp_getset: ?[*]const GetSetDef = null,
     tp_iter: ?*const fn (*Object) callconv(.c) ?*Object = null,
     tp_iternext: ?*const fn (*Object) callconv(.c) ?*Object = null,
@@ -154,6 +167,32 @@ pub const Slots = struct {
         return final.ptr;
     }
 };
+
+/// What a type has there.
+pub fn getSlot(t: *Type, comptime name: []const u8) @FieldType(Slots, name) {
+    return @ptrCast(@alignCast(PyType_GetSlot(t, @field(slot, name))));
+}
+
+/// Puts `new` where the type object has `old`, if it has. The place is found by what is in it.
+pub fn replaceSlot(
+    t: *Type,
+    comptime name: []const u8,
+    old: @FieldType(Slots, name),
+    new: @FieldType(Slots, name),
+) void {
+    const words: [*]@FieldType(Slots, name) = @ptrCast(@alignCast(t));
+    for (words[0..words_of_a_type]) |*word| if (word.* == old) {
+        word.* = new;
+    };
+}
+
+/// The slots of a type object's own, the others follow it.
+const words_of_a_type = 50;
+
+/// Of a module that `exec` fills; that says by -1 that an exception is set.
+pub fn moduleSlots(comptime exec: *const fn (*Object) callconv(.c) c_int) [2]Slot {
+    return .{ .{ .slot = slot.mod_exec, .pfunc = exec }, .{} };
+}
 
 pub const ModuleDef = extern struct {
     base: extern struct {
@@ -523,8 +562,7 @@ pub inline fn xdecref(o: ?*Object) void {
 /// type.
 pub fn freeObject(o: *Object) void {
     const t = o.type;
-    const free: *const fn (?*anyopaque) callconv(.c) void = @ptrCast(@alignCast(PyType_GetSlot(t, slot.tp_free).?));
-    free(o);
+    getSlot(t, "tp_free").?(o);
     decref(&t.ob);
 }
 
@@ -609,103 +647,6 @@ pub fn restoreException(value: *Object) void {
     PyErr_Restore(incref(@ptrCast(value.type)), value, PyException_GetTraceback(value));
 }
 
-/// Arguments of a METH_FASTCALL | METH_KEYWORDS function, by position or name. `names` are the
-/// parameters in order; the first `required` must be there.
-pub fn parse(
-    comptime function: []const u8,
-    comptime names: []const [:0]const u8,
-    comptime required: usize,
-    args: [*]const *Object,
-    nargs: Ssize,
-    kwnames: ?*Object,
-) ?[names.len]?*Object {
-    var out: [names.len]?*Object = @splat(null);
-    const n: usize = @intCast(nargs);
-    if (n > names.len) {
-        _ = raise(
-            exc.typeError(),
-            function ++ "() takes at most {d} arguments ({d} given)",
-            .{ names.len, n },
-        );
-        return null;
-    }
-    for (0..n) |i| out[i] = args[i];
-    if (kwnames) |kw| {
-        const count: usize = @intCast(PyTuple_Size(kw));
-        for (0..count) |k| {
-            const key = PyTuple_GetItem(kw, @intCast(k)).?;
-            const index = inline for (names, 0..) |name, i| {
-                if (PyUnicode_CompareWithASCIIString(key, name.ptr) == 0) break i;
-            } else names.len;
-            if (index == names.len) {
-                _ = raiseKey(function ++ "() got an unexpected keyword argument '", key);
-                return null;
-            }
-            if (out[index] != null) {
-                _ = raiseKey(function ++ "() got multiple values for argument '", key);
-                return null;
-            }
-            out[index] = args[n + k];
-        }
-    }
-    inline for (0..required) |i| {
-        if (out[i] == null) {
-            _ = raise(
-                exc.typeError(),
-                function ++ "() missing required argument '{s}'",
-                .{names[i]},
-            );
-            return null;
-        }
-    }
-    return out;
-}
-
-/// For a tp_new function without arguments. False with an exception set.
-pub fn noArguments(comptime function: []const u8, args: *Object, kwargs: ?*Object) bool {
-    if (PyTuple_Size(args) == 0 and (kwargs == null or PyDict_Size(kwargs.?) == 0)) return true;
-    _ = raise(exc.typeError(), function ++ "() takes no arguments", .{});
-    return false;
-}
-
-/// As `parse`, for a tp_new function; what it returns is borrowed from the two.
-pub fn parseNew(
-    comptime function: []const u8,
-    comptime names: []const [:0]const u8,
-    comptime required: usize,
-    args: *Object,
-    kwargs: ?*Object,
-) ?[names.len]?*Object {
-    const most = 8;
-    const positional: usize = @intCast(PyTuple_Size(args));
-    const named: usize = if (kwargs) |kw| @intCast(PyDict_Size(kw)) else 0;
-    if (positional + named > most) {
-        const text = function ++ "() takes at most {d} arguments ({d} given)";
-        _ = raise(exc.typeError(), text, .{ names.len, positional + named });
-        return null;
-    }
-    var values: [most]*Object = undefined;
-    for (0..positional) |i| values[i] = PyTuple_GetItem(args, @intCast(i)).?;
-    if (named == 0) return parse(function, names, required, &values, @intCast(positional), null);
-    const keys = PyTuple_New(@intCast(named)) orelse return null;
-    defer decref(keys);
-    var at: Ssize = 0;
-    var key: ?*Object = null;
-    var value: ?*Object = null;
-    var i: usize = 0;
-    while (i < named and PyDict_Next(kwargs.?, &at, &key, &value) != 0) : (i += 1) {
-        _ = PyTuple_SetItem(keys, @intCast(i), incref(key.?));
-        values[positional + i] = value.?;
-    }
-    return parse(function, names, required, &values, @intCast(positional), keys);
-}
-
-fn raiseKey(prefix: []const u8, key: *Object) ?*Object {
-    var len: Ssize = 0;
-    const text = PyUnicode_AsUTF8AndSize(key, &len) orelse return null;
-    return raise(exc.typeError(), "{s}{s}'", .{ prefix, text[0..@intCast(len)] });
-}
-
 var function_type: ?*Type = null;
 var code_type: ?*Type = null;
 var builtin_type: ?*Type = null;
@@ -766,13 +707,6 @@ pub fn importFrom(module: [*:0]const u8, name: [*:0]const u8) ?*Object {
     const m = PyImport_ImportModule(module) orelse return null;
     defer decref(m);
     return PyObject_GetAttrString(m, name);
-}
-
-/// What Class[item] is at run time, where the class is generic for type checkers.
-pub fn genericAlias(class: *Object, item: *Object) ?*Object {
-    const alias = importFrom("types", "GenericAlias") orelse return null;
-    defer decref(alias);
-    return call(alias, &.{ class, item });
 }
 
 /// Sets one key of a dict to an integer; false with an exception set.

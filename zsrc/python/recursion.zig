@@ -150,24 +150,16 @@ fn giveBack(p: *PyG) void {
 
 // ---- the exception ----
 
-const New = *const fn (*py.Type, *py.Object, ?*py.Object) callconv(.c) ?*py.Object;
-var plain_new: ?New = null;
+var plain_new: @FieldType(py.Slots, "tp_new") = null;
 
 /// Has the making of a RecursionError noticed, or no longer.
 pub fn watch(on: bool) void {
     if (!usable()) return;
     const t: *py.Type = @ptrCast(py.exc.recursionError());
-    if (on and plain_new == null) plain_new = @ptrCast(@alignCast(py.PyType_GetSlot(t, py.slot.tp_new)));
+    if (on and plain_new == null) plain_new = py.getSlot(t, "tp_new");
     const plain = plain_new orelse return;
-    const from: usize = if (on) @intFromPtr(plain) else @intFromPtr(&onNew);
-    const to: usize = if (on) @intFromPtr(&onNew) else @intFromPtr(plain);
-    const words: [*]usize = @ptrCast(@alignCast(t));
-    for (words[0..words_of_a_type]) |*word| {
-        if (word.* == from) word.* = to;
-    }
+    py.replaceSlot(t, "tp_new", if (on) plain else onNew, if (on) onNew else plain);
 }
-
-const words_of_a_type = 48; // a PyTypeObject has more: its slots are within these
 
 fn onNew(t: *py.Type, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
     if (lane.onThread()) |g| settle(goroutine.of(g));

@@ -108,16 +108,17 @@ pub fn Replacement(
         }
 
         fn adapted(flags: c_int) ?*const anyopaque {
-            return switch (convention(flags)) {
-                noargs => @ptrCast(&onNoArgs),
-                one => @ptrCast(&onOne),
-                fast => @ptrCast(&onFast),
-                fast_keywords => @ptrCast(&onFastKeywords),
-                method => @ptrCast(&onMethod),
-                varargs => @ptrCast(&onVarArgs),
-                varargs | py.METH_KEYWORDS => @ptrCast(&onKeywords),
-                else => null,
+            const all = [_]py.Function{
+                .{ .none = onNoArgs },
+                .{ .one = onOne },
+                .{ .fast = onFast },
+                .{ .keywords = onFastKeywords },
+                .{ .method = onMethod },
+                .{ .tuple = onVarArgs },
+                .{ .tuple_and_dict = onKeywords },
             };
+            for (all) |each| if (each.flags() == convention(flags)) return each.address();
+            return null;
         }
 
         inline fn run(c: Call) ?*py.Object {
@@ -203,12 +204,12 @@ const FastKeywords = fn (?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.
 const Method = fn (?*py.Object, ?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
 
 // Flags of CPython's Include/methodobject.h that say how a function is called.
-const varargs = 0x1;
+const varargs = py.METH_VARARGS;
 const noargs = py.METH_NOARGS;
 const one = py.METH_O;
 const fast = py.METH_FASTCALL;
 const fast_keywords = py.METH_FASTCALL | py.METH_KEYWORDS;
-const method = 0x200 | fast_keywords;
+const method = py.METH_METHOD | fast_keywords;
 
 fn convention(flags: c_int) c_int {
     return flags & (varargs | method | noargs | one);
@@ -330,7 +331,7 @@ fn searchBelow(class: *py.Object, module: []const u8, name: []const u8) ?*py.Obj
 }
 
 /// How the instances of all classes are freed that Python code has made.
-var pythons_dealloc: ?*const anyopaque = null;
+var pythons_dealloc: @FieldType(py.Slots, "tp_dealloc") = null;
 
 /// False with an exception set.
 fn knowPythonsDealloc() bool {
@@ -344,13 +345,13 @@ fn knowPythonsDealloc() bool {
     const type_of_types: *py.Object = @ptrCast(py.exc.typeError().type);
     const class = py.call(type_of_types, &.{ name, bases, names }) orelse return false;
     defer py.decref(class);
-    pythons_dealloc = py.PyType_GetSlot(@ptrCast(class), py.slot.tp_dealloc);
+    pythons_dealloc = py.getSlot(@ptrCast(class), "tp_dealloc");
     return true;
 }
 
 fn isNative(o: *py.Object) bool {
     if (!py.isType(o)) return false;
-    return py.PyType_GetSlot(@ptrCast(o), py.slot.tp_dealloc) != pythons_dealloc;
+    return py.getSlot(@ptrCast(o), "tp_dealloc") != pythons_dealloc;
 }
 
 fn hasText(o: *py.Object, name: [*:0]const u8, expected: []const u8) bool {

@@ -14,6 +14,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const List = @import("../core/list.zig").List;
 const g_mod = @import("../sched/g.zig");
+const arguments = @import("arguments.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -245,9 +246,10 @@ fn ident() u64 {
     return host.goroutineIdent().?;
 }
 
+const acquire_signature: arguments.Signature = .of("acquire(blocking=True, timeout=-1)");
+
 fn acquire(c: replace.Call) ?*py.Object {
-    const given = py.parse("acquire", &.{ "blocking", "timeout" }, 0, c.args, c.n, c.names) orelse
-        return null;
+    const given = arguments.parse(acquire_signature, c.args, c.n, c.names) orelse return null;
     var wait = true;
     if (given[0]) |b| {
         const truth = py.PyObject_IsTrue(b);
