@@ -11,12 +11,14 @@ there), `# stderr is empty`, `# before 3.N` (for older Pythons only).
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import cache, partial, partialmethod, wraps
 from pathlib import Path
+from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
 
 import pytest
@@ -315,6 +317,95 @@ def test_results_and_arguments_of_run() -> None:
         run()  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         run(5)  # type: ignore[arg-type]
+
+
+# ---- wrong arguments ----
+
+untyped: Any = golibx
+
+WRONG_ARGUMENTS: dict[str, tuple[Callable[[], object], str]] = {
+    "too few": (
+        lambda: untyped.Chan().send(),
+        r"send\(\) missing required argument 'value' \(pos 1\)",
+    ),
+    "the second": (
+        lambda: untyped.AtomicInt().compare_and_swap(1),
+        r"compare_and_swap\(\) missing required argument 'new' \(pos 2\)",
+    ),
+    "too many": (
+        lambda: untyped.Chan().send(1, 2, 3),
+        r"send\(\) takes at most 2 arguments \(3 given\)",
+    ),
+    "too many where all must be": (
+        lambda: untyped.AtomicInt().compare_and_swap(1, 2, 3),
+        r"compare_and_swap\(\) takes exactly 2 arguments \(3 given\)",
+    ),
+    "too many with names": (
+        lambda: untyped.Chan().recv(timeout=1, what=2),
+        r"recv\(\) takes at most 1 keyword argument \(2 given\)",
+    ),
+    "an unknown name": (
+        lambda: untyped.Chan().send(1, time=2),
+        r"send\(\) got an unexpected keyword argument 'time'",
+    ),
+    "twice": (
+        lambda: untyped.Chan().send(1, value=2),
+        r"send\(\) got multiple values for argument 'value'",
+    ),
+    "some where there are none": (
+        lambda: untyped.Event().set(1),
+        r"Event.set\(\) takes no arguments",
+    ),
+    "none where there is one": (
+        lambda: untyped.AtomicInt().store(),
+        r"AtomicInt.store\(\) takes exactly one argument \(0 given\)",
+    ),
+    "too few by position": (
+        lambda: untyped._core.context_with_value(None, None),
+        r"context_with_value expected 3 arguments, got 2",
+    ),
+    "a constructor with too few": (
+        untyped.Semaphore,
+        r"Semaphore\(\) missing required argument 'n' \(pos 1\)",
+    ),
+    "a constructor with too many": (
+        lambda: untyped.Chan(1, 2),
+        r"Chan\(\) takes at most 1 argument \(2 given\)",
+    ),
+    "a constructor with an unknown name": (
+        lambda: untyped.Chan(size=1),
+        r"Chan\(\) got an unexpected keyword argument 'size'",
+    ),
+    "a constructor without any": (lambda: untyped.Mutex(1), r"Mutex\(\) takes no arguments"),
+    "a constructor by name": (
+        lambda: untyped.SendChan(chan=untyped.Chan()),
+        r"SendChan\(\) takes no keyword arguments",
+    ),
+    "a property": (lambda: delattr(current(), "name"), "a goroutine's name cannot be deleted"),
+}
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("case", WRONG_ARGUMENTS)
+def test_wrong_arguments_are_told_as_by_the_interpreter(case: str) -> None:
+    call, text = WRONG_ARGUMENTS[case]
+    with pytest.raises((TypeError, AttributeError), match=f"^{text}"):
+        call()
+
+
+def test_every_function_of_the_library_tells_its_signature() -> None:
+    """That of a type, too, if programs may call it."""
+    owners: list[object] = [_core]
+    owners += [t for t in vars(_core).values() if isinstance(t, type)]
+    for owner in owners:
+        for name, function in vars(owner).items():
+            if isinstance(function, BuiltinFunctionType | MethodDescriptorType):
+                assert inspect.signature(function), f"{owner}.{name}"
+    assert str(inspect.signature(Chan.send)) == "(self, /, value, timeout=None)"
+    assert str(inspect.signature(Chan.try_send)) == "(self, value, /)"
+    assert str(inspect.signature(golibx.Mutex.__exit__)) == "(self, /, *exc_info)"
+    assert str(inspect.signature(golibx.Semaphore)) == "(n)"
+    assert str(inspect.signature(go)) == "(fn, /, *args, **kwargs)"
 
 
 # ---- wrong types and values ----

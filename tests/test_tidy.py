@@ -217,6 +217,17 @@ def test_zig_layers_are_the_folders() -> None:
     assert folders == set().union(*ZIG_LAYERS) | ZIG_ROOTS
 
 
+def test_every_class_is_listed() -> None:
+    """One in a file that nobody imports is not seen by the compiler, which finds all others."""
+    listed = (ZSRC / "python" / "classes.zig").read_text(encoding="utf-8")
+    for path in sorted((ZSRC / "python").glob("*.zig")):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"^pub const (\w+) = class\.Class\(", text, re.MULTILINE):
+            module = re.search(rf'const (\w+) = @import\("{path.name}"\)', listed)
+            way = f"{module[1]}.{name}," if module else f'@import("{path.name}").{name},'
+            assert way in listed, way
+
+
 def test_root_imports_only_what_is_exported() -> None:
     """The extension module, and the C ABI."""
     assert {zig_layer(path) for path in zig_imports(ZSRC / "root.zig")} == {"native", "python"}

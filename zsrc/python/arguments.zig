@@ -60,7 +60,8 @@ pub const Signature = struct {
                 }
                 const end = std.mem.findScalar(u8, parameter, '=');
                 names = names ++ .{parameter[0 .. end orelse parameter.len] ++ ""};
-                defaults = defaults ++ .{if (end) |e| @as(?[]const u8, parameter[e + 1 ..]) else null};
+                const default: ?[]const u8 = if (end) |e| parameter[e + 1 ..] else null;
+                defaults = defaults ++ .{default};
                 if (end == null) required = names.len;
             }
         }
@@ -189,7 +190,8 @@ fn Result(comptime function: anytype) type {
 inline fn take(comptime T: type, comptime default: ?[]const u8, given: O) ?T {
     if (T == O) return given;
     if (T != bool and T != i64 and T != f64 and T != *py.Object) return T.fromPython(given);
-    const value = given orelse if (default) |text| return comptime byDefault(T, text) else unreachable;
+    const value = given orelse
+        if (default) |text| return comptime byDefault(T, text) else unreachable;
     switch (T) {
         bool => {
             const truth = py.PyObject_IsTrue(value);

@@ -38,7 +38,11 @@ fn new(comptime name: [:0]const u8) fn (*py.Type, *py.Object) ?*py.Object {
         fn new(t: *py.Type, given: *py.Object) ?*py.Object {
             const Class = if (name[0] == 'S') SendClass else RecvClass;
             if (py.PyType_IsSubtype(given.type, Class.python_type) == 0)
-                return py.PyErr_Format(py.exc.typeError(), name ++ "() needs a Chan, not %R", given);
+                return py.PyErr_Format(
+                    py.exc.typeError(),
+                    name ++ "() needs a Chan, not %R",
+                    given,
+                );
             return of(t, class.objectOf(chanOf(given) orelse return null));
         }
     }.new;

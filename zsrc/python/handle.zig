@@ -140,7 +140,8 @@ fn isText(o: *py.Object) bool {
 fn setName(h: *Handle, value: ?*py.Object) bool {
     const text = value orelse
         return py.raises(py.exc.attributeError(), "a goroutine's name cannot be deleted", .{});
-    if (!isText(text)) return py.raises(py.exc.typeError(), "a goroutine's name must be a str", .{});
+    if (!isText(text))
+        return py.raises(py.exc.typeError(), "a goroutine's name must be a str", .{});
     const old = h.named_by;
     h.named_by = py.incref(text);
     py.xdecref(old);

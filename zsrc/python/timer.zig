@@ -91,7 +91,8 @@ fn timedOut() ?*py.Object {
 }
 
 fn recv(ch: *TimeChan, limit: Limit) ?*py.Object {
-    return select.secondsOf(select.receiveTime(&ch.base.ob, ch.c(), limit) orelse return timedOut());
+    const when = select.receiveTime(&ch.base.ob, ch.c(), limit) orelse return timedOut();
+    return select.secondsOf(when);
 }
 
 fn recvOk(ch: *TimeChan, limit: Limit) ?*py.Object {
