@@ -51,16 +51,8 @@ fn abort(b: *B) void {
     b.abort(lane);
 }
 
-fn getParties(b: *B) u64 {
-    return b.parties;
-}
-
 fn waiting(b: *B) u64 {
     return b.waiting(lane);
-}
-
-fn isBroken(b: *B) bool {
-    return b.broken;
 }
 
 fn repr(b: *B) ?*py.Object {
@@ -96,8 +88,8 @@ pub const Class = class.Class(B, .{
         ),
     },
     .properties = &.{
-        class.property("parties", getParties, "How many have to come, an int."),
+        class.field(B, "parties", "parties", "How many have to come, an int."),
         class.property("n_waiting", waiting, "How many of them wait, an int."),
-        class.property("broken", isBroken, "Whether it is broken."),
+        class.field(B, "broken", "broken", "Whether it is broken."),
     },
 });

@@ -347,10 +347,8 @@ pub const Class = class.Class(Chan, .{
         ),
     },
     .properties = &.{
-        class.property(
-            "capacity",
-            capacity,
-            "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+        class.property("capacity", capacity,
+            \\How many values the buffer holds, an int; 0 for an unbuffered channel.
         ),
         class.property("closed", isClosed, "Whether close() was called."),
     },

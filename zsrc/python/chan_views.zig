@@ -87,12 +87,8 @@ pub const BaseClass = class.Class(View, .{
     .traverse = traverse,
     .clear = clear,
     .properties = &.{
-        class.propertyOf(
-            View,
-            chanOf,
-            "capacity",
-            chan.capacity,
-            "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+        class.propertyOf(View, chanOf, "capacity", chan.capacity,
+            \\How many values the buffer holds, an int; 0 for an unbuffered channel.
         ),
         class.propertyOf(View, chanOf, "closed", chan.isClosed, "Whether the channel was closed."),
     },

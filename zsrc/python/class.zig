@@ -69,7 +69,7 @@ fn weakrefsOffset(comptime T: type) ?usize {
 pub fn Method(comptime T: type) type {
     return struct {
         entry: points.Entry,
-        const Of = T;
+        const Of = T; // so that those of different classes are different types
     };
 }
 
@@ -109,6 +109,7 @@ pub fn moduleFunction(
     return .{ .entry = .of(s.name, arguments.entry(s, null, function), s.doc(false, doc)) };
 }
 
+/// A property of objects of a class of `T`.
 pub fn Property(comptime T: type) type {
     return struct {
         def: py.GetSetDef,
@@ -140,6 +141,22 @@ pub fn propertyOf(
         }
     };
     return .{ .def = .{ .name = name, .get = F.getter, .doc = doc } };
+}
+
+/// What is in a field of the object, which owns it if it is an object.
+pub fn field(
+    comptime T: type,
+    comptime name: [:0]const u8,
+    comptime of: []const u8,
+    comptime doc: [:0]const u8,
+) Property(T) {
+    const F = struct {
+        fn get(self: *T) @FieldType(T, of) {
+            const value = @field(self, of);
+            return if (@TypeOf(value) == *py.Object) py.incref(value) else value;
+        }
+    };
+    return property(name, F.get, doc);
 }
 
 /// A property that can be set; `set` gets null for `del`, and says by false that an exception is

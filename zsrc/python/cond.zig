@@ -144,10 +144,6 @@ fn exit(c: *Cond) ?*py.Object {
     return py.returnNone();
 }
 
-fn getLocker(c: *Cond) *py.Object {
-    return py.incref(c.locker);
-}
-
 fn held(c: *Cond) *py.Object {
     return c.locker;
 }
@@ -184,9 +180,7 @@ pub const Class = class.Class(Cond, .{
         class.method("__enter__()", enter, "Locks the lock."),
         class.method("__exit__(*exc_info)", exit, "Unlocks the lock."),
     },
-    .properties = &.{class.property(
-        "locker",
-        getLocker,
-        "Its lock: a Mutex, an RWMutex or the RLocker of one.",
+    .properties = &.{class.field(Cond, "locker", "locker",
+        \\Its lock: a Mutex, an RWMutex or the RLocker of one.
     )},
 });

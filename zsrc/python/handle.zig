@@ -111,14 +111,6 @@ fn onDone(h: *Handle) ?*py.Object {
     return select.newCase(.done, &h.ob, null, null);
 }
 
-fn id(h: *Handle) u64 {
-    return h.id;
-}
-
-fn parent(h: *Handle) u64 {
-    return h.parent;
-}
-
 pub fn name(h: *Handle) ?*py.Object {
     const by = h.named_by orelse return py.PyUnicode_FromString("?");
     for ([_][*:0]const u8{ "__qualname__", "co_qualname" }) |attribute| {
@@ -233,10 +225,6 @@ fn keptBy(h: *Handle) ?*py.Object {
     return py.PyUnicode_FromString(module.name().ptr);
 }
 
-fn isSystem(h: *Handle) bool {
-    return h.system;
-}
-
 fn repr(h: *Handle) ?*py.Object {
     const called = name(h) orelse return null;
     defer py.decref(called);
@@ -323,51 +311,34 @@ pub const Class = class.Class(Handle, .{
         ),
     },
     .properties = &.{
-        class.property("id", id, "Number of the goroutine, an int from 1 (the main goroutine)."),
-        class.property("parent", parent, "The id of the goroutine that started it, 0 if none did."),
-        class.variable(
-            "name",
-            name,
-            setName,
-            "Name for people, a str; the function's unless it was set.",
+        class.field(Handle, "id", "id", "Number of the goroutine, an int from 1 (the main goroutine)."),
+        class.field(Handle, "parent", "parent", "The id of the goroutine that started it, 0 if none did."),
+        class.variable("name", name, setName,
+            \\Name for people, a str; the function's unless it was set.
         ),
-        class.property(
-            "started_at",
-            startedAt,
-            "Where go() was called, a str \"FILE:LINE\"; empty if not from Python.",
+        class.property("started_at", startedAt,
+            \\Where go() was called, a str "FILE:LINE"; empty if not from Python.
         ),
-        class.property(
-            "state",
-            state,
-            "What it does now, a str: \"running\", \"runnable\", a wait reason, \"done\" …",
+        class.property("state", state,
+            \\What it does now, a str: "running", "runnable", a wait reason, "done" …
         ),
-        class.property(
-            "waiting_on",
-            waitingOn,
-            "What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.",
+        class.property("waiting_on", waitingOn,
+            \\What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.
         ),
-        class.property(
-            "waiting",
-            isWaiting,
-            "Whether it is parked: `state` is then a wait reason.",
+        class.property("waiting", isWaiting,
+            \\Whether it is parked: `state` is then a wait reason.
         ),
-        class.property(
-            "waited",
-            waitedSeconds,
-            "For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.",
+        class.property("waited", waitedSeconds,
+            \\For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.
         ),
         class.property("frame", frame, "The Python frame it is at, or None."),
         class.property("exception", exceptionOf, "What it raised, or None."),
         class.property("locked", isLocked, "Whether it is locked to its thread: lock_os_thread()."),
-        class.property(
-            "kept_by",
-            keptBy,
-            "The file of the C code for which it keeps its thread while it is switched out, a str, or None.",
+        class.property("kept_by", keptBy,
+            \\The file of the C code for which it keeps its thread while it is switched out, a str, or None.
         ),
-        class.property(
-            "system",
-            isSystem,
-            "Whether it belongs to the runtime and not to the program.",
+        class.field(Handle, "system", "system",
+            \\Whether it belongs to the runtime and not to the program.
         ),
     },
     .slots = .{ .tp_dealloc = dealloc },

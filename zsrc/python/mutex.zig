@@ -67,10 +67,6 @@ fn unlock(m: *M) ?*py.Object {
     return py.returnNone();
 }
 
-fn isLocked(m: *M) bool {
-    return m.locked;
-}
-
 fn repr(m: *M) ?*py.Object {
     return py.print("<Mutex 0x{x} {s}>", .{
         class.addressOf(m),
@@ -100,7 +96,7 @@ pub const Class = class.Class(M, .{
         class.method("__enter__()", enter, "Locks it."),
         class.method("__exit__(*exc_info)", unlock, "Unlocks it."),
     },
-    .properties = &.{class.property("locked", isLocked, "Whether it is locked.")},
+    .properties = &.{class.field(M, "locked", "locked", "Whether it is locked.")},
 });
 
 // ---- golibx._core.Guard ----

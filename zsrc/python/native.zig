@@ -732,10 +732,6 @@ fn done(h: *Handle) bool {
     return isOver(h.task.?);
 }
 
-fn getId(h: *Handle) u64 {
-    return h.id;
-}
-
 fn repr(h: *Handle) ?*py.Object {
     const state = if (isOver(h.task.?)) "done" else "running";
     return py.print("<NativeGoroutine {d} [{s}]>", .{ h.id, state });
@@ -755,10 +751,8 @@ pub const Class = class.Class(Handle, .{
         class.method("done()", done, "Whether the function has returned."),
     },
     .properties = &.{
-        class.property(
-            "id",
-            getId,
-            "Number of the goroutine on the native lane, an int: golibx_goid() in C.",
+        class.field(Handle, "id", "id",
+            \\Number of the goroutine on the native lane, an int: golibx_goid() in C.
         ),
     },
 });

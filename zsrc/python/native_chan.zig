@@ -445,10 +445,6 @@ fn address(ch: *Chan) u64 {
     return @intFromPtr(ch.c);
 }
 
-fn getCtype(ch: *Chan) ?*py.Object {
-    return py.incref(ch.ctype);
-}
-
 fn repr(ch: *Chan) ?*py.Object {
     const name = py.PyObject_GetAttrString(ch.ctype, "__name__") orelse return null;
     defer py.decref(name);
@@ -505,18 +501,14 @@ pub const Class = class.Class(Chan, .{
         ),
     },
     .properties = &.{
-        class.property(
-            "capacity",
-            capacity,
-            "How many values the buffer holds, an int; 0 for an unbuffered channel.",
+        class.property("capacity", capacity,
+            \\How many values the buffer holds, an int; 0 for an unbuffered channel.
         ),
         class.property("closed", isClosed, "Whether the channel was closed."),
-        class.property(
-            "address",
-            address,
-            "Where the channel is, an int: the golibx_chan * for C code.",
+        class.property("address", address,
+            \\Where the channel is, an int: the golibx_chan * for C code.
         ),
-        class.property("ctype", getCtype, "The ctypes type of the values."),
+        class.field(Chan, "ctype", "ctype", "The ctypes type of the values."),
     },
 });
 

@@ -99,14 +99,6 @@ fn reader(m: *M) ?*py.Object {
     };
 }
 
-fn isLocked(m: *M) bool {
-    return m.writing;
-}
-
-fn readers(m: *M) u64 {
-    return m.readers;
-}
-
 fn repr(m: *M) ?*py.Object {
     const address = class.addressOf(m);
     if (m.readers != 0) return py.print("<RWMutex 0x{x} readers {d}>", .{ address, m.readers });
@@ -151,8 +143,8 @@ pub const Class = class.Class(M, .{
         class.method("__exit__(*exc_info)", unlock, "Unlocks it."),
     },
     .properties = &.{
-        class.property("locked", isLocked, "Whether it is locked for writing."),
-        class.property("readers", readers, "How many have it locked for reading, an int."),
+        class.field(M, "locked", "writing", "Whether it is locked for writing."),
+        class.field(M, "readers", "readers", "How many have it locked for reading, an int."),
     },
 });
 

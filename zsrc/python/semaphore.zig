@@ -76,10 +76,6 @@ fn exit(s: *S) ?*py.Object {
     return release(s, .{});
 }
 
-fn getSize(s: *S) u64 {
-    return s.size;
-}
-
 fn available(s: *S) u64 {
     return s.size - s.held;
 }
@@ -112,7 +108,7 @@ pub const Class = class.Class(S, .{
         class.method("__exit__(*exc_info)", exit, "Gives it back."),
     },
     .properties = &.{
-        class.property("size", getSize, "How many permits there are, an int."),
+        class.field(S, "size", "size", "How many permits there are, an int."),
         class.property("available", available, "How many of them nobody holds, an int."),
     },
 });

@@ -365,16 +365,12 @@ fn deinit(h: *Handler) void {
     py.decref(h.function);
 }
 
-fn getFunction(h: *Handler) *py.Object {
-    return py.incref(h.function);
-}
-
 pub const Class = class.Class(Handler, .{
     .name = "golibx._core.SignalHandler",
     .doc = "A handler of signals that has function called as the main goroutine's.",
     .new = class.constructor("SignalHandler(function, /)", new),
     .is_immutable = false,
     .deinit = deinit,
-    .properties = &.{class.property("function", getFunction, "The program's handler.")},
+    .properties = &.{class.field(Handler, "function", "function", "The program's handler.")},
     .slots = .{ .tp_call = call },
 });

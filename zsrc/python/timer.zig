@@ -446,10 +446,8 @@ pub const Class = class.Class(Timer, .{
         ),
     },
     .properties = &.{
-        class.property(
-            "c",
-            getChan,
-            "The RecvChan to receive from; None if the timer calls a function.",
+        class.property("c", getChan,
+            \\The RecvChan to receive from; None if the timer calls a function.
         ),
     },
 });

@@ -65,10 +65,6 @@ fn go(w: *W, given: class.Given) ?*py.Object {
     return goroutine.launch(p);
 }
 
-fn getCount(w: *W) i64 {
-    return w.count;
-}
-
 fn repr(w: *W) ?*py.Object {
     return py.print("<WaitGroup 0x{x} count {d}>", .{ class.addressOf(w), w.count });
 }
@@ -93,5 +89,5 @@ pub const Class = class.Class(W, .{
             \\Starts fn(*args, **kwargs) as a goroutine that is counted until it ends; returns the Goroutine.
         ),
     },
-    .properties = &.{class.property("count", getCount, "The counter, an int.")},
+    .properties = &.{class.field(W, "count", "count", "The counter, an int.")},
 });
