@@ -260,7 +260,7 @@ pub inline fn parse(
     return bind(s, args, count, names);
 }
 
-fn bind(comptime s: Signature, args: py.Args, n: usize, names: O) ?[s.names.len]O {
+inline fn bind(comptime s: Signature, args: py.Args, n: usize, names: O) ?[s.names.len]O {
     var given: [s.names.len]O = @splat(null);
     const named: usize = if (names) |tuple| @intCast(py.PyTuple_Size(tuple)) else 0;
     if (n + named > given.len or s.by == .position) {
