@@ -5,7 +5,6 @@
 //! to wait are one step: no signal can come in between. A wait ends with the lock held, also when
 //! it raises: what would keep the goroutine from getting it, such as a cancellation, is raised
 //! afterwards.
-const g_mod = @import("../sched/g.zig");
 const py = @import("py.zig");
 const asynchronous = @import("asynchronous.zig");
 const class = @import("class.zig");
