@@ -51,8 +51,8 @@ pub const Class = class.Class(Atomic, .{
     .repr = repr,
     .methods = &.{
         class.method("add(delta=1)", add,
-            \\Adds delta, which may be negative, and returns the sum. Raises OverflowError beyond 64 bits, and
-            \\changes nothing then.
+            \\Adds delta, which may be negative, and returns the sum. Raises OverflowError beyond 64
+            \\bits, and changes nothing then.
         ),
         class.method("load()", load, "Returns the value."),
         class.method("store(value, /)", store, "Sets the value."),

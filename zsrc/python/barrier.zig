@@ -75,10 +75,10 @@ pub const Class = class.Class(B, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("wait(timeout=None)", wait,
-            \\Waits until all parties do, at most timeout seconds. Returns the place in which the caller came,
-            \\an int from 0. Raises BrokenBarrierError, also in all others, when the time is up; and when
-            \\another party has left the round that way or because it was cancelled, or somebody has called
-            \\abort() or reset().
+            \\Waits until all parties do, at most timeout seconds. Returns the place in which the
+            \\caller came, an int from 0. Raises BrokenBarrierError, also in all others, when the
+            \\time is up; and when another party has left the round that way or because it was
+            \\cancelled, or somebody has called abort() or reset().
         ),
         class.method("reset()", reset,
             \\Makes it as new. Those who wait get BrokenBarrierError.

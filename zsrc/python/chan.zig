@@ -313,25 +313,28 @@ pub const Class = class.Class(Chan, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("send(value, timeout=None)", send,
-            \\Sends value, waiting for a receiver or for room in the buffer, at most timeout seconds.
-            \\Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is up.
+            \\Sends value, waiting for a receiver or for room in the buffer, at most timeout
+            \\seconds. Raises ChannelClosed on a closed channel, DeadlineExceeded when the time is
+            \\up.
         ),
         class.method("recv(timeout=None)", recv,
-            \\Returns the next value, waiting for one, at most timeout seconds.
-            \\Raises ChannelClosed once the channel is closed and drained, DeadlineExceeded when the time is up.
+            \\Returns the next value, waiting for one, at most timeout seconds. Raises ChannelClosed
+            \\once the channel is closed and drained, DeadlineExceeded when the time is up.
         ),
         class.method("recv_ok(timeout=None)", recvOk,
-            \\As recv(), but returns (value, True), or (None, False) once the channel is closed and drained.
+            \\As recv(), but returns (value, True), or (None, False) once the channel is closed and
+            \\drained.
         ),
         class.method("try_send(value, /)", trySend,
             \\Sends value if that needs no waiting; returns whether it did. Raises ChannelClosed.
         ),
         class.method("try_recv()", tryRecv,
-            \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once the
-            \\channel is closed and drained.
+            \\Returns (value, True) if there is one, else (None, False). Raises ChannelClosed once
+            \\the channel is closed and drained.
         ),
         class.method("close()", close,
-            \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it was.
+            \\Closes the channel: what is buffered can still be received. Raises ChannelClosed if it
+            \\was.
         ),
         class.method("on_recv()", onRecv,
             \\A case for select(): receive from this channel. May be used again and again.

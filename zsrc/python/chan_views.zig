@@ -118,7 +118,8 @@ pub const SendClass = class.Class(View, .{
 pub const RecvClass = class.Class(View, .{
     .name = "golibx.RecvChan",
     .doc =
-    \\The receiving side of a Chan: recv(), recv_ok(), try_recv(), on_recv(), iteration. As Go's <-chan T.
+    \\The receiving side of a Chan: recv(), recv_ok(), try_recv(), on_recv(), iteration. As Go's
+    \\<-chan T.
     ,
     .new = class.constructor("RecvChan(chan, /)", new("RecvChan")),
     .bases = &.{BaseClass},

@@ -154,8 +154,8 @@ fn repr(c: *Cond) ?*py.Object {
 pub const Class = class.Class(Cond, .{
     .name = "golibx.Cond",
     .doc =
-    \\Waits for a change of what a lock guards, as Go's sync.Cond. The lock is a Mutex, an RWMutex or
-    \\its reader(); without one it makes a Mutex. `with c:` locks it.
+    \\Waits for a change of what a lock guards, as Go's sync.Cond. The lock is a Mutex, an RWMutex
+    \\or its reader(); without one it makes a Mutex. `with c:` locks it.
     ,
     .new = class.constructor("Cond(lock=None)", new),
     .repr = repr,
@@ -164,16 +164,17 @@ pub const Class = class.Class(Cond, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("wait(timeout=None)", wait,
-            \\Unlocks the lock, waits for signal() or broadcast(), at most timeout seconds, and locks it again.
-            \\Returns whether it was woken: False only when the time is up. Raises RuntimeError if the lock is
-            \\not locked. The lock is locked again whatever it raises.
+            \\Unlocks the lock, waits for signal() or broadcast(), at most timeout seconds, and
+            \\locks it again. Returns whether it was woken: False only when the time is up. Raises
+            \\RuntimeError if the lock is not locked. The lock is locked again whatever it raises.
         ),
         class.method("wait_for(predicate, timeout=None)", waitFor,
-            \\Waits until predicate(), called with the lock, returns something true, at most timeout seconds
-            \\in all. Returns what it returned last.
+            \\Waits until predicate(), called with the lock, returns something true, at most timeout
+            \\seconds in all. Returns what it returned last.
         ),
         class.method("signal()", signal,
-            \\Wakes the goroutine that has waited longest, if any waits. The lock may be locked, or not.
+            \\Wakes the goroutine that has waited longest, if any waits. The lock may be locked, or
+            \\not.
         ),
         class.method("broadcast()", broadcast, "Wakes all that wait."),
         class.method("__enter__()", enter, "Locks the lock."),

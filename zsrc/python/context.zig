@@ -585,8 +585,8 @@ fn dealloc(object: *py.Object) callconv(.c) void {
 pub const Class = class.Class(Object, .{
     .name = "golibx.context.Context",
     .doc =
-    \\A context, as the functions of golibx.context return it. `with ctx:` makes it the
-    \\ambient one: everything that waits in the block, and in goroutines started there, ends with it.
+    \\A context, as the functions of golibx.context return it. `with ctx:` makes it the ambient one:
+    \\everything that waits in the block, and in goroutines started there, ends with it.
     ,
     .repr = repr,
     .traverse = traverse,
@@ -599,11 +599,12 @@ pub const Class = class.Class(Object, .{
             \\None while the context is live; then a Cancelled or a DeadlineExceeded, not raised.
         ),
         class.method("deadline()", deadline_,
-            \\When the context will be cancelled at the latest, a float in seconds of time.monotonic(), or
-            \\None.
+            \\When the context will be cancelled at the latest, a float in seconds of
+            \\time.monotonic(), or None.
         ),
         class.method("value(key, default=None)", value_,
-            \\What with_value() stored under key in this context or the nearest ancestor, else default.
+            \\What with_value() stored under key in this context or the nearest ancestor, else
+            \\default.
         ),
         class.method("_cancel()", cancelMethod,
             \\Cancels the context and all that were derived from it. Does nothing if it is done.
@@ -633,7 +634,8 @@ pub const RegistrationClass = class.Class(Registration, .{
     .clear = clearRegistration,
     .methods = &.{
         class.method("stop()", stop,
-            \\Keeps the function from being called. Returns False if it was, or was kept from it before.
+            \\Keeps the function from being called. Returns False if it was, or was kept from it
+            \\before.
         ),
     },
 });

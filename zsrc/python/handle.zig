@@ -290,8 +290,8 @@ pub const Class = class.Class(Handle, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("join(timeout=None)", join,
-            \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for ever).
-            \\Returns whether it has. Does not raise what the goroutine raised: see result().
+            \\Waits until the goroutine has ended, at most timeout seconds (a float; None: for
+            \\ever). Returns whether it has. Does not raise what the goroutine raised: see result().
         ),
         class.method("result(timeout=None)", result_,
             \\Waits as join() does and returns what the function returned, or raises what it raised.
@@ -302,8 +302,9 @@ pub const Class = class.Class(Handle, .{
             \\Returns False if it had ended already, else True.
         ),
         class.method("throw(exception, /)", throw,
-            \\Makes the goroutine raise exception, an exception or a class of them, where it is parked, or at
-            \\its next park. Those thrown before come first. Returns False if it had ended already, else True.
+            \\Makes the goroutine raise exception, an exception or a class of them, where it is
+            \\parked, or at its next park. Those thrown before come first. Returns False if it had
+            \\ended already, else True.
         ),
         class.method("done()", done, "Whether the goroutine has ended."),
         class.method("on_done()", onDone,
@@ -323,19 +324,22 @@ pub const Class = class.Class(Handle, .{
             \\What it does now, a str: "running", "runnable", a wait reason, "done" …
         ),
         class.property("waiting_on", waitingOn,
-            \\What it waits on, such as a Chan; a tuple of those for a select; None if it does not wait.
+            \\What it waits on, such as a Chan; a tuple of those for a select; None if it does not
+            \\wait.
         ),
         class.property("waiting", isWaiting,
             \\Whether it is parked: `state` is then a wait reason.
         ),
         class.property("waited", waitedSeconds,
-            \\For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does not.
+            \\For how many seconds it has been waiting, a float that is a few ms off; 0.0 if it does
+            \\not.
         ),
         class.property("frame", frame, "The Python frame it is at, or None."),
         class.property("exception", exceptionOf, "What it raised, or None."),
         class.property("locked", isLocked, "Whether it is locked to its thread: lock_os_thread()."),
         class.property("kept_by", keptBy,
-            \\The file of the C code for which it keeps its thread while it is switched out, a str, or None.
+            \\The file of the C code for which it keeps its thread while it is switched out, a str,
+            \\or None.
         ),
         class.field(Handle, "system", "system",
             \\Whether it belongs to the runtime and not to the program.

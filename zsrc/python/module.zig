@@ -274,9 +274,9 @@ const functions = [_]class.Method(void){
         \\As go(), for a service of the runtime: not counted, cancelled or waited for.
     ),
     function("go_child(context, on_end, children, places, fn, /, *args, **kwargs)", goChild,
-        \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has the key
-        \\None: RuntimeError. on_end(goroutine) is called when it has ended, and a value received from
-        \\places, a Chan or None; what it raised counts as collected.
+        \\As go(), under context. The Goroutine becomes a key of children, a dict, unless that has
+        \\the key None: RuntimeError. on_end(goroutine) is called when it has ended, and a value
+        \\received from places, a Chan or None; what it raised counts as collected.
     ),
     function("notify_end(goroutine, chan, /)", goroutine.notifyEnd,
         \\Sends goroutine to chan, which has room for it, when it ends, or now if it has.
@@ -318,29 +318,32 @@ const functions = [_]class.Method(void){
         \\thread's.
     ),
     function("lock_for_greenlets()", greenlets.setUp,
-        \\Has goroutines be locked to their threads from their first use of greenlet on, which has been imported.
+        \\Has goroutines be locked to their threads from their first use of greenlet on, which has
+        \\been imported.
     ),
     function("keep_thread(active, thread, /)", identity.keepThread,
         \\Has active, a dict, hold thread under ident() until the calling goroutine ends.
     ),
     function("async_callee(function, /)", asynchronous.asyncCallee,
-        \\Of a function whose call makes a coroutine or asynchronous generator its name, and whether it is a
-        \\generator; None of others.
+        \\Of a function whose call makes a coroutine or asynchronous generator its name, and whether
+        \\it is a generator; None of others.
     ),
     function("replaced()", replace.replaced,
         \\The built-in functions that do something else in goroutines, with how often they did.
     ),
     function("now_ns()", nowNs,
-        \\The time that sleeps, time-outs and timers go by, in monotonic nanoseconds: virtual in some runs.
+        \\The time that sleeps, time-outs and timers go by, in monotonic nanoseconds: virtual in
+        \\some runs.
     ),
     function("blocking(fn, /, *args, **kwargs)", blocking,
         \\Calls fn(*args, **kwargs), which is known to block, and returns its result. The other
         \\goroutines go on at once instead of after the retake threshold.
     ),
     function("lock_os_thread()", os_thread.lock,
-        \\Has the goroutine run on one thread only, which runs no other, until unlock_os_thread() was
-        \\called as often. The main thread is for the main goroutine: any other moves to a thread of its
-        \\own. A goroutine that ends locked takes its thread along. Raises RuntimeError if no thread is to be had.
+        \\Has the goroutine run on one thread only, which runs no other, until unlock_os_thread()
+        \\was called as often. The main thread is for the main goroutine: any other moves to a
+        \\thread of its own. A goroutine that ends locked takes its thread along. Raises
+        \\RuntimeError if no thread is to be had.
     ),
     function("unlock_os_thread()", os_thread.unlock,
         \\Undoes one lock_os_thread(); RuntimeError if there was none.
@@ -354,14 +357,15 @@ const functions = [_]class.Method(void){
         \\The Goroutines that live, newest first, those of the runtime included.
     ),
     function("waiting_threads()", standin.waitingThreads,
-        \\The threads that run no goroutine and wait for something of the run, those that came last first, as
-        \\(number, ident, state, waiting_on, waited, frame): the system's and the interpreter's number, and
-        \\what is said of a Goroutine. One that waits in a signal handler too is there twice.
+        \\The threads that run no goroutine and wait for something of the run, those that came last
+        \\first, as (number, ident, state, waiting_on, waited, frame): the system's and the
+        \\interpreter's number, and what is said of a Goroutine. One that waits in a signal handler
+        \\too is there twice.
     ),
     select.definition,
     function("after(seconds)", timer.after,
-        \\A channel from which one value can be received, in seconds from now: the time it was due at, a
-        \\float on the clock of time.monotonic().
+        \\A channel from which one value can be received, in seconds from now: the time it was due
+        \\at, a float on the clock of time.monotonic().
     ),
     function("tick(seconds)", timer.tick,
         \\A channel from which a time can be received every seconds: Ticker(seconds).c.
@@ -371,14 +375,15 @@ const functions = [_]class.Method(void){
         \\`harmless` is a list of weak references by which nobody comes back to an object.
     ),
     function("measure_frames(code, count, exception, /)", leaks.measureFrames,
-        \\Finds out about frames by a code object with count variables of all kinds, and about thread states by
-        \\the exception that is being handled; returns whether it could.
+        \\Finds out about frames by a code object with count variables of all kinds, and about
+        \\thread states by the exception that is being handled; returns whether it could.
     ),
     function("frame_slots(frame, /)", leaks.frameSlots,
         \\What the local variables of frame hold, a list; None where that is not known.
     ),
     function("cancel_all(timeout_ns, /)", cancelAll,
-        \\Cancels all other goroutines of the program's and waits for them; returns how many are left.
+        \\Cancels all other goroutines of the program's and waits for them; returns how many are
+        \\left.
     ),
     function("throw_main(exception, /)", throwMain,
         \\Raises exception in the main goroutine, wherever it is.
@@ -387,12 +392,12 @@ const functions = [_]class.Method(void){
         \\Raises KeyboardInterrupt in the main goroutine, wherever it is.
     ),
     function("handle_faults(on, /)", fault.switchHandler,
-        \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it is to
-        \\be from now on.
+        \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it
+        \\is to be from now on.
     ),
     function("take_signal(number, disposition, /)", signals.takeSignal,
-        \\What the signal does from now on: 0 what it did before, 1 its number is written to the descriptor
-        \\of write_signals(), 2 nothing.
+        \\What the signal does from now on: 0 what it did before, 1 its number is written to the
+        \\descriptor of write_signals(), 2 nothing.
     ),
     function("write_signals(fd, /)", signals.writeSignals,
         \\The descriptor, which is never to block, for signals that were taken; -1 for none.
@@ -401,8 +406,8 @@ const functions = [_]class.Method(void){
         \\How many signals have a handler of the program's, which may wake a goroutine.
     ),
     function("watch_signals(fd, /)", watchSignals,
-        \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to, is
-        \\readable.
+        \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to,
+        \\is readable.
     ),
     function("keep_descriptor(fd, /)", descriptors.keep,
         \\Has fd be one of golibx's own, which os.close() takes for one that is not open.
@@ -411,24 +416,27 @@ const functions = [_]class.Method(void){
         \\Has fd be the program's again, after keep_descriptor().
     ),
     function("claimed(enter, leave, body, /, *args)", run.callClaimed,
-        \\Claims the run, calls enter(), body(*args) if that has not raised, and leave(); unclaims it, and
-        \\returns what body() has returned. Calls leave() again if a signal's handler raises in it.
+        \\Claims the run, calls enter(), body(*args) if that has not raised, and leave(); unclaims
+        \\it, and returns what body() has returned. Calls leave() again if a signal's handler raises
+        \\in it.
     ),
     function("claim()", run.claim,
-        \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See unclaim().
+        \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See
+        \\unclaim().
     ),
     function("schedule()", run.schedule,
-        \\The choices of the last explored run, four native 16-bit numbers each, the place of the first that
-        \\was not as planned or -1, and whether these are all. See zsrc/sched/script.zig.
+        \\The choices of the last explored run, four native 16-bit numbers each, the place of the
+        \\first that was not as planned or -1, and whether these are all. See zsrc/sched/script.zig.
     ),
     function("unclaim()", run.unclaim, "Others may claim the run."),
     function("free_main_thread(signal, /)", mainthread.free,
-        \\None if no goroutine but the main one is on the thread that called run(). If one is, sends the
-        \\thread that signal, whose handler is on_own_signal, and returns whether the goroutine is locked
-        \\to the thread; 0 sends nothing.
+        \\None if no goroutine but the main one is on the thread that called run(). If one is, sends
+        \\the thread that signal, whose handler is on_own_signal, and returns whether the goroutine
+        \\is locked to the thread; 0 sends nothing.
     ),
     function("learn_main_thread(function, /)", mainthread.learn,
-        \\Finds out where the interpreter knows the main thread, by signal.signal(), on the main thread.
+        \\Finds out where the interpreter knows the main thread, by signal.signal(), on the main
+        \\thread.
     ),
     function("call_as_main_thread(function, /, *args)", mainthread.callAsMain,
         \\Calls it. In the main goroutine the thread passes for the main one meanwhile.
@@ -437,8 +445,8 @@ const functions = [_]class.Method(void){
         \\Calls it. Handlers of signals that come meanwhile are called afterwards.
     ),
     function("on_own_signal(signal, frame, /)", mainthread.onSignal,
-        \\Of golibx's own signal. In the main goroutine it calls the handlers that are due; in a C call
-        \\that blocks the main thread when the run has ended it raises Cancelled.
+        \\Of golibx's own signal. In the main goroutine it calls the handlers that are due; in a C
+        \\call that blocks the main thread when the run has ended it raises Cancelled.
     ),
     function("use_signal(number, /)", signals.useSignal,
         \\The signal that has this handler is golibx's own; 0: there is none.
@@ -454,8 +462,8 @@ const functions = [_]class.Method(void){
     function("set_event_mask(mask, /)", events.setMask, "Bit k: record events of kind k."),
     function("events_wait()", events.wait,
         \\The recorded events of both lanes, in the order of their times, as (kind, time_ns,
-        \\goroutine_id, a, b, lane), or None after events_stop(). b is a str for kinds that have a text;
-        \\lane is 0 for Python's, 1 for the native one.
+        \\goroutine_id, a, b, lane), or None after events_stop(). b is a str for kinds that have a
+        \\text; lane is 0 for Python's, 1 for the native one.
     ),
     function("events_stop()", events.stop,
         \\Makes events_wait() return None once all events were taken.
@@ -476,22 +484,23 @@ const functions = [_]class.Method(void){
         \\keep lives until the function has returned.
     ),
     function("native_call(address, kinds, values, result, keep, /)", native.call,
-        \\Calls the C function at address on the native lane and waits for it. kinds has a letter for
-        \\each of values, a tuple: "i" an integer or pointer, "d" a double, "f" a float; result is one
-        \\of struct's letters, or "v" for none.
+        \\Calls the C function at address on the native lane and waits for it. kinds has a letter
+        \\for each of values, a tuple: "i" an integer or pointer, "d" a double, "f" a float; result
+        \\is one of struct's letters, or "v" for none.
     ),
     function("native_wait(timeout_ns, /)", native.waitAll,
         \\Waits for the native goroutines that this run has started; returns how many are left.
     ),
     function("native_goroutines()", native.goroutines,
-        \\Those that live, as (id, state, function, locked_to_thread): int, str, the name of a symbol, bool.
+        \\Those that live, as (id, state, function, locked_to_thread): int, str, the name of a
+        \\symbol, bool.
     ),
     function("native_counters()", native.counters,
         \\The native runtime's counters, a dict of ints: golibx_counters of golibx.h.
     ),
     function("native_queues()", native.queues,
-        \\How many native goroutines wait in the queue of each processor, a list of ints; empty while the
-        \\native runtime does not run.
+        \\How many native goroutines wait in the queue of each processor, a list of ints; empty
+        \\while the native runtime does not run.
     ),
     function("_before_exit()", native.beforeExit,
         \\For atexit: native goroutines are not preempted from here on, and those that were go on.
@@ -501,8 +510,8 @@ const functions = [_]class.Method(void){
     function("_after_fork_in_parent()", fork.afterInParent, "Runs in whoever has forked."),
     function("_after_fork_in_child()", fork.afterInChild, "Runs in the child of a fork."),
     function("only_for(names, function, /)", filter.onlyFor,
-        \\A function that calls `function` with its arguments if the first is in the dict `names`, and
-        \\returns None if it is not, without a frame that traces would show.
+        \\A function that calls `function` with its arguments if the first is in the dict `names`,
+        \\and returns None if it is not, without a frame that traces would show.
     ),
 };
 

@@ -90,8 +90,8 @@ pub const Class = class.Class(M, .{
         ),
         class.method("try_lock()", tryLock, "Locks it if it is free; returns whether it has."),
         class.method("unlock()", unlock,
-            \\Unlocks it. Any goroutine may, not only the one that locked it. Raises RuntimeError if it is
-            \\not locked.
+            \\Unlocks it. Any goroutine may, not only the one that locked it. Raises RuntimeError if
+            \\it is not locked.
         ),
         class.method("__enter__()", enter, "Locks it."),
         class.method("__exit__(*exc_info)", unlock, "Unlocks it."),

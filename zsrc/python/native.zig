@@ -745,8 +745,9 @@ pub const Class = class.Class(Handle, .{
     .has_points = false,
     .methods = &.{
         class.method("join(timeout=None)", join,
-            \\Waits until the function has returned, at most timeout seconds (a float; None: for ever).
-            \\Returns whether it has. Goroutines park meanwhile; threads block without the interpreter's lock.
+            \\Waits until the function has returned, at most timeout seconds (a float; None: for
+            \\ever). Returns whether it has. Goroutines park meanwhile; threads block without the
+            \\interpreter's lock.
         ),
         class.method("done()", done, "Whether the function has returned."),
     },

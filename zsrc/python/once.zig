@@ -65,9 +65,9 @@ pub const Class = class.Class(Once, .{
     .repr = repr,
     .is_waited_on = true,
     .methods = &.{class.method("do(fn, /, *args, **kwargs)", do,
-        \\Calls fn(*args, **kwargs) if this is the first call of do(), else waits until that has returned.
-        \\A function that raises has been called too: only the first caller sees the exception. Raises
-        \\RuntimeError when fn itself calls do().
+        \\Calls fn(*args, **kwargs) if this is the first call of do(), else waits until that has
+        \\returned. A function that raises has been called too: only the first caller sees the
+        \\exception. Raises RuntimeError when fn itself calls do().
     )},
     .properties = &.{
         class.property("done", isDone, "Whether the function has been called and has returned."),

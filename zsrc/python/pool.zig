@@ -158,7 +158,8 @@ pub const Class = class.Class(Pool, .{
     .deinit = deinit,
     .methods = &.{
         class.method("get()", get,
-            \\Takes an object out, the one that was put in last; or returns new(), or None without a `new`.
+            \\Takes an object out, the one that was put in last; or returns new(), or None without a
+            \\`new`.
         ),
         class.method("put(x, /)", put,
             \\Puts an object in, which the caller must not use any more. Raises ValueError for None.

@@ -109,20 +109,23 @@ fn repr(m: *M) ?*py.Object {
 pub const Class = class.Class(M, .{
     .name = "golibx.RWMutex",
     .doc =
-    \\A lock for many readers or one writer, as Go's sync.RWMutex: `with m:` writes, `with m.reader():`
-    \\reads. Neither side starves. A reader must not lock it again: a writer may wait in between.
+    \\A lock for many readers or one writer, as Go's sync.RWMutex: `with m:` writes, `with
+    \\m.reader():` reads. Neither side starves. A reader must not lock it again: a writer may wait
+    \\in between.
     ,
     .new = class.constructor("RWMutex()", M),
     .repr = repr,
     .is_waited_on = true,
     .methods = &.{
         class.method("lock(timeout=None)", take(.write),
-            \\Locks it for writing, waiting until nobody else has it, at most timeout seconds. Returns whether
-            \\it has: False only when the time is up. While a writer waits, new readers do too.
+            \\Locks it for writing, waiting until nobody else has it, at most timeout seconds.
+            \\Returns whether it has: False only when the time is up. While a writer waits, new
+            \\readers do too.
         ),
         class.method("rlock(timeout=None)", take(.read),
-            \\Locks it for reading, beside other readers, waiting until no writer has it or waits for it, at
-            \\most timeout seconds. Returns whether it has: False only when the time is up.
+            \\Locks it for reading, beside other readers, waiting until no writer has it or waits
+            \\for it, at most timeout seconds. Returns whether it has: False only when the time is
+            \\up.
         ),
         class.method("try_lock()", tryLock,
             \\Locks it for writing if that needs no waiting; returns whether it has.

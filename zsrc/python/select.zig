@@ -368,10 +368,10 @@ noinline fn otherSource(case: *Case, source: *Source, index: usize, guard: *nati
 
 pub const definition = class.moduleFunction("select(*cases, default=False, timeout=None)", select,
     \\Waits until one of the cases can go on, and does it; a random one if several can. A case comes
-    \\from a method such as Chan.on_recv(), Goroutine.on_done() or Conn.on_readable(); None never can.
-    \\Returns (index, value, ok): ok is False when a channel or socket was closed. With default,
-    \\returns (-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout seconds are
-    \\over, and ChannelClosed for a send on a closed channel.
+    \\from a method such as Chan.on_recv(), Goroutine.on_done() or Conn.on_readable(); None never
+    \\can. Returns (index, value, ok): ok is False when a channel or socket was closed. With
+    \\default, returns (-1, None, False) instead of waiting. Raises DeadlineExceeded when timeout
+    \\seconds are over, and ChannelClosed for a send on a closed channel.
 );
 
 const options: arguments.Signature = .of("select(default=False, timeout=None)");

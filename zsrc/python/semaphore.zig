@@ -95,8 +95,9 @@ pub const Class = class.Class(S, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("acquire(n=1, timeout=None)", acquire,
-            \\Takes n permits, waiting for them behind all who came before, at most timeout seconds. Returns
-            \\whether it has: False only when the time is up. Raises ValueError if there never are so many.
+            \\Takes n permits, waiting for them behind all who came before, at most timeout seconds.
+            \\Returns whether it has: False only when the time is up. Raises ValueError if there
+            \\never are so many.
         ),
         class.method("try_acquire(n=1)", tryAcquire,
             \\Takes n permits if they are there and nobody waits; returns whether it has.

@@ -529,11 +529,12 @@ pub const Class = class.Class(Socket, .{
             \\Waits until a connect under way has ended.
         ),
         class.method("on_readable()", onReadable,
-            \\A case for select(): there is something to receive or to accept, or the end of the stream.
-            \\Gives the socket; ok is False if it is closed.
+            \\A case for select(): there is something to receive or to accept, or the end of the
+            \\stream. Gives the socket; ok is False if it is closed.
         ),
         class.method("on_writable()", onWritable,
-            \\A case for select(): there is room to send. Gives the socket; ok is False if it is closed.
+            \\A case for select(): there is room to send. Gives the socket; ok is False if it is
+            \\closed.
         ),
         class.method("close()", shut,
             \\Closes the socket; goroutines that wait on it raise OSError (EBADF).

@@ -406,12 +406,14 @@ pub const ChanClass = class.Class(TimeChan, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("recv(timeout=None)", recv,
-            \\Waits until the time has come, at most timeout seconds, and returns when it was due: a float, in
-            \\seconds of time.monotonic(). Raises DeadlineExceeded when the time-out is over first.
+            \\Waits until the time has come, at most timeout seconds, and returns when it was due: a
+            \\float, in seconds of time.monotonic(). Raises DeadlineExceeded when the time-out is
+            \\over first.
         ),
         class.method("recv_ok(timeout=None)", recvOk, "As recv(), but returns (time, True)."),
         class.method("try_recv()", tryRecv,
-            \\Returns (time, True) if the time has come and nobody has received it, else (None, False).
+            \\Returns (time, True) if the time has come and nobody has received it, else (None,
+            \\False).
         ),
         class.method("on_recv()", onRecv, "A case for select(): the time has come."),
     },
@@ -424,8 +426,8 @@ pub const ChanClass = class.Class(TimeChan, .{
 pub const Class = class.Class(Timer, .{
     .name = "golibx.Timer",
     .doc =
-    \\Comes once, in seconds from now, a float: c is the channel to receive that from. With fn nothing is
-    \\received, and fn() runs in a goroutine of its own, as with Go's time.AfterFunc.
+    \\Comes once, in seconds from now, a float: c is the channel to receive that from. With fn
+    \\nothing is received, and fn() runs in a goroutine of its own, as with Go's time.AfterFunc.
     ,
     .new = class.constructor("Timer(seconds, fn=None)", newTimer),
     .repr = repr,
@@ -434,12 +436,12 @@ pub const Class = class.Class(Timer, .{
     .deinit = deinit,
     .methods = &.{
         class.method("stop()", stop,
-            \\Stops the timer; returns whether it was pending. Nothing is received from it, and its function is
-            \\not called, unless that was so before.
+            \\Stops the timer; returns whether it was pending. Nothing is received from it, and its
+            \\function is not called, unless that was so before.
         ),
         class.method("reset(seconds)", reset,
-            \\Has the time come in seconds from now; returns whether it was pending. What was not received of
-            \\before is not received any more.
+            \\Has the time come in seconds from now; returns whether it was pending. What was not
+            \\received of before is not received any more.
         ),
         class.method("on_fire()", onFire,
             \\A case for select(): the time has come. The same as c.on_recv().
@@ -455,8 +457,8 @@ pub const Class = class.Class(Timer, .{
 pub const TickerClass = class.Class(Timer, .{
     .name = "golibx.Ticker",
     .doc =
-    \\Ticks every seconds, a float above zero: c is the channel to receive the ticks from. Whoever is
-    \\slow misses some. Raises ValueError for zero and less.
+    \\Ticks every seconds, a float above zero: c is the channel to receive the ticks from. Whoever
+    \\is slow misses some. Raises ValueError for zero and less.
     ,
     .new = class.constructor("Ticker(seconds)", newTicker),
     .repr = repr,

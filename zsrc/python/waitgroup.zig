@@ -77,16 +77,17 @@ pub const Class = class.Class(W, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("add(delta=1)", add,
-            \\Adds delta, an int that may be negative, to the counter. Raises ValueError if it would become
-            \\negative; it keeps its value then.
+            \\Adds delta, an int that may be negative, to the counter. Raises ValueError if it would
+            \\become negative; it keeps its value then.
         ),
         class.method("done()", takeOff, "Takes one off the counter."),
         class.method("wait(timeout=None)", wait,
-            \\Waits until the counter is zero, at most timeout seconds; returns whether it is. Raises
-            \\RuntimeError if somebody adds to it again before the call has returned.
+            \\Waits until the counter is zero, at most timeout seconds; returns whether it is.
+            \\Raises RuntimeError if somebody adds to it again before the call has returned.
         ),
         class.method("go(fn, /, *args, **kwargs)", go,
-            \\Starts fn(*args, **kwargs) as a goroutine that is counted until it ends; returns the Goroutine.
+            \\Starts fn(*args, **kwargs) as a goroutine that is counted until it ends; returns the
+            \\Goroutine.
         ),
     },
     .properties = &.{class.field(W, "count", "count", "The counter, an int.")},
