@@ -71,6 +71,7 @@ class _Call:
         self._ended = _core.Event()
         self._task: asyncio.Task[Any] | None = None
 
+    @_core.whole
     def run(self) -> Any:
         background = _of_run.background()
         try:
@@ -188,14 +189,26 @@ class _OfRun:
                 self._background = _Background()
             return self._background
 
+    @_core.whole
     def end(self, timeout: float) -> bool:
         """Ends all of it, for golibx.runtime; returns whether it has ended."""
         with self._lock:
             self.over = True
             background, self._background = self._background, None
-        for waiting in [*self.waits]:
+            waits = [*self.waits]
+            self.waits.clear()
+        for waiting in waits:
             waiting.tell()
         return background is None or background.end(timeout)
+
+    def begin(self, waiting: _Wait) -> bool:
+        """Has the run's end tell `waiting`; returns False if that has come."""
+        with self._lock:
+            if self.over or not _core.active():
+                return False
+            waiting.watch()
+            self.waits.add(waiting)
+            return True
 
     def forget(self) -> None:
         """Makes ready for the next run, when one is over."""
@@ -236,6 +249,7 @@ async def wait(g: Goroutine[_T], /, *, cancel: bool = False) -> _T:
     if not g.done():
         waiting = _Wait(g)
         try:
+            waiting.begin()
             await waiting.until_ended(cancel)
         except asyncio.CancelledError:
             if g.done() and g.exception is not None and not isinstance(g.exception, Cancelled):
@@ -252,12 +266,17 @@ class _Wait:
     """A coroutine that waits for a goroutine."""
 
     def __init__(self, g: Goroutine[Any]) -> None:
-        if _of_run.over or not _core.active():
-            raise RuntimeError(f"the golibx run ended before goroutine {g.id}")
         self._g = g
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        _of_run.waits.add(self)
+        self._watcher: Goroutine[None] | None = None
+
+    def begin(self) -> None:
+        if not _of_run.begin(self):
+            raise RuntimeError(f"the golibx run ended before goroutine {self._g.id}")
+
+    def watch(self) -> None:
+        """Starts what waits for the goroutine."""
         self._watcher = _core.go_system(self._watch)
         self._watcher.name = "aio.wait"
 
@@ -274,10 +293,12 @@ class _Wait:
                         self._g.cancel()
             raise
 
+    @_core.whole
     def close(self) -> None:
         _of_run.waits.discard(self)
         self._ended.cancel()
-        self._watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     def _watch(self) -> None:
         self._g.join()

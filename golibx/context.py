@@ -62,10 +62,12 @@ class Cancellable(_WithCancel):
 
     __slots__ = ()
 
+    @_core.whole_enter
     def __enter__(self) -> _WithCancel:
         self[0].__enter__()
         return self
 
+    @_core.whole
     def __exit__(self, *exc_info: object) -> None:
         self[1]()
         self[0].__exit__(*exc_info)
@@ -76,10 +78,12 @@ class CancellableCause(_WithCancelCause):
 
     __slots__ = ()
 
+    @_core.whole_enter
     def __enter__(self) -> _WithCancelCause:
         self[0].__enter__()
         return self
 
+    @_core.whole
     def __exit__(self, *exc_info: object) -> None:
         self[1]()
         self[0].__exit__(*exc_info)

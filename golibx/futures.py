@@ -172,6 +172,7 @@ class GoroutinePoolExecutor(futures.Executor):
         self._idle = []
         self._ended = Future()
 
+    @_core.whole
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> futures.Future[_T]:
@@ -203,6 +204,7 @@ class GoroutinePoolExecutor(futures.Executor):
                     raise
         return call.future
 
+    @_core.whole
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls, and waits for those that were submitted.
 
@@ -226,7 +228,7 @@ class GoroutinePoolExecutor(futures.Executor):
             ended = self._has_ended()
             own = wait and _core.current() in self._workers
         for call in cancelled:
-            call.future.cancel()
+            _core.open_to_signals(call.future.cancel)
         if ended:
             self._note_end()
         if own:
@@ -236,6 +238,10 @@ class GoroutinePoolExecutor(futures.Executor):
             for worker in self._leaving:  # to which no others are added
                 if worker is not _core.current():  # what tells a future's callbacks at its end
                     worker.join()
+
+    @_core.whole
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown(wait=True)
 
     def _note_end(self) -> None:
         try:

@@ -30,70 +30,20 @@ __all__ = ["Conn", "Listener", "dial", "listen", "serve"]
 DEFAULT_BACKLOG = 4096  # the kernel's net.core.somaxconn, which caps it, is 4096 since Linux 5.4
 
 
-class _Borrowed(socket.socket):
-    """A socket object of somebody else's descriptor: it never closes that."""
-
-    def __del__(self) -> None:
-        self.detach()
-
-
 class _Socket(_core.Socket):
     """What connections and listeners have in common."""
 
-    __slots__ = ("_plain",)
-
-    _plain: socket.socket
-
-    def _as_socket(self) -> socket.socket:
-        """The same descriptor as a socket object, for the calls that never wait."""
-        fd = self.fileno()
-        if fd < 0:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        try:
-            return self._plain
-        except AttributeError:
-            # Two goroutines may come here at a time; one of the two objects goes.
-            self._plain = plain = _Borrowed(fileno=fd)
-            return plain
-
-    def close(self) -> None:
-        """Closes the socket. Goroutines that wait on it raise OSError with errno EBADF."""
-        self._forget_plain()
-        super().close()
-
-    def detach(self) -> int:
-        """Forgets the socket without closing it and returns its descriptor, an int."""
-        self._forget_plain()
-        return super().detach()
-
-    def _forget_plain(self) -> None:
-        try:
-            self._plain.detach()
-        except AttributeError:
-            pass
-
-    def getsockname(self) -> SocketAddress:
-        """The address of this end, as socket.getsockname()."""
-        return self._as_socket().getsockname()  # type: ignore[no-any-return]
-
-    def getsockopt(self, level: int, option: int, buflen: int = 0) -> int | bytes:
-        """As socket.getsockopt()."""
-        if buflen:
-            return self._as_socket().getsockopt(level, option, buflen)
-        return self._as_socket().getsockopt(level, option)
-
-    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
-        """As socket.setsockopt()."""
-        self._as_socket().setsockopt(level, option, value)
+    __slots__ = ()
 
     @property
     def family(self) -> socket.AddressFamily:
         """socket.AF_INET or socket.AF_INET6."""
-        return self._as_socket().family
+        return socket.AddressFamily(self._family)
 
     def __enter__(self) -> Self:
         return self
 
+    @_core.whole
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -115,7 +65,7 @@ class Conn(_Socket):
 
     def getpeername(self) -> SocketAddress:
         """The address of the other end, as socket.getpeername()."""
-        return self._as_socket().getpeername()  # type: ignore[no-any-return]
+        return self._getpeername()
 
     @overload
     def makefile(
@@ -293,10 +243,7 @@ class Listener(_Socket):
 
     def accept(self) -> tuple[Conn, SocketAddress]:  # type: ignore[override]
         """Waits for a connection; returns it and the address of its other end."""
-        fd, address = super().accept()
-        conn = Conn(fd)
-        conn.no_delay()
-        return conn, address
+        return super().accept(Conn)
 
     def on_accept(self) -> _core.Case:
         """A case for select(): accept() would not wait. Gives the listener."""
@@ -352,7 +299,7 @@ def listen(
                 plain.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             plain.bind(where)
             plain.listen(backlog)
-            listener = Listener(plain.fileno())
+            return _core.adopt_socket(Listener, plain)
         except OSError as exc:
             plain.close()
             last_error = OSError(exc.errno, f"cannot listen on {_text(host, port)}: {exc.strerror}")
@@ -360,8 +307,6 @@ def listen(
         except BaseException:
             plain.close()
             raise
-        plain.detach()
-        return listener
     assert last_error is not None
     raise last_error
 
@@ -388,7 +333,7 @@ def dial(address: Address, timeout: float | None = None) -> Conn:
             code = plain.connect_ex(where)
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
-            conn = Conn(plain.fileno())
+            conn = _core.adopt_socket(Conn, plain)
         except OSError as exc:
             plain.close()
             last_error = _dial_error(exc, host, port)
@@ -396,7 +341,6 @@ def dial(address: Address, timeout: float | None = None) -> Conn:
         except BaseException:
             plain.close()
             raise
-        plain.detach()
         try:
             if code == errno.EINPROGRESS:
                 conn.wait_write(timeout)

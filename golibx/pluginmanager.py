@@ -11,6 +11,7 @@ Importing this module imports pluggy: a run without plugins does without.
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
 from inspect import (
@@ -148,6 +149,7 @@ class PluginManager:
         interrupts: how many times Ctrl-C has been pressed so far. That is the only thing that
             raises into a hook from outside.
         problems: a list that takes what would be raised; the others are loaded all the same.
+        call: calls a hook's function with arguments.
 
     Raises:
         ConfigError: a plugin can't be found or imported, or has a hook that does not exist.
@@ -162,9 +164,11 @@ class PluginManager:
         config: Config,
         interrupts: Callable[[], int] = int,
         problems: list[ConfigError] | None = None,
+        call: Callable[..., object] = operator.call,
     ) -> None:
         self._config = config
         self._interrupts = interrupts
+        self._call_function = call
         self._hooks: dict[str, list[_Hook]] = {}
         self._checker = pluggy.PluginManager("golibx")
         self._checker.add_hookspecs(hookspec)
@@ -333,7 +337,8 @@ class PluginManager:
         interrupts = self._interrupts()
         before, self.calling = self.calling, hook
         try:
-            result = hook.function(*[values[argument] for argument in hook.arguments])
+            arguments = [values[argument] for argument in hook.arguments]
+            result = self._call_function(hook.function, *arguments)
             if iscoroutine(result):
                 result.close()
                 raise TypeError("it returned a coroutine, which nothing would await")

@@ -39,7 +39,7 @@ TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
-    from typing import Any, ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TextIO, TypeVar
 
     from golibx._core import Goroutine
     from golibx.pluginmanager import Plugin, PluginManager
@@ -181,7 +181,9 @@ class Runtime:
             from golibx.pluginmanager import PluginManager
 
             found = [*problems]
-            self._plugins = PluginManager(config, lambda: self._interrupts, found)
+            self._plugins = PluginManager(
+                config, lambda: self._interrupts, found, call=_core.open_to_signals
+            )
             self._plugins.configure(self, found)
             self._event_mask = self._plugins.event_mask
             problems = found
@@ -312,22 +314,25 @@ class Runtime:
                 result: Result = _core.run(self._main, (fn, args, kwargs), None, options)
             return result
         finally:
-            if self.is_program:
-                global _program
-                _program = None  # and what it raised
-            if "golibx.signal" in sys.modules:
-                sys.modules["golibx.signal"].end()
-            if "golibx.aio" in sys.modules:
-                sys.modules["golibx.aio"].forget()
+            _core.call_undisturbed(self._forget_run)
+
+    def _forget_run(self) -> None:
+        if self.is_program:
+            global _program
+            _program = None  # and what it raised
+        if "golibx.signal" in sys.modules:
+            sys.modules["golibx.signal"].end()
+        if "golibx.aio" in sys.modules:
+            sys.modules["golibx.aio"].forget()
 
     def _main(
         self, fn: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Result:
         """The main goroutine."""
-        self._name_main()
-        if _signal_pipe:
-            _core.watch_signals(_signal_pipe[0])
         try:
+            self._name_main()
+            if _signal_pipe:
+                _core.watch_signals(_signal_pipe[0])
             if self._plugins is not None:
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
@@ -335,14 +340,11 @@ class Runtime:
             # Without *, 3.11 has the function run in this one's evaluation loop: see foreign.zig.
             result = fn(*args, **kwargs) if args or kwargs else fn()
         except BaseException:
-            # A child that this goroutine has forked has left all that there is to end behind.
-            if self._pid == os.getpid():
-                self._end()
-            raise
-        if self._pid == os.getpid():
             self._end()
-            if self._late_exit is not None:
-                raise self._late_exit
+            raise
+        self._end()
+        if self._late_exit is not None and self._pid == os.getpid():
+            raise self._late_exit
         return result
 
     def _name_main(self) -> None:
@@ -355,10 +357,14 @@ class Runtime:
             global _program
             _program = main
 
+    @_core.whole
     def _end(self) -> None:
+        # A child that this goroutine has forked has left all that there is to end behind.
+        if self._pid != os.getpid():
+            return
         self._ending = True
         if self.config.debug.leaks:
-            _report_leaks()
+            _core.open_to_signals(_report_leaks)
         began_ns = time.monotonic_ns()
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         try:
@@ -461,6 +467,8 @@ class Runtime:
 
     def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""
+        if _core.hold_back(self.on_interrupt, signum):
+            return
         self._interrupts += 1
         goroutine = _core.current()
         if (
@@ -651,5 +659,9 @@ def _last_line(exc: BaseException) -> str:
 
 def _write(text: str) -> None:
     if sys.stderr is not None:  # there is none under pythonw
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        _core.open_to_signals(_write_to, sys.stderr, text)
+
+
+def _write_to(file: TextIO, text: str) -> None:
+    file.write(text)
+    file.flush()

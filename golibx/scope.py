@@ -14,7 +14,7 @@ A scope is a context (golibx.context): the ambient one of its block and of its c
 from __future__ import annotations
 
 from golibx import context
-from golibx._core import Chan, go_child, notify_end
+from golibx._core import Chan, go_child, notify_end, whole, whole_enter
 from golibx.errors import Cancelled, DeadlineExceeded, Deadlock
 
 TYPE_CHECKING = False
@@ -106,9 +106,20 @@ class Scope:
             RuntimeError: the block has not begun or has ended.
         """
         ctx = self._open_context()
-        places = self._places
-        if places is None:
+        if self._places is None:
             return go_child(ctx, self._ended, self._live, None, fn, *args, **kwargs)
+        return self._go_in_place(ctx, self._places, fn, *args, **kwargs)
+
+    @whole
+    def _go_in_place(
+        self,
+        ctx: Context,
+        places: Chan[None],
+        fn: Callable[Params, Result],
+        /,
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> Goroutine[Result]:
         places.send(None)
         try:
             return go_child(ctx, self._ended, self._live, places, fn, *args, **kwargs)
@@ -159,6 +170,7 @@ class Scope:
             raise RuntimeError("the scope has not begun: use it by `with scope() as s:`")
         return ctx
 
+    @whole_enter
     def __enter__(self) -> Self:
         if self.context is not None:
             raise RuntimeError("a scope can be entered only once")
@@ -173,6 +185,7 @@ class Scope:
         self.context = ctx
         return self
 
+    @whole
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -274,7 +287,7 @@ class Scope:
         return True
 
     def _ended(self, child: Goroutine[object]) -> None:
-        """Called once or more for each child that has ended."""
+        """Called once or more for each child that has ended; by others as `_note_end`."""
         if self._live.pop(child, child) is child:
             return
         exc = child.exception
@@ -290,6 +303,8 @@ class Scope:
         else:
             self._errors.append(exc)
         self.cancel(exc)
+
+    _note_end = whole(_ended)
 
 
 def _ordered(
@@ -314,7 +329,7 @@ def _ordered(
 def _result(owner: Scope, child: Goroutine[Result]) -> Result:
     child.join()
     if child.exception is not None and owner.context is not None:
-        owner._ended(child)  # noqa: SLF001
+        owner._note_end(child)  # noqa: SLF001
         # The error is the scope's, which has cancelled what is in it: this, too.
         if (error := owner.context.err()) is not None:
             raise error

@@ -48,6 +48,7 @@ _missed = 0
 _ends: tuple[socket.socket, _core.Socket] | None = None
 
 
+@_core.whole
 def notify(chan: SendChan[signal.Signals], /, *signals: int) -> None:
     """Has each of the signals sent to the channel, as a signal.Signals.
 
@@ -73,6 +74,7 @@ def notify(chan: SendChan[signal.Signals], /, *signals: int) -> None:
         _recount()
 
 
+@_core.whole
 def stop(chan: SendChan[signal.Signals], /) -> None:
     """Nothing is sent to the channel any more when this has returned."""
     with _lock:
@@ -83,6 +85,7 @@ def stop(chan: SendChan[signal.Signals], /) -> None:
         _recount()
 
 
+@_core.whole
 def ignore(*signals: int) -> None:
     """Has the signals do nothing at all, until reset(), notify() or the end of the run.
 
@@ -97,6 +100,7 @@ def ignore(*signals: int) -> None:
         _recount()
 
 
+@_core.whole
 def reset(*signals: int) -> None:
     """Undoes notify() and ignore(), for these signals or, without any, for all."""
     _check_run()
@@ -106,6 +110,7 @@ def reset(*signals: int) -> None:
         _recount()
 
 
+@_core.whole
 def notify_context(parent: Context, /, *signals: int) -> tuple[Context, Callable[[], None]]:
     """Returns (ctx, stop): a child of `parent` that ends when one of the signals comes.
 
@@ -116,6 +121,7 @@ def notify_context(parent: Context, /, *signals: int) -> tuple[Context, Callable
     notify(chan, *signals)
     ctx, cancel = with_cancel(parent)
 
+    @_core.whole
     def end() -> None:
         stop(chan)
         cancel()

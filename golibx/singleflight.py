@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
-from golibx._core import Event, Guard
+from golibx._core import Event, Guard, open_to_signals, whole
 from golibx.inherited import made_anew
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 
+_NO_VALUE = BaseException("the call was interrupted")
+
+
 class _Call(Generic[_T]):
     __slots__ = ("done", "error", "shared", "traceback", "value")
 
@@ -29,7 +32,8 @@ class _Call(Generic[_T]):
         self.done = Event()
         self.shared = False
         self.value: _T | None = None
-        self.error: BaseException | None = None
+        # Until there is a value: whoever waited makes the next call.
+        self.error: BaseException | None = _NO_VALUE
         self.traceback: TracebackType | None = None
 
 
@@ -45,6 +49,7 @@ class Group(Generic[_K, _T]):
         """In the child of a fork: those that make the calls are not there."""
         self._calls = {}
 
+    @whole
     def do(
         self, key: _K, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> tuple[_T, bool]:
@@ -55,30 +60,34 @@ class Group(Generic[_K, _T]):
         made the call raises it, and one of those who waited makes the next.
         """
         while True:
-            with self._lock:
-                call = self._calls.get(key)
-                # One that is done may still be there, if its goroutine has not come to that.
-                if call is None or call.done.is_set():
-                    self._calls[key] = call = _Call()
-                    break
-                call.shared = True
+            mine: _Call[_T] = _Call()
+            try:
+                with self._lock:
+                    call = self._calls.get(key)
+                    # One that is done may still be there, if its goroutine has not come to that.
+                    if call is None or call.done.is_set():
+                        self._calls[key] = call = mine
+                    else:
+                        call.shared = True
+                if call is mine:
+                    mine.value = open_to_signals(fn, *args, **kwargs)
+                    mine.error = None
+                    return mine.value, mine.shared
+            except BaseException as error:
+                mine.error = error
+                mine.traceback = error.__traceback__
+                raise
+            finally:
+                # Outside of runs a signal may come between any two lines: all are in the `try`.
+                mine.done.set()
+                with self._lock:
+                    if self._calls.get(key) is mine:
+                        del self._calls[key]
             call.done.wait()
             if call.error is None:
                 return cast("_T", call.value), True
             if isinstance(call.error, Exception):
                 raise call.error.with_traceback(call.traceback)
-        try:
-            call.value = fn(*args, **kwargs)
-        except BaseException as error:
-            call.error = error
-            call.traceback = error.__traceback__
-            raise
-        finally:
-            call.done.set()
-            with self._lock:
-                if self._calls.get(key) is call:
-                    del self._calls[key]
-        return call.value, call.shared
 
     def forget(self, key: _K) -> None:
         """Has the next do() for the key call its function, and not wait for the present call."""

@@ -12,6 +12,7 @@ import threading
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from golibx import _core
 from golibx._core import (
     AtomicInt,
     Barrier,
@@ -57,11 +58,18 @@ class BrokenBarrierError(GolibxError, threading.BrokenBarrierError):
     """
 
 
+class _Unknown:
+    """The type of what stands for a value that there is not."""
+
+
+_UNKNOWN = _Unknown()
+
+
 class _OnceFunction(Generic[_T]):
     def __init__(self, fn: Callable[[], _T]) -> None:
         self._once = Once()
         self._fn: Callable[[], _T] | None = fn
-        self._value: _T | None = None
+        self._value: _T | _Unknown = _UNKNOWN
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         update_wrapper(self, fn)
@@ -74,6 +82,8 @@ class _OnceFunction(Generic[_T]):
             self._once.do(self._call, self._fn)
         error = self._error
         if error is None:
+            if self._value is _UNKNOWN:
+                raise RuntimeError("the only call was interrupted before it had a result")
             return cast("_T", self._value)
         if isinstance(error, Exception):
             # Where fn raised it: what earlier callers have added is of no interest.
@@ -81,9 +91,10 @@ class _OnceFunction(Generic[_T]):
         # Not this goroutine was cancelled.
         raise RuntimeError(f"the only call ended with {error!r}") from error
 
+    @_core.whole
     def _call(self, fn: Callable[[], _T]) -> None:
         try:
-            self._value = fn()
+            self._value = _core.open_to_signals(fn)
         except BaseException as error:
             self._error = error
             self._traceback = error.__traceback__

@@ -11,8 +11,10 @@ import hashlib
 import os
 import random
 import socket
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -25,7 +27,6 @@ from golibx import (
     WaitGroup,
     as_completed,
     go,
-    gosched,
     net,
     num_goroutine,
     sleep,
@@ -948,15 +949,7 @@ def test_a_plain_socket_as_the_other_end() -> None:
             assert g.result() == b"goodbye"
 
 
-def test_goroutines_ask_for_an_address_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each may make an object of the descriptor; the one that goes does not close it."""
-
-    class Slow(net._Borrowed):
-        def __init__(self, fileno: int) -> None:
-            gosched()
-            super().__init__(fileno=fileno)
-
-    monkeypatch.setattr(net, "_Borrowed", Slow)
+def test_asking_for_an_address_leaves_the_socket_open() -> None:
     with net.listen("127.0.0.1:0") as listener:
         addresses = [go(listener.getsockname) for _ in range(5)]
         assert len({g.result() for g in addresses}) == 1
@@ -964,3 +957,55 @@ def test_goroutines_ask_for_an_address_at_the_same_time(monkeypatch: pytest.Monk
         accepted = go(listener.accept)
         with net.dial(addresses[0].result(), timeout=5):
             accepted.result()[0].close()
+
+
+def test_names_and_options_are_those_of_the_standard_library() -> None:
+    """For addresses of every kind, and options of both."""
+    pairs = [socket.socketpair(socket.AF_UNIX)]
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as server:
+            client = socket.create_connection(server.getsockname()[:2])
+            pairs.append((client, server.accept()[0]))
+    for name in ("\0golibx test" + str(os.getpid()), f"path{os.getpid()}"):
+        with socket.socket(socket.AF_UNIX) as server, chdir_to_temporary():
+            server.bind(name)
+            server.listen()
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(name)
+            pairs.append((client, server.accept()[0]))
+    for plain, theirs in pairs:
+        same = plain.dup()
+        with same, theirs, net.Conn(plain.detach()) as conn:
+            assert conn.getsockname() == same.getsockname()
+            assert conn.getpeername() == same.getpeername()
+            assert conn.family is same.family
+            conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            linger = struct.pack("ii", 1, 3)
+            conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            for option in (socket.SO_KEEPALIVE, socket.SO_TYPE, socket.SO_ERROR):
+                ours = conn.getsockopt(socket.SOL_SOCKET, option)
+                assert ours == same.getsockopt(socket.SOL_SOCKET, option)
+            assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, buflen=8) == linger
+            with pytest.raises(OSError, match="not 1025"):
+                conn.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 1025)
+            with pytest.raises(OverflowError, match=str(1 << 40)):
+                conn.setsockopt(1 << 40, 1, 1)
+            with pytest.raises(TypeError):
+                conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, "text")  # type: ignore[arg-type]
+        calls: list[Callable[[], object]] = [
+            conn.getsockname,
+            conn.getpeername,
+            lambda: conn.family,
+            lambda: conn.getsockopt(1, 1),
+            lambda: conn.setsockopt(1, 1, 1),
+        ]
+        for call in calls:
+            with pytest.raises(OSError) as closed:
+                call()
+            assert closed.value.errno == errno.EBADF
+
+
+@contextmanager
+def chdir_to_temporary() -> Iterator[None]:
+    with TemporaryDirectory() as folder, chdir(folder):
+        yield

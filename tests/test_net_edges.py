@@ -285,7 +285,8 @@ def test_a_socket_that_was_watched_before_it_was_connected_waits() -> None:
         conn = Conn(plain.detach())
         golibx.sleep(0.001)  # the poller tells of a hang-up
         accepted = go(listener.accept)
-        conn._as_socket().connect_ex(listener.address)
+        with socket.socket(fileno=os.dup(conn.fileno())) as same:
+            same.connect_ex(listener.address)
         conn.wait_write(1)
         server, _ = accepted.result()
         with conn, server:
@@ -310,7 +311,8 @@ def test_out_of_band_data_keeps_nobody_waiting() -> None:
             reader = go(client.recv, 1)
             parked(reader)
             server.sendall(b"ab")
-            server._as_socket().send(b"!", socket.MSG_OOB)
+            with socket.socket(fileno=os.dup(server.fileno())) as same:
+                same.send(b"!", socket.MSG_OOB)
             server.sendall(b"cd")
             got = reader.result() + client.recv(100)
             assert client.recv(1, socket.MSG_OOB) == b"!"

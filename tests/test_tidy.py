@@ -132,7 +132,7 @@ WIDE_LINES: dict[str, int] = {
     "zsrc/python/run.zig": 7,
     "zsrc/python/select.zig": 1,
     "zsrc/python/signals.zig": 5,
-    "zsrc/python/socket.zig": 4,
+    "zsrc/python/socket.zig": 3,
     "zsrc/python/standin.zig": 2,
     "zsrc/python/swap.zig": 2,
     "zsrc/python/swap_find.zig": 14,

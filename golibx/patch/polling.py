@@ -47,7 +47,7 @@ def _change(selectors: Any) -> None:
 class Epoll:
     """A select.epoll for goroutines and threads."""
 
-    __slots__ = ("_case", "_epoll", "_raised", "_socket", "fileno", "modify", "register")
+    __slots__ = ("_case", "_epoll", "_guard", "_raised", "_socket", "fileno", "modify", "register")
 
     make: type[select.epoll]
 
@@ -56,6 +56,7 @@ class Epoll:
         self.fileno = self._epoll.fileno
         self.modify = self._epoll.modify
         self.register = self._epoll.register
+        self._guard = _core.Guard()  # of the two that follow
         self._socket: Socket | None = None
         self._case: Case | None = None
         self._raised: Context | None = None
@@ -99,14 +100,19 @@ class Epoll:
         return True
 
     def _readable(self) -> Case:
-        # A socket belongs to one run, the epoll object maybe to several.
-        if self._case is None or self._socket is None or not self._socket.usable:
-            self._forget()
-            self._socket = _core.Socket(os.dup(self._epoll.fileno()))
-            self._case = self._socket.on_readable()
-        return self._case
+        with self._guard:
+            # A socket belongs to one run, the epoll object maybe to several.
+            if self._case is None or self._socket is None or not self._socket.usable:
+                self._close_socket()
+                self._socket = _core.Socket(os.dup(self._epoll.fileno()))
+                self._case = self._socket.on_readable()
+            return self._case
 
     def _forget(self) -> None:
+        with self._guard:
+            self._close_socket()
+
+    def _close_socket(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._socket = self._case = None

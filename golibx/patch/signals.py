@@ -119,6 +119,11 @@ def handled() -> frozenset[int]:
 
 
 def _signal_signal(signalnum: int, handler: Any, /) -> Any:
+    return _change(signalnum, handler)
+
+
+@_core.whole
+def _change(number: int, handler: Any) -> Any:
     global changes
     changes += 1
     if handler is signal.default_int_handler:
@@ -127,8 +132,8 @@ def _signal_signal(signalnum: int, handler: Any, /) -> Any:
         given = _core.SignalHandler(handler)
     else:
         given = handler
-    old = _set(signalnum, given)
-    _plain.discard(signalnum)
+    old = _set(number, given)
+    _plain.discard(number)
     recount()
     return _shown(old)
 

@@ -4,10 +4,13 @@ pub const Result = union(enum) { done: usize, again, failed: c_int };
 pub const Address = extern struct {
     bytes: [128]u8 = @splat(0),
 
-    pub const Family = enum { ipv4, ipv6, other };
+    pub const Family = enum { ipv4, ipv6, unix, other };
 
     pub fn family(_: *const Address) Family {
         return .other;
+    }
+    pub fn familyNumber(_: *const Address) i64 {
+        return 0;
     }
     pub fn port(_: *const Address) u16 {
         return 0;
@@ -17,6 +20,9 @@ pub const Address = extern struct {
     }
     pub fn ipv6(a: *const Address) *const [16]u8 {
         return a.bytes[0..16];
+    }
+    pub fn unixPath(a: *const Address) []const u8 {
+        return a.bytes[0..0];
     }
     pub fn flowInfo(_: *const Address) u32 {
         return 0;
@@ -70,6 +76,22 @@ pub fn connectTo(_: *const Address) Result {
 }
 pub fn pendingError(_: i32) c_int {
     return not_supported;
+}
+pub fn ownName(_: i32, _: *Address) bool {
+    setErrno(not_supported);
+    return false;
+}
+pub fn peerName(_: i32, _: *Address) bool {
+    setErrno(not_supported);
+    return false;
+}
+pub fn getOption(_: i32, _: c_int, _: c_int, _: []u8) ?usize {
+    setErrno(not_supported);
+    return null;
+}
+pub fn setOption(_: i32, _: c_int, _: c_int, _: []const u8) bool {
+    setErrno(not_supported);
+    return false;
 }
 pub fn localAddress(_: i32, _: *Address) bool {
     return false;

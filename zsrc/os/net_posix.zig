@@ -16,15 +16,21 @@ pub const Address = extern struct {
     bytes: [128]u8 align(8) = @splat(0),
     len: c.socklen_t = 128,
 
-    pub const Family = enum { ipv4, ipv6, other };
+    pub const Family = enum { ipv4, ipv6, unix, other };
 
     pub fn family(a: *const Address) Family {
         const sa: *const c.sockaddr = @ptrCast(&a.bytes);
         return switch (sa.family) {
             c.AF.INET => .ipv4,
             c.AF.INET6 => .ipv6,
+            c.AF.UNIX => .unix,
             else => .other,
         };
+    }
+
+    pub fn familyNumber(a: *const Address) i64 {
+        const sa: *const c.sockaddr = @ptrCast(&a.bytes);
+        return sa.family;
     }
 
     /// Host byte order.
@@ -40,6 +46,13 @@ pub const Address = extern struct {
         return a.bytes[8..24];
     }
 
+    /// Its name; of an abstract one, which begins with a zero, all of it.
+    pub fn unixPath(a: *const Address) []const u8 {
+        const path = a.bytes[2..@max(2, @min(a.len, a.bytes.len))];
+        if (path.len == 0 or path[0] == 0) return path;
+        return std.mem.sliceTo(path, 0);
+    }
+
     pub fn flowInfo(a: *const Address) u32 {
         return std.mem.readInt(u32, a.bytes[4..8], .big);
     }
@@ -53,7 +66,7 @@ extern "c" fn recv(fd: c_int, buf: ?[*]u8, len: usize, flags: c_int) isize;
 extern "c" fn send(fd: c_int, buf: [*]const u8, len: usize, flags: c_int) isize;
 extern "c" fn shutdown(fd: c_int, how: c_int) c_int;
 extern "c" fn fcntl(fd: c_int, cmd: c_int, ...) c_int;
-extern "c" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_int, len: c.socklen_t) c_int;
+extern "c" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const anyopaque, len: c.socklen_t) c_int;
 const accept4 = @extern(
     *const fn (c_int, *anyopaque, *c.socklen_t, c_int) callconv(.c) c_int,
     .{ .name = "accept4" },
@@ -173,7 +186,7 @@ pub fn noDelay(fd: i32) void {
 pub const bad_descriptor: c_int = @backingInt(c.E.BADF);
 
 extern "c" fn inet_pton(family: c_int, text: [*:0]const u8, out: *anyopaque) c_int;
-extern "c" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *c_int, len: *c.socklen_t) c_int;
+extern "c" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *anyopaque, len: *c.socklen_t) c_int;
 
 /// "127.0.0.1" or "::1"; false if it is neither.
 pub fn numericAddress(text: [:0]const u8, number: u16, out: *Address) bool {
@@ -244,11 +257,36 @@ pub fn pendingError(fd: i32) c_int {
     return value;
 }
 
+/// The name of the socket. False with errno set.
+pub fn ownName(fd: i32, out: *Address) bool {
+    out.len = out.bytes.len;
+    return c.getsockname(fd, @ptrCast(&out.bytes), &out.len) == 0;
+}
+
+/// That of the other end. False with errno set.
+pub fn peerName(fd: i32, out: *Address) bool {
+    out.len = out.bytes.len;
+    return c.getpeername(fd, @ptrCast(&out.bytes), &out.len) == 0;
+}
+
+/// How many bytes an option has, which are in `out` then. Null with errno set.
+pub fn getOption(fd: i32, level: c_int, option: c_int, out: []u8) ?usize {
+    var len: c.socklen_t = @intCast(out.len);
+    return if (getsockopt(fd, level, option, out.ptr, &len) == 0) len else null;
+}
+
+/// False with errno set.
+pub fn setOption(fd: i32, level: c_int, option: c_int, value: []const u8) bool {
+    return setsockopt(fd, level, option, value.ptr, @intCast(value.len)) == 0;
+}
+
 /// Of an Internet socket. False with errno set.
 pub fn localAddress(fd: i32, out: *Address) bool {
-    out.len = out.bytes.len;
-    if (c.getsockname(fd, @ptrCast(&out.bytes), &out.len) != 0) return false;
-    if (out.family() != .other) return true;
+    if (!ownName(fd, out)) return false;
+    switch (out.family()) {
+        .ipv4, .ipv6 => return true,
+        .unix, .other => {},
+    }
     setErrno(@backingInt(c.E.AFNOSUPPORT));
     return false;
 }

@@ -12,6 +12,7 @@ pub const all = .{
     context.Class,
     context.RegistrationClass,
     @import("signals.zig").Class,
+    @import("whole.zig").Class,
     @import("handle.zig").Class,
     views.BaseClass,
     views.SendClass,

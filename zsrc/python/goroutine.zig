@@ -110,6 +110,8 @@ pub const Owes = extern struct {
     pending: ?*py.Object = null,
     /// What it was made to raise and has eaten, owned.
     eaten: ?*py.Object = null,
+    /// How much it is in the midst of that nothing is to cut in two: see whole.zig.
+    whole: u32 = 0,
 };
 
 /// An exception that waits for its turn.
@@ -811,6 +813,7 @@ inline fn isInterrupted(p: *PyG) bool {
 /// The calling goroutine, for an operation that parks. Null with an exception set otherwise.
 pub inline fn forPark() ?*PyG {
     const p = forCall() orelse return null;
+    if (p.owes.whole > 0 and !signals.callHeld(p)) return null;
     if (isInterrupted(p)) {
         _ = raisePending(p);
         return null;
@@ -821,6 +824,7 @@ pub inline fn forPark() ?*PyG {
 /// As forPark, or the stand-in of the calling thread if that runs no goroutine.
 pub inline fn forWait() ?*PyG {
     const p = of(lane.here() orelse return standin.forWait());
+    if (p.owes.whole > 0 and !signals.callHeld(p)) return null;
     if (isInterrupted(p)) {
         _ = raisePending(p);
         return null;

@@ -108,6 +108,23 @@ var undisturbed = false;
 /// call_undisturbed(function): calls it; handlers that are due meanwhile are called afterwards. Other
 /// functions that look for signals on the main thread must not be among what it calls.
 pub fn callUndisturbed(function: *py.Object) ?*py.Object {
+    // A thread of 3.11 that is traced looks for ever, at the start of a function, for what it may
+    // not call: debuggers have the handlers called as they come.
+    if (preempt.isTraced(py.PyThreadState_Get())) return py.call(function, &.{});
+    // Those that are due already are called first.
+    const is_raising = !undisturbed and py.PyErr_CheckSignals() != 0;
+    const raised = if (is_raising) py.takeException() else null;
+    const result = callAside(function);
+    const exception = raised orelse return result;
+    if (result) |value| py.decref(value) else if (py.takeException()) |later| {
+        errors.follow(exception, later);
+        py.decref(later);
+    }
+    py.restoreException(exception);
+    return null;
+}
+
+fn callAside(function: *py.Object) ?*py.Object {
     const outer = undisturbed;
     undisturbed = true;
     settle();

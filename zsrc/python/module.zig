@@ -21,6 +21,7 @@ const class = @import("class.zig");
 const classes = @import("classes.zig");
 const socket = @import("socket.zig");
 const filter = @import("filter.zig");
+const whole = @import("whole.zig");
 const descriptors = @import("descriptors.zig");
 const preempt = @import("preempt.zig");
 const fault = @import("fault.zig");
@@ -212,9 +213,18 @@ fn goroutines() ?*py.Object {
 fn cancelAll(ns: i64) ?*py.Object {
     // The end of the run is under no context of the program's.
     context.leaveAll(goroutine.forCall() orelse return null);
-    const p = goroutine.forPark() orelse return null;
-    if (!goroutine.cancelAll(p, lane.now() +| @as(u64, @intCast(@max(0, ns))))) return null;
-    return py.PyLong_FromUnsignedLongLong(lane.user_count - 1);
+    // What has come before does not keep the others from their ends: it is raised after them.
+    const before: ?*py.Object = if (goroutine.forPark() == null) py.takeException() else null;
+    const p = goroutine.forCall() orelse return null;
+    const have_ended = goroutine.cancelAll(p, lane.now() +| @as(u64, @intCast(@max(0, ns))));
+    if (before) |exception| {
+        if (have_ended) {
+            py.restoreException(exception);
+            return null;
+        }
+        py.decref(exception);
+    }
+    return if (have_ended) py.PyLong_FromUnsignedLongLong(lane.user_count - 1) else null;
 }
 
 fn throwMain(exception: *py.Object) ?*py.Object {
@@ -415,6 +425,9 @@ const functions = [_]class.Method(void){
     function("leave_descriptor(fd, /)", descriptors.leave,
         \\Has fd be the program's again, after keep_descriptor().
     ),
+    function("adopt_socket(socket_of, plain, /)", socket.adopt,
+        \\A socket of that type with the descriptor of a socket.socket, which has none any more.
+    ),
     function("claimed(enter, leave, body, /, *args)", run.callClaimed,
         \\Claims the run, calls enter(), body(*args) if that has not raised, and leave(); unclaims
         \\it, and returns what body() has returned. Calls leave() again if a signal's handler raises
@@ -513,6 +526,22 @@ const functions = [_]class.Method(void){
         \\A function that calls `function` with its arguments if the first is in the dict `names`,
         \\and returns None if it is not, without a frame that traces would show.
     ),
+    function("whole(fn, /)", whole.make,
+        \\The function, one of golibx's own, or method: no signal handler is called between its
+        \\lines in the main goroutine, but where it waits, and when it has returned.
+    ),
+    function("whole_enter(fn, /)", whole.makeEnter,
+        \\As whole(), for the method `__enter__`: an exception that comes after it goes to
+        \\`__exit__`.
+    ),
+    function("open_to_signals(fn, /, *args, **kwargs)", whole.openToSignals,
+        \\Calls a function of the program's in the midst of one of golibx's that is `whole`: signal
+        \\handlers are called there as anywhere.
+    ),
+    function("hold_back(handler, signal, /)", signals.holdBack,
+        \\Whether the caller, a signal's handler, is called in the midst of what nothing is to cut
+        \\in two: then it is called again, with that signal, after that, and returns now.
+    ),
 };
 
 /// Those of the program's functions that a goroutine may have to give way in.
@@ -542,7 +571,7 @@ fn exec(module: *py.Object) callconv(.c) c_int {
         _ = py.raise(py.exc.importError(), "this interpreter lacks {s}", .{missing});
         return -1;
     }
-    if (!py.loadTypes() or !asynchronous.load()) return -1;
+    if (!py.loadTypes() or !asynchronous.load() or !whole.load()) return -1;
     if (py.PySys_GetObject("flags")) |flags| {
         const ignores = py.PyObject_GetAttrString(flags, "ignore_environment") orelse return -1;
         defer py.decref(ignores);

@@ -5,6 +5,7 @@ const class = @import("class.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const fork = @import("fork.zig");
+const whole = @import("whole.zig");
 const Limit = @import("timeouts.zig").Limit;
 
 pub const M = @import("../sync/mutex.zig").Mutex(host.Lane);
@@ -116,6 +117,7 @@ const Guard = struct {
     }
 
     fn enter(g: *Guard) bool {
+        _ = whole.begin();
         while (!g.tryLock() and !acquireAlways(&g.m)) {
             // A thread outside of any run: there is nothing that it could wait on. Guards are held
             // for moments.
@@ -128,9 +130,11 @@ const Guard = struct {
         return true;
     }
 
-    fn exit(g: *Guard) void {
+    fn exit(guard: *Guard) ?*py.Object {
         // A signal handler that forked may have taken it, and let it go, in the midst of this.
-        g.m.unlock(lane) catch {};
+        guard.m.unlock(lane) catch {};
+        const g = lane.onThread() orelse return py.returnNone();
+        return if (whole.end(goroutine.of(g))) py.returnNone() else null;
     }
 };
 
@@ -140,7 +144,8 @@ pub const GuardClass = class.Class(Guard, .{
     .name = "golibx._core.Guard",
     .doc =
     \\A Mutex for `with`, in goroutines and threads, where waiting raises nothing: what the
-    \\goroutine is to raise stays pending. In the child of a fork it is free.
+    \\goroutine is to raise stays pending, and signal handlers are called when it is left. In the
+    \\child of a fork it is free.
     ,
     .new = class.constructor("Guard()", Guard),
     .is_waited_on = true,

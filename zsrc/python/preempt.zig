@@ -296,7 +296,7 @@ fn arrive(p: *PyG, exact: bool) bool {
 /// What `hurry` is about. Null if nothing is to be raised, false if it was, true if that has to
 /// wait for an exact event.
 fn raise(p: *PyG, exact: bool) ?bool {
-    if (!wantsRaise(p)) return null;
+    if (!wantsRaise(p) or p.owes.whole > 0) return null;
     if (!exact) {
         arm(p);
         return true;
@@ -564,6 +564,12 @@ fn setUpTrace() void {
     reason = "";
     way = .trace;
     lead_ns = readSwitchInterval();
+}
+
+/// 3.11: whether it has a trace function, as far as is known before the first run.
+pub fn isTraced(state: *py.ThreadState) bool {
+    if (py.minor() != 11) return false;
+    return if (trace_at == 0) tracing.inUse("gettrace") else traceFunction(state) != null;
 }
 
 pub fn traceFunction(state: *py.ThreadState) ?py.TraceFunction {

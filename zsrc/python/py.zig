@@ -123,6 +123,7 @@ pub const slot = struct {
     pub const tp_call = 50;
     pub const tp_clear = 51;
     pub const tp_dealloc = 52;
+    pub const tp_descr_get = 54;
     pub const tp_doc = 56;
     pub const tp_iter = 62;
     pub const tp_iternext = 63;
@@ -144,6 +145,7 @@ pub const Slots = struct {
     tp_call: ?*const fn (*Object, *Object, ?*Object) callconv(.c) ?*Object = null,
     tp_clear: ?*const fn (*Object) callconv(.c) c_int = null,
     tp_dealloc: ?*const fn (*Object) callconv(.c) void = null,
+    tp_descr_get: ?*const fn (*Object, ?*Object, ?*Object) callconv(.c) ?*Object = null,
     tp_doc: ?[*:0]const u8 = null,
     tp_finalize: ?*const fn (*Object) callconv(.c) void = null,
     tp_free: ?*const fn (?*anyopaque) callconv(.c) void = null,
@@ -318,9 +320,9 @@ pub extern fn PyErr_SetInterruptEx(signum: c_int) c_int;
 pub extern fn PyErr_SetFromErrno(*Object) ?*Object;
 pub extern fn PyException_SetTraceback(*Object, *Object) c_int;
 pub extern fn PyException_GetContext(*Object) ?*Object;
-pub extern fn PyException_SetContext(*Object, ?*Object) void;
 pub extern fn PyException_GetTraceback(*Object) ?*Object;
 pub extern fn PyException_SetCause(*Object, ?*Object) void;
+pub extern fn PyException_SetContext(*Object, ?*Object) void;
 pub extern fn Py_EnterRecursiveCall([*:0]const u8) c_int;
 pub extern fn Py_LeaveRecursiveCall() void;
 pub extern fn Py_AddPendingCall(*const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque) c_int;
@@ -383,6 +385,7 @@ pub extern fn PyUnicode_InternFromString([*:0]const u8) ?*Object;
 pub extern fn PyUnicode_CompareWithASCIIString(*Object, [*:0]const u8) c_int;
 pub extern fn PyUnicode_AsUTF8AndSize(*Object, *Ssize) ?[*]const u8;
 pub extern fn PyBytes_FromStringAndSize(?[*]const u8, Ssize) ?*Object;
+pub extern fn PyUnicode_DecodeFSDefaultAndSize([*]const u8, Ssize) ?*Object;
 pub extern fn PyBytes_Size(*Object) Ssize;
 pub extern fn PyBytes_AsString(*Object) ?[*]u8;
 pub extern fn PyTuple_New(Ssize) ?*Object;

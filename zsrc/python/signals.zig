@@ -135,6 +135,7 @@ fn stopTelling() void {
 /// On g0: calls that are due are made, by the main goroutine if it can be told.
 pub fn seeToQueue() void {
     const main = goroutine.main orelse return;
+    if (holdsBack()) return stopTelling();
     if (queue.items.len == 0 and !preempt.wantsRaise(main)) return stopTelling();
     if (tellMain()) return;
     stopTelling();
@@ -154,6 +155,8 @@ fn launch() void {
 pub fn callTold() ?*py.Object {
     stopTelling();
     const main = goroutine.main.?;
+    // It calls them itself, when it leaves that.
+    if (main.owes.whole > 0) return py.returnNone();
     defer launch(); // with what is left, and so that it ends
     if (preempt.wantsRaise(main)) {
         main.request.raise = false;
@@ -169,9 +172,10 @@ fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.
     const h: *Handler = @ptrCast(o);
     const function = py.incref(h.function);
     defer py.decref(function);
-    if (!isForMain(args)) return py.PyObject_Call(function, args, kwargs);
+    const held_back = py.PyTuple_Size(args) >= 1 and isHeldBack();
+    if (!held_back and !isForMain(args)) return py.PyObject_Call(function, args, kwargs);
     const number = py.PyTuple_GetItem(args, 0) orelse return null;
-    if (add(function, number)) return py.returnNone();
+    if (if (held_back) hold(function, number) else add(function, number)) return py.returnNone();
     // There is no memory for the runner: it is called here, and raises there all the same.
     const result = py.PyObject_Call(function, args, kwargs) orelse {
         throwToMain(py.takeException() orelse return py.returnNone());
@@ -190,6 +194,53 @@ fn isForMain(args: *py.Object) bool {
     return p != goroutine.main and !p.runs_handlers;
 }
 
+/// Whether the caller is the main goroutine in the midst of what nothing is to cut in two.
+fn isHeldBack() bool {
+    const g = lane.onThread() orelse return false;
+    return goroutine.of(g) == goroutine.main and holdsBack();
+}
+
+/// Whether the main goroutine calls the handlers itself, at the end of what it is in the midst of
+/// or where it waits: see whole.zig.
+fn holdsBack() bool {
+    const main = goroutine.main orelse return false;
+    return main.owes.whole > 0 and main.g.status != .waiting and main.g.status != .parking;
+}
+
+/// hold_back(handler, signal, /)
+pub fn holdBack(handler: *py.Object, number: *py.Object) bool {
+    return isHeldBack() and hold(handler, number);
+}
+
+/// It has come to that. False with an exception set.
+pub fn callHeld(p: *PyG) bool {
+    if (p != goroutine.main) return true;
+    if (queue.items.len == 0 and !preempt.wantsRaise(p)) return true;
+    const depth = p.owes.whole;
+    p.owes.whole = 0;
+    defer p.owes.whole = depth;
+    if (!makeHeld()) return false;
+    if (!preempt.wantsRaise(p)) return true;
+    p.request.raise = false;
+    return !goroutine.raisePending(p);
+}
+
+/// Unless the runner is about to. False with an exception set.
+pub fn makeHeld() bool {
+    while (queue.items.len > 0 and (runner == null or !launched)) {
+        if (!make(queue.orderedRemove(0))) return false;
+    }
+    return true;
+}
+
+/// Whoever holds it back makes the call.
+fn hold(function: *py.Object, number: *py.Object) bool {
+    queue.append(host.gpa, .{ .function = function, .number = number }) catch return false;
+    _ = py.incref(function);
+    _ = py.incref(number);
+    return true;
+}
+
 fn add(function: *py.Object, number: *py.Object) bool {
     queue.ensureUnusedCapacity(host.gpa, 1) catch return false;
     if (runner == null) {
@@ -203,7 +254,7 @@ fn add(function: *py.Object, number: *py.Object) bool {
         launched = false;
     }
     queue.appendAssumeCapacity(.{ .function = py.incref(function), .number = py.incref(number) });
-    if (!tellSoon()) launch();
+    if (!holdsBack() and !tellSoon()) launch();
     return true;
 }
 

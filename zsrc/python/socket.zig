@@ -16,6 +16,7 @@ const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
 const select = @import("select.zig");
+const info = @import("socket_info.zig");
 
 const lane = &host.the_lane;
 const net = os.net;
@@ -108,7 +109,7 @@ fn shut(s: *Socket) void {
     s.desc = null;
 }
 
-fn osError(e: c_int) ?*py.Object {
+pub fn osError(e: c_int) ?*py.Object {
     net.setErrno(e);
     return py.PyErr_SetFromErrno(py.exc.osError());
 }
@@ -325,7 +326,7 @@ fn recvInto(s: *Socket, buffer: *py.Object, nbytes: ?*py.Object) ?usize {
 }
 
 /// Exporters may have no address for nothing.
-fn bytesOf(view: *const py.Buffer) []u8 {
+pub fn bytesOf(view: *const py.Buffer) []u8 {
     const buf = view.buf orelse return &.{};
     return buf[0..@intCast(view.len)];
 }
@@ -374,65 +375,47 @@ fn leavesConnections(_: *net.Address, _: *const netpoll.Desc, _: usize) bool {
     return true;
 }
 
-/// (descriptor, address)
-fn accept(s: *Socket) ?*py.Object {
+/// (socket of that type, address): what has been accepted is somebody's, who closes it.
+fn accept(s: *Socket, socket_of: *py.Object) ?*py.Object {
     var address: net.Address = .{};
     var limit: Patience = .unasked;
     const fd = attempt(s, .read, &limit, &address, acceptCall, leavesConnections) orelse return null;
-    const where = addressTuple(&address) orelse {
+    const accepted = adopted(socket_of, @intCast(fd)) orelse {
         net.close(@intCast(fd));
         return null;
     };
+    defer py.decref(accepted);
+    net.noDelay(Class.of(accepted).fd);
+    const where = info.addressOf(&address) orelse return null;
     defer py.decref(where);
-    const number = py.PyLong_FromLongLong(@intCast(fd)) orelse return null;
+    return py.PyTuple_Pack(2, accepted, where);
+}
+
+/// A socket of that type, which owns the descriptor then. Null with an exception set.
+fn adopted(socket_of: *py.Object, fd: i32) ?*py.Object {
+    const number = py.PyLong_FromLongLong(fd) orelse return null;
     defer py.decref(number);
-    return py.PyTuple_Pack(2, number, where);
+    return py.call(socket_of, &.{number});
 }
 
-/// As Python's socket module gives it: ("1.2.3.4", port) or ("::1", port, flow info, scope id).
-fn addressTuple(a: *const net.Address) ?*py.Object {
-    switch (a.family()) {
-        .ipv4 => {
-            const b = a.ipv4();
-            const text = py.PyUnicode_FromFormat(
-                "%d.%d.%d.%d",
-                @as(c_int, b[0]),
-                @as(c_int, b[1]),
-                @as(c_int, b[2]),
-                @as(c_int, b[3]),
-            ) orelse return null;
-            defer py.decref(text);
-            const port = py.PyLong_FromLongLong(a.port()) orelse return null;
-            defer py.decref(port);
-            return py.PyTuple_Pack(2, text, port);
-        },
-        .ipv6 => {
-            const text = ipv6Text(a.ipv6()) orelse return null;
-            defer py.decref(text);
-            const port = py.PyLong_FromLongLong(a.port()) orelse return null;
-            defer py.decref(port);
-            const flow = py.PyLong_FromLongLong(a.flowInfo()) orelse return null;
-            defer py.decref(flow);
-            const scope = py.PyLong_FromLongLong(a.scopeId()) orelse return null;
-            defer py.decref(scope);
-            return py.PyTuple_Pack(4, text, port, flow, scope);
-        },
-        .other => return py.returnNone(),
-    }
-}
-
-extern "c" fn inet_ntop(family: c_int, source: *const anyopaque, out: [*]u8, size: std.c.socklen_t) ?[*:0]const u8;
-
-fn ipv6Text(bytes: *const [16]u8) ?*py.Object {
-    if (@import("builtin").os.tag == .windows) return py.PyUnicode_FromString("::");
-    var buffer: [64]u8 = undefined;
-    const text = inet_ntop(
-        std.c.AF.INET6,
-        bytes,
-        &buffer,
-        buffer.len,
-    ) orelse return py.PyUnicode_FromString("::");
-    return py.PyUnicode_FromString(text);
+/// adopt_socket(): there is no moment in which both or none have the descriptor.
+pub fn adopt(socket_of: *py.Object, plain: *py.Object) ?*py.Object {
+    const base = py.importFrom("_socket", "socket") orelse return null;
+    defer py.decref(base);
+    // Those of the class in Python are functions in Python.
+    const fileno_of = py.PyObject_GetAttrString(base, "fileno") orelse return null;
+    defer py.decref(fileno_of);
+    const detach_of = py.PyObject_GetAttrString(base, "detach") orelse return null;
+    defer py.decref(detach_of);
+    const number = py.call(fileno_of, &.{plain}) orelse return null;
+    defer py.decref(number);
+    const made = py.call(socket_of, &.{number}) orelse return null;
+    py.decref(py.call(detach_of, &.{plain}) orelse {
+        _ = forgetDescriptor(Class.of(made));
+        py.decref(made);
+        return null;
+    });
+    return made;
 }
 
 /// Parks until the socket is writable: for a connect under way.
@@ -455,6 +438,10 @@ fn onWritable(s: *Socket) ?*py.Object {
 }
 
 fn detach(s: *Socket) i64 {
+    return forgetDescriptor(s);
+}
+
+fn forgetDescriptor(s: *Socket) i32 {
     const fd = s.fd;
     if (s.d()) |d| host.poller.close(d);
     s.fd = -1;
@@ -524,7 +511,22 @@ pub const Class = class.Class(Socket, .{
         class.method("sendall(data, /)", sendall,
             \\Sends all of data, waiting as often as it takes.
         ),
-        class.method("accept()", accept, "Waits for a connection; returns (descriptor, address)."),
+        class.method("accept(socket_of, /)", accept,
+            \\Waits for a connection; returns (socket, address). The socket is of that type of
+            \\sockets.
+        ),
+        class.method("getsockname()", info.ownName,
+            \\The address of this end, as socket.getsockname().
+        ),
+        class.method("_getpeername()", info.peerName,
+            \\The address of the other end, as socket.getpeername().
+        ),
+        class.method("getsockopt(level, option, buflen=0)", info.getOption,
+            \\As socket.getsockopt().
+        ),
+        class.method("setsockopt(level, option, value, /)", info.setOption,
+            \\As socket.setsockopt(), with an int or bytes.
+        ),
         class.method("wait_write(timeout=None)", waitWrite,
             \\Waits until a connect under way has ended.
         ),
@@ -553,6 +555,7 @@ pub const Class = class.Class(Socket, .{
         class.method("no_delay()", noDelay, "Sends small messages at once (TCP_NODELAY)."),
     },
     .properties = &.{
+        class.property("_family", info.family, "The number of its address family."),
         class.property("closed", isClosed, "Whether the socket is closed."),
         class.property("usable", isUsable, "Whether it is open and belongs to the run of now."),
     },

@@ -1,0 +1,182 @@
+//! Golibx's own functions in Python that nothing from outside cuts in two.
+//!
+//! The interpreter calls signal handlers between two lines, in golibx's code as well, and what they
+//! raise comes there: a scope would be left with its children alive, a key stay in a table.
+//! A handler may also call the very function that it interrupts, which has a lock.
+//!
+//! So the main goroutine counts what it is in the midst of that is to be whole: functions that
+//! `whole` (`make`) has wrapped, and blocks of a Guard. Handlers are held back meanwhile
+//! (signals.zig), and called by the main goroutine itself when it leaves the last one. They are
+//! called sooner where it waits, since each wait is written to be left by an exception, and where a
+//! function of the program's is called, by `openToSignals`. The wrapper is C, and has no line at
+//! which a handler could come before or after the function; and a Guard is left before what is
+//! raised then.
+//!
+//! Code of others that blocks in C has no place in such a function but by `openToSignals`: Ctrl-C
+//! would not end it.
+const py = @import("py.zig");
+const class = @import("class.zig");
+const host = @import("host.zig");
+const errors = @import("errors.zig");
+const goroutine = @import("goroutine.zig");
+const signals = @import("signals.zig");
+
+const PyG = goroutine.PyG;
+const lane = &host.the_lane;
+
+/// What whole() returns: the function, as a method of a class too.
+const Whole = extern struct {
+    ob: py.Object,
+    function: *py.Object,
+    /// It is an `__enter__`: what is raised after it is raised in the block, which begins and ends.
+    enters: bool,
+};
+
+/// types.MethodType
+var method_type: ?*py.Object = null;
+
+/// False with an exception set.
+pub fn load() bool {
+    method_type = py.importFrom("types", "MethodType");
+    return method_type != null;
+}
+
+/// The calling goroutine begins something that is to be whole; null outside of goroutines.
+pub inline fn begin() ?*PyG {
+    const p = goroutine.of(lane.onThread() orelse return null);
+    p.owes.whole += 1;
+    return p;
+}
+
+/// It has ended it, maybe on another thread. False with an exception set, by a handler.
+pub inline fn end(p: *PyG) bool {
+    // In the child of a fork, what was begun in the parent may be left twice.
+    if (p.owes.whole > 0) p.owes.whole -= 1;
+    return p.owes.whole > 0 or signals.callHeld(p);
+}
+
+/// As `end`, where there is the result of a function, or an exception.
+fn endWith(p: *PyG, result: ?*py.Object) ?*py.Object {
+    const before: ?*py.Object = if (result == null) py.takeException() else null;
+    return outcome(end(p), result, before);
+}
+
+/// What is raised by a handler after a function comes first. Takes the references.
+fn outcome(goes_on: bool, result: ?*py.Object, before: ?*py.Object) ?*py.Object {
+    if (goes_on) {
+        if (before) |exception| py.restoreException(exception);
+        return result;
+    }
+    py.xdecref(result);
+    if (before) |exception| {
+        const raised = py.takeException().?;
+        errors.follow(raised, exception);
+        py.decref(exception);
+        py.restoreException(raised);
+    }
+    return null;
+}
+
+fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
+    const w: *Whole = @ptrCast(o);
+    const function = py.incref(w.function);
+    defer py.decref(function);
+    const p = begin() orelse return py.PyObject_Call(function, args, kwargs);
+    if (!w.enters) return endWith(p, py.PyObject_Call(function, args, kwargs));
+    const entered = py.PyObject_Call(function, args, kwargs) orelse return endWith(p, null);
+    // From 3.14 on the interpreter calls handlers between this and the block.
+    const result = if (py.PyErr_CheckSignals() == 0) entered else blk: {
+        py.decref(entered);
+        break :blk null;
+    };
+    if (endWith(p, result)) |manager| return manager;
+    leave(py.PyTuple_GetItem(args, 0));
+    return null;
+}
+
+/// The exception that is set ends the block of `manager` at its very beginning.
+fn leave(manager: ?*py.Object) void {
+    const exception = py.takeException() orelse return;
+    const exit = py.PyObject_GetAttrString(manager orelse return, "__exit__");
+    defer py.xdecref(exit);
+    const traceback = py.PyException_GetTraceback(exception) orelse py.incref(py.none());
+    defer py.decref(traceback);
+    const type_of: *py.Object = @ptrCast(exception.type);
+    const swallowed = py.call(exit orelse return, &.{ type_of, exception, traceback }) orelse {
+        // Raised by it, be it the same one again.
+        return py.decref(exception);
+    };
+    py.decref(swallowed);
+    py.restoreException(exception);
+}
+
+/// As a function's, for methods.
+fn get(o: *py.Object, instance: ?*py.Object, _: ?*py.Object) callconv(.c) ?*py.Object {
+    const of_class = instance == null or instance.? == py.none();
+    return if (of_class) py.incref(o) else py.call(method_type.?, &.{ o, instance.? });
+}
+
+/// open_to_signals(function, /, *args, **kwargs)
+pub fn openToSignals(given: class.Given) ?*py.Object {
+    if (given.n < 1)
+        return py.raise(py.exc.typeError(), "open_to_signals() needs a function", .{});
+    const g = lane.onThread() orelse return given.after(1).call(given.args[0]);
+    const p = goroutine.of(g);
+    const depth = p.owes.whole;
+    p.owes.whole = 0;
+    defer p.owes.whole = depth;
+    if (!signals.callHeld(p)) return null;
+    return given.after(1).call(given.args[0]);
+}
+
+// ---- the type ----
+
+/// whole(fn, /)
+pub fn make(function: *py.Object) ?*py.Object {
+    return makeWhole(function, false);
+}
+
+/// whole_enter(fn, /)
+pub fn makeEnter(function: *py.Object) ?*py.Object {
+    return makeWhole(function, true);
+}
+
+fn makeWhole(function: *py.Object, enters: bool) ?*py.Object {
+    const o = py.PyType_GenericAlloc(Class.python_type, 0) orelse return null;
+    const w = Class.of(o);
+    w.function = py.incref(function);
+    w.enters = enters;
+    return o;
+}
+
+fn deinit(w: *Whole) void {
+    py.decref(w.function);
+}
+
+/// One of the function's that tools look at.
+fn attribute(comptime name: [:0]const u8) class.Property(Whole) {
+    const F = struct {
+        fn of(w: *Whole) ?*py.Object {
+            return py.PyObject_GetAttrString(w.function, name);
+        }
+    };
+    return class.property(name, F.of, "The function's.");
+}
+
+fn repr(w: *Whole) ?*py.Object {
+    return py.PyUnicode_FromFormat("<whole %R>", w.function);
+}
+
+pub const Class = class.Class(Whole, .{
+    .name = "golibx._core.Whole",
+    .doc = "A function that nothing cuts in two.",
+    .repr = repr,
+    .deinit = deinit,
+    .slots = .{ .tp_call = call, .tp_descr_get = get },
+    .properties = &.{
+        class.field(Whole, "__wrapped__", "function", "The function."),
+        attribute("__name__"),
+        attribute("__qualname__"),
+        attribute("__doc__"),
+    },
+});
