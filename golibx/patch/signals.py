@@ -11,10 +11,8 @@ by `set_plain`: the interpreter calls them as they are.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
 from functools import partial
 
 from golibx import _core
@@ -191,18 +189,4 @@ def main_thread_may_handle() -> bool:
 
 def recount() -> None:
     """Tells the scheduler how many signals may wake a goroutine."""
-    # Whoever counts last has counted what there is.
-    with _counting:
-        own = [
-            n
-            for n in _NUMBERS
-            if type(_get_signal(n)) is _core.SignalHandler
-            and n not in bystanders
-            and n not in _plain
-        ]
-        _core.hope_for_signals(len(own) + watched)
-
-
-_counting = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_counting._at_fork_reinit)  # type: ignore[attr-defined]
+    _core.recount_signals(globals())

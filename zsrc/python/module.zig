@@ -412,8 +412,9 @@ const functions = [_]class.Method(void){
     function("write_signals(fd, /)", signals.writeSignals,
         \\The descriptor, which is never to block, for signals that were taken; -1 for none.
     ),
-    function("hope_for_signals(count, /)", signals.setHopes,
-        \\How many signals have a handler of the program's, which may wake a goroutine.
+    function("recount_signals(names, /)", signals.recount,
+        \\Counts the signals that have a handler of the program's, which may wake a goroutine. names
+        \\is the dict of golibx.patch.signals.
     ),
     function("watch_signals(fd, /)", watchSignals,
         \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to,

@@ -334,6 +334,7 @@ pub extern fn PyObject_GetAttrString(*Object, [*:0]const u8) ?*Object;
 pub extern fn PyObject_SetAttrString(*Object, [*:0]const u8, *Object) c_int;
 pub extern fn PyObject_IsInstance(*Object, *Object) c_int;
 pub extern fn PyObject_IsTrue(*Object) c_int;
+pub extern fn PySequence_Contains(*Object, *Object) c_int;
 pub extern fn PyObject_RichCompareBool(*Object, *Object, c_int) c_int;
 pub extern fn PyObject_Str(*Object) ?*Object;
 pub extern fn PyObject_Size(*Object) Ssize;

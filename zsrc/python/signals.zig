@@ -45,9 +45,25 @@ const Handler = extern struct {
 /// How many signals have a handler of the program's: while there is one, no wait is for ever.
 var hopes: usize = 0;
 
-/// hope_for_signals(count)
-pub fn setHopes(n: i64) void {
-    hopes = @intCast(@max(0, n));
+/// recount_signals(names): `names` are those of golibx.patch.signals. All is counted with the
+/// interpreter's lock, in one go: of two that count, the later one has counted what there is then.
+pub fn recount(names: *py.Object) ?*py.Object {
+    const get = py.PyDict_GetItemString(names, "_get_signal").?;
+    const numbers = py.PyDict_GetItemString(names, "_NUMBERS").?;
+    const plain = py.PyDict_GetItemString(names, "_plain").?;
+    const bystanders = py.PyDict_GetItemString(names, "bystanders").?;
+    var count = py.PyLong_AsLongLong(py.PyDict_GetItemString(names, "watched").?);
+    for (0..@intCast(py.PyTuple_Size(numbers))) |i| {
+        const number = py.PyTuple_GetItem(numbers, @intCast(i)).?;
+        const handler = py.call(get, &.{number}) orelse return null;
+        defer py.decref(handler);
+        if (handler.type != Class.python_type) continue;
+        const is_other = py.PySequence_Contains(plain, number) != 0 or
+            py.PySequence_Contains(bystanders, number) != 0;
+        if (!is_other) count += 1;
+    }
+    hopes = @intCast(@max(0, count));
+    return py.returnNone();
 }
 
 pub fn hopeFor() bool {
