@@ -112,7 +112,7 @@ clean: ## Remove everything that make has made
 
 # The lists of sources, as files that are written only when a source has come or gone: so that also
 # the removal of one is a change.
-ZIG_SOURCES := build.zig $(shell find zsrc -type f)
+ZIG_SOURCES := build.zig golibx/schema.py $(shell find zsrc -type f)
 WHEEL_SOURCES := $(ZIG_SOURCES) pyproject.toml hatch_build.py README.md LICENSE \
 	$(shell find golibx -name '*.py' -o -name '*.pyi' -o -name py.typed)
 SDIST_SOURCES := $(WHEEL_SOURCES) $(shell find tests examples -name '*.py' -o -name '*.[ch]')

@@ -127,6 +127,7 @@ fn module(
     const options = b.addOptions();
     options.addOption([:0]const u8, "text", versionText(b));
     new.addOptions("version", options);
+    new.addAnonymousImport("schema", .{ .root_source_file = b.path("golibx/schema.py") });
     return new;
 }
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 HEADER = ROOT / "zsrc" / "golibx.h"
 VERSION = ROOT / "golibx" / "version.py"
+SCHEMA = ROOT / "golibx" / "schema.py"
 CACHE = ROOT / "build" / "zig-cache"
 ZIG = (sys.executable, "-m", "ziglang")
 OPTIMIZE_MODES = ("fast", "debug", "safe", "small")
@@ -154,8 +155,9 @@ def build_directly(target: Target, optimize: str, folder: Path) -> Path:
     compile_command = [*ZIG, "build-obj", *common, "-mcpu", "baseline", "-fPIC"]
     compile_command += ["-fno-llvm" if quick else "-fllvm", "-fno-omit-frame-pointer"]
     compile_command += ["-fno-strip"] if optimize == "debug" else []
-    compile_command += ["--dep", "version", f"-Mroot={ROOT / 'zsrc' / 'root.zig'}"]
-    compile_command += [f"-Mversion={version}", f"-femit-bin={unlinked}"]
+    compile_command += ["--dep", "version", "--dep", "schema"]
+    compile_command += [f"-Mroot={ROOT / 'zsrc' / 'root.zig'}"]
+    compile_command += [f"-Mversion={version}", f"-Mschema={SCHEMA}", f"-femit-bin={unlinked}"]
     link_command = [*ZIG, "build-lib", *common, "-dynamic", "-fallow-shlib-undefined"]
     link_command += [f"-fsoname={target.library}", str(unlinked), f"-femit-bin={library}"]
 
@@ -186,9 +188,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def digest_of(words: list[str]) -> str:
-    """Of those and of all Zig sources."""
+    """Of those and of all sources of the library's."""
     digest = hashlib.sha256("\0".join(words).encode())
-    for path in sorted((ROOT / "zsrc").rglob("*.*")):
+    for path in [*sorted((ROOT / "zsrc").rglob("*.*")), SCHEMA]:
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

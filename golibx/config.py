@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from golibx.schema import (
         Debug,
         Hooks,
+        Native,
         Netpoll,
         Plugins,
         Preempt,
@@ -260,8 +261,10 @@ class _Builder:
 
     def check(self) -> None:
         """The rules that one key alone can't show; not where one is wrong already."""
-        self._check_order("sysmon.sleep_min", "sysmon.sleep_max")
-        self._check_order("retake.threshold", "retake.threshold_idle")
+        for table in SCHEMA:
+            for key in table.keys:
+                if key.at_most:
+                    self._check_order(f"{table.name}.{key.name}", f"{table.name}.{key.at_most}")
         for path in ("stack.size", "stack.main_size"):
             if self._number(path) % _PAGE_SIZE:
                 page = format_size(_PAGE_SIZE)
@@ -381,6 +384,7 @@ class Config:
         "debug",
         "directory",
         "hooks",
+        "native",
         "netpoll",
         "path",
         "plugins",
@@ -399,6 +403,7 @@ class Config:
     preempt: Preempt
     retake: Retake
     netpoll: Netpoll
+    native: Native
     stack: Stack
     debug: Debug
     hooks: Hooks

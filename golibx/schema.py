@@ -5,6 +5,10 @@ docs/configuration.md all follow from SCHEMA. Plugins describe the keys of their
 same Key class (see Config.plugin). How a value of each kind is written is golibx.values' subject,
 where values come from golibx.config's.
 
+The native library is compiled with this file: zsrc/core/tunables.zig has a field for each key that
+is `tunable`, and takes its default and range from here. zsrc/core/schema.zig reads the text, in the
+form that `ruff format` gives it.
+
 `python -m golibx.schema` prints the reference; with the path of docs/configuration.md it updates
 that file.
 """
@@ -61,12 +65,15 @@ class Key:
         zero: what 0 means, where it is allowed besides the range.
         choices: the allowed strings of a "choice".
         option: the option of the native core that the value becomes; empty if only Python uses it.
+        tunable: whether the value may change while a run goes on: _core.tune().
+        at_most: the key of the same table that it must not exceed; empty: none.
 
     Raises:
         ValueError: there is no such kind, or it needs a range or choices that are not given.
     """
 
     __slots__ = (
+        "at_most",
         "choices",
         "default",
         "description",
@@ -75,6 +82,7 @@ class Key:
         "low",
         "name",
         "option",
+        "tunable",
         "zero",
     )
 
@@ -90,6 +98,8 @@ class Key:
         zero: str = "",
         choices: tuple[str, ...] = (),
         option: str = "",
+        tunable: bool = False,
+        at_most: str = "",
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"key {name}: {kind!r} is not a kind (allowed: {', '.join(KINDS)})")
@@ -106,6 +116,8 @@ class Key:
         self.zero = zero
         self.choices = choices
         self.option = option
+        self.tunable = tunable
+        self.at_most = at_most
 
     @property
     def attribute(self) -> str:
@@ -191,6 +203,8 @@ class Runtime(Section):
     shutdown_timeout_ns: int
     seed: int
     switch_interval_ns: int
+    offer_interval_ns: int
+    spin_ns: int
     swap: str
     foreign: str
     foreign_movable: tuple[str, ...]
@@ -214,11 +228,19 @@ class Retake(Section):
     enabled: bool
     threshold_ns: int
     threshold_idle_ns: int
+    reserves: int
 
 
 class Netpoll(Section):
     __slots__ = ()
     backend: str
+    interval_ns: int
+
+
+class Native(Section):
+    __slots__ = ()
+    steal_rounds: int
+    spinning: int
 
 
 class Stack(Section):
@@ -340,6 +362,31 @@ SCHEMA: Final = (
             zero="leave it as it is (5ms unless changed)",
         ),
         Key(
+            "offer_interval",
+            "duration",
+            "0s",
+            "How often goroutines that switch all the time let threads that wait for the GIL have "
+            "it. Needed only where a switch is the interpreter's own on Python 3.12 and later "
+            "(`swap`): elsewhere the interpreter sees to that.",
+            low="100us",
+            high="10s",
+            zero="at each switch interval, but each millisecond at most",
+            option="offer_interval_ns",
+            tunable=True,
+        ),
+        Key(
+            "spin",
+            "duration",
+            "30us",
+            "How long a thread that waits for work may look for it on its CPU before it sleeps. It "
+            "does so only where there are several CPUs and its last waits were that short.",
+            low="1us",
+            high="1ms",
+            zero="sleep at once",
+            option="spin_ns",
+            tunable=True,
+        ),
+        Key(
             "swap",
             "choice",
             "auto",
@@ -382,6 +429,8 @@ SCHEMA: Final = (
             low="1us",
             high="1s",
             option="sysmon_sleep_min_ns",
+            tunable=True,
+            at_most="sleep_max",
         ),
         Key(
             "sleep_max",
@@ -392,6 +441,7 @@ SCHEMA: Final = (
             low="1us",
             high="10s",
             option="sysmon_sleep_max_ns",
+            tunable=True,
         ),
         Key(
             "idle_rounds",
@@ -401,6 +451,7 @@ SCHEMA: Final = (
             low=1,
             high=1_000_000,
             option="sysmon_idle_rounds",
+            tunable=True,
         ),
     ),
     Table(
@@ -425,6 +476,7 @@ SCHEMA: Final = (
             low="10us",
             high="1m",
             option="preempt_slice_ns",
+            tunable=True,
         ),
     ),
     Table(
@@ -449,6 +501,8 @@ SCHEMA: Final = (
             low="1us",
             high="10s",
             option="retake_threshold_ns",
+            tunable=True,
+            at_most="threshold_idle",
         ),
         Key(
             "threshold_idle",
@@ -459,6 +513,19 @@ SCHEMA: Final = (
             low="1us",
             high="10s",
             option="retake_threshold_idle_ns",
+            tunable=True,
+        ),
+        Key(
+            "reserves",
+            "int",
+            16,
+            "How many threads at most wait for the GIL in case the running goroutine blocks again, "
+            "where other threads compute and it is hard to get.",
+            low=1,
+            high=1024,
+            zero="none",
+            option="retake_reserves",
+            tunable=True,
         ),
     ),
     Table(
@@ -471,6 +538,44 @@ SCHEMA: Final = (
             "auto",
             'The mechanism. `"auto"` takes the best one of the platform; `"epoll"` is Linux only.',
             choices=("auto", "epoll"),
+        ),
+        Key(
+            "interval",
+            "duration",
+            "10ms",
+            "How long sockets may go unlooked at while goroutines compute. sysmon sees to that in "
+            "its rounds, and may be late by as long as it sleeps.",
+            low="10us",
+            high="10s",
+            option="netpoll_interval_ns",
+            tunable=True,
+        ),
+    ),
+    Table(
+        "native",
+        "How the threads of native goroutines look for work.",
+        Native,
+        Key(
+            "steal_rounds",
+            "int",
+            4,
+            "How often a thread looks at all other processors, for goroutines to steal, before it "
+            "gives up.",
+            low=1,
+            high=64,
+            option="native_steal_rounds",
+            tunable=True,
+        ),
+        Key(
+            "spinning",
+            "int",
+            50,
+            "How many threads may look for work in this way, in percent of the processors that are "
+            "busy. One always may.",
+            low=1,
+            high=100,
+            option="native_spinning",
+            tunable=True,
         ),
     ),
     Table(

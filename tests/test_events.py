@@ -49,10 +49,15 @@ Record = Callable[..., list[Any]]
 
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch) -> Record:
-    """Runs a function with a plugin for some events, and returns these."""
+    """Runs a function with a plugin for some events, and returns these; `into` has them sooner."""
 
-    def run(main: Callable[[], object], *hooks: str, overrides: tuple[str, ...] = ()) -> list[Any]:
-        events: list[Any] = []
+    def run(
+        main: Callable[[], object],
+        *hooks: str,
+        overrides: tuple[str, ...] = (),
+        into: list[Any] | None = None,
+    ) -> list[Any]:
+        events: list[Any] = [] if into is None else into
 
         def hook(name: str) -> Any:
             source = f"def {name}(event): events.append(event)"

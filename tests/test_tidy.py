@@ -71,7 +71,7 @@ WIDE_LINES: dict[str, int] = {
     "zsrc/check/models/resting.zig": 1,
     "zsrc/check/models/tied.zig": 1,
     "zsrc/native/arena.zig": 1,
-    "zsrc/native/capi.zig": 3,
+    "zsrc/native/capi.zig": 2,
     "zsrc/native/chan.zig": 1,
     "zsrc/native/deadlock.zig": 1,
     "zsrc/native/events.zig": 1,

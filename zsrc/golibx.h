@@ -59,7 +59,9 @@ int golibx_errno(void);
 
 /* What golibx_start() takes. Initialize with GOLIBX_CONFIG_INIT, then set what should differ; 0
  * stands for the default that the comment names. GOLIBX_INVALID for a value out of range, or a size
- * that is larger than this library's. */
+ * that is larger than this library's. In a process with Python the fields from preempt_slice_ns to
+ * retake_threshold_idle_ns hold for its goroutines too, until the next golibx.run(), and 0 leaves
+ * them as they are. */
 typedef struct golibx_config {
     uint32_t size;               /* sizeof(golibx_config) */
     uint32_t gomaxprocs;         /* GOMAXPROCS, or the CPUs this process may use; at most 1024 */

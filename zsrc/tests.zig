@@ -5,6 +5,8 @@ test {
     _ = @import("os/descriptors.zig");
     _ = @import("arch/arch.zig");
     _ = @import("core/list.zig");
+    _ = @import("core/schema.zig");
+    _ = @import("core/tunables.zig");
     _ = @import("sched/stack.zig");
     _ = @import("sched/g.zig");
     _ = @import("sched/timer.zig");

@@ -15,14 +15,12 @@ pub const EnvOptions = struct {
     /// `@hasDecl(Env, "planted") and Env.planted == .name`.
     planted: @EnumLiteral() = .none,
     local_queue_size: u32 = 4,
-    steal_tries: u32 = 1,
 };
 
 pub fn Env(comptime options: EnvOptions) type {
     return struct {
         pub const planted = options.planted;
         pub const local_queue_size = options.local_queue_size;
-        pub const steal_tries = options.steal_tries;
         pub const Atomic = SimAtomic;
         pub const Lock = SimLock;
         pub const Note = SimNote;
@@ -491,11 +489,11 @@ pub const SimNote = struct {
 
 /// Nobody spins for a while before it sleeps: that changes nothing but the time.
 pub const SimRest = struct {
-    pub fn spin(_: *SimRest, _: anytype) bool {
+    pub fn spin(_: *SimRest, _: anytype, _: u64) bool {
         return false;
     }
 
-    pub fn slept(_: *SimRest, _: u64) void {}
+    pub fn slept(_: *SimRest, _: u64, _: u64) void {}
     pub fn forget(_: *SimRest) void {}
 };
 

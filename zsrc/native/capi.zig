@@ -13,6 +13,7 @@ const events = @import("events.zig");
 const deadlock = @import("deadlock.zig");
 const preempt = @import("preempt.zig");
 const text = @import("text.zig");
+const tunables = @import("../core/tunables.zig");
 const procs = @import("procs.zig");
 
 const G = lane.G;
@@ -110,6 +111,8 @@ const largest_stack = 64 << 20;
 
 fn readConfig(config: ?*const Config) ?lane.Options {
     var o: lane.Options = .{};
+    // Beside Python what is not given is as its run has it.
+    if (!deadlock.python.load(.monotonic)) o.tuned = .defaults;
     o.gomaxprocs = procs.default();
     if (procs.asyncPreemptOff()) o.preempt_async = false;
     const c = config orelse return o;
@@ -121,16 +124,24 @@ fn readConfig(config: ?*const Config) ?lane.Options {
     if (full.gomaxprocs > procs.most) return null;
     if (full.stack_size != 0 and (full.stack_size < least_stack or full.stack_size > largest_stack or
         !std.math.isPowerOfTwo(full.stack_size))) return null;
-    inline for (.{
-        "gomaxprocs",          "max_threads",         "preempt_slice_ns",         "sysmon_sleep_min_ns",
-        "sysmon_sleep_max_ns", "retake_threshold_ns", "retake_threshold_idle_ns", "stack_size",
-        "stack_keep",          "seed",
-    }) |field| {
-        if (@field(full, field) != 0) @field(o, field) = @field(full, field);
+    const fields = @typeInfo(Config).@"struct";
+    inline for (fields.field_names) |field| {
+        const value = @field(full, field);
+        if (comptime @hasField(tunables.Tunables, field)) {
+            if (value != 0) o.tuned.set(field, value);
+        } else if (comptime isOption(field)) {
+            if (value != 0) @field(o, field) = value;
+        }
     }
     if (full.no_async_preempt != 0) o.preempt_async = false;
     o.detect_deadlock = full.detect_deadlock != 0;
     return o;
+}
+
+/// Of the same name and type, with 0 for the default.
+fn isOption(comptime field: []const u8) bool {
+    return @hasField(lane.Options, field) and
+        @FieldType(lane.Options, field) == @FieldType(Config, field);
 }
 
 fn startCode(result: lane.StartError!void) Code {

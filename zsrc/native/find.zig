@@ -102,14 +102,11 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                     }
                 }
 
-                // Spinning Ms are limited to half of the busy Ps.
                 const limit = s.gomaxprocs.load(.monotonic);
                 // One that spins looks also with a limit of 1: the recheck may have seen work on a
                 // P that is beyond a new GOMAXPROCS and runs on.
                 const alone = limit == 1 and (!m.spinning or planted == .shrunk_unseen);
-                if (!alone and (m.spinning or
-                    2 * s.nmspinning.load(.monotonic) < limit -| s.npidle.load(.monotonic)))
-                {
+                if (!alone and (m.spinning or mayBegin(s, limit))) {
                     if (!m.spinning) s.becomeSpinning(m);
                     switch (steal(s, p, &now, &until)) {
                         .found => |g| return g,
@@ -267,6 +264,13 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return until;
         }
 
+        /// Whether one more M may spin: so many do at most, of the Ps that are busy.
+        fn mayBegin(s: *Self, limit: u32) bool {
+            const percent = Host.tunables.native_spinning.get();
+            const busy: u64 = limit -| s.npidle.load(.monotonic);
+            return 100 * @as(u64, s.nmspinning.load(.monotonic)) < percent * busy;
+        }
+
         const Stolen = union(enum) { found: *G, again, nothing };
 
         /// Looks at all other Ps in random order, a few times; the last time also at their timers
@@ -274,8 +278,9 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
         fn steal(s: *Self, p: *P, now: *u64, until: *u64) Stolen {
             const all = s.procs();
             const n: u32 = @intCast(all.len);
-            for (0..Env.steal_tries) |try_number| {
-                const last = try_number == Env.steal_tries - 1;
+            const rounds = Host.tunables.native_steal_rounds.get();
+            for (0..rounds) |round| {
+                const last = round == rounds - 1;
                 var at = p.random(n);
                 const stride = coprime(p, n);
                 for (0..n) |_| {

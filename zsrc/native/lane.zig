@@ -13,6 +13,7 @@ const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
 const text = @import("text.zig");
 const tsan = @import("tsan.zig");
+const tunables_mod = @import("../core/tunables.zig");
 
 pub const Env = env.Real;
 pub const Sched = proc.Proc(Env, Host);
@@ -39,24 +40,21 @@ pub const Options = struct {
     gomaxprocs: u32 = 0,
     max_threads: u32 = 10_000,
     preempt_async: bool = true,
-    preempt_slice_ns: u64 = 10 * std.time.ns_per_ms,
-    sysmon_sleep_min_ns: u64 = 20 * std.time.ns_per_us,
-    sysmon_sleep_max_ns: u64 = 10 * std.time.ns_per_ms,
-    sysmon_idle_rounds: u32 = 50,
     retake_enabled: bool = true,
-    retake_threshold_ns: u64 = 20 * std.time.ns_per_us,
-    retake_threshold_idle_ns: u64 = 10 * std.time.ns_per_ms,
     stack_size: usize = 256 * 1024,
     stack_keep: usize = 64 << 20,
     seed: u64 = 0,
     /// See deadlock.zig.
     detect_deadlock: bool = false,
+    /// What is to change of the process's tunables, if the lane is started by this.
+    tuned: tunables_mod.Change = .{},
 };
 
 pub const State = enum(u32) { off, starting, on, stopping };
 
 pub var state: std.atomic.Value(State) = .init(.off);
 pub var options: Options = .{};
+pub const tunables = &tunables_mod.current;
 pub var sched: Sched = .{};
 pub var arena: arena_mod.Arena = .{};
 pub var next_id: std.atomic.Value(u64) = .init(1);
@@ -81,6 +79,7 @@ pub inline fn running() bool {
 // ---- what the scheduler asks of its host ----
 
 pub const Host = struct {
+    pub const tunables = lane.tunables;
     pub const sleepM = threads.sleepM;
     pub const newM = threads.newM;
 
@@ -185,6 +184,7 @@ pub fn start(o: Options) StartError!void {
     }
     errdefer state.store(.off, .release);
     options = o;
+    _ = o.tuned.apply(tunables, null);
     if (options.seed == 0) options.seed = os.nanotime() ^ @intFromPtr(&options);
     sched = .{ .max_threads = @max(o.max_threads, 2) };
     foreign_spawns.store(0, .monotonic);

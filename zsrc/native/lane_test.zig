@@ -92,8 +92,8 @@ test "the first look finds nothing to retake; a processor stuck in a system call
     try expectEqual(.syscall, p.status.load(.monotonic));
     try expectEqual(0, lane.sched.retakes.load(.monotonic));
     // Nobody waits for it: it may keep its processor for the longer time.
-    try expect(!sysmon.round(now + lane.options.retake_threshold_idle_ns / 2) or procIn(.syscall) == null);
-    _ = sysmon.round(now + lane.options.retake_threshold_idle_ns);
+    try expect(!sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get() / 2) or procIn(.syscall) == null);
+    _ = sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get());
     try expectEqual(1, lane.sched.retakes.load(.monotonic));
     Blocked.let_go.store(1, .release);
     until(&Blocked.entered, 2);
@@ -127,7 +127,7 @@ test "preempting marks and interrupts the thread that is meant, and no other" {
     const now = os.nanotime();
     sysmon.watchRunning(meant, now);
     try expect(!meant.attention.load(.monotonic)); // its slice has only begun
-    sysmon.watchRunning(meant, now + lane.options.preempt_slice_ns);
+    sysmon.watchRunning(meant, now + lane.tunables.preempt_slice_ns.get());
     try expect(meant.attention.load(.monotonic));
     try expect(!other.attention.load(.monotonic));
     // Nothing else wants to run, so the handler refuses, and says so.
@@ -171,18 +171,24 @@ test "more hogs than processors all run" {
 }
 
 test "sysmon backs off when nothing happens, up to its limit" {
-    lane.options = .{};
-    const o = &lane.options;
-    var delay = sysmon.backOff(o.sysmon_sleep_max_ns, 0);
-    try expectEqual(o.sysmon_sleep_min_ns, delay);
-    for (1..o.sysmon_idle_rounds + 1) |idle| delay = sysmon.backOff(delay, @intCast(idle));
-    try expectEqual(o.sysmon_sleep_min_ns, delay);
+    const t = lane.tunables;
+    const shortest = t.sysmon_sleep_min_ns.get();
+    const longest = t.sysmon_sleep_max_ns.get();
+    const rounds: u32 = @intCast(t.sysmon_idle_rounds.get());
+    var delay = sysmon.backOff(longest, 0);
+    try expectEqual(shortest, delay);
+    for (1..rounds + 1) |idle| delay = sysmon.backOff(delay, @intCast(idle));
+    try expectEqual(shortest, delay);
     for (0..20) |i| {
-        const next = sysmon.backOff(delay, o.sysmon_idle_rounds + 1 + @as(u32, @intCast(i)));
-        try expectEqual(@min(2 * delay, o.sysmon_sleep_max_ns), next);
+        const next = sysmon.backOff(delay, rounds + 1 + @as(u32, @intCast(i)));
+        try expectEqual(@min(2 * delay, longest), next);
         delay = next;
     }
-    try expectEqual(o.sysmon_sleep_max_ns, delay);
+    try expectEqual(longest, delay);
+    // A limit that has come down holds for what it sleeps already, at any number of rounds.
+    defer t.sysmon_sleep_max_ns.set(longest);
+    t.sysmon_sleep_max_ns.set(longest / 4);
+    for ([_]u32{ 1, rounds + 1 }) |idle| try expectEqual(longest / 4, sysmon.backOff(delay, idle));
 }
 
 test "the clock never goes back" {

@@ -7,12 +7,9 @@
 //! taken. It begins anew with 20 us if there have been system calls since it last did, which is
 //! what so short a sleep is for.
 //!
-//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `sched`, `arena`, `interrupt`, `events`
-//! and `lookForDeadlock`, as lane.zig has them.
+//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `tunables`, `sched`, `arena`, `interrupt`,
+//! `events` and `lookForDeadlock`, as lane.zig has them.
 const std = @import("std");
-
-/// Go's runtime/proc.go, sysmon: the network is looked at this often at least.
-const poll_interval_ns = 10 * std.time.ns_per_ms;
 
 /// A slice may end this part of it early.
 const slice_slack = 16;
@@ -57,27 +54,28 @@ pub fn Sysmon(comptime lane: type) type {
         fn main(_: ?*anyopaque) void {
             Os.preciseSleep();
             Os.promptWake();
-            const o = &lane.options;
-            var delay = o.sysmon_sleep_min_ns;
+            const t = lane.tunables;
+            var delay = t.sysmon_sleep_min_ns.get();
             var idle: u32 = 0;
             var syscalls: u32 = 0;
             while (!stopping.load(.acquire)) {
                 const began = if (events.wants(.sysmon_tick)) Env.nanotime() else 0;
                 // Not for every short rest: to be woken costs those who are busy a system call.
-                if (delay >= o.sysmon_sleep_max_ns and allIdle()) {
+                const longest = t.sysmon_sleep_max_ns.get();
+                if (delay >= longest and allIdle()) {
                     const again: ?u64 = lane.lookForDeadlock();
-                    _ = note.sleep(if (lane.arena.hasSurplus()) o.sysmon_sleep_max_ns else again);
+                    _ = note.sleep(if (lane.arena.hasSurplus()) longest else again);
                     const made = syscallsMade();
                     if (made != syscalls) {
                         syscalls = made;
-                        delay = o.sysmon_sleep_min_ns;
+                        delay = t.sysmon_sleep_min_ns.get();
                         idle = 0;
                     }
                 } else {
                     delay = backOff(delay, idle);
                     const now = Env.nanotime();
                     _ = note.sleep(@max(
-                        o.sysmon_sleep_min_ns,
+                        t.sysmon_sleep_min_ns.get(),
                         @min(delay, nextSliceEnd(now) -| now),
                     ));
                 }
@@ -97,10 +95,10 @@ pub fn Sysmon(comptime lane: type) type {
 
         /// How long to sleep after `idle` rounds without an event, when it was `delay` before.
         pub fn backOff(delay: u64, idle: u32) u64 {
-            const o = &lane.options;
-            if (idle == 0) return o.sysmon_sleep_min_ns;
-            if (idle <= o.sysmon_idle_rounds) return delay;
-            return @min(delay * 2, o.sysmon_sleep_max_ns);
+            const t = lane.tunables;
+            if (idle == 0) return t.sysmon_sleep_min_ns.get();
+            const next = if (idle > t.sysmon_idle_rounds.get()) delay * 2 else delay;
+            return @min(next, t.sysmon_sleep_max_ns.get());
         }
 
         /// Whether all Ps are idle: then whoever takes one wakes us.
@@ -121,12 +119,13 @@ pub fn Sysmon(comptime lane: type) type {
         }
 
         fn nextSliceEnd(now: u64) u64 {
+            const slice_ns = lane.tunables.preempt_slice_ns.get();
             var end: u64 = std.math.maxInt(u64);
             for (lane.sched.procs()) |each| {
                 const p = each.?;
                 if (p.status.load(.monotonic) != .running) continue;
                 const began = @max(p.seen_sched_at, p.slice_at.load(.monotonic));
-                end = @min(end, @max(began, p.requested_at) + lane.options.preempt_slice_ns);
+                end = @min(end, @max(began, p.requested_at) + slice_ns);
             }
             return @max(end, now);
         }
@@ -135,7 +134,8 @@ pub fn Sysmon(comptime lane: type) type {
         pub fn round(now: u64) bool {
             const s = &lane.sched;
             const last = s.lastpoll.load(.monotonic);
-            if (lane.Host.pollWanted(s) and last != 0 and now -| last > poll_interval_ns) {
+            const interval = lane.tunables.netpoll_interval_ns.get();
+            if (lane.Host.pollWanted(s) and last != 0 and now -| last > interval) {
                 if (s.lastpoll.cmpxchgStrong(last, now, .seq_cst, .monotonic) == null) {
                     var batch: lane.Batch = .{};
                     lane.Host.poll(s, 0, &batch);
@@ -173,7 +173,7 @@ pub fn Sysmon(comptime lane: type) type {
             }
             // Ps whose slices end at about the same time are asked in one go: from then on they
             // stay together, and sysmon wakes once a slice for all of them.
-            const slice_ns = lane.options.preempt_slice_ns;
+            const slice_ns = lane.tunables.preempt_slice_ns.get();
             const slice = slice_ns - slice_ns / slice_slack;
             // One beyond GOMAXPROCS is to give its work up at once.
             if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
@@ -188,7 +188,7 @@ pub fn Sysmon(comptime lane: type) type {
 
         fn watchSyscall(p: *lane.P, now: u64) bool {
             const s = &lane.sched;
-            const o = &lane.options;
+            const t = lane.tunables;
             const ran = p.schedtick.load(.monotonic);
             if (p.seen_schedtick != ran) {
                 p.seen_schedtick = ran;
@@ -197,20 +197,20 @@ pub fn Sysmon(comptime lane: type) type {
             }
             // As Go's retake: who makes one short call after the other has had his slice too at
             // some time.
-            const had_slice = now -| p.seen_sched_at >= o.preempt_slice_ns;
+            const had_slice = now -| p.seen_sched_at >= t.preempt_slice_ns.get();
             const tick = p.syscalltick.load(.monotonic);
             if (p.seen_syscalltick != tick) {
                 p.seen_syscalltick = tick;
                 p.seen_syscall_at = now;
                 if (!had_slice) return false;
             }
-            if (!o.retake_enabled) return false;
+            if (!lane.options.retake_enabled) return false;
             const away = now -| p.seen_syscall_at;
             // Nothing waits for it, and others look for work: it may keep its P for a while.
             const wanted = !p.runq.isEmpty() or
                 s.nmspinning.load(.monotonic) + s.npidle.load(.monotonic) == 0 or
                 s.queue.len.load(.monotonic) > 0;
-            const threshold = if (wanted) o.retake_threshold_ns else o.retake_threshold_idle_ns;
+            const threshold = (if (wanted) &t.retake_threshold_ns else &t.retake_threshold_idle_ns).get();
             if (away < threshold and !(had_slice and wanted)) return false;
             const blocked = if (events.wants(.retake)) idOn(p) else 0;
             if (!s.retake(p)) return false;

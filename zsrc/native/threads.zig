@@ -47,7 +47,7 @@ pub fn Threads(comptime lane: type) type {
         pub fn sleepM(s: *Sched, m: *M) bool {
             // Only those who wait for work from outside, such as native.call: others are woken in
             // the hope of some, often in vain.
-            if (m.rest.spin(&m.note)) {
+            if (m.rest.spin(&m.note, lane.tunables.spin_ns.get())) {
                 if (m.spinning) m.rest.forget();
                 return true;
             }
@@ -57,7 +57,7 @@ pub fn Threads(comptime lane: type) type {
                 switch (m.note.sleep(lane.m_idle_ns)) {
                     .woken => {
                         lane.letMove(m);
-                        if (!m.spinning) m.rest.slept(began);
+                        if (!m.spinning) m.rest.slept(began, lane.tunables.spin_ns.get());
                         return true;
                     },
                     .interrupted => {},

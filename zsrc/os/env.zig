@@ -17,10 +17,6 @@ pub const Real = struct {
     /// Go's runtime/runtime2.go: the size of p.runq. Models take a shorter one.
     pub const local_queue_size = 256;
 
-    /// Go's runtime/proc.go, stealWork: rounds over all Ps before giving up. Models make do with
-    /// one, the last, which looks at everything.
-    pub const steal_tries = 4;
-
     /// A broken invariant: ends the process with one line.
     pub const fatal = os.fatal;
     pub const writeStderr = os.writeStderr;

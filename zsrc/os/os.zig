@@ -214,12 +214,11 @@ pub const Rest = struct {
     /// How many more may be in vain.
     credit: u8 = 0,
 
-    pub const spin_ns = 30 * std.time.ns_per_us;
     const most_credit = 3;
 
-    /// Spins; true if `context.isWoken()` was true before the time was up.
-    pub fn spin(r: *Rest, context: anytype) bool {
-        if (r.credit == 0) return false;
+    /// Spins for so long; true if `context.isWoken()` was true before the time was up.
+    pub fn spin(r: *Rest, context: anytype, spin_ns: u64) bool {
+        if (r.credit == 0 or spin_ns == 0) return false;
         const until = nanotime() + spin_ns;
         while (true) {
             for (0..16) |_| {
@@ -241,7 +240,7 @@ pub const Rest = struct {
     }
 
     /// After a sleep from `start` on, which somebody ended.
-    pub fn slept(r: *Rest, start: u64) void {
+    pub fn slept(r: *Rest, start: u64, spin_ns: u64) void {
         if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1) r.credit = @min(r.credit + 1, most_credit);
     }
 };

@@ -37,6 +37,7 @@ const identity = @import("identity.zig");
 const replace = @import("replace.zig");
 const fork = @import("fork.zig");
 const figures = @import("figures.zig");
+const tuning = @import("tuning.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
@@ -487,6 +488,14 @@ const functions = [_]class.Method(void){
         \\Returns whether it was: False if no plugin wants it, or the ring is full.
     ),
     function("stats()", figures.stats, "The scheduler's counters, a dict of ints."),
+    function("tunables()", tuning.tunables,
+        \\The values of all keys that may change while a run goes on: a dict of ints by their names
+        \\in golib.toml, durations in nanoseconds.
+    ),
+    function("tune(changes, /)", tuning.tune,
+        \\Changes some of tunables(), a dict as that: all of them, or none if one is refused. Any
+        \\thread may call it, while a runtime runs. Returns the values that were replaced.
+    ),
     function("info()", figures.info, "Which mechanisms are active, a dict of strs."),
     function("native_start(options, /)", native.start,
         \\Starts the native runtime unless it runs: with options, a dict of Config.core_options(),

@@ -28,6 +28,7 @@ const host = @import("host.zig");
 const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
+const tuning = @import("tuning.zig");
 const outside = @import("outside.zig");
 const standin = @import("standin.zig");
 const call_mod = @import("native_call.zig");
@@ -53,13 +54,7 @@ pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
     var s: native.Options = .{
         .max_threads = o.max_threads,
         .preempt_async = o.preempt_async and !procs.asyncPreemptOff(),
-        .preempt_slice_ns = o.preempt_slice_ns,
-        .sysmon_sleep_min_ns = o.sysmon_sleep_min_ns,
-        .sysmon_sleep_max_ns = o.sysmon_sleep_max_ns,
-        .sysmon_idle_rounds = o.sysmon_idle_rounds,
         .retake_enabled = o.retake_enabled,
-        .retake_threshold_ns = o.retake_threshold_ns,
-        .retake_threshold_idle_ns = o.retake_threshold_idle_ns,
         .stack_keep = o.stack_keep,
         .seed = o.seed,
     };
@@ -146,6 +141,8 @@ pub fn start(options: *py.Object) ?*py.Object {
         var o: lane_mod.Options = .{};
         if (!@import("run.zig").readScheduling(options, &o)) return null;
         if (!readSettings(&o, options)) return null;
+        const change = tuning.read(options) orelse return null;
+        tuning.apply(&change, null);
     }
     return if (ensureStarted()) py.returnNone() else null;
 }

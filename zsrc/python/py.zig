@@ -702,11 +702,11 @@ pub fn isExceptionClass(o: *Object) bool {
     return isType(o) and PyErr_GivenExceptionMatches(o, exc.baseException()) != 0;
 }
 
-/// `from module import name`: a new reference, null with an exception set.
 pub fn isInt(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 24) != 0; // Py_TPFLAGS_LONG_SUBCLASS
 }
 
+/// `from module import name`: a new reference, null with an exception set.
 pub fn importFrom(module: [*:0]const u8, name: [*:0]const u8) ?*Object {
     const m = PyImport_ImportModule(module) orelse return null;
     defer decref(m);

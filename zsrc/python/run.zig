@@ -32,6 +32,7 @@ const asynchronous = @import("asynchronous.zig");
 const buffered = @import("buffered.zig");
 const fork = @import("fork.zig");
 const swap_find = @import("swap_find.zig");
+const tuning = @import("tuning.zig");
 const datastack = @import("datastack.zig");
 
 const lane = &host.the_lane;
@@ -169,6 +170,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG, raised: *?*py.Object
     }
     kept = false;
     select.seed(options.seed, options.explore);
+    tuning.apply(&tuned, null);
     native.startRun();
     standin.startRun();
     events.begin(&options);
@@ -286,6 +288,9 @@ pub fn schedule() ?*py.Object {
     return py.PyTuple_Pack(@as(py.Ssize, 3), made, misfit, complete);
 }
 
+/// What the run begins with, of what may change while it goes on.
+var tuned: tuning.Change = .{};
+
 /// Thread states may be swapped without the interpreter.
 var swaps_by_hand = true;
 
@@ -313,6 +318,7 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         return null;
     };
     if (!native.readSettings(&options, dict)) return null;
+    tuned = tuning.read(dict) orelse return null;
     if (options.explore and !readPlan(dict)) return null;
     if (py.PyDict_GetItemString(dict, "on_main_thread")) |value|
         deadlock.on_main_thread = py.PyObject_IsTrue(value) != 0;

@@ -22,6 +22,7 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const arch = @import("../arch/arch.zig");
 const event = @import("../event/event.zig");
+const tunables_mod = @import("../core/tunables.zig");
 const g_mod = @import("g.zig");
 const m_mod = @import("m.zig");
 const stack_mod = @import("stack.zig");
@@ -37,17 +38,11 @@ const Timer = timer_mod.Timer;
 const Allocator = std.mem.Allocator;
 pub const Lock = @import("lock.zig").Lock;
 
-/// Durations in nanoseconds, sizes in bytes. The constants are Go's (runtime/proc.go:
-/// forcePreemptNS, sysmon's sleep schedule, retake's thresholds).
+/// What holds for a run as a whole; what may change meanwhile is in core/tunables.zig. Durations in
+/// nanoseconds, sizes in bytes.
 pub const Options = struct {
-    sysmon_sleep_min_ns: u64 = 20 * std.time.ns_per_us,
-    sysmon_sleep_max_ns: u64 = 10 * std.time.ns_per_ms,
-    sysmon_idle_rounds: u32 = 50,
     preempt_async: bool = true,
-    preempt_slice_ns: u64 = 10 * std.time.ns_per_ms,
     retake_enabled: bool = true,
-    retake_threshold_ns: u64 = 20 * std.time.ns_per_us,
-    retake_threshold_idle_ns: u64 = 10 * std.time.ns_per_ms,
     max_threads: u32 = 10_000,
     stack_size: usize = 1 << 20,
     stack_main_size: usize = 8 << 20,
@@ -126,6 +121,7 @@ pub fn Lane(comptime Host: type) type {
 
         gpa: Allocator,
         options: Options = .{},
+        comptime tunables: *tunables_mod.Tunables = &tunables_mod.current,
         stacks: stack_mod.Pool = undefined,
         /// Between runs: goroutines that were given up have some of them.
         stacks_kept: bool = false,
@@ -564,8 +560,10 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// How often that has to be done; maxInt if the host's lock sees to its waiters itself.
-        pub inline fn offerInterval(_: *Self) u64 {
-            return Host.offerInterval();
+        pub inline fn offerInterval(self: *Self) u64 {
+            const own = Host.offerInterval();
+            const wanted = self.tunables.offer_interval_ns.get();
+            return if (wanted == 0 or own == std.math.maxInt(u64)) own else wanted;
         }
 
         /// Whether goroutines wait for the P, as far as can be told without the lock.
@@ -590,7 +588,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// How long before the end of a slice to ask: what the host's lock takes to get.
         pub inline fn preemptLead(self: *Self) u64 {
-            return @min(Host.preemptLead(), self.options.preempt_slice_ns / 2);
+            return @min(Host.preemptLead(), self.tunables.preempt_slice_ns.get() / 2);
         }
 
         /// False if an M has to do it with the lock.

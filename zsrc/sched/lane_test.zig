@@ -498,11 +498,19 @@ test "a goroutine that lets others have the lock keeps its P" {
 test "sysmon looks again when the slice that it saw begin ends" {
     const ms = std.time.ns_per_ms;
     const never = std.math.maxInt(u64);
-    var watched: Lane = .{ .gpa = gpa, .options = .{ .preempt_slice_ns = ms } };
+    const slice = &lane.tunables.preempt_slice_ns;
+    const before = slice.get();
+    defer slice.set(before);
+    slice.set(ms);
+    var watched: Lane = .{ .gpa = gpa };
     watched.sysmon.tick_since = 5 * ms;
     try std.testing.expectEqual(ms, sysmon.untilSliceEnd(&watched, 5 * ms));
     try std.testing.expectEqual(ms / 4, sysmon.untilSliceEnd(&watched, 5 * ms + 3 * ms / 4));
     try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
+    // Of a longer one that goes on.
+    slice.set(3 * ms);
+    try std.testing.expectEqual(2 * ms, sysmon.untilSliceEnd(&watched, 6 * ms));
+    slice.set(ms);
     watched.sysmon.requests = 1;
     watched.sysmon.requested_at = 6 * ms;
     try std.testing.expectEqual(ms, sysmon.untilSliceEnd(&watched, 6 * ms));

@@ -6,6 +6,7 @@
 //! and nobody keeps an M in a local across a switch.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const tunables = &@import("../core/tunables.zig").current;
 const G = @import("g.zig").G;
 
 pub const Duty = enum(u8) {
@@ -95,10 +96,10 @@ pub const M = struct {
         const short = m.passed_on or m.locked_g != null;
         m.passed_on = false;
         if (!short) return m.note.sleep(timeout_ns);
-        if (m.spinning.spin(&m.note)) return .woken;
+        if (m.spinning.spin(&m.note, tunables.spin_ns.get())) return .woken;
         const start = os.nanotime();
         const wake = m.note.sleep(timeout_ns);
-        if (wake == .woken) m.spinning.slept(start);
+        if (wake == .woken) m.spinning.slept(start, tunables.spin_ns.get());
         return wake;
     }
 

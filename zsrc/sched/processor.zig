@@ -145,7 +145,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             // In an explored run they count turns, of which there are as many each time.
             if (self.options.explore) return;
             const now = os.nanotime();
-            if (self.preempted.len > 0 and now -| self.hog_at > 2 * self.options.preempt_slice_ns) {
+            const slice_ns = self.tunables.preempt_slice_ns.get();
+            if (self.preempted.len > 0 and now -| self.hog_at > 2 * slice_ns) {
                 self.hog_at = now;
                 self.goNext(self.preempted.pop().?);
             }
@@ -296,7 +297,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                     return null;
                 }
                 // One that waits for a native goroutine often need not wait long.
-                if (self.outside_waiters > 0 and self.spinning.spin(Posted{})) continue;
+                if (self.outside_waiters > 0 and spinForPosts(self)) continue;
                 if (!waitForWork(self, m)) return null;
                 looked = true;
             }
@@ -307,6 +308,10 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         fn mayJump(self: *const Self) bool {
             return self.virtual_ns != 0 and self.lost_count == 0 and self.outside_waiters == 0 and
                 self.timers.len() > 0;
+        }
+
+        fn spinForPosts(self: *Self) bool {
+            return self.spinning.spin(Posted{}, self.tunables.spin_ns.get());
         }
 
         const Posted = struct {
@@ -333,7 +338,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             Host.release(m);
             const start = os.nanotime();
             const wake = Host.pollWait(deadline);
-            if (!Host.inbox.isEmpty()) self.spinning.slept(start);
+            if (!Host.inbox.isEmpty()) self.spinning.slept(start, self.tunables.spin_ns.get());
             Host.acquire(m);
             Host.inbox.awake();
             self.poller = null;

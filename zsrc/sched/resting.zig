@@ -16,9 +16,9 @@ const sysmon = @import("sysmon.zig");
 const own = [_][]const u8{ "seed", "explore_follows" };
 /// What the next run finds as the last one left it. sysmon has an eye on the ticks and the times.
 const kept = [_][]const u8{
-    "gpa",        "options", "stacks", "ring",       "sysmon_ring", "timers", "script",
-    "rests",      "m_lock",  "sysmon", "generation", "tick",        "clock",  "last_poll",
-    "offered_at",
+    "gpa",        "options",  "stacks", "ring",       "sysmon_ring", "timers", "script",
+    "rests",      "m_lock",   "sysmon", "generation", "tick",        "clock",  "last_poll",
+    "offered_at", "tunables",
 };
 
 /// The part of a Lane that is about its rest. For `Env` see ending.zig.

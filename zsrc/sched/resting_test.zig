@@ -11,13 +11,9 @@ const lane_mod = @import("lane.zig");
 const T = lane_test.T;
 const lane = &lane_test.lane;
 
-/// No slice ends, however busy the machine is: after three of them sysmon would start a thread.
 const kind: lane_mod.Options = .{
     .stack_size = 256 * 1024,
     .keep = true,
-    .sysmon_sleep_min_ns = 1,
-    .sysmon_sleep_max_ns = 1,
-    .preempt_slice_ns = 600 * std.time.ns_per_s,
     .retake_enabled = false,
 };
 
@@ -68,11 +64,16 @@ fn endRest() void {
 fn begin() void {
     endRest();
     lane.* = .{ .gpa = std.testing.allocator, .generation = lane.generation };
+    lane.tunables.sysmon_sleep_min_ns.set(1);
+    lane.tunables.sysmon_sleep_max_ns.set(1);
+    // No slice ends, however busy the machine is: after three of them sysmon would start a thread.
+    lane.tunables.preempt_slice_ns.set(600 * std.time.ns_per_s);
 }
 
 fn end() void {
     endRest();
     lane.* = .{ .gpa = std.heap.c_allocator, .generation = lane.generation };
+    lane.tunables.* = .{};
 }
 
 test "runs of one kind follow each other while sysmon looks on" {
@@ -146,11 +147,10 @@ test "sysmon attends to a run that began where the lane was at rest" {
             while (lane.counters.preempt_requests.load(.monotonic) == 0) std.atomic.spinLoopHint();
         }
     };
-    var short = kind;
-    short.preempt_slice_ns = 20 * std.time.ns_per_ms;
-    try run(short, Program.main);
+    lane.tunables.preempt_slice_ns.set(20 * std.time.ns_per_ms);
+    try run(kind, Program.main);
     // By one that was helped it need not be kept.
-    for (0..20) |_| try run(short, S.computes);
+    for (0..20) |_| try run(kind, S.computes);
 }
 
 test "a run that leaves something, or is of another kind, finds nothing kept" {

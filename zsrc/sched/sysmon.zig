@@ -62,7 +62,7 @@ pub fn start(lane: anytype) !void {
             const of: Lane = @ptrCast(@alignCast(raw.?));
             os.preciseSleep();
             os.promptWake();
-            var rounds: Rounds(Lane) = .{ .lane = of, .delay = of.options.sysmon_sleep_min_ns };
+            var rounds: Rounds(Lane) = .{ .lane = of, .delay = of.tunables.sysmon_sleep_min_ns.get() };
             watch(of, &rounds);
         }
     };
@@ -75,6 +75,11 @@ pub fn stop(lane: anytype) void {
     s.note.wake();
     s.thread.?.join();
     s.thread = null;
+}
+
+/// Has it look soon, by what was changed: it may sleep by what was. With the host's lock.
+pub fn lookAgain(lane: anytype) void {
+    lane.sysmon.note.wake();
 }
 
 /// An M has the P from here on, which was free: sysmon has something to watch.
@@ -141,23 +146,26 @@ fn Rounds(comptime Lane: type) type {
 
         pub fn sleepFor(r: *Self) u64 {
             const s = &r.lane.sysmon;
-            const o = &r.lane.options;
+            const t = r.lane.tunables;
+            const shortest = t.sysmon_sleep_min_ns.get();
+            const longest = t.sysmon_sleep_max_ns.get();
             if (r.idle == 0) {
-                r.delay = o.sysmon_sleep_min_ns;
-            } else if (r.idle > o.sysmon_idle_rounds) {
+                r.delay = shortest;
+            } else if (r.idle > t.sysmon_idle_rounds.get()) {
                 r.delay *= 2;
             }
             // Where runs are short and many it stays out of their way.
-            r.delay = if (o.keep) o.sysmon_sleep_max_ns else @min(r.delay, o.sysmon_sleep_max_ns);
+            r.delay = if (r.lane.options.keep) longest else @min(r.delay, longest);
             const now = os.nanotime();
             if (now -| s.retake_at < recent_retake_ns) r.delay = @min(r.delay, recent_retake_sleep_ns);
-            if (isHog(r.lane, s.tick)) r.delay = @min(r.delay, o.preempt_slice_ns / hog_share);
+            if (isHog(r.lane, s.tick))
+                r.delay = @min(r.delay, t.preempt_slice_ns.get() / hog_share);
             r.began = if (r.lane.ring.wants(.sysmon_tick)) now else 0;
             const due = if (rests(r.lane))
                 r.delay
             else
                 @min(untilSliceEnd(r.lane, now), untilOffer(r.lane, now));
-            return @max(o.sysmon_sleep_min_ns, @min(r.delay, due));
+            return @max(shortest, @min(r.delay, due));
         }
 
         pub fn slept(r: *Self) void {
@@ -205,9 +213,8 @@ fn plantedIn(comptime Pointer: type) @EnumLiteral() {
 /// asked, as it blocks, there is no hurry.
 pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
     const s = &lane.sysmon;
-    const o = &lane.options;
-    if (!o.preempt_async) return std.math.maxInt(u64);
-    const end = o.preempt_slice_ns +
+    if (!lane.options.preempt_async) return std.math.maxInt(u64);
+    const end = lane.tunables.preempt_slice_ns.get() +
         if (s.requests > 0) s.requested_at else s.tick_since -| lane.preemptLead();
     return if (end > now) end - now else std.math.maxInt(u64);
 }
@@ -251,7 +258,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
         s.requests = 0;
         s.handed_off = false;
         if (lane.timers.earliest.load(.monotonic) <= now or lane.hogsWait() or
-            now -| lane.last_poll.load(.monotonic) >= o.sysmon_sleep_max_ns)
+            now -| lane.last_poll.load(.monotonic) >= lane.tunables.netpoll_interval_ns.get())
             lane.askAttention();
         // Calls may block for less than our sleep, one after the other: what is away now is looked
         // at again soon.
@@ -267,7 +274,8 @@ fn watchOwner(lane: anytype, now: u64) bool {
     s.detached_since = 0;
     if (!o.preempt_async or now - s.tick_since + lane.preemptLead() < slice(lane, tick, now)) return false;
     lane.askAttention();
-    if (s.requests > 0 and now - s.requested_at < o.preempt_slice_ns) return false;
+    if (s.requests > 0 and now - s.requested_at < lane.tunables.preempt_slice_ns.get())
+        return false;
     s.requested_at = now;
     s.requests += 1;
     const about: m_mod.About = .{ .m = m.id, .tick = tick, .since = s.tick_since };
@@ -285,7 +293,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
 /// How long the goroutine may run. One that was preempted before, and runs because nothing else
 /// could, gives way sooner when something else can.
 fn slice(lane: anytype, tick: u64, now: u64) u64 {
-    const whole = lane.options.preempt_slice_ns;
+    const whole = lane.tunables.preempt_slice_ns.get();
     return if (isHog(lane, tick) and othersWait(lane, now)) whole / hog_share else whole;
 }
 
@@ -300,7 +308,6 @@ fn othersWait(lane: anytype, now: u64) bool {
 
 fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const s = &lane.sysmon;
-    const o = &lane.options;
     if (s.detached_since == 0) {
         s.detached_since = now;
         return true;
@@ -308,8 +315,10 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const others = othersWait(lane, now) or lane.hogsWait();
     // Others used the lock a moment ago: the goroutine may be about to get it back.
     const waits = now -| s.lock_busy_at < wake_up_ns;
-    const threshold = if (others and !waits) o.retake_threshold_ns else o.retake_threshold_idle_ns;
-    if (now - s.detached_since >= o.retake_threshold_ns) {
+    const short = lane.tunables.retake_threshold_ns.get();
+    const long = lane.tunables.retake_threshold_idle_ns.get();
+    const threshold = if (others and !waits) short else long;
+    if (now - s.detached_since >= short) {
         lane.blocked_since.store(s.detached_since, .monotonic);
         lane.blocked_tick.store(s.tick, .release);
     }
@@ -356,7 +365,7 @@ fn send(lane: anytype, duty: m_mod.Duty, about: m_mod.About) bool {
         const vain = @atomicLoad(u64, &lane.counters.retakes_in_vain, .monotonic);
         s.backoff_ns = if (vain == s.vain_seen) 0 else @min(
             @max(s.backoff_ns * 2, backoff_start_ns),
-            lane.options.sysmon_sleep_max_ns,
+            lane.tunables.sysmon_sleep_max_ns.get(),
         );
         s.vain_seen = vain;
     }

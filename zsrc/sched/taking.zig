@@ -8,8 +8,6 @@ const m_mod = @import("m.zig");
 
 /// A free lock is there within this time.
 const prompt_lock_ns = std.time.ns_per_ms;
-/// So many threads at most wait for the host's lock in case the running goroutine blocks.
-pub const most_reserves = 16;
 /// So many goroutines that block one after the other may wait for what a preempted one holds.
 const convoy = 8;
 
@@ -74,7 +72,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             if (!self.live) return;
             const now = Env.nanotime();
             const waited = now - asked > prompt_lock_ns and duty == .retake;
-            if ((waited and now -| m.about.since < self.options.retake_threshold_idle_ns) or
+            if ((waited and now -| m.about.since < self.tunables.retake_threshold_idle_ns.get()) or
                 !takeOver(self, m, duty)) return inVain(self);
             if (waited) reinforce(self, now);
             self.schedule(m);
@@ -87,7 +85,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
         /// blocks, it takes the P.
         noinline fn reinforce(self: *Self, now: u64) void {
             self.reinforced_at = now;
-            var wanted = @min(self.runq.len, most_reserves) -| self.reserves;
+            var wanted = @min(self.runq.len, self.tunables.retake_reserves.get()) -| self.reserves;
             while (wanted > 0) : (wanted -= 1) {
                 if (planted == .counts_the_refused) self.reserves += 1;
                 self.startM(.reserve, .{}) catch return;

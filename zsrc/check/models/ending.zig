@@ -22,6 +22,7 @@ const threads_mod = @import("../../sched/threads.zig");
 const taking = @import("../../sched/taking.zig");
 const list = @import("../../core/list.zig");
 const os = @import("../../os/os.zig");
+const Tunables = @import("../../core/tunables.zig").Tunables;
 const Status = @import("../../sched/g.zig").Status;
 const duties = @import("../../sched/m.zig");
 const Allocator = std.mem.Allocator;
@@ -307,8 +308,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
                     .reserves => 5,
                     else => 8,
                 },
-                retake_threshold_idle_ns: u64 = 0,
             } = .{},
+            tunables: Tunables = .{ .retake_threshold_idle_ns = .init(0) },
             live: bool = false,
             generation: u32 = 0,
             m_lock: Sim.Lock = .{},

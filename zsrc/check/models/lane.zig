@@ -13,6 +13,7 @@ const proc = @import("../../native/proc.zig");
 const primitives = @import("../../native/primitives.zig");
 const Interrupted = @import("../../native/interrupt.zig").Interrupted;
 const Quiet = @import("world.zig").Quiet;
+const Tunables = @import("../../core/tunables.zig").Tunables;
 
 pub const Setup = struct {
     procs: u32,
@@ -65,14 +66,19 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         /// Every round of sysmon preempts, and retakes.
         pub const Options = struct {
             preempt_async: bool = true,
-            preempt_slice_ns: u64 = 0,
-            sysmon_sleep_min_ns: u64 = 10,
-            sysmon_sleep_max_ns: u64 = 10,
-            sysmon_idle_rounds: u32 = 0,
             retake_enabled: bool = true,
-            retake_threshold_ns: u64 = 0,
-            retake_threshold_idle_ns: u64 = 0,
         };
+
+        var own_tunables: Tunables = .{
+            .preempt_slice_ns = .init(0),
+            .sysmon_sleep_min_ns = .init(10),
+            .sysmon_sleep_max_ns = .init(10),
+            .sysmon_idle_rounds = .init(0),
+            .retake_threshold_ns = .init(0),
+            .retake_threshold_idle_ns = .init(0),
+            .native_steal_rounds = .init(1),
+        };
+        pub const tunables = &own_tunables;
 
         const Network = struct {
             wanted: bool = false,
@@ -84,6 +90,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         // ---- what the scheduler asks of its host ----
 
         pub const Host = struct {
+            pub const tunables = lane.tunables;
             pub const sleepM = threads.sleepM;
 
             pub fn newM(s: *Sched, p: *P, spinning: bool) void {

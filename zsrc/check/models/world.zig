@@ -12,6 +12,7 @@ const pollside = @import("../../native/pollside.zig");
 const threads_mod = @import("threads.zig");
 const types = @import("../../native/types.zig");
 const wait = @import("../../native/wait.zig");
+const Tunables = @import("../../core/tunables.zig").Tunables;
 
 /// The environment without scheduling points at the status of a goroutine, which only who holds the
 /// goroutine looks at.
@@ -19,7 +20,6 @@ pub fn Quiet(comptime Sim: type) type {
     return struct {
         pub const planted = Sim.planted;
         pub const local_queue_size = Sim.local_queue_size;
-        pub const steal_tries = Sim.steal_tries;
         pub const Lock = Sim.Lock;
         pub const Note = Sim.Note;
         pub const Thread = Sim.Thread;
@@ -117,7 +117,12 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
 
         const Thread = struct { m: M = .{}, world: *Self };
 
+        /// One round over the Ps will do, the last, which looks at everything.
+        var one_round: Tunables = .{ .native_steal_rounds = .init(1) };
+
         pub const Host = struct {
+            pub const tunables = &one_round;
+
             pub fn sleepM(_: *Sched, m: *M) bool {
                 return m.note.sleep(null) == .woken;
             }
