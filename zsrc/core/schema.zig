@@ -1,8 +1,8 @@
-//! What golibx/schema.py says of the keys that may change while a run goes on, read when the library
-//! is compiled: there is one list of them, their ranges and defaults, and Python has it.
+//! What golibx/schema.py says of the keys that may change while a run goes on, read when the
+//! library is compiled: there is one list of them, their ranges and defaults, and Python has it.
 //!
-//! Of the text this reads the lines of `Table(` and `Key(` in the form that `ruff format` gives them,
-//! and nothing else of Python. Anything unexpected in a tunable key is an error of the compiler's.
+//! Of the text this reads the lines of `Table(` and `Key(` in the form that `ruff format` gives
+//! them, and nothing else of Python. Anything unexpected in a tunable key is a compile error.
 const std = @import("std");
 
 const text = @embedFile("schema");
@@ -80,7 +80,8 @@ fn readKey(table: []const u8, lines: *std.mem.SplitIterator(u8, .scalar)) Readin
         const name_end = std.mem.indexOfScalar(u8, argument, '=') orelse continue;
         const name = argument[0..name_end];
         for (.{ "low", "high", "zero", "option", "at_most" }) |field| {
-            if (std.mem.eql(u8, name, field)) @field(r, field) = unquoted(argument[name_end + 1 ..]);
+            if (std.mem.eql(u8, name, field))
+                @field(r, field) = unquoted(argument[name_end + 1 ..]);
         }
         if (std.mem.eql(u8, argument, "tunable=True,")) r.tunable = true;
     }
@@ -111,7 +112,13 @@ fn keyOf(comptime r: Reading) Key {
     };
 }
 
-const units = .{ .{ "ns", 1 }, .{ "us", 1000 }, .{ "ms", std.time.ns_per_ms }, .{ "s", std.time.ns_per_s }, .{ "m", std.time.ns_per_min } };
+const units = .{
+    .{ "ns", 1 },
+    .{ "us", std.time.ns_per_us },
+    .{ "ms", std.time.ns_per_ms },
+    .{ "s", std.time.ns_per_s },
+    .{ "m", std.time.ns_per_min },
+};
 
 /// As golibx/values.py reads it, in nanoseconds if it has a unit.
 fn numberOf(comptime path: []const u8, comptime written: []const u8) u64 {
@@ -131,7 +138,13 @@ fn fail(comptime path: []const u8, comptime problem: []const u8) noreturn {
 }
 
 test "a duration is read as Python reads it" {
-    inline for (.{ .{ "20us", 20_000 }, .{ "10s", 10_000_000_000 }, .{ "0s", 0 }, .{ "10_000", 10_000 }, .{ "1m", 60_000_000_000 } }) |each| {
+    inline for (.{
+        .{ "20us", 20_000 },
+        .{ "10s", 10_000_000_000 },
+        .{ "0s", 0 },
+        .{ "10_000", 10_000 },
+        .{ "1m", 60_000_000_000 },
+    }) |each| {
         try std.testing.expectEqual(each[1], comptime numberOf("a test's", each[0]));
     }
 }
@@ -144,6 +157,7 @@ test "the keys are those that golibx/schema.py has" {
     try std.testing.expectEqualStrings("10us to 1m", slice.allowed);
     for (keys) |key| {
         try std.testing.expect(key.lowest < key.highest and key.default <= key.highest);
-        try std.testing.expect(key.default >= key.lowest or (key.default == 0 and key.zero.len > 0));
+        const off = key.default == 0 and key.zero.len > 0;
+        try std.testing.expect(key.default >= key.lowest or off);
     }
 }

@@ -1,17 +1,17 @@
 //! What may change while a run goes on: how long a slice is, how soon a blocking call loses its P,
-//! how long sysmon sleeps, and the like. There is one set of them in a process, `current`, which both
-//! lanes read where they need a value; nothing keeps a copy.
+//! how long sysmon sleeps, and the like. There is one set of them in a process, `current`, which
+//! both lanes read where they need a value; nothing keeps a copy.
 //!
 //! A value is one atomic, read and written relaxed. It stands for itself: who finds a new one need
 //! not see what its writer did before, and of two that change one after the other, either may be
-//! seen first. So no code relies on how two of them compare (that a shorter sleep is not longer than
-//! the longest), but takes the smaller or larger where it matters.
+//! seen first. So no code relies on how two of them compare (that the shortest sleep is not more
+//! than the longest), but takes the smaller or larger where it matters.
 //!
 //! Who changes values has sysmon wake afterwards, on both lanes, since that may sleep by the old
 //! ones. That wake-up orders: after it sysmon sees the new values.
 //!
-//! golibx/schema.py has the names, ranges and defaults. A field that it does not have as the `option`
-//! of a tunable key, or a tunable key without a field, does not compile.
+//! golibx/schema.py has the names, ranges and defaults. A field that it does not have as the
+//! `option` of a tunable key, or a tunable key without a field, does not compile.
 const std = @import("std");
 const schema = @import("schema.zig");
 
@@ -38,8 +38,8 @@ pub const Tunable = struct {
 pub const Tunables = struct {
     /// Go's runtime/proc.go, forcePreemptNS. From the next round on, for slices that go on too.
     preempt_slice_ns: Tunable = default("preempt_slice_ns"),
-    /// Go's retake: for calls with goroutines that wait for the P. From the next round on, for calls
-    /// that block already too.
+    /// Go's retake: for calls with goroutines that wait for the P. From the next round on, for
+    /// calls that block already too.
     retake_threshold_ns: Tunable = default("retake_threshold_ns"),
     /// For calls that nobody waits for. From the next round on.
     retake_threshold_idle_ns: Tunable = default("retake_threshold_idle_ns"),
@@ -61,8 +61,8 @@ pub const Tunables = struct {
     spin_ns: Tunable = default("spin_ns"),
     /// Go's stealWork: 4. The next time that an M of the native lane looks for work.
     native_steal_rounds: Tunable = default("native_steal_rounds"),
-    /// Percent of the busy Ps. Go's findRunnable: half of them. The next time that an M of the native
-    /// lane has found none of its own.
+    /// Percent of the busy Ps. Go's findRunnable: half of them. The next time that an M of the
+    /// native lane has found no work of its own.
     native_spinning: Tunable = default("native_spinning"),
 
     /// The value of a key.
@@ -144,8 +144,9 @@ const limits: [count]?usize = limits: {
     @setEvalBranchQuota(10_000);
     var found: [count]?usize = @splat(null);
     for (keys, &found) |key, *limit| {
-        if (key.at_most.len > 0) limit.* = find(key.at_most) orelse
-            @compileError("golibx/schema.py: key " ++ key.path ++ ": no tunable key " ++ key.at_most);
+        if (key.at_most.len > 0) limit.* = find(key.at_most) orelse @compileError(
+            "golibx/schema.py: key " ++ key.path ++ ": no tunable key " ++ key.at_most,
+        );
     }
     break :limits found;
 };
@@ -175,7 +176,9 @@ comptime {
 test "a value that is out of range is refused, 0 only where it means something" {
     var t: Tunables = .{};
     const slice = find("preempt.slice").?;
-    for ([_]u64{ 0, 1, keys[slice].lowest - 1, keys[slice].highest + 1, std.math.maxInt(u64) }) |value| {
+    const low = keys[slice].lowest;
+    const high = keys[slice].highest;
+    for ([_]u64{ 0, 1, low - 1, high + 1, std.math.maxInt(u64) }) |value| {
         var change: Change = .{};
         change.set("preempt_slice_ns", value);
         try std.testing.expectEqual(Change.Refusal{ .key = slice }, change.refusal(&t).?);

@@ -7,8 +7,8 @@
 //! taken. It begins anew with 20 us if there have been system calls since it last did, which is
 //! what so short a sleep is for.
 //!
-//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `tunables`, `sched`, `arena`, `interrupt`,
-//! `events` and `lookForDeadlock`, as lane.zig has them.
+//! Of `lane`: `Env`, `Os`, `Host`, `P`, `Batch`, `options`, `tunables`, `sched`, `arena`,
+//! `interrupt`, `events` and `lookForDeadlock`, as lane.zig has them.
 const std = @import("std");
 
 /// A slice may end this part of it early.
@@ -210,7 +210,10 @@ pub fn Sysmon(comptime lane: type) type {
             const wanted = !p.runq.isEmpty() or
                 s.nmspinning.load(.monotonic) + s.npidle.load(.monotonic) == 0 or
                 s.queue.len.load(.monotonic) > 0;
-            const threshold = (if (wanted) &t.retake_threshold_ns else &t.retake_threshold_idle_ns).get();
+            const threshold = if (wanted)
+                t.retake_threshold_ns.get()
+            else
+                t.retake_threshold_idle_ns.get();
             if (away < threshold and !(had_slice and wanted)) return false;
             const blocked = if (events.wants(.retake)) idOn(p) else 0;
             if (!s.retake(p)) return false;

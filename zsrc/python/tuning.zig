@@ -1,9 +1,9 @@
-//! golibx._core.tune(): what may change while a run goes on (core/tunables.zig), by the names that it
-//! has in golib.toml; and how a run's options set it.
+//! golibx._core.tune(): what may change while a run goes on (core/tunables.zig), by the names that
+//! it has in golib.toml; and how a run's options set it.
 //!
 //! All is done with the interpreter's lock, and without running code of the program's between the
-//! look at the values that there are and the change: of two threads that change something, one comes
-//! first, and the other finds what that one has set.
+//! look at the values that there are and the change: of two threads that change something, one
+//! comes first, and the other finds what that one has set.
 const std = @import("std");
 const tunables_mod = @import("../core/tunables.zig");
 const sysmon = @import("../sched/sysmon.zig");
@@ -74,7 +74,8 @@ pub fn tune(changes: *py.Object) ?*py.Object {
 /// By the keys' names. Null with an exception set.
 fn readChange(changes: *py.Object) ?Change {
     if (!py.isDict(changes)) {
-        _ = py.PyErr_Format(py.exc.typeError(), "tune() takes a dict of ints by key, not %R", changes);
+        const text = "tune() takes a dict of ints by key, not %R";
+        _ = py.PyErr_Format(py.exc.typeError(), text, changes);
         return null;
     }
     var change: Change = .{};
@@ -116,11 +117,12 @@ fn readValue(key: usize, value: *py.Object) ?u64 {
         if (!fits) py.PyErr_Clear();
         if (fits) return number;
     }
+    const out_of_range = "%s cannot be %R%s: allowed are %s";
     const path = keys[key].path.ptr;
     const unit = keys[key].unit.ptr;
     const allowed = keys[key].allowed.ptr;
     _ = if (is_number)
-        py.PyErr_Format(py.exc.valueError(), "%s cannot be %R%s: allowed are %s", path, value, unit, allowed)
+        py.PyErr_Format(py.exc.valueError(), out_of_range, path, value, unit, allowed)
     else
         py.PyErr_Format(py.exc.typeError(), "%s cannot be %R: an int, of %s", path, value, allowed);
     return null;

@@ -541,9 +541,7 @@ pub fn Lane(comptime Host: type) type {
         /// Has the entry arrive soon. Any thread, without the lock: see inbox.zig. It may be gone
         /// when this returns.
         pub fn post(self: *Self, posted: *inbox.Entry) void {
-            Host.inbox.push(posted);
-            self.attention.store(true, .seq_cst);
-            Host.inbox.ring(Host.pollBreak);
+            Host.inbox.post(posted, &self.attention, Host.pollBreak);
         }
 
         // ---- what sysmon asks, without the lock ----

@@ -130,9 +130,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// What was posted, and sysmon's requests: timers are due, the network was not looked at,
         /// preempted goroutines have waited.
         noinline fn attend(self: *Self) void {
-            self.attention.store(false, .seq_cst);
-            Host.attend();
-            if (!Host.inbox.isEmpty()) Host.inbox.drain();
+            Host.inbox.attend(&self.attention, Host.attend);
             if (self.asked.swap(false, .acquire)) answerSysmon(self);
             if (self.options.explore) chooseNext(self);
         }

@@ -62,7 +62,8 @@ pub fn start(lane: anytype) !void {
             const of: Lane = @ptrCast(@alignCast(raw.?));
             os.preciseSleep();
             os.promptWake();
-            var rounds: Rounds(Lane) = .{ .lane = of, .delay = of.tunables.sysmon_sleep_min_ns.get() };
+            const shortest = of.tunables.sysmon_sleep_min_ns.get();
+            var rounds: Rounds(Lane) = .{ .lane = of, .delay = shortest };
             watch(of, &rounds);
         }
     };
@@ -115,8 +116,11 @@ pub fn watch(lane: anytype, rounds: anytype) void {
     const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
     while (!s.stopping.load(.acquire)) {
-        _ = s.note.sleep(rounds.sleepFor());
-        s.note.clear();
+        const sleep_ns = rounds.sleepFor();
+        if (planted == .clears_late) s.note.clear();
+        _ = s.note.sleep(sleep_ns);
+        // Before it is found out again for how long to sleep: who wakes it has changed that.
+        if (planted != .clears_late) s.note.clear();
         // What was cleared may have been `stop`.
         if (planted != .stops_unseen and s.stopping.load(.acquire)) return;
         rounds.slept();

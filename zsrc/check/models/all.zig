@@ -16,6 +16,7 @@ const holdoff = @import("holdoff.zig");
 const resting = @import("resting.zig");
 const succession = @import("succession.zig");
 const sysmon = @import("sysmon.zig");
+const inbox = @import("inbox.zig");
 const stop = @import("stop.zig");
 const run_end = @import("ending.zig");
 const primitives = @import("primitives.zig");
@@ -177,6 +178,29 @@ pub const of_the_runtime = [_]Entry{
         },
     },
     .{
+        .name = "inbox",
+        .Model = inbox.Idle,
+        .options = .{ .preemptions = 2, .delays = 1 },
+        .plants = &.{
+            .{ .bug = .looks_first, .expects = "lost wake-up" },
+            .{ .bug = .looks_early, .expects = "lost wake-up" },
+            .{ .bug = .pushes_relaxed, .expects = "no ordering separates" },
+            .{ .bug = .uses_arrived, .expects = "no ordering separates" },
+            .{ .bug = .rings_unlocked, .expects = "no ordering separates" },
+            .{ .bug = .rings_unasked, .expects = "no ordering separates" },
+            .{ .bug = .stays_asleep, .expects = "no ordering separates" },
+        },
+    },
+    .{
+        .name = "inbox of a lane that is busy",
+        .Model = inbox.Busy,
+        .options = .{ .preemptions = 2, .delays = 1, .weak_failures = 1 },
+        .plants = &.{
+            .{ .bug = .attention_first, .expects = "" },
+            .{ .bug = .clears_late, .expects = "" },
+        },
+    },
+    .{
         .name = "sysmon asleep",
         .Model = sysmon.Sleeps,
         .options = .{ .preemptions = 2, .delays = 1, .patient = true },
@@ -185,6 +209,15 @@ pub const of_the_runtime = [_]Entry{
             .{ .bug = .owns_late, .expects = "lost wake-up" },
             .{ .bug = .sleeps_blindly, .expects = "lost wake-up" },
             .{ .bug = .stops_unseen, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "sysmon told of a change",
+        .Model = sysmon.Told,
+        .options = .{ .preemptions = 3, .delays = 1, .patient = true },
+        .plants = &.{
+            .{ .bug = .tells_first, .expects = "lost wake-up" },
+            .{ .bug = .clears_late, .expects = "lost wake-up" },
         },
     },
     .{
