@@ -70,7 +70,8 @@ class Group(Generic[_K, _T]):
                     else:
                         call.shared = True
                 if call is mine:
-                    mine.value = open_to_signals(fn, *args, **kwargs)
+                    # Without *, leaks() sees what the function waits for.
+                    mine.value = open_to_signals(lambda: fn(*args, **kwargs))
                     mine.error = None
                     return mine.value, mine.shared
             except BaseException as error:

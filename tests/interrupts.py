@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -85,6 +86,8 @@ class Interrupts:
         self._set_trace = ctypes.pythonapi.PyEval_SetTrace
         self._set_trace.argtypes = [ctypes.c_void_p, ctypes.py_object]
         self._set_trace.restype = None
+        # 3.12 has opcodes traced only by what is set when some frame has asked for that.
+        sys._getframe().f_trace_opcodes = True  # noqa: SLF001
 
     def once(self, n: int, number: int, body: Callable[[], object]) -> bool:
         """Calls body() with the signal at the n-th opcode; returns whether it has so many."""

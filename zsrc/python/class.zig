@@ -233,6 +233,8 @@ pub fn Options(comptime T: type) type {
         /// Whether Python code may derive from it.
         is_base: bool = false,
         is_immutable: bool = true,
+        /// More of the type's flags.
+        flags: c_uint = 0,
         methods: []const Method(T) = &.{},
         /// Whether calls of methods are preemption points: see points.zig.
         has_points: bool = true,
@@ -328,7 +330,7 @@ pub fn Class(comptime T: type, comptime options: Options(T)) type {
         pub const spec: py.TypeSpec = .{
             .name = options.name,
             .basicsize = @sizeOf(Layout(T)),
-            .flags = py.TPFLAGS_DEFAULT |
+            .flags = py.TPFLAGS_DEFAULT | options.flags |
                 (if (options.traverse != null) py.TPFLAGS_HAVE_GC else 0) |
                 (if (options.is_base) py.TPFLAGS_BASETYPE else 0) |
                 (if (options.is_immutable) py.TPFLAGS_IMMUTABLETYPE else 0) |

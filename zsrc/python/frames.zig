@@ -20,6 +20,7 @@
 //! operands beside it.
 const std = @import("std");
 const py = @import("py.zig");
+const whole = @import("whole.zig");
 const peek = @import("peek.zig");
 const called = @import("called.zig");
 const iterated = @import("iterated.zig");
@@ -536,7 +537,9 @@ const Stack = struct {
         if (receiver == py.none()) return true;
         // A method and what it is of.
         if (!looksAlive(receiver)) return false;
-        if (first.?.type == function_type) return if (s.inner) |f| f.function() == first else false;
+        const function = whole.functionOf(first.?);
+        if (function.type == function_type)
+            return if (s.inner) |f| f.function() == function else false;
         if (first.?.type != method_descriptor_type) return false;
         const of_type: *const *py.Type = @ptrFromInt(@intFromPtr(first.?) + 16); // PyDescrObject
         return py.PyType_IsSubtype(receiver.type, of_type.*) != 0;
@@ -574,7 +577,7 @@ const Stack = struct {
     }
 
     fn binds(manager: *py.Object, name: [*:0]const u8) bool {
-        const o = lookUp(manager.type, name) orelse return false;
+        const o = whole.functionOf(lookUp(manager.type, name) orelse return false);
         return o.type == function_type or o.type == method_descriptor_type;
     }
 
@@ -582,7 +585,8 @@ const Stack = struct {
     fn enteredBy(f: InterpreterFrame) ?*py.Object {
         if (f.owner() != InterpreterFrame.owned_by_thread) return null;
         const manager = f.variable(0) orelse return null;
-        return if (f.function() == lookUp(manager.type, "__enter__")) manager else null;
+        const enter = whole.functionOf(lookUp(manager.type, "__enter__") orelse return null);
+        return if (f.function() == enter) manager else null;
     }
 
     /// The namespace of a class whose body runs: __build_class__() has it.

@@ -113,6 +113,9 @@ pub const TypeSpec = extern struct {
 pub const TPFLAGS_DEFAULT = 1 << 18;
 pub const TPFLAGS_BASETYPE = 1 << 10;
 pub const TPFLAGS_HAVE_GC = 1 << 14;
+pub const TPFLAGS_HAVE_VECTORCALL = 1 << 11;
+/// Called as obj.method(…), it is given obj first, and no method object is made.
+pub const TPFLAGS_METHOD_DESCRIPTOR = 1 << 17;
 pub const TPFLAGS_IMMUTABLETYPE = 1 << 8;
 pub const TPFLAGS_DISALLOW_INSTANTIATION = 1 << 7;
 
@@ -479,6 +482,7 @@ pub const DictWatcher = *const fn (c_int, ?*Object, ?*Object, ?*Object) callconv
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
     PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
+    PyVectorcall_Call: *const fn (*Object, *Object, ?*Object) callconv(.c) ?*Object,
     PyContext_CopyCurrent: *const fn () callconv(.c) ?*Object,
     PyContext_Enter: *const fn (*Object) callconv(.c) c_int,
     PyContext_Exit: *const fn (*Object) callconv(.c) c_int,

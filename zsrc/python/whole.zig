@@ -27,6 +27,8 @@ const lane = &host.the_lane;
 /// What whole() returns: the function, as a method of a class too.
 const Whole = extern struct {
     ob: py.Object,
+    /// Without a tuple for its arguments, so that leaks() sees all that refers to them.
+    vectorcall: *const @TypeOf(call),
     function: *py.Object,
     /// It is an `__enter__`: what is raised after it is raised in the block, which begins and ends.
     enters: bool,
@@ -39,6 +41,11 @@ var method_type: ?*py.Object = null;
 pub fn load() bool {
     method_type = py.importFrom("types", "MethodType");
     return method_type != null;
+}
+
+/// What a call of `o` runs, if that is the function of a Whole; else `o`. Calls hold nothing besides.
+pub inline fn functionOf(o: *py.Object) *py.Object {
+    return if (o.type == Class.python_type) Class.of(o).function else o;
 }
 
 /// The calling goroutine begins something that is to be whole; null outside of goroutines.
@@ -77,27 +84,31 @@ fn outcome(goes_on: bool, result: ?*py.Object, before: ?*py.Object) ?*py.Object 
     return null;
 }
 
-fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
-    const w: *Whole = @ptrCast(o);
-    const function = py.incref(w.function);
-    defer py.decref(function);
-    const p = begin() orelse return py.PyObject_Call(function, args, kwargs);
-    if (!w.enters) return endWith(p, py.PyObject_Call(function, args, kwargs));
-    const entered = py.PyObject_Call(function, args, kwargs) orelse return endWith(p, null);
+fn call(o: *py.Object, args: ?py.Args, nargs: usize, names: ?*py.Object) callconv(.c) ?*py.Object {
+    const w = Class.of(o);
+    const p = begin() orelse return py.extra.PyObject_Vectorcall(w.function, args, nargs, names);
+    const result = py.extra.PyObject_Vectorcall(w.function, args, nargs, names);
+    if (!w.enters) return endWith(p, result);
+    const manager = args.?[0];
+    const entered = result orelse return endWith(p, null);
     // From 3.14 on the interpreter calls handlers between this and the block.
-    const result = if (py.PyErr_CheckSignals() == 0) entered else blk: {
+    const checked = if (py.PyErr_CheckSignals() == 0) entered else blk: {
         py.decref(entered);
         break :blk null;
     };
-    if (endWith(p, result)) |manager| return manager;
-    leave(py.PyTuple_GetItem(args, 0));
+    if (endWith(p, checked)) |begun| return begun;
+    leave(manager);
     return null;
 }
 
+fn callByTuple(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.Object {
+    return py.extra.PyVectorcall_Call(o, args, kwargs);
+}
+
 /// The exception that is set ends the block of `manager` at its very beginning.
-fn leave(manager: ?*py.Object) void {
+fn leave(manager: *py.Object) void {
     const exception = py.takeException() orelse return;
-    const exit = py.PyObject_GetAttrString(manager orelse return, "__exit__");
+    const exit = py.PyObject_GetAttrString(manager, "__exit__");
     defer py.xdecref(exit);
     const traceback = py.PyException_GetTraceback(exception) orelse py.incref(py.none());
     defer py.decref(traceback);
@@ -144,6 +155,7 @@ pub fn makeEnter(function: *py.Object) ?*py.Object {
 fn makeWhole(function: *py.Object, enters: bool) ?*py.Object {
     const o = py.PyType_GenericAlloc(Class.python_type, 0) orelse return null;
     const w = Class.of(o);
+    w.vectorcall = call;
     w.function = py.incref(function);
     w.enters = enters;
     return o;
@@ -167,12 +179,20 @@ fn repr(w: *Whole) ?*py.Object {
     return py.PyUnicode_FromFormat("<whole %R>", w.function);
 }
 
+const members = [_]py.MemberDef{ .{
+    .name = "__vectorcalloffset__",
+    .type = py.T_PYSSIZET,
+    .offset = @offsetOf(Whole, "vectorcall"),
+    .flags = py.READONLY,
+}, .{} };
+
 pub const Class = class.Class(Whole, .{
     .name = "golibx._core.Whole",
     .doc = "A function that nothing cuts in two.",
     .repr = repr,
     .deinit = deinit,
-    .slots = .{ .tp_call = call, .tp_descr_get = get },
+    .flags = py.TPFLAGS_HAVE_VECTORCALL | py.TPFLAGS_METHOD_DESCRIPTOR,
+    .slots = .{ .tp_call = callByTuple, .tp_descr_get = get, .tp_members = &members },
     .properties = &.{
         class.field(Whole, "__wrapped__", "function", "The function."),
         attribute("__name__"),
