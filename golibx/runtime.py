@@ -512,7 +512,7 @@ run() returns when the call does
 """
 _LOCKED_TO_MAIN = """\
 golibx: a goroutine that was given up is locked to the main thread, by lock_os_thread() or a \
-greenlet, and goes on whatever is raised in it: run() returns when it ends
+greenlet, and cannot go on elsewhere: run() returns when it ends or waits
 """
 
 _FREE_INTERVAL_S = 0.001

@@ -87,7 +87,7 @@ class Interrupts:
         self._set_trace.argtypes = [ctypes.c_void_p, ctypes.py_object]
         self._set_trace.restype = None
         # 3.12 has opcodes traced only by what is set when some frame has asked for that.
-        sys._getframe().f_trace_opcodes = True  # noqa: SLF001
+        sys._getframe().f_trace_opcodes = True
 
     def once(self, n: int, number: int, body: Callable[[], object]) -> bool:
         """Calls body() with the signal at the n-th opcode; returns whether it has so many."""

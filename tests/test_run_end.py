@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Script
+from conftest import Script, c_library
 
 # Its goroutine blocks beyond the end, and parks, starts others and raises when it comes back.
 COMES_BACK = """
@@ -527,34 +527,48 @@ print(golibx.run(wait))
     assert script.passes(program) == "interrupted\nTrue\ninterrupted\ninterrupted\n"
 
 
-def test_the_goroutine_that_is_locked_to_the_main_thread_is_named(script: Script) -> None:
-    """Below a callback it is locked where it is; it ends when it likes, and run() returns then."""
+NAP = """
+#include <time.h>
+
+void nap(long seconds) {
+    struct timespec left = {seconds, 0};
+    while (nanosleep(&left, &left) != 0) {
+        /* no signal ends it */
+    }
+}
+"""
+
+
+def test_the_goroutine_that_is_locked_to_the_main_thread_is_named(
+    script: Script, tmp_path: Path
+) -> None:
+    """Below a callback it is locked where it is."""
     program = """
-import collections, ctypes, time
+import ctypes, sys, threading
 import golibx
 
-end = time.monotonic() + 2.5
+library = ctypes.CDLL(sys.argv[1])
+main_thread = threading.get_native_id()
+is_there = False
 
-def call():
-    try:
-        time.sleep(0.001)
-        return time.monotonic() > end
-    except BaseException:
-        pass
-
-def goes_on():
+def naps():
+    global is_there
     ctypes.CFUNCTYPE(None)(golibx.lock_os_thread)()
-    collections.deque(iter(call, True), 0)  # no loop in Python, in which Cancelled would be raised
+    # Where this one is slow, another thread has taken it over.
+    is_there = threading.get_native_id() == main_thread
+    if is_there:
+        library.nap(2)
 
 def main():
-    golibx.go(goes_on)
+    golibx.go(naps)
     golibx.sleep(0.01)
 
-golibx.run(main, config={"runtime": {"shutdown_timeout": "20ms"}})
+while not is_there:
+    golibx.run(main, config={"runtime": {"shutdown_timeout": "20ms"}})
 print("returned")
 """
-    result = script(program)
+    result = script(program, str(c_library(tmp_path, "nap", NAP)))
     assert result.stdout == "returned\n"
     text = "golibx: a goroutine that was given up is locked to the main thread, by lock_os_thread()"
     assert text in result.stderr
-    assert "goroutine 2 [goes_on] started at" in result.stderr
+    assert "goroutine 2 [naps] started at" in result.stderr
