@@ -4,6 +4,7 @@ test {
     _ = @import("os/os.zig").impl;
     _ = @import("os/descriptors.zig");
     _ = @import("arch/arch.zig");
+    _ = @import("core/heap.zig");
     _ = @import("core/list.zig");
     _ = @import("core/schema.zig");
     _ = @import("core/tunables.zig");

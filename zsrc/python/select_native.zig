@@ -185,7 +185,7 @@ pub const Guard = struct {
 
     pub inline fn reserve(g: *Guard) bool {
         if (g.timers == 0) return true;
-        lane.timers.items.ensureUnusedCapacity(host.gpa, g.timers) catch return false;
+        lane.timers.reserve(host.gpa, g.timers) catch return false;
         return true;
     }
 

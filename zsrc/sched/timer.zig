@@ -1,6 +1,6 @@
-//! Timers of a P: a 4-ary min-heap by time, as Go's. A timer knows its place in the heap, so that
-//! deleting one costs no search and leaves no garbage behind. All calls need the lane's lock.
+//! Timers of the serial lane's P. All calls need the lane's lock.
 const std = @import("std");
+const heap = @import("../core/heap.zig");
 const Allocator = std.mem.Allocator;
 
 /// Extern, as G is, for which `fire` has C's calling convention.
@@ -20,43 +20,43 @@ pub const Timer = extern struct {
 };
 
 pub const Heap = struct {
-    items: std.ArrayList(*Timer) = .empty,
+    due: Due = .{},
     /// Time of the earliest timer or `never`, for sysmon to read without the lock.
     earliest: std.atomic.Value(u64) = .init(never),
 
-    pub const never = std.math.maxInt(u64);
-    const arity = 4;
+    pub const never = heap.never;
+    const Due = heap.Heap(*Timer, moved);
+
+    fn moved(t: *Timer, place: u32) void {
+        t.index = place;
+    }
 
     pub fn deinit(h: *Heap, gpa: Allocator) void {
-        h.items.deinit(gpa);
+        h.due.deinit(gpa);
         h.* = .{};
     }
 
     pub fn add(h: *Heap, gpa: Allocator, t: *Timer) Allocator.Error!void {
         std.debug.assert(!t.pending());
-        try h.items.append(gpa, t);
-        h.up(h.items.items.len - 1, t);
-        h.publish();
+        if (try h.due.add(gpa, .{ .when = t.when, .payload = t })) h.publish();
+    }
+
+    /// There is the memory to add so many.
+    pub fn reserve(h: *Heap, gpa: Allocator, count: usize) Allocator.Error!void {
+        try h.due.reserve(gpa, count);
     }
 
     pub fn remove(h: *Heap, t: *Timer) void {
         if (!t.pending()) return;
-        const at = t.index;
-        const last = h.items.pop().?;
-        if (last != t) {
-            h.put(at, last);
-            h.down(at, last);
-            h.up(last.index, last);
-        }
+        h.due.takeOut(t.index);
         t.index = Timer.none;
         h.publish();
     }
 
     /// Takes the earliest timer out if its time has come.
     pub fn popDue(h: *Heap, now: u64) ?*Timer {
-        if (h.items.items.len == 0) return null;
-        const t = h.items.items[0];
-        if (t.when > now) return null;
+        if (h.due.earliest() > now or h.due.isEmpty()) return null;
+        const t = h.due.first().payload;
         h.remove(t);
         return t;
     }
@@ -64,18 +64,17 @@ pub const Heap = struct {
     /// As popDue, but any of those that are due at the same time as the earliest. `chooser` says
     /// which.
     pub fn popOneOf(h: *Heap, now: u64, chooser: anytype) ?*Timer {
-        if (h.items.items.len == 0) return null;
-        const when = h.items.items[0].when;
-        if (when > now) return null;
+        const when = h.due.earliest();
+        if (when > now or h.due.isEmpty()) return null;
         var alike: usize = 0;
-        for (h.items.items) |t| alike += @intFromBool(t.when == when);
+        for (h.due.all()) |item| alike += @intFromBool(item.when == when);
         var left = chooser.which(.due, alike);
         // By their places, which are the same for the same calls before.
-        for (h.items.items) |t| {
-            if (t.when != when) continue;
+        for (h.due.all()) |item| {
+            if (item.when != when) continue;
             if (left == 0) {
-                h.remove(t);
-                return t;
+                h.remove(item.payload);
+                return item.payload;
             }
             left -= 1;
         }
@@ -83,69 +82,26 @@ pub const Heap = struct {
     }
 
     pub inline fn len(h: *const Heap) usize {
-        return h.items.items.len;
+        return h.due.len();
     }
 
     inline fn publish(h: *Heap) void {
-        const first = if (h.items.items.len == 0) never else h.items.items[0].when;
-        h.earliest.store(first, .monotonic);
-    }
-
-    inline fn put(h: *Heap, at: usize, t: *Timer) void {
-        h.items.items[at] = t;
-        t.index = @intCast(at);
-    }
-
-    fn up(h: *Heap, start: usize, t: *Timer) void {
-        var at = start;
-        while (at > 0) {
-            const parent = (at - 1) / arity;
-            const p = h.items.items[parent];
-            if (p.when <= t.when) break;
-            h.put(at, p);
-            at = parent;
-        }
-        h.put(at, t);
-    }
-
-    fn down(h: *Heap, start: usize, t: *Timer) void {
-        const items = h.items.items;
-        var at = start;
-        while (true) {
-            const first = at * arity + 1;
-            if (first >= items.len) break;
-            var least = first;
-            const end = @min(first + arity, items.len);
-            for (first + 1..end) |i| {
-                if (items[i].when < items[least].when) least = i;
-            }
-            if (items[least].when >= t.when) break;
-            h.put(at, items[least]);
-            at = least;
-        }
-        h.put(at, t);
+        h.earliest.store(h.due.earliest(), .monotonic);
     }
 };
 
-test "timers come out in order, whatever was removed" {
+test "a timer that is due comes out, and the earliest is known without the lock" {
     const gpa = std.testing.allocator;
     var h: Heap = .{};
     defer h.deinit(gpa);
-    var rng = std.Random.DefaultPrng.init(1);
-    var timers: [500]Timer = @splat(.{});
-    for (&timers) |*t| {
-        t.when = rng.random().uintLessThan(u64, 1000);
-        try h.add(gpa, t);
-    }
-    for (0..100) |_| h.remove(&timers[rng.random().uintLessThan(usize, timers.len)]);
-    var last: u64 = 0;
-    const expected = h.len();
-    var n: usize = 0;
-    while (h.popDue(1000)) |t| : (n += 1) {
-        try std.testing.expect(t.when >= last);
-        last = t.when;
-        try std.testing.expect(!t.pending());
-    }
-    try std.testing.expectEqual(expected, n);
+    var timers: [3]Timer = .{ .{ .when = 30 }, .{ .when = 10 }, .{ .when = 20 } };
+    for (&timers) |*t| try h.add(gpa, t);
+    try std.testing.expectEqual(10, h.earliest.load(.monotonic));
+    h.remove(&timers[1]);
+    h.remove(&timers[1]); // it is in none
+    try std.testing.expectEqual(null, h.popDue(19));
+    try std.testing.expectEqual(&timers[2], h.popDue(20));
+    try std.testing.expectEqual(&timers[0], h.popDue(30));
     try std.testing.expectEqual(Heap.never, h.earliest.load(.monotonic));
+    try std.testing.expect(h.popDue(Heap.never) == null and !timers[0].pending());
 }
