@@ -1,7 +1,8 @@
-//! What is due at a time: a 4-ary min-heap, as Go's timers (runtime/time.go). The time lies beside the
-//! payload, so that to find a place touches no payload; it knows its place by `moved`, so that
-//! taking it out costs no search and leaves no garbage. Both lanes' timers are made of this; who
-//! touches one has the lock of what it belongs to.
+//! What is due at a time: a 4-ary min-heap, as Go's timers (runtime/time.go).
+//!
+//! The time lies beside the payload, so that to find a place touches no payload. A payload is told
+//! its place by `moved`, so that taking it out costs no search and leaves no garbage. Both lanes'
+//! timers are made of this. Each use is under the lock of what the heap belongs to.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 

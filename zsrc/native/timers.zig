@@ -67,7 +67,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
         pub fn add(h: *Self, gpa: std.mem.Allocator, t: *Timer) error{OutOfMemory}!bool {
             h.lock.lock();
             defer h.lock.unlock();
-            const is_first = try h.due.add(gpa, .{ .when = t.when, .payload = .{ .address = @intFromPtr(t) } });
+            const tagged: Tagged = .{ .address = @intFromPtr(t) };
+            const is_first = try h.due.add(gpa, .{ .when = t.when, .payload = tagged });
             t.heap.store(h, .monotonic);
             h.publish();
             return is_first;
@@ -77,7 +78,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
         pub fn addSleeper(h: *Self, gpa: std.mem.Allocator, g: *G, when: u64) error{OutOfMemory}!bool {
             h.lock.lock();
             defer h.lock.unlock();
-            const is_first = try h.due.add(gpa, .{ .when = when, .payload = .{ .address = @intFromPtr(g) + 1 } });
+            const tagged: Tagged = .{ .address = @intFromPtr(g) + 1 };
+            const is_first = try h.due.add(gpa, .{ .when = when, .payload = tagged });
             h.publish();
             return is_first;
         }

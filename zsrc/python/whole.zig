@@ -43,7 +43,7 @@ pub fn load() bool {
     return method_type != null;
 }
 
-/// What a call of `o` runs, if that is the function of a Whole; else `o`. Calls hold nothing besides.
+/// What a call of `o` runs, if that is the function of a Whole; else `o`.
 pub inline fn functionOf(o: *py.Object) *py.Object {
     return if (o.type == Class.python_type) Class.of(o).function else o;
 }
