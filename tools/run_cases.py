@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=sys.executable, help="the interpreter (this one)")
     parser.add_argument("--only", action="append", help="a case (may be given several times)")
     options = parser.parse_args(arguments)
+    # A shell has its background jobs ignore Ctrl-C, and the programs would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cases = [case for case in CASES if not options.only or case.name in options.only]
     if not cases:
         parser.error(f"--only: no case is named {' or '.join(options.only)}")

@@ -180,7 +180,12 @@ pub const of_the_runtime = [_]Entry{
     .{
         .name = "inbox",
         .Model = inbox.Idle,
-        .options = .{ .preemptions = 2, .delays = 1, .max_executions = 10_000_000 },
+        .options = .{
+            .preemptions = 2,
+            .delays = 1,
+            .max_executions = 10_000_000,
+            .max_seconds = 90,
+        },
         .plants = &.{
             .{ .bug = .looks_first, .expects = "lost wake-up" },
             .{ .bug = .looks_early, .expects = "lost wake-up" },
@@ -214,12 +219,7 @@ pub const of_the_runtime = [_]Entry{
     .{
         .name = "sysmon told of a change",
         .Model = sysmon.Told,
-        .options = .{
-            .preemptions = 3,
-            .delays = 1,
-            .patient = true,
-            .max_executions = 10_000_000,
-        },
+        .options = .{ .preemptions = 2, .delays = 1, .patient = true },
         .plants = &.{
             .{ .bug = .tells_first, .expects = "lost wake-up" },
             .{ .bug = .clears_late, .expects = "lost wake-up" },
