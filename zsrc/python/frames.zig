@@ -301,10 +301,11 @@ pub fn lookUp(t: *py.Type, name: [*:0]const u8) ?*py.Object {
     return find(t, key);
 }
 
-/// An object as far as one can tell of an address that may have been freed.
+/// An object as far as one can tell of an address that may have been freed, as its type may.
 pub fn looksAlive(o: *py.Object) bool {
     const t = peek.word(@intFromPtr(o) + 8) orelse return false;
     const metaclass = peek.word(t +% 8) orelse return false;
+    if (peek.word(t) == null or py.refcount(@ptrFromInt(t)) == 0) return false;
     const of_types = @intFromPtr(function_type.?.ob.type);
     return metaclass == of_types or (peek.word(metaclass +% 8) orelse 0) == of_types;
 }
@@ -472,7 +473,7 @@ pub const Entry = struct {
         if (!e.kind.isCall()) return false;
         for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| {
             const o = slot.object() orelse continue;
-            if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
+            if (isAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
         }
         return false;
     }
@@ -537,7 +538,7 @@ const Stack = struct {
         if (receiver == py.none()) return true;
         // A method and what it is of.
         if (!looksAlive(receiver)) return false;
-        const function = whole.functionOf(first.?);
+        const function = if (isAlive(first.?)) whole.functionOf(first.?) else first.?;
         if (function.type == function_type)
             return if (s.inner) |f| f.function() == function else false;
         if (first.?.type != method_descriptor_type) return false;
@@ -597,7 +598,7 @@ const Stack = struct {
         if (f.function() != body) return null;
         for (call[0..2]) |slot| {
             const o = slot.object() orelse continue;
-            if (looksAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
+            if (isAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
                 return f.namespace();
         }
         return null;
