@@ -307,7 +307,10 @@ pub fn looksAlive(o: *py.Object) bool {
     const metaclass = peek.word(t +% 8) orelse return false;
     if (peek.word(t) == null or py.refcount(@ptrFromInt(t)) == 0) return false;
     const of_types = @intFromPtr(function_type.?.ob.type);
-    return metaclass == of_types or (peek.word(metaclass +% 8) orelse 0) == of_types;
+    if (metaclass == of_types) return true;
+    // Or a class's own metaclass: `t` may be an instance of any type as well.
+    if ((peek.word(metaclass +% 8) orelse 0) != of_types) return false;
+    return py.PyType_GetFlags(@ptrFromInt(metaclass)) & (1 << 31) != 0; // Py_TPFLAGS_TYPE_SUBCLASS
 }
 
 /// The same of one whose fields are looked at: those of an object that has ended are stale.
