@@ -49,6 +49,16 @@ pub fn follow(exception: *py.Object, before: *py.Object) void {
     py.PyException_SetContext(last, py.incref(before));
 }
 
+/// The exception that is set, which tells of `before`, if that is one: as `follow`. Clears it, and
+/// takes the reference to `before`.
+pub fn takeAfter(before: ?*py.Object) *py.Object {
+    const exception = py.takeException().?;
+    const earlier = before orelse return exception;
+    follow(exception, earlier);
+    py.decref(earlier);
+    return exception;
+}
+
 /// The last of the contexts of `exception`; null if `other` is one of them, or if there are so many
 /// that they may go round in a circle.
 fn endOfChain(exception: *py.Object, other: *py.Object) ?*py.Object {

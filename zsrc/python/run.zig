@@ -92,12 +92,7 @@ fn leave(function: *py.Object, before: ?*py.Object) ?*py.Object {
             py.decref(left);
             break;
         }
-        const exception = py.takeException().?;
-        if (raised) |earlier| {
-            errors.follow(exception, earlier);
-            py.decref(earlier);
-        }
-        raised = exception;
+        raised = errors.takeAfter(raised);
     }
     return raised;
 }

@@ -75,12 +75,7 @@ fn outcome(goes_on: bool, result: ?*py.Object, before: ?*py.Object) ?*py.Object 
         return result;
     }
     py.xdecref(result);
-    if (before) |exception| {
-        const raised = py.takeException().?;
-        errors.follow(raised, exception);
-        py.decref(exception);
-        py.restoreException(raised);
-    }
+    if (before) |exception| py.restoreException(errors.takeAfter(exception));
     return null;
 }
 
