@@ -581,10 +581,18 @@ def _write_signals_to_pipe() -> bool:
     assert _signal_pipe
     write_end = _signal_pipe[1]
     previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    if previous not in (-1, write_end):
-        signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+    if previous not in (-1, write_end) and _restore_wakeup_fd(previous):
         return False
     eventloop.forward_signals(write_end)
+    return True
+
+
+def _restore_wakeup_fd(fd: int) -> bool:
+    """Whether signals write to the program's descriptor again: not if it has closed that."""
+    try:
+        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    except (OSError, ValueError):  # by now it may be a file's that cannot be written to like that
+        return False
     return True
 
 
@@ -592,7 +600,7 @@ def _leave_pipe() -> None:
     """Signals do not write to the pipe any more."""
     previous = signal.set_wakeup_fd(-1)
     if previous != -1 and previous not in _signal_pipe:
-        signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        _restore_wakeup_fd(previous)
 
 
 def _signals_go_to_pipe() -> bool:
@@ -610,7 +618,7 @@ def _part_from_parent() -> None:
         return
     write_end = signal.set_wakeup_fd(-1)
     if write_end not in (-1, _signal_pipe[1]):
-        signal.set_wakeup_fd(write_end)
+        _restore_wakeup_fd(write_end)
     eventloop.forward_signals(-1)
     pipe, _signal_pipe = _signal_pipe, ()
     for fd in pipe:

@@ -621,10 +621,11 @@ def test_schedtrace_of_the_native_lane(tmp_path: Path) -> None:
         assert re.fullmatch(rf"{numbers} \[\d+ \d+ \d+\]", line)
     (asleep, *_) = [line for line in native_lines if line.startswith("goroutines=1 idleprocs=3 ")]
     assert asleep.endswith(" runqueue=0 [0 0 0]")
-    counted = re.search(r" native_goroutines=(\d+) native_preempted=0 native_retaken=0 ", totals)
+    # A busy machine may preempt, retake or steal one.
+    moved = r"native_preempted=\d+ native_retaken=\d+ .*native_ready=0 native_stolen=\d+"
+    counted = re.search(rf" native_goroutines=(\d+) {moved}$", totals)
     assert counted
     assert int(counted[1]) >= 1
-    assert totals.endswith(" native_ready=0 native_stolen=0")
 
 
 def test_schedtrace_settings(tmp_path: Path) -> None:

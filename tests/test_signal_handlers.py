@@ -413,7 +413,7 @@ def test_the_rest_of_the_signal_module(script: Script) -> None:
     assert out == "well\n"
 
 
-def test_the_main_goroutine_may_do_on_any_thread_what_the_main_thread_may(script: Script) -> None:
+def test_goroutines_may_do_on_any_thread_what_the_main_thread_may(script: Script) -> None:
     """asyncio.run() sets a handler when it begins, and another one when it ends."""
     code = """
 import asyncio, os, signal, threading, time
@@ -438,8 +438,13 @@ def elsewhere():
     return threading.get_native_id() != os.getpid()
 
 def another():
-    while not elsewhere(): pass
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    for _ in range(20):
+        while not elsewhere(): pass
+        asyncio.run(loop_with_handler())
+
+async def loop_with_handler():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+    while not elsewhere(): await asyncio.sleep(0)
 
 def main():
     for f in (block, block, block, work): go(f)
@@ -453,11 +458,11 @@ def main():
         before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         assert signal.set_wakeup_fd(before) == write
         asyncio.run(block_loop())
-    try: go(another).result()
-    except ValueError as e: print(e)
-    thread = threading.Thread(target=signal.set_wakeup_fd, args=(-1,))
-    thread.start()
-    thread.join()
+    go(another).result()
+    for call in (signal.signal, 1, signal.SIG_DFL), (signal.set_wakeup_fd, -1):
+        thread = threading.Thread(target=call[0], args=call[1:])
+        thread.start()
+        thread.join()
     over.append(True)
 
 over = []
@@ -467,6 +472,45 @@ run(main)
     refused = "signal only works in main thread of the main interpreter\n"
     out = script.passes(code)
     assert out == refused + refused.replace("signal", "set_wakeup_fd"), out
+
+
+@pytest.mark.parametrize("becomes", ["closed", "a file", "a blocking socket"])
+@pytest.mark.parametrize("when", ["before", "in", "after a fork in"])
+def test_a_wakeup_descriptor_that_the_program_has_closed(
+    script: Script, when: str, becomes: str
+) -> None:
+    """The interpreter takes no such number back; run() returns all the same."""
+    code = """
+import os, signal, socket, sys
+from golibx import go, run
+
+when, becomes = sys.argv[1:]
+
+def leave_closed():
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    number = one.fileno()
+    signal.set_wakeup_fd(number)
+    one.close()
+    if becomes == "a file": os.dup2(opened.fileno(), number)
+    if becomes == "a blocking socket": os.dup2(other.fileno(), number)
+
+def main():
+    if when == "in": leave_closed()
+    if when == "after a fork in":
+        leave_closed()
+        if (child := os.fork()) == 0: return "child"
+        assert os.waitpid(child, 0)[1] == 0
+    return go(lambda: "well").result()
+
+opened = open(__file__)
+if when == "before": leave_closed()
+for _ in range(2):
+    print(result := run(main))
+    if result == "child": os._exit(0)  # faulthandler waits there for the thread of its time limit
+"""
+    expected = ("child\n" * when.startswith("after") + "well\n") * 2
+    assert script.passes(code, when, becomes) == expected
 
 
 # What interrupts each of them in plain Python: a C call that is over when a handler has run, or

@@ -6,7 +6,7 @@
 //! of the thread that the main goroutine was last put on (`follow`); while it is on none it may lie
 //! behind, since handlers that nobody calls are called on whatever thread hears of the signal
 //! (`callHandlers`), which then passes for the main one for a moment, as one does on which another
-//! goroutine acts for the main one (`callAsMain`). Where the number lies is found by what the
+//! goroutine does what only the main thread may (`callAsMain`). Where the number lies is found by what the
 //! interpreter says when it is another (`learn`).
 //!
 //! At its end, run() returns on the thread that called it, and a goroutine that was given up may be in
@@ -85,13 +85,13 @@ fn isRefused(function: *py.Object) bool {
     return std.mem.indexOf(u8, chars[0..@intCast(len)], "main thread") != null;
 }
 
-/// call_as_main_thread(function, *args): calls it; for the main goroutine as on the main thread. For
-/// others that is the process's.
+/// call_as_main_thread(function, *args): calls it; for a goroutine as on the main thread, if that has
+/// called run(): which thread it is on is an accident. For all others that is the process's.
 pub fn callAsMain(given: class.Given) ?*py.Object {
     if (given.n < 1)
         return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
     const word = main_number orelse return given.after(1).call(given.args[0]);
-    const g = mainGoroutine();
+    const g = if (deadlock.on_main_thread) lane.here() else null;
     if (g) |own| own.no_preempt += 1;
     defer if (g) |own| {
         own.no_preempt -= 1;
@@ -186,13 +186,6 @@ pub fn forget() void {
 fn settle() void {
     const word = main_number orelse return;
     word.* = if (undisturbed) 0 else if (carrier == null or freeing) first else carrier_number;
-}
-
-/// The calling goroutine, if it is, or acts as, the main one of a run on the main thread.
-fn mainGoroutine() ?*G {
-    const g = lane.here() orelse return null;
-    const is_main = goroutine.actsAs(goroutine.of(g)) == goroutine.main;
-    return if (is_main and deadlock.on_main_thread) g else null;
 }
 
 // ---- freeing it ----
