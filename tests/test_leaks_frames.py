@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from golibx import Chan, Mutex, RWMutex, Semaphore, go, leaks, select
+from conftest import Script
 from leaking import counts_references_of_c_code, parked, receive, waits_on
 
 pytestmark = pytest.mark.goroutine(preempt={"async": False}, leaks=False)
@@ -575,3 +576,47 @@ def test_what_was_dropped_is_not_counted(shape: Callable[..., None], references:
     again.send(1)
     with contextlib.suppress(ValueError):
         g.result()
+
+
+@pytest.mark.goroutine(False)
+def test_what_was_dropped_has_become_part_of_another_object(script: Script) -> None:
+    """Its second word refers to an instance, then, where that of an object refers to its type."""
+    code = """
+import ctypes, operator, sys
+from golibx import Chan, go, leaks, run
+from golibx.testing import wait_until_parked
+
+def forged(*words):  # an object, as far as C code can tell
+    filled = [*words, *[0x4141414141414141] * (256 - len(words))]
+    memory = (ctypes.c_size_t * 256)(*filled)
+    kept.append(memory)
+    return memory, ctypes.addressof(memory)
+
+class Class: pass
+
+class Parks:
+    def __del__(self):
+        stale[1] = instance
+        ch.recv()
+
+def ends_arguments():
+    if sys.version_info < (3, 14):  # the first argument ends first
+        operator.is_(ctypes.cast(at, ctypes.py_object).value, Parks())
+    else:
+        operator.is_(Parks(), ctypes.cast(at, ctypes.py_object).value)
+
+def main():
+    g = go(ends_arguments)
+    wait_until_parked(g)
+    assert leaks() == []
+    assert stale[1] == instance
+    ch.send(1)
+    g.result()
+
+kept, ch = [], Chan()
+_, instance = forged(100, id(Class))
+stale, at = forged(100, id(object))
+run(main)
+print("well")
+"""
+    assert script.passes(code) == "well\n"
