@@ -341,7 +341,7 @@ OUTPUTS = {
         "the text of a\nthe text of b\nthe text of c\n",
         "[0, 1, 4, 9, 16]\n",
         "quick\nnothing came in time\n",
-        "done with b\ndone with a\ndone with c\n(OSError('cannot read b'),)\n",
+        "(OSError('cannot read b'),)\ndone with ['a', 'b', 'c']\n",
         "12499997500000\nsomebody else ran meanwhile: True\n",
         "all goroutines are asleep - deadlock! (2 goroutines)\n",
     ],
