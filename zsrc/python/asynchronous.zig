@@ -1,12 +1,13 @@
 //! Functions that make coroutines: to start one as a goroutine is a mistake that would go unseen,
 //! since a call of it runs nothing. go() and its like refuse them.
 //!
-//! The flags of a code object are read where they lie in every version so far. That costs two loads;
-//! only where they say so the attribute is asked, in case that another version has them elsewhere.
+//! The flags of a code object are read where they lie in every version so far. That costs two
+//! loads; only where they say so the attribute is asked, in case that another version has them
+//! elsewhere.
 //!
 //! What a callable object calls is told where it must be one certain function: that of a method, a
-//! partial or a cache, `__call__` of a class, compilers' functions that have a code object. A function
-//! that calls an async one may as well await it.
+//! partial or a cache, `__call__` of a class, compilers' functions that have a code object. A
+//! function that calls an async one may as well await it.
 const py = @import("py.zig");
 
 /// PyCodeObject.co_flags, of 3.11 to 3.15.
@@ -67,11 +68,13 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
     var called = calledBy(given);
     defer called.deinit();
     if (called.flags == 0) return if (called.directly) .python else .other;
-    const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse return .refused;
+    const its_name = py.PyObject_GetAttrString(called.function, "__qualname__") orelse
+        return .refused;
     defer py.decref(its_name);
     if (called.flags & generator_flag != 0) _ = py.PyErr_Format(
         py.exc.typeError(),
-        name ++ "() needs a function that runs when it is called, and %U() is an async generator: " ++
+        name ++
+            "() needs a function that runs when it is called, and %U() is an async generator: " ++
             "golibx.aio.run(...) awaits in a goroutine a coroutine that has `async for` over it",
         its_name,
     ) else _ = py.PyErr_Format(
@@ -85,7 +88,8 @@ noinline fn lookSlowly(comptime name: []const u8, given: *py.Object) Callee {
 }
 
 /// async_callee(function): what it is called if a call of it makes a coroutine or an asynchronous
-/// generator, and whether it is a generator; None of others. For Python code that is given functions.
+/// generator, and whether it is a generator; None of others. For Python code that is given
+/// functions.
 pub fn asyncCallee(given: *py.Object) ?*py.Object {
     var called = calledBy(given);
     defer called.deinit();

@@ -154,7 +154,12 @@ fn trace(p: *PyG, state: *py.ThreadState) void {
     p.traced_by = preempt.takeTrace(state, onTrace);
 }
 
-fn onTrace(object: ?*py.Object, frame: *py.Object, what: c_int, arg: ?*py.Object) callconv(.c) c_int {
+fn onTrace(
+    object: ?*py.Object,
+    frame: *py.Object,
+    what: c_int,
+    arg: ?*py.Object,
+) callconv(.c) c_int {
     const g = lane.onThread() orelse lane.stray() orelse return 0;
     const p = goroutine.of(g);
     const by = p.traced_by orelse return 0;

@@ -29,21 +29,29 @@ pub const Arguments = struct {
     end: usize,
 
     /// Null if they are not known, or if one of them may be what the frame is the finalizer of.
-    pub fn of(frame: InterpreterFrame, parameters: Entry.Parameters, first: usize, keywords: ?*py.Object) ?Arguments {
+    pub fn of(
+        frame: InterpreterFrame,
+        parameters: Entry.Parameters,
+        first: usize,
+        keywords: ?*py.Object,
+    ) ?Arguments {
         if (first > parameters.count) return null;
-        var arguments: Arguments = .{ .frame = frame, .parameters = parameters, .first = first, .end = 0 };
+        var arguments: Arguments =
+            .{ .frame = frame, .parameters = parameters, .first = first, .end = 0 };
         for (0..parameters.count) |i| {
             const o = arguments.parameter(i) orelse return null;
             if (frames.judge(o, frame) != .owned) return null;
         }
-        arguments.end = arguments.findEnd(frame.function() orelse return null, keywords) orelse return null;
+        arguments.end = arguments.findEnd(frame.function() orelse return null, keywords) orelse
+            return null;
         return arguments;
     }
 
     /// Parameters after it may have come by a keyword, or by default.
     fn findEnd(a: Arguments, function: *py.Object, keywords: ?*py.Object) ?usize {
         const all = a.parameters.count;
-        if (a.parameters.star != null and py.PyTuple_Size(a.rest() orelse return null) > 0) return all;
+        if (a.parameters.star != null and py.PyTuple_Size(a.rest() orelse return null) > 0)
+            return all;
         const defaults = py.PyObject_GetAttrString(function, "__defaults__") orelse {
             py.PyErr_Clear();
             return null;
@@ -53,7 +61,8 @@ pub const Arguments = struct {
         const without = all - @min(n, all);
         var end = all;
         while (end > @max(a.first, without)) : (end -= 1) {
-            if (py.PyTuple_GetItem(defaults, @intCast(end - 1 - without)) != a.parameter(end - 1)) break;
+            if (py.PyTuple_GetItem(defaults, @intCast(end - 1 - without)) != a.parameter(end - 1))
+                break;
         }
         for (a.first..end) |i| if (isValueOf(keywords, a.parameter(i))) return i;
         return end;
@@ -88,7 +97,10 @@ pub const Arguments = struct {
 
     pub fn at(a: Arguments, i: usize) ?*py.Object {
         const named = a.end - a.first;
-        return if (i < named) a.parameter(a.first + i) else py.PyTuple_GetItem(a.rest().?, @intCast(i - named));
+        return if (i < named)
+            a.parameter(a.first + i)
+        else
+            py.PyTuple_GetItem(a.rest().?, @intCast(i - named));
     }
 
     fn areIn(a: Arguments, tuple: *py.Object) bool {
@@ -199,15 +211,16 @@ pub const Call = struct {
         return if (c.hasArguments(o)) o else null;
     }
 
-    /// The references of C code, but for hidden tuples. With keywords, a copy of all arguments is what
-    /// is passed on; since 3.15 it has references only to those with a keyword.
+    /// The references of C code, but for hidden tuples. With keywords, a copy of all arguments is
+    /// what is passed on; since 3.15 it has references only to those with a keyword.
     pub fn eachReference(
         c: Call,
         context: anytype,
         comptime visit: fn (@TypeOf(context), *py.Object) void,
     ) void {
         if (c.how == .partial and py.minor() >= 15) {
-            const words: [*]const ?*py.Object = @ptrCast(c.slots[0].object() orelse c.slots[1].object().?);
+            const words: [*]const ?*py.Object =
+                @ptrCast(c.slots[0].object() orelse c.slots[1].object().?);
             for (words[2..5]) |o| visit(context, o.?);
         }
         if (c.how == .init) visit(context, c.arguments.parameter(0).?);
@@ -215,7 +228,8 @@ pub const Call = struct {
         // A function is given them by the interpreter itself.
         if (c.how == .function and py.minor() > 11) return;
         if (py.minor() < 15) {
-            if (c.how == .init or c.how == .new or c.how == .object) visit(context, c.arguments.parameter(0).?);
+            if (c.how == .init or c.how == .new or c.how == .object)
+                visit(context, c.arguments.parameter(0).?);
             for (0..c.arguments.count()) |i| visit(context, c.arguments.at(i).?);
         }
         var at: py.Ssize = 0;

@@ -77,7 +77,12 @@ fn eval(c: replace.Call) ?*py.Object {
 }
 
 /// With the text's code instead of the text, compiled as the function itself would.
-fn callWithCode(comptime replaced: type, c: replace.Call, text: *py.Object, mode: [:0]const u8) ?*py.Object {
+fn callWithCode(
+    comptime replaced: type,
+    c: replace.Call,
+    text: *py.Object,
+    mode: [:0]const u8,
+) ?*py.Object {
     const code = compiled(text, mode) orelse return null;
     defer py.decref(code);
     const named: usize = if (c.names) |names| @intCast(py.PyTuple_Size(names)) else 0;

@@ -389,11 +389,19 @@ pub fn neverCloses(ch: *py.Object) bool {
 
 /// Whether the context is still to be done: it has a deadline, or `reaches` says that somebody has
 /// it or one that it was derived from.
-pub fn mayEnd(o: *py.Object, asked: anytype, comptime reaches: fn (@TypeOf(asked), *py.Object) bool) bool {
+pub fn mayEnd(
+    o: *py.Object,
+    asked: anytype,
+    comptime reaches: fn (@TypeOf(asked), *py.Object) bool,
+) bool {
     return mayNodeEnd(self(o).obeys() orelse return false, asked, reaches);
 }
 
-pub fn mayNodeEnd(node: *Node, asked: anytype, comptime reaches: fn (@TypeOf(asked), *py.Object) bool) bool {
+pub fn mayNodeEnd(
+    node: *Node,
+    asked: anytype,
+    comptime reaches: fn (@TypeOf(asked), *py.Object) bool,
+) bool {
     if (node.done()) return false;
     if (node.deadline != sched.never) return true;
     var it: ?*Node = node;

@@ -5,7 +5,8 @@ const py = @import("py.zig");
 const host = @import("host.zig");
 const m_mod = @import("../sched/m.zig");
 
-pub const Name = enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock, BrokenBarrierError };
+pub const Name =
+    enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock, BrokenBarrierError };
 
 var cache: [@typeInfo(Name).@"enum".field_names.len]?*py.Object = @splat(null);
 
@@ -76,7 +77,11 @@ const most_contexts = 1000;
 
 pub fn runEnds() void {
     @branchHint(.cold);
-    _ = py.raise(py.exc.runtimeError(), "the golibx run is ending: a thread cannot start goroutines in it", .{});
+    _ = py.raise(
+        py.exc.runtimeError(),
+        "the golibx run is ending: a thread cannot start goroutines in it",
+        .{},
+    );
 }
 
 pub fn notInGoroutine() void {
@@ -86,7 +91,11 @@ pub fn notInGoroutine() void {
         _ = py.raise(py.exc.runtimeError(), "this process was forked inside a golibx runtime, " ++
             "which does not survive a fork: call golibx.run() anew, or exec", .{});
     } else if (lane.stray()) |g| {
-        _ = py.raise(py.exc.runtimeError(), "the golibx run that goroutine {d} belongs to has ended", .{g.id});
+        _ = py.raise(
+            py.exc.runtimeError(),
+            "the golibx run that goroutine {d} belongs to has ended",
+            .{g.id},
+        );
     } else if (!lane.live) {
         _ = py.raise(py.exc.runtimeError(), "no golibx runtime is running: " ++
             "start the program with `golibx run`, or call this inside golibx.run(main)", .{});

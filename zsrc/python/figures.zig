@@ -83,8 +83,18 @@ pub fn info() ?*py.Object {
     const way = preempt.way;
     const reason = preempt.reason;
     if (idle) preempt.tearDown();
-    const gilstate: [*:0]const u8 = if (py.minor() > 11) "PyThreadState_Swap" else if (m.gilstate_slot != null) "thread-specific slot" else "none";
-    const detached: [*:0]const u8 = if (m.attached_offset != null) "thread state word" else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null) "current thread state" else "none";
+    const gilstate: [*:0]const u8 = if (py.minor() > 11)
+        "PyThreadState_Swap"
+    else if (m.gilstate_slot != null)
+        "thread-specific slot"
+    else
+        "none";
+    const detached: [*:0]const u8 = if (m.attached_offset != null)
+        "thread state word"
+    else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null)
+        "current thread state"
+    else
+        "none";
     const no_swap = swaps.whyNot(!idle);
     const frames = if (datastack.isKnown()) "on the C stack" else "in chunks of their own";
     var buffer: [32]u8 = undefined;

@@ -130,7 +130,8 @@ const buffered: Module = .{ .base = 0, .path = "a buffered file", .keeps = true 
 const untold: Module = .{ .base = 0, .path = "calls that cannot be told", .keeps = true };
 
 /// Extension modules of the interpreter's own that hold things of threads or libraries that do.
-const keepers = [_][]const u8{ "_sqlite3.", "_ctypes.", "_tkinter.", "_ssl.", "readline.", "_curses." };
+const keepers =
+    [_][]const u8{ "_sqlite3.", "_ctypes.", "_tkinter.", "_ssl.", "readline.", "_curses." };
 
 /// Before a run. `names` is a tuple of modules that may move; false with an exception set.
 pub fn startRun(names: ?*py.Object, moves: bool) bool {
@@ -141,7 +142,8 @@ pub fn startRun(names: ?*py.Object, moves: bool) bool {
     const tuple = names orelse return true;
     for (0..@intCast(py.PyTuple_Size(tuple))) |i| {
         var len: py.Ssize = 0;
-        const text = py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(tuple, @intCast(i)).?, &len) orelse
+        const text =
+            py.PyUnicode_AsUTF8AndSize(py.PyTuple_GetItem(tuple, @intCast(i)).?, &len) orelse
             return false;
         // As a file's name, and as a module's.
         for (0..2) |_| {
@@ -351,7 +353,8 @@ const Collector = struct {
         const functions = c.functions.items;
         if (functions[at] == null) return false;
         if (loop_function != 0 and functions[at] == loop_function) return true;
-        return vectorcall_function != 0 and at + 1 < functions.len and functions[at + 1] == vectorcall_function;
+        return vectorcall_function != 0 and
+            at + 1 < functions.len and functions[at + 1] == vectorcall_function;
     }
 
     /// Of the function that the link is in. There is another one behind: golibx's first.

@@ -3,18 +3,18 @@
 //! The parent. os.fork() holds the import lock over fork(), and the interpreter's import lock knows
 //! threads: whoever takes it has to let it go on the same one, whatever Python code runs meanwhile
 //! (3.12 warns of threads there). So the goroutine is locked to a thread before the other hooks run
-//! (`before`) and let go after them (`afterInParent`). It may park in between, as where a hook takes
-//! a lock that another goroutine holds. Nothing of golibx is held over fork(): no lock of its own
-//! guards anything that the child goes on to use, and there they are made anew.
+//! (`before`) and let go after them (`afterInParent`). It may park in between, as where a hook
+//! takes a lock that another goroutine holds. Nothing of golibx is held over fork(): no lock of its
+//! own guards anything that the child goes on to use, and there they are made anew.
 //!
 //! The child. The C library calls `inChild` before fork() returns, and so before the interpreter
 //! deletes the other goroutines' thread states, which runs finalizers, and before any hook of
-//! Python's. From there on the lane is not live: nobody is switched to, woken, retaken or preempted,
-//! and what waits raises. It may only write memory and make system calls. What needs the interpreter
-//! is done when that is fit again (`afterInChild`).
+//! Python's. From there on the lane is not live: nobody is switched to, woken, retaken or
+//! preempted, and what waits raises. It may only write memory and make system calls. What needs the
+//! interpreter is done when that is fit again (`afterInChild`).
 //!
-//! The goroutine that forked, the survivor, goes on on its stack, as a thread like any other. How it
-//! ends depends on what it was:
+//! The goroutine that forked, the survivor, goes on on its stack, as a thread like any other. How
+//! it ends depends on what it was:
 //!  - The main goroutine has run() return, on the stack that run() was called on, also if it was on
 //!    another thread: `home` is the context of the call. The frames of the lane above it are left
 //!    behind.
@@ -65,9 +65,9 @@ var home_is_first = false;
 /// `afterInChild` has still to do its part.
 var unsettled = false;
 /// In a child the thread state that goes on has the thread's number, as the interpreter takes for
-/// granted: a debug build asserts it. That is so until the interpreter has made itself fit again, and
-/// `for_good` once run() has returned on another thread than it was called on: the interpreter ends on
-/// the one that forked.
+/// granted: a debug build asserts it. That is so until the interpreter has made itself fit again,
+/// and `for_good` once run() has returned on another thread than it was called on: the interpreter
+/// ends on the one that forked.
 pub var renumbered: ?*py.ThreadState = null;
 var for_good = false;
 /// The number that Python code goes on to know it by, and that of the thread.
@@ -324,7 +324,10 @@ pub fn threadOf(ident: u64) ?idents.Ident {
 }
 
 /// Calls what tells of thread states by their numbers: those that Python code knows.
-pub fn withKnownNumbers(original: *const fn (replace.Call) ?*py.Object, c: replace.Call) ?*py.Object {
+pub fn withKnownNumbers(
+    original: *const fn (replace.Call) ?*py.Object,
+    c: replace.Call,
+) ?*py.Object {
     const number = host.identOf(renumbered.?);
     const interpreters = number.*;
     number.* = own_number;

@@ -132,8 +132,8 @@ pub const InterpreterFrame = struct {
         return below.owner() == owned_by_interpreter;
     }
 
-    /// Since 3.12: where the interpreter itself has it run the `__init__` of a class that `outer` calls, a
-    /// frame in between, which Python code does not see, has the new object.
+    /// Since 3.12: where the interpreter itself has it run the `__init__` of a class that `outer`
+    /// calls, a frame in between, which Python code does not see, has the new object.
     pub fn eachBetween(
         f: InterpreterFrame,
         outer: InterpreterFrame,
@@ -142,7 +142,8 @@ pub const InterpreterFrame = struct {
     ) void {
         const hidden = f.previous() orelse return;
         const below = hidden.previous() orelse return;
-        if (py.minor() < 12 or below.words != outer.words or hidden.owner() != owned_by_thread) return;
+        if (py.minor() < 12 or below.words != outer.words or hidden.owner() != owned_by_thread)
+            return;
         const used = hidden.stored() orelse return;
         for (hidden.slots()[0..used]) |slot| if (slot.owned()) |o| visit(context, o);
     }
@@ -191,7 +192,8 @@ fn frameIn(generator: *py.Object) ?InterpreterFrame {
     for (5..generator_header / 8) |i| {
         // Other fields of the generator are no references.
         const address = words[i] & ~@as(usize, Slot.borrowed);
-        if (address < 4096 or (peek.word(address +% 8) orelse 0) != peek.layout.?.code_type) continue;
+        if (address < 4096 or (peek.word(address +% 8) orelse 0) != peek.layout.?.code_type)
+            continue;
         const f: InterpreterFrame = .{ .words = words + i };
         return if (f.owner() == InterpreterFrame.owned_by_generator) f else null;
     }
@@ -421,8 +423,8 @@ pub const Entry = struct {
         return @intCast(std.math.clamp(value, 0, 1 << 20));
     }
 
-    /// Its references. `inner` is the frame that it has called, by `call` if C code is in between and
-    /// what it holds is known; the innermost waits on `waits_on`, if that is a single object.
+    /// Its references. `inner` is the frame that it has called, by `call` if C code is in between
+    /// and what it holds is known; the innermost waits on `waits_on`, if that is a single object.
     pub fn eachReference(
         e: Entry,
         inner: ?InterpreterFrame,
@@ -444,13 +446,15 @@ pub const Entry = struct {
         if (frame.stored()) |used| {
             for (slots[0..used]) |slot| if (slot.owned()) |o| visit(context, o);
             if (!tagged() or e.kind != .call) return;
-            const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
+            const stack: Stack =
+                .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
             if (stack.classNamespace(e.operandsOf(frame) orelse return)) |o| visit(context, o);
             return;
         }
         if (tagged()) return;
         for (slots[0..variables]) |slot| if (slot.owned()) |o| visit(context, o);
-        const stack: Stack = .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
+        const stack: Stack =
+            .{ .entry = e, .slots = slots + variables, .inner = inner, .call = call };
         stack.eachReference(context, visit);
         if (e.kind == .with) stack.withManager(waits_on, context, visit);
         if (e.kind == .call and e.operands > 0) {
@@ -476,7 +480,8 @@ pub const Entry = struct {
         if (!e.kind.isCall()) return false;
         for ((e.operandsOf(frame) orelse return false)[0..2]) |slot| {
             const o = slot.object() orelse continue;
-            if (isAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function) return true;
+            if (isAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == function)
+                return true;
         }
         return false;
     }
@@ -566,7 +571,10 @@ const Stack = struct {
         if (py.minor() == 11) {
             // It is owned: the manager before __exit__ is found, and __exit__ then.
             visit(context, top);
-            const self = if (top.type == builtin_type or top.type == method_type) boundTo(top) else null;
+            const self = if (top.type == builtin_type or top.type == method_type)
+                boundTo(top)
+            else
+                null;
             if (self == manager) visit(context, manager);
         } else if (top == manager) {
             visit(context, manager);
@@ -601,7 +609,8 @@ const Stack = struct {
         if (f.function() != body) return null;
         for (call[0..2]) |slot| {
             const o = slot.object() orelse continue;
-            if (isAlive(o) and o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
+            if (isAlive(o) and
+                o.type == builtin_type and py.PyCFunction_GetFunction(o) == build_class)
                 return f.namespace();
         }
         return null;

@@ -231,8 +231,8 @@ pub inline fn free(p: *PyG) void {
 
 pub const GoError = error{Raised};
 
-/// What a goroutine has of who starts it: that one's context variables, context, number, and where it
-/// is. References are owned.
+/// What a goroutine has of who starts it: that one's context variables, context, number, and where
+/// it is. References are owned.
 pub const Birth = struct {
     /// Null if none is set: a new thread state has none either, and makes room for the first.
     variables: ?*py.Object,
@@ -269,8 +269,8 @@ fn copyVariables() GoError!*py.Object {
     return py.extra.PyContext_CopyCurrent() orelse error.Raised;
 }
 
-/// Of the main goroutine, before it is launched: its thread state is that of who called run(), where
-/// nothing of it may stay. Sets an exception when it fails.
+/// Of the main goroutine, before it is launched: its thread state is that of who called run(),
+/// where nothing of it may stay. Sets an exception when it fails.
 pub fn ownVariables(p: *PyG) GoError!void {
     if (p.context != null) return;
     p.context = try copyVariables();
@@ -360,8 +360,8 @@ pub inline fn createAs(
     return p;
 }
 
-/// Where no Python code may run, and an exception may be set. With the collector off, up to 3.11. Null
-/// if there is no memory; else the references of `b` are the goroutine's.
+/// Where no Python code may run, and an exception may be set. With the collector off, up to 3.11.
+/// Null if there is no memory; else the references of `b` are the goroutine's.
 pub fn createQuietly(b: *const Birth, function: *py.Object) ?*PyG {
     var t: ?*py.Object = null;
     var v: ?*py.Object = null;
@@ -571,7 +571,8 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         h.exception = exception;
         const cancelled = errors.get(.Cancelled);
         const was_cancelled = (cancelled != null and
-            py.PyErr_GivenExceptionMatches(exception, cancelled.?) != 0) or contexts.isEcho(p, exception);
+            py.PyErr_GivenExceptionMatches(exception, cancelled.?) != 0) or
+            contexts.isEcho(p, exception);
         h.outcome = if (was_cancelled) .cancelled else .raised;
         if (p.on_end != null) noteStart(h);
     }
@@ -682,7 +683,8 @@ fn mayBeInCycle(h: *Handle) bool {
 fn tellWatchers(h: *Handle) void {
     const list = h.watchers.?;
     h.watchers = null;
-    for (0..@intCast(py.PyList_Size(list))) |i| chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);
+    for (0..@intCast(py.PyList_Size(list))) |i|
+        chan.deliver(py.PyList_GetItem(list, @intCast(i)).?, &h.ob);
     py.decref(list);
 }
 
@@ -717,7 +719,8 @@ fn addNote(h: *Handle) bool {
     defer py.decref(name);
     const place = handle.startedAt(h) orelse return false;
     defer py.decref(place);
-    const text = py.PyUnicode_FromFormat("goroutine %llu [%U] started at %U", h.id, name, place) orelse
+    const text =
+        py.PyUnicode_FromFormat("goroutine %llu [%U] started at %U", h.id, name, place) orelse
         return false;
     defer py.decref(text);
     const add = py.PyObject_GetAttrString(h.exception.?, "add_note") orelse return false;
@@ -868,7 +871,8 @@ pub noinline fn parkStray(g: *G) void {
 /// A `finally` block may have some; one that has this many does not mean to end.
 const stray_parks = 100;
 
-/// The program's goroutines are told to end: threads start no more of them, or there might be no end.
+/// The program's goroutines are told to end: threads start no more of them, or there might be no
+/// end.
 pub var ending = false;
 
 /// How long a goroutine that was told to end has to park, before its loops are watched.

@@ -98,7 +98,8 @@ inline fn endsBeside() bool {
 }
 
 pub noinline fn isFinalizing() bool {
-    const is_finalizing = py.extra.Py_IsFinalizing orelse py.extra._Py_IsFinalizing orelse return false;
+    const is_finalizing = py.extra.Py_IsFinalizing orelse
+        py.extra._Py_IsFinalizing orelse return false;
     return is_finalizing() != 0;
 }
 
@@ -292,7 +293,8 @@ pub const Host = struct {
     /// Lets a new goroutine go on with a finished one's stack and thread state.
     pub inline fn adopt(from: *G, to: *G) bool {
         const f = goroutine.of(from);
-        if (f == goroutine.main or !f.clean or from.stack.lo == refused.ender_stack.lo) return false;
+        if (f == goroutine.main or !f.clean or from.stack.lo == refused.ender_stack.lo)
+            return false;
         const t = goroutine.of(to);
         if (t.runs_handlers) return false;
         to.stack = from.stack;
@@ -480,7 +482,8 @@ pub fn hasInterpreter(state: usize) bool {
 /// a thread state there.
 pub fn nativeHolds() native.Holds {
     const state = py.PyGILState_GetThisThreadState() orelse return .nothing;
-    const get = py.extra._PyThreadState_UncheckedGet orelse py.extra.PyThreadState_GetUnchecked orelse
+    const get = py.extra._PyThreadState_UncheckedGet orelse
+        py.extra.PyThreadState_GetUnchecked orelse
         return .state;
     return if (get() == state) .lock else .state;
 }
@@ -528,13 +531,15 @@ pub inline fn identOf(state: *py.ThreadState) *idents.Ident {
 /// At its end: an exception of PyThreadState_SetAsyncExc that came too late is nobody's. It lies
 /// before the number (3.11 to 3.15); taking the word for it wrongly costs a call.
 pub inline fn dropAsyncException(state: *py.ThreadState) void {
-    const word: *const usize = @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset - @sizeOf(usize));
+    const word: *const usize =
+        @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset - @sizeOf(usize));
     if (word.* != 0) takeAsyncException();
 }
 
 /// The interpreter looks for one at each of its checks until somebody has raised it.
 noinline fn takeAsyncException() void {
-    const nothing = py.importFrom("golibx.patch.threads", "do_nothing") orelse return py.PyErr_Clear();
+    const nothing = py.importFrom("golibx.patch.threads", "do_nothing") orelse
+        return py.PyErr_Clear();
     defer py.decref(nothing);
     if (py.call(nothing, &.{})) |none| py.decref(none) else py.PyErr_Clear();
 }
@@ -674,7 +679,10 @@ pub fn wordsOf(state: *py.ThreadState, most: usize) []const usize {
     var front: [16]u8 = @splat(0);
     _ = os.peek(@intFromPtr(state) - front.len, &front);
     const is_debugs = std.mem.allEqual(u8, front[9..16], 0xfd);
-    const size = if (is_debugs) std.mem.readInt(u64, front[0..8], .big) else os.allocatedSize(state);
+    const size = if (is_debugs)
+        std.mem.readInt(u64, front[0..8], .big)
+    else
+        os.allocatedSize(state);
     return first[0..@min(size / @sizeOf(usize), most)];
 }
 
@@ -736,7 +744,10 @@ pub fn forgetStates() void {
 /// 3.11. The child of a fork has a slot of its own.
 pub fn findGilstateSlot() void {
     if (py.minor() > 11) return;
-    mechanisms.gilstate_slot = if (py.PyGILState_GetThisThreadState()) |state| os.findSlot(state) else null;
+    mechanisms.gilstate_slot = if (py.PyGILState_GetThisThreadState()) |state|
+        os.findSlot(state)
+    else
+        null;
 }
 
 /// Stack bytes that one level of recursion through C may take: a level is the interpreter loop, a

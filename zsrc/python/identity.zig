@@ -6,15 +6,16 @@
 //! The main goroutine has that of the thread that called run(), wherever it runs. get_native_id()
 //! tells of the operating system's thread.
 //!
-//! C code asks PyThread_get_thread_ident(): sqlite3 keeps a connection's, multiprocessing's locks their
-//! owner's. In extension modules that call is redirected (`Redirect`), in those that are loaded later
-//! as soon as they are. The interpreter's own C asks the operating system: its re-entrant locks are in
-//! rlock.zig, its checks for the main thread mean the thread. Where such a module is part of the
-//! interpreter's binary, as some distributors have it, it takes goroutines for their threads.
+//! C code asks PyThread_get_thread_ident(): sqlite3 keeps a connection's, multiprocessing's locks
+//! their owner's. In extension modules that call is redirected (`Redirect`), in those that are
+//! loaded later as soon as they are. The interpreter's own C asks the operating system: its
+//! re-entrant locks are in rlock.zig, its checks for the main thread mean the thread. Where such a
+//! module is part of the interpreter's binary, as some distributors have it, it takes goroutines
+//! for their threads.
 //!
-//! threading.current_thread() makes an object up for a thread that it does not know. For a goroutine
-//! that is one of golibx/patch/threads.py's, made when somebody asks; `keepThread` has it go with the
-//! goroutine.
+//! threading.current_thread() makes an object up for a thread that it does not know. For a
+//! goroutine that is one of golibx/patch/threads.py's, made when somebody asks; `keepThread` has it
+//! go with the goroutine.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../os/os.zig");
@@ -99,7 +100,8 @@ fn threadIdent() callconv(.c) c_ulong {
     return if (number != idents.none) number else py.PyThread_get_thread_ident();
 }
 
-const CurrentFrames = replace.Replacement("sys", "_current_frames", fork.isRenumbered, currentFrames);
+const CurrentFrames =
+    replace.Replacement("sys", "_current_frames", fork.isRenumbered, currentFrames);
 const CurrentExceptions = replace.Replacement(
     "sys",
     "_current_exceptions",
@@ -115,7 +117,8 @@ fn currentExceptions(c: replace.Call) ?*py.Object {
     return fork.withKnownNumbers(CurrentExceptions.callOriginal, c);
 }
 
-pub var redirect: os.imports.Redirect = .{ .name = "PyThread_get_thread_ident", .from = 0, .to = 0 };
+pub var redirect: os.imports.Redirect =
+    .{ .name = "PyThread_get_thread_ident", .from = 0, .to = 0 };
 
 const CreateDynamic = replace.Replacement("_imp", "create_dynamic", always, createDynamic);
 
@@ -164,7 +167,11 @@ pub fn keepThread(threads: *py.Object, thread: *py.Object) ?*py.Object {
     const ident = host.goroutineIdent() orelse idents.none;
     const g = lane.onThread();
     if (g == null or !idents.has(ident))
-        return py.raise(py.exc.runtimeError(), "the caller is no goroutine with an ident of its own", .{});
+        return py.raise(
+            py.exc.runtimeError(),
+            "the caller is no goroutine with an ident of its own",
+            .{},
+        );
     const key = py.PyLong_FromUnsignedLongLong(ident) orelse return null;
     defer py.decref(key);
     if (py.PyDict_SetItem(threads, key, thread) != 0) return null;
@@ -178,7 +185,8 @@ pub fn keepThread(threads: *py.Object, thread: *py.Object) ?*py.Object {
 
 /// Has threading know the calling goroutine, as it does every thread that it starts.
 pub fn makeThread() void {
-    const current_thread = py.importFrom("threading", "current_thread") orelse return py.PyErr_Clear();
+    const current_thread = py.importFrom("threading", "current_thread") orelse
+        return py.PyErr_Clear();
     defer py.decref(current_thread);
     if (py.call(current_thread, &.{})) |thread| py.decref(thread) else py.PyErr_Clear();
 }

@@ -1,9 +1,10 @@
-//! What C code between two frames of Python holds that goes through an iterator, or calls a function
-//! for each of many items: `list(generator)`, `for x in map(f, items)`, `sorted(items, key=f)`.
+//! What C code between two frames of Python holds that goes through an iterator, or calls a
+//! function for each of many items: `list(generator)`, `for x in map(f, items)`, `sorted(items,
+//! key=f)`.
 //!
-//! Who goes through an iterator has a reference to it, beside that on the caller's stack. Who calls a
-//! function has one to the item that it passes, and the called frame shows which one that is. Only
-//! functions and types are known here whose C code does so on all Pythons, with iterators that
+//! Who goes through an iterator has a reference to it, beside that on the caller's stack. Who calls
+//! a function has one to the item that it passes, and the called frame shows which one that is.
+//! Only functions and types are known here whose C code does so on all Pythons, with iterators that
 //! call nothing else. See called.zig for calls of one's own.
 const std = @import("std");
 const py = @import("py.zig");
@@ -67,7 +68,8 @@ fn wayOfCall(slots: []const frames.Slot, frame: InterpreterFrame) ?Way {
     if (!frames.isAlive(callable) or !frames.isAlive(first)) return null;
     if (callable == known.next) return wayThrough(first, 0, frame);
     if (isConsumer(callable)) {
-        const times: usize = if (callable == known.join) 2 else if (isMinOrMax(callable)) timesOfMin() else 1;
+        const times_of_others: usize = if (isMinOrMax(callable)) timesOfMin() else 1;
+        const times = if (callable == known.join) 2 else times_of_others;
         if (wayThrough(first, times, frame)) |way| return way;
     }
     const function = frame.function() orelse return null;
@@ -76,7 +78,8 @@ fn wayOfCall(slots: []const frames.Slot, frame: InterpreterFrame) ?Way {
     if (callable == known.reduce) {
         // What it goes through may call the function by itself.
         if (first != function or !isPlain(second, function)) return null;
-        return .{ .gone_through = second, .times = if (py.minor() < 14) 2 else 1, .passes_items = true };
+        const times: usize = if (py.minor() < 14) 2 else 1;
+        return .{ .gone_through = second, .times = times, .passes_items = true };
     }
     const is_by_key = callable == known.sorted or isMinOrMax(callable);
     if (!is_by_key or second != function or !isPlain(first, function)) return null;
@@ -93,12 +96,14 @@ fn stepOf(it: *py.Object, frame: InterpreterFrame) ?Step {
     if (it.type == frames.generator_type) return if (frame.isOf(it)) .generator else null;
     for (0..sourceCount(it)) |i| if (stepOf(source(it, i), frame)) |step| return step;
     const function = frame.function() orelse return null;
-    if (functionOf(it) != function or frame.owner() != InterpreterFrame.owned_by_thread) return null;
+    if (functionOf(it) != function or frame.owner() != InterpreterFrame.owned_by_thread)
+        return null;
     for (0..sourceCount(it)) |i| if (!isPlain(source(it, i), function)) return null;
     return .function;
 }
 
-// mapobject has its iterators and then its function, filterobject its function and then its iterator.
+// mapobject has its iterators and then its function, filterobject its function and then its
+// iterator.
 
 fn functionOf(it: *py.Object) ?*py.Object {
     const words: [*]const ?*py.Object = @ptrCast(it);
@@ -167,8 +172,10 @@ pub fn loadTypes() bool {
     known.reduce = py.importFrom("_functools", "reduce") orelse return false;
     known.join = ofType("str", "join") orelse return false;
     known.sort = ofType("list", "sort") orelse return false;
-    const names = [_][*:0]const u8{ "list", "tuple", "set", "frozenset", "dict", "sum", "any", "all" };
-    for (&known.consumers, names) |*o, name| o.* = py.importFrom("builtins", name) orelse return false;
+    const names =
+        [_][*:0]const u8{ "list", "tuple", "set", "frozenset", "dict", "sum", "any", "all" };
+    for (&known.consumers, names) |*o, name|
+        o.* = py.importFrom("builtins", name) orelse return false;
     for ([_][*:0]const u8{ "list", "tuple", "set", "dict" }, 0..) |name, i| {
         const t = py.importFrom("builtins", name) orelse return false;
         known.plain[i * 2] = t;

@@ -2,19 +2,18 @@
 //! reach, as Go's goroutine leak profile finds them.
 //!
 //! Every goroutine that is parked without a deadline on channels, groups, locks or timers that do
-//! not run is suspected.
-//! What their stacks refer to, and what that refers to, is gone through with the collector's own
-//! tp_traverse, and the references to each object found are counted. An object with more references
-//! than that is held by somebody else: a module, a goroutine that runs or sleeps, a thread, C code,
-//! a timer, whoever. It is alive, and all that it refers to; and so is a goroutine that waits on
-//! something alive, and all that its stack refers to. What is left in the end is leaked. A
-//! reference that cannot be seen makes its object alive, so nobody is accused who can still be
-//! woken by a program that uses what it refers to. A context is alive as well if it has a deadline,
-//! or was derived from one that is alive, which knows it without a reference; and it wakes whoever
-//! waits under it. Beyond that: who has a weak reference may come
-//! back to the object, so that counts as well, but for the list of a class's subclasses; frames (sys._current_frames, Goroutine.frame) and
-//! gc.get_objects are not counted; nor is a Goroutine held to cancel it, since one that only a
-//! cancellation can end is what people look for.
+//! not run is suspected. What their stacks refer to, and what that refers to, is gone through with
+//! the collector's own tp_traverse, and the references to each object found are counted. An object
+//! with more references than that is held by somebody else: a module, a goroutine that runs or
+//! sleeps, a thread, C code, a timer, whoever. It is alive, and all that it refers to; and so is a
+//! goroutine that waits on something alive, and all that its stack refers to. What is left in the
+//! end is leaked. A reference that cannot be seen makes its object alive, so nobody is accused who
+//! can still be woken by a program that uses what it refers to. A context is alive as well if it
+//! has a deadline, or was derived from one that is alive, which knows it without a reference; and
+//! it wakes whoever waits under it. Beyond that: who has a weak reference may come back to the
+//! object, so that counts as well, but for the list of a class's subclasses; frames
+//! (sys._current_frames, Goroutine.frame) and gc.get_objects are not counted; nor is a Goroutine
+//! held to cancel it, since one that only a cancellation can end is what people look for.
 //!
 //! A goroutine's stack: what PyG holds for it, the exception that it handles, and what its frames
 //! refer to (frames.zig). Of what C functions on it hold, only that is known which frames.zig or
@@ -98,7 +97,9 @@ const Suspect = struct {
     ) void {
         const p = s.p;
         for (p.args[0 .. p.nargs + p.nkw]) |arg| visit(context, arg);
-        for ([_]?*py.Object{ p.function, p.kwnames, p.group, p.on_end, p.places, p.kept, p.ambient }) |each| {
+        for (
+            [_]?*py.Object{ p.function, p.kwnames, p.group, p.on_end, p.places, p.kept, p.ambient },
+        ) |each| {
             if (each) |o| visit(context, o);
         }
         var entered = p.entered;
@@ -106,7 +107,10 @@ const Suspect = struct {
         if (p.handle.watchers) |o| visit(context, o);
         if (s.handled()) |o| visit(context, o);
         const n: usize = @intCast(py.PyTuple_Size(s.stack));
-        const waits_on: ?*py.Object = if (p.g.waiting_count > 0) null else @ptrCast(@alignCast(p.g.waiting_on));
+        const waits_on: ?*py.Object = if (p.g.waiting_count > 0)
+            null
+        else
+            @ptrCast(@alignCast(p.g.waiting_on));
         var inner: ?frames.Entry = null;
         for (0..n) |i| {
             const entry: frames.Entry = .of(s.stack, i);
@@ -115,7 +119,8 @@ const Suspect = struct {
             entry.eachReference(frame, call, if (i == 0) waits_on else null, context, visit);
             if (call) |c| c.eachReference(context, visit);
             if (inner) |each| iterated.eachReference(entry, each, context, visit);
-            if (frame) |f| if (InterpreterFrame.of(entry.object)) |outer| f.eachBetween(outer, context, visit);
+            if (frame) |f| if (InterpreterFrame.of(entry.object)) |outer|
+                f.eachBetween(outer, context, visit);
             inner = entry;
             if (i == 0) s.eachArgument(entry, context, visit);
         }
@@ -140,7 +145,9 @@ const Suspect = struct {
             if (entry.operands == 2) visit(context, tuple);
             return;
         }
-        if (s.arguments) |tuple| visit(context, tuple) else if (entry.operands == 2 or py.minor() >= 15) return;
+        if (s.arguments) |tuple|
+            visit(context, tuple)
+        else if (entry.operands == 2 or py.minor() >= 15) return;
         var single: [1]*py.Object = undefined;
         for (s.waitsOn(&single)) |case| visit(context, case);
     }
@@ -159,12 +166,17 @@ const Suspect = struct {
         const items: [*]const usize = @ptrCast(@alignCast(s.p.g.waiting_on.?));
         const words = items - header;
         const tuple: *py.Object = @ptrCast(@constCast(words));
-        const is_tuple = words[1] == @intFromPtr(frames.tuple_type) and words[2] == s.p.g.waiting_count;
+        const is_tuple = words[1] == @intFromPtr(frames.tuple_type) and
+            words[2] == s.p.g.waiting_count;
         return if (is_tuple) tuple else null;
     }
 
     /// Adds the tuples that its calls hide.
-    fn wantTuples(s: Suspect, index: usize, wanted: *std.ArrayList(Wanted)) error{OutOfMemory}!void {
+    fn wantTuples(
+        s: Suspect,
+        index: usize,
+        wanted: *std.ArrayList(Wanted),
+    ) error{OutOfMemory}!void {
         const n: usize = @intCast(py.PyTuple_Size(s.stack));
         var inner: ?frames.Entry = null;
         var found: usize = 0;
@@ -276,7 +288,8 @@ fn suspectOf(pair: *py.Object) ?Suspect {
 /// cannot have moved.
 fn sameFrames(s: Suspect) bool {
     const l = peek.layout.?;
-    var top = peek.word(@intFromPtr(s.p.state orelse return false) + l.state_frame) orelse return false;
+    var top = peek.word(@intFromPtr(s.p.state orelse return false) + l.state_frame) orelse
+        return false;
     if (l.indirect) |offset| top = peek.word(top +% offset) orelse return false;
     if (py.PyTuple_Size(s.stack) == 0) return top == 0 or frames.isBase(top);
     const entry = py.PyTuple_GetItem(s.stack, 0).?;
@@ -415,7 +428,10 @@ const Graph = struct {
             // futures).
             if (has == 0) continue;
             if (std.debug.runtime_safety and found > has)
-                os.fatal("leaks(): {d} references to a {s} that has {d}", .{ found, peek.typeName(@intFromPtr(o)).slice(), has });
+                os.fatal(
+                    "leaks(): {d} references to a {s} that has {d}",
+                    .{ found, peek.typeName(@intFromPtr(o)).slice(), has },
+                );
             if (found != has) g.mark(o);
         }
         g.follow(visitMark);

@@ -6,22 +6,23 @@
 //! of the thread that the main goroutine was last put on (`follow`); while it is on none it may lie
 //! behind, since handlers that nobody calls are called on whatever thread hears of the signal
 //! (`callHandlers`), which then passes for the main one for a moment, as one does on which another
-//! goroutine does what only the main thread may (`callAsMain`). Where the number lies is found by what the
-//! interpreter says when it is another (`learn`).
+//! goroutine does what only the main thread may (`callAsMain`). Where the number lies is found by
+//! what the interpreter says when it is another (`learn`).
 //!
-//! At its end, run() returns on the thread that called it, and a goroutine that was given up may be in
-//! a C call there. A signal ends the call, if it asks for signals when a system call was interrupted,
-//! as CPython's own do; the handler raises Cancelled in it then. But the interpreter also runs
-//! handlers between two lines, where nothing may be raised: the call may just have returned. So the
-//! first signal raises nothing. It notes where its handler was called from, and has the interpreter
-//! make a pending call, which it does only where it would run handlers between two lines. If that has
-//! not happened when the next signal is handled, at the same stack depth and instruction, the handler
-//! was called by the same C call as before, which has gone on meanwhile. A lock's acquire() makes pending
-//! calls too before it waits on. It is known by the function on the stack that does so for C code, which
-//! is found by what calls a handler when golibx makes pending calls itself (`learnCalls`).
+//! At its end, run() returns on the thread that called it, and a goroutine that was given up may be
+//! in a C call there. A signal ends the call, if it asks for signals when a system call was
+//! interrupted, as CPython's own do; the handler raises Cancelled in it then. But the interpreter
+//! also runs handlers between two lines, where nothing may be raised: the call may just have
+//! returned. So the first signal raises nothing. It notes where its handler was called from, and
+//! has the interpreter make a pending call, which it does only where it would run handlers between
+//! two lines. If that has not happened when the next signal is handled, at the same stack depth and
+//! instruction, the handler was called by the same C call as before, which has gone on meanwhile. A
+//! lock's acquire() makes pending calls too before it waits on. It is known by the function on the
+//! stack that does so for C code, which is found by what calls a handler when golibx makes pending
+//! calls itself (`learnCalls`).
 //!
-//! A goroutine that makes one short call after the other, and goes on whatever is raised in them, is
-//! preempted between two lines instead, and goes on on a thread of its own (`makeWay`).
+//! A goroutine that makes one short call after the other, and goes on whatever is raised in them,
+//! is preempted between two lines instead, and goes on on a thread of its own (`makeWay`).
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
@@ -85,8 +86,8 @@ fn isRefused(function: *py.Object) bool {
     return std.mem.indexOf(u8, chars[0..@intCast(len)], "main thread") != null;
 }
 
-/// call_as_main_thread(function, *args): calls it; for a goroutine as on the main thread, if that has
-/// called run(): which thread it is on is an accident. For all others that is the process's.
+/// call_as_main_thread(function, *args): calls it; for a goroutine as on the main thread, if that
+/// has called run(): which thread it is on is an accident. For all others that is the process's.
 pub fn callAsMain(given: class.Given) ?*py.Object {
     if (given.n < 1)
         return py.raise(py.exc.typeError(), "call_as_main_thread() needs a function", .{});
@@ -105,8 +106,8 @@ pub fn callAsMain(given: class.Given) ?*py.Object {
 /// No handler is called on the main thread: what it does must not be left half done.
 var undisturbed = false;
 
-/// call_undisturbed(function): calls it; handlers that are due meanwhile are called afterwards. Other
-/// functions that look for signals on the main thread must not be among what it calls.
+/// call_undisturbed(function): calls it; handlers that are due meanwhile are called afterwards.
+/// Other functions that look for signals on the main thread must not be among what it calls.
 pub fn callUndisturbed(function: *py.Object) ?*py.Object {
     // A thread of 3.11 that is traced looks for ever, at the start of a function, for what it may
     // not call: debuggers have the handlers called as they come.
@@ -235,7 +236,8 @@ pub fn onSignal(_: *py.Object, frame: *py.Object) ?*py.Object {
     return py.returnNone();
 }
 
-/// Where the function begins that makes pending calls for C code, and so calls handlers; 0: unknown.
+/// Where the function begins that makes pending calls for C code, and so calls handlers; 0:
+/// unknown.
 var calls_function: usize = 0;
 var learning = false;
 var learned = false;
@@ -257,7 +259,8 @@ const Search = struct {
     found: bool = false,
     left: u32 = most_calls,
 
-    /// Between a handler in C and the function that makes pending calls: five (3.11 to 3.15, x86-64).
+    /// Between a handler in C and the function that makes pending calls: five (3.11 to 3.15,
+    /// x86-64).
     const most_calls = 16;
 
     fn of(function: usize) Search {
@@ -299,8 +302,8 @@ fn isInTheWay(g: *const G) bool {
     return g.m.?.main and g != &goroutine.main.?.g;
 }
 
-/// Where a goroutine was preempted, and has the P: one that is in the way goes on on another thread,
-/// unless code of others is in the middle of a call below it. It keeps that one.
+/// Where a goroutine was preempted, and has the P: one that is in the way goes on on another
+/// thread, unless code of others is in the middle of a call below it. It keeps that one.
 pub inline fn makeWay(g: *G) void {
     if (freeing and g.lock_count == 0 and isInTheWay(g)) lane.lockThread(g) catch {};
 }

@@ -63,7 +63,12 @@ pub fn request(m: *M) bool {
         .trace => return false,
         .monitoring => {
             const address = py.extra._PyEval_AddPendingCall orelse return false;
-            const add: *const fn (*py.Interpreter, *const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque, c_int) callconv(.c) c_int =
+            const add: *const fn (
+                *py.Interpreter,
+                *const fn (?*anyopaque) callconv(.c) c_int,
+                ?*anyopaque,
+                c_int,
+            ) callconv(.c) c_int =
                 @ptrCast(@alignCast(address));
             if (!asking.begin()) return true;
             defer asking.end();
@@ -149,7 +154,8 @@ fn watchOpcodes(p: *PyG, frame: *py.Object) void {
 pub fn traceOpcodes(frame: *py.Object) bool {
     const yes = py.boolean(true);
     defer py.decref(yes);
-    if (!tracesOpcodes(frame) and py.PyObject_SetAttrString(frame, "f_trace_opcodes", yes) == 0) return true;
+    if (!tracesOpcodes(frame) and py.PyObject_SetAttrString(frame, "f_trace_opcodes", yes) == 0)
+        return true;
     py.PyErr_Clear();
     return false;
 }
@@ -329,7 +335,10 @@ fn onTrace(
     forgetOpcodes(p);
     const kept = if (object) |o| py.incref(o) else null;
     defer py.xdecref(kept);
-    if (way == .monitoring) setTraceFunction(p.state.?, user.?) else setTrace(p.state.?, user, kept);
+    if (way == .monitoring)
+        setTraceFunction(p.state.?, user.?)
+    else
+        setTrace(p.state.?, user, kept);
     const code = py.PyFrame_GetCode(@ptrCast(frame));
     const import_system = isImportSystem(code);
     py.decref(code);
@@ -685,7 +694,8 @@ fn setUpMonitoring() bool {
     }
     jump_event = listen(register, id, events, "JUMP", &jump_def) orelse return false;
     all_events |= jump_event;
-    instruction_event = listen(register, id, events, "INSTRUCTION", &instruction_def) orelse return false;
+    instruction_event = listen(register, id, events, "INSTRUCTION", &instruction_def) orelse
+        return false;
     set_local_events = py.PyObject_GetAttrString(
         monitoring,
         "set_local_events",

@@ -100,7 +100,10 @@ pub fn Replacement(
                     defer py.decref(tuple);
                     if (flags == varargs)
                         break :blk original(NoArgs)(c.self, tuple);
-                    const dict = if (c.names) |names| dictOf(c, names) orelse break :blk null else null;
+                    const dict = if (c.names) |names|
+                        dictOf(c, names) orelse break :blk null
+                    else
+                        null;
                     defer py.xdecref(dict);
                     break :blk original(Keywords)(c.self, tuple, dict);
                 },
@@ -170,17 +173,23 @@ pub fn Replacement(
             if (!applies() or n > most_args)
                 return original(NoArgs)(self, tuple);
             var args: [most_args]*py.Object = undefined;
-            for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
+            for (args[0..@intCast(n)], 0..) |*arg, i|
+                arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
             return run(.{ .self = self, .args = &args, .n = n });
         }
 
-        fn onKeywords(self: ?*py.Object, tuple: ?*py.Object, dict: ?*py.Object) callconv(.c) ?*py.Object {
+        fn onKeywords(
+            self: ?*py.Object,
+            tuple: ?*py.Object,
+            dict: ?*py.Object,
+        ) callconv(.c) ?*py.Object {
             const n = py.PyTuple_Size(tuple.?);
             const named = if (dict) |d| py.PyDict_Size(d) else 0;
             if (!applies() or n + named > most_args)
                 return original(Keywords)(self, tuple, dict);
             var args: [most_args]*py.Object = undefined;
-            for (args[0..@intCast(n)], 0..) |*arg, i| arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
+            for (args[0..@intCast(n)], 0..) |*arg, i|
+                arg.* = py.PyTuple_GetItem(tuple.?, @intCast(i)).?;
             if (named == 0) return run(.{ .self = self, .args = &args, .n = n });
             const names = py.PyTuple_New(named) orelse return null;
             defer py.decref(names);
@@ -201,7 +210,8 @@ const NoArgs = fn (?*py.Object, ?*py.Object) callconv(.c) ?*py.Object;
 const Keywords = fn (?*py.Object, ?*py.Object, ?*py.Object) callconv(.c) ?*py.Object;
 const Fast = fn (?*py.Object, py.Args, py.Ssize) callconv(.c) ?*py.Object;
 const FastKeywords = fn (?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
-const Method = fn (?*py.Object, ?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
+const Method =
+    fn (?*py.Object, ?*py.Object, py.Args, py.Ssize, ?*py.Object) callconv(.c) ?*py.Object;
 
 // Flags of CPython's Include/methodobject.h that say how a function is called.
 const varargs = py.METH_VARARGS;
@@ -233,8 +243,8 @@ fn dictOf(c: Call, names: *py.Object) ?*py.Object {
 }
 
 /// A built-in function object: its definition is its first field. Of a method's descriptor it is
-/// the fourth, after its class, name and qualified name. (Include/cpython/methodobject.h, descrobject.h;
-/// the same in 3.11 to 3.15.)
+/// the fourth, after its class, name and qualified name. (Include/cpython/methodobject.h,
+/// descrobject.h; the same in 3.11 to 3.15.)
 const Function = extern struct { ob: py.Object, def: *py.MethodDef };
 const Descriptor = extern struct {
     ob: py.Object,
@@ -272,8 +282,8 @@ fn find(entry: *const Entry) Error!*py.MethodDef {
     return def;
 }
 
-/// The definition of a C module's function, whatever has its name there. Null, without an exception,
-/// if there is none.
+/// The definition of a C module's function, whatever has its name there. Null, without an
+/// exception, if there is none.
 pub fn definitionOf(module: [:0]const u8, name: []const u8) ?*py.MethodDef {
     const holder = py.PyImport_ImportModule(module.ptr) orelse {
         py.PyErr_Clear();
@@ -291,8 +301,9 @@ pub fn builtin(module: [:0]const u8, name: [:0]const u8) ?*py.Object {
     return py.PyCFunction_NewEx(def, holder, null);
 }
 
-/// The module's class that is C code, a new reference; null with an exception set. Its name there may
-/// be a program's by now, like a function's: then it is looked for among all classes that there are.
+/// The module's class that is C code, a new reference; null with an exception set. Its name there
+/// may be a program's by now, like a function's: then it is looked for among all classes that there
+/// are.
 pub fn classOf(module: [:0]const u8, name: []const u8) ?*py.Object {
     const holder = py.PyImport_ImportModule(module.ptr) orelse return null;
     defer py.decref(holder);
@@ -316,7 +327,8 @@ fn searchBelow(class: *py.Object, module: []const u8, name: []const u8) ?*py.Obj
     const type_of_types: *py.Object = @ptrCast(py.exc.typeError().type);
     // Classes of classes have none below them whose instances are C code's.
     if (class == type_of_types) return null;
-    const subclasses = py.PyObject_GetAttrString(type_of_types, "__subclasses__") orelse return null;
+    const subclasses = py.PyObject_GetAttrString(type_of_types, "__subclasses__") orelse
+        return null;
     defer py.decref(subclasses);
     const all = py.call(subclasses, &.{class}) orelse return null;
     defer py.decref(all);
@@ -368,8 +380,8 @@ fn hasText(o: *py.Object, name: [*:0]const u8, expected: []const u8) bool {
     return std.mem.eql(u8, text[0..@intCast(len)], expected);
 }
 
-/// Where the module, if C code defines it, has its functions from. Its attribute may be a program's by
-/// now: ipykernel puts a function of its own in the place of faulthandler.enable.
+/// Where the module, if C code defines it, has its functions from. Its attribute may be a program's
+/// by now: ipykernel puts a function of its own in the place of faulthandler.enable.
 fn ofModule(module: *py.Object, name: []const u8) ?*py.MethodDef {
     const definition = py.PyModule_GetDef(module) orelse {
         py.PyErr_Clear();
@@ -412,8 +424,9 @@ pub fn replaced() ?*py.Object {
     while (it) |entry| : (it = entry.next) {
         if (entry.def == null) continue;
         var buffer: [128]u8 = undefined;
-        const name = std.fmt.bufPrintSentinel(&buffer, "{s}.{s}", .{ entry.module, entry.path }, 0) catch
-            unreachable;
+        const name =
+            std.fmt.bufPrintSentinel(&buffer, "{s}.{s}", .{ entry.module, entry.path }, 0) catch
+                unreachable;
         if (py.setInt(dict, name.ptr, entry.calls)) continue;
         py.decref(dict);
         return null;

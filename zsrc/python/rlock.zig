@@ -52,7 +52,10 @@ const RLock = extern struct {
     }
 
     fn releaseInner(l: *RLock) void {
-        if (isMutex()) py.extra.PyMutex_Unlock.?(l.byte()) else py.PyThread_release_lock(@ptrFromInt(l.inner));
+        if (isMutex())
+            py.extra.PyMutex_Unlock.?(l.byte())
+        else
+            py.PyThread_release_lock(@ptrFromInt(l.inner));
     }
 
     inline fn isOwned(l: *const RLock, me: u64) bool {
@@ -351,7 +354,9 @@ pub fn setUp() bool {
     defer py.decref(longest);
     longest_s = py.PyFloat_AsDouble(longest);
     if (py.PyErr_Occurred() != null) return false;
-    inline for (.{ Acquire, Enter, Release, Exit, IsOwned, RecursionCount, ReleaseSave, AcquireRestore }) |each|
+    inline for (
+        .{ Acquire, Enter, Release, Exit, IsOwned, RecursionCount, ReleaseSave, AcquireRestore },
+    ) |each|
         each.install() catch |e| if (e == error.Raised) return false;
     return true;
 }

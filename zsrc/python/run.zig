@@ -78,7 +78,8 @@ pub fn callClaimed(given: arguments.Given) ?*py.Object {
         py.decref(entered);
         result = given.after(3).call(args[2]);
     }
-    const raised = leave(args[1], if (result == null) py.takeException() else null) orelse return result;
+    const raised = leave(args[1], if (result == null) py.takeException() else null) orelse
+        return result;
     py.clear(&result);
     py.restoreException(raised);
     return null;
@@ -123,14 +124,16 @@ pub fn run(
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or
         !datastack.setUp() or !identity.setUp() or
-        !rlock.setUp() or !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
+        !rlock.setUp() or
+        !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
         !sigmask.setUp() or !compiling.setUp())) return null;
     if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args);
     if (size < 0) return null;
     const count: usize = @intCast(size);
-    if (count > few.len) return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
+    if (count > few.len)
+        return py.raise(py.exc.typeError(), "run() passes at most 8 arguments on", .{});
     for (0..count) |i| few[i] = py.PyTuple_GetItem(args, @intCast(i)).?;
     const callee = asynchronous.look("run", function);
     if (callee == .refused) return null;
@@ -219,7 +222,10 @@ fn setUp(options: *const lane_mod.Options) bool {
         );
         return false;
     };
-    if (options.preempt_async) preempt.setUp() else preempt.reason = "switched off by preempt.async";
+    if (options.preempt_async)
+        preempt.setUp()
+    else
+        preempt.reason = "switched off by preempt.async";
     fault.install();
     os.allowInterrupts(true);
     kept_settings = request_settings;
@@ -261,7 +267,10 @@ fn readPlan(dict: *py.Object) bool {
         const chars = py.PyBytes_AsString(value) orelse return false;
         plan = chars[0..@intCast(py.PyBytes_Size(value))];
     }
-    const bends = if (py.PyDict_GetItemString(dict, "bends")) |value| py.PyObject_IsTrue(value) != 0 else false;
+    const bends = if (py.PyDict_GetItemString(dict, "bends")) |value|
+        py.PyObject_IsTrue(value) != 0
+    else
+        false;
     lane.script.begin(host.gpa, plan, bends) catch {
         _ = py.PyErr_NoMemory();
         return false;
@@ -327,7 +336,8 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         py.PyObject_IsTrue(value) != 0
     else
         false;
-    if (!kept and !foreign.startRun(py.PyDict_GetItemString(dict, "foreign_movable"), moves)) return null;
+    if (!kept and !foreign.startRun(py.PyDict_GetItemString(dict, "foreign_movable"), moves))
+        return null;
     request_settings = .{};
     if (py.PyDict_GetItemString(dict, "quit_signal")) |value|
         request_settings.quit = py.PyObject_IsTrue(value) != 0;

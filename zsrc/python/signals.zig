@@ -14,10 +14,10 @@
 //! runner is done (Lane.held), as a thread does when its handlers have returned.
 //!
 //! Where the main goroutine is in a call of C code's on another thread it is told: the call is
-//! interrupted, and if it looks for signals then, as CPython's own do, it finds one of golibx's own,
-//! whose handler calls those in the queue (`callTold`). If that has not happened some milliseconds
-//! later the runner calls them, on a thread state of its own. What a handler raises, the main
-//! goroutine raises where it is.
+//! interrupted, and if it looks for signals then, as CPython's own do, it finds one of golibx's
+//! own, whose handler calls those in the queue (`callTold`). If that has not happened some
+//! milliseconds later the runner calls them, on a thread state of its own. What a handler raises,
+//! the main goroutine raises where it is.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("../sched/m.zig");
@@ -77,8 +77,8 @@ var queue: std.ArrayList(Call) = .empty;
 var runner: ?*PyG = null;
 /// It is to run.
 var launched = false;
-/// It has the main goroutine's thread state. Where it has given that back, and its thread has yet to
-/// leave it, the main goroutine is held still.
+/// It has the main goroutine's thread state. Where it has given that back, and its thread has yet
+/// to leave it, the main goroutine is held still.
 var borrows = false;
 
 /// How long a call that was interrupted has to look for signals, and how often it is interrupted,
@@ -105,7 +105,8 @@ pub fn mainIsTold() bool {
 
 /// The main goroutine, if it can be told: on another thread, by as many times as it may take.
 fn whoIsTold() ?*G {
-    if (own_signal == 0 or tellings == most_tellings or !mainthread.isKnown() or !lane.live) return null;
+    if (own_signal == 0 or tellings == most_tellings or !mainthread.isKnown() or !lane.live)
+        return null;
     const g = &(goroutine.main orelse return null).g;
     return if ((g.status == .running or g.status == .syscall) and lane.onThread() != g) g else null;
 }
@@ -260,7 +261,13 @@ fn hold(function: *py.Object, number: *py.Object) bool {
 fn add(function: *py.Object, number: *py.Object) bool {
     queue.ensureUnusedCapacity(host.gpa, 1) catch return false;
     if (runner == null) {
-        const p = goroutine.create(&Class.python_type.ob, @ptrCast(&function), 0, null, true) catch {
+        const p = goroutine.create(
+            &Class.python_type.ob,
+            @ptrCast(&function),
+            0,
+            null,
+            true,
+        ) catch {
             py.PyErr_Clear();
             return false;
         };
@@ -389,8 +396,8 @@ pub fn interruptMain(exception: *py.Object) void {
     _ = tellSoon();
 }
 
-/// After a run: makes the calls that its end has overtaken. What they raise, the last one first, each
-/// with the one before as its context; null if nothing.
+/// After a run: makes the calls that its end has overtaken. What they raise, the last one first,
+/// each with the one before as its context; null if nothing.
 pub fn endRun() ?*py.Object {
     if (runner) |p| if (!launched) goroutine.abandon(p);
     runner = null;

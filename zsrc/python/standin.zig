@@ -172,7 +172,8 @@ fn kindOfThread() Kind {
     defer py.decref(module);
     const dict = py.PyModule_GetDict(module) orelse return .foreign;
     const active = py.PyDict_GetItemString(dict, "_active") orelse return .foreign;
-    const id = py.PyLong_FromUnsignedLongLong(py.PyThread_get_thread_ident()) orelse return .foreign;
+    const id = py.PyLong_FromUnsignedLongLong(py.PyThread_get_thread_ident()) orelse
+        return .foreign;
     defer py.decref(id);
     const thread = py.PyDict_GetItemWithError(active, id) orelse return .foreign;
     const others = [_]struct { [*:0]const u8, Kind }{ .{ "_MainThread", .main }, .{
@@ -344,7 +345,8 @@ fn rowOf(s: *StandIn) ?*py.Object {
         py.PyFloat_FromDouble(waited_ns / std.time.ns_per_s),
         frame orelse py.returnNone(),
     };
-    for (values, 0..) |value, i| _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
+    for (values, 0..) |value, i|
+        _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
     if (py.PyErr_Occurred() == null) return row;
     py.decref(row);
     return null;

@@ -198,7 +198,8 @@ fn findHolder(w: *swap.Way, end: usize, a: State, b: State) Error!void {
         _ = py.PyThreadState_Swap(state);
         found.keep(@intFromPtr(state));
     }
-    w.last_holder = @ptrFromInt(found.one() orelse return unknown("the lock's last holder was not found"));
+    const holder = found.one() orelse return unknown("the lock's last holder was not found");
+    w.last_holder = @ptrFromInt(holder);
 }
 
 fn words(state: State) Words {
@@ -218,8 +219,10 @@ fn findFields(w: *swap.Way, a: State, b: State) Error!void {
     for (0..state_words) |i| {
         const mask = a_on[i] ^ a_off[i];
         if (mask == 0 and b_on[i] == b_off[i]) continue;
-        if (b_on[i] ^ b_off[i] != mask or a_again[i] != a_off[i] or (a_on[i] ^ b_on[i]) & mask != 0 or
-            count == w.fields.len) return unknown("thread states do not change as expected in a swap");
+        if (b_on[i] ^ b_off[i] != mask or
+            a_again[i] != a_off[i] or (a_on[i] ^ b_on[i]) & mask != 0 or
+            count ==
+                w.fields.len) return unknown("thread states do not change as expected in a swap");
         w.fields[count] = .{ .at = i * @sizeOf(u64), .mask = mask, .on = a_on[i] & mask };
         count += 1;
     }
@@ -300,7 +303,12 @@ fn watchIntsOnce(from: usize, len: usize, add: *const fn () bool, found: []usize
 
 fn addCall() bool {
     const address = py.extra._PyEval_AddPendingCall orelse return false;
-    const add: *const fn (*py.Interpreter, *const fn (?*anyopaque) callconv(.c) c_int, ?*anyopaque, c_int) callconv(.c) c_int =
+    const add: *const fn (
+        *py.Interpreter,
+        *const fn (?*anyopaque) callconv(.c) c_int,
+        ?*anyopaque,
+        c_int,
+    ) callconv(.c) c_int =
         @ptrCast(@alignCast(address));
     const state: *const volatile Words = @ptrCast(@alignCast(py.PyThreadState_Get()));
     const before = state.*;
@@ -324,7 +332,8 @@ fn watchCall(own: State) Error!Calls {
     calls.count = found.len;
     if (py.minor() == 12) {
         // The interpreter's eval_breaker, and the number: one looks like the other for now.
-        if (found.len == 0 or turned.count != 0) return unknown("what a pending call changes was not found");
+        if (found.len == 0 or turned.count != 0)
+            return unknown("what a pending call changes was not found");
         calls.counter = @ptrFromInt(found[0]);
         return calls;
     }
@@ -341,9 +350,11 @@ fn addMainCall() bool {
 
 /// The number of calls that wait for the main thread, which is the calling one.
 fn pendingOfMain() Error!*const u32 {
-    const runtime = @intFromPtr(os.symbol("_PyRuntime") orelse return unknown("_PyRuntime is not exported"));
+    const runtime =
+        @intFromPtr(os.symbol("_PyRuntime") orelse return unknown("_PyRuntime is not exported"));
     const from = @intFromPtr(host.interpreter);
-    if (runtime >= from or from - runtime > most_data) return unknown("the interpreter is not the main one");
+    if (runtime >= from or from - runtime > most_data)
+        return unknown("the interpreter is not the main one");
     var found: [8]usize = undefined;
     var at = runtime;
     while (at < from) : (at += interpreter_bytes) {
@@ -368,8 +379,12 @@ const Asker = struct {
         const state = py.PyThreadState_Get();
         const w = asker.w;
         const thread = arch.threadPointer();
-        const gilstate: usize = if (w.slot) |slot| @intFromPtr(os.slotGet(slot)) else read(thread +% w.gilstate);
-        asker.agrees = read(thread +% w.current) == @intFromPtr(state) and gilstate == @intFromPtr(state) and
+        const gilstate: usize = if (w.slot) |slot|
+            @intFromPtr(os.slotGet(slot))
+        else
+            read(thread +% w.gilstate);
+        asker.agrees = read(thread +% w.current) == @intFromPtr(state) and
+            gilstate == @intFromPtr(state) and
             w.last_holder.* == state;
         py.PyGILState_Release(had);
     }
@@ -416,7 +431,8 @@ fn findRequest(w: *swap.Way, a: State, calls: *const Calls) Error!void {
     // Where one asks already there is nothing to see.
     if (in_state and before & events != 0) return unknown("others ask for the lock all the time");
     if (!in_state) for (calls.others[0..calls.count]) |at| {
-        if (@as(*const volatile u32, @ptrFromInt(at)).* != 0) return unknown("others ask for the lock all the time");
+        if (@as(*const volatile u32, @ptrFromInt(at)).* != 0)
+            return unknown("others ask for the lock all the time");
     };
     try asker.start();
     const until = os.nanotime() + patience_ns;
@@ -463,9 +479,11 @@ fn prove(w: *const swap.Way, own: State, a: State, b: State) Error!void {
     defer swap.in_use = false;
     // Requests that others make meanwhile are a reason to look again.
     if (!swap.byHand(a) or !agrees(a)) return unknown("a swap by hand does not do");
-    if (!same(w, &a_on, a) or !same(w, &b_off, b)) return unknown("a swap by hand leaves other states");
+    if (!same(w, &a_on, a) or !same(w, &b_off, b))
+        return unknown("a swap by hand leaves other states");
     if (!swap.byHand(b) or !agrees(b)) return unknown("a swap by hand does not do");
-    if (!same(w, &a_off, a) or !same(w, &b_on, b)) return unknown("a swap by hand leaves other states");
+    if (!same(w, &a_off, a) or !same(w, &b_on, b))
+        return unknown("a swap by hand leaves other states");
     const saved = py.PyEval_SaveThread();
     py.PyEval_RestoreThread(saved.?);
     if (saved != b or !swap.byHand(a) or !agrees(a)) return unknown("a swap by hand does not last");
@@ -474,11 +492,13 @@ fn prove(w: *const swap.Way, own: State, a: State, b: State) Error!void {
     try asker.start();
     const until = os.nanotime() + patience_ns;
     const breaker: *const volatile u64 = w.breakerOf(a);
-    while (breaker.* & w.request_mask == 0 and os.nanotime() < until) os.sleepNs(20 * std.time.ns_per_us);
+    while (breaker.* & w.request_mask == 0 and os.nanotime() < until)
+        os.sleepNs(20 * std.time.ns_per_us);
     const is_seen = !swap.byHand(own);
     _ = py.PyThreadState_Swap(own);
     asker.stop();
-    if (!is_seen or !asker.agrees) return unknown("a request for the lock is not seen after a swap by hand");
+    if (!is_seen or !asker.agrees)
+        return unknown("a request for the lock is not seen after a swap by hand");
 }
 
 /// Whether the API takes it for the current one.
