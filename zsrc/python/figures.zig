@@ -70,7 +70,6 @@ pub fn stats() ?*py.Object {
 pub fn info() ?*py.Object {
     const dict = py.PyDict_New() orelse return null;
     const builtin = @import("builtin");
-    const m = &host.mechanisms;
     // Without a run, find out what one would use.
     const idle = !lane.live;
     if (idle) {
@@ -83,18 +82,7 @@ pub fn info() ?*py.Object {
     const way = preempt.way;
     const reason = preempt.reason;
     if (idle) preempt.tearDown();
-    const gilstate: [*:0]const u8 = if (py.minor() > 11)
-        "PyThreadState_Swap"
-    else if (m.gilstate_slot != null)
-        "thread-specific slot"
-    else
-        "none";
-    const detached: [*:0]const u8 = if (m.attached_offset != null)
-        "thread state word"
-    else if (py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null)
-        "current thread state"
-    else
-        "none";
+    const detached = wayToSeeDetached();
     const no_swap = swaps.whyNot(!idle);
     const frames = if (datastack.isKnown()) "on the C stack" else "in chunks of their own";
     var buffer: [32]u8 = undefined;
@@ -125,7 +113,7 @@ pub fn info() ?*py.Object {
             ) catch unreachable)
         else
             "C extension modules take a goroutine for its thread on this system") and
-        py.setText(dict, "gilstate", gilstate) and
+        py.setText(dict, "gilstate", wayToSetGilstate()) and
         py.setText(dict, "swap", if (no_swap == null) "by hand" else "interpreter") and
         py.setText(dict, "swap_reason", no_swap orelse "") and
         py.setText(
@@ -143,6 +131,17 @@ pub fn info() ?*py.Object {
         return null;
     }
     return dict;
+}
+
+fn wayToSetGilstate() [*:0]const u8 {
+    if (py.minor() > 11) return "PyThreadState_Swap";
+    return if (host.mechanisms.gilstate_slot != null) "thread-specific slot" else "none";
+}
+
+fn wayToSeeDetached() [*:0]const u8 {
+    if (host.mechanisms.attached_offset != null) return "thread state word";
+    const is_told = py.minor() == 11 and py.extra._PyThreadState_UncheckedGet != null;
+    return if (is_told) "current thread state" else "none";
 }
 
 fn setNumberText(dict: *py.Object, key: [*:0]const u8, number: usize) bool {
