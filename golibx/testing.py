@@ -62,6 +62,8 @@ _LONGEST_TEXT = 2000
 """A longer schedule is not shown."""
 _AGAIN_S = 1.0
 """After the limit the test is told once more at this interval, in case it did not listen."""
+_NOW_S = 0.001
+"""An alarm comes in so many seconds if it is due already."""
 _LEAK_GRACE_S = 1.0
 """What goroutines that run when the test ends may still run for."""
 _POLL_S = 0.001
@@ -547,7 +549,7 @@ class _Runs:
 
     def _arm(self) -> None:
         """Sets the alarm for the first limit: the test's own, or that of somebody else."""
-        delay = None if self._timeout is None else max(self._end - _monotonic(), 0.001)
+        delay = None if self._timeout is None else max(self._end - _monotonic(), _NOW_S)
         if self._others.comes_before(delay):
             delay = self._others.left_now() if self._others.is_limit else None
         if delay is not None:
@@ -560,7 +562,10 @@ class _Runs:
             if self._others_exc is None:
                 return
         current = _core.current()
-        in_main = current is not None and current.id == self._main_id
+        # Before `_main` has begun only the main goroutine runs, and services of plugins.
+        in_main = current is not None and (
+            current.id == self._main_id if self.began else not current.system
+        )
         if current is not None and not in_main and (self._told or self._returned):
             raise Cancelled("the test has passed its time limit")  # it may never wait
         if self._returned and self._others_exc is None:
@@ -606,10 +611,10 @@ class _OthersAlarm:
     def __init__(self) -> None:
         self.left = self._interval = 0.0
         self._handler: Any = None
+        self._began = _monotonic()
         if _has_alarm():
             self.left, self._interval = signal.getitimer(signal.ITIMER_REAL)
             self._handler = signal.getsignal(signal.SIGALRM)
-        self._began = _monotonic()
         self._replaced = False
         self._came = False
         self.is_limit = self.left > 0 and not self._interval and callable(self._handler)
@@ -618,11 +623,11 @@ class _OthersAlarm:
         return self.left > 0 and (delay is None or self.left_now() <= delay)
 
     def left_now(self) -> float:
-        return max(self.left - (_monotonic() - self._began), 0.001)
+        return max(self.left - (_monotonic() - self._began), _NOW_S)
 
     def is_due(self) -> bool:
-        left = self.left - (_monotonic() - self._began)
-        return self.is_limit and not self._came and left <= 0
+        """The kernel rounds what is left."""
+        return self.is_limit and not self._came and self.left_now() <= _NOW_S
 
     def replace(self, handler: Callable[[int, FrameType | None], None], delay: float) -> None:
         if not self._replaced:

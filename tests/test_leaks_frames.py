@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from golibx import Chan, Mutex, RWMutex, Semaphore, go, leaks, select
 from conftest import Script
+from golibx import Chan, Mutex, RWMutex, Semaphore, go, leaks, select
 from leaking import counts_references_of_c_code, parked, receive, waits_on
 
 pytestmark = pytest.mark.goroutine(preempt={"async": False}, leaks=False)

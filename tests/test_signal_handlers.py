@@ -474,6 +474,44 @@ run(main)
     assert out == refused + refused.replace("signal", "set_wakeup_fd"), out
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_comes_while_nothing_is_to_disturb_is_called_after_it(
+    script: Script, raises: bool, fails: bool
+) -> None:
+    """The interpreter looks once whether the thread may call handlers, and not again."""
+    code = """
+import os, signal, sys
+from golibx import _core
+from golibx.patch import signals
+
+def handler(*_):
+    seen.append("handled")
+    if RAISES: raise ValueError
+
+def body():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    for _ in range(1000): pass
+    seen.append("over")
+    return 1 / (1 - FAILS)
+
+seen = []
+signals.learn_main_thread()
+signal.signal(signal.SIGUSR1, handler)
+try: seen.append(_core.call_undisturbed(body))
+except Exception as e: seen += [type(e).__name__, type(e.__context__).__name__]
+print(*seen)
+"""
+    expected = {
+        (False, False): "1.0",
+        (False, True): "ZeroDivisionError NoneType",
+        (True, False): "ValueError NoneType",
+        (True, True): "ValueError ZeroDivisionError",
+    }[raises, fails]
+    code = code.replace("RAISES", str(raises)).replace("FAILS", str(fails))
+    assert script.passes(code) == f"over handled {expected}\n"
+
+
 @pytest.mark.parametrize("becomes", ["closed", "a file", "a blocking socket"])
 @pytest.mark.parametrize("when", ["before", "in", "after a fork in"])
 def test_a_wakeup_descriptor_that_the_program_has_closed(

@@ -113,16 +113,27 @@ pub fn callUndisturbed(function: *py.Object) ?*py.Object {
     // not call: debuggers have the handlers called as they come.
     if (preempt.isTraced(py.PyThreadState_Get())) return py.call(function, &.{});
     // Those that are due already are called first.
-    const is_raising = !undisturbed and py.PyErr_CheckSignals() != 0;
-    const raised = if (is_raising) py.takeException() else null;
+    var raised = raisedByHandlers(null);
     const result = callAside(function);
-    const exception = raised orelse return result;
-    if (result) |value| py.decref(value) else if (py.takeException()) |later| {
+    if (result == null) if (py.takeException()) |later| if (raised) |exception| {
         errors.follow(exception, later);
         py.decref(later);
-    }
+    } else {
+        raised = later;
+    };
+    // The interpreter has looked for those that came meanwhile, and not called them: it does not
+    // look again.
+    raised = raisedByHandlers(raised);
+    const exception = raised orelse return result;
+    py.xdecref(result);
     py.restoreException(exception);
     return null;
+}
+
+/// What they raise, which tells of `before`; else that. Takes the reference to it.
+fn raisedByHandlers(before: ?*py.Object) ?*py.Object {
+    if (undisturbed or py.PyErr_CheckSignals() == 0) return before;
+    return errors.takeAfter(before);
 }
 
 fn callAside(function: *py.Object) ?*py.Object {
