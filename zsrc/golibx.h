@@ -229,8 +229,9 @@ void golibx_timer_free(golibx_timer *t); /* stops it first */
  * that was used for 2^43 files is not used again.) */
 typedef struct golibx_fd golibx_fd;
 enum golibx_mode { GOLIBX_READ = 1, GOLIBX_WRITE = 2 };
-/* NULL if the poller refuses it: golibx_errno() says why. The file should be non-blocking. */
-golibx_fd *golibx_fd_open(int fd);
+/* Of a file descriptor, or on Windows of a SOCKET, which is wider than an int. NULL if the poller refuses
+ * it: golibx_errno() says why. The file should be non-blocking. */
+golibx_fd *golibx_fd_open(intptr_t fd);
 /* Waits until a read or write may succeed. Call it after one said EAGAIN. One goroutine a direction may
  * wait at a time: GOLIBX_INVALID for a second. GOLIBX_CLOSED once it is closed. */
 int golibx_fd_wait(golibx_fd *d, int mode, int64_t deadline);
@@ -240,8 +241,8 @@ int golibx_fd_wait(golibx_fd *d, int mode, int64_t deadline);
  * non-blocking, lets it wait.) Of several at once, one returns GOLIBX_OK and the others GOLIBX_CLOSED.
  * golibx_stop() closes all that are left, but not their files. */
 int golibx_fd_close(golibx_fd *d, int close_file);
-/* The number, which stays this file's until it is closed. */
-int golibx_fd_number(golibx_fd *d);
+/* The number, which stays this file's until it is closed; or GOLIBX_CLOSED or GOLIBX_INVALID. */
+intptr_t golibx_fd_number(golibx_fd *d);
 
 /* TCP, for numeric addresses such as "127.0.0.1" or "::1". NULL on failure, with golibx_errno():
  * ETIMEDOUT after the deadline, EBADF once the listener is closed, EBUSY if another waits in accept. */

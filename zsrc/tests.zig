@@ -3,6 +3,7 @@ test {
     _ = @import("os/os.zig");
     _ = @import("os/os.zig").impl;
     _ = @import("os/descriptors.zig");
+    _ = @import("os/handle.zig");
     _ = @import("arch/arch.zig");
     _ = @import("core/heap.zig");
     _ = @import("core/list.zig");

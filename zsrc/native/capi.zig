@@ -449,17 +449,17 @@ fn timerFree(t: ?*CTimer) callconv(.c) void {
 
 // ---- the network ----
 
-fn fdOpen(fd: c_int) callconv(.c) ?*netpoll.Handle {
+fn fdOpen(fd: isize) callconv(.c) ?*netpoll.Handle {
     if (!lane.running()) {
         os.net.setErrno(@backingInt(std.c.E.INVAL));
         return null;
     }
     const caller: Caller = .enter();
     defer caller.leave();
-    return openDesc(fd);
+    return openDesc(os.Handle.ofNumber(fd) orelse .none);
 }
 
-pub fn openDesc(fd: c_int) ?*netpoll.Handle {
+pub fn openDesc(fd: os.Handle) ?*netpoll.Handle {
     return netpoll.open(fd) catch |err| {
         os.net.setErrno(@backingInt(@as(std.c.E, switch (err) {
             error.OutOfMemory => .NOMEM,
@@ -495,13 +495,13 @@ fn fdClose(h: ?*netpoll.Handle, close_file: c_int) callconv(.c) c_int {
     return code(if (netpoll.close(handle, close_file != 0)) .ok else .closed);
 }
 
-fn fdNumber(h: ?*netpoll.Handle) callconv(.c) c_int {
+fn fdNumber(h: ?*netpoll.Handle) callconv(.c) isize {
     const handle = h orelse return code(.invalid);
     const caller: Caller = .enter();
     defer caller.leave();
     const d = netpoll.incref(handle) orelse return code(.closed);
     defer netpoll.decref(d);
-    return d.fd;
+    return @intCast(d.fd.number());
 }
 
 // ---- figures ----

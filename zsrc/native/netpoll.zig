@@ -110,7 +110,7 @@ pub const OpenError = error{
     Unsupported,
 };
 
-pub fn open(fd: i32) OpenError!*Handle {
+pub fn open(fd: os.Handle) OpenError!*Handle {
     const d = try take();
     const h: *Handle = .of(d, d.open(fd));
     _ = registered.fetchAdd(1, .seq_cst);
@@ -274,9 +274,9 @@ pub fn mayWake() bool {
     return delivering.load(.seq_cst) > 0;
 }
 
-noinline fn noteReady(g: *lane.G, fd: i32, e: poller.Ready) void {
+noinline fn noteReady(g: *lane.G, fd: os.Handle, e: poller.Ready) void {
     @branchHint(.cold);
     const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
-    events.recordShared(.netpoll_ready, g.id, @intCast(@max(0, fd)), mode);
+    events.recordShared(.netpoll_ready, g.id, @intCast(@max(0, fd.number())), mode);
     events.recordShared(.goroutine_ready, g.id, 0, 0);
 }

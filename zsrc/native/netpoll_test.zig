@@ -22,7 +22,7 @@ const Rt = struct {
 };
 
 fn openAndClose(d: *pollside.PollDesc(Rt)) !pollside.Generation {
-    const generation = d.open(3);
+    const generation = d.open(.of(3));
     try expect(d.incref(generation));
     try expect(!d.decref());
     try expect(d.close(generation) != null);
@@ -55,10 +55,10 @@ fn inChild(of_parent: *netpoll.Handle, fd: c_int) u8 {
     if (netpoll.wanted()) return 2;
     lane.start(.{ .gomaxprocs = 1 }) catch return 3;
     if (netpoll.close(of_parent, true)) return 4;
-    const own = netpoll.open(fd) catch return 5;
+    const own = netpoll.open(.of(fd)) catch return 5;
     if (own == of_parent) return 6;
     const d = netpoll.incref(own) orelse return 7;
-    if (d.fd != fd) return 8;
+    if (d.fd.fd() != fd) return 8;
     netpoll.decref(d);
     return if (netpoll.close(own, true) and lane.stop(null)) 0 else 9;
 }
@@ -68,7 +68,7 @@ test "in the child of a fork the handles are closed, also those that a call was 
     var fds: [2]c_int = undefined;
     try expectEqual(0, pipe(&fds));
     try lane.start(.{ .gomaxprocs = 2 });
-    const h = try netpoll.open(fds[0]);
+    const h = try netpoll.open(.of(fds[0]));
     const inside = netpoll.incref(h).?;
     const child = fork();
     if (child == 0) std.c._exit(inChild(h, fds[0]));

@@ -12,6 +12,7 @@
 //! its waiter; who waits takes the mark. Spurious wake-ups are allowed, a lost one is not: the
 //! caller has tried and was told to wait, so an edge after that attempt finds either the mark unset
 //! or him queued, both under `lock`. Likewise a close finds him queued, or he finds the close.
+const os = @import("../os/os.zig");
 const wait_mod = @import("wait.zig");
 
 pub const Begin = enum { ready, closed, busy, waiting };
@@ -42,7 +43,7 @@ pub fn PollDesc(comptime Rt: type) type {
         state: Env.Atomic(u64) = .init(closed_bit),
         lock: Env.Lock = .{},
         /// From `open` to `recycle`. A call inside may read it.
-        fd: i32 = -1,
+        fd: os.Handle = .none,
         index: u32 = 0,
         read: Side = .{},
         write: Side = .{},
@@ -51,7 +52,7 @@ pub fn PollDesc(comptime Rt: type) type {
         next_free: ?*Self = null,
 
         /// Of one that nobody uses. Returns its generation.
-        pub fn open(d: *Self, fd: i32) Generation {
+        pub fn open(d: *Self, fd: os.Handle) Generation {
             d.lock.lock();
             defer d.lock.unlock();
             Env.writes(&d.fd);
@@ -142,7 +143,7 @@ pub fn PollDesc(comptime Rt: type) type {
         /// again. False after the last generation: it must not.
         pub fn recycle(d: *Self) bool {
             Env.writes(&d.fd);
-            d.fd = -1;
+            d.fd = .none;
             const next = if (planted == .generation_kept) d.present() else d.present() +| 1;
             d.state.store(@as(u64, next) << generation_shift | closed_bit, .release);
             return next != last_generation;

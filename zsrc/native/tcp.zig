@@ -35,7 +35,7 @@ fn usable() bool {
 }
 
 /// Registers a new descriptor, which is closed if that fails.
-fn adopt(fd: i32) ?*Handle {
+fn adopt(fd: os.Handle) ?*Handle {
     return capi.openDesc(fd) orelse {
         const errno = net.getErrno();
         net.close(fd);
@@ -50,7 +50,7 @@ pub fn listen(host: ?[*:0]const u8, number: u16, backlog: c_int) callconv(.c) ?*
     const g = switching.enter();
     defer if (g) |self| switching.leave(self);
     return switch (net.listenOn(&address, backlog)) {
-        .done => |fd| adopt(@intCast(fd)),
+        .done => |fd| adopt(@fromBackingInt(fd)),
         .again => fail(.AGAIN),
         .failed => |e| {
             net.setErrno(e);
@@ -68,9 +68,10 @@ pub fn accept(listener: ?*Handle, deadline: i64) callconv(.c) ?*Handle {
     var address: net.Address = .{};
     while (true) {
         switch (net.acceptOne(l.fd, &address)) {
-            .done => |fd| {
-                net.noDelay(@intCast(fd));
-                return adopt(@intCast(fd));
+            .done => |number| {
+                const fd: os.Handle = @fromBackingInt(number);
+                net.noDelay(fd);
+                return adopt(fd);
             },
             .again => if (waitFor(l, false, deadline)) |errno| return fail(errno),
             .failed => |e| {
@@ -96,8 +97,8 @@ pub fn dial(host: ?[*:0]const u8, number: u16, deadline: i64) callconv(.c) ?*Han
     if (!usable() or !parse(host, number, &address)) return null;
     const g = switching.enter();
     defer if (g) |self| switching.leave(self);
-    const fd: i32 = switch (net.connectTo(&address)) {
-        .done => |fd| @intCast(fd),
+    const fd: os.Handle = switch (net.connectTo(&address)) {
+        .done => |fd| @fromBackingInt(fd),
         .again => return fail(.AGAIN),
         .failed => |e| {
             net.setErrno(e);

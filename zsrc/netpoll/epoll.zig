@@ -1,24 +1,29 @@
 //! The poller on Linux: epoll, edge-triggered.
 //!
-//! What wakes it is an eventfd that is always readable and seldom watched: to wake is to have epoll
-//! watch it. Nothing is ever written to a descriptor, whose number may have become another file's,
-//! and epoll_ctl() fails on any but the right pair: `add` refuses the number, so that no other file
-//! is watched under it. A program that has closed golibx's own
-//! descriptors all the same, which Python code can't, ends with a line that says so: neither would
-//! the goroutines that wait ever be told, nor the one who wants to wake them.
+//! An eventfd wakes it, which is always readable and seldom watched: to wake is to have epoll watch
+//! it. golibx writes to no descriptor, whose number may have become another file's, and epoll_ctl()
+//! fails on any but the right pair. `add` refuses the number, so that no other file is watched
+//! under it. A program may close golibx's own descriptors all the same, though Python code can't. It
+//! ends with a line that says so, since nothing would wake its goroutines any more.
 const std = @import("std");
 const linux = std.os.linux;
 const os = @import("../os/os.zig");
 const netpoll = @import("netpoll.zig");
+const Handle = os.Handle;
+const AddError = netpoll.AddError;
 
 pub const name = "epoll";
 
 const wake_tag = std.math.maxInt(u64);
 
+comptime {
+    std.debug.assert(wake_tag > netpoll.signal_tag);
+}
+
 pub const Backend = struct {
     epfd: i32,
     wakefd: i32,
-    signal_fd: i32 = -1,
+    signals: Handle = .none,
     /// One M waits while another, with the lane's lock, looks: each has its buffer.
     waited: [netpoll.batch]linux.epoll_event = undefined,
     looked: [netpoll.batch]linux.epoll_event = undefined,
@@ -27,7 +32,7 @@ pub const Backend = struct {
     /// epoll_pwait2 (Linux 5.11) takes nanoseconds; without it waits are rounded up to 1 ms.
     precise: bool = true,
 
-    pub fn init() error{ OutOfMemory, SystemLimit }!Backend {
+    pub fn init() netpoll.InitError!Backend {
         const ep = linux.epoll_create1(linux.EPOLL.CLOEXEC);
         if (linux.errno(ep) != .SUCCESS) return limit(linux.errno(ep));
         errdefer _ = linux.close(@intCast(ep));
@@ -42,7 +47,7 @@ pub const Backend = struct {
         return b;
     }
 
-    fn limit(e: linux.E) error{ OutOfMemory, SystemLimit } {
+    fn limit(e: linux.E) netpoll.InitError {
         return if (e == .NOMEM) error.OutOfMemory else error.SystemLimit;
     }
 
@@ -72,15 +77,15 @@ pub const Backend = struct {
     }
 
     /// Watches the read end of the program's signal wake-up pipe; the caller keeps it.
-    pub fn watchSignals(b: *Backend, fd: i32) AddError!void {
-        if (b.signal_fd == fd) return;
-        try b.watch(fd, linux.EPOLL.IN, netpoll.signal_tag);
-        b.signal_fd = fd;
+    pub fn watchSignals(b: *Backend, h: Handle) AddError!void {
+        if (b.signals == h) return;
+        try b.watch(h.fd(), linux.EPOLL.IN, netpoll.signal_tag);
+        b.signals = h;
     }
 
     fn drainSignals(b: *Backend) void {
         var bytes: [64]u8 = undefined;
-        while (linux.errno(linux.read(b.signal_fd, &bytes, bytes.len)) == .SUCCESS) {
+        while (linux.errno(linux.read(b.signals.fd(), &bytes, bytes.len)) == .SUCCESS) {
             // A pipe that is empty says EAGAIN.
         }
     }
@@ -92,11 +97,9 @@ pub const Backend = struct {
         _ = linux.close(b.epfd);
     }
 
-    pub const AddError = error{ OutOfMemory, SystemLimit, NotPollable, BadDescriptor, InUse };
-
-    pub fn add(b: *Backend, fd: i32, tag: u64) AddError!void {
+    pub fn add(b: *Backend, h: Handle, tag: u64) AddError!void {
         const both = linux.EPOLL.IN | linux.EPOLL.OUT;
-        return b.watch(fd, both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET, tag);
+        return b.watch(h.fd(), both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET, tag);
     }
 
     fn watch(b: *Backend, fd: i32, events: u32, tag: u64) AddError!void {
@@ -116,8 +119,8 @@ pub const Backend = struct {
     }
 
     /// One that was closed before has gone from epoll by itself.
-    pub fn remove(b: *Backend, fd: i32) void {
-        _ = b.control(linux.EPOLL.CTL_DEL, fd, 0, 0);
+    pub fn remove(b: *Backend, h: Handle) void {
+        _ = b.control(linux.EPOLL.CTL_DEL, h.fd(), 0, 0);
     }
 
     pub fn wait(
@@ -138,7 +141,9 @@ pub const Backend = struct {
             if (e.data.u64 == wake_tag) {
                 if (timeout_ns == 0) continue; // it is for the M that waits
                 b.watchWake(false);
-                b.woken.store(false, .release);
+                // A full barrier: somebody who still finds it true wakes nobody, so that what he
+                // wrote before has to be seen by what is read after this.
+                _ = b.woken.swap(false, .seq_cst);
                 continue;
             }
             if (e.data.u64 == netpoll.signal_tag) b.drainSignals();
@@ -183,7 +188,7 @@ pub const Backend = struct {
 
     /// Makes the M that waits return. Any thread, no lock.
     pub fn wake(b: *Backend) void {
-        if (b.woken.swap(true, .acq_rel)) return;
+        if (b.woken.swap(true, .seq_cst)) return;
         b.watchWake(true);
     }
 

@@ -1,36 +1,64 @@
-//! The network poller: what is readable and writable, and which goroutines wait for it.
+//! The network poller: what a backend promises, and which one this system has.
 //!
-//! A descriptor is registered once, edge-triggered, for both directions. Each direction (`Side`)
-//! remembers whether an attempt may succeed; a goroutine tries the system call first and parks only
-//! when the kernel said no. An edge may tell of a state that is over by the time of the attempt:
-//! what the attempt finds is what counts. Descriptors are never freed, only reused, and carry a
-//! sequence number, so that an event that was fetched before a close finds nobody. All of it
-//! belongs to a lane and needs its lock, but for `wait`, `wake` and `pending`.
+//! A backend watches handles (`os.Handle`) and tells when an attempt on one may succeed. It knows
+//! no goroutine. `Contract` says function by function what it promises; a backend that lacks one,
+//! or has it with another type, stops the build. Descriptors, which know who waits, are built on it
+//! by each lane (sockets.zig, native/pollside.zig).
 //!
-//! A program may close a file without a word. Its number is then another's sooner or later: who is
-//! opened under the number of one that is open takes that one's place, whose waiters find it
-//! closed.
+//! **Edges.** A backend tells of a *change*: of each direction once, when it becomes possible to go
+//! on, and also once after `add` if it is possible already. It may tell too often, never too
+//! seldom: after an attempt that the system refused with "would block", the next change is told.
+//! What the attempt finds is what counts, since the state may be over by then. Levels were
+//! rejected: one that nobody takes is told in each round, or costs a system call to switch off.
+//!
+//! **Threads.** One M at a time waits. Another may look (`wait` with time-out 0) meanwhile. All
+//! else may be called from any thread at any moment between `init` and `deinit`.
+//!
+//! **Readiness, also on Windows.** A poller there will use readiness, by AFD polls: IOCTL_AFD_POLL
+//! on a helper handle of \Device\Afd, whose answers come by a completion port. wepoll, mio and trio
+//! do so; libuv does for uv_poll. Go's poller and libuv's streams use completions instead: the
+//! buffer goes to the system with the request. That was rejected:
+//!
+//!  - A buffer belongs to the system until the completion comes, also after a time-out or a close.
+//!    Here it is on a goroutine's stack, or is a Python object that its owner may free or resize.
+//!    Go waits for the cancellation of the request; a Python goroutine that is cancelled would have
+//!    to, with the object locked.
+//!  - A socket joins one completion port, for ever. Sockets come from Python's socket module, go
+//!    back by detach(), and may be in asyncio's port already. An AFD poll leaves the socket alone.
+//!  - golibx.h and select() ask whether a file is ready. Completions can't answer that.
+//!  - Both lanes, and all tests of them, stay as they are: one contract instead of two.
+//!
+//! The price is two system calls more for each receive that waits, and an interface that Microsoft
+//! does not document. Since Windows 10 build 20348 there is one that it does, with edges:
+//! ProcessSocketNotifications. It can take the place of AFD polls where it exists.
+//!
+//! An AFD poll tells once, of a level. The backend makes edges of that as mio does: it asks for a
+//! direction again when an attempt was refused. So it needs to be told of that: it will have one
+//! function more, `arm`, which a descriptor calls when a wait begins. docs/internals/poller.md has
+//! what else is known of AFD.
 const std = @import("std");
 const builtin = @import("builtin");
-const g_mod = @import("../sched/g.zig");
-const list = @import("../core/list.zig");
-const G = g_mod.G;
+const os = @import("../os/os.zig");
+const Handle = os.Handle;
+
+const epoll = @import("epoll.zig");
+const none = @import("none.zig");
 
 const backend = switch (builtin.os.tag) {
-    .linux => @import("epoll.zig"),
-    else => @import("none.zig"),
+    .linux => epoll,
+    else => none,
 };
-
-comptime {
-    for ([_][]const u8{ "init", "deinit", "add", "remove", "wait", "wake", "pending", "verify", "watchSignals" }) |decl| {
-        if (!@hasDecl(backend.Backend, decl)) @compileError("poller backend lacks " ++ decl);
-    }
-}
 
 pub const name = backend.name;
 pub const Backend = backend.Backend;
 
-/// What a backend reports of one descriptor.
+/// The most that one `wait` tells of.
+pub const batch = 256;
+
+/// The tag that tells of a signal: see `watchSignals`. The one above it is the backend's own.
+pub const signal_tag = std.math.maxInt(u64) - 1;
+
+/// What a backend tells of one handle.
 pub const Ready = struct {
     tag: u64,
     read: bool,
@@ -45,266 +73,77 @@ pub const Ready = struct {
 
 pub const WaitResult = enum { events, timeout, interrupted };
 
-pub const Waiter = struct {
-    g: *G,
-    /// It is going to try, and says by `passOn` what it has left over.
-    tries: bool = false,
-    prev: ?*Waiter = null,
-    next: ?*Waiter = null,
+pub const InitError = error{ OutOfMemory, SystemLimit };
+
+pub const AddError = error{
+    OutOfMemory,
+    /// The system watches no more.
+    SystemLimit,
+    /// It is of a kind that never blocks, such as a file, or that the system can't watch.
+    NotPollable,
+    /// It is not open, or is the backend's own.
+    BadDescriptor,
+    /// It is watched already.
+    InUse,
+    /// There is no poller for this system.
+    Unsupported,
 };
 
-pub const Side = struct {
-    /// An attempt may succeed.
-    ready: bool = true,
-    /// As far as is known it will never block again: no edge is to come.
-    sticky: bool = false,
-    /// Those that have waited longest come first.
-    waiters: List = .{},
-
-    pub const List = list.List(Waiter);
-
-    /// The kernel said that an attempt would block. It knows better than an edge: a socket that was
-    /// watched before it was connected has told of a hang-up, and an error may have been taken by
-    /// somebody else.
-    pub inline fn drained(s: *Side) void {
-        s.ready = false;
-        s.sticky = false;
-    }
-
-    /// An attempt got all that there was, though nobody has said so.
-    pub inline fn emptied(s: *Side) void {
-        s.ready = s.sticky;
-    }
-};
-
-pub const Desc = struct {
-    fd: i32 = -1,
-    index: u32,
-    seq: u32 = 0,
-    closing: bool = false,
-    /// A read may give less than there is, though it asked for more.
-    stops_short: bool = false,
-    /// Where the owner has the number: -1 once the file is not his any more.
-    owner: *i32 = undefined,
-    read: Side = .{},
-    write: Side = .{},
-    next_free: ?*Desc = null,
-
-    fn tag(d: *const Desc) u64 {
-        return @as(u64, d.seq) << 32 | d.index;
-    }
-};
-
-pub const batch = 256;
-
-/// The tag of the descriptor that becomes readable when a signal has come.
-pub const signal_tag = std.math.maxInt(u64) - 1;
-
-pub fn Poller(comptime Lane: type) type {
+/// The functions of a backend. "Any" means any thread, with any lock held or none; each function
+/// returns without waiting for another thread, but for `wait`.
+fn Contract(comptime B: type) type {
     return struct {
-        const Self = @This();
-
-        gpa: std.mem.Allocator,
-        lane: *Lane,
-        backend: backend.Backend,
-        descs: std.ArrayList(*Desc) = .empty,
-        free: ?*Desc = null,
-        /// By number, those that are open.
-        by_fd: std.AutoHashMapUnmanaged(i32, *Desc) = .empty,
-        registered: usize = 0,
-        /// Filled by the M that waits.
-        waited: [batch]Ready = undefined,
-        waited_len: usize = 0,
-        /// Filled by `now`.
-        looked: [batch]Ready = undefined,
-
-        pub fn init(gpa: std.mem.Allocator, lane: *Lane) !Self {
-            return .{ .gpa = gpa, .lane = lane, .backend = try .init() };
-        }
-
-        pub fn deinit(p: *Self) void {
-            for (p.descs.items) |d| p.gpa.destroy(d);
-            p.descs.deinit(p.gpa);
-            p.by_fd.deinit(p.gpa);
-            p.backend.deinit();
-        }
-
-        /// In the child of a fork, which shares the poller's descriptors with the parent: to close
-        /// them here changes nothing there.
-        pub fn forget(p: *Self) void {
-            p.backend.deinit();
-            p.descs.clearRetainingCapacity();
-            p.by_fd.clearRetainingCapacity();
-            p.free = null;
-            p.registered = 0;
-        }
-
-        /// `owner.*` becomes `fd`.
-        pub fn open(p: *Self, fd: i32, owner: *i32) !*Desc {
-            try p.by_fd.ensureUnusedCapacity(p.gpa, 1);
-            const d = p.free orelse new: {
-                try p.descs.ensureUnusedCapacity(p.gpa, 1);
-                const d = try p.gpa.create(Desc);
-                d.* = .{ .index = @intCast(p.descs.items.len) };
-                p.descs.appendAssumeCapacity(d);
-                p.free = d;
-                break :new d;
-            };
-            try p.backend.add(fd, @as(u64, d.seq) << 32 | d.index);
-            p.free = d.next_free;
-            d.* = .{ .index = d.index, .seq = d.seq, .fd = fd, .owner = owner };
-            // The backend has the file of this number for a new one, so that the old one is gone.
-            if (p.by_fd.get(fd)) |old| p.lose(old);
-            p.by_fd.putAssumeCapacity(fd, d);
-            owner.* = fd;
-            p.registered += 1;
-            return d;
-        }
-
-        /// The program closes the file without its owner, or has: for him it is closed.
-        fn lose(p: *Self, d: *Desc) void {
-            d.owner.* = -1;
-            p.retire(d);
-        }
-
-        /// As `lose`, of all whose numbers are in [low, high), before the program closes them.
-        pub fn loseRange(p: *Self, low: i32, high: i32) void {
-            if (p.registered == 0) return;
-            if (high -| low == 1) return if (p.by_fd.get(low)) |d| p.loseWatched(d);
-            for (p.descs.items) |d| {
-                if (d.fd >= 0 and d.fd >= low and d.fd < high) p.loseWatched(d);
-            }
-        }
-
-        fn loseWatched(p: *Self, d: *Desc) void {
-            p.backend.remove(d.fd);
-            p.lose(d);
-        }
-
-        /// Wakes who waits for it with `closed` and forgets the descriptor. Who closes the file
-        /// does that afterwards.
-        pub fn close(p: *Self, d: *Desc) void {
-            p.backend.remove(d.fd);
-            p.retire(d);
-        }
-
-        fn retire(p: *Self, d: *Desc) void {
-            d.closing = true;
-            _ = p.by_fd.remove(d.fd);
-            p.wakeSide(&d.read, .closed);
-            p.wakeSide(&d.write, .closed);
-            d.seq +%= 1;
-            d.fd = -1;
-            d.next_free = p.free;
-            p.free = d;
-            p.registered -= 1;
-        }
-
-        /// Parks until `side` may be tried again, until `deadline`, or until the close. Who `tries`
-        /// and is told `ready` owes an attempt, and `passOn` after one that has not drained `side`.
-        pub fn park(
-            p: *Self,
-            side: *Side,
-            g: *G,
-            reason: g_mod.WaitReason,
-            deadline: ?u64,
-            tries: bool,
-        ) g_mod.Wake {
-            var waiter: Waiter = .{ .g = g, .tries = tries };
-            p.lane.prepare(g);
-            p.link(side, &waiter);
-            const wake = p.lane.park(g, reason, deadline);
-            p.unlink(side, &waiter, wake == .ready or wake == .closed);
-            return wake;
-        }
-
-        /// Between the lane's `prepare` and `park`.
-        pub fn link(p: *Self, side: *Side, waiter: *Waiter) void {
-            side.waiters.push(waiter);
-            if (!waiter.g.system) p.lane.net_waiters += 1;
-        }
-
-        /// After `park`. Whoever `fired` is in no list any more.
-        pub fn unlink(p: *Self, side: *Side, waiter: *Waiter, fired: bool) void {
-            if (!waiter.g.system) p.lane.net_waiters -= 1;
-            if (!fired) side.waiters.remove(waiter);
-        }
-
-        /// All of them on a close. An edge tells only once: it wakes one that tries, which passes
-        /// on what it leaves over, and those before that one which only want to know. To wake all
-        /// would have thousands try in vain for each packet.
-        fn wakeSide(p: *Self, side: *Side, wake: g_mod.Wake) void {
-            while (side.waiters.head) |w| {
-                side.waiters.remove(w);
-                // Timed out or interrupted already; it goes on by itself.
-                if (!p.lane.claim(w.g, wake)) continue;
-                w.g.fired = w;
-                p.lane.counters.netpoll_wakeups += 1;
-                p.lane.readyLast(w.g);
-                if (wake == .ready and w.tries) break;
-            }
-        }
-
-        /// After an attempt that gave a result: the next one may have one too.
-        pub inline fn passOn(p: *Self, side: *Side) void {
-            if (side.ready and side.waiters.head != null) p.wakeSide(side, .ready);
-        }
-
-        fn deliver(p: *Self, events: []const Ready) void {
-            for (events) |e| {
-                if (e.tag == signal_tag) {
-                    p.lane.signal_pending = true;
-                    continue;
-                }
-                const index: u32 = @truncate(e.tag);
-                const d = if (index < p.descs.items.len) p.descs.items[index] else null;
-                if (d == null or d.?.fd < 0 or d.?.tag() != e.tag) {
-                    // Of one that was closed meanwhile, unless these are not our descriptors.
-                    p.backend.verify();
-                    continue;
-                }
-                p.deliverTo(d.?, e);
-            }
-        }
-
-        inline fn deliverTo(p: *Self, d: *Desc, e: Ready) void {
-            if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
-            if (e.hangup or e.eof) d.read.sticky = true;
-            if (e.hangup) d.write.sticky = true;
-            if (e.urgent) d.stops_short = true;
-            if (e.read) p.markReady(&d.read);
-            if (e.write) p.markReady(&d.write);
-        }
-
-        inline fn markReady(p: *Self, side: *Side) void {
-            side.ready = true;
-            p.passOn(side);
-        }
-
-        fn recordReady(p: *Self, d: *Desc, e: Ready) void {
-            const writer = d.write.waiters.head;
-            const waiter = if (e.read or e.hangup) d.read.waiters.head orelse writer else writer;
-            const w = waiter orelse return;
-            const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
-            p.lane.record(.netpoll_ready, w.g.id, @intCast(d.fd), mode);
-        }
-
-        /// Waits without the lock; `results` delivers with it. `timeout_ns` null is for ever.
-        pub fn wait(p: *Self, timeout_ns: ?u64) WaitResult {
-            return p.backend.wait(&p.waited, &p.waited_len, timeout_ns);
-        }
-
-        pub fn results(p: *Self) void {
-            p.deliver(p.waited[0..p.waited_len]);
-            p.waited_len = 0;
-        }
-
-        /// Looks and delivers, without waiting. Runs on the stacks of goroutines, on which nothing
-        /// large may lie.
-        pub noinline fn now(p: *Self) void {
-            var len: usize = 0;
-            _ = p.backend.wait(&p.looked, &len, 0);
-            p.deliver(p.looked[0..len]);
-        }
+        /// Nothing is watched.
+        init: fn () InitError!B,
+        /// When no thread is inside another function any more. Handles that are watched are left as
+        /// they are. In the child of a fork it closes what the child has inherited, and leaves the
+        /// parent's alone.
+        deinit: fn (*B) void,
+        /// Any. Watches both directions of a handle, under a tag that is given back with each
+        /// event. What has been told of under the tag by the time that `add` returns may be in the
+        /// hands of an M that waits: the caller makes what the tag names before it adds.
+        add: fn (*B, Handle, u64) AddError!void,
+        /// Any. Watches a handle no more; nothing if it is not watched. The caller has not closed
+        /// it yet. It wakes nobody. An event that was fetched before may still be given back after:
+        /// whoever delivers it tells by the tag that it is stale.
+        remove: fn (*B, Handle) void,
+        /// One M at a time for a time-out that is not 0, one for 0; both at once are allowed. With
+        /// a time-out of 0 it returns at once. With null it waits for ever. No lock of the lane may
+        /// be held for longer than that. It fills `out`, which has room for `batch`, and `len`.
+        /// `events` also means that it was woken, with or without events. `interrupted` means that
+        /// a signal handler ran. It never returns later than the time-out by more than the system
+        /// needs, and not earlier, but for a wake-up.
+        wait: fn (*B, []Ready, *usize, ?u64) WaitResult,
+        /// Any. The M that waits returns, or the next that would wait with a time-out that is not 0
+        /// does, at once. Wake-ups are not counted: several before a return are one. What the
+        /// caller wrote before is seen by who returns. It never ends a look with time-out 0.
+        wake: fn (*B) void,
+        /// Any. Whether a look would find something now. It takes nothing.
+        pending: fn (*B) bool,
+        /// Any. Ends the process with a message if what the backend works with is gone, since no
+        /// goroutine that waits would ever be woken then. Called for events that make no sense.
+        verify: fn (*const B) void,
+        /// With the lane's lock. Watches the handle that becomes readable when a signal has come,
+        /// and tells of it under `signal_tag`, having read it empty. The caller keeps it open.
+        /// `signals` is that handle, or none.
+        watchSignals: fn (*B, Handle) AddError!void,
     };
+}
+
+fn keepsContract(comptime module: type) void {
+    const B = module.Backend;
+    const C = Contract(B);
+    for (std.meta.fieldNames(C)) |each| {
+        const what = "poller backend " ++ module.name ++ ": " ++ each;
+        if (!@hasDecl(B, each)) @compileError(what ++ " is missing");
+        const is = @TypeOf(@field(B, each));
+        const wanted = @FieldType(C, each);
+        if (is != wanted)
+            @compileError(what ++ " is " ++ @typeName(is) ++ ", not " ++ @typeName(wanted));
+    }
+    if (@FieldType(B, "signals") != Handle) @compileError("signals is no handle");
+}
+
+comptime {
+    for (.{ epoll, none }) |each| keepsContract(each);
 }

@@ -2,14 +2,15 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const netpoll = @import("netpoll.zig");
+const Handle = os.Handle;
 
 pub const name = "none";
 
 pub const Backend = struct {
     note: *os.Note,
-    signal_fd: i32 = -1,
+    signals: Handle = .none,
 
-    pub fn init() !Backend {
+    pub fn init() netpoll.InitError!Backend {
         const note = try std.heap.c_allocator.create(os.Note);
         note.* = .{};
         return .{ .note = note };
@@ -19,17 +20,17 @@ pub const Backend = struct {
         std.heap.c_allocator.destroy(b.note);
     }
 
-    pub fn watchSignals(_: *Backend, _: i32) error{Unsupported}!void {
+    pub fn watchSignals(_: *Backend, _: Handle) netpoll.AddError!void {
         return error.Unsupported;
     }
 
     pub fn verify(_: *const Backend) void {}
 
-    pub fn add(_: *Backend, _: i32, _: u64) error{Unsupported}!void {
+    pub fn add(_: *Backend, _: Handle, _: u64) netpoll.AddError!void {
         return error.Unsupported;
     }
 
-    pub fn remove(_: *Backend, _: i32) void {}
+    pub fn remove(_: *Backend, _: Handle) void {}
 
     pub fn wait(b: *Backend, _: []netpoll.Ready, len: *usize, timeout_ns: ?u64) netpoll.WaitResult {
         len.* = 0;

@@ -1,4 +1,6 @@
 //! Socket calls where golibx has no poller yet: each fails with "not supported".
+const Handle = @import("handle.zig").Handle;
+
 pub const Result = union(enum) { done: usize, again, failed: c_int };
 
 pub const Address = extern struct {
@@ -35,35 +37,35 @@ pub const Address = extern struct {
 const not_supported = 129; // EOPNOTSUPP of the Windows C runtime
 pub const bad_descriptor: c_int = 9;
 
-pub fn receive(_: i32, _: [*]u8, _: usize, _: c_int) Result {
+pub fn receive(_: Handle, _: [*]u8, _: usize, _: c_int) Result {
     return .{ .failed = not_supported };
 }
-pub fn transmit(_: i32, _: [*]const u8, _: usize, _: c_int) Result {
+pub fn transmit(_: Handle, _: [*]const u8, _: usize, _: c_int) Result {
     return .{ .failed = not_supported };
 }
-pub fn readAny(_: i32, _: [*]u8, _: usize) Result {
+pub fn readAny(_: Handle, _: [*]u8, _: usize) Result {
     return .{ .failed = not_supported };
 }
-pub fn writeAny(_: i32, _: [*]const u8, _: usize) Result {
+pub fn writeAny(_: Handle, _: [*]const u8, _: usize) Result {
     return .{ .failed = not_supported };
 }
-pub fn acceptOne(_: i32, _: *Address) Result {
+pub fn acceptOne(_: Handle, _: *Address) Result {
     return .{ .failed = not_supported };
 }
-pub fn shut(_: i32, _: c_int) Result {
+pub fn shut(_: Handle, _: c_int) Result {
     return .{ .failed = not_supported };
 }
-pub fn writable(_: i32) bool {
+pub fn writable(_: Handle) bool {
     return true;
 }
-pub fn readable(_: i32) bool {
+pub fn readable(_: Handle) bool {
     return true;
 }
-pub fn isTcp(_: i32) bool {
+pub fn isTcp(_: Handle) bool {
     return false;
 }
-pub fn close(_: i32) void {}
-pub fn noDelay(_: i32) void {}
+pub fn close(_: Handle) void {}
+pub fn noDelay(_: Handle) void {}
 
 pub fn numericAddress(_: [:0]const u8, _: u16, _: *Address) bool {
     return false;
@@ -74,26 +76,26 @@ pub fn listenOn(_: *const Address, _: c_int) Result {
 pub fn connectTo(_: *const Address) Result {
     return .{ .failed = not_supported };
 }
-pub fn pendingError(_: i32) c_int {
+pub fn pendingError(_: Handle) c_int {
     return not_supported;
 }
-pub fn ownName(_: i32, _: *Address) bool {
+pub fn ownName(_: Handle, _: *Address) bool {
     setErrno(not_supported);
     return false;
 }
-pub fn peerName(_: i32, _: *Address) bool {
+pub fn peerName(_: Handle, _: *Address) bool {
     setErrno(not_supported);
     return false;
 }
-pub fn getOption(_: i32, _: c_int, _: c_int, _: []u8) ?usize {
+pub fn getOption(_: Handle, _: c_int, _: c_int, _: []u8) ?usize {
     setErrno(not_supported);
     return null;
 }
-pub fn setOption(_: i32, _: c_int, _: c_int, _: []const u8) bool {
+pub fn setOption(_: Handle, _: c_int, _: c_int, _: []const u8) bool {
     setErrno(not_supported);
     return false;
 }
-pub fn localAddress(_: i32, _: *Address) bool {
+pub fn localAddress(_: Handle, _: *Address) bool {
     return false;
 }
 

@@ -1,10 +1,11 @@
 //! Socket calls that do not wait, on Linux and macOS. Addresses are the system's sockaddr bytes.
 const std = @import("std");
 const builtin = @import("builtin");
+const Handle = @import("handle.zig").Handle;
 const c = std.c;
 
 pub const Result = union(enum) {
-    /// Bytes, or a descriptor.
+    /// Bytes, or the number of a handle.
     done: usize,
     /// It would have to wait.
     again,
@@ -92,33 +93,33 @@ inline fn check(rc: anytype) ?Result {
     return .{ .failed = e };
 }
 
-pub fn receive(fd: i32, buf: [*]u8, len: usize, flags: c_int) Result {
+pub fn receive(h: Handle, buf: [*]u8, len: usize, flags: c_int) Result {
     while (true) {
-        return check(recv(fd, buf, len, flags | dont_wait)) orelse continue;
+        return check(recv(h.fd(), buf, len, flags | dont_wait)) orelse continue;
     }
 }
 
-pub fn transmit(fd: i32, buf: [*]const u8, len: usize, flags: c_int) Result {
+pub fn transmit(h: Handle, buf: [*]const u8, len: usize, flags: c_int) Result {
     while (true) {
-        return check(send(fd, buf, len, flags | dont_wait | no_signal)) orelse continue;
+        return check(send(h.fd(), buf, len, flags | dont_wait | no_signal)) orelse continue;
     }
 }
 
 /// As receive, for any non-blocking descriptor.
-pub fn readAny(fd: i32, buf: [*]u8, len: usize) Result {
-    const result = receive(fd, buf, len, 0);
+pub fn readAny(h: Handle, buf: [*]u8, len: usize) Result {
+    const result = receive(h, buf, len, 0);
     if (!isNoSocket(result)) return result;
     while (true) {
-        return check(c.read(fd, buf, len)) orelse continue;
+        return check(c.read(h.fd(), buf, len)) orelse continue;
     }
 }
 
 /// As transmit, for any non-blocking descriptor.
-pub fn writeAny(fd: i32, buf: [*]const u8, len: usize) Result {
-    const result = transmit(fd, buf, len, 0);
+pub fn writeAny(h: Handle, buf: [*]const u8, len: usize) Result {
+    const result = transmit(h, buf, len, 0);
     if (!isNoSocket(result)) return result;
     while (true) {
-        return check(c.write(fd, buf, len)) orelse continue;
+        return check(c.write(h.fd(), buf, len)) orelse continue;
     }
 }
 
@@ -127,14 +128,14 @@ fn isNoSocket(result: Result) bool {
 }
 
 /// A new non-blocking descriptor, not inherited by children.
-pub fn acceptOne(fd: i32, address: *Address) Result {
+pub fn acceptOne(h: Handle, address: *Address) Result {
     while (true) {
         address.len = address.bytes.len;
         if (linux) {
             const flags = 0o4000 | 0o2000000; // SOCK_NONBLOCK | SOCK_CLOEXEC
-            return check(accept4(fd, &address.bytes, &address.len, flags)) orelse continue;
+            return check(accept4(h.fd(), &address.bytes, &address.len, flags)) orelse continue;
         }
-        const result = check(accept(fd, &address.bytes, &address.len)) orelse continue;
+        const result = check(accept(h.fd(), &address.bytes, &address.len)) orelse continue;
         if (result == .done) {
             _ = fcntl(@intCast(result.done), 4, @as(c_int, 4)); // F_SETFL, O_NONBLOCK
             _ = fcntl(@intCast(result.done), 2, @as(c_int, 1)); // F_SETFD, FD_CLOEXEC
@@ -143,44 +144,44 @@ pub fn acceptOne(fd: i32, address: *Address) Result {
     }
 }
 
-pub fn shut(fd: i32, how: c_int) Result {
-    return check(shutdown(fd, how)) orelse .again;
+pub fn shut(h: Handle, how: c_int) Result {
+    return check(shutdown(h.fd(), how)) orelse .again;
 }
 
 /// Whether a write, or the end of a connect, would not wait.
-pub fn writable(fd: i32) bool {
-    return isReady(fd, c.POLL.OUT);
+pub fn writable(h: Handle) bool {
+    return isReady(h, c.POLL.OUT);
 }
 
 /// Whether a read or an accept would not wait.
-pub fn readable(fd: i32) bool {
-    return isReady(fd, c.POLL.IN);
+pub fn readable(h: Handle) bool {
+    return isReady(h, c.POLL.IN);
 }
 
-fn isReady(fd: i32, events: i16) bool {
-    var fds = [_]c.pollfd{.{ .fd = fd, .events = events, .revents = 0 }};
+fn isReady(h: Handle, events: i16) bool {
+    var fds = [_]c.pollfd{.{ .fd = h.fd(), .events = events, .revents = 0 }};
     return c.poll(&fds, 1, 0) == 1;
 }
 
-pub fn close(fd: i32) void {
-    _ = c.close(fd);
+pub fn close(h: Handle) void {
+    _ = c.close(h.fd());
 }
 
 /// Whether a receive gives all that there is, up to what was asked for: one of datagrams gives one
 /// of them, and one of a UNIX stream stops where descriptors were sent along. False if that is not
 /// known.
-pub fn isTcp(fd: i32) bool {
+pub fn isTcp(h: Handle) bool {
     if (builtin.os.tag != .linux) return false;
     var protocol: c_int = 0;
     var size: c.socklen_t = @sizeOf(c_int);
-    const asked = c.getsockopt(fd, c.SOL.SOCKET, std.os.linux.SO.PROTOCOL, &protocol, &size);
+    const asked = c.getsockopt(h.fd(), c.SOL.SOCKET, std.os.linux.SO.PROTOCOL, &protocol, &size);
     return asked == 0 and protocol == c.IPPROTO.TCP;
 }
 
 /// Small messages go out at once, as in Go's net package.
-pub fn noDelay(fd: i32) void {
+pub fn noDelay(h: Handle) void {
     const one: c_int = 1;
-    _ = setsockopt(fd, 6, 1, &one, @sizeOf(c_int)); // IPPROTO_TCP, TCP_NODELAY
+    _ = setsockopt(h.fd(), 6, 1, &one, @sizeOf(c_int)); // IPPROTO_TCP, TCP_NODELAY
 }
 
 pub const bad_descriptor: c_int = @backingInt(c.E.BADF);
@@ -250,39 +251,39 @@ fn failClosing(fd: c_int) Result {
 }
 
 /// errno of what happened on the socket in the background, 0 for nothing.
-pub fn pendingError(fd: i32) c_int {
+pub fn pendingError(h: Handle) c_int {
     var value: c_int = 0;
     var len: c.socklen_t = @sizeOf(c_int);
-    if (getsockopt(fd, c.SOL.SOCKET, c.SO.ERROR, &value, &len) != 0) return errno();
+    if (getsockopt(h.fd(), c.SOL.SOCKET, c.SO.ERROR, &value, &len) != 0) return errno();
     return value;
 }
 
 /// The name of the socket. False with errno set.
-pub fn ownName(fd: i32, out: *Address) bool {
+pub fn ownName(h: Handle, out: *Address) bool {
     out.len = out.bytes.len;
-    return c.getsockname(fd, @ptrCast(&out.bytes), &out.len) == 0;
+    return c.getsockname(h.fd(), @ptrCast(&out.bytes), &out.len) == 0;
 }
 
 /// That of the other end. False with errno set.
-pub fn peerName(fd: i32, out: *Address) bool {
+pub fn peerName(h: Handle, out: *Address) bool {
     out.len = out.bytes.len;
-    return c.getpeername(fd, @ptrCast(&out.bytes), &out.len) == 0;
+    return c.getpeername(h.fd(), @ptrCast(&out.bytes), &out.len) == 0;
 }
 
 /// How many bytes an option has, which are in `out` then. Null with errno set.
-pub fn getOption(fd: i32, level: c_int, option: c_int, out: []u8) ?usize {
+pub fn getOption(h: Handle, level: c_int, option: c_int, out: []u8) ?usize {
     var len: c.socklen_t = @intCast(out.len);
-    return if (getsockopt(fd, level, option, out.ptr, &len) == 0) len else null;
+    return if (getsockopt(h.fd(), level, option, out.ptr, &len) == 0) len else null;
 }
 
 /// False with errno set.
-pub fn setOption(fd: i32, level: c_int, option: c_int, value: []const u8) bool {
-    return setsockopt(fd, level, option, value.ptr, @intCast(value.len)) == 0;
+pub fn setOption(h: Handle, level: c_int, option: c_int, value: []const u8) bool {
+    return setsockopt(h.fd(), level, option, value.ptr, @intCast(value.len)) == 0;
 }
 
 /// Of an Internet socket. False with errno set.
-pub fn localAddress(fd: i32, out: *Address) bool {
-    if (!ownName(fd, out)) return false;
+pub fn localAddress(h: Handle, out: *Address) bool {
+    if (!ownName(h, out)) return false;
     switch (out.family()) {
         .ipv4, .ipv6 => return true,
         .unix, .other => {},

@@ -30,8 +30,9 @@ comptime {
     }
 }
 
-/// Socket calls that do not wait.
+pub const Handle = @import("handle.zig").Handle;
 pub const descriptors = @import("descriptors.zig");
+/// Socket calls that do not wait.
 pub const net = switch (builtin.os.tag) {
     .linux, .macos => @import("net_posix.zig"),
     else => @import("net_none.zig"),

@@ -18,7 +18,7 @@ const g_mod = @import("../sched/g.zig");
 const m_mod = @import("../sched/m.zig");
 const lane_mod = @import("../sched/lane.zig");
 const inbox_mod = @import("../sched/inbox.zig");
-const netpoll = @import("../netpoll/netpoll.zig");
+const sockets = @import("../netpoll/sockets.zig");
 const native = @import("../native/lane.zig");
 const py = @import("py.zig");
 const goroutine = @import("goroutine.zig");
@@ -40,7 +40,7 @@ const G = g_mod.G;
 const M = m_mod.M;
 
 pub const Lane = lane_mod.Lane(Host);
-pub const Poller = netpoll.Poller(Lane);
+pub const Poller = sockets.Poller(Lane);
 
 pub const gpa = std.heap.c_allocator;
 
@@ -396,7 +396,7 @@ pub const Host = struct {
     }
 
     pub inline fn signalsWatched() bool {
-        return poller.backend.signal_fd >= 0;
+        return poller.backend.signals != .none;
     }
 
     pub fn pollNow() void {

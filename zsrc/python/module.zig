@@ -253,8 +253,9 @@ fn interruptMain() ?*py.Object {
 
 /// The descriptor whose other end a run watches: for signal.set_wakeup_fd().
 fn watchSignals(value: i64) ?*py.Object {
-    if (!lane.live or value < 0 or value > std.math.maxInt(i32)) return py.returnNone();
-    host.poller.backend.watchSignals(@intCast(value)) catch |e| return socket.cannotWatch(value, e);
+    const fd = os.Handle.ofNumber(value) orelse return py.returnNone();
+    if (!lane.live) return py.returnNone();
+    host.poller.backend.watchSignals(fd) catch |e| return socket.cannotWatch(value, e);
     return py.returnNone();
 }
 

@@ -13,7 +13,7 @@ const g_mod = @import("../sched/g.zig");
 const chan_mod = @import("../sync/chan.zig");
 const select_mod = @import("../sync/select.zig");
 const timechan = @import("../sync/timechan.zig");
-const netpoll = @import("../netpoll/netpoll.zig");
+const sockets = @import("../netpoll/sockets.zig");
 const explore = @import("../sched/explore.zig");
 const py = @import("py.zig");
 const arguments = @import("arguments.zig");
@@ -235,8 +235,8 @@ const Done = struct {
 const Io = struct {
     socket: *socket.Socket,
     direction: socket.Direction,
-    waiter: netpoll.Waiter = undefined,
-    side: *netpoll.Side = undefined,
+    waiter: sockets.Waiter = undefined,
+    side: *sockets.Side = undefined,
 
     pub fn poll(io: *Io) Outcome {
         return io.socket.readiness(io.direction);

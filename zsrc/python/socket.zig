@@ -6,7 +6,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../os/os.zig");
-const netpoll = @import("../netpoll/netpoll.zig");
+const sockets = @import("../netpoll/sockets.zig");
 const g_mod = @import("../sched/g.zig");
 const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
@@ -24,16 +24,16 @@ const net = os.net;
 pub const Socket = extern struct {
     ob: py.Object,
     weakrefs: ?*py.Object,
-    /// Its own as long as `fd` is not -1, in the run that the socket was made in.
+    /// Its own as long as `fd` is not none, in the run that the socket was made in.
     desc: ?*anyopaque,
-    /// -1 when closed. The poller sets it when the program has closed the file by itself.
-    fd: i32,
+    /// None when closed. The poller sets it when the program has closed the file by itself.
+    fd: os.Handle,
     generation: u32,
     /// Seconds; negative for none.
     timeout: f64,
 
-    inline fn d(s: *Socket) ?*netpoll.Desc {
-        if (s.fd < 0 or s.generation != lane.generation or !lane.live) return null;
+    inline fn d(s: *Socket) ?*sockets.Desc {
+        if (s.fd == .none or s.generation != lane.generation or !lane.live) return null;
         return @ptrCast(@alignCast(s.desc));
     }
 
@@ -41,10 +41,10 @@ pub const Socket = extern struct {
 
     /// False with an exception set: it belongs to another run. One that is closed is fit for use.
     pub fn usable(s: *Socket) bool {
-        return s.fd < 0 or open(s) != null;
+        return s.fd == .none or open(s) != null;
     }
 
-    pub fn sideOf(s: *Socket, direction: Direction) *netpoll.Side {
+    pub fn sideOf(s: *Socket, direction: Direction) *sockets.Side {
         const desc = s.d().?;
         return if (direction == .read) &desc.read else &desc.write;
     }
@@ -62,7 +62,7 @@ pub const Socket = extern struct {
 };
 
 fn new(t: *py.Type, fd: i64) ?*py.Object {
-    if (fd < 0 or fd > std.math.maxInt(i32))
+    const handle = os.Handle.ofNumber(fd) orelse
         return py.raise(py.exc.valueError(), "Socket() needs a descriptor, not {d}", .{fd});
     if (!lane.live) {
         errors.notInGoroutine();
@@ -70,10 +70,10 @@ fn new(t: *py.Type, fd: i64) ?*py.Object {
     }
     const o = py.PyType_GenericAlloc(t, 0) orelse return null;
     const s = Class.of(o);
-    s.fd = -1;
+    s.fd = .none;
     s.timeout = -1;
     s.generation = lane.generation;
-    s.desc = host.poller.open(@intCast(fd), &s.fd) catch |e| {
+    s.desc = host.poller.open(handle, &s.fd) catch |e| {
         py.decref(o);
         return cannotWatch(fd, e);
     };
@@ -102,10 +102,10 @@ pub fn cannotWatch(fd: i64, e: anyerror) ?*py.Object {
 }
 
 fn shut(s: *Socket) void {
-    if (s.fd < 0) return;
+    if (s.fd == .none) return;
     if (s.d()) |d| host.poller.close(d);
     net.close(s.fd);
-    s.fd = -1;
+    s.fd = .none;
     s.desc = null;
 }
 
@@ -114,8 +114,8 @@ pub fn osError(e: c_int) ?*py.Object {
     return py.PyErr_SetFromErrno(py.exc.osError());
 }
 
-fn open(s: *Socket) ?*netpoll.Desc {
-    if (s.fd < 0) {
+fn open(s: *Socket) ?*sockets.Desc {
+    if (s.fd == .none) {
         _ = osError(net.bad_descriptor);
         return null;
     }
@@ -142,10 +142,10 @@ fn patience(s: *Socket) ?Patience {
 }
 
 /// Parks until `side` may be tried again; `tries`: see Poller.park. False with an exception set.
-fn wait(s: *Socket, side: *netpoll.Side, reason: g_mod.WaitReason, limit: *Patience, tries: bool) bool {
+fn wait(s: *Socket, side: *sockets.Side, reason: g_mod.WaitReason, limit: *Patience, tries: bool) bool {
     const p = goroutine.forPark() orelse return false;
     // Others may have run in there.
-    if (side.ready or s.fd < 0) return true;
+    if (side.ready or s.fd == .none) return true;
     if (limit.* == .unasked) limit.* = patience(s) orelse return false;
     const deadline = switch (limit.*) {
         .unasked => unreachable,
@@ -174,8 +174,8 @@ inline fn attempt(
     comptime direction: Direction,
     limit: *Patience,
     context: anytype,
-    comptime call: fn (@TypeOf(context), i32) net.Result,
-    comptime leaves: fn (@TypeOf(context), *const netpoll.Desc, usize) bool,
+    comptime call: fn (@TypeOf(context), os.Handle) net.Result,
+    comptime leaves: fn (@TypeOf(context), *const sockets.Desc, usize) bool,
 ) ?usize {
     while (true) {
         const d = open(s) orelse return null;
@@ -203,21 +203,21 @@ const Span = struct {
     len: usize,
     flags: c_int = 0,
 
-    fn receive(b: Span, fd: i32) net.Result {
+    fn receive(b: Span, fd: os.Handle) net.Result {
         return net.receive(fd, b.ptr, b.len, b.flags);
     }
 
     /// A stream that gave less than was asked for has no more.
-    fn leavesData(b: Span, d: *const netpoll.Desc, n: usize) bool {
+    fn leavesData(b: Span, d: *const sockets.Desc, n: usize) bool {
         return n == b.len or n == 0 or b.flags != 0 or d.stops_short;
     }
 
-    fn transmit(b: Span, fd: i32) net.Result {
+    fn transmit(b: Span, fd: os.Handle) net.Result {
         return net.transmit(fd, b.ptr, b.len, b.flags);
     }
 
     /// A short count means that the socket's buffer is full.
-    fn leavesRoom(b: Span, _: *const netpoll.Desc, n: usize) bool {
+    fn leavesRoom(b: Span, _: *const sockets.Desc, n: usize) bool {
         return n == b.len;
     }
 };
@@ -367,11 +367,11 @@ fn sendall(s: *Socket, data: *py.Object) ?*py.Object {
     }
 }
 
-fn acceptCall(address: *net.Address, fd: i32) net.Result {
+fn acceptCall(address: *net.Address, fd: os.Handle) net.Result {
     return net.acceptOne(fd, address);
 }
 
-fn leavesConnections(_: *net.Address, _: *const netpoll.Desc, _: usize) bool {
+fn leavesConnections(_: *net.Address, _: *const sockets.Desc, _: usize) bool {
     return true;
 }
 
@@ -379,9 +379,10 @@ fn leavesConnections(_: *net.Address, _: *const netpoll.Desc, _: usize) bool {
 fn accept(s: *Socket, socket_of: *py.Object) ?*py.Object {
     var address: net.Address = .{};
     var limit: Patience = .unasked;
-    const fd = attempt(s, .read, &limit, &address, acceptCall, leavesConnections) orelse return null;
-    const accepted = adopted(socket_of, @intCast(fd)) orelse {
-        net.close(@intCast(fd));
+    const got = attempt(s, .read, &limit, &address, acceptCall, leavesConnections);
+    const fd: os.Handle = @fromBackingInt(got orelse return null);
+    const accepted = adopted(socket_of, fd) orelse {
+        net.close(fd);
         return null;
     };
     defer py.decref(accepted);
@@ -392,8 +393,8 @@ fn accept(s: *Socket, socket_of: *py.Object) ?*py.Object {
 }
 
 /// A socket of that type, which owns the descriptor then. Null with an exception set.
-fn adopted(socket_of: *py.Object, fd: i32) ?*py.Object {
-    const number = py.PyLong_FromLongLong(fd) orelse return null;
+fn adopted(socket_of: *py.Object, fd: os.Handle) ?*py.Object {
+    const number = py.PyLong_FromLongLong(fd.number()) orelse return null;
     defer py.decref(number);
     return py.call(socket_of, &.{number});
 }
@@ -438,23 +439,23 @@ fn onWritable(s: *Socket) ?*py.Object {
 }
 
 fn detach(s: *Socket) i64 {
-    return forgetDescriptor(s);
+    return forgetDescriptor(s).number();
 }
 
-fn forgetDescriptor(s: *Socket) i32 {
+fn forgetDescriptor(s: *Socket) os.Handle {
     const fd = s.fd;
     if (s.d()) |d| host.poller.close(d);
-    s.fd = -1;
+    s.fd = .none;
     s.desc = null;
     return fd;
 }
 
 fn fileno(s: *Socket) i64 {
-    return s.fd;
+    return s.fd.number();
 }
 
 fn shutdown(s: *Socket, how: i64) ?*py.Object {
-    if (s.fd < 0) return osError(net.bad_descriptor);
+    if (s.fd == .none) return osError(net.bad_descriptor);
     return switch (net.shut(s.fd, @truncate(how))) {
         .failed => |e| osError(e),
         else => py.returnNone(),
@@ -484,11 +485,11 @@ fn noDelay(s: *Socket) void {
 }
 
 fn isClosed(s: *Socket) bool {
-    return s.fd < 0;
+    return s.fd == .none;
 }
 
 fn isUsable(s: *Socket) bool {
-    return s.fd >= 0 and s.d() != null;
+    return s.fd != .none and s.d() != null;
 }
 
 pub const Class = class.Class(Socket, .{

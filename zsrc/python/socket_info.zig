@@ -11,8 +11,8 @@ const net = os.net;
 const Socket = socket.Socket;
 
 /// The descriptor; null with an exception set.
-fn descriptor(s: *const Socket) ?i32 {
-    if (s.fd >= 0) return s.fd;
+fn descriptor(s: *const Socket) ?os.Handle {
+    if (s.fd != .none) return s.fd;
     _ = socket.osError(net.bad_descriptor);
     return null;
 }

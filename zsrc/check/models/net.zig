@@ -21,7 +21,7 @@ fn Arriving(comptime Sim: type, comptime procs: u32, comptime total: u32) type {
         pub fn init(m: *Self, _: std.mem.Allocator) !void {
             m.w.start();
             m.w.network = true;
-            _ = m.w.d.open(3);
+            _ = m.w.d.open(.of(3));
             m.w.task[0].body = read;
             m.w.startM(&.{0});
             if (procs > 1) m.w.startM(&.{});
@@ -97,7 +97,7 @@ pub fn First(comptime Sim: type) type {
         fn open(m: *Self) void {
             const w = &m.w;
             Sim.yieldPoint();
-            _ = w.d.open(3);
+            _ = w.d.open(.of(3));
             w.network = true;
             w.sched.firstPollable();
             w.raiseEdge();
@@ -150,7 +150,7 @@ fn Timer(comptime Sim: type, comptime by: enum { thread, hog, only_p }) type {
         pub fn init(m: *Self, _: std.mem.Allocator) !void {
             m.w.start();
             m.w.network = true;
-            _ = m.w.d.open(3);
+            _ = m.w.d.open(.of(3));
             m.w.task[0].body = read;
             m.w.startM(&.{0});
             if (by == .thread) return;

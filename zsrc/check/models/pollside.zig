@@ -74,7 +74,7 @@ pub fn Edges(comptime Sim: type) type {
         pub const threads = .{ .{ "reader", read }, .{ "writer", write }, .{ "poller", poll } };
 
         pub fn init(m: *Self, _: std.mem.Allocator) !void {
-            _ = m.d.open(3);
+            _ = m.d.open(.of(3));
         }
 
         fn read(m: *Self) void {
@@ -118,7 +118,7 @@ fn Closing(comptime Sim: type, comptime deadline: ?u64) type {
         pub const threads = .{ .{ "waits", waits }, .{ "closes", closes }, .{ "poller", poll } };
 
         pub fn init(m: *Self, _: std.mem.Allocator) !void {
-            _ = m.d.open(3);
+            _ = m.d.open(.of(3));
         }
 
         fn waits(m: *Self) void {
@@ -131,7 +131,7 @@ fn Closing(comptime Sim: type, comptime deadline: ?u64) type {
         fn closes(m: *Self) void {
             check.expect(D.close(&m.d, 0), "nobody else closes it");
             _ = m.d.recycle();
-            const generation = m.d.open(4);
+            const generation = m.d.open(.of(4));
             var b: D.Rt.Blocker = undefined;
             b.init(null, true);
             check.expect(m.d.incref(generation), "it is open");
@@ -190,7 +190,7 @@ fn Reusing(comptime Sim: type, comptime readers: u32) type {
 
         fn open(m: *Self, i: u32) void {
             m.file.store(i + 1, .release);
-            m.handle[i] = m.d.open(3);
+            m.handle[i] = m.d.open(.of(3));
         }
 
         /// A call on the first file's handle. False once it is closed.
@@ -199,7 +199,7 @@ fn Reusing(comptime Sim: type, comptime readers: u32) type {
             defer D.decref(&m.d);
             while (true) {
                 Sim.reads(&m.d.fd);
-                check.expect(m.d.fd == 3, "a call finds no file");
+                check.expect(m.d.fd.fd() == 3, "a call finds no file");
                 // The attempt: the kernel looks at the number, and has nothing.
                 check.expect(m.file.load(.acquire) == 1, "a call touches a stranger's file");
                 switch (D.wait(&m.d, side, null)) {
