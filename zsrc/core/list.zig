@@ -34,7 +34,9 @@ pub fn List(comptime W: type) type {
 
         pub inline fn pop(l: *Self) ?*W {
             const w = l.head orelse return null;
-            l.remove(w);
+            l.head = w.next;
+            if (w.next) |n| n.prev = null else l.tail = null;
+            w.next = null;
             return w;
         }
 

@@ -3,6 +3,7 @@ const std = @import("std");
 const env = @import("env.zig");
 const lane = @import("lane.zig");
 const netpoll = @import("netpoll.zig");
+const desc = @import("../netpoll/desc.zig");
 const pollside = @import("pollside.zig");
 const wait = @import("wait.zig");
 const expect = std.testing.expect;
@@ -13,15 +14,12 @@ extern "c" fn waitpid(pid: c_int, status: *c_int, options: c_int) c_int;
 extern "c" fn pipe(fds: *[2]c_int) c_int;
 
 /// Nobody waits here.
-const Rt = struct {
+const Desc = desc.Desc(pollside.Rt(struct {
     pub const Env = env.Real;
+    pub const Backend = void;
+}));
 
-    pub fn wake(_: *wait.Wait(Env)) void {
-        unreachable;
-    }
-};
-
-fn openAndClose(d: *pollside.PollDesc(Rt)) !pollside.Generation {
+fn openAndClose(d: *Desc) !desc.Generation {
     const generation = d.open(.of(3));
     try expect(d.incref(generation));
     try expect(!d.decref());
@@ -34,18 +32,18 @@ fn openAndClose(d: *pollside.PollDesc(Rt)) !pollside.Generation {
 }
 
 test "a descriptor has a generation for each file, and is given up after the last" {
-    var d: pollside.PollDesc(Rt) = .{};
+    var d: Desc = .{};
     for (0..3) |i| {
         try expectEqual(i, try openAndClose(&d));
         try expect(d.recycle());
         try expect(!d.incref(@intCast(i)));
     }
-    const last = pollside.last_generation - 1;
-    d.state.raw += @as(u64, last - 3) << pollside.generation_shift;
+    const last = desc.last_generation - 1;
+    d.state.raw += @as(u64, last - 3) << desc.generation_shift;
     try expectEqual(last, try openAndClose(&d));
     try expect(!d.recycle());
     try expect(!d.incref(last));
-    try expect(!d.incref(pollside.last_generation));
+    try expect(!d.incref(desc.last_generation));
 }
 
 /// What is not true, by its number; 0 for nothing.

@@ -3,7 +3,7 @@
 //! A backend watches handles (`os.Handle`) and tells when an attempt on one may succeed. It knows
 //! no goroutine. `Contract` says function by function what it promises; a backend that lacks one,
 //! or has it with another type, stops the build. Descriptors, which know who waits, are built on it
-//! by each lane (sockets.zig, native/pollside.zig).
+//! once for all lanes (desc.zig, poller.zig).
 //!
 //! **Edges.** A backend tells of a *change*: of each direction once, when it becomes possible to go
 //! on, and also once after `add` if it is possible already. It may tell too often, never too
@@ -34,8 +34,8 @@
 //!
 //! An AFD poll tells once, of a level. The backend makes edges of that as mio does: it asks for a
 //! direction again when an attempt was refused. So it needs to be told of that: it will have one
-//! function more, `arm`, which a descriptor calls when a wait begins. docs/internals/poller.md has
-//! what else is known of AFD.
+//! function more, `arm`, which a descriptor calls when a wait begins (Desc.begin). What else is
+//! known of AFD is in docs/internals/poller.md.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../os/os.zig");

@@ -1,177 +1,149 @@
-//! The sockets of the Python lane: what is readable and writable, and which goroutines wait.
+//! The sockets of the Python lane: whose they are, and which goroutines wait for them.
 //!
-//! A descriptor is registered once, edge-triggered, for both directions. Each direction (`Side`)
-//! remembers whether an attempt may succeed; a goroutine tries the system call first and parks only
-//! when the kernel said no. An edge may tell of a state that is over by the time of the attempt:
-//! what the attempt finds is what counts. Descriptors are never freed, only reused, and carry a
-//! sequence number, so that an event that was fetched before a close finds nobody. All of it
-//! belongs to a lane and needs its lock, but for `wait`, `wake` and `pending`.
+//! Its descriptors and its poller are those of all lanes (desc.zig, poller.zig), without locks: the
+//! interpreter's lock is held from the look at a handle to the end of the attempt, which never
+//! waits. So no call is counted, and a close is over at once. All of it needs that lock, but for
+//! `wait` and the backend's functions. What is the lane's own is here: several goroutines may wait
+//! for one direction, and settle their attempts; and the first attempt on a new socket is made
+//! without an edge, since most succeed.
 //!
 //! A program may close a file without a word. Its number is then another's sooner or later: who is
 //! opened under the number of one that is open takes that one's place, whose waiters find it
 //! closed.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const env = @import("../os/env.zig");
 const netpoll = @import("netpoll.zig");
+const desc = @import("desc.zig");
+const poller = @import("poller.zig");
 const g_mod = @import("../sched/g.zig");
-const list = @import("../core/list.zig");
 const G = g_mod.G;
 const Handle = os.Handle;
-const Ready = netpoll.Ready;
 
-pub const Waiter = struct {
-    g: *G,
-    /// It is going to try, and says by `passOn` what it has left over.
-    tries: bool = false,
-    prev: ?*Waiter = null,
-    next: ?*Waiter = null,
-};
+/// What descriptors are made for.
+const Rt = struct {
+    pub const Env = env.Real;
+    pub const Lock = desc.Unlocked;
+    pub const Backend = netpoll.Backend;
+    pub const Wait = G;
+    /// Where the owner has the handle: none once the file is another's.
+    pub const Owner = *Handle;
+    pub const settles = true;
+    pub const starts_ready = true;
 
-pub const Side = struct {
-    /// An attempt may succeed.
-    ready: bool = true,
-    /// As far as is known it will never block again: no edge is to come.
-    sticky: bool = false,
-    /// Those that have waited longest come first.
-    waiters: List = .{},
-
-    pub const List = list.List(Waiter);
-
-    /// The kernel said that an attempt would block. It knows better than an edge: a socket that was
-    /// watched before it was connected has told of a hang-up, and an error may have been taken by
-    /// somebody else.
-    pub inline fn drained(s: *Side) void {
-        s.ready = false;
-        s.sticky = false;
-    }
-
-    /// An attempt got all that there was, though nobody has said so.
-    pub inline fn emptied(s: *Side) void {
-        s.ready = s.sticky;
+    pub inline fn claim(w: *Waiter, how: desc.How) bool {
+        if (!w.wait.claim(if (how == .ready) .ready else .closed)) return false;
+        w.wait.fired = w;
+        return true;
     }
 };
 
-pub const Desc = struct {
-    fd: Handle = .none,
-    index: u32,
-    seq: u32 = 0,
-    closing: bool = false,
-    /// A read may give less than there is, though it asked for more.
-    stops_short: bool = false,
-    /// Where the owner has the number: none once the file is not his any more.
-    owner: *Handle = undefined,
-    read: Side = .{},
-    write: Side = .{},
-    next_free: ?*Desc = null,
-
-    fn tag(d: *const Desc) u64 {
-        return @as(u64, d.seq) << 32 | d.index;
-    }
-};
+const Descs = poller.Poller(Rt);
+pub const Desc = Descs.Desc;
+pub const Side = Desc.Side;
+pub const Waiter = Desc.Waiter;
 
 pub fn Poller(comptime Lane: type) type {
     return struct {
         const Self = @This();
 
-        gpa: std.mem.Allocator,
-        lane: *Lane,
-        backend: netpoll.Backend,
-        descs: std.ArrayList(*Desc) = .empty,
-        free: ?*Desc = null,
-        /// By number, those that are open.
+        gpa: std.mem.Allocator = undefined,
+        lane: *Lane = undefined,
+        /// From one run to the next.
+        descs: Descs = .{},
+        /// By handle, those that are open.
         by_fd: std.AutoHashMapUnmanaged(Handle, *Desc) = .empty,
-        registered: usize = 0,
         /// Filled by the M that waits.
-        waited: [netpoll.batch]Ready = undefined,
+        waited: [netpoll.batch]netpoll.Ready = undefined,
         waited_len: usize = 0,
         /// Filled by `now`.
-        looked: [netpoll.batch]Ready = undefined,
+        looked: [netpoll.batch]netpoll.Ready = undefined,
 
-        pub fn init(gpa: std.mem.Allocator, lane: *Lane) !Self {
-            return .{ .gpa = gpa, .lane = lane, .backend = try .init() };
+        pub fn init(p: *Self, gpa: std.mem.Allocator, lane: *Lane) !void {
+            p.gpa = gpa;
+            p.lane = lane;
+            p.waited_len = 0;
+            try p.descs.init();
         }
 
+        /// At a run's end. Sockets that are left belong to no run any more.
         pub fn deinit(p: *Self) void {
-            for (p.descs.items) |d| p.gpa.destroy(d);
-            p.descs.deinit(p.gpa);
             p.by_fd.deinit(p.gpa);
-            p.backend.deinit();
+            p.by_fd = .empty;
+            p.descs.forget();
         }
 
         /// In the child of a fork, which shares the poller's descriptors with the parent: to close
         /// them here changes nothing there.
         pub fn forget(p: *Self) void {
-            p.backend.deinit();
-            p.descs.clearRetainingCapacity();
             p.by_fd.clearRetainingCapacity();
-            p.free = null;
-            p.registered = 0;
+            p.descs.forget();
+        }
+
+        pub inline fn backend(p: *Self) *netpoll.Backend {
+            return &p.descs.backend;
+        }
+
+        /// Whether any socket is open.
+        pub inline fn wanted(p: *const Self) bool {
+            return p.descs.wanted();
         }
 
         /// `owner.*` becomes `fd`.
         pub fn open(p: *Self, fd: Handle, owner: *Handle) !*Desc {
             try p.by_fd.ensureUnusedCapacity(p.gpa, 1);
-            const d = p.free orelse new: {
-                try p.descs.ensureUnusedCapacity(p.gpa, 1);
-                const d = try p.gpa.create(Desc);
-                d.* = .{ .index = @intCast(p.descs.items.len) };
-                p.descs.appendAssumeCapacity(d);
-                p.free = d;
-                break :new d;
-            };
-            try p.backend.add(fd, @as(u64, d.seq) << 32 | d.index);
-            p.free = d.next_free;
-            d.* = .{ .index = d.index, .seq = d.seq, .fd = fd, .owner = owner };
+            const tag = try p.descs.make(p.gpa, fd);
+            const d = p.descs.descOf(tag).?;
+            errdefer p.end(d);
+            try p.backend().add(fd, tag);
             // The backend has the file of this number for a new one, so that the old one is gone.
             if (p.by_fd.get(fd)) |old| p.lose(old);
             p.by_fd.putAssumeCapacity(fd, d);
+            d.owner = owner;
             owner.* = fd;
-            p.registered += 1;
             return d;
         }
 
-        /// The program closes the file without its owner, or has: for him it is closed.
+        /// The program closes the file without its owner, or has: for that one it is closed.
         fn lose(p: *Self, d: *Desc) void {
             d.owner.* = .none;
-            p.retire(d);
+            _ = p.by_fd.remove(d.fd);
+            p.end(d);
         }
 
         /// As `lose`, of all descriptors in [low, high), before the program closes them.
         pub fn loseRange(p: *Self, low: i32, high: i32) void {
-            if (p.registered == 0) return;
+            if (!p.wanted()) return;
             if (high -| low == 1) return if (p.by_fd.get(.of(low))) |d| p.loseWatched(d);
-            for (p.descs.items) |d| {
+            for (0..p.descs.count) |i| {
+                const d = p.descs.at(i).?;
                 const fd = d.fd.fd();
                 if (fd >= 0 and fd >= low and fd < high) p.loseWatched(d);
             }
         }
 
         fn loseWatched(p: *Self, d: *Desc) void {
-            p.backend.remove(d.fd);
+            p.backend().remove(d.fd);
             p.lose(d);
         }
 
-        /// Wakes who waits for it with `closed` and forgets the descriptor. Who closes the file
-        /// does that afterwards.
+        /// Wakes all that wait for it with `closed` and forgets the descriptor. The caller closes
+        /// the file afterwards.
         pub fn close(p: *Self, d: *Desc) void {
-            p.backend.remove(d.fd);
-            p.retire(d);
+            p.backend().remove(d.fd);
+            _ = p.by_fd.remove(d.fd);
+            p.end(d);
         }
 
-        fn retire(p: *Self, d: *Desc) void {
-            d.closing = true;
-            _ = p.by_fd.remove(d.fd);
-            p.wakeSide(&d.read, .closed);
-            p.wakeSide(&d.write, .closed);
-            d.seq +%= 1;
-            d.fd = .none;
-            d.next_free = p.free;
-            p.free = d;
-            p.registered -= 1;
+        fn end(p: *Self, d: *Desc) void {
+            p.wake(d.close(d.present()).?);
+            // No call is counted in this lane, so that this one is the last.
+            std.debug.assert(d.decref());
+            p.descs.release(d);
         }
 
         /// Parks until `side` may be tried again, until `deadline`, or until the close. Who `tries`
-        /// and is told `ready` owes an attempt, and `passOn` after one that has not drained `side`.
+        /// and is told `ready` has the mark, owes an attempt, and settles it.
         pub fn park(
             p: *Self,
             side: *Side,
@@ -180,92 +152,69 @@ pub fn Poller(comptime Lane: type) type {
             deadline: ?u64,
             tries: bool,
         ) g_mod.Wake {
-            var waiter: Waiter = .{ .g = g, .tries = tries };
+            var waiter: Waiter = .{ .wait = g, .tries = tries };
             p.lane.prepare(g);
             p.link(side, &waiter);
-            const wake = p.lane.park(g, reason, deadline);
-            p.unlink(side, &waiter, wake == .ready or wake == .closed);
-            return wake;
+            const how = p.lane.park(g, reason, deadline);
+            p.unlink(side, &waiter, how == .ready or how == .closed);
+            return how;
         }
 
         /// Between the lane's `prepare` and `park`.
         pub fn link(p: *Self, side: *Side, waiter: *Waiter) void {
             side.waiters.push(waiter);
-            if (!waiter.g.system) p.lane.net_waiters += 1;
+            if (!waiter.wait.system) p.lane.net_waiters += 1;
         }
 
-        /// After `park`. Whoever `fired` is in no list any more.
+        /// After `park`. One that has `fired` is in no list any more.
         pub fn unlink(p: *Self, side: *Side, waiter: *Waiter, fired: bool) void {
-            if (!waiter.g.system) p.lane.net_waiters -= 1;
+            if (!waiter.wait.system) p.lane.net_waiters -= 1;
             if (!fired) side.waiters.remove(waiter);
         }
 
-        /// All of them on a close. An edge tells only once: it wakes one that tries, which passes
-        /// on what it leaves over, and those before that one which only want to know. To wake all
-        /// would have thousands try in vain for each packet.
-        fn wakeSide(p: *Self, side: *Side, wake: g_mod.Wake) void {
-            while (side.waiters.head) |w| {
-                side.waiters.remove(w);
-                // Timed out or interrupted already; it goes on by itself.
-                if (!p.lane.claim(w.g, wake)) continue;
-                w.g.fired = w;
+        /// After an attempt: `more` if the next one may succeed too.
+        pub inline fn settle(p: *Self, d: *Desc, side: *Side, more: bool) void {
+            const waiters = d.settle(side, more);
+            if (waiters.head != null) p.wake(waiters);
+        }
+
+        fn wake(p: *Self, waiters: Desc.Woken) void {
+            var left = waiters;
+            while (left.pop()) |w| {
                 p.lane.counters.netpoll_wakeups += 1;
-                p.lane.readyLast(w.g);
-                if (wake == .ready and w.tries) break;
+                p.lane.readyLast(w.wait);
             }
         }
 
-        /// After an attempt that gave a result: the next one may have one too.
-        pub inline fn passOn(p: *Self, side: *Side) void {
-            if (side.ready and side.waiters.head != null) p.wakeSide(side, .ready);
-        }
+        // ---- for Descs.deliver ----
 
-        fn deliver(p: *Self, events: []const Ready) void {
-            for (events) |e| {
-                if (e.tag == netpoll.signal_tag) {
-                    p.lane.signal_pending = true;
-                    continue;
-                }
-                const index: u32 = @truncate(e.tag);
-                const d = if (index < p.descs.items.len) p.descs.items[index] else null;
-                if (d == null or d.?.fd == .none or d.?.tag() != e.tag) {
-                    // Of one that was closed meanwhile, unless these are not our descriptors.
-                    p.backend.verify();
-                    continue;
-                }
-                p.deliverTo(d.?, e);
+        pub fn woken(p: *Self, d: *Desc, e: netpoll.Ready, waiters: Desc.Woken) void {
+            if (p.lane.ring.wants(.netpoll_ready)) {
+                const mode = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
+                const first = waiters.head.?.wait;
+                p.lane.record(.netpoll_ready, first.id, @intCast(d.fd.number()), mode);
             }
+            p.wake(waiters);
         }
 
-        inline fn deliverTo(p: *Self, d: *Desc, e: Ready) void {
-            if (p.lane.ring.wants(.netpoll_ready)) p.recordReady(d, e);
-            if (e.hangup or e.eof) d.read.sticky = true;
-            if (e.hangup) d.write.sticky = true;
-            if (e.urgent) d.stops_short = true;
-            if (e.read) p.markReady(&d.read);
-            if (e.write) p.markReady(&d.write);
+        pub fn unknown(p: *Self, e: netpoll.Ready) void {
+            if (e.tag == netpoll.signal_tag) {
+                p.lane.signal_pending = true;
+                return;
+            }
+            // Of one that was closed meanwhile, unless the backend's own descriptors are not there.
+            p.backend().verify();
         }
 
-        inline fn markReady(p: *Self, side: *Side) void {
-            side.ready = true;
-            p.passOn(side);
-        }
-
-        fn recordReady(p: *Self, d: *Desc, e: Ready) void {
-            const writer = d.write.waiters.head;
-            const waiter = if (e.read or e.hangup) d.read.waiters.head orelse writer else writer;
-            const w = waiter orelse return;
-            const mode: u32 = @as(u32, @intFromBool(e.read)) | @as(u32, @intFromBool(e.write)) << 1;
-            p.lane.record(.netpoll_ready, w.g.id, @intCast(d.fd.number()), mode);
-        }
+        // ---- waiting ----
 
         /// Waits without the lock; `results` delivers with it. `timeout_ns` null is for ever.
         pub fn wait(p: *Self, timeout_ns: ?u64) netpoll.WaitResult {
-            return p.backend.wait(&p.waited, &p.waited_len, timeout_ns);
+            return p.backend().wait(&p.waited, &p.waited_len, timeout_ns);
         }
 
         pub fn results(p: *Self) void {
-            p.deliver(p.waited[0..p.waited_len]);
+            p.descs.deliver(p.waited[0..p.waited_len], p);
             p.waited_len = 0;
         }
 
@@ -273,8 +222,8 @@ pub fn Poller(comptime Lane: type) type {
         /// large may lie.
         pub noinline fn now(p: *Self) void {
             var len: usize = 0;
-            _ = p.backend.wait(&p.looked, &len, 0);
-            p.deliver(p.looked[0..len]);
+            _ = p.backend().wait(&p.looked, &len, 0);
+            p.descs.deliver(p.looked[0..len], p);
         }
     };
 }

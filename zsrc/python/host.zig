@@ -45,7 +45,7 @@ pub const Poller = sockets.Poller(Lane);
 pub const gpa = std.heap.c_allocator;
 
 pub var the_lane: Lane = .{ .gpa = gpa };
-pub var poller: Poller = undefined;
+pub var poller: Poller = .{};
 pub var interpreter: *py.Interpreter = undefined;
 
 /// What was found out about this interpreter.
@@ -392,11 +392,11 @@ pub const Host = struct {
     // ---- the network ----
 
     pub inline fn pollWanted() bool {
-        return poller.registered > 0;
+        return poller.wanted();
     }
 
     pub inline fn signalsWatched() bool {
-        return poller.backend.signals != .none;
+        return poller.backend().signals != .none;
     }
 
     pub fn pollNow() void {
@@ -421,11 +421,11 @@ pub const Host = struct {
     }
 
     pub fn pollBreak() void {
-        poller.backend.wake();
+        poller.backend().wake();
     }
 
     pub fn pollPending() bool {
-        return poller.registered > 0 and poller.backend.pending();
+        return poller.wanted() and poller.backend().pending();
     }
 
     // ---- the rest ----

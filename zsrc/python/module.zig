@@ -255,7 +255,7 @@ fn interruptMain() ?*py.Object {
 fn watchSignals(value: i64) ?*py.Object {
     const fd = os.Handle.ofNumber(value) orelse return py.returnNone();
     if (!lane.live) return py.returnNone();
-    host.poller.backend.watchSignals(fd) catch |e| return socket.cannotWatch(value, e);
+    host.poller.backend().watchSignals(fd) catch |e| return socket.cannotWatch(value, e);
     return py.returnNone();
 }
 

@@ -192,7 +192,7 @@ fn runLane(options: lane_mod.Options, main: *goroutine.PyG, raised: *?*py.Object
     timer.dropCalls();
     points.set(module.function_table, false);
     events.end();
-    kept = lane.rests and host.poller.registered == 0;
+    kept = lane.rests and !host.poller.wanted();
     defer if (!kept) {
         lane.endRest();
         takeDown();
@@ -215,7 +215,7 @@ var kept_settings: requests.Settings = .{};
 
 /// What surrounds a run, or several of one kind. False with an exception set.
 fn setUp(options: *const lane_mod.Options) bool {
-    host.poller = host.Poller.init(host.gpa, lane) catch |e| {
+    host.poller.init(host.gpa, lane) catch |e| {
         _ = if (e == error.OutOfMemory) py.PyErr_NoMemory() else py.raiseOs(
             @backingInt(std.c.E.MFILE),
             "cannot open the network poller: out of file descriptors",

@@ -242,7 +242,7 @@ const Io = struct {
         return io.socket.readiness(io.direction);
     }
     pub fn enqueue(io: *Io, g: *G) void {
-        io.waiter = .{ .g = g };
+        io.waiter = .{ .wait = g, .tries = false };
         io.side = io.socket.sideOf(io.direction);
         host.poller.link(io.side, &io.waiter);
     }

@@ -51,12 +51,15 @@ pub const Socket = extern struct {
 
     /// Whether an operation would not wait now.
     pub fn readiness(s: *Socket, direction: Direction) chan_mod.Outcome {
-        if (s.d() == null) return .closed;
+        const desc = s.d() orelse return .closed;
         const side = s.sideOf(direction);
-        if (!side.ready) return .would_block;
+        if (!desc.take(side)) return .would_block;
         const is_ready = if (direction == .read) net.readable(s.fd) else net.writable(s.fd);
-        if (is_ready) return .done;
-        side.drained();
+        if (is_ready) {
+            host.poller.settle(desc, side, true);
+            return .done;
+        }
+        desc.refused(side);
         return .would_block;
     }
 };
@@ -141,34 +144,49 @@ fn patience(s: *Socket) ?Patience {
     return .{ .until = limit.deadline() };
 }
 
-/// Parks until `side` may be tried again; `tries`: see Poller.park. False with an exception set.
-fn wait(s: *Socket, side: *sockets.Side, reason: g_mod.WaitReason, limit: *Patience, tries: bool) bool {
-    const p = goroutine.forPark() orelse return false;
+const Waited = enum {
+    /// By an edge: one that tries has the mark now.
+    woken,
+    /// Others have run meanwhile: look again.
+    in_vain,
+    /// With an exception set.
+    failed,
+};
+
+/// Parks until `side` may be tried again; `tries`: see Poller.park.
+fn wait(
+    s: *Socket,
+    side: *sockets.Side,
+    reason: g_mod.WaitReason,
+    limit: *Patience,
+    tries: bool,
+) Waited {
+    const p = goroutine.forPark() orelse return .failed;
     // Others may have run in there.
-    if (side.ready or s.fd == .none) return true;
-    if (limit.* == .unasked) limit.* = patience(s) orelse return false;
+    if (side.ready or s.fd == .none) return .in_vain;
+    if (limit.* == .unasked) limit.* = patience(s) orelse return .failed;
     const deadline = switch (limit.*) {
         .unasked => unreachable,
         .none => {
             _ = osError(@backingInt(std.c.E.AGAIN));
-            return false;
+            return .failed;
         },
         .until => |time| time,
     };
     p.g.waiting_on = s;
     switch (host.poller.park(side, &p.g, reason, deadline, tries)) {
-        .ready => return true,
+        .ready => return .woken,
         .closed => _ = osError(net.bad_descriptor),
         .timeout => _ = errors.raise(.DeadlineExceeded, "timed out", .{}),
         .interrupted => _ = goroutine.raisePending(p),
     }
-    return false;
+    return .failed;
 }
 
 pub const Direction = enum { read, write };
 
-/// Runs `call` until it gives a result. `leaves` tells by that whether the kernel may have more: if not,
-/// the next attempt would be in vain until the poller reports an edge.
+/// Runs `call` until it gives a result. `leaves` tells by that whether the kernel may have more: if
+/// not, the next attempt would be in vain until the poller reports an edge.
 inline fn attempt(
     s: *Socket,
     comptime direction: Direction,
@@ -177,24 +195,25 @@ inline fn attempt(
     comptime call: fn (@TypeOf(context), os.Handle) net.Result,
     comptime leaves: fn (@TypeOf(context), *const sockets.Desc, usize) bool,
 ) ?usize {
+    var waited: Waited = .in_vain;
     while (true) {
         const d = open(s) orelse return null;
         const side = if (direction == .read) &d.read else &d.write;
-        if (side.ready) switch (call(context, s.fd)) {
+        if (waited == .woken or d.take(side)) switch (call(context, s.fd)) {
             .done => |n| {
-                if (!leaves(context, d, n)) side.emptied();
-                host.poller.passOn(side);
+                host.poller.settle(d, side, leaves(context, d, n));
                 return n;
             },
             .failed => |e| {
-                host.poller.passOn(side);
+                host.poller.settle(d, side, true);
                 _ = osError(e);
                 return null;
             },
-            .again => side.drained(),
+            .again => d.refused(side),
         };
         const reason: g_mod.WaitReason = if (direction == .read) .io_read else .io_write;
-        if (!wait(s, side, reason, limit, true)) return null;
+        waited = wait(s, side, reason, limit, true);
+        if (waited == .failed) return null;
     }
 }
 
@@ -421,13 +440,17 @@ pub fn adopt(socket_of: *py.Object, plain: *py.Object) ?*py.Object {
 
 /// Parks until the socket is writable: for a connect under way.
 fn waitWrite(s: *Socket, timeout: timeouts.Limit) ?*py.Object {
-    const d = open(s) orelse return null;
     var limit: Patience = .{ .until = timeout.deadline() };
-    while (!net.writable(s.fd)) {
-        d.write.drained();
-        if (!wait(s, &d.write, .io_write, &limit, false)) return null;
+    while (true) {
+        const d = open(s) orelse return null;
+        _ = d.take(&d.write);
+        if (net.writable(s.fd)) {
+            host.poller.settle(d, &d.write, true);
+            return py.returnNone();
+        }
+        d.refused(&d.write);
+        if (wait(s, &d.write, .io_write, &limit, false) == .failed) return null;
     }
-    return py.returnNone();
 }
 
 fn onReadable(s: *Socket) ?*py.Object {

@@ -232,6 +232,20 @@ pub const G = extern struct {
         };
     }
 
+    /// Decides who wakes it: true for the first that asks. With the lane's lock.
+    pub inline fn claim(g: *G, wake: Wake) bool {
+        if (g.claimed != .open and !g.winContest()) return false;
+        g.claimed = .taken;
+        g.wake = wake;
+        return true;
+    }
+
+    /// Not a call, which would have every channel operation save registers for it.
+    inline fn winContest(g: *G) bool {
+        if (g.claimed == .taken) return false;
+        return g.contest.?.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
+    }
+
     pub inline fn transition(g: *G, from: Status, to: Status) void {
         if (std.debug.runtime_safety and (g.status != from or !from.mayBecome(to)))
             fatal("goroutine {d} is {t}, cannot go from {t} to {t}", .{ g.id, g.status, from, to });

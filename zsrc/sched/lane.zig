@@ -499,16 +499,7 @@ pub fn Lane(comptime Host: type) type {
 
         /// Decides who wakes a waiter: true for the first that asks.
         pub inline fn claim(_: *Self, g: *G, wake: g_mod.Wake) bool {
-            if (g.claimed != .open and !winContest(g)) return false;
-            g.claimed = .taken;
-            g.wake = wake;
-            return true;
-        }
-
-        /// Not a call, which would have every channel operation save registers for it.
-        inline fn winContest(g: *G) bool {
-            if (g.claimed == .taken) return false;
-            return g.contest.?.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
+            return g.claim(wake);
         }
 
         /// Between `prepare` and `park`: from here on a thread without the lock may end the wait

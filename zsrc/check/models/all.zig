@@ -295,6 +295,26 @@ pub const of_the_runtime = [_]Entry{
         },
     },
     .{
+        .name = "descriptor handles",
+        .Model = pollside.Handles,
+        .plants = &.{.{ .bug = .given_back_unlocked, .expects = "" }},
+    },
+    .{
+        .name = "descriptor shared",
+        .Model = pollside.Share,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{
+            .{ .bug = .mark_not_taken, .expects = "lost wake-up" },
+            .{ .bug = .not_passed_on, .expects = "lost wake-up" },
+        },
+    },
+    .{
+        .name = "descriptor shared, close",
+        .Model = pollside.ShareClose,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .close_wakes_one, .expects = "lost wake-up" }},
+    },
+    .{
         .name = "timers",
         .Model = timers.Deadline,
         .options = .{ .preemptions = 3 },

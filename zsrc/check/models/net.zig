@@ -103,7 +103,8 @@ pub fn First(comptime Sim: type) type {
             w.raiseEdge();
             var b: W.Threads.Blocker = undefined;
             b.init(null, true);
-            if (w.d.begin(&w.d.read, &b.wait) == .waiting) {
+            var waiter: W.Desc.Waiter = .{ .wait = &b.wait };
+            if (w.d.begin(&w.d.read, &waiter) == .waiting) {
                 const how = b.block(.io_read, null, unlock, &w.d);
                 check.expect(how == .served, "nobody closes it");
             }
@@ -166,7 +167,8 @@ fn Timer(comptime Sim: type, comptime by: enum { thread, hog, only_p }) type {
             if (t.stage == 1) return .exit;
             t.stage = 1;
             t.net_wait = .{ .g = &t.g };
-            if (w.d.begin(&w.d.read, &t.net_wait) != .waiting) return .exit;
+            t.net_waiter = .{ .wait = &t.net_wait };
+            if (w.d.begin(&w.d.read, &t.net_waiter) != .waiting) return .exit;
             t.g.transition(.running, .waiting);
             return .{ .wait = unlock };
         }

@@ -3,18 +3,31 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const threads_mod = @import("threads.zig");
+const desc = @import("../../netpoll/desc.zig");
+const netpoll = @import("../../netpoll/netpoll.zig");
+const poller = @import("../../netpoll/poller.zig");
 const pollside = @import("../../native/pollside.zig");
-const Generation = pollside.Generation;
+const Generation = desc.Generation;
+
+/// What a backend tells.
+fn told(read: bool, write: bool) netpoll.Ready {
+    return .{ .tag = 0, .read = read, .write = write, .hangup = false, .eof = false };
+}
 
 fn Descriptor(comptime Sim: type) type {
     return struct {
         const Rt = threads_mod.Rt(Sim);
-        const Desc = pollside.PollDesc(Rt);
+        const DescRt = pollside.Rt(struct {
+            pub const Env = Sim;
+            pub const Backend = void;
+        });
+        const Desc = desc.Desc(DescRt);
 
         fn wait(d: *Desc, side: *Desc.Side, until: ?u64) enum { ready, closed, timeout } {
             var b: Rt.Blocker = undefined;
             b.init(null, true);
-            switch (d.begin(side, &b.wait)) {
+            var waiter: Desc.Waiter = .{ .wait = &b.wait };
+            switch (d.begin(side, &waiter)) {
                 .ready => return .ready,
                 .closed => return .closed,
                 .busy => check.fail("nobody else waits", .{}),
@@ -24,7 +37,7 @@ fn Descriptor(comptime Sim: type) type {
                 .served => return .ready,
                 .closed => return .closed,
                 .timeout, .interrupted => {
-                    d.withdraw(side, &b.wait);
+                    d.withdraw(side, &waiter);
                     return .timeout;
                 },
             }
@@ -38,9 +51,13 @@ fn Descriptor(comptime Sim: type) type {
 
         /// The poller's part.
         fn edge(d: *Desc, generation: Generation, read: bool, write: bool) void {
-            for (d.edge(generation, read, write)) |each| {
-                if (each) |w| Rt.wake(w);
-            }
+            var woken = d.edge(generation, told(read, write));
+            while (woken.pop()) |w| Rt.wake(w.wait);
+        }
+
+        fn expectIdle(d: *const Desc) void {
+            const idle = d.read.waiters.head == null and d.write.waiters.head == null;
+            check.expect(idle and d.closer == null, "nobody is queued");
         }
 
         fn decref(d: *Desc) void {
@@ -49,9 +66,8 @@ fn Descriptor(comptime Sim: type) type {
 
         /// What netpoll.zig does until the file may be closed. False if it is closed already.
         fn close(d: *Desc, generation: Generation) bool {
-            for (d.close(generation) orelse return false) |each| {
-                if (each) |w| Rt.wake(w);
-            }
+            var woken = d.close(generation) orelse return false;
+            while (woken.pop()) |w| Rt.wake(w.wait);
             var b: Rt.Blocker = undefined;
             b.init(null, false);
             if (d.drain(&b.wait) == .waiting) _ = b.block(.io_close, null, unlock, d);
@@ -102,7 +118,7 @@ pub fn Edges(comptime Sim: type) type {
         }
 
         pub fn end(m: *Self) void {
-            check.expect(m.d.read.waiter == null and m.d.write.waiter == null, "nobody is queued");
+            D.expectIdle(&m.d);
         }
     };
 }
@@ -136,11 +152,12 @@ fn Closing(comptime Sim: type, comptime deadline: ?u64) type {
             b.init(null, true);
             check.expect(m.d.incref(generation), "it is open");
             Sim.yieldPoint();
-            const how = m.d.begin(&m.d.write, &b.wait);
+            var waiter: D.Desc.Waiter = .{ .wait = &b.wait };
+            const how = m.d.begin(&m.d.write, &waiter);
             check.expect(how != .ready, "an edge of the old file says that the new one is ready");
             check.expect(how == .waiting, "nobody else waits");
             m.d.lock.unlock();
-            m.d.withdraw(&m.d.write, &b.wait);
+            m.d.withdraw(&m.d.write, &waiter);
             D.decref(&m.d);
             check.expect(D.close(&m.d, generation), "it is open");
         }
@@ -150,7 +167,7 @@ fn Closing(comptime Sim: type, comptime deadline: ?u64) type {
         }
 
         pub fn end(m: *Self) void {
-            check.expect(m.d.read.waiter == null and m.d.write.waiter == null, "nobody is queued");
+            D.expectIdle(&m.d);
         }
     };
 }
@@ -245,8 +262,7 @@ fn Reusing(comptime Sim: type, comptime readers: u32) type {
         pub fn end(m: *Self) void {
             check.expect(m.closes.raw == 1, "one of those who close it does");
             check.expect(m.file.raw == 0, "the file is closed");
-            const idle = m.d.read.waiter == null and m.d.write.waiter == null and m.d.closer == null;
-            check.expect(idle, "nobody is queued");
+            D.expectIdle(&m.d);
         }
     };
 }
@@ -257,4 +273,156 @@ pub fn Reuse(comptime Sim: type) type {
 
 pub fn ReuseTwo(comptime Sim: type) type {
     return Reusing(Sim, 2);
+}
+
+/// Several take from one direction, as in a lane whose goroutines settle what they leave over:
+/// each takes the mark, tries for one of the things that arrive, and waits when it is refused.
+fn Sharing(comptime Sim: type, comptime closes: bool) type {
+    return struct {
+        d: Desc = .{},
+        /// What the kernel has, and has had.
+        things: Sim.Atomic(u32) = .init(0),
+        taken: Sim.Atomic(u32) = .init(0),
+
+        const Self = @This();
+        const Threads = threads_mod.Rt(Sim);
+        const total = 2;
+        const Desc = desc.Desc(struct {
+            pub const Env = Sim;
+            pub const Lock = Sim.Lock;
+            pub const Wait = Threads.Wait;
+            pub const Owner = void;
+            pub const settles = true;
+            pub const starts_ready = true;
+
+            pub fn claim(w: *Desc.Waiter, how: desc.How) bool {
+                return w.wait.claim(if (how == .ready) .served else .closed);
+            }
+        });
+        const asks = .{ .{ "takes", takes }, .{ "takes too", takes }, .{ "kernel", arrives } };
+        const ends = .{ .{ "takes", takes }, .{ "takes too", takes }, .{ "closes", close } };
+        pub const threads = if (closes) ends else asks;
+
+        pub fn init(m: *Self, _: std.mem.Allocator) !void {
+            _ = m.d.open(.of(3));
+        }
+
+        fn wake(woken: Desc.Woken) void {
+            var left = woken;
+            while (left.pop()) |w| Threads.wake(w.wait);
+        }
+
+        /// The system call. One at a time.
+        fn try_(m: *Self) bool {
+            while (true) {
+                const n = m.things.load(.acquire);
+                if (n == 0) return false;
+                if (m.things.cmpxchgStrong(n, n - 1, .acq_rel, .monotonic) == null) return true;
+            }
+        }
+
+        fn takes(m: *Self) void {
+            var marked = false;
+            while (true) {
+                if (marked or m.d.take(&m.d.read)) {
+                    if (m.try_()) {
+                        _ = m.taken.fetchAdd(1, .acq_rel);
+                        return wake(m.d.settle(&m.d.read, true));
+                    }
+                    m.d.refused(&m.d.read);
+                }
+                var b: Threads.Blocker = undefined;
+                b.init(null, false);
+                var w: Desc.Waiter = .{ .wait = &b.wait };
+                marked = switch (m.d.begin(&m.d.read, &w)) {
+                    .ready => true,
+                    .closed => return,
+                    .busy => unreachable,
+                    .waiting => switch (b.block(.io_read, null, unlock, &m.d)) {
+                        .served => true,
+                        else => return,
+                    },
+                };
+            }
+        }
+
+        fn unlock(raw: *anyopaque) bool {
+            const d: *Desc = @ptrCast(@alignCast(raw));
+            d.lock.unlock();
+            return true;
+        }
+
+        /// Two at once come with one edge, or one by one.
+        fn arrives(m: *Self) void {
+            const at_once = Sim.choose(2) == 1;
+            for (0..if (at_once) 1 else total) |_| {
+                _ = m.things.fetchAdd(if (at_once) total else 1, .acq_rel);
+                wake(m.d.edge(0, told(true, false)));
+            }
+        }
+
+        fn close(m: *Self) void {
+            wake(m.d.close(0) orelse return check.fail("nobody else closes it", .{}));
+        }
+
+        pub fn end(m: *Self) void {
+            check.expect(m.d.read.waiters.head == null, "nobody is queued");
+            check.expect(closes or m.taken.raw == total, "all is taken");
+        }
+    };
+}
+
+pub fn Share(comptime Sim: type) type {
+    return Sharing(Sim, false);
+}
+
+pub fn ShareClose(comptime Sim: type) type {
+    return Sharing(Sim, true);
+}
+
+/// Two open files of one poller, call on them and close them, one of them twice, so that a block is
+/// made and descriptors are used again. Somebody else calls on a handle that it was never given.
+pub fn Handles(comptime Sim: type) type {
+    return struct {
+        p: P = .{},
+
+        const Self = @This();
+        const D = Descriptor(Sim);
+        const P = poller.Sized(D.DescRt, 1, 2);
+        pub const threads = .{ .{ "opens", twice }, .{ "opens too", once }, .{ "guesses", guess } };
+
+        fn twice(m: *Self) void {
+            m.use(3);
+            m.use(4);
+        }
+
+        fn once(m: *Self) void {
+            m.use(5);
+        }
+
+        fn use(m: *Self, fd: i32) void {
+            const tag = m.p.make(Sim.gpa(), .of(fd)) catch check.fail("two are enough", .{});
+            const generation = P.generationOf(tag);
+            const d = m.p.descOf(tag).?;
+            check.expect(d.incref(generation), "a new handle is open");
+            Sim.reads(&d.fd);
+            check.expect(d.fd.fd() == fd, "a call touches a stranger's file");
+            D.decref(d);
+            check.expect(D.close(d, generation), "a handle is closed once");
+            m.p.release(d);
+        }
+
+        fn guess(m: *Self) void {
+            const tag = 1 << 1 | 1;
+            const d = m.p.descOf(tag) orelse return;
+            if (!d.incref(P.generationOf(tag))) return;
+            Sim.reads(&d.fd);
+            check.expect(d.fd != .none, "a call finds no file");
+            D.decref(d);
+        }
+
+        pub fn end(m: *Self) void {
+            check.expect(!m.p.wanted(), "all are closed");
+        }
+    };
 }

@@ -8,6 +8,8 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const proc = @import("../../native/proc.zig");
+const desc = @import("../../netpoll/desc.zig");
+const netpoll = @import("../../netpoll/netpoll.zig");
 const pollside = @import("../../native/pollside.zig");
 const threads_mod = @import("threads.zig");
 const types = @import("../../native/types.zig");
@@ -67,7 +69,10 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
         pub const P = Sched.P;
         pub const Batch = Sched.Batch;
         pub const Threads = threads_mod.Rt(Sim);
-        pub const Desc = pollside.PollDesc(Threads);
+        pub const Desc = desc.Desc(pollside.Rt(struct {
+            pub const Env = Sim;
+            pub const Backend = void;
+        }));
 
         sched: Sched = .{},
         p: [procs]P = undefined,
@@ -108,6 +113,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             // What lies on its stack while it waits.
             wait: wait.Wait(Env) = .{},
             net_wait: Threads.Wait = .{},
+            net_waiter: Desc.Waiter = undefined,
             timer: Sched.T.Timers.Timer = .{},
 
             pub fn of(g: *G) *Task {
@@ -154,8 +160,9 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
                 }
                 if (!w.edge.swap(false, .acq_rel)) return;
                 // As netpoll.zig's `deliver`.
-                for (w.d.edge(0, true, false)) |each| {
-                    const waiter = each orelse continue;
+                var woken = w.d.edge(0, readable);
+                while (woken.pop()) |each| {
+                    const waiter = each.wait;
                     if (waiter.g) |raw| {
                         const g: *G = @ptrCast(@alignCast(raw));
                         g.transition(.waiting, .runnable);
@@ -168,6 +175,14 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
                 const w = from(s);
                 if (!w.broken.swap(true, .acq_rel)) w.poller.wake();
             }
+        };
+
+        const readable: netpoll.Ready = .{
+            .tag = 0,
+            .read = true,
+            .write = false,
+            .hangup = false,
+            .eof = false,
         };
 
         fn from(s: *Sched) *Self {
