@@ -16,7 +16,7 @@ const env = @import("env.zig");
 const stacks = @import("../sched/stack.zig");
 const types = @import("types.zig");
 
-const T = types.Types(env.Real);
+const T = types.Types(env.Real, types.Call);
 pub const G = T.G;
 pub const Batch = T.Batch;
 

@@ -191,7 +191,7 @@ fn runMain(config: ?*const Config, function: ?Function, arg: ?*anyopaque) callco
     defer caller.leave();
     run.done.add(1) catch unreachable;
     deadlock.runBegins(&run.known, &Run.body, &run);
-    switching.go(Run.body, &run) catch {
+    switching.go(.{ .function = Run.body, .arg = &run }) catch {
         deadlock.runEnds(&run.known);
         return code(.no_memory);
     };
@@ -220,7 +220,7 @@ const Function = *const fn (?*anyopaque) callconv(.c) void;
 fn go(function: ?Function, arg: ?*anyopaque) callconv(.c) c_int {
     const f = function orelse return code(.invalid);
     if (!lane.running()) return code(.not_running);
-    switching.go(f, arg) catch return code(.no_memory);
+    switching.go(.{ .function = f, .arg = arg }) catch return code(.no_memory);
     return 0;
 }
 
@@ -398,7 +398,7 @@ const CTimer = struct {
 
     fn fire(t: *lane.Timers.Timer) ?*G {
         const own: *CTimer = @alignCast(@fieldParentPtr("timer", t));
-        if (!switching.goFromTimer(own.function, own.arg))
+        if (!switching.goFromTimer(.{ .function = own.function, .arg = own.arg }))
             os.writeStderr("golibx: a timer fired without effect: no memory for its goroutine\n");
         return null;
     }

@@ -7,7 +7,9 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
 const arena_mod = @import("arena.zig");
+const arch = @import("../arch/arch.zig");
 const proc = @import("proc.zig");
+const types = @import("types.zig");
 const netpoll = @import("netpoll.zig");
 const preempt = @import("preempt.zig");
 const deadlock = @import("deadlock.zig");
@@ -72,6 +74,11 @@ noinline fn setCurrentM(m: ?*M) void {
     current_m = m;
 }
 
+/// The goroutine that calls, null outside of one.
+pub inline fn current() ?*G {
+    return arena.find(arch.stackPointer());
+}
+
 pub inline fn running() bool {
     return state.load(.acquire) == .on;
 }
@@ -79,6 +86,7 @@ pub inline fn running() bool {
 // ---- what the scheduler asks of its host ----
 
 pub const Host = struct {
+    pub const Start = types.Call;
     pub const tunables = lane.tunables;
     pub const sleepM = threads.sleepM;
     pub const newM = threads.newM;

@@ -42,7 +42,7 @@ test "goroutines start, yield and end, on any number of processors" {
     for ([_]u32{ 1, 2, 3, 8 }) |procs| {
         T.ended.store(0, .monotonic);
         try start(procs);
-        for (0..1000) |_| try switching.go(T.body, null);
+        for (0..1000) |_| try switching.go(.{ .function = T.body });
         until(&T.ended, 1000);
         try stop();
     }
@@ -84,7 +84,7 @@ test "the first look finds nothing to retake; a processor stuck in a system call
     sysmon.stop(); // this test looks by hand
     Blocked.entered.store(0, .monotonic);
     Blocked.let_go.store(0, .monotonic);
-    try switching.go(Blocked.body, null);
+    try switching.go(.{ .function = Blocked.body });
     until(&Blocked.entered, 1);
     const p = procIn(.syscall).?;
     const now = os.nanotime();
@@ -117,8 +117,8 @@ test "preempting marks and interrupts the thread that is meant, and no other" {
     sysmon.stop();
     Hog.running.store(0, .monotonic);
     Hog.let_go.store(0, .monotonic);
-    try switching.go(Hog.body, null);
-    try switching.go(Hog.body, null);
+    try switching.go(.{ .function = Hog.body });
+    try switching.go(.{ .function = Hog.body });
     until(&Hog.running, 2);
     const meant = lane.sched.allp[1].?;
     const other = lane.sched.allp[0].?;
@@ -143,12 +143,12 @@ test "a processor takes its share of the global queue and no more" {
     sysmon.stop();
     Hog.running.store(0, .monotonic);
     Hog.let_go.store(0, .monotonic);
-    for (0..2) |_| try switching.go(Hog.body, null);
+    for (0..2) |_| try switching.go(.{ .function = Hog.body });
     until(&Hog.running, 2);
     const s = &lane.sched;
     const p = s.allp[0].?;
     for ([_]u32{ 1, 1, 2 }, 2..) |share, len| {
-        while (s.queue.len.load(.acquire) < len) try switching.go(Hog.body, null);
+        while (s.queue.len.load(.acquire) < len) try switching.go(.{ .function = Hog.body });
         s.lock.lock();
         defer s.lock.unlock();
         s.queue.push(s.takeGlobal(p, 0).?);
@@ -164,7 +164,7 @@ test "more hogs than processors all run" {
     try start(1);
     Hog.running.store(0, .monotonic);
     Hog.let_go.store(0, .monotonic);
-    for (0..4) |_| try switching.go(Hog.body, null);
+    for (0..4) |_| try switching.go(.{ .function = Hog.body });
     until(&Hog.running, 4);
     Hog.let_go.store(1, .release);
     try stop();
@@ -215,7 +215,7 @@ test "GOMAXPROCS shrinks and grows while goroutines run" {
         }
     };
     try start(4);
-    for (0..20) |_| try switching.go(T.body, null);
+    for (0..20) |_| try switching.go(.{ .function = T.body });
     for ([_]u32{ 1, 8, 2, 3, 1, 4 }) |n| {
         _ = try lane.setProcs(n);
         // Those beyond it go away, and the rest works on.
@@ -250,7 +250,7 @@ test "a goroutine locked to its thread stays on it" {
         }
     };
     try start(2);
-    for (0..8) |_| try switching.go(T.body, null);
+    for (0..8) |_| try switching.go(.{ .function = T.body });
     until(&T.ended, 8);
     try expectEqual(0, T.moved.load(.monotonic));
     try stop();
@@ -265,12 +265,12 @@ test "a burst of goroutines needs no stack for each, and gives its pages back" {
         }
 
         fn spawner(_: ?*anyopaque) callconv(.c) void {
-            for (0..20_000) |_| switching.go(nothing, null) catch unreachable;
+            for (0..20_000) |_| switching.go(.{ .function = nothing }) catch unreachable;
         }
     };
     T.ended.store(0, .monotonic);
     try start(1);
-    try switching.go(T.spawner, null);
+    try switching.go(.{ .function = T.spawner });
     until(&T.ended, 20_000);
     try expect(lane.arena.fresh < 2000);
     lane.arena.keep = 64;
@@ -331,13 +331,13 @@ const Family = struct {
     }
 
     fn parent(_: ?*anyopaque) callconv(.c) void {
-        for (0..children) |_| switching.go(child, null) catch unreachable;
+        for (0..children) |_| switching.go(.{ .function = child }) catch unreachable;
         _ = ended.fetchAdd(1, .release);
     }
 
     fn run() !void {
         ended.store(0, .monotonic);
-        try switching.go(parent, null);
+        try switching.go(.{ .function = parent });
         until(&ended, children + 1);
         while (switching.goroutineCount() > 0) std.Thread.yield() catch {};
     }

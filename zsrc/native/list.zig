@@ -42,7 +42,7 @@ pub const Iterator = struct {
             const id = @atomicLoad(u64, &g.id, .monotonic);
             const function = @atomicLoad(
                 usize,
-                @as(*const usize, @ptrCast(&g.function)),
+                @as(*const usize, @ptrCast(&g.start.function)),
                 .monotonic,
             );
             // Its memory is used already, but it has not been started.
@@ -52,7 +52,7 @@ pub const Iterator = struct {
                 .status = status,
                 .reason = @atomicLoad(WaitReason, &g.reason, .monotonic),
                 .function = function,
-                .arg = @atomicLoad(usize, @as(*const usize, @ptrCast(&g.arg)), .monotonic),
+                .arg = @atomicLoad(usize, @as(*const usize, @ptrCast(&g.start.arg)), .monotonic),
                 .locked = @atomicLoad(u32, &g.lock_count, .monotonic) > 0,
             };
         }

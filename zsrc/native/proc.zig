@@ -9,9 +9,9 @@
 //! So either the maker sees a spinner gone, or the spinner sees the work. An M that finds work and
 //! was the last one spinning starts another (`resetSpinning`), since there may be more.
 //!
-//! Generic over the environment and the host. The host says what running a goroutine, polling the
-//! network and making a thread are; `zsrc/check` has one in which a thread is a fiber, and explores
-//! this very code.
+//! Generic over the environment and the host. The host says what a goroutine runs, and what polling
+//! the network and making a thread are; `zsrc/check` has one in which a thread is a fiber, and
+//! explores this very code.
 //!
 //! Locks: `lock` guards the lists of idle Ms and Ps, the global queue and the number of Ps. It is
 //! taken after a heap of timers' lock or a channel's, never before one.
@@ -26,7 +26,7 @@ pub const most_procs = 1024;
 pub fn Proc(comptime Env: type, comptime Host: type) type {
     return struct {
         const Self = @This();
-        pub const T = types.Types(Env);
+        pub const T = types.Types(Env, Host.Start);
         pub const G = T.G;
         pub const M = T.M;
         pub const P = T.P;

@@ -21,7 +21,8 @@ const WaitReason = @import("../sched/g.zig").WaitReason;
 const count = types.count;
 
 /// Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `Batch`, `Timers`, `sched`, `arena`, `gpa`, `next_id`,
-/// `foreign_spawns`, `events`, `holds` and `currentM`, as lane.zig has them.
+/// `foreign_spawns`, `events`, `holds`, `current` and `currentM`, as lane.zig has them. What a
+/// goroutine runs is its host's to say (`Start`).
 pub fn Switching(comptime lane: type) type {
     return struct {
         const Self = @This();
@@ -29,7 +30,7 @@ pub fn Switching(comptime lane: type) type {
         const M = lane.M;
         const P = lane.P;
         const events = lane.events;
-        const Function = *const fn (?*anyopaque) callconv(.c) void;
+        const Start = @FieldType(G, "start");
         /// What is done for a goroutine once its context is saved; false takes its wait back.
         const Commit = *const fn (*M, *G, ?*anyopaque) bool;
         pub const Wait = wait_mod.Wait(lane.Env);
@@ -46,7 +47,7 @@ pub fn Switching(comptime lane: type) type {
 
         /// The goroutine that calls, null outside of one.
         pub inline fn current() ?*G {
-            return lane.arena.find(arch.stackPointer());
+            return lane.current();
         }
 
         /// The calling goroutine enters the runtime.
@@ -203,38 +204,33 @@ pub fn Switching(comptime lane: type) type {
             arrivedOn(g.m.?);
             events.started(g);
             leave(g);
-            g.function.?(g.arg);
+            g.start.run();
             exit(g);
         }
 
         // ---- beginning and end ----
 
-        /// Starts function(arg) as a goroutine.
-        pub fn go(function: Function, arg: ?*anyopaque) error{OutOfMemory}!void {
+        /// Starts a goroutine.
+        pub fn go(start: Start) error{OutOfMemory}!void {
             const self = enter() orelse {
-                _ = try goForeign(function, arg);
+                _ = try goForeign(start);
                 return;
             };
             defer leave(self);
             if (events.wantsAny(&.{ .goroutine_create, .goroutine_start }))
-                return goNoted(self, function, arg);
-            return goFrom(self, function, arg, false);
+                return goNoted(self, start);
+            return goFrom(self, start, false);
         }
 
         // What records is a function of its own, here and below, so that the usual way has no call
         // in it that registers would have to be saved for.
-        noinline fn goNoted(self: *G, function: Function, arg: ?*anyopaque) error{OutOfMemory}!void {
-            return goFrom(self, function, arg, true);
+        noinline fn goNoted(self: *G, start: Start) error{OutOfMemory}!void {
+            return goFrom(self, start, true);
         }
 
-        inline fn goFrom(
-            self: *G,
-            function: Function,
-            arg: ?*anyopaque,
-            comptime noted: bool,
-        ) error{OutOfMemory}!void {
+        inline fn goFrom(self: *G, start: Start, comptime noted: bool) error{OutOfMemory}!void {
             const p = self.m.?.p.?;
-            const g = try newG(p, function, arg);
+            const g = try newG(p, start);
             if (noted) events.created(p, g, self.id);
             lane.sched.putNext(p, g);
             lane.sched.wakeP();
@@ -246,7 +242,7 @@ pub fn Switching(comptime lane: type) type {
             }
         }
 
-        inline fn newG(p: *P, function: Function, arg: ?*anyopaque) error{OutOfMemory}!*G {
+        inline fn newG(p: *P, start: Start) error{OutOfMemory}!*G {
             const g = p.free.pop() orelse blk: {
                 p.free = try lane.arena.get(free_batch);
                 break :blk p.free.pop().?;
@@ -258,40 +254,39 @@ pub fn Switching(comptime lane: type) type {
             g.id = p.next_id;
             p.next_id += 1;
             count(&p.counters.spawns, 1);
-            prepare(g, function, arg);
+            prepare(g, start);
             return g;
         }
 
         /// For a timer that is due, on g0 of an M with a P. False without memory.
-        pub fn goFromTimer(function: Function, arg: ?*anyopaque) bool {
+        pub fn goFromTimer(start: Start) bool {
             const p = (lane.currentM() orelse return false).p orelse return false;
-            const g = newG(p, function, arg) catch return false;
+            const g = newG(p, start) catch return false;
             events.created(p, g, 0);
             lane.sched.putNext(p, g);
             return true;
         }
 
         /// As `go`, from anywhere; returns the goroutine's number.
-        pub noinline fn goForeign(function: Function, arg: ?*anyopaque) error{OutOfMemory}!u64 {
+        pub noinline fn goForeign(start: Start) error{OutOfMemory}!u64 {
             const batch = try lane.arena.get(1);
             const g = batch.head.?;
             const id = lane.next_id.fetchAdd(1, .monotonic);
             g.id = id;
             _ = lane.foreign_spawns.fetchAdd(1, .release);
-            prepare(g, function, arg);
+            prepare(g, start);
             events.created(null, g, 0);
             readyForeign(g);
             return id;
         }
 
-        pub inline fn prepare(g: *G, function: Function, arg: ?*anyopaque) void {
+        pub inline fn prepare(g: *G, start: Start) void {
             if (g.status.raw == .dead) g.transition(.dead, .idle);
             g.locks = 1; // until it has arrived
             g.preempt = false;
             g.token.value = 0;
             g.m = null;
-            g.function = function;
-            g.arg = arg;
+            g.start = start;
             tsan.create(&g.fiber);
             const sp = arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry, arch.environment());
             // Whoever has seen it in a queue may still read this (runq.zig, warm).

@@ -64,7 +64,19 @@ const slices_with_lock = 10;
 /// The last transitions of a goroutine that debug builds keep.
 pub const history_len = 16;
 
-pub fn Types(comptime Env: type) type {
+/// What a goroutine runs, of a host whose goroutines are C functions.
+pub const Call = struct {
+    function: ?*const fn (?*anyopaque) callconv(.c) void = null,
+    arg: ?*anyopaque = null,
+
+    /// Once, on the goroutine's stack, outside of the scheduler; returns when it has ended.
+    pub inline fn run(c: *const Call) void {
+        c.function.?(c.arg);
+    }
+};
+
+/// `Start` is what a goroutine runs: `Call`, or another host's.
+pub fn Types(comptime Env: type, comptime Start: type) type {
     return struct {
         pub const Timers = timers_mod.Timers(Env, G);
         pub const Batch = runq.Batch(G);
@@ -91,8 +103,7 @@ pub fn Types(comptime Env: type) type {
             lock_count: u32 = 0,
             reason: @import("../sched/g.zig").WaitReason = .none,
             id: u64 = 0,
-            function: ?*const fn (?*anyopaque) callconv(.c) void = null,
-            arg: ?*anyopaque = null,
+            start: Start = .{},
             fiber: tsan.Fiber = tsan.none,
             // For events.zig, while events are wanted: the id that `parent` and `started_ns` are
             // of, since this memory serves one goroutine after the other.

@@ -370,7 +370,7 @@ fn launch(t: *Task, keep: *py.Object) bool {
     t.run = if (lane.live) lane.generation else lane.generation -% 1;
     t.keep = py.incref(keep);
     const caller: Caller = .enter();
-    const id = switching.goForeign(Task.body, t);
+    const id = switching.goForeign(.{ .function = Task.body, .arg = t });
     caller.leave();
     t.id = id catch {
         t.keep = null;

@@ -9,6 +9,7 @@ const std = @import("std");
 const arch = @import("../../arch/arch.zig");
 const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
+const types = @import("../../native/types.zig");
 const proc = @import("../../native/proc.zig");
 const primitives = @import("../../native/primitives.zig");
 const Interrupted = @import("../../native/interrupt.zig").Interrupted;
@@ -90,6 +91,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         // ---- what the scheduler asks of its host ----
 
         pub const Host = struct {
+            pub const Start = types.Call;
             pub const tunables = lane.tunables;
             pub const sleepM = threads.sleepM;
 
@@ -174,6 +176,10 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
 
         pub fn lookForDeadlock() ?u64 {
             return null;
+        }
+
+        pub inline fn current() ?*G {
+            return arena.find(arch.stackPointer());
         }
 
         pub fn currentM() ?*M {
@@ -312,7 +318,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             g.id = next_id.raw;
             next_id.raw += 1;
             foreign_spawns.raw += 1;
-            switching.prepare(g, function, arg);
+            switching.prepare(g, .{ .function = function, .arg = arg });
             return g;
         }
 
@@ -354,7 +360,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         }
 
         pub fn go(function: Function, arg: *anyopaque) void {
-            switching.go(function, arg) catch unreachable;
+            switching.go(.{ .function = function, .arg = arg }) catch unreachable;
         }
 
         /// What one goroutine computes for and another brings about, in C code that may be

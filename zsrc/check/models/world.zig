@@ -127,6 +127,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
         var one_round: Tunables = .{ .native_steal_rounds = .init(1) };
 
         pub const Host = struct {
+            pub const Start = types.Call;
             pub const tunables = &one_round;
 
             pub fn sleepM(_: *Sched, m: *M) bool {
