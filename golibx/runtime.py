@@ -32,7 +32,16 @@ from golibx import _core
 from golibx.config import Config, refuse_unread
 from golibx.errors import ConfigError
 from golibx.frames import without_own_frames
-from golibx.patch import eventloop, greenlets, locks, notebook, polling, signals, threads
+from golibx.patch import (
+    eventloop,
+    greenlets,
+    locks,
+    notebook,
+    polling,
+    signals,
+    threads,
+    wakeup,
+)
 from golibx.values import format_duration
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
@@ -249,6 +258,7 @@ class Runtime:
         if on_main_thread:
             signals.learn_main_thread()
             _core.call_undisturbed(signals.patch)
+            _core.call_undisturbed(wakeup.patch)
         _core.call_undisturbed(_patch)
         _core.set_panic_handlers(self.on_panic, _report_panic)
         self._takes_interrupts = (
@@ -259,9 +269,9 @@ class Runtime:
             signals.interrupts = self.on_interrupt
         if on_main_thread:
             signals.install()
-        self._take_own_signal(on_main_thread)
         self._wakes_on_signals = on_main_thread  # while nobody can tell
-        self._wakes_on_signals = on_main_thread and _write_signals_to_pipe()
+        self._wakes_on_signals = on_main_thread and wakeup.watch()
+        self._take_own_signal(on_main_thread)
         if switch_interval := self.config.runtime.switch_interval_ns / 1e9:
             self._old_switch_interval = sys.getswitchinterval()
             sys.setswitchinterval(switch_interval)
@@ -275,7 +285,7 @@ class Runtime:
             and self._pid == os.getpid()
             and self._signal_changes == signals.changes
             and self._switch_interval == sys.getswitchinterval()
-            and (not self._wakes_on_signals or _signals_go_to_pipe())
+            and (not self._wakes_on_signals or wakeup.is_watched())
         )
 
     def _tear_down(self) -> None:
@@ -288,8 +298,7 @@ class Runtime:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         # In the child of a fork, where run() returns too, the hook below has seen to it.
         if self._wakes_on_signals and self._pid == os.getpid():
-            eventloop.forward_signals(-1)
-            _leave_pipe()
+            wakeup.leave()
         self._leave_own_signal()
 
     def run_entered(
@@ -331,8 +340,8 @@ class Runtime:
         """The main goroutine."""
         try:
             self._name_main()
-            if _signal_pipe:
-                _core.watch_signals(_signal_pipe[0])
+            if (read_end := wakeup.read_end()) >= 0:
+                _core.watch_signals(read_end)
             if self._plugins is not None:
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
@@ -543,90 +552,6 @@ def _patch() -> None:
     greenlets.install()
     polling.install()
     eventloop.install()
-
-
-_signal_pipe: tuple[int, int] | tuple[()] = ()
-"""Its read end wakes the scheduler when a signal comes; made once, and never closed."""
-
-_signal_files: list[tuple[int, int]] = []
-"""The files that its ends are."""
-
-
-def _file_of(fd: int) -> tuple[int, int]:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return (0, 0)
-    return (status.st_dev, status.st_ino)
-
-
-def _open_signal_pipe() -> None:
-    global _signal_pipe, _signal_files
-    for fd in _signal_pipe:
-        _core.leave_descriptor(fd)
-    _signal_pipe = ends = os.pipe()
-    for fd in ends:
-        os.set_blocking(fd, False)
-        _core.keep_descriptor(fd)
-    _signal_files = [*map(_file_of, ends)]
-
-
-def _write_signals_to_pipe() -> bool:
-    """Has signals write to the pipe, unless the program has a use of its own for that."""
-    if os.name != "posix":
-        return False
-    # C code may have closed it between two runs, and opened something else by the number.
-    if not _signal_pipe or [*map(_file_of, _signal_pipe)] != _signal_files:
-        _core.call_undisturbed(_open_signal_pipe)
-    assert _signal_pipe
-    write_end = _signal_pipe[1]
-    previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    if previous not in (-1, write_end) and _restore_wakeup_fd(previous):
-        return False
-    eventloop.forward_signals(write_end)
-    return True
-
-
-def _restore_wakeup_fd(fd: int) -> bool:
-    """Whether signals write to the program's descriptor again: not if it has closed that."""
-    try:
-        signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    except (OSError, ValueError):  # by now it may be a file's that cannot be written to like that
-        return False
-    return True
-
-
-def _leave_pipe() -> None:
-    """Signals do not write to the pipe any more."""
-    previous = signal.set_wakeup_fd(-1)
-    if previous != -1 and previous not in _signal_pipe:
-        _restore_wakeup_fd(previous)
-
-
-def _signals_go_to_pipe() -> bool:
-    """Whether they did until now, as they do from here on."""
-    if not _signal_pipe:
-        return False
-    write_end = _signal_pipe[1]
-    return signal.set_wakeup_fd(write_end, warn_on_full_buffer=False) == write_end
-
-
-def _part_from_parent() -> None:
-    """In the child of a fork: what it is told of signals is not the parent's business."""
-    global _signal_pipe
-    if not _signal_pipe:
-        return
-    write_end = signal.set_wakeup_fd(-1)
-    if write_end not in (-1, _signal_pipe[1]):
-        _restore_wakeup_fd(write_end)
-    eventloop.forward_signals(-1)
-    pipe, _signal_pipe = _signal_pipe, ()
-    for fd in pipe:
-        os.close(fd)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_part_from_parent)
 
 
 _reporting = _core.Guard()

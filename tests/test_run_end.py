@@ -444,7 +444,7 @@ def test_an_exception_between_any_two_lines_around_a_run(script: Script) -> None
 import signal, sys
 import golibx
 from golibx import _core, runtime
-from golibx.patch import signals
+from golibx.patch import signals, wakeup
 
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
 handler = signal.getsignal(signal.SIGUSR1)
@@ -455,7 +455,8 @@ signals._NUMBERS = (signal.SIGINT, signal.SIGUSR1, runtime._OWN_SIGNAL)  # fewer
 class Raised(Exception):
     pass
 
-held = {f.__code__ for f in (signals.patch, runtime._patch, runtime._open_signal_pipe)}
+held = (signals.patch, wakeup.patch, runtime._patch, wakeup._open_pipe)
+held = {f.__code__ for f in held}
 left = 0
 
 def trace(frame, event, arg):
@@ -497,7 +498,7 @@ def test_a_signal_pipe_that_c_code_has_closed_between_two_runs(script: Script) -
     program = """
 import ctypes, os, signal, time
 import golibx
-from golibx import runtime
+from golibx.patch import wakeup
 
 class Interrupted(Exception):
     pass
@@ -514,7 +515,7 @@ def wait():
 
 signal.signal(signal.SIGALRM, handler)
 print(golibx.run(wait))
-old = runtime._signal_pipe
+old = wakeup._pipe
 for fd in old:
     ctypes.CDLL(None).close(fd)
 mine = [os.open(os.devnull, os.O_RDWR) for _ in old]

@@ -551,6 +551,113 @@ for _ in range(2):
     assert script.passes(code, when, becomes) == expected
 
 
+@pytest.mark.parametrize("how", ["ctrl-c", "handler"])
+@pytest.mark.parametrize("state", ["open", "closed", "full"])
+@pytest.mark.parametrize("when", ["before", "in"])
+def test_a_program_that_has_signals_written_somewhere_is_woken_by_them(
+    script: Script, when: str, state: str, how: str
+) -> None:
+    """Another goroutine has the main thread, in a call that no signal ends."""
+    code = """
+import os, signal, socket, sys, threading, time
+from golibx import Event, current, go, gosched, run, stats
+
+when, state, how = sys.argv[1:]
+number = signal.SIGINT if how == "ctrl-c" else signal.SIGUSR1
+
+def handler(number, frame):
+    raise KeyboardInterrupt
+
+def kill():
+    time.sleep(0.05)  # for all threads to have gone to sleep
+    os.kill(os.getpid(), number)
+
+def give():
+    one.setblocking(False)
+    other.setblocking(False)
+    if state == "full":
+        try:
+            while True: one.send(bytes(4096))
+        except BlockingIOError: pass
+    signal.set_wakeup_fd(one.fileno(), warn_on_full_buffer=False)
+    if state == "closed": one.close()
+
+def main():
+    if when == "in": give()
+    go(os.read, r, 1)
+    while stats()["threads_blocked"] == 0: gosched()
+    go(strike, current())
+    try: Event().wait()
+    finally: os.write(w, b"x")
+
+def strike(g):
+    while not g.waiting: gosched()
+    thread.start()
+
+one, other = socket.socketpair()
+r, w = os.pipe()
+thread = threading.Thread(target=kill)
+if how == "handler": signal.signal(number, handler)
+if when == "before": give()
+try: run(main)
+except KeyboardInterrupt: print("interrupted")
+if state == "open":
+    print(other.recv(10) == bytes([number]), signal.set_wakeup_fd(-1) == one.fileno())
+"""
+    expected = "interrupted\n" + "True True\n" * (state == "open")
+    assert script.passes(code, when, state, how) == expected
+
+
+def test_a_wakeup_descriptor_gets_every_signal_of_the_programs_and_no_other(
+    script: Script,
+) -> None:
+    """golibx has a signal of its own. A full one is told of, if the program has not said no."""
+    code = """
+import os, signal, socket
+from golibx import Chan, go, run
+
+def send(number, count=1):
+    for _ in range(count):
+        os.kill(os.getpid(), number)
+        came.recv()
+
+def main():
+    assert signal.set_wakeup_fd(two.fileno()) == one.fileno()
+    signal.signal(signal.SIGUSR1, lambda *_: came.send(1))
+    signal.signal(signal.SIGUSR2, lambda *_: came.send(1))
+    go(send, signal.SIGUSR1, 3).join()
+    send(signal.SIGUSR2)
+    for bad in 10_000, opened.fileno():
+        try: signal.set_wakeup_fd(bad)
+        except (OSError, ValueError): pass
+        else: print(bad)
+    assert signal.set_wakeup_fd(-1) == two.fileno()
+    send(signal.SIGUSR2)
+    assert signal.set_wakeup_fd(full.fileno()) == -1
+    send(signal.SIGUSR2)
+
+pairs = [socket.socketpair() for _ in range(3)]
+for pair in pairs:
+    for each in pair: each.setblocking(False)
+(one, _), (two, end), (full, _) = pairs
+opened = socket.socket()
+came = Chan(1)
+try:
+    while True: full.send(bytes(4096))
+except BlockingIOError: pass
+signal.set_wakeup_fd(one.fileno())
+run(main)
+usr1, usr2 = signal.SIGUSR1, signal.SIGUSR2
+assert end.recv(10) == bytes([usr1, usr1, usr1, usr2])
+assert signal.set_wakeup_fd(-1) == full.fileno()
+try: print(pairs[0][1].recv(10))
+except BlockingIOError: print("nothing")
+"""
+    result = script(code)
+    assert (result.returncode, result.stdout) == (0, "nothing\n"), result.stderr
+    assert result.stderr.count("of signal.set_wakeup_fd(): AGAIN\n") == 1
+
+
 # What interrupts each of them in plain Python: a C call that is over when a handler has run, or
 # raised. The main goroutine makes it on another thread, since one that blocks has the main thread.
 ELSEWHERE = """

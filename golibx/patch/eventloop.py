@@ -1,14 +1,11 @@
-"""asyncio in goroutines: whose a loop is, and signals.
+"""asyncio in goroutines: whose a loop is.
 
 A loop knows the thread that runs it. Here it is the goroutine, which may go on on another thread
-after each wait. And a loop that handles signals has the interpreter write them to a socket of its
-own, where golibx would miss them.
+after each wait.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 from types import ModuleType
 
 from golibx import _core
@@ -18,11 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["forward_signals", "install"]
+__all__ = ["install"]
 
 _installed = False
-_signal_fd = -1
-"""Where signals are written while a run watches for them."""
 
 
 def install() -> None:
@@ -32,14 +27,6 @@ def install() -> None:
         return
     _installed = True
     when_imported("asyncio.base_events", _know_goroutines)
-    if os.name == "posix":
-        when_imported("asyncio.unix_events", _share_signals)
-
-
-def forward_signals(fd: int) -> None:
-    """Has loops that get signals write them to `fd` too; -1 for none."""
-    global _signal_fd
-    _signal_fd = fd
 
 
 class _Overlay(ModuleType):
@@ -56,26 +43,3 @@ class _Overlay(ModuleType):
 
 def _know_goroutines(base_events: Any) -> None:
     base_events.threading = _Overlay(base_events.threading, get_ident=_core.ident)
-
-
-def _share_signals(unix_events: Any) -> None:
-    unix_events.signal = _Overlay(unix_events.signal, set_wakeup_fd=_set_wakeup_fd)
-    loop = unix_events._UnixSelectorEventLoop
-    process = loop._process_self_data
-
-    def _process_self_data(self: object, data: bytes) -> None:
-        signals = data.replace(b"\0", b"")
-        if signals and _signal_fd >= 0:
-            try:
-                os.write(_signal_fd, signals)
-            except BlockingIOError:  # as good as written: the reader will wake up
-                pass
-        process(self, data)
-
-    loop._process_self_data = _process_self_data
-
-
-def _set_wakeup_fd(fd: int, *, warn_on_full_buffer: bool = True) -> int:
-    if fd == -1 and _signal_fd >= 0:
-        return signal.set_wakeup_fd(_signal_fd, warn_on_full_buffer=False)
-    return signal.set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from functools import partial
 
 from golibx import _core
 from golibx.patch import faults
@@ -44,7 +43,6 @@ __all__ = [
 _signal: Any = sys.modules["_signal"]
 _set_signal = _signal.signal
 _get_signal = _signal.getsignal
-_set_wakeup_fd = _signal.set_wakeup_fd
 _installed = False
 _NUMBERS = tuple(_signal.valid_signals())
 """Plain ints, where the module signal makes enumeration members at every call."""
@@ -74,7 +72,6 @@ def patch() -> None:
         _installed = True
         _signal.signal = _signal_signal
         _signal.getsignal = _signal_getsignal
-        signal.set_wakeup_fd = _signal.set_wakeup_fd = _signal_set_wakeup_fd
 
 
 def install() -> None:
@@ -156,16 +153,6 @@ def _set(number: int, handler: Any) -> Any:
 _own = 0
 """The signal that golibx tells itself things by, while there is one."""
 
-
-def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
-    call = partial(_set_wakeup_fd, fd, warn_on_full_buffer=warn_on_full_buffer)
-    number: int = _core.call_as_main_thread(call)
-    return number
-
-
-# The module itself has its functions from here: pydoc shows them as its own.
-_signal_set_wakeup_fd.__module__ = "signal"
-_signal_set_wakeup_fd.__name__ = _signal_set_wakeup_fd.__qualname__ = "set_wakeup_fd"
 
 _FAULTS = {getattr(signal, name) for name in ("SIGSEGV", "SIGBUS") if hasattr(signal, name)}
 _set_fault = faults.put_below(_set_signal)

@@ -83,13 +83,6 @@ pub const Backend = struct {
         b.signals = h;
     }
 
-    fn drainSignals(b: *Backend) void {
-        var bytes: [64]u8 = undefined;
-        while (linux.errno(linux.read(b.signals.fd(), &bytes, bytes.len)) == .SUCCESS) {
-            // A pipe that is empty says EAGAIN.
-        }
-    }
-
     pub fn deinit(b: *Backend) void {
         os.descriptors.release(b.wakefd);
         os.descriptors.release(b.epfd);
@@ -146,7 +139,6 @@ pub const Backend = struct {
                 _ = b.woken.swap(false, .seq_cst);
                 continue;
             }
-            if (e.data.u64 == netpoll.signal_tag) b.drainSignals();
             const hangup = linux.EPOLL.HUP | linux.EPOLL.ERR;
             out[len.*] = .{
                 .tag = e.data.u64,

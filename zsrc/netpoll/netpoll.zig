@@ -124,7 +124,7 @@ fn Contract(comptime B: type) type {
         /// goroutine that waits would ever be woken then. Called for events that make no sense.
         verify: fn (*const B) void,
         /// With the lane's lock. Watches the handle that becomes readable when a signal has come,
-        /// and tells of it under `signal_tag`, having read it empty. The caller keeps it open.
+        /// and tells of it under `signal_tag` as long as it is readable. The caller keeps it open.
         /// `signals` is that handle, or none.
         watchSignals: fn (*B, Handle) AddError!void,
     };

@@ -199,7 +199,7 @@ pub fn Poller(comptime Lane: type) type {
 
         pub fn unknown(p: *Self, e: netpoll.Ready) void {
             if (e.tag == netpoll.signal_tag) {
-                p.lane.signal_pending = true;
+                p.lane.signalCame();
                 return;
             }
             // Of one that was closed meanwhile, unless the backend's own descriptors are not there.

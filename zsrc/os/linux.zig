@@ -36,6 +36,7 @@ pub const opens_guards = true;
 pub const Disposition = posix.Disposition;
 pub const takeSignal = posix.takeSignal;
 pub const writeSignals = posix.writeSignals;
+pub const passSignals = posix.passSignals;
 
 pub const page_size: usize = 4096;
 

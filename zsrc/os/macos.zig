@@ -40,6 +40,7 @@ pub const opens_guards = true;
 pub const Disposition = posix.Disposition;
 pub const takeSignal = posix.takeSignal;
 pub const writeSignals = posix.writeSignals;
+pub const passSignals = posix.passSignals;
 
 /// 4 KiB on Intel, 16 KiB on Apple silicon.
 pub const page_size: usize = if (builtin.cpu.arch == .aarch64) 16 * 1024 else 4 * 1024;

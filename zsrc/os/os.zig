@@ -21,7 +21,7 @@ const required = [_][]const u8{
     "peek",      "threadId",        "threadIds",            "onMainThread",   "threadCpuTime",
     "unguard",   "opens_guards",    "processId",            "takeSignal",     "writeSignals",
     "atFork",    "exitProcess",     "stackOf",              "endByInterrupt", "askForMask",
-    "sameMask",  "awaitMasks",      "letInterruptsThrough",
+    "sameMask",  "awaitMasks",      "letInterruptsThrough", "passSignals",
 };
 
 comptime {
@@ -96,6 +96,7 @@ pub const opens_guards = impl.opens_guards;
 pub const Disposition = impl.Disposition;
 pub const takeSignal = impl.takeSignal;
 pub const writeSignals = impl.writeSignals;
+pub const passSignals = impl.passSignals;
 pub const Slot = impl.Slot;
 pub const slotGet = impl.slotGet;
 pub const slotSet = impl.slotSet;

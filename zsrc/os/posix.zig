@@ -457,6 +457,22 @@ var taken: [most_signals]?c.Sigaction = @splat(null);
 /// Where the handler writes their numbers; -1 for nowhere.
 var signal_fd = std.atomic.Value(c_int).init(-1);
 
+/// Reads all that signals have written to `from`, and writes to `to` what are numbers of signals, but
+/// for `own`; -1: nowhere. Neither blocks. What the last write said that failed.
+pub fn passSignals(from: c_int, to: c_int, own: c_int) c.E {
+    var failed: c.E = .SUCCESS;
+    var bytes: [64]u8 = undefined;
+    while (true) {
+        const n = c.read(from, &bytes, bytes.len);
+        if (n <= 0) return failed;
+        if (to < 0) continue;
+        for (bytes[0..@intCast(n)]) |*byte| {
+            if (byte.* == 0 or byte.* == own) continue;
+            if (c.write(to, byte[0..1], 1) < 0) failed = c.errno(-1);
+        }
+    }
+}
+
 pub fn writeSignals(fd: c_int) void {
     signal_fd.store(fd, .seq_cst);
 }

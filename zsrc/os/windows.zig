@@ -274,6 +274,10 @@ pub fn takeSignal(_: usize, _: Disposition) bool {
 
 pub fn writeSignals(_: c_int) void {}
 
+pub fn passSignals(_: c_int, _: c_int, _: c_int) std.c.E {
+    return .SUCCESS;
+}
+
 pub fn unguard(_: [*]align(4096) u8, _: usize) bool {
     return false;
 }

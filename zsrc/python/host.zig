@@ -399,6 +399,10 @@ pub const Host = struct {
         return poller.backend().signals != .none;
     }
 
+    pub fn signalCame() void {
+        signals.passOn();
+    }
+
     pub fn pollNow() void {
         poller.now();
     }

@@ -422,6 +422,10 @@ const functions = [_]class.Method(void){
         \\Wakes the runtime when fd, the read end of a pipe that signal.set_wakeup_fd() writes to,
         \\is readable.
     ),
+    function("forward_signals(read_end, fd, warns, /)", signals.forward,
+        \\Writes what comes out of read_end, signals' numbers, to fd from here on; -1 for no
+        \\descriptor. warns: says so if fd is full.
+    ),
     function("keep_descriptor(fd, /)", descriptors.keep,
         \\Has fd be one of golibx's own, which os.close() takes for one that is not open.
     ),

@@ -299,6 +299,33 @@ pub fn writeSignals(value: i64) void {
     os.writeSignals(@intCast(value));
 }
 
+// ---- what the program has given to signal.set_wakeup_fd() ----
+
+/// Signals write to a pipe of golibx's in a run, this end of which wakes the poller; -1: none does.
+var pipe_end: c_int = -1;
+/// What comes out of it is written there; -1: nowhere.
+var program_fd: c_int = -1;
+/// The program wants to know if that is full.
+var warns = true;
+
+/// forward_signals(read_end, fd, warns)
+pub fn forward(read_end: i64, fd: i64, warn: bool) void {
+    passOn();
+    pipe_end = @intCast(read_end);
+    program_fd = @intCast(fd);
+    warns = warn;
+}
+
+/// The pipe is read empty. With the lock: the program's number is the program's file.
+pub fn passOn() void {
+    if (pipe_end < 0) return;
+    const e = os.passSignals(pipe_end, program_fd, own_signal);
+    if (e == .SUCCESS or (e == .AGAIN and !warns)) return;
+    var buffer: [128]u8 = undefined;
+    const text = "golibx: cannot write a signal's number to descriptor {d} of signal.set_wakeup_fd(): {t}\n";
+    os.writeStderr(std.fmt.bufPrint(&buffer, text, .{ program_fd, e }) catch unreachable);
+}
+
 // ---- the runner ----
 
 /// Whether the main goroutine's thread state is free. With the lock.

@@ -535,6 +535,12 @@ pub fn Lane(comptime Host: type) type {
             Host.inbox.post(posted, &self.attention, Host.pollBreak);
         }
 
+        /// The poller tells of it. With the lock.
+        pub fn signalCame(self: *Self) void {
+            self.signal_pending = true;
+            Host.signalCame();
+        }
+
         // ---- what sysmon asks, without the lock ----
 
         pub fn askAttention(self: *Self) void {

@@ -137,6 +137,7 @@ const Host = struct {
         return false;
     }
     pub fn pollNow() void {}
+    pub fn signalCame() void {}
     pub fn signalsWatched() bool {
         return false;
     }
