@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 
-from conftest import Script
+from conftest import Script, c_library
 from golibx import _core
 
 KNOWN = (
@@ -80,6 +81,51 @@ def test_thread_states_are_left_as_the_interpreter_leaves_them(script: Script) -
     by_hand, by_interpreter = (script.passes(STATES, way) for way in WAYS)
     assert by_hand == by_interpreter
     assert by_hand.endswith("True\n1\n")
+
+
+# Before the interpreter has its slot.
+TAKEN_SLOTS = """
+#include <pthread.h>
+__attribute__((constructor)) static void take(void) {
+    pthread_key_t key;
+    for (int i = 0; i < 40; i++) pthread_key_create(&key, NULL);
+}
+"""
+
+
+@pytest.mark.skipif(not KNOWN, reason="the interpreter swaps")
+@pytest.mark.parametrize("taken", [False, True], ids=["first slots", "slots taken"])
+def test_callbacks_find_their_goroutine_wherever_the_slot_is(
+    script: Script, tmp_path: Path, taken: bool
+) -> None:
+    """Up to 3.13, PyGILState's is a thread-specific slot: glibc keeps the first 32 elsewhere."""
+    code = """
+import ctypes, threading
+from golibx import _core, go, gosched, run
+get = ctypes.pythonapi.PyGILState_GetThisThreadState
+get.restype = ctypes.c_void_p
+@ctypes.CFUNCTYPE(ctypes.c_int)
+def callback():
+    gosched()
+    return 1
+def one():
+    found = {get()}
+    for _ in range(50):
+        gosched()
+        found.add(get())
+    return len(found), callback(), found.pop()
+def main():
+    results = [g.result() for g in [go(one) for _ in range(5)]]
+    states = {state for *_, state in results}
+    print(*[(found, called) for found, called, _ in results], len(states))
+    print(_core.info()["swap"])
+for start in (run, lambda f: threading.Thread(target=run, args=[f]).start()): start(main)
+"""
+    environment = {}
+    if taken:
+        environment["LD_PRELOAD"] = str(c_library(tmp_path, "taken", TAKEN_SLOTS, "-lpthread"))
+    expected = "(1, 1) " * 5 + "5\nby hand\n"
+    assert script.passes(code, env=environment) == expected * 2
 
 
 @both_ways

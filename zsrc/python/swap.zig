@@ -5,7 +5,8 @@
 //! vain for whoever waits, and that one's switch interval begins anew. What it comes to while the
 //! lock stays where it is, on the same thread, is little (Python/pystate.c and ceval_gil.c):
 //!  - the thread's words for the current thread state and the one of PyGILState (from 3.14 on both
-//!    are thread-local data; before, the second is in a thread-specific slot);
+//!    are thread-local data; before, the second is in a thread-specific slot, which glibc keeps
+//!    among the thread's own data too);
 //!  - in both states, that they are attached, hold the lock and are PyGILState's: `active`,
 //!    `bound_gilstate`, from 3.13 on `holds_gil` and `state`;
 //!  - the lock's last holder, by which others find whom to ask for it;
@@ -44,10 +45,10 @@ pub const Field = extern struct {
 };
 
 pub const Way = struct {
-    /// From the thread pointer.
+    /// From the thread pointer. 0 for a slot that the C library has to set.
     current: usize = 0,
     gilstate: usize = 0,
-    /// Instead of `gilstate`, before 3.14.
+    /// Before 3.14. Each thread's has been set by the interpreter when it took the lock.
     slot: ?os.Slot = null,
     fields: [2]Field = @splat(.{}),
     /// Where a state's eval_breaker is: with all bits of `breaker_in_state` it is an offset, with
@@ -86,7 +87,8 @@ pub inline fn byHand(next: *py.ThreadState) bool {
     return supported and in_use and exchange(next);
 }
 
-fn exchange(next: *py.ThreadState) bool {
+/// Among the calls of who switches: a frame of its own would be one cache line more of each stack.
+inline fn exchange(next: *py.ThreadState) bool {
     const w = &way;
     const thread = arch.threadPointer();
     const current: **py.ThreadState = @ptrFromInt(thread +% w.current);
@@ -110,9 +112,9 @@ fn exchange(next: *py.ThreadState) bool {
     @atomicStore(u64, f[0].word(before), before_0 ^ f[0].mask, .monotonic);
     @atomicStore(u64, f[0].word(next), next_0 ^ f[0].mask, .monotonic);
     @atomicStore(?*py.ThreadState, w.last_holder, next, .monotonic);
-    if (w.slot) |slot| {
-        os.slotSet(slot, next);
-    } else @as(**py.ThreadState, @ptrFromInt(thread +% w.gilstate)).* = next;
+    if (w.gilstate != 0) {
+        @as(**py.ThreadState, @ptrFromInt(thread +% w.gilstate)).* = next;
+    } else os.slotSet(w.slot.?, next);
     current.* = next;
     return true;
 }
@@ -150,7 +152,10 @@ pub fn setUp(wanted: bool) void {
     way = known orelse return;
     const state = py.PyThreadState_Get();
     if (way.slot) |*slot| {
-        if (os.slotGet(slot.*) != @as(?*anyopaque, state)) slot.* = os.findSlot(state) orelse return;
+        if (os.slotGet(slot.*) != @as(?*anyopaque, state)) {
+            slot.* = os.findSlot(state) orelse return;
+            way.gilstate = 0;
+        }
     }
     in_use = way.last_holder.* == state and isHere(state);
 }
@@ -171,6 +176,10 @@ pub inline fn check(state: *py.ThreadState) void {
 }
 
 fn isHere(state: *py.ThreadState) bool {
-    const current: *const ?*py.ThreadState = @ptrFromInt(arch.threadPointer() +% way.current);
-    return current.* == state;
+    const thread = arch.threadPointer();
+    const current: *const ?*py.ThreadState = @ptrFromInt(thread +% way.current);
+    if (current.* != state) return false;
+    // A slot's word is not known by its place in a library's data.
+    if (way.slot == null or way.gilstate == 0) return true;
+    return @as(*const ?*py.ThreadState, @ptrFromInt(thread +% way.gilstate)).* == state;
 }

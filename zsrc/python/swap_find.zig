@@ -26,6 +26,9 @@ const tries = 4;
 /// The start of a thread state; the least of them has 330 bytes.
 const state_words = 32;
 const Words = [state_words]u64;
+/// Of what the C library has at the thread pointer. In glibc's 2304 bytes the first 32 slots are
+/// those from 784 to 1296.
+const own_words = 1536 / @sizeOf(usize);
 /// Of an interpreter's start, with all that is about pending calls.
 const interpreter_bytes = 16 * 1024;
 const most_data = 4 << 20;
@@ -185,9 +188,24 @@ fn findThreadWords(w: *swap.Way, block: []const usize, a: State, b: State) Error
     }
     w.slot = if (gilstate.len == 0) os.findSlot(b) else null;
     const slot = w.slot orelse return unknown("the thread's state for PyGILState was not found");
+    var own: [own_words]usize = undefined;
+    if (!os.peek(thread, std.mem.asBytes(&own))) own = @splat(0);
     _ = py.PyThreadState_Swap(a);
     if (os.slotGet(slot) != @as(?*anyopaque, a))
         return unknown("the thread's state for PyGILState was not found");
+    // The C library has to set it if it keeps it elsewhere.
+    w.gilstate = findOwn(thread, &own, b, a) orelse 0;
+}
+
+/// Where the thread's own data, which was `before`, had `from` and has `to` now; an offset.
+fn findOwn(thread: usize, before: *const [own_words]usize, from: State, to: State) ?usize {
+    var found: Followers = .{};
+    for (before, 0..) |word, i| if (word == @intFromPtr(from) and found.len < found.items.len) {
+        found.items[found.len] = thread + i * @sizeOf(usize);
+        found.len += 1;
+    };
+    found.keep(@intFromPtr(to));
+    return (found.one() orelse return null) - thread;
 }
 
 fn findHolder(w: *swap.Way, end: usize, a: State, b: State) Error!void {
@@ -379,10 +397,10 @@ const Asker = struct {
         const state = py.PyThreadState_Get();
         const w = asker.w;
         const thread = arch.threadPointer();
-        const gilstate: usize = if (w.slot) |slot|
-            @intFromPtr(os.slotGet(slot))
+        const gilstate: usize = if (w.gilstate != 0)
+            read(thread +% w.gilstate)
         else
-            read(thread +% w.gilstate);
+            @intFromPtr(os.slotGet(w.slot.?));
         asker.agrees = read(thread +% w.current) == @intFromPtr(state) and
             gilstate == @intFromPtr(state) and
             w.last_holder.* == state;
