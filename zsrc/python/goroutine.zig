@@ -806,33 +806,38 @@ fn dropLater(p: *PyG) void {
     }
 }
 
-/// Whether raisePending has something to raise.
-inline fn isInterrupted(p: *PyG) bool {
-    if (p.owes.eaten != null) owed.settle(p);
-    if (p.owes.pending != null) return true;
+/// Whether it owes anything, or its context is done: seldom.
+inline fn isIndebted(p: *PyG) bool {
+    const o = &p.owes;
+    if (o.whole | @intFromPtr(o.eaten) | @intFromPtr(o.pending) != 0) return true;
     return if (p.g.context) |c| c.done() else false;
+}
+
+/// Of one that is indebted, before it waits. False with an exception set.
+noinline fn mayWait(p: *PyG) bool {
+    if (p.owes.whole > 0 and !signals.callHeld(p)) return false;
+    if (p.owes.eaten != null) owed.settle(p);
+    const is_done = if (p.g.context) |c| c.done() else false;
+    if (p.owes.pending == null and !is_done) return true;
+    _ = raisePending(p);
+    return false;
+}
+
+/// After it gave way: as raisePending, of one that is no stand-in.
+pub inline fn raiseAfterTurn(p: *PyG) bool {
+    return isIndebted(p) and raisePending(p);
 }
 
 /// The calling goroutine, for an operation that parks. Null with an exception set otherwise.
 pub inline fn forPark() ?*PyG {
     const p = forCall() orelse return null;
-    if (p.owes.whole > 0 and !signals.callHeld(p)) return null;
-    if (isInterrupted(p)) {
-        _ = raisePending(p);
-        return null;
-    }
-    return p;
+    return if (isIndebted(p) and !mayWait(p)) null else p;
 }
 
 /// As forPark, or the stand-in of the calling thread if that runs no goroutine.
 pub inline fn forWait() ?*PyG {
     const p = of(lane.here() orelse return standin.forWait());
-    if (p.owes.whole > 0 and !signals.callHeld(p)) return null;
-    if (isInterrupted(p)) {
-        _ = raisePending(p);
-        return null;
-    }
-    return p;
+    return if (isIndebted(p) and !mayWait(p)) null else p;
 }
 
 /// As forWait, for one that is not to be interrupted.

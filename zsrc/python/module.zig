@@ -120,13 +120,13 @@ fn gosched(given: class.Given) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     p.g.gave_way = true;
     lane.gosched(&p.g);
-    return if (goroutine.raisePending(p)) null else py.returnNone();
+    return if (goroutine.raiseAfterTurn(p)) null else py.returnNone();
 }
 
 fn goLast() ?*py.Object {
     const p = goroutine.forPark() orelse return null;
     lane.goLast(&p.g);
-    return if (goroutine.raisePending(p)) null else py.returnNone();
+    return if (goroutine.raiseAfterTurn(p)) null else py.returnNone();
 }
 
 fn sleep(seconds: *py.Object) ?*py.Object {

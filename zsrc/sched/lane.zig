@@ -775,17 +775,23 @@ pub fn Lane(comptime Host: type) type {
         /// here on others may make `g` run.
         pub inline fn settle(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
             g.m = null;
+            if (requeue) |queue| {
+                if (g.status != .runnable) return self.settleWoken(g);
+                queue.push(g);
+                self.noteWork();
+            } else if (g.status == .parking) {
+                g.transition(.parking, .waiting);
+            } else self.settleWoken(g);
+        }
+
+        noinline fn settleWoken(self: *Self, g: *G) void {
             switch (g.status) {
-                .parking => g.transition(.parking, .waiting),
                 .notified => {
                     g.transition(.notified, .runnable);
                     self.runq.push(g);
                     self.noteWork();
                 },
-                .runnable => if (requeue) |queue| {
-                    queue.push(g);
-                    self.noteWork();
-                },
+                .runnable => {},
                 else => os.fatal("goroutine {d} leaves its thread while {t}", .{ g.id, g.status }),
             }
         }
