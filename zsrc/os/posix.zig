@@ -179,7 +179,8 @@ pub fn awaitMasks() void {
     var late = false;
     for (asked[0..asked_count.load(.monotonic)]) |*each| {
         var turns: u32 = 0;
-        while (each.load(.acquire) != 0 and turns < answer_turns) : (turns += 1) _ = c.sched_yield();
+        while (each.load(.acquire) != 0 and turns < answer_turns) : (turns += 1)
+            _ = c.sched_yield();
         late = late or each.load(.acquire) != 0;
     }
     if (!late) asked_count.store(0, .release);
@@ -457,8 +458,8 @@ var taken: [most_signals]?c.Sigaction = @splat(null);
 /// Where the handler writes their numbers; -1 for nowhere.
 var signal_fd = std.atomic.Value(c_int).init(-1);
 
-/// Reads all that signals have written to `from`, and writes to `to` what are numbers of signals, but
-/// for `own`; -1: nowhere. Neither blocks. What the last write said that failed.
+/// Reads all that signals have written to `from`, and writes to `to` what are numbers of signals,
+/// but for `own`; -1: nowhere. Neither blocks. What the last write said that failed.
 pub fn passSignals(from: c_int, to: c_int, own: c_int) c.E {
     var failed: c.E = .SUCCESS;
     var bytes: [64]u8 = undefined;

@@ -322,7 +322,8 @@ pub fn passOn() void {
     const e = os.passSignals(pipe_end, program_fd, own_signal);
     if (e == .SUCCESS or (e == .AGAIN and !warns)) return;
     var buffer: [128]u8 = undefined;
-    const text = "golibx: cannot write a signal's number to descriptor {d} of signal.set_wakeup_fd(): {t}\n";
+    const text =
+        "golibx: cannot write a signal's number to descriptor {d} of signal.set_wakeup_fd(): {t}\n";
     os.writeStderr(std.fmt.bufPrint(&buffer, text, .{ program_fd, e }) catch unreachable);
 }
 
