@@ -93,7 +93,7 @@ def test_events_are_public() -> None:
 
 
 def test_wait_reasons_are_documented() -> None:
-    source = text_of("zsrc/sched/g.zig")
+    source = text_of("zsrc/core/wait.zig")
     (body,) = re.findall(r"pub fn text\(r: WaitReason\).*?\{(.*?)\n    \}", source, re.S)
     texts = [text for text in re.findall(r'=> "(.*?)"', body) if text]
     page = text_of("docs/debugging.md").partition("### What a goroutine waits for")[2]

@@ -7,6 +7,7 @@ test {
     _ = @import("arch/arch.zig");
     _ = @import("core/heap.zig");
     _ = @import("core/list.zig");
+    _ = @import("core/waiters_test.zig");
     _ = @import("core/schema.zig");
     _ = @import("core/tunables.zig");
     _ = @import("sched/stack.zig");

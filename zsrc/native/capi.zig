@@ -254,7 +254,7 @@ fn park(deadline: i64) callconv(.c) c_int {
         .would_block => return code(.would_block),
         .waiting => {},
     }
-    if (b.block(.lock, limit(deadline), sync.unlockGuard, &g.token.lock) == .served) return code(.ok);
+    if (b.block(.lock, limit(deadline), sync.unlockGuard, &g.token.lock) == .ready) return code(.ok);
     return code(if (g.token.end()) .ok else .timeout);
 }
 

@@ -74,7 +74,7 @@ inline fn transfer(
     if (side == .send and elem == null and chan.elem_size > 0) return code(.invalid);
     var b: switching.Blocker = undefined;
     b.init(caller.g, deadline != null);
-    var w: Chan.Waiter = .{ .wait = &b.wait, .elem = elem };
+    var w: Chan.Waiter = .{ .who = &b.wait, .data = elem };
     const waiter = if (deadline == 0) null else &w;
     const result = if (side == .send)
         chan.beginSend(elem orelse @ptrCast(&w), waiter)
@@ -86,7 +86,7 @@ inline fn transfer(
         .waiting => if (deadline == 0) return code(.would_block),
     }
     switch (b.block(if (side == .send) .chan_send else .chan_receive, deadline, unlockChan, chan)) {
-        .served => return 0,
+        .ready => return 0,
         .closed => return code(.closed),
         .timeout, .interrupted => {
             if (side == .send) chan.withdraw(.send, &w) else chan.withdraw(.recv, &w);
@@ -209,8 +209,9 @@ fn selectWith(g: ?*G, given: []CCase, deadline: ?u64, s: Chan.Select) c_int {
     };
     s.end();
     if (chosen == .timeout or chosen == .interrupted) return code(.timeout);
-    given[b.wait.fired].result = code(if (chosen == .closed) .closed else .ok);
-    return @intCast(b.wait.fired);
+    const fired = s.fired(&b.wait);
+    given[fired].result = code(if (chosen == .closed) .closed else .ok);
+    return @intCast(fired);
 }
 
 fn unlockNothing(_: *anyopaque) bool {

@@ -13,6 +13,7 @@
 //! Rt is what it runs on: `Rt.Env` and `Rt.wake(*Wait)`.
 const std = @import("std");
 const wait_mod = @import("wait.zig");
+const Waiters = @import("../core/waiters.zig").Waiters;
 
 pub const Result = enum { done, closed, waiting };
 
@@ -24,8 +25,9 @@ pub fn Chan(comptime Rt: type) type {
         const Self = @This();
         const Env = Rt.Env;
         pub const Wait = wait_mod.Wait(Env);
-        pub const Waiter = wait_mod.Waiter(Env);
-        const List = wait_mod.WaiterList(Env);
+        /// What is sent, or where the received value goes; null for none.
+        const Queue = Waiters(Rt, ?[*]u8);
+        pub const Waiter = Queue.Waiter;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         lock: Env.Lock = .{},
@@ -37,8 +39,8 @@ pub fn Chan(comptime Rt: type) type {
         send_at: usize = 0,
         recv_at: usize = 0,
         buffer: [*]u8 = undefined,
-        receivers: List = .{},
-        senders: List = .{},
+        receivers: Queue = .{},
+        senders: Queue = .{},
 
         inline fn copy(c: *Self, to: [*]u8, from: [*]const u8) void {
             Env.reads(from);
@@ -71,9 +73,9 @@ pub fn Chan(comptime Rt: type) type {
         pub inline fn trySend(c: *Self, from: [*]const u8, woken: *?*Wait) Result {
             if (c.closed) return .closed;
             if (!c.receivers.isEmpty()) {
-                if (c.receivers.pop(.served)) |w| {
-                    if (w.elem) |to| c.copy(to, from);
-                    woken.* = w.wait;
+                if (c.receivers.take(.ready)) |w| {
+                    if (w.data) |to| c.copy(to, from);
+                    woken.* = w.who;
                     return .done;
                 }
             }
@@ -89,17 +91,17 @@ pub fn Chan(comptime Rt: type) type {
                 c.take(to);
                 // A sender that waits moves up into the free place.
                 if (!c.senders.isEmpty()) {
-                    if (c.senders.pop(.served)) |w| {
-                        c.put(w.elem.?);
-                        woken.* = w.wait;
+                    if (c.senders.take(.ready)) |w| {
+                        c.put(w.data.?);
+                        woken.* = w.who;
                     }
                 }
                 return .done;
             }
             if (!c.senders.isEmpty()) {
-                if (c.senders.pop(.served)) |w| {
-                    if (to) |out| c.copy(out, w.elem.?);
-                    woken.* = w.wait;
+                if (c.senders.take(.ready)) |w| {
+                    if (to) |out| c.copy(out, w.data.?);
+                    woken.* = w.who;
                     return .done;
                 }
             }
@@ -158,19 +160,19 @@ pub fn Chan(comptime Rt: type) type {
                 return false;
             }
             c.closed = true;
-            while (c.receivers.pop(.closed)) |w| {
-                if (w.elem) |out| @memset(out[0..c.elem_size], 0);
+            while (c.receivers.take(.closed)) |w| {
+                if (w.data) |out| @memset(out[0..c.elem_size], 0);
                 w.next = list;
                 list = w;
             }
-            while (if (planted == .close_leaves_senders) null else c.senders.pop(.closed)) |w| {
+            while (if (planted == .close_leaves_senders) null else c.senders.take(.closed)) |w| {
                 w.next = list;
                 list = w;
             }
             c.lock.unlock();
             while (list) |w| {
                 list = w.next;
-                Rt.wake(w.wait);
+                Rt.wake(w.who);
             }
             return true;
         }
@@ -288,16 +290,21 @@ pub fn Chan(comptime Rt: type) type {
                     s.unlockAll();
                     return .would_block;
                 };
-                for (s.cases, s.waiters, 0..) |*case, *waiter, i| {
+                for (s.cases, s.waiters) |*case, *waiter| {
                     const c = case.chan orelse continue;
                     waiter.* = .{
-                        .wait = waits,
-                        .elem = if (case.send) case.elem orelse &nothing else case.elem,
-                        .index = @intCast(i),
+                        .who = waits,
+                        .data = if (case.send) case.elem orelse &nothing else case.elem,
                     };
                     (if (case.send) &c.senders else &c.receivers).push(waiter);
                 }
                 return .waiting;
+            }
+
+            /// The index of the case that ended the wait.
+            pub fn fired(s: Select, wait: *Wait) u32 {
+                const at: *Waiter = @ptrCast(@alignCast(wait.fired.?));
+                return @intCast(at - s.waiters.ptr);
             }
 
             /// After the wait: leaves the queues.

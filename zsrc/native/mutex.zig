@@ -10,7 +10,7 @@
 //!
 //! Rt is what it runs on: `Rt.Env`, `Rt.G`, `Rt.Blocker` and `Rt.wake(*Wait)`.
 const std = @import("std");
-const wait_mod = @import("wait.zig");
+const Waiters = @import("../core/waiters.zig").Waiters;
 
 /// Go's sync/mutex.go: starvationThresholdNs.
 const starvation_ns = std.time.ns_per_ms;
@@ -19,19 +19,20 @@ pub fn Mutex(comptime Rt: type) type {
     return struct {
         const Self = @This();
         const Env = Rt.Env;
-        const List = wait_mod.WaiterList(Env);
-        const Waiter = wait_mod.Waiter(Env);
+        /// Of a waiter: nothing, that it has waited for long, or that it was given the mutex.
+        const Queue = Waiters(Rt, u32);
+        const Waiter = Queue.Waiter;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         state: Env.Atomic(u32) = .init(0),
         guard: Env.Lock = .{},
-        list: List = .{},
+        list: Queue = .{},
         unused: u64 = 0,
 
         const locked = 1;
         /// Somebody is queued.
         const waiting = 2;
-        /// Values of a waiter's `index`: has waited for long, and was given the mutex.
+        /// Values of a waiter's data: has waited for long, and was given the mutex.
         const starving = 1;
         const handed_over = 2;
 
@@ -41,12 +42,12 @@ pub fn Mutex(comptime Rt: type) type {
                 m.state.cmpxchgStrong(s, s | locked, .acquire, .monotonic) == null;
         }
 
-        pub inline fn lock(m: *Self, g: ?*Rt.G) void {
+        pub inline fn lock(m: *Self, g: Rt.Me) void {
             if (m.state.cmpxchgStrong(0, locked, .acquire, .monotonic) == null) return;
             m.lockSlow(g);
         }
 
-        noinline fn lockSlow(m: *Self, g: ?*Rt.G) void {
+        noinline fn lockSlow(m: *Self, g: Rt.Me) void {
             var since: u64 = 0;
             while (true) {
                 if (m.tryLock()) return;
@@ -69,11 +70,11 @@ pub fn Mutex(comptime Rt: type) type {
                 if (first) since = now;
                 // What `unlock` reads: hand it over, since this one has waited long enough.
                 const long = now - since > starvation_ns;
-                var w: Waiter = .{ .wait = &b.wait, .index = if (long) starving else 0 };
+                var w: Waiter = .{ .who = &b.wait, .data = if (long) starving else 0 };
                 // One that was woken and lost is the next to be woken again.
                 if (first) m.list.push(&w) else m.list.pushFront(&w);
                 _ = b.block(.mutex_lock, null, unlockGuard, &m.guard);
-                if (w.index == handed_over) return;
+                if (w.data == handed_over) return;
             }
         }
 
@@ -95,17 +96,17 @@ pub fn Mutex(comptime Rt: type) type {
                 m.guard.unlock();
                 return false;
             }
-            const w = m.list.pop(.served);
+            const w = m.list.take(.ready);
             const others = !m.list.isEmpty() and planted != .others_forgotten;
             const more: u32 = if (others) waiting else 0;
             if (w) |first| {
-                const hand_over = first.index == starving;
-                if (hand_over) first.index = handed_over;
+                const hand_over = first.data == starving;
+                if (hand_over) first.data = handed_over;
                 const opened = planted == .open_when_handed_over;
                 const held: u32 = if (hand_over and !opened) locked else 0;
                 m.state.store(more | held, .release);
                 m.guard.unlock();
-                Rt.wake(first.wait);
+                Rt.wake(first.who);
             } else {
                 m.state.store(0, .release);
                 m.guard.unlock();

@@ -134,7 +134,7 @@ pub fn wait(d: *Desc, write: bool, deadline: ?u64) WaitResult {
         .waiting => {},
     }
     switch (b.block(if (write) .io_write else .io_read, deadline, unlock, d)) {
-        .served => return .ready,
+        .ready => return .ready,
         .closed => return .closed,
         .timeout, .interrupted => {
             d.withdraw(side, &waiter);

@@ -17,7 +17,7 @@ pub fn Rt(comptime Lane: type) type {
         pub const starts_ready = false;
 
         pub inline fn claim(w: *desc.Desc(@This()).Waiter, how: desc.How) bool {
-            return w.wait.claim(if (how == .ready) .served else .closed);
+            return w.wait.claim(if (how == .ready) .ready else .closed);
         }
     };
 }

@@ -8,7 +8,7 @@
 //!
 //! Rt is what they run on, as in mutex.zig.
 const std = @import("std");
-const wait_mod = @import("wait.zig");
+const Waiters = @import("../core/waiters.zig").Waiters;
 const mutex = @import("mutex.zig");
 const WaitReason = @import("../sched/g.zig").WaitReason;
 
@@ -17,10 +17,9 @@ pub const Error = error{ Timeout, Invalid };
 pub fn Primitives(comptime Rt: type) type {
     return struct {
         const Env = Rt.Env;
-        const G = Rt.G;
-        const Blocker = Rt.Blocker;
-        const List = wait_mod.WaiterList(Env);
-        const Waiter = wait_mod.Waiter(Env);
+        const Me = Rt.Me;
+        const List = Waiters(Rt, void);
+        const Waiter = List.Waiter;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
         pub const Mutex = mutex.Mutex(Rt);
@@ -41,37 +40,19 @@ pub fn Primitives(comptime Rt: type) type {
                 list: List = .{},
 
                 /// With the lock, which it lets go.
-                fn wait(q: *Self, g: ?*G, reason: WaitReason, deadline: ?u64) Error!void {
+                fn wait(q: *Self, g: Me, reason: WaitReason, deadline: ?u64) Error!void {
                     if (deadline == 0) {
                         q.guard.unlock();
                         return error.Timeout;
                     }
-                    var b: Blocker = undefined;
-                    b.init(g, deadline != null);
-                    var w: Waiter = .{ .wait = &b.wait };
-                    q.list.push(&w);
-                    if (b.block(reason, deadline, unlockGuard, &q.guard) == .served) return;
-                    q.guard.lock();
-                    q.list.remove(&w);
-                    q.guard.unlock();
+                    var w: Waiter = .{};
+                    if (q.list.wait(&q.guard, &w, g, reason, deadline) == .ready) return;
                     return error.Timeout;
                 }
 
                 /// With the lock, which it lets go: wakes all.
                 fn wakeAll(q: *Self) void {
-                    var woken: ?*Waiter = null;
-                    while (q.list.pop(.served)) |w| {
-                        w.next = woken;
-                        woken = w;
-                    }
-                    if (planted != .unlocks_after_it_wakes) q.guard.unlock();
-                    // Those that came first are woken last, so run first: the last one made ready
-                    // is next.
-                    while (woken) |w| {
-                        woken = w.next;
-                        Rt.wake(w.wait);
-                    }
-                    if (planted == .unlocks_after_it_wakes) q.guard.unlock();
+                    q.list.end(&q.guard, .ready);
                 }
             };
         }
@@ -80,7 +61,7 @@ pub fn Primitives(comptime Rt: type) type {
             q: Queue(u64) = .{},
 
             /// With `m` locked, which it is again afterwards.
-            pub fn wait(c: *Cond, g: ?*G, m: *Mutex, deadline: ?u64) Error!void {
+            pub fn wait(c: *Cond, g: Me, m: *Mutex, deadline: ?u64) Error!void {
                 if (planted == .unlocks_before_it_queues) _ = m.unlock();
                 c.q.guard.lock();
                 // Unlocking only now: a signal that the next owner sends has to wait for the queue.
@@ -94,9 +75,9 @@ pub fn Primitives(comptime Rt: type) type {
 
             pub fn signal(c: *Cond) void {
                 c.q.guard.lock();
-                const w = c.q.list.pop(.served);
+                const w = c.q.list.take(.ready);
                 c.q.guard.unlock();
-                if (w) |first| Rt.wake(first.wait);
+                if (w) |first| Rt.wake(first.who);
             }
 
             pub fn broadcast(c: *Cond) void {
@@ -119,7 +100,7 @@ pub fn Primitives(comptime Rt: type) type {
                 if (sum == 0) w.q.wakeAll() else w.q.guard.unlock();
             }
 
-            pub fn wait(w: *WaitGroup, g: ?*G, deadline: ?u64) Error!void {
+            pub fn wait(w: *WaitGroup, g: Me, deadline: ?u64) Error!void {
                 w.q.guard.lock();
                 if (w.q.count == 0) return w.q.guard.unlock();
                 return w.q.wait(g, .wait_group, deadline);
@@ -129,7 +110,7 @@ pub fn Primitives(comptime Rt: type) type {
         pub const Semaphore = struct {
             q: Queue(u64) = .{},
 
-            pub fn acquire(s: *Semaphore, g: ?*G, deadline: ?u64) Error!void {
+            pub fn acquire(s: *Semaphore, g: Me, deadline: ?u64) Error!void {
                 s.q.guard.lock();
                 // Those that wait already come first.
                 if (s.q.count > 0 and s.q.list.isEmpty()) {
@@ -141,12 +122,12 @@ pub fn Primitives(comptime Rt: type) type {
 
             pub fn release(s: *Semaphore) void {
                 s.q.guard.lock();
-                const w = s.q.list.pop(.served) orelse {
+                const w = s.q.list.take(.ready) orelse {
                     s.q.count += 1;
                     return s.q.guard.unlock();
                 };
                 s.q.guard.unlock();
-                Rt.wake(w.wait);
+                Rt.wake(w.who);
             }
         };
     };

@@ -17,7 +17,8 @@ const arch = @import("../arch/arch.zig");
 const tsan = @import("tsan.zig");
 const types = @import("types.zig");
 const wait_mod = @import("wait.zig");
-const WaitReason = @import("../sched/g.zig").WaitReason;
+const WaitReason = @import("../core/wait.zig").WaitReason;
+const Wake = @import("../core/wait.zig").Wake;
 const count = types.count;
 
 /// Of `lane`: `Env`, `Sched`, `G`, `M`, `P`, `Batch`, `Timers`, `sched`, `arena`, `gpa`, `next_id`,
@@ -417,12 +418,21 @@ pub fn Switching(comptime lane: type) type {
         /// What primitives are generic over.
         pub const Rt = struct {
             pub const Env = lane.Env;
-            pub const G = lane.G;
+            pub const Me = ?*G;
             pub const Blocker = Self.Blocker;
+            const claims = wait_mod.Claims(lane.Env);
+            pub const Who = claims.Who;
+            pub const Run = claims.Run;
+            pub const run = claims.run;
+            pub const claim = claims.claim;
+            pub const isClaimed = claims.isClaimed;
+            pub const last_is_next = claims.last_is_next;
 
             pub inline fn wake(w: *Wait) void {
                 if (w.g) |g| ready(@ptrCast(@alignCast(g))) else w.wake(w);
             }
+
+            pub const wakeLast = wake;
         };
 
         /// Runs once the context of who waits is saved; false takes the wait back.
@@ -439,6 +449,10 @@ pub fn Switching(comptime lane: type) type {
                 b.* = .{ .wait = .{ .g = g, .wake = wakeThread, .contested = contested } };
             }
 
+            pub inline fn who(b: *Blocker) *Wait {
+                return &b.wait;
+            }
+
             fn wakeThread(w: *Wait) void {
                 const b: *Blocker = @alignCast(@fieldParentPtr("wait", w));
                 b.note.wake();
@@ -452,7 +466,7 @@ pub fn Switching(comptime lane: type) type {
                 deadline: ?u64,
                 unlock: Unlock,
                 context: *anyopaque,
-            ) wait_mod.Outcome {
+            ) Wake {
                 const raw = b.wait.g orelse return b.blockThread(deadline, unlock, context);
                 const g: *G = @ptrCast(@alignCast(raw));
                 if (deadline) |when| return b.blockUntil(g, reason, when, unlock, context);
@@ -487,7 +501,7 @@ pub fn Switching(comptime lane: type) type {
                 deadline: u64,
                 unlock: Unlock,
                 context: *anyopaque,
-            ) wait_mod.Outcome {
+            ) Wake {
                 var timed: Timed = .{
                     .commit = .{ .unlock = unlock, .context = context },
                     .timer = .{ .when = deadline, .fire = Timed.fire },
@@ -517,8 +531,8 @@ pub fn Switching(comptime lane: type) type {
                 deadline: ?u64,
                 unlock: Unlock,
                 context: *anyopaque,
-            ) wait_mod.Outcome {
-                if (!unlock(context)) return .served;
+            ) Wake {
+                if (!unlock(context)) return .ready;
                 while (true) {
                     const left: ?u64 = if (deadline) |when| when -| lane.Env.nanotime() else null;
                     if (b.note.sleep(left) == .woken) return b.wait.outcome;

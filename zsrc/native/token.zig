@@ -50,7 +50,7 @@ pub fn Token(comptime Env: type) type {
             defer t.lock.unlock();
             if (t.value > woken) {
                 const wait: *Wait = @ptrFromInt(t.value);
-                if (wait.claim(.served)) {
+                if (wait.claim(.ready)) {
                     t.value = none;
                     return wait;
                 }

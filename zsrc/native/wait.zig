@@ -4,9 +4,7 @@
 //! that several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim`
 //! it decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody
 //! may touch them.
-const List = @import("../core/list.zig").List;
-
-pub const Outcome = enum(u8) { served, closed, timeout, interrupted };
+const Wake = @import("../core/wait.zig").Wake;
 
 pub fn Wait(comptime Env: type) type {
     return struct {
@@ -18,12 +16,12 @@ pub fn Wait(comptime Env: type) type {
         wake: *const fn (*Self) void = undefined,
         contested: bool = false,
         claimed: Env.Atomic(u32) = .init(0),
-        outcome: Outcome = .served,
-        /// Which of a select's cases was served, by its index.
-        fired: u32 = 0,
+        outcome: Wake = .ready,
+        /// The waiter that was claimed, of those of a select.
+        fired: ?*anyopaque = null,
 
         /// True for the first that asks; how the wait ends is then his to say.
-        pub inline fn claim(w: *Self, outcome: Outcome) bool {
+        pub inline fn claim(w: *Self, outcome: Wake) bool {
             if (w.contested) {
                 const planted = @hasDecl(Env, "planted") and Env.planted == .claim_without_cas;
                 if (planted) {
@@ -37,53 +35,29 @@ pub fn Wait(comptime Env: type) type {
     };
 }
 
-/// Waiters of one object, first come, first served. Under that object's lock.
-pub fn Waiter(comptime Env: type) type {
+/// Of `Rt` in core/waiters.zig, what does not depend on how one waits.
+pub fn Claims(comptime Env: type) type {
     return struct {
-        wait: *Wait(Env),
-        /// What is sent, or where the received value goes; null for none.
-        elem: ?[*]u8 = null,
-        /// Position among a select's cases.
-        index: u32 = 0,
-        prev: ?*@This() = null,
-        next: ?*@This() = null,
-    };
-}
+        pub const Who = *Wait(Env);
+        /// Nobody is left behind: who waits in C code does so until he is served.
+        pub const Run = u0;
+        pub const last_is_next = true;
 
-pub fn WaiterList(comptime Env: type) type {
-    return struct {
-        const Self = @This();
-        const W = Waiter(Env);
-        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
-
-        list: List(W) = .{},
-
-        pub inline fn isEmpty(l: *const Self) bool {
-            return l.list.head == null;
+        pub inline fn run() Run {
+            return 0;
         }
 
-        pub inline fn push(l: *Self, w: *W) void {
-            l.list.push(w);
+        pub inline fn claim(w: Who, outcome: Wake, waiter: *anyopaque) bool {
+            if (!w.claim(outcome)) return false;
+            // Before the wake-up, which publishes it.
+            w.fired = waiter;
+            return true;
         }
 
-        pub inline fn pushFront(l: *Self, w: *W) void {
-            l.list.pushFront(w);
-        }
-
-        /// For one that was served already, nothing.
-        pub inline fn remove(l: *Self, w: *W) void {
-            l.list.remove(w);
-        }
-
-        /// The first that can still be served, which the caller then has to do and to wake.
-        pub inline fn pop(l: *Self, outcome: Outcome) ?*W {
-            while (l.list.pop()) |w| {
-                // The index is written before the wake-up, which publishes it.
-                if (!w.wait.claim(outcome) and planted != .serves_the_late) continue;
-                w.wait.fired = w.index;
-                return w;
-            }
-            return null;
+        /// One that is not contested is taken out by the one who claims it. For the others nothing
+        /// is read that the claim would have to publish.
+        pub inline fn isClaimed(w: Who) bool {
+            return w.contested and w.claimed.load(.monotonic) != 0;
         }
     };
 }

@@ -7,8 +7,7 @@ const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-const B = @import("../sync/barrier.zig").Barrier(host.Lane);
-const lane = &host.the_lane;
+const B = @import("../sync/barrier.zig").Barrier(host.Rt);
 
 fn new(given: *py.Object) ?B {
     const what = "the parties of a Barrier";
@@ -18,17 +17,17 @@ fn new(given: *py.Object) ?B {
 
 fn wait(b: *B, limit: Limit) ?u64 {
     if (b.broken) return raiseBroken();
-    if (b.complete(lane)) |place| return place;
+    if (b.complete()) |place| return place;
     if (limit == .poll) {
-        b.abort(lane);
+        b.abort();
         return raiseBroken();
     }
     const p = goroutine.forWait() orelse return null;
     // Others may have run in forWait.
     if (b.broken) return raiseBroken();
-    if (b.complete(lane)) |place| return place;
+    if (b.complete()) |place| return place;
     p.g.waiting_on = class.objectOf(b);
-    switch (b.wait(lane, &p.g, limit.deadline())) {
+    switch (b.wait(&p.g, limit.deadline())) {
         .place => |place| return place,
         .broken => return raiseBroken(),
         .interrupted => {
@@ -44,21 +43,21 @@ fn raiseBroken() ?u64 {
 }
 
 fn reset(b: *B) void {
-    b.reset(lane);
+    b.reset();
 }
 
 fn abort(b: *B) void {
-    b.abort(lane);
+    b.abort();
 }
 
 fn waiting(b: *B) u64 {
-    return b.waiting(lane);
+    return b.waiting();
 }
 
 fn repr(b: *B) ?*py.Object {
     return py.print("<Barrier 0x{x} {d}/{d}{s}>", .{
         class.addressOf(b),
-        b.waiting(lane),
+        b.waiting(),
         b.parties,
         if (b.broken) " broken" else "",
     });

@@ -15,7 +15,6 @@ const views = @import("chan_views.zig");
 const timeouts = @import("timeouts.zig");
 
 const C = select.Chan;
-const lane = &host.the_lane;
 
 pub const Chan = extern struct {
     base: views.View,
@@ -103,21 +102,21 @@ pub fn keeperOf(o: *py.Object) ?*py.Object {
 
 /// From anywhere, also where no Python code may run, into a channel that has room. `ch` is one.
 pub fn deliver(ch: *py.Object, value: *py.Object) void {
-    if (inner(ch).trySend(lane, py.incref(value)) != .done) py.decref(value);
+    if (inner(ch).trySend(py.incref(value)) != .done) py.decref(value);
 }
 
 /// From anywhere, also where no Python code may run: takes out a value, which somebody else holds
 /// too. `ch` is a Chan.
 pub fn freePlace(ch: *py.Object) void {
     var value: *py.Object = undefined;
-    if (inner(ch).tryRecv(lane, &value) == .done) py.decref(value);
+    if (inner(ch).tryRecv(&value) == .done) py.decref(value);
 }
 
 // ---- operations ----
 
 pub fn send(ch: *Chan, value: *py.Object, timeout: ?*py.Object) ?*py.Object {
     const c = ch.c();
-    switch (c.trySend(lane, py.incref(value))) {
+    switch (c.trySend(py.incref(value))) {
         .done => return py.returnNone(),
         .closed => {
             py.decref(value);
@@ -138,11 +137,11 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
         return null;
     };
     // Others may have run in forWait: the first answer is no longer true.
-    var outcome = c.trySend(lane, value);
+    var outcome = c.trySend(value);
     if (outcome == .would_block) outcome = if (limit == .poll)
         .timeout
     else
-        c.sendWait(lane, waitingOn(p, c), value, limit.deadline());
+        c.sendWait(waitingOn(p, c), value, limit.deadline());
     if (outcome == .done) return py.returnNone();
     py.decref(value);
     return failed(outcome, p, "send");
@@ -151,10 +150,9 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
 /// What remains of a receive that cannot be done at once. `p` holds the P.
 fn recvWait(c: *C, p: *goroutine.PyG, out: **py.Object, limit: timeouts.Limit) chan_mod.Outcome {
     // Others may have run in forWait: the first answer is no longer true.
-    const outcome = c.tryRecv(lane, out);
+    const outcome = c.tryRecv(out);
     if (outcome != .would_block) return outcome;
     return if (limit == .poll) .timeout else c.recvWait(
-        lane,
         waitingOn(p, c),
         out,
         limit.deadline(),
@@ -174,7 +172,7 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
 
 pub fn recv(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     var value: *py.Object = undefined;
-    if (ch.c().tryRecv(lane, &value) == .done) return value;
+    if (ch.c().tryRecv(&value) == .done) return value;
     return recvSlow(ch.c(), timeout);
 }
 
@@ -190,7 +188,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
 pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     const c = ch.c();
     var value: *py.Object = undefined;
-    switch (c.tryRecv(lane, &value)) {
+    switch (c.tryRecv(&value)) {
         .done => return py.pair(value, true),
         .closed => return py.pair(py.returnNone(), false),
         else => {},
@@ -206,7 +204,7 @@ pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
 }
 
 pub fn trySend(ch: *Chan, value: *py.Object) ?bool {
-    switch (ch.c().trySend(lane, py.incref(value))) {
+    switch (ch.c().trySend(py.incref(value))) {
         .done => return true,
         .closed => {
             py.decref(value);
@@ -222,7 +220,7 @@ pub fn trySend(ch: *Chan, value: *py.Object) ?bool {
 
 pub fn tryRecv(ch: *Chan) ?*py.Object {
     var value: *py.Object = undefined;
-    return switch (ch.c().tryRecv(lane, &value)) {
+    return switch (ch.c().tryRecv(&value)) {
         .done => py.pair(value, true),
         .closed => errors.raise(.ChannelClosed, "receive on a closed channel", .{}),
         else => py.pair(py.returnNone(), false),
@@ -230,7 +228,7 @@ pub fn tryRecv(ch: *Chan) ?*py.Object {
 }
 
 pub fn close(ch: *Chan) ?*py.Object {
-    if (!ch.c().close(lane)) return errors.raise(.ChannelClosed, "close of a closed channel", .{});
+    if (!ch.c().close()) return errors.raise(.ChannelClosed, "close of a closed channel", .{});
     return py.returnNone();
 }
 
@@ -241,7 +239,7 @@ pub fn length(ch: *Chan) ?usize {
 pub fn next(ch: *Chan) ?*py.Object {
     const c = ch.c();
     var value: *py.Object = undefined;
-    switch (c.tryRecv(lane, &value)) {
+    switch (c.tryRecv(&value)) {
         .done => return value,
         .closed => return null,
         else => {},
@@ -270,11 +268,6 @@ fn repr(ch: *Chan) ?*py.Object {
         c.buffer.len,
         if (c.closed) " closed" else "",
     });
-}
-
-/// In the child of a fork: nobody waits any more.
-pub fn forget(o: *py.Object) void {
-    select.forgetWaiters(inner(o));
 }
 
 // ---- cases and views ----

@@ -14,7 +14,8 @@ const Limit = @import("timeouts.zig").Limit;
 const mutex = @import("mutex.zig");
 const rwmutex = @import("rwmutex.zig");
 
-const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
+const Queue = host.Queue;
+const Rt = host.Rt;
 const lane = &host.the_lane;
 
 const Kind = enum { mutex, writer, reader };
@@ -35,9 +36,9 @@ const Cond = struct {
 
     fn unlock(c: *Cond) void {
         switch (c.kind) {
-            .mutex => mutex.Class.of(c.locker).unlock(lane) catch unreachable,
-            .writer => rwmutex.Class.of(c.locker).unlock(lane) catch unreachable,
-            .reader => rwmutex.readerOf(c.locker).rUnlock(lane) catch unreachable,
+            .mutex => mutex.Class.of(c.locker).unlock() catch unreachable,
+            .writer => rwmutex.Class.of(c.locker).unlock() catch unreachable,
+            .reader => rwmutex.readerOf(c.locker).rUnlock() catch unreachable,
         }
     }
 
@@ -88,9 +89,9 @@ fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
         return null;
     }
     c.unlock();
-    var w: Queue.Waiter = .{ .g = &p.g };
+    var w: Queue.Waiter = .{};
     p.g.waiting_on = class.objectOf(c);
-    const wake = c.queue.wait(lane, &w, .cond_wait, deadline);
+    const wake = c.queue.wait(&Rt.no_lock, &w, &p.g, .cond_wait, deadline);
     if (!c.lock()) return null;
     switch (wake) {
         .ready, .closed => return true,
@@ -124,11 +125,11 @@ fn waitFor(c: *Cond, predicate: *py.Object, limit: Limit) ?*py.Object {
 }
 
 fn signal(c: *Cond) void {
-    if (c.queue.take(lane)) |w| lane.ready(w.g);
+    if (c.queue.take(.ready)) |w| Rt.wake(w.who);
 }
 
 fn broadcast(c: *Cond) void {
-    c.queue.wakeAll(lane, .ready);
+    c.queue.end(&Rt.no_lock, .ready);
 }
 
 fn enter(c: *Cond) ?*py.Object {

@@ -211,7 +211,7 @@ fn onDone(node: *Node) void {
 }
 
 fn closeChan(ch: *py.Object) void {
-    _ = chan.Class.of(ch).c().close(lane);
+    _ = chan.Class.of(ch).c().close();
 }
 
 fn cancel(o: *Object, cause: ?*py.Object) void {

@@ -5,14 +5,14 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
-const lane = &host.the_lane;
+const Queue = host.Queue;
+const Rt = host.Rt;
 
 const Event = struct { flag: bool = false, queue: Queue = .{} };
 
 fn set(e: *Event) void {
     e.flag = true;
-    e.queue.wakeAll(lane, .ready);
+    e.queue.end(&Rt.no_lock, .ready);
 }
 
 fn clear(e: *Event) void {
@@ -28,9 +28,9 @@ fn wait(e: *Event, limit: Limit) ?bool {
     if (limit == .poll) return false;
     const p = goroutine.forWait() orelse return null;
     if (e.flag) return true;
-    var w: Queue.Waiter = .{ .g = &p.g };
+    var w: Queue.Waiter = .{};
     p.g.waiting_on = class.objectOf(e);
-    const wake = e.queue.wait(lane, &w, .event_wait, limit.deadline());
+    const wake = e.queue.wait(&Rt.no_lock, &w, &p.g, .event_wait, limit.deadline());
     // Set while it waited, though it may have been cleared since.
     if (w.given) return true;
     if (wake == .timeout) return false;

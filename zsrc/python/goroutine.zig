@@ -32,7 +32,8 @@ const M = @import("../sched/m.zig").M;
 const Lane = host.Lane;
 const lane = &host.the_lane;
 /// Those in join() of one goroutine.
-pub const Queue = @import("../sync/waiters.zig").Waiters(Lane);
+const Queue = host.Queue;
+const Rt = host.Rt;
 
 const inline_args = 4;
 
@@ -488,7 +489,7 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     dropCall(p);
     h.live = null;
     // Threads of the child's.
-    if (!h.waiters().isEmpty()) h.waiters().wakeAll(lane, .ready);
+    if (!h.waiters().isEmpty()) h.waiters().end(&Rt.no_lock, .ready);
     if (p.home == 0 and h.outcome == .raised) {
         report(h);
         fork.letGo(h.exception.?);
@@ -622,7 +623,7 @@ fn settleHandle(p: *PyG) void {
     const unseen = h.ob.refcnt == 1;
     const is_awaited = h.watchers != null or awaitsOutcome(h);
     h.live = null;
-    if (!h.waiters().isEmpty()) h.waiters().wakeAll(lane, .ready);
+    if (!h.waiters().isEmpty()) h.waiters().end(&Rt.no_lock, .ready);
     if (h.watchers != null) tellWatchers(h);
     if (p != main and h.outcome == .raised and !h.collected) {
         if (unseen or (isRequest(h.exception.?) and !is_awaited)) report(h) else uncollected.add(h);
@@ -653,7 +654,7 @@ fn outliveGoroutine(h: *Handle) void {
 fn awaitsOutcome(h: *Handle) bool {
     if (h.collectors > 0) return true;
     var it = h.waiters().list.head;
-    while (it) |w| : (it = w.next) if (w.g.reason == .select) return true;
+    while (it) |w| : (it = w.next) if (w.who.reason == .select) return true;
     return false;
 }
 
@@ -935,9 +936,9 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
         if (lane.here() == null) return true;
         if (h.live == null) continue;
         caller.g.waiting_on = h;
-        var waiter: Queue.Waiter = .{ .g = &caller.g };
+        var waiter: Queue.Waiter = .{};
         const limit = @min(deadline, lane.now() +| grace_ns);
-        switch (h.waiters().wait(lane, &waiter, .shutdown, limit)) {
+        switch (h.waiters().wait(&Rt.no_lock, &waiter, &caller.g, .shutdown, limit)) {
             .ready, .closed, .timeout => {},
             .interrupted => {
                 _ = raisePending(caller);

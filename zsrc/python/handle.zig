@@ -41,8 +41,8 @@ inline fn waitFor(h: *Handle, timeout: ?*py.Object) Waited {
     _ = py.incref(&h.ob);
     defer py.decref(&h.ob);
     p.g.waiting_on = h;
-    var waiter: goroutine.Queue.Waiter = .{ .g = &p.g };
-    return switch (h.waiters().wait(lane, &waiter, .join, limit.deadline())) {
+    var waiter: host.Queue.Waiter = .{};
+    return switch (h.waiters().wait(&host.Rt.no_lock, &waiter, &p.g, .join, limit.deadline())) {
         .ready, .closed => .ended,
         .timeout => if (h.live == null) .ended else .timeout,
         .interrupted => {

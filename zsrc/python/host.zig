@@ -40,6 +40,9 @@ const G = g_mod.G;
 const M = m_mod.M;
 
 pub const Lane = lane_mod.Lane(Host);
+pub const Rt = @import("../sched/waiting.zig").Waiting(Lane);
+/// Those who wait for something that needs no more of them.
+pub const Queue = @import("../core/waiters.zig").Waiters(Rt, void);
 pub const Poller = sockets.Poller(Lane);
 
 pub const gpa = std.heap.c_allocator;

@@ -8,7 +8,7 @@ const fork = @import("fork.zig");
 const whole = @import("whole.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-pub const M = @import("../sync/mutex.zig").Mutex(host.Lane);
+pub const M = @import("../sync/mutex.zig").Mutex(host.Rt);
 const lane = &host.the_lane;
 
 /// Waits for it; false when the time is up, null with an exception set.
@@ -20,7 +20,7 @@ noinline fn acquire(m: *M, limit: Limit) ?bool {
         // Others may have run in forWait.
         if (m.tryLock()) return true;
         p.g.waiting_on = class.objectOf(m);
-        switch (m.wait(lane, &p.g, &since, deadline)) {
+        switch (m.wait(&p.g, &since, deadline)) {
             .locked => return true,
             .again => {},
             .timeout => return false,
@@ -43,7 +43,7 @@ pub fn acquireAlways(m: *M) bool {
         const context = p.g.context;
         p.g.context = null;
         defer p.g.context = context;
-        if (m.wait(lane, &p.g, &since, null) == .locked) return true;
+        if (m.wait(&p.g, &since, null) == .locked) return true;
     }
     return true;
 }
@@ -63,7 +63,7 @@ fn tryLock(m: *M) bool {
 }
 
 fn unlock(m: *M) ?*py.Object {
-    m.unlock(lane) catch
+    m.unlock() catch
         return py.raise(py.exc.runtimeError(), "unlock of an unlocked Mutex", .{});
     return py.returnNone();
 }
@@ -132,7 +132,7 @@ const Guard = struct {
 
     fn exit(guard: *Guard) ?*py.Object {
         // A signal handler that forked may have taken it, and let it go, in the midst of this.
-        guard.m.unlock(lane) catch {};
+        guard.m.unlock() catch {};
         const g = lane.onThread() orelse return py.returnNone();
         return if (whole.end(goroutine.of(g))) py.returnNone() else null;
     }

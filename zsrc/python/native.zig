@@ -37,7 +37,8 @@ const late_states = @import("late_states.zig");
 const lane = &host.the_lane;
 const Caller = outside.Caller;
 const Call = call_mod.Call;
-const Waiters = @import("../sync/waiters.zig").Waiters(host.Lane);
+const Queue = host.Queue;
+const Rt = host.Rt;
 
 // ---- the native lane's life ----
 
@@ -265,7 +266,7 @@ const Task = struct {
 
     // The rest is for those with the interpreter's lock.
     arrived: bool = false,
-    joiners: Waiters = .{},
+    joiners: Queue = .{},
     /// The run that it was started in.
     run: u32 = 0,
     /// A handle or a call will look at it again.
@@ -297,10 +298,10 @@ const Task = struct {
         const t: *Task = @alignCast(@fieldParentPtr("entry", e));
         t.arrived = true;
         if (lane.live) {
-            t.joiners.wakeAll(lane, .ready);
+            t.joiners.end(&Rt.no_lock, .ready);
             if (t.run == lane.generation) {
                 unfinished -= 1;
-                if (unfinished == 0) all_ended.wakeAll(lane, .ready);
+                if (unfinished == 0) all_ended.end(&Rt.no_lock, .ready);
             }
         }
         t.next_dead = graveyard;
@@ -331,7 +332,7 @@ const Task = struct {
 
 /// Tasks of this run that have not arrived, and the goroutine that waits for them.
 var unfinished: u64 = 0;
-var all_ended: Waiters = .{};
+var all_ended: Queue = .{};
 /// Those that have arrived and may still keep something alive.
 var graveyard: ?*Task = null;
 var reap_wanted = false;
@@ -406,8 +407,8 @@ fn waitFor(t: *Task, handle: ?*py.Object, reason: g_mod.WaitReason, deadline: ?u
         if (t.arrived) break;
         if (!p.g.system) lane.outside_waiters += 1;
         p.g.waiting_on = handle;
-        var waiter: Waiters.Waiter = .{ .g = g };
-        const wake = t.joiners.wait(lane, &waiter, reason, deadline);
+        var waiter: Queue.Waiter = .{};
+        const wake = t.joiners.wait(&Rt.no_lock, &waiter, g, reason, deadline);
         if (!p.g.system) lane.outside_waiters -= 1;
         switch (wake) {
             .ready, .closed => break,
@@ -458,8 +459,8 @@ pub fn waitAll(ns: i64) ?*py.Object {
         const p = goroutine.forPark() orelse return null;
         const deadline = lane.now() +| @as(u64, @intCast(ns));
         lane.outside_waiters += 1;
-        var waiter: Waiters.Waiter = .{ .g = &p.g };
-        const wake = all_ended.wait(lane, &waiter, .shutdown, deadline);
+        var waiter: Queue.Waiter = .{};
+        const wake = all_ended.wait(&Rt.no_lock, &waiter, &p.g, .shutdown, deadline);
         lane.outside_waiters -= 1;
         if (wake == .interrupted) {
             _ = goroutine.raisePending(p);

@@ -317,7 +317,7 @@ fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
     const c = ch.c;
     var w: outside.Waiting = undefined;
     if (!w.init(&ch.ob)) return .raised;
-    var waiter: C.Waiter = .{ .wait = &w.wait, .elem = elem.ptr };
+    var waiter: C.Waiter = .{ .who = &w.wait, .data = elem.ptr };
     const locked: Locked = .{ .c = c, .caller = .enter() };
     const result = begin(side, c, elem, &waiter);
     if (result != .waiting) {

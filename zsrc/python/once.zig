@@ -5,8 +5,8 @@ const class = @import("class.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 
-const Queue = @import("../sync/waiters.zig").Waiters(host.Lane);
-const lane = &host.the_lane;
+const Queue = host.Queue;
+const Rt = host.Rt;
 
 const Once = struct {
     state: enum { new, running, done } = .new,
@@ -34,7 +34,7 @@ fn do(once: *Once, given: class.Given) ?*py.Object {
     const result = given.after(1).call(function);
     // Also if it raised: as in Go, where a panic counts.
     once.state = .done;
-    once.queue.wakeAll(lane, .ready);
+    once.queue.end(&Rt.no_lock, .ready);
     py.decref(result orelse return null);
     return py.returnNone();
 }
@@ -42,9 +42,9 @@ fn do(once: *Once, given: class.Given) ?*py.Object {
 fn waitDone(once: *Once) ?*py.Object {
     const p = goroutine.forWait() orelse return null;
     if (once.state == .done) return py.returnNone();
-    var w: Queue.Waiter = .{ .g = &p.g };
+    var w: Queue.Waiter = .{};
     p.g.waiting_on = class.objectOf(once);
-    _ = once.queue.wait(lane, &w, .once_do, null);
+    _ = once.queue.wait(&Rt.no_lock, &w, &p.g, .once_do, null);
     if (w.given) return py.returnNone();
     _ = goroutine.raisePending(p);
     return null;

@@ -5,13 +5,12 @@ const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-pub const M = @import("../sync/rwmutex.zig").RWMutex(host.Lane);
-const lane = &host.the_lane;
+pub const M = @import("../sync/rwmutex.zig").RWMutex(host.Rt);
 
 pub const Side = enum { read, write };
 
 inline fn tryTake(m: *M, comptime side: Side) bool {
-    return if (side == .read) m.tryRLock(lane) else m.tryLock();
+    return if (side == .read) m.tryRLock() else m.tryLock();
 }
 
 noinline fn acquire(m: *M, comptime side: Side, limit: Limit) ?bool {
@@ -19,8 +18,7 @@ noinline fn acquire(m: *M, comptime side: Side, limit: Limit) ?bool {
     if (tryTake(m, side)) return true;
     const deadline = limit.deadline();
     p.g.waiting_on = class.objectOf(m);
-    return switch (if (side == .read) m.rLockWait(lane, &p.g, deadline) else m.lockWait(
-        lane,
+    return switch (if (side == .read) m.rLockWait(&p.g, deadline) else m.lockWait(
         &p.g,
         deadline,
     )) {
@@ -42,8 +40,7 @@ pub fn acquireAlways(m: *M, comptime side: Side) bool {
         const context = p.g.context;
         p.g.context = null;
         defer p.g.context = context;
-        const wake = if (side == .read) m.rLockWait(lane, &p.g, null) else m.lockWait(
-            lane,
+        const wake = if (side == .read) m.rLockWait(&p.g, null) else m.lockWait(
             &p.g,
             null,
         );
@@ -78,13 +75,13 @@ fn tryRLock(m: *M) bool {
 }
 
 fn unlock(m: *M) ?*py.Object {
-    m.unlock(lane) catch
+    m.unlock() catch
         return py.raise(py.exc.runtimeError(), "unlock of an unlocked RWMutex", .{});
     return py.returnNone();
 }
 
 fn runlock(m: *M) ?*py.Object {
-    m.rUnlock(lane) catch
+    m.rUnlock() catch
         return py.raise(py.exc.runtimeError(), "runlock of an RWMutex that nobody reads", .{});
     return py.returnNone();
 }

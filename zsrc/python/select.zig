@@ -30,9 +30,8 @@ const lane = &host.the_lane;
 const G = g_mod.G;
 const Wake = g_mod.Wake;
 const Outcome = chan_mod.Outcome;
-pub const Chan = chan_mod.Chan(*py.Object, host.Lane);
+pub const Chan = chan_mod.Chan(*py.Object, host.Rt);
 pub const TimeChan = timechan.TimeChan(host.Lane);
-const Waiters = @import("../sync/waiters.zig").Waiters(host.Lane);
 
 pub const Kind = enum(u8) { recv, send, time, done, readable, writable, native_recv, native_send };
 
@@ -85,22 +84,7 @@ pub const Source = union(enum) {
     done: Done,
     io: Io,
     native: native.Source,
-
-    /// In the child of a fork: nobody waits any more.
-    pub fn forget(source: *Source) void {
-        switch (source.*) {
-            .recv => |r| forgetWaiters(r.chan),
-            .send => |s| forgetWaiters(s.chan),
-            // These tell those of another run, or are not for threads.
-            .never, .time, .done, .io, .native => {},
-        }
-    }
 };
-
-pub fn forgetWaiters(c: *Chan) void {
-    c.receivers.clear();
-    c.senders.clear();
-}
 
 const S = select_mod.Select(host.Lane, Source, native.Guard);
 
@@ -126,18 +110,18 @@ const Recv = struct {
     waiter: Chan.W = undefined,
 
     pub inline fn poll(r: *Recv) Outcome {
-        return r.chan.tryRecv(lane, &r.value);
+        return r.chan.tryRecv(&r.value);
     }
     pub inline fn enqueue(r: *Recv, g: *G) void {
-        r.waiter = .{ .g = g };
-        r.chan.pushReceiver(lane, &r.waiter);
+        r.waiter = .{ .who = g };
+        r.chan.receivers.push(&r.waiter);
     }
     pub inline fn dequeue(r: *Recv) void {
         r.chan.receivers.remove(&r.waiter);
     }
     pub inline fn finish(r: *Recv, wake: Wake) Outcome {
         if (wake != .ready) return .closed;
-        r.value = r.waiter.elem;
+        r.value = r.waiter.data;
         return .done;
     }
     inline fn result(r: *Recv, outcome: Outcome, _: usize) ?*py.Object {
@@ -152,13 +136,13 @@ const Send = struct {
     waiter: Chan.W = undefined,
 
     pub inline fn poll(s: *Send) Outcome {
-        const outcome = s.chan.trySend(lane, s.value);
+        const outcome = s.chan.trySend(s.value);
         if (outcome == .done) _ = py.incref(s.value);
         return outcome;
     }
     pub inline fn enqueue(s: *Send, g: *G) void {
-        s.waiter = .{ .g = g, .elem = py.incref(s.value) };
-        s.chan.pushSender(lane, &s.waiter);
+        s.waiter = .{ .who = g, .data = py.incref(s.value) };
+        s.chan.senders.push(&s.waiter);
     }
     pub inline fn dequeue(s: *Send) void {
         s.chan.senders.remove(&s.waiter);
@@ -188,14 +172,14 @@ const Time = struct {
         return .done;
     }
     pub inline fn enqueue(t: *Time, g: *G) void {
-        t.waiter = .{ .g = g };
+        t.waiter = .{ .who = g };
         t.chan.enqueue(lane, &t.waiter);
     }
     pub inline fn dequeue(t: *Time) void {
         t.chan.dequeue(lane, &t.waiter);
     }
     pub inline fn finish(t: *Time, _: Wake) Outcome {
-        t.when = t.waiter.elem;
+        t.when = t.waiter.data;
         return .done;
     }
     fn result(t: *Time, _: Outcome, _: usize) ?*py.Object {
@@ -211,17 +195,17 @@ pub fn secondsOf(ns: u64) ?*py.Object {
 /// The end of a goroutine.
 const Done = struct {
     handle: *goroutine.Handle,
-    waiter: Waiters.Waiter = undefined,
+    waiter: host.Queue.Waiter = undefined,
 
     pub inline fn poll(d: *Done) Outcome {
         return if (d.handle.live == null) .done else .would_block;
     }
     pub inline fn enqueue(d: *Done, g: *G) void {
-        d.waiter = .{ .g = g };
-        d.handle.waiters().push(lane, &d.waiter);
+        d.waiter = .{ .who = g };
+        d.handle.waiters().push(&d.waiter);
     }
     pub inline fn dequeue(d: *Done) void {
-        d.handle.waiters().leave(lane, &d.waiter);
+        d.handle.waiters().remove(&d.waiter);
     }
     pub inline fn finish(_: *Done, _: Wake) Outcome {
         return .done;

@@ -95,10 +95,12 @@ const Shared = struct {
         const s: *Shared = @alignCast(@fieldParentPtr("entry", e));
         // What a run has left behind does not go on in another, but for threads.
         if (s.g.thread == null and (!lane.live or s.generation != lane.generation)) return;
+        const waiter: *C.Waiter = @ptrCast(@alignCast(s.wait.fired.?));
+        const fired: *State = @alignCast(@fieldParentPtr("waiter", waiter));
         lane.arrive(
             s.g,
             if (s.wait.outcome == .closed) .closed else .ready,
-            &s.sources[s.wait.fired],
+            &s.sources[fired.index],
         );
     }
 };
@@ -221,7 +223,7 @@ pub const Source = struct {
 
     pub fn enqueue(source: *Source, _: *G) void {
         const s = source.state;
-        s.waiter = .{ .wait = &s.shared.wait, .elem = s.elem.ptr, .index = s.index };
+        s.waiter = .{ .who = &s.shared.wait, .data = s.elem.ptr };
         (if (s.send) &s.c.senders else &s.c.receivers).push(&s.waiter);
     }
 

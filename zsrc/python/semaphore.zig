@@ -6,8 +6,7 @@ const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-const S = @import("../sync/semaphore.zig").Semaphore(host.Lane);
-const lane = &host.the_lane;
+const S = @import("../sync/semaphore.zig").Semaphore(host.Rt);
 
 fn new(size: *py.Object) ?S {
     const what = "the number of a Semaphore's permits";
@@ -36,9 +35,9 @@ const Permits = struct {
 
 noinline fn acquireSlow(s: *S, n: u64, limit: Limit) ?bool {
     const p = goroutine.forWait() orelse return null;
-    if (s.tryAcquire(lane, n)) return true;
+    if (s.tryAcquire(n)) return true;
     p.g.waiting_on = class.objectOf(s);
-    switch (s.acquireWait(lane, &p.g, n, limit.deadline())) {
+    switch (s.acquireWait(&p.g, n, limit.deadline())) {
         .ready, .closed => return true,
         .timeout => return false,
         .interrupted => {
@@ -50,21 +49,21 @@ noinline fn acquireSlow(s: *S, n: u64, limit: Limit) ?bool {
 
 fn acquire(s: *S, permits: Permits, limit: Limit) ?bool {
     if (!permits.exist(s)) return null;
-    if (s.tryAcquire(lane, permits.n)) return true;
+    if (s.tryAcquire(permits.n)) return true;
     if (limit == .poll) return false;
     return acquireSlow(s, permits.n, limit);
 }
 
 fn enter(s: *S) ?bool {
-    return if (s.tryAcquire(lane, 1)) true else acquireSlow(s, 1, .forever);
+    return if (s.tryAcquire(1)) true else acquireSlow(s, 1, .forever);
 }
 
 fn tryAcquire(s: *S, permits: Permits) ?bool {
-    return if (permits.exist(s)) s.tryAcquire(lane, permits.n) else null;
+    return if (permits.exist(s)) s.tryAcquire(permits.n) else null;
 }
 
 fn release(s: *S, permits: Permits) ?*py.Object {
-    s.release(lane, permits.n) catch return py.raise(
+    s.release(permits.n) catch return py.raise(
         py.exc.valueError(),
         "release of {d} permits of a Semaphore of which {d} are held",
         .{ permits.n, s.held },

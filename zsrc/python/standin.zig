@@ -14,7 +14,7 @@
 //! as long as they run.
 //!
 //! A run that ends wakes those who wait (`endRun`). They come back when they get the lock, maybe
-//! in the next run: what belongs to a run has to be left alone then (`Waiter.generation`).
+//! in the next run: what belongs to a run has to be left alone then (`Waiter.run`).
 //!
 //! The interpreter counts the threads that it has started (_thread._count). Of those that C code
 //! made a run remembers how many have come, since one that came may come again. See deadlock.zig.
@@ -32,7 +32,6 @@ const errors = @import("errors.zig");
 const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
 const peek = @import("peek.zig");
-const chan = @import("chan.zig");
 const select = @import("select.zig");
 const outside = @import("outside.zig");
 
@@ -445,15 +444,11 @@ fn thoseThatWait() std.EnumArray(Kind, usize) {
     return waits;
 }
 
-/// In the child of a fork the threads are gone, and their stacks may be used for others: what they
-/// have queued is forgotten. All others who wait are gone as well.
+/// In the child of a fork the threads are gone, and their stacks may be used for others. What they
+/// have queued is of a run that is over, and is not touched.
 pub fn forget() void {
     while (waiting.pop()) |s| {
         // The calling thread may be one of them, in a signal handler.
         if (lane.claim(&s.p.g, .interrupted)) s.run_ended = true;
-        for (s.sources) |*source| source.forget();
-        const on: *py.Object = @ptrCast(@alignCast(s.p.g.waiting_on orelse continue));
-        if (s.sources.len != 0) continue;
-        if (chan.Class.is(on)) chan.forget(on);
     }
 }

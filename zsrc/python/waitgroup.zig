@@ -6,12 +6,11 @@ const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 const wg_mod = @import("../sync/waitgroup.zig");
 
-const W = wg_mod.WaitGroup(host.Lane);
-const lane = &host.the_lane;
+const W = wg_mod.WaitGroup(host.Rt);
 
 /// False with an exception set.
 fn change(w: *W, delta: i64) bool {
-    w.add(lane, delta) catch |e| return switch (e) {
+    w.add(delta) catch |e| return switch (e) {
         error.Negative => py.raises(
             py.exc.valueError(),
             "negative WaitGroup counter: {d} with {d} added",
@@ -41,8 +40,8 @@ fn wait(w: *W, limit: Limit) ?bool {
     const p = goroutine.forWait() orelse return null;
     if (w.count == 0) return true;
     p.g.waiting_on = class.objectOf(w);
-    var waiter: W.Queue.Waiter = .{ .g = &p.g };
-    switch (w.queue.wait(lane, &waiter, .wait_group, limit.deadline())) {
+    var waiter: W.Queue.Waiter = .{};
+    switch (w.queue.wait(&host.Rt.no_lock, &waiter, &p.g, .wait_group, limit.deadline())) {
         .ready, .closed => {
             if (w.count == 0) return true;
             const text = "WaitGroup is used again, with a count of {d}, before wait() has returned";

@@ -13,6 +13,7 @@ const wg_mod = @import("../sync/waitgroup.zig");
 const G = g_mod.G;
 const M = m_mod.M;
 pub const Lane = lane_mod.Lane(Host);
+pub const Rt = @import("waiting.zig").Waiting(Lane);
 const gpa = std.heap.c_allocator;
 
 pub var lane: Lane = .{ .gpa = gpa };
@@ -201,19 +202,19 @@ pub fn unlock() void {
     mutex.unlock();
 }
 
-pub const Chan = chan_mod.Chan(u64, Lane);
+pub const Chan = chan_mod.Chan(u64, Rt);
 
 fn send(c: *Chan, value: u64) void {
     const t = T.current();
-    if (c.trySend(&lane, value) == .would_block) _ = c.sendWait(&lane, &t.g, value, null);
+    if (c.trySend(value) == .would_block) _ = c.sendWait(&t.g, value, null);
 }
 
 fn recv(c: *Chan) ?u64 {
     const t = T.current();
     var out: u64 = undefined;
-    return switch (c.tryRecv(&lane, &out)) {
+    return switch (c.tryRecv(&out)) {
         .done => out,
-        .would_block => if (c.recvWait(&lane, &t.g, &out, null) == .done) out else null,
+        .would_block => if (c.recvWait(&t.g, &out, null) == .done) out else null,
         else => null,
     };
 }
@@ -256,7 +257,7 @@ test "timers wake sleepers in order, and time-outs leave a channel usable" {
             _ = lane.park(&t.g, .sleep, began + t.value * std.time.ns_per_ms);
             order[n] = t.value;
             n += 1;
-            if (n == 3) _ = c.close(&lane);
+            if (n == 3) _ = c.close();
         }
         fn main(t: *T) void {
             began = os.nanotime();
@@ -265,7 +266,7 @@ test "timers wake sleepers in order, and time-outs leave a channel usable" {
                 lane.go(&s.g);
             }
             var out: u64 = undefined;
-            timed_out = c.recvWait(&lane, &t.g, &out, os.nanotime() + 1000) == .timeout;
+            timed_out = c.recvWait(&t.g, &out, os.nanotime() + 1000) == .timeout;
             while (recv(&c)) |_| {}
         }
     };
@@ -293,7 +294,7 @@ test "a blocked goroutine loses its P, the others go on, and it comes back" {
                 _ = T.current();
             }
             ended = true;
-            _ = c.close(&lane);
+            _ = c.close();
         }
         fn tick(_: *T) void {
             while (!ended) {
@@ -333,7 +334,7 @@ test "one that queues up after a blocking call counts as blocked until it is in 
             swap_waits = t.g.m;
             _ = T.current();
             swap_waits = null;
-            _ = c.close(&lane);
+            _ = c.close();
         }
         /// Keeps the P from the blocker until that has come back, then leaves it nothing to do.
         fn tick(_: *T) void {
@@ -449,29 +450,29 @@ test "a thread makes goroutines ready, whether the lane is idle, busy or blocked
 
 test "a wait group waits for all" {
     const S = struct {
-        var wg: wg_mod.WaitGroup(Lane) = .{};
+        var wg: wg_mod.WaitGroup(Rt) = .{};
         var workers: [10]T = undefined;
         var done: u64 = 0;
 
         fn work(t: *T) void {
             lane.gosched(&t.g);
             done += 1;
-            wg.add(&lane, -1) catch unreachable;
+            wg.add(-1) catch unreachable;
         }
         fn main(t: *T) void {
-            wg.add(&lane, workers.len) catch unreachable;
+            wg.add(workers.len) catch unreachable;
             for (&workers) |*w| {
                 w.* = .{ .function = work };
                 lane.go(&w.g);
             }
-            var waiter: wg_mod.WaitGroup(Lane).Queue.Waiter = .{ .g = &t.g };
-            _ = wg.queue.wait(&lane, &waiter, .wait_group, null);
+            var waiter: wg_mod.WaitGroup(Rt).Queue.Waiter = .{};
+            _ = wg.queue.wait(&Rt.no_lock, &waiter, &t.g, .wait_group, null);
         }
     };
     var main: T = .{ .function = S.main };
     try runMain(&main);
     try std.testing.expectEqual(10, S.done);
-    try std.testing.expectError(error.Negative, S.wg.add(&lane, -1));
+    try std.testing.expectError(error.Negative, S.wg.add(-1));
 }
 
 test "a goroutine that lets others have the lock keeps its P" {
@@ -571,7 +572,7 @@ test "a locked goroutine stays on its thread, and nobody else runs there" {
             // They need not be as many senders as receivers at the end.
             while (ended < locked.len + others.len) {
                 var out: u64 = undefined;
-                if (c.tryRecv(&lane, &out) != .done) _ = c.trySend(&lane, 0);
+                if (c.tryRecv(&out) != .done) _ = c.trySend(0);
                 lane.prepare(&t.g);
                 _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
             }
@@ -603,7 +604,7 @@ test "a goroutine that keeps its thread comes back to it, and nobody uses it mea
                 },
                 else => {
                     var out: u64 = undefined;
-                    if (c.tryRecv(&lane, &out) != .done) _ = c.trySend(&lane, 0);
+                    if (c.tryRecv(&out) != .done) _ = c.trySend(0);
                 },
             }
         }

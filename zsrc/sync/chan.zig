@@ -9,63 +9,24 @@
 //! Everything here needs the lane's lock. T is a plain value (a pointer, an integer); the layer
 //! above owns what it refers to.
 const std = @import("std");
-const g_mod = @import("../sched/g.zig");
-const G = g_mod.G;
-pub const List = @import("../core/list.zig").List;
-
-pub fn Waiter(comptime T: type) type {
-    return struct {
-        g: *G,
-        elem: T = undefined,
-        prev: ?*@This() = null,
-        next: ?*@This() = null,
-    };
-}
+const Wake = @import("../core/wait.zig").Wake;
+const Waiters = @import("../core/waiters.zig").Waiters;
 
 pub const Outcome = enum { done, closed, would_block, timeout, interrupted };
 
-pub fn Chan(comptime T: type, comptime Lane: type) type {
+pub fn Chan(comptime T: type, comptime Rt: type) type {
     return struct {
         const Self = @This();
-        pub const W = Waiter(T);
+        const Queue = Waiters(Rt, T);
+        pub const W = Queue.Waiter;
 
         /// The ring; its length is the capacity.
         buffer: []T = &.{},
         first: usize = 0,
         count: usize = 0,
         closed: bool = false,
-        receivers: List(W) = .{},
-        senders: List(W) = .{},
-        /// The run whose goroutines wait.
-        generation: u32 = 0,
-
-        pub inline fn pushReceiver(c: *Self, lane: *const Lane, w: *W) void {
-            if (c.generation != lane.generation) c.forgetOthers(lane);
-            c.receivers.push(w);
-        }
-
-        pub inline fn pushSender(c: *Self, lane: *const Lane, w: *W) void {
-            if (c.generation != lane.generation) c.forgetOthers(lane);
-            c.senders.push(w);
-        }
-
-        noinline fn forgetOthers(c: *Self, lane: *const Lane) void {
-            c.receivers.clear();
-            c.senders.clear();
-            c.generation = lane.generation;
-        }
-
-        inline fn dequeue(c: *Self, lane: *Lane, list: *List(W)) ?*W {
-            if (c.generation != lane.generation) c.forgetOthers(lane);
-            while (list.head) |w| {
-                list.remove(w);
-                // One that was claimed before has left, and is not to be passed by twice.
-                if (!lane.claim(w.g, .ready)) continue;
-                w.g.fired = w;
-                return w;
-            }
-            return null;
-        }
+        receivers: Queue = .{},
+        senders: Queue = .{},
 
         inline fn put(c: *Self, value: T) void {
             var at = c.first + c.count;
@@ -83,12 +44,12 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         }
 
         /// Sends if that can be done at once.
-        pub inline fn trySend(c: *Self, lane: *Lane, value: T) Outcome {
+        pub inline fn trySend(c: *Self, value: T) Outcome {
             if (c.closed) return .closed;
-            if (c.receivers.head != null) {
-                if (c.dequeue(lane, &c.receivers)) |w| {
-                    w.elem = value;
-                    lane.ready(w.g);
+            if (!c.receivers.isEmpty()) {
+                if (c.receivers.take(.ready)) |w| {
+                    w.data = value;
+                    Rt.wake(w.who);
                     return .done;
                 }
             }
@@ -100,22 +61,22 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         }
 
         /// Receives if that can be done at once. `closed` means closed and drained.
-        pub inline fn tryRecv(c: *Self, lane: *Lane, out: *T) Outcome {
+        pub inline fn tryRecv(c: *Self, out: *T) Outcome {
             if (c.count > 0) {
                 out.* = c.take();
                 // A sender that waits moves up into the free place.
-                if (c.senders.head != null) {
-                    if (c.dequeue(lane, &c.senders)) |w| {
-                        c.put(w.elem);
-                        lane.ready(w.g);
+                if (!c.senders.isEmpty()) {
+                    if (c.senders.take(.ready)) |w| {
+                        c.put(w.data);
+                        Rt.wake(w.who);
                     }
                 }
                 return .done;
             }
-            if (c.senders.head != null) {
-                if (c.dequeue(lane, &c.senders)) |w| {
-                    out.* = w.elem;
-                    lane.ready(w.g);
+            if (!c.senders.isEmpty()) {
+                if (c.senders.take(.ready)) |w| {
+                    out.* = w.data;
+                    Rt.wake(w.who);
                     return .done;
                 }
             }
@@ -125,57 +86,44 @@ pub fn Chan(comptime T: type, comptime Lane: type) type {
         /// Whether tryRecv may do something; where that depends on a waiter, it may have been
         /// claimed.
         pub fn mayRecv(c: *const Self) bool {
-            return c.count > 0 or c.senders.head != null or c.closed;
+            return c.count > 0 or !c.senders.isEmpty() or c.closed;
         }
 
         /// The same of trySend.
         pub fn maySend(c: *const Self) bool {
-            return c.count < c.buffer.len or c.receivers.head != null or c.closed;
+            return c.count < c.buffer.len or !c.receivers.isEmpty() or c.closed;
         }
 
         /// Parks until a receiver takes `value`. After `trySend` said `would_block`, with nothing
         /// in between.
-        pub fn sendWait(c: *Self, lane: *Lane, g: *G, value: T, deadline: ?u64) Outcome {
-            var w: W = .{ .g = g, .elem = value };
-            lane.prepare(g);
-            c.pushSender(lane, &w);
-            return finish(lane.park(g, .chan_send, deadline), &c.senders, &w);
+        pub fn sendWait(c: *Self, me: Rt.Me, value: T, deadline: ?u64) Outcome {
+            var w: W = .{ .data = value };
+            return outcomeOf(c.senders.wait(&Rt.no_lock, &w, me, .chan_send, deadline));
         }
 
         /// As sendWait, for receiving.
-        pub fn recvWait(c: *Self, lane: *Lane, g: *G, out: *T, deadline: ?u64) Outcome {
-            var w: W = .{ .g = g };
-            lane.prepare(g);
-            c.pushReceiver(lane, &w);
-            const outcome = finish(lane.park(g, .chan_receive, deadline), &c.receivers, &w);
-            if (outcome == .done) out.* = w.elem;
-            return outcome;
+        pub fn recvWait(c: *Self, me: Rt.Me, out: *T, deadline: ?u64) Outcome {
+            var w: W = .{};
+            const wake = c.receivers.wait(&Rt.no_lock, &w, me, .chan_receive, deadline);
+            if (wake == .ready) out.* = w.data;
+            return outcomeOf(wake);
         }
 
-        inline fn finish(wake: g_mod.Wake, list: *List(W), w: *W) Outcome {
-            switch (wake) {
-                .ready => return .done,
-                .closed => return .closed,
-                .timeout, .interrupted => {
-                    list.remove(w);
-                    return if (wake == .timeout) .timeout else .interrupted;
-                },
-            }
+        inline fn outcomeOf(wake: Wake) Outcome {
+            return switch (wake) {
+                .ready => .done,
+                .closed => .closed,
+                .timeout => .timeout,
+                .interrupted => .interrupted,
+            };
         }
 
         /// False if it was closed before. Wakes everybody: receivers find it drained, senders fail.
-        pub fn close(c: *Self, lane: *Lane) bool {
+        pub fn close(c: *Self) bool {
             if (c.closed) return false;
             c.closed = true;
-            if (c.generation != lane.generation) c.forgetOthers(lane);
-            inline for (.{ &c.receivers, &c.senders }) |list| {
-                while (list.head) |w| {
-                    list.remove(w);
-                    if (!lane.claim(w.g, .closed)) continue;
-                    w.g.fired = w;
-                    lane.readyLast(w.g);
-                }
-            }
+            c.receivers.end(&Rt.no_lock, .closed);
+            c.senders.end(&Rt.no_lock, .closed);
             return true;
         }
     };

@@ -6,17 +6,15 @@
 //! for longer than a millisecond puts the mutex into starvation mode: from then on unlocking gives
 //! the mutex to the first waiter, without its ever being free, until a waiter gets it that is the
 //! last or has waited for less.
-const g_mod = @import("../sched/g.zig");
-const Waiters = @import("waiters.zig").Waiters;
-const G = g_mod.G;
+const Waiters = @import("../core/waiters.zig").Waiters;
 
 /// As in Go (internal/sync/mutex.go: starvationThresholdNs).
 const starvation_ns = 1_000_000;
 
-pub fn Mutex(comptime Lane: type) type {
+pub fn Mutex(comptime Rt: type) type {
     return struct {
         const Self = @This();
-        const Queue = Waiters(Lane);
+        const Queue = Waiters(Rt, enum { chance, locked });
 
         locked: bool = false,
         starving: bool = false,
@@ -32,24 +30,26 @@ pub fn Mutex(comptime Lane: type) type {
             return true;
         }
 
-        pub inline fn unlock(m: *Self, lane: *Lane) error{Unlocked}!void {
+        pub inline fn unlock(m: *Self) error{Unlocked}!void {
             if (!m.locked) return error.Unlocked;
-            if (!m.queue.isEmpty()) return m.unlockSlow(lane);
+            if (!m.queue.isEmpty()) return m.unlockSlow();
             m.locked = false;
         }
 
-        noinline fn unlockSlow(m: *Self, lane: *Lane) void {
+        noinline fn unlockSlow(m: *Self) void {
             if (m.starving) {
                 // It stays locked, and is the waiter's now.
-                if (m.queue.take(lane)) |w| return lane.ready(w.g);
+                if (m.queue.take(.ready)) |w| {
+                    w.data = .locked;
+                    return Rt.wake(w.who);
+                }
                 m.starving = false;
             }
             m.locked = false;
-            if (m.woken_in == lane.generation) return;
-            const w = m.queue.take(lane) orelse return;
-            w.given = false; // only a chance
-            m.woken_in = lane.generation;
-            lane.ready(w.g);
+            if (m.woken_in == Rt.run()) return;
+            const w = m.queue.take(.ready) orelse return;
+            m.woken_in = Rt.run();
+            Rt.wake(w.who);
         }
 
         /// Parks the calling goroutine until it has the mutex or a chance to get it. After
@@ -57,23 +57,25 @@ pub fn Mutex(comptime Lane: type) type {
         /// the wait began; after `again` the caller tries once more.
         pub fn wait(
             m: *Self,
-            lane: *Lane,
-            g: *G,
+            me: Rt.Me,
             since: *u64,
             deadline: ?u64,
         ) Outcome {
-            var w: Queue.Waiter = .{ .g = g };
-            const now = lane.pace();
+            var w: Queue.Waiter = .{ .data = .chance };
+            const now = Rt.pace();
             if (since.* == 0) {
                 since.* = now;
-                m.queue.push(lane, &w);
-            } else {
-                if (now -| since.* > starvation_ns) m.starving = true;
-                m.queue.pushFront(lane, &w);
-            }
-            const wake = m.queue.park(lane, &w, .mutex_lock, deadline);
-            if (w.given) {
-                if (m.queue.isEmpty() or lane.pace() -| since.* < starvation_ns)
+            } else if (now -| since.* > starvation_ns) m.starving = true;
+            const wake = m.queue.waitAt(
+                if (since.* == now) .end else .front,
+                &Rt.no_lock,
+                &w,
+                me,
+                .mutex_lock,
+                deadline,
+            );
+            if (w.data == .locked) {
+                if (m.queue.isEmpty() or Rt.pace() -| since.* < starvation_ns)
                     m.starving = false;
                 return .locked;
             }

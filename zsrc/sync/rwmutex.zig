@@ -3,14 +3,13 @@
 //! A writer that waits keeps new readers out, so that readers cannot starve it; a writer that
 //! unlocks lets in all readers that wait, before the next writer, so that writers cannot starve
 //! them. Whoever waits is given the lock, in order, and finds it its own when it wakes.
-const g_mod = @import("../sched/g.zig");
-const Waiters = @import("waiters.zig").Waiters;
-const G = g_mod.G;
+const Wake = @import("../core/wait.zig").Wake;
+const Waiters = @import("../core/waiters.zig").Waiters;
 
-pub fn RWMutex(comptime Lane: type) type {
+pub fn RWMutex(comptime Rt: type) type {
     return struct {
         const Self = @This();
-        const Queue = Waiters(Lane);
+        const Queue = Waiters(Rt, void);
 
         writing: bool = false,
         readers: u64 = 0,
@@ -23,54 +22,54 @@ pub fn RWMutex(comptime Lane: type) type {
             return true;
         }
 
-        pub inline fn tryRLock(m: *Self, lane: *Lane) bool {
+        pub inline fn tryRLock(m: *Self) bool {
             if (m.writing) return false;
-            if (!m.waiting_writers.isEmpty() and m.waiting_writers.first(lane) != null) return false;
+            if (!m.waiting_writers.isEmpty() and m.waiting_writers.first() != null) return false;
             m.readers += 1;
             return true;
         }
 
-        pub inline fn unlock(m: *Self, lane: *Lane) error{Unlocked}!void {
+        pub inline fn unlock(m: *Self) error{Unlocked}!void {
             if (!m.writing) return error.Unlocked;
             m.writing = false;
-            if (!m.waiting_readers.isEmpty()) m.admitReaders(lane);
-            if (m.readers == 0) m.admitWriter(lane);
+            if (!m.waiting_readers.isEmpty()) m.admitReaders();
+            if (m.readers == 0) m.admitWriter();
         }
 
-        pub inline fn rUnlock(m: *Self, lane: *Lane) error{Unlocked}!void {
+        pub inline fn rUnlock(m: *Self) error{Unlocked}!void {
             if (m.readers == 0) return error.Unlocked;
             m.readers -= 1;
-            if (m.readers == 0) m.admitWriter(lane);
+            if (m.readers == 0) m.admitWriter();
         }
 
-        fn admitReaders(m: *Self, lane: *Lane) void {
-            while (m.waiting_readers.take(lane)) |w| {
+        fn admitReaders(m: *Self) void {
+            while (m.waiting_readers.take(.ready)) |w| {
                 m.readers += 1;
-                lane.readyLast(w.g);
+                Rt.wakeLast(w.who);
             }
         }
 
-        inline fn admitWriter(m: *Self, lane: *Lane) void {
+        inline fn admitWriter(m: *Self) void {
             if (m.waiting_writers.isEmpty()) return;
-            const w = m.waiting_writers.take(lane) orelse return m.admitReaders(lane);
+            const w = m.waiting_writers.take(.ready) orelse return m.admitReaders();
             m.writing = true;
-            lane.ready(w.g);
+            Rt.wake(w.who);
         }
 
         /// Parks until the lock is the caller's. After `tryLock` failed, with nothing in between.
-        pub fn lockWait(m: *Self, lane: *Lane, g: *G, deadline: ?u64) g_mod.Wake {
-            var w: Queue.Waiter = .{ .g = g };
-            const wake = m.waiting_writers.wait(lane, &w, .rwmutex_lock, deadline);
+        pub fn lockWait(m: *Self, me: Rt.Me, deadline: ?u64) Wake {
+            var w: Queue.Waiter = .{};
+            const wake = m.waiting_writers.wait(&Rt.no_lock, &w, me, .rwmutex_lock, deadline);
             // The writer that kept readers out has left.
-            if (!w.given and !m.writing and m.waiting_writers.first(lane) == null)
-                m.admitReaders(lane);
+            if (wake != .ready and !m.writing and m.waiting_writers.first() == null)
+                m.admitReaders();
             return wake;
         }
 
         /// As lockWait, after `tryRLock`.
-        pub fn rLockWait(m: *Self, lane: *Lane, g: *G, deadline: ?u64) g_mod.Wake {
-            var w: Queue.Waiter = .{ .g = g };
-            return m.waiting_readers.wait(lane, &w, .rwmutex_rlock, deadline);
+        pub fn rLockWait(m: *Self, me: Rt.Me, deadline: ?u64) Wake {
+            var w: Queue.Waiter = .{};
+            return m.waiting_readers.wait(&Rt.no_lock, &w, me, .rwmutex_rlock, deadline);
         }
     };
 }

@@ -2,10 +2,10 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const harness = @import("../sched/lane_test.zig");
-const Mutex = @import("mutex.zig").Mutex(Lane);
-const RWMutex = @import("rwmutex.zig").RWMutex(Lane);
-const Semaphore = @import("semaphore.zig").Semaphore(Lane);
-const Barrier = @import("barrier.zig").Barrier(Lane);
+const Mutex = @import("mutex.zig").Mutex(harness.Rt);
+const RWMutex = @import("rwmutex.zig").RWMutex(harness.Rt);
+const Semaphore = @import("semaphore.zig").Semaphore(harness.Rt);
+const Barrier = @import("barrier.zig").Barrier(harness.Rt);
 
 const Lane = harness.Lane;
 const T = harness.T;
@@ -42,7 +42,7 @@ fn run(main: *const fn (*T) void) !void {
 fn lock(m: *Mutex, deadline: ?u64) ?void {
     var since: u64 = 0;
     while (!m.tryLock()) {
-        switch (m.wait(lane, &T.current().g, &since, deadline)) {
+        switch (m.wait(&T.current().g, &since, deadline)) {
             .locked => return,
             .again => {},
             .timeout, .interrupted => return null,
@@ -51,7 +51,7 @@ fn lock(m: *Mutex, deadline: ?u64) ?void {
 }
 
 fn unlock(m: *Mutex) void {
-    m.unlock(lane) catch unreachable;
+    m.unlock() catch unreachable;
 }
 
 test "a mutex excludes, in the order of those who wait" {
@@ -84,7 +84,7 @@ test "a mutex excludes, in the order of those who wait" {
     for (S.order, 0..) |value, i| try expectEqual(i, value);
     try expectEqual(false, S.m.locked);
     try expectEqual(false, S.m.starving);
-    try std.testing.expectError(error.Unlocked, S.m.unlock(lane));
+    try std.testing.expectError(error.Unlocked, S.m.unlock());
 }
 
 test "a waiter of a mutex that starves is given it" {
@@ -173,32 +173,32 @@ test "readers wait behind a writer, and go on when it leaves" {
         var read: u32 = 0;
 
         fn write(t: *T) void {
-            wrote = m.lockWait(lane, &t.g, null) == .ready;
+            wrote = m.lockWait(&t.g, null) == .ready;
         }
         fn reading(t: *T) void {
-            if (m.tryRLock(lane)) unreachable;
-            if (m.rLockWait(lane, &t.g, null) == .ready) read += 1;
+            if (m.tryRLock()) unreachable;
+            if (m.rLockWait(&t.g, null) == .ready) read += 1;
         }
         fn main(_: *T) void {
             for ([_]bool{ true, false }) |leaves| {
                 read = 0;
-                if (!m.tryRLock(lane)) unreachable;
+                if (!m.tryRLock()) unreachable;
                 start(&writer, write, 0);
                 sched();
                 for (&readers) |*r| start(r, reading, 0);
                 sched();
-                if (leaves) interrupt(&writer) else m.rUnlock(lane) catch unreachable;
+                if (leaves) interrupt(&writer) else m.rUnlock() catch unreachable;
                 sched();
                 if (leaves == wrote) unreachable;
-                if (wrote) m.unlock(lane) catch unreachable;
+                if (wrote) m.unlock() catch unreachable;
                 while (read < readers.len) sched();
-                while (m.readers > 0) m.rUnlock(lane) catch unreachable;
+                while (m.readers > 0) m.rUnlock() catch unreachable;
             }
         }
     };
     try run(S.main);
-    try std.testing.expectError(error.Unlocked, S.m.unlock(lane));
-    try std.testing.expectError(error.Unlocked, S.m.rUnlock(lane));
+    try std.testing.expectError(error.Unlocked, S.m.unlock());
+    try std.testing.expectError(error.Unlocked, S.m.rUnlock());
 }
 
 test "permits go to those who came first, and past one that leaves" {
@@ -209,16 +209,16 @@ test "permits go to those who came first, and past one that leaves" {
         var n: usize = 0;
 
         fn wait(t: *T) void {
-            if (s.acquireWait(lane, &t.g, t.value, null) != .ready) return;
+            if (s.acquireWait(&t.g, t.value, null) != .ready) return;
             order[n] = t.value;
             n += 1;
         }
         fn main(_: *T) void {
-            if (!s.tryAcquire(lane, 3)) unreachable;
+            if (!s.tryAcquire(3)) unreachable;
             for (&waiters, [_]u64{ 5, 1, 2 }) |*w, need| start(w, wait, need);
             sched();
-            if (s.tryAcquire(lane, 1)) unreachable;
-            s.release(lane, 1) catch unreachable;
+            if (s.tryAcquire(1)) unreachable;
+            s.release(1) catch unreachable;
             sched();
             if (n != 0) unreachable;
             interrupt(&waiters[0]);
@@ -228,7 +228,7 @@ test "permits go to those who came first, and past one that leaves" {
     try run(S.main);
     try std.testing.expectEqualSlices(u64, &.{ 1, 2 }, S.order[0..2]);
     try expectEqual(5, S.s.held);
-    try std.testing.expectError(error.NotHeld, S.s.release(lane, 6));
+    try std.testing.expectError(error.NotHeld, S.s.release(6));
 }
 
 test "a full round of a barrier has passed, whoever is told to leave then" {
@@ -238,7 +238,7 @@ test "a full round of a barrier has passed, whoever is told to leave then" {
         var places: [2]?u64 = @splat(null);
 
         fn wait(t: *T) void {
-            places[t.value] = switch (b.wait(lane, &t.g, null)) {
+            places[t.value] = switch (b.wait(&t.g, null)) {
                 .place => |place| place,
                 else => null,
             };
@@ -247,7 +247,7 @@ test "a full round of a barrier has passed, whoever is told to leave then" {
             for (&parties, 0..) |*p, i| start(p, wait, i);
             sched();
             interrupt(&parties[0]);
-            if (b.complete(lane).? != 2) unreachable;
+            if (b.complete().? != 2) unreachable;
             while (places[0] == null or places[1] == null) sched();
             if (b.broken) unreachable;
             // And one that leaves before breaks it.
@@ -267,16 +267,16 @@ test "waiters of a run that has ended are forgotten" {
         var left_behind: T = undefined;
 
         fn wait(t: *T) void {
-            _ = s.acquireWait(lane, &t.g, 1, null);
+            _ = s.acquireWait(&t.g, 1, null);
         }
         fn first(_: *T) void {
-            if (!s.tryAcquire(lane, 1)) unreachable;
+            if (!s.tryAcquire(1)) unreachable;
             start(&left_behind, wait, 0);
             sched();
         }
         fn second(_: *T) void {
-            s.release(lane, 1) catch unreachable;
-            if (!s.tryAcquire(lane, 1)) unreachable;
+            s.release(1) catch unreachable;
+            if (!s.tryAcquire(1)) unreachable;
         }
     };
     try run(S.first);

@@ -9,16 +9,16 @@
 //!
 //! All of it needs the lane's lock. The value is the time that it was due at, in monotonic ns.
 const std = @import("std");
-const g_mod = @import("../sched/g.zig");
 const timer_mod = @import("../sched/timer.zig");
-const chan = @import("chan.zig");
-const G = g_mod.G;
+const Waiters = @import("../core/waiters.zig").Waiters;
 const Timer = timer_mod.Timer;
 
 pub fn TimeChan(comptime Lane: type) type {
     return struct {
         const Self = @This();
-        pub const W = chan.Waiter(u64);
+        const Rt = @import("../sched/waiting.zig").Waiting(Lane);
+        const Queue = Waiters(Rt, u64);
+        pub const W = Queue.Waiter;
         /// Later than this never comes.
         pub const never = timer_mod.Heap.never;
 
@@ -26,10 +26,7 @@ pub fn TimeChan(comptime Lane: type) type {
         timer: Timer = .{},
         /// Zero: once.
         period_ns: u64 = 0,
-        receivers: chan.List(W) = .{},
-        /// Of the lane, when somebody last waited: what a run has left behind is not there any
-        /// more.
-        generation: u32 = 0,
+        receivers: Queue = .{},
         /// How many of the program's own goroutines wait.
         user_waiters: u32 = 0,
         /// The time is still to come, or has come and nobody has received it.
@@ -39,14 +36,14 @@ pub fn TimeChan(comptime Lane: type) type {
 
         /// Receives the time, if it has come and nobody waits for it.
         pub fn poll(c: *Self, lane: *Lane) ?u64 {
-            if (!c.armed or c.inHeap(lane)) return null;
+            if (!c.armed or c.inHeap()) return null;
             const now = lane.now();
             return if (c.timer.when <= now) c.take(now) else null;
         }
 
         /// Whether `poll` receives.
         pub fn isDue(c: *const Self, lane: *Lane) bool {
-            return c.armed and !c.inHeap(lane) and c.timer.when <= lane.now();
+            return c.armed and !c.inHeap() and c.timer.when <= lane.now();
         }
 
         fn take(c: *Self, now: u64) u64 {
@@ -58,41 +55,39 @@ pub fn TimeChan(comptime Lane: type) type {
         }
 
         /// Forgets those that waited in a run that is over.
-        fn enter(c: *Self, lane: *Lane) void {
-            if (c.generation == lane.generation) return;
-            c.generation = lane.generation;
+        fn enter(c: *Self) void {
+            if (!c.receivers.enter()) return;
             c.timer.index = Timer.none;
-            c.receivers = .{};
             c.user_waiters = 0;
             c.counted = false;
         }
 
-        inline fn inHeap(c: *const Self, lane: *Lane) bool {
-            return c.timer.pending() and c.generation == lane.generation;
+        inline fn inHeap(c: *const Self) bool {
+            return c.timer.pending() and c.receivers.run == Rt.run();
         }
 
         /// After `poll` said no, between the lane's `prepare` and `park`. The heap has room for it.
         pub fn enqueue(c: *Self, lane: *Lane, w: *W) void {
-            c.enter(lane);
+            c.enter();
             c.receivers.push(w);
-            c.user_waiters += @intFromBool(!w.g.system);
+            c.user_waiters += @intFromBool(!w.who.system);
             c.arm(lane) catch unreachable;
         }
 
         /// For a waiter that was not served.
         pub fn dequeue(c: *Self, lane: *Lane, w: *W) void {
             // A thread may return when the run is over, and the channel another's.
-            if (w.g.thread != null and (c.generation != lane.generation or !c.receivers.has(w))) return;
+            if (w.run != Rt.run()) return;
             c.receivers.remove(w);
-            c.user_waiters -= @intFromBool(!w.g.system);
-            if (c.receivers.head == null and c.timer.pending()) lane.removeTimer(&c.timer, false);
+            c.user_waiters -= @intFromBool(!w.who.system);
+            if (c.receivers.isEmpty() and c.timer.pending()) lane.removeTimer(&c.timer, false);
             c.count(lane);
         }
 
         /// Has the timer in the heap if there is somebody to wake, and counted if he is the
         /// program's.
         fn arm(c: *Self, lane: *Lane) std.mem.Allocator.Error!void {
-            const wanted = c.armed and c.receivers.head != null and c.timer.when != never;
+            const wanted = c.armed and !c.receivers.isEmpty() and c.timer.when != never;
             if (wanted and !c.timer.pending()) {
                 c.timer.fire = fire;
                 try lane.addTimer(&c.timer, false);
@@ -111,15 +106,14 @@ pub fn TimeChan(comptime Lane: type) type {
             const c: *Self = @fieldParentPtr("timer", t);
             const lane = Lane.get();
             c.count(lane);
-            var it = c.receivers.head;
+            var it = c.receivers.list.head;
             while (it) |w| {
                 it = w.next;
-                if (!lane.claim(w.g, .ready)) continue;
+                if (!Rt.claim(w.who, .ready, w)) continue;
                 c.receivers.remove(w);
-                c.user_waiters -= @intFromBool(!w.g.system);
-                w.elem = c.take(lane.now());
-                w.g.fired = w;
-                lane.readyLast(w.g);
+                c.user_waiters -= @intFromBool(!w.who.system);
+                w.data = c.take(lane.now());
+                Rt.wakeLast(w.who);
                 // The heap has the room that this timer had.
                 return c.arm(lane) catch unreachable;
             }
@@ -134,7 +128,7 @@ pub fn TimeChan(comptime Lane: type) type {
             c.timer.when = when;
             c.period_ns = period_ns;
             c.armed = true;
-            if (c.generation == lane.generation) try c.arm(lane);
+            if (c.receivers.run == Rt.run()) try c.arm(lane);
             return was;
         }
 
@@ -142,7 +136,7 @@ pub fn TimeChan(comptime Lane: type) type {
         pub fn stop(c: *Self, lane: *Lane) bool {
             const was = c.armed;
             c.armed = false;
-            if (c.inHeap(lane)) c.arm(lane) catch unreachable;
+            if (c.inHeap()) c.arm(lane) catch unreachable;
             return was;
         }
     };

@@ -40,7 +40,7 @@ fn Ops(comptime Sim: type) type {
         ) Result {
             var b: Rt.Blocker = undefined;
             b.init(null, deadline != null);
-            var w: Chan.Waiter = .{ .wait = &b.wait, .elem = bytes(value) };
+            var w: Chan.Waiter = .{ .who = &b.wait, .data = bytes(value) };
             const begun = if (side == .send)
                 c.beginSend(bytes(value), &w)
             else
@@ -51,7 +51,7 @@ fn Ops(comptime Sim: type) type {
                 .waiting => {},
             }
             switch (b.block(.none, deadline, unlockChan, c)) {
-                .served => return .done,
+                .ready => return .done,
                 .closed => return .closed,
                 .timeout, .interrupted => {
                     if (side == .send) c.withdraw(.send, &w) else c.withdraw(.recv, &w);
@@ -97,8 +97,8 @@ fn Ops(comptime Sim: type) type {
             const how = b.block(.select, deadline, unlockSelect, &s);
             s.end();
             return switch (how) {
-                .served => .{ .case = b.wait.fired, .result = .done },
-                .closed => .{ .case = b.wait.fired, .result = .closed },
+                .ready => .{ .case = s.fired(&b.wait), .result = .done },
+                .closed => .{ .case = s.fired(&b.wait), .result = .closed },
                 .timeout, .interrupted => .{ .result = .timeout },
             };
         }
@@ -384,7 +384,7 @@ pub fn SelectMixed(comptime Sim: type) type {
         fn select(m: *Self) void {
             const b = Sim.gpa().create(Op.Rt.Blocker) catch unreachable;
             b.init(null, true);
-            var w: Op.Chan.Waiter = .{ .wait = &b.wait, .elem = Op.bytes(&m.in) };
+            var w: Op.Chan.Waiter = .{ .who = &b.wait, .data = Op.bytes(&m.in) };
             m.lane_lock.lock();
             switch (m.c.beginRecv(Op.bytes(&m.in), &w)) {
                 .waiting => {},

@@ -34,7 +34,7 @@ fn Descriptor(comptime Sim: type) type {
                 .waiting => {},
             }
             switch (b.block(.io_read, until, unlock, d)) {
-                .served => return .ready,
+                .ready => return .ready,
                 .closed => return .closed,
                 .timeout, .interrupted => {
                     d.withdraw(side, &waiter);
@@ -296,7 +296,7 @@ fn Sharing(comptime Sim: type, comptime closes: bool) type {
             pub const starts_ready = true;
 
             pub fn claim(w: *Desc.Waiter, how: desc.How) bool {
-                return w.wait.claim(if (how == .ready) .served else .closed);
+                return w.wait.claim(if (how == .ready) .ready else .closed);
             }
         });
         const asks = .{ .{ "takes", takes }, .{ "takes too", takes }, .{ "kernel", arrives } };
@@ -339,7 +339,7 @@ fn Sharing(comptime Sim: type, comptime closes: bool) type {
                     .closed => return,
                     .busy => unreachable,
                     .waiting => switch (b.block(.io_read, null, unlock, &m.d)) {
-                        .served => true,
+                        .ready => true,
                         else => return,
                     },
                 };

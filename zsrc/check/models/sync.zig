@@ -68,7 +68,7 @@ fn Parking(comptime Sim: type, comptime deadline: ?u64) type {
                 .would_block => unreachable,
                 .waiting => {},
             }
-            if (b.block(.lock, until, unlock, &m.token.lock) == .served) return true;
+            if (b.block(.lock, until, unlock, &m.token.lock) == .ready) return true;
             return m.token.end();
         }
 

@@ -2,17 +2,28 @@
 //! thread that is no goroutine does (Blocker in zsrc/native/switching.zig).
 const check = @import("../explorer.zig");
 const wait = @import("../../native/wait.zig");
-const WaitReason = @import("../../sched/g.zig").WaitReason;
+const WaitReason = @import("../../core/wait.zig").WaitReason;
+const Wake = @import("../../core/wait.zig").Wake;
 
 pub fn Rt(comptime Sim: type) type {
     return struct {
         pub const Env = Sim;
         pub const G = opaque {};
+        pub const Me = ?*G;
         pub const Wait = wait.Wait(Sim);
+        const claims = wait.Claims(Sim);
+        pub const Who = claims.Who;
+        pub const Run = claims.Run;
+        pub const run = claims.run;
+        pub const claim = claims.claim;
+        pub const isClaimed = claims.isClaimed;
+        pub const last_is_next = claims.last_is_next;
 
         pub fn wake(w: *Wait) void {
             w.wake(w);
         }
+
+        pub const wakeLast = wake;
 
         pub const Blocker = struct {
             wait: Wait,
@@ -22,6 +33,10 @@ pub fn Rt(comptime Sim: type) type {
 
             pub fn init(b: *Blocker, _: ?*G, contested: bool) void {
                 b.* = .{ .wait = .{ .wake = wakeThread, .contested = contested } };
+            }
+
+            pub fn who(b: *Blocker) *Wait {
+                return &b.wait;
             }
 
             fn wakeThread(w: *Wait) void {
@@ -36,9 +51,9 @@ pub fn Rt(comptime Sim: type) type {
                 deadline: ?u64,
                 unlock: *const fn (*anyopaque) bool,
                 context: *anyopaque,
-            ) wait.Outcome {
+            ) Wake {
                 defer b.gone = true;
-                if (!unlock(context)) return .served;
+                if (!unlock(context)) return .ready;
                 if (b.note.sleep(deadline) == .woken) return b.wait.outcome;
                 if (b.wait.claim(.timeout)) return .timeout;
                 // Somebody was first: his wake-up is on its way.

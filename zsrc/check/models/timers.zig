@@ -79,7 +79,7 @@ fn Deadlines(comptime Sim: type, comptime both: bool) type {
             while (true) {
                 m.lock.lock();
                 const s = m.queue;
-                const mine = if (s) |each| each.w.claim(.served) else false;
+                const mine = if (s) |each| each.w.claim(.ready) else false;
                 m.lock.unlock();
                 if (mine) s.?.note.wake();
                 if (s != null or m.sleepers[0].gone) return;
