@@ -130,7 +130,7 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
         }
 
         /// Waits behind all others. With the lock, which it lets go.
-        pub fn wait(
+        pub inline fn wait(
             q: *Self,
             lock: *Lock,
             w: *Waiter,
@@ -141,7 +141,7 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
             return q.waitAt(.end, lock, w, me, reason, deadline);
         }
 
-        pub fn waitAt(
+        pub inline fn waitAt(
             q: *Self,
             place: enum { front, end },
             lock: *Lock,

@@ -6,7 +6,8 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
 const sync = @import("sync.zig");
-const chan_mod = @import("chan.zig");
+const chan_mod = @import("../sync/chan.zig");
+const select_mod = @import("../sync/select.zig");
 const capi = @import("capi.zig");
 const WaitReason = @import("../sched/g.zig").WaitReason;
 
@@ -15,7 +16,14 @@ const G = lane.G;
 const Caller = capi.Caller;
 const code = capi.code;
 const limit = capi.limit;
-pub const Chan = chan_mod.Chan(switching.Rt);
+pub const Chan = chan_mod.Chan(switching.Rt, null);
+const Case = Chan.Case;
+const Locks = select_mod.Locks(switching.Rt, Case);
+const Select = select_mod.Select(switching.Rt, Case, Locks);
+
+const most_cases = 1024;
+/// What a channel of elements without size sends.
+var nothing: [1]u8 = .{0};
 
 pub fn new(elem_size: usize, capacity: usize) callconv(.c) ?*Chan {
     if (elem_size > chan_mod.largest_elem) return null;
@@ -56,14 +64,8 @@ pub fn cap(c: ?*Chan) callconv(.c) usize {
     return (c orelse return 0).capacity;
 }
 
-fn unlockChan(raw: *anyopaque) bool {
-    const c: *Chan = @ptrCast(@alignCast(raw));
-    c.lock.unlock();
-    return true;
-}
-
 inline fn transfer(
-    comptime side: enum { send, recv },
+    comptime side: chan_mod.Side,
     c: ?*Chan,
     elem: ?[*]u8,
     deadline: ?u64,
@@ -72,27 +74,17 @@ inline fn transfer(
     defer caller.leave();
     const chan = c orelse return waitForever(caller.g, deadline);
     if (side == .send and elem == null and chan.elem_size > 0) return code(.invalid);
-    var b: switching.Blocker = undefined;
-    b.init(caller.g, deadline != null);
-    var w: Chan.Waiter = .{ .who = &b.wait, .data = elem };
-    const waiter = if (deadline == 0) null else &w;
-    const result = if (side == .send)
-        chan.beginSend(elem orelse @ptrCast(&w), waiter)
-    else
-        chan.beginRecv(elem, waiter);
-    switch (result) {
-        .done => return 0,
-        .closed => return code(.closed),
-        .waiting => if (deadline == 0) return code(.would_block),
-    }
-    switch (b.block(if (side == .send) .chan_send else .chan_receive, deadline, unlockChan, chan)) {
-        .ready => return 0,
-        .closed => return code(.closed),
-        .timeout, .interrupted => {
-            if (side == .send) chan.withdraw(.send, &w) else chan.withdraw(.recv, &w);
-            return code(.timeout);
-        },
-    }
+    const place = if (side == .send) elem orelse &nothing else elem;
+    return codeOf(chan.transfer(side, place, caller.g, deadline));
+}
+
+inline fn codeOf(outcome: chan_mod.Outcome) c_int {
+    return switch (outcome) {
+        .done => 0,
+        .closed => code(.closed),
+        .would_block => code(.would_block),
+        .timeout, .interrupted => code(.timeout),
+    };
 }
 
 /// A channel that is NULL never becomes ready.
@@ -137,7 +129,7 @@ const CCase = extern struct {
 const few_cases = 8;
 
 pub fn select(cases: ?[*]CCase, n: usize, deadline: i64) callconv(.c) c_int {
-    if (n > chan_mod.most_cases or (n > 0 and cases == null)) return code(.invalid);
+    if (n > most_cases or (n > 0 and cases == null)) return code(.invalid);
     const given: []CCase = if (n == 0) &.{} else cases.?[0..n];
     for (given) |each| {
         if (each.dir != 1 and each.dir != 2) return code(.invalid);
@@ -147,28 +139,28 @@ pub fn select(cases: ?[*]CCase, n: usize, deadline: i64) callconv(.c) c_int {
     const caller: Caller = .enter();
     defer caller.leave();
     if (n <= few_cases) {
-        var few: SelectMemory(few_cases) = undefined;
-        return selectWith(caller.g, given, limit(deadline), few.select(n));
+        var few: Memory(few_cases) = undefined;
+        return few.select(caller.g, given, limit(deadline));
     }
-    const many = lane.gpa.create(SelectMemory(chan_mod.most_cases)) catch return code(.no_memory);
+    const many = lane.gpa.create(Memory(most_cases)) catch return code(.no_memory);
     defer lane.gpa.destroy(many);
-    return selectWith(caller.g, given, limit(deadline), many.select(n));
+    return many.select(caller.g, given, limit(deadline));
 }
 
-fn SelectMemory(comptime n: usize) type {
+fn Memory(comptime n: usize) type {
     return struct {
-        cases: [n]Chan.Case,
-        waiters: [n]Chan.Waiter,
+        cases: [n]Case,
         look: [n]u16,
         lock: [n]u16,
 
-        inline fn select(m: *@This(), used: usize) Chan.Select {
-            return .{
-                .cases = m.cases[0..used],
-                .waiters = m.waiters[0..used],
-                .look_order = m.look[0..used],
-                .lock_order = m.lock[0..used],
+        inline fn select(m: *@This(), g: ?*G, given: []CCase, deadline: ?u64) c_int {
+            const cases = m.cases[0..given.len];
+            for (cases, given) |*case, *each| case.* = .{
+                .chan = each.chan,
+                .side = if (each.dir == 1) .send else .recv,
+                .elem = if (each.dir == 1) each.elem orelse &nothing else each.elem,
             };
+            return selectFrom(g, given, cases, m.look[0..given.len], m.lock[0..given.len], deadline);
         }
     };
 }
@@ -184,42 +176,26 @@ const Random = struct {
     }
 };
 
-fn selectWith(g: ?*G, given: []CCase, deadline: ?u64, s: Chan.Select) c_int {
-    for (s.cases, given) |*case, *each| case.* = .{
-        .chan = each.chan,
-        .send = each.dir == 1,
-        .elem = each.elem,
-    };
-    var b: switching.Blocker = undefined;
-    b.init(g, true);
-    const chosen = switch (s.begin(if (deadline == 0) null else &b.wait, Random{ .g = g })) {
-        .chosen => |at| {
-            given[at].result = code(if (s.cases[at].closed) .closed else .ok);
-            return @intCast(at);
-        },
-        .would_block => return code(.would_block),
-        .waiting => blk: {
-            var select_mutable = s;
-            const reason: WaitReason = if (given.len == 0) .select_no_cases else .select;
-            // Where no lock holds it back, a deadline may end the wait, and this frame, before the
-            // unlocking.
-            const unlock = if (s.hasChannel()) &unlockSelect else &unlockNothing;
-            break :blk b.block(reason, deadline, unlock, &select_mutable);
-        },
-    };
-    s.end();
-    if (chosen == .timeout or chosen == .interrupted) return code(.timeout);
-    const fired = s.fired(&b.wait);
-    given[fired].result = code(if (chosen == .closed) .closed else .ok);
-    return @intCast(fired);
+fn selectFrom(
+    g: ?*G,
+    given: []CCase,
+    cases: []Case,
+    order: []u16,
+    lock_order: []u16,
+    deadline: ?u64,
+) c_int {
+    select_mod.shuffle(order, Random{ .g = g });
+    var locks: Locks = .{ .cases = cases, .order = lock_order };
+    const selected = if (deadline == 0)
+        Select.poll(cases, order, &locks) orelse return code(.would_block)
+    else
+        Select.wait(g, cases, order, &locks, reasonOf(cases), deadline);
+    const result = codeOf(selected.outcome);
+    if (selected.outcome == .timeout) return result;
+    given[selected.index].result = result;
+    return @intCast(selected.index);
 }
 
-fn unlockNothing(_: *anyopaque) bool {
-    return true;
-}
-
-fn unlockSelect(raw: *anyopaque) bool {
-    const s: *Chan.Select = @ptrCast(@alignCast(raw));
-    s.unlockAll();
-    return true;
+inline fn reasonOf(cases: []const Case) WaitReason {
+    return if (cases.len == 0) .select_no_cases else .select;
 }

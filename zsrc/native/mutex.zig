@@ -70,7 +70,7 @@ pub fn Mutex(comptime Rt: type) type {
                 if (first) since = now;
                 // What `unlock` reads: hand it over, since this one has waited long enough.
                 const long = now - since > starvation_ns;
-                var w: Waiter = .{ .who = &b.wait, .data = if (long) starving else 0 };
+                var w: Waiter = .{ .who = b.who(), .data = if (long) starving else 0 };
                 // One that was woken and lost is the next to be woken again.
                 if (first) m.list.push(&w) else m.list.pushFront(&w);
                 _ = b.block(.mutex_lock, null, unlockGuard, &m.guard);

@@ -453,6 +453,11 @@ pub fn Switching(comptime lane: type) type {
                 return &b.wait;
             }
 
+            /// The waiter that was claimed.
+            pub inline fn fired(b: *const Blocker) *anyopaque {
+                return b.wait.fired.?;
+            }
+
             fn wakeThread(w: *Wait) void {
                 const b: *Blocker = @alignCast(@fieldParentPtr("wait", w));
                 b.note.wake();

@@ -58,14 +58,14 @@ fn new(t: *py.Type, given: ?*py.Object) ?*py.Object {
         host.gpa.free(buffer);
         return null;
     };
-    inner(o).* = .{ .buffer = buffer };
+    inner(o).* = .{ .capacity = size, .buffer = buffer.ptr };
     return o;
 }
 
 fn traverse(ch: *Chan, v: class.Visitor) c_int {
     const c = ch.c();
     for (0..c.count) |i| {
-        const r = v.all(&.{c.buffer[(c.first + i) % c.buffer.len]});
+        const r = v.all(&.{c.buffered(i).*});
         if (r != 0) return r;
     }
     return v.all(&.{ch.keeper});
@@ -74,9 +74,8 @@ fn traverse(ch: *Chan, v: class.Visitor) c_int {
 fn clear(ch: *Chan) void {
     const c = ch.c();
     while (c.count > 0) {
-        c.count -= 1;
-        const value = c.buffer[c.first];
-        c.first = (c.first + 1) % c.buffer.len;
+        var value: *py.Object = undefined;
+        c.take(&value);
         py.decref(value);
     }
     py.clear(&ch.keeper);
@@ -84,7 +83,7 @@ fn clear(ch: *Chan) void {
 
 fn deinit(ch: *Chan) void {
     clear(ch);
-    host.gpa.free(ch.c().buffer);
+    host.gpa.free(ch.c().buffer[0..ch.c().capacity]);
 }
 
 /// Has the channel `o` keep `keeper` alive, instead of what it kept before.
@@ -102,21 +101,23 @@ pub fn keeperOf(o: *py.Object) ?*py.Object {
 
 /// From anywhere, also where no Python code may run, into a channel that has room. `ch` is one.
 pub fn deliver(ch: *py.Object, value: *py.Object) void {
-    if (inner(ch).trySend(py.incref(value)) != .done) py.decref(value);
+    var sent = py.incref(value);
+    if (inner(ch).now(.send, &sent) != .done) py.decref(value);
 }
 
 /// From anywhere, also where no Python code may run: takes out a value, which somebody else holds
 /// too. `ch` is a Chan.
 pub fn freePlace(ch: *py.Object) void {
     var value: *py.Object = undefined;
-    if (inner(ch).tryRecv(&value) == .done) py.decref(value);
+    if (inner(ch).now(.recv, &value) == .done) py.decref(value);
 }
 
 // ---- operations ----
 
 pub fn send(ch: *Chan, value: *py.Object, timeout: ?*py.Object) ?*py.Object {
     const c = ch.c();
-    switch (c.trySend(py.incref(value))) {
+    var sent = py.incref(value);
+    switch (c.now(.send, &sent)) {
         .done => return py.returnNone(),
         .closed => {
             py.decref(value);
@@ -137,11 +138,12 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
         return null;
     };
     // Others may have run in forWait: the first answer is no longer true.
-    var outcome = c.trySend(value);
+    var sent = value;
+    var outcome = c.now(.send, &sent);
     if (outcome == .would_block) outcome = if (limit == .poll)
         .timeout
     else
-        c.sendWait(waitingOn(p, c), value, limit.deadline());
+        c.block(.send, &sent, waitingOn(p, c), limit.deadline());
     if (outcome == .done) return py.returnNone();
     py.decref(value);
     return failed(outcome, p, "send");
@@ -150,13 +152,10 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
 /// What remains of a receive that cannot be done at once. `p` holds the P.
 fn recvWait(c: *C, p: *goroutine.PyG, out: **py.Object, limit: timeouts.Limit) chan_mod.Outcome {
     // Others may have run in forWait: the first answer is no longer true.
-    const outcome = c.tryRecv(out);
+    const outcome = c.now(.recv, out);
     if (outcome != .would_block) return outcome;
-    return if (limit == .poll) .timeout else c.recvWait(
-        waitingOn(p, c),
-        out,
-        limit.deadline(),
-    );
+    if (limit == .poll) return .timeout;
+    return c.block(.recv, out, waitingOn(p, c), limit.deadline());
 }
 
 fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u8) ?*py.Object {
@@ -172,7 +171,7 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
 
 pub fn recv(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     var value: *py.Object = undefined;
-    if (ch.c().tryRecv(&value) == .done) return value;
+    if (ch.c().now(.recv, &value) == .done) return value;
     return recvSlow(ch.c(), timeout);
 }
 
@@ -188,7 +187,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
 pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     const c = ch.c();
     var value: *py.Object = undefined;
-    switch (c.tryRecv(&value)) {
+    switch (c.now(.recv, &value)) {
         .done => return py.pair(value, true),
         .closed => return py.pair(py.returnNone(), false),
         else => {},
@@ -204,7 +203,8 @@ pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
 }
 
 pub fn trySend(ch: *Chan, value: *py.Object) ?bool {
-    switch (ch.c().trySend(py.incref(value))) {
+    var sent = py.incref(value);
+    switch (ch.c().now(.send, &sent)) {
         .done => return true,
         .closed => {
             py.decref(value);
@@ -220,7 +220,7 @@ pub fn trySend(ch: *Chan, value: *py.Object) ?bool {
 
 pub fn tryRecv(ch: *Chan) ?*py.Object {
     var value: *py.Object = undefined;
-    return switch (ch.c().tryRecv(&value)) {
+    return switch (ch.c().now(.recv, &value)) {
         .done => py.pair(value, true),
         .closed => errors.raise(.ChannelClosed, "receive on a closed channel", .{}),
         else => py.pair(py.returnNone(), false),
@@ -239,7 +239,7 @@ pub fn length(ch: *Chan) ?usize {
 pub fn next(ch: *Chan) ?*py.Object {
     const c = ch.c();
     var value: *py.Object = undefined;
-    switch (c.tryRecv(&value)) {
+    switch (c.now(.recv, &value)) {
         .done => return value,
         .closed => return null,
         else => {},
@@ -253,7 +253,7 @@ pub fn next(ch: *Chan) ?*py.Object {
 }
 
 pub fn capacity(ch: *Chan) usize {
-    return ch.c().buffer.len;
+    return ch.c().capacity;
 }
 
 pub fn isClosed(ch: *Chan) bool {
@@ -265,7 +265,7 @@ fn repr(ch: *Chan) ?*py.Object {
     return py.print("<Chan 0x{x} {d}/{d}{s}>", .{
         class.addressOf(ch),
         c.count,
-        c.buffer.len,
+        c.capacity,
         if (c.closed) " closed" else "",
     });
 }

@@ -1,4 +1,4 @@
-//! Channels of C values, golibx.native.Chan: native/chan.zig with Python on one side or both.
+//! Channels of C values, golibx.native.Chan: sync/chan.zig with Python on one side or both.
 //!
 //! An element has a `kind`, one of struct's letters for what ctypes calls simple types, or 'r' for
 //! any other ctypes type, whose bytes are copied. Values are converted here, outside of the
@@ -6,7 +6,7 @@
 //! of its own if it is large.
 const std = @import("std");
 const chans = @import("../native/capi_chan.zig");
-const chan_mod = @import("../native/chan.zig");
+const chan_mod = @import("../sync/chan.zig");
 const py = @import("py.zig");
 const class = @import("class.zig");
 const host = @import("host.zig");
@@ -18,7 +18,7 @@ const select = @import("select.zig");
 const C = chans.Chan;
 const Caller = outside.Caller;
 const Ended = outside.Ended;
-const Side = enum { send, recv };
+const Side = chan_mod.Side;
 
 /// Elements up to here lie on the stack of whoever waits.
 const small = 256;
@@ -280,10 +280,6 @@ const Elem = struct {
     }
 };
 
-inline fn begin(comptime side: Side, c: *C, elem: []u8, waiter: ?*C.Waiter) chan_mod.Result {
-    return if (side == .send) c.beginSend(elem.ptr, waiter) else c.beginRecv(elem.ptr, waiter);
-}
-
 /// A channel's lock that is held, inside the runtime.
 const Locked = struct {
     c: *C,
@@ -299,7 +295,7 @@ const Locked = struct {
 fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) Ended {
     const c = ch.c;
     const first = attempt(side, c, elem);
-    if (first != .waiting) return if (first == .done) .served else .closed;
+    if (first != .would_block) return if (first == .done) .served else .closed;
     if (limit == .poll) return .timeout;
     // It must not go while this waits, even if its last reference does.
     _ = py.incref(&ch.ob);
@@ -307,10 +303,10 @@ fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) E
     return wait(side, ch, elem, limit.deadline());
 }
 
-fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Result {
+fn attempt(comptime side: Side, c: *C, elem: []u8) chan_mod.Outcome {
     const caller: Caller = .enter();
     defer caller.leave();
-    return begin(side, c, elem, null);
+    return c.now(side, elem.ptr);
 }
 
 fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
@@ -319,8 +315,8 @@ fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
     if (!w.init(&ch.ob)) return .raised;
     var waiter: C.Waiter = .{ .who = &w.wait, .data = elem.ptr };
     const locked: Locked = .{ .c = c, .caller = .enter() };
-    const result = begin(side, c, elem, &waiter);
-    if (result != .waiting) {
+    const result = c.begin(side, elem.ptr, &waiter);
+    if (result != .would_block) {
         locked.caller.leave();
         return if (result == .done) .served else .closed;
     }
@@ -329,7 +325,7 @@ fn wait(comptime side: Side, ch: *Chan, elem: []u8, deadline: ?u64) Ended {
     if (ended == .served or ended == .closed) return ended;
     const caller: Caller = .enter();
     defer caller.leave();
-    if (side == .send) c.withdraw(.send, &waiter) else c.withdraw(.recv, &waiter);
+    c.withdraw(side, &waiter);
     return ended;
 }
 
@@ -436,9 +432,7 @@ fn capacity(ch: *Chan) u64 {
 fn isClosed(ch: *Chan) bool {
     const caller: Caller = .enter();
     defer caller.leave();
-    ch.c.lock.lock();
-    defer ch.c.lock.unlock();
-    return ch.c.closed;
+    return ch.c.isClosed();
 }
 
 fn address(ch: *Chan) u64 {

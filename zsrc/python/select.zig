@@ -30,7 +30,7 @@ const lane = &host.the_lane;
 const G = g_mod.G;
 const Wake = g_mod.Wake;
 const Outcome = chan_mod.Outcome;
-pub const Chan = chan_mod.Chan(*py.Object, host.Rt);
+pub const Chan = chan_mod.Chan(host.Rt, *py.Object);
 pub const TimeChan = timechan.TimeChan(host.Lane);
 
 pub const Kind = enum(u8) { recv, send, time, done, readable, writable, native_recv, native_send };
@@ -84,20 +84,41 @@ pub const Source = union(enum) {
     done: Done,
     io: Io,
     native: native.Source,
+
+    pub inline fn poll(source: *Source, guard: *native.Guard) Outcome {
+        return switch (source.*) {
+            .native => |*s| s.poll(guard),
+            inline else => |*s| s.poll(),
+        };
+    }
+    pub inline fn enqueue(source: *Source, g: *G) void {
+        switch (source.*) {
+            inline else => |*s| s.enqueue(g),
+        }
+    }
+    pub inline fn dequeue(source: *Source) void {
+        switch (source.*) {
+            inline else => |*s| s.dequeue(),
+        }
+    }
+    pub inline fn finish(source: *Source, wake: Wake) Outcome {
+        return switch (source.*) {
+            inline else => |*s| s.finish(wake),
+        };
+    }
 };
 
-const S = select_mod.Select(host.Lane, Source, native.Guard);
+const S = select_mod.Select(host.Rt, Source, native.Guard);
 
+/// A case of a nil channel, as Go would say: it never can go on.
 const Never = struct {
-    base: select_mod.Never = .{},
-
-    pub inline fn poll(n: *Never) Outcome {
-        return n.base.poll();
+    inline fn poll(_: *Never) Outcome {
+        return .would_block;
     }
-    pub inline fn enqueue(_: *Never, _: *G) void {}
-    pub inline fn dequeue(_: *Never) void {}
-    pub inline fn finish(n: *Never, wake: Wake) Outcome {
-        return n.base.finish(wake);
+    inline fn enqueue(_: *Never, _: *G) void {}
+    inline fn dequeue(_: *Never) void {}
+    inline fn finish(_: *Never, _: Wake) Outcome {
+        return .would_block;
     }
     fn result(_: *Never, _: Outcome, _: usize) ?*py.Object {
         return py.returnNone();
@@ -107,22 +128,20 @@ const Never = struct {
 const Recv = struct {
     chan: *Chan,
     value: *py.Object = undefined,
-    waiter: Chan.W = undefined,
+    waiter: Chan.Waiter = undefined,
 
-    pub inline fn poll(r: *Recv) Outcome {
-        return r.chan.tryRecv(&r.value);
+    inline fn poll(r: *Recv) Outcome {
+        return r.chan.now(.recv, &r.value);
     }
-    pub inline fn enqueue(r: *Recv, g: *G) void {
-        r.waiter = .{ .who = g };
-        r.chan.receivers.push(&r.waiter);
+    inline fn enqueue(r: *Recv, g: *G) void {
+        r.waiter = .{ .who = g, .data = &r.value };
+        r.chan.enqueue(.recv, &r.waiter);
     }
-    pub inline fn dequeue(r: *Recv) void {
-        r.chan.receivers.remove(&r.waiter);
+    inline fn dequeue(r: *Recv) void {
+        r.chan.withdraw(.recv, &r.waiter);
     }
-    pub inline fn finish(r: *Recv, wake: Wake) Outcome {
-        if (wake != .ready) return .closed;
-        r.value = r.waiter.data;
-        return .done;
+    inline fn finish(_: *Recv, wake: Wake) Outcome {
+        return chan_mod.outcomeOf(wake);
     }
     inline fn result(r: *Recv, outcome: Outcome, _: usize) ?*py.Object {
         return if (outcome == .closed) py.returnNone() else r.value;
@@ -133,25 +152,25 @@ const Send = struct {
     chan: *Chan,
     /// The Case has a reference. Whoever takes the value takes one along.
     value: *py.Object,
-    waiter: Chan.W = undefined,
+    waiter: Chan.Waiter = undefined,
 
-    pub inline fn poll(s: *Send) Outcome {
-        const outcome = s.chan.trySend(s.value);
+    inline fn poll(s: *Send) Outcome {
+        const outcome = s.chan.now(.send, &s.value);
         if (outcome == .done) _ = py.incref(s.value);
         return outcome;
     }
-    pub inline fn enqueue(s: *Send, g: *G) void {
-        s.waiter = .{ .who = g, .data = py.incref(s.value) };
-        s.chan.senders.push(&s.waiter);
+    inline fn enqueue(s: *Send, g: *G) void {
+        _ = py.incref(s.value);
+        s.waiter = .{ .who = g, .data = &s.value };
+        s.chan.enqueue(.send, &s.waiter);
     }
-    pub inline fn dequeue(s: *Send) void {
-        s.chan.senders.remove(&s.waiter);
+    inline fn dequeue(s: *Send) void {
+        s.chan.withdraw(.send, &s.waiter);
         py.decref(s.value);
     }
-    pub inline fn finish(s: *Send, wake: Wake) Outcome {
-        if (wake == .ready) return .done;
-        py.decref(s.value);
-        return .closed;
+    inline fn finish(s: *Send, wake: Wake) Outcome {
+        if (wake != .ready) py.decref(s.value);
+        return chan_mod.outcomeOf(wake);
     }
     inline fn result(_: *Send, outcome: Outcome, index: usize) ?*py.Object {
         return if (outcome == .closed) sentOnClosed(index) else py.returnNone();
@@ -288,8 +307,8 @@ noinline fn chooseFirst(sources: []Source, order: []u16) void {
 /// Whether it may be that it can go on: who waits at its other end may have been claimed already.
 fn isReady(source: *Source) bool {
     return switch (source.*) {
-        .recv => |s| s.chan.mayRecv(),
-        .send => |s| s.chan.maySend(),
+        .recv => |s| s.chan.may(.recv),
+        .send => |s| s.chan.may(.send),
         .time => |s| s.chan.isDue(lane),
         .done => |s| s.handle.live == null,
         .io => |*s| s.poll() != .would_block,
@@ -422,7 +441,7 @@ inline fn selectFrom(
             break :wait S.poll(sources, order, &guard) orelse return failed(.timeout, p);
         }
         const reason: g_mod.WaitReason = if (sources.len == 0) .select_no_cases else .select;
-        break :wait S.wait(lane, &p.g, sources, order, &guard, reason, limit.deadline());
+        break :wait S.wait(&p.g, sources, order, &guard, reason, limit.deadline());
     };
     if (selected.outcome == .timeout or selected.outcome == .interrupted)
         return failed(selected.outcome, p);
@@ -476,7 +495,7 @@ pub fn receiveTime(o: *py.Object, c: *TimeChan, limit: timeouts.Limit) ?u64 {
     var guard: native.Guard = .{ .sources = &sources, .timers = 1 };
     guard.waitsOn(o, 0);
     if (limit == .poll) return c.poll(lane);
-    const selected = S.wait(lane, &p.g, &sources, &.{0}, &guard, .chan_receive, limit.deadline());
+    const selected = S.wait(&p.g, &sources, &.{0}, &guard, .chan_receive, limit.deadline());
     switch (selected.outcome) {
         .done => return sources[0].time.when,
         .timeout => {},

@@ -2,7 +2,7 @@
 //! lock.
 //!
 //! While a select looks at its cases and queues on them it holds the locks of all its native
-//! channels, taken in the order of their addresses as native/chan.zig does. From then on two
+//! channels, taken in the order of their addresses as sync/select.zig says. From then on two
 //! parties may end it: a goroutine of the native lane, under the lock of one channel, and somebody
 //! with the interpreter's lock, by a value, a close, the time or a cancellation. All of them have
 //! to change one word from 0 to 1 first (`Wait.claimed`, which `Lane.contest` makes the lane's
@@ -30,14 +30,12 @@ const Outcome = chan_mod.Outcome;
 /// One case; elements of a few bytes lie here.
 const State = struct {
     shared: *Shared,
-    c: *C,
+    case: C.Case,
     chan: *native_chan.Chan,
-    send: bool,
     /// What is sent, in the Case, or where the received goes.
     elem: []u8,
     small: [16]u8 align(16) = undefined,
     index: u32,
-    waiter: C.Waiter = undefined,
     /// By the address of the channel.
     next: ?*State = null,
 };
@@ -59,8 +57,8 @@ const Shared = struct {
         var last: ?*C = null;
         var it = s.first;
         while (it) |state| : (it = state.next) {
-            if (state.c != last) state.c.lock.lock();
-            last = state.c;
+            if (state.chan.c != last) state.chan.c.lock.lock();
+            last = state.chan.c;
         }
     }
 
@@ -68,8 +66,8 @@ const Shared = struct {
         var last: ?*C = null;
         var it = s.first;
         while (it) |state| : (it = state.next) {
-            if (state.c != last) state.c.lock.unlock();
-            last = state.c;
+            if (state.chan.c != last) state.chan.c.lock.unlock();
+            last = state.chan.c;
         }
         if (s.woken) |other| switching.Rt.wake(other);
         s.woken = null;
@@ -96,7 +94,8 @@ const Shared = struct {
         // What a run has left behind does not go on in another, but for threads.
         if (s.g.thread == null and (!lane.live or s.generation != lane.generation)) return;
         const waiter: *C.Waiter = @ptrCast(@alignCast(s.wait.fired.?));
-        const fired: *State = @alignCast(@fieldParentPtr("waiter", waiter));
+        const case: *C.Case = @alignCast(@fieldParentPtr("waiter", waiter));
+        const fired: *State = @alignCast(@fieldParentPtr("case", case));
         lane.arrive(
             s.g,
             if (s.wait.outcome == .closed) .closed else .ready,
@@ -133,14 +132,17 @@ pub const Guard = struct {
         const state = host.gpa.create(State) catch return noMemory();
         state.* = .{
             .shared = shared,
-            .c = ch.c,
+            .case = .{
+                .chan = ch.c,
+                .side = if (case.kind == .native_send) .send else .recv,
+                .elem = undefined,
+            },
             .chan = ch,
-            .send = case.kind == .native_send,
             .elem = undefined,
             .index = @intCast(index),
         };
         const size = ch.c.elem_size;
-        if (state.send) {
+        if (state.case.side == .send) {
             state.elem = py.PyBytes_AsString(case.value.?).?[0..size];
         } else if (size <= state.small.len) {
             state.elem = state.small[0..size];
@@ -148,9 +150,10 @@ pub const Guard = struct {
             host.gpa.destroy(state);
             return noMemory();
         };
+        state.case.elem = state.elem.ptr;
         var place = &shared.first;
         while (place.*) |other| : (place = &other.next) {
-            if (@intFromPtr(other.c) >= @intFromPtr(state.c)) break;
+            if (@intFromPtr(other.chan.c) >= @intFromPtr(ch.c)) break;
         }
         state.next = place.*;
         place.* = state;
@@ -171,7 +174,7 @@ pub const Guard = struct {
         var it = shared.first;
         while (it) |state| {
             it = state.next;
-            if (!state.send and state.elem.len > state.small.len) host.gpa.free(state.elem);
+            if (state.case.side == .recv and state.elem.len > state.small.len) host.gpa.free(state.elem);
             host.gpa.destroy(state);
         }
         host.gpa.destroy(shared);
@@ -183,6 +186,16 @@ pub const Guard = struct {
 
     pub inline fn release(g: *Guard) void {
         if (g.shared) |s| s.release();
+    }
+
+    pub inline fn unlocker(_: *const Guard) *const fn (*anyopaque) bool {
+        return unlock;
+    }
+
+    fn unlock(raw: *anyopaque) bool {
+        const g: *Guard = @ptrCast(@alignCast(raw));
+        g.release();
+        return true;
     }
 
     pub inline fn reserve(g: *Guard) bool {
@@ -207,40 +220,28 @@ pub const Guard = struct {
 pub const Source = struct {
     state: *State,
 
-    pub fn poll(source: *Source) Outcome {
-        const s = source.state;
-        const woken = &s.shared.woken;
-        const tried = if (s.send) s.c.trySend(s.elem.ptr, woken) else s.c.tryRecv(
-            s.elem.ptr,
-            woken,
-        );
-        return switch (tried) {
-            .done => .done,
-            .closed => .closed,
-            .waiting => .would_block,
-        };
+    pub fn poll(source: *Source, _: *Guard) Outcome {
+        return source.state.case.poll(source.state.shared);
     }
 
     pub fn enqueue(source: *Source, _: *G) void {
-        const s = source.state;
-        s.waiter = .{ .who = &s.shared.wait, .data = s.elem.ptr };
-        (if (s.send) &s.c.senders else &s.c.receivers).push(&s.waiter);
+        source.state.case.enqueue(&source.state.shared.wait);
     }
 
     pub fn dequeue(source: *Source) void {
-        const s = source.state;
         const caller: outside.Caller = .enter();
         defer caller.leave();
-        if (s.send) s.c.withdraw(.send, &s.waiter) else s.c.withdraw(.recv, &s.waiter);
+        source.state.case.dequeue();
     }
 
-    pub fn finish(_: *Source, wake: g_mod.Wake) Outcome {
-        return if (wake == .ready) .done else .closed;
+    pub fn finish(source: *Source, wake: g_mod.Wake) Outcome {
+        return source.state.case.finish(wake);
     }
 
     pub fn result(source: *Source, outcome: Outcome, index: usize) ?*py.Object {
         const s = source.state;
-        if (s.send) return if (outcome == .closed) select.sentOnClosed(index) else py.returnNone();
+        if (s.case.side == .send)
+            return if (outcome == .closed) select.sentOnClosed(index) else py.returnNone();
         return if (outcome == .closed) py.returnNone() else native_chan.decode(s.chan, s.elem);
     }
 };

@@ -32,7 +32,7 @@ test "cancelling goes down the tree, not up, and ends the waits of each that it 
         fn wait(t: *T) void {
             t.g.context = if (t.value < 4) &grandchild else &sibling;
             var out: u64 = undefined;
-            if (c.recvWait(&t.g, &out, null) == .interrupted) interrupted += 1;
+            if (c.transfer(.recv, &out, &t.g, null) == .interrupted) interrupted += 1;
             order[n] = t.value;
             n += 1;
         }
@@ -46,14 +46,15 @@ test "cancelling goes down the tree, not up, and ends the waits of each that it 
                 lane.go(&w.g);
             }
             lane.gosched(&t.g);
+            var value: u64 = 7;
             // Served before the cancellation: it keeps its value, whatever comes next.
-            std.testing.expectEqual(.done, c.trySend(7)) catch unreachable;
+            std.testing.expectEqual(.done, c.now(.send, &value)) catch unreachable;
             lane.cancelContext(&child, .cancelled);
             lane.cancelContext(&child, .expired);
             while (n < 4) lane.gosched(&t.g);
             std.testing.expectEqual(null, sibling.origin) catch unreachable;
             std.testing.expectEqual(3, interrupted) catch unreachable;
-            while (c.trySend(1) == .done) {}
+            while (c.now(.send, &value) == .done) {}
             while (n < 6) lane.gosched(&t.g);
         }
     };

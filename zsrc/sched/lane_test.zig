@@ -202,21 +202,18 @@ pub fn unlock() void {
     mutex.unlock();
 }
 
-pub const Chan = chan_mod.Chan(u64, Rt);
+pub const Chan = chan_mod.Chan(Rt, u64);
 
 fn send(c: *Chan, value: u64) void {
     const t = T.current();
-    if (c.trySend(value) == .would_block) _ = c.sendWait(&t.g, value, null);
+    var sent = value;
+    _ = c.transfer(.send, &sent, &t.g, null);
 }
 
 fn recv(c: *Chan) ?u64 {
     const t = T.current();
     var out: u64 = undefined;
-    return switch (c.tryRecv(&out)) {
-        .done => out,
-        .would_block => if (c.recvWait(&t.g, &out, null) == .done) out else null,
-        else => null,
-    };
+    return if (c.transfer(.recv, &out, &t.g, null) == .done) out else null;
 }
 
 test "goroutines talk over channels, and end" {
@@ -266,7 +263,7 @@ test "timers wake sleepers in order, and time-outs leave a channel usable" {
                 lane.go(&s.g);
             }
             var out: u64 = undefined;
-            timed_out = c.recvWait(&t.g, &out, os.nanotime() + 1000) == .timeout;
+            timed_out = c.transfer(.recv, &out, &t.g, os.nanotime() + 1000) == .timeout;
             while (recv(&c)) |_| {}
         }
     };
@@ -572,7 +569,8 @@ test "a locked goroutine stays on its thread, and nobody else runs there" {
             // They need not be as many senders as receivers at the end.
             while (ended < locked.len + others.len) {
                 var out: u64 = undefined;
-                if (c.tryRecv(&out) != .done) _ = c.trySend(0);
+                var zero: u64 = 0;
+                if (c.now(.recv, &out) != .done) _ = c.now(.send, &zero);
                 lane.prepare(&t.g);
                 _ = lane.park(&t.g, .sleep, os.nanotime() + 20 * std.time.ns_per_us);
             }
@@ -604,7 +602,8 @@ test "a goroutine that keeps its thread comes back to it, and nobody uses it mea
                 },
                 else => {
                     var out: u64 = undefined;
-                    if (c.tryRecv(&out) != .done) _ = c.trySend(0);
+                    var zero: u64 = 0;
+                    if (c.now(.recv, &out) != .done) _ = c.now(.send, &zero);
                 },
             }
         }

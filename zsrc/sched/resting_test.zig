@@ -41,7 +41,7 @@ const Program = struct {
         others[0] = .{ .function = struct {
             fn wait(w: *T) void {
                 var out: u64 = undefined;
-                _ = waits.recvWait(&w.g, &out, null);
+                _ = waits.transfer(.recv, &out, &w.g, null);
             }
         }.wait };
         lane.go(&others[0].g);

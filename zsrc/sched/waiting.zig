@@ -55,6 +55,11 @@ pub fn Waiting(comptime Lane: type) type {
                 return b.g;
             }
 
+            /// The waiter that was claimed.
+            pub inline fn fired(b: *const Blocker) *anyopaque {
+                return b.g.fired.?;
+            }
+
             pub inline fn block(
                 b: *const Blocker,
                 reason: g_mod.WaitReason,

@@ -2,15 +2,18 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const threads_mod = @import("threads.zig");
-const chan = @import("../../native/chan.zig");
+const chan = @import("../../sync/chan.zig");
+const select_mod = @import("../../sync/select.zig");
 
-/// The operations as capi.zig makes them of begin, block, withdraw and end.
+/// The operations as golibx.h's functions make them.
 fn Ops(comptime Sim: type) type {
     return struct {
         const Rt = threads_mod.Rt(Sim);
-        const Chan = chan.Chan(Rt);
+        const Chan = chan.Chan(Rt, null);
         const Case = Chan.Case;
-        const Result = enum { done, closed, timeout };
+        const Locks = select_mod.Locks(Rt, Case);
+        const Select = select_mod.Select(Rt, Case, Locks);
+        const Result = chan.Outcome;
 
         fn make(gpa: std.mem.Allocator, capacity: usize) !Chan {
             const memory = try gpa.alloc(u8, 8 * @max(capacity, 1));
@@ -23,47 +26,17 @@ fn Ops(comptime Sim: type) type {
 
         fn send(c: *Chan, value: *u64, deadline: ?u64) Result {
             Sim.writes(value);
-            return transfer(.send, c, value, deadline);
+            return c.transfer(.send, bytes(value), null, deadline);
         }
 
         fn recv(c: *Chan, value: *u64, deadline: ?u64) Result {
-            const result = transfer(.recv, c, value, deadline);
+            const result = c.transfer(.recv, bytes(value), null, deadline);
             Sim.reads(value);
             return result;
         }
 
-        fn transfer(
-            comptime side: enum { send, recv },
-            c: *Chan,
-            value: *u64,
-            deadline: ?u64,
-        ) Result {
-            var b: Rt.Blocker = undefined;
-            b.init(null, deadline != null);
-            var w: Chan.Waiter = .{ .who = &b.wait, .data = bytes(value) };
-            const begun = if (side == .send)
-                c.beginSend(bytes(value), &w)
-            else
-                c.beginRecv(bytes(value), &w);
-            switch (begun) {
-                .done => return .done,
-                .closed => return .closed,
-                .waiting => {},
-            }
-            switch (b.block(.none, deadline, unlockChan, c)) {
-                .ready => return .done,
-                .closed => return .closed,
-                .timeout, .interrupted => {
-                    if (side == .send) c.withdraw(.send, &w) else c.withdraw(.recv, &w);
-                    return .timeout;
-                },
-            }
-        }
-
-        fn unlockChan(raw: *anyopaque) bool {
-            const c: *Chan = @ptrCast(@alignCast(raw));
-            c.lock.unlock();
-            return true;
+        fn case(c: *Chan, side: chan.Side, value: *u64) Case {
+            return .{ .chan = c, .side = side, .elem = bytes(value) };
         }
 
         const Chosen = struct { case: usize = 99, result: Result };
@@ -72,41 +45,14 @@ fn Ops(comptime Sim: type) type {
             // Not on the stack, so that a bug that touches it later is told in an orderly way.
             const own = Sim.gpa().create(struct {
                 cases: [n]Case,
-                waiters: [n]Chan.Waiter = undefined,
                 look: [n]u16 = undefined,
                 lock: [n]u16 = undefined,
-                b: Rt.Blocker = undefined,
             }) catch unreachable;
             own.* = .{ .cases = cases };
-            var s: Chan.Select = .{
-                .cases = &own.cases,
-                .waiters = &own.waiters,
-                .look_order = &own.look,
-                .lock_order = &own.lock,
-            };
-            const b = &own.b;
-            b.init(null, true);
-            switch (s.begin(&b.wait, Random{})) {
-                .chosen => |at| return .{
-                    .case = at,
-                    .result = if (own.cases[at].closed) .closed else .done,
-                },
-                .would_block => unreachable,
-                .waiting => {},
-            }
-            const how = b.block(.select, deadline, unlockSelect, &s);
-            s.end();
-            return switch (how) {
-                .ready => .{ .case = s.fired(&b.wait), .result = .done },
-                .closed => .{ .case = s.fired(&b.wait), .result = .closed },
-                .timeout, .interrupted => .{ .result = .timeout },
-            };
-        }
-
-        fn unlockSelect(raw: *anyopaque) bool {
-            const s: *Chan.Select = @ptrCast(@alignCast(raw));
-            s.unlockAll();
-            return true;
+            select_mod.shuffle(&own.look, Random{});
+            var locks: Locks = .{ .cases = &own.cases, .order = &own.lock };
+            const s = Select.wait(null, &own.cases, &own.look, &locks, .select, deadline);
+            return .{ .case = s.index, .result = s.outcome };
         }
 
         const Random = struct {
@@ -207,6 +153,7 @@ fn Ends(comptime Sim: type, comptime capacity: usize, comptime drains: bool) typ
                 },
                 .closed => check.expect(value == 0, "closed is zero"),
                 .timeout => {},
+                .would_block, .interrupted => check.fail("it ends as it cannot", .{}),
             }
             return result == .closed;
         }
@@ -252,7 +199,7 @@ pub fn SelectCrossed(comptime Sim: type) type {
 
         fn sends(m: *Self, i: usize) Op.Case {
             Sim.writes(&m.values[i]);
-            return .{ .chan = &m.c[i], .send = true, .elem = Op.bytes(&m.values[i]) };
+            return Op.case(&m.c[i], .send, &m.values[i]);
         }
 
         fn send(m: *Self) void {
@@ -267,8 +214,8 @@ pub fn SelectCrossed(comptime Sim: type) type {
             for (0..2) |_| {
                 var in: [2]u64 = @splat(0);
                 const chosen = Op.select(2, .{
-                    .{ .chan = &m.c[0], .send = false, .elem = Op.bytes(&in[0]) },
-                    .{ .chan = &m.c[1], .send = false, .elem = Op.bytes(&in[1]) },
+                    Op.case(&m.c[0], .recv, &in[0]),
+                    Op.case(&m.c[1], .recv, &in[1]),
                 }, null);
                 check.expect(in[1 - chosen.case] == 0, "one case is served");
                 got[chosen.case] += in[chosen.case];
@@ -315,9 +262,9 @@ fn Exchange(comptime Sim: type, comptime closes: bool) type {
             const other = &m.c[1 - me];
             Sim.writes(&m.out[me]);
             const cases = [_]Op.Case{
-                .{ .chan = &m.c[me], .send = true, .elem = Op.bytes(&m.out[me]) },
-                .{ .chan = other, .send = false, .elem = Op.bytes(&m.in[me][0]) },
-                .{ .chan = other, .send = false, .elem = Op.bytes(&m.in[me][1]) },
+                Op.case(&m.c[me], .send, &m.out[me]),
+                Op.case(other, .recv, &m.in[me][0]),
+                Op.case(other, .recv, &m.in[me][1]),
             };
             // Closing ends the wait; the time does otherwise.
             m.chosen[me] = if (closes)
@@ -364,7 +311,7 @@ pub fn SelectMixed(comptime Sim: type) type {
         out: u64 = 7,
         in: u64 = 0,
         /// The waiter of the lane's side, null once it has left; and what it was given.
-        waiter: ?*Op.Rt.Blocker = null,
+        waiter: ?Op.Rt.Blocker = null,
         given: bool = false,
         over: bool = false,
         sent: Op.Result = .closed,
@@ -382,12 +329,12 @@ pub fn SelectMixed(comptime Sim: type) type {
         }
 
         fn select(m: *Self) void {
-            const b = Sim.gpa().create(Op.Rt.Blocker) catch unreachable;
+            var b: Op.Rt.Blocker = undefined;
             b.init(null, true);
-            var w: Op.Chan.Waiter = .{ .who = &b.wait, .data = Op.bytes(&m.in) };
+            var w: Op.Chan.Waiter = .{ .who = b.who(), .data = Op.bytes(&m.in) };
             m.lane_lock.lock();
-            switch (m.c.beginRecv(Op.bytes(&m.in), &w)) {
-                .waiting => {},
+            switch (m.c.begin(.recv, Op.bytes(&m.in), &w)) {
+                .would_block => {},
                 else => {
                     m.over = true;
                     return m.lane_lock.unlock();
@@ -397,14 +344,14 @@ pub fn SelectMixed(comptime Sim: type) type {
             m.waiter = b;
             m.c.lock.unlock();
             m.lane_lock.unlock();
-            while (b.note.sleep(null) != .woken) {}
+            _ = b.sleep(null);
             m.lane_lock.lock();
             Sim.writes(&m.waiter);
             m.waiter = null;
             m.over = true;
             m.lane_lock.unlock();
             m.c.withdraw(.recv, &w);
-            b.gone = true;
+            b.at.gone = true;
         }
 
         fn native(m: *Self) void {
@@ -420,10 +367,10 @@ pub fn SelectMixed(comptime Sim: type) type {
             m.lane_lock.lock();
             defer m.lane_lock.unlock();
             const b = m.waiter orelse return m.over;
-            const won = b.wait.claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
+            const won = b.who().claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
             if (won or Sim.planted == .nobody_passes_by) {
                 m.given = true;
-                b.note.wake();
+                b.at.note.wake();
             }
             return true;
         }

@@ -103,7 +103,7 @@ pub fn First(comptime Sim: type) type {
             w.raiseEdge();
             var b: W.Threads.Blocker = undefined;
             b.init(null, true);
-            var waiter: W.Desc.Waiter = .{ .wait = &b.wait };
+            var waiter: W.Desc.Waiter = .{ .wait = b.who() };
             if (w.d.begin(&w.d.read, &waiter) == .waiting) {
                 const how = b.block(.io_read, null, unlock, &w.d);
                 check.expect(how == .ready, "nobody closes it");

@@ -26,7 +26,7 @@ fn Descriptor(comptime Sim: type) type {
         fn wait(d: *Desc, side: *Desc.Side, until: ?u64) enum { ready, closed, timeout } {
             var b: Rt.Blocker = undefined;
             b.init(null, true);
-            var waiter: Desc.Waiter = .{ .wait = &b.wait };
+            var waiter: Desc.Waiter = .{ .wait = b.who() };
             switch (d.begin(side, &waiter)) {
                 .ready => return .ready,
                 .closed => return .closed,
@@ -70,7 +70,7 @@ fn Descriptor(comptime Sim: type) type {
             while (woken.pop()) |w| Rt.wake(w.wait);
             var b: Rt.Blocker = undefined;
             b.init(null, false);
-            if (d.drain(&b.wait) == .waiting) _ = b.block(.io_close, null, unlock, d);
+            if (d.drain(b.who()) == .waiting) _ = b.block(.io_close, null, unlock, d);
             return true;
         }
     };
@@ -152,7 +152,7 @@ fn Closing(comptime Sim: type, comptime deadline: ?u64) type {
             b.init(null, true);
             check.expect(m.d.incref(generation), "it is open");
             Sim.yieldPoint();
-            var waiter: D.Desc.Waiter = .{ .wait = &b.wait };
+            var waiter: D.Desc.Waiter = .{ .wait = b.who() };
             const how = m.d.begin(&m.d.write, &waiter);
             check.expect(how != .ready, "an edge of the old file says that the new one is ready");
             check.expect(how == .waiting, "nobody else waits");
@@ -333,7 +333,7 @@ fn Sharing(comptime Sim: type, comptime closes: bool) type {
                 }
                 var b: Threads.Blocker = undefined;
                 b.init(null, false);
-                var w: Desc.Waiter = .{ .wait = &b.wait };
+                var w: Desc.Waiter = .{ .wait = b.who() };
                 marked = switch (m.d.begin(&m.d.read, &w)) {
                     .ready => true,
                     .closed => return,

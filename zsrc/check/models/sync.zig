@@ -63,7 +63,7 @@ fn Parking(comptime Sim: type, comptime deadline: ?u64) type {
         fn park(m: *Self, until: ?u64) bool {
             var b: Rt(Sim).Blocker = undefined;
             b.init(null, until != null);
-            switch (m.token.begin(&b.wait)) {
+            switch (m.token.begin(b.who())) {
                 .woken => return true,
                 .would_block => unreachable,
                 .waiting => {},

@@ -26,39 +26,54 @@ pub fn Rt(comptime Sim: type) type {
         pub const wakeLast = wake;
 
         pub const Blocker = struct {
-            wait: Wait,
-            note: Sim.Note = .{},
-            /// What lies on the stack is not there for ever: who touches it later is told.
-            gone: bool = false,
+            at: *Place,
+
+            /// Not on the stack, and there for good: who touches it later is told.
+            const Place = struct {
+                wait: Wait,
+                note: Sim.Note = .{},
+                gone: bool = false,
+            };
 
             pub fn init(b: *Blocker, _: ?*G, contested: bool) void {
-                b.* = .{ .wait = .{ .wake = wakeThread, .contested = contested } };
+                b.at = Sim.gpa().create(Place) catch unreachable;
+                b.at.* = .{ .wait = .{ .wake = wakeThread, .contested = contested } };
             }
 
-            pub fn who(b: *Blocker) *Wait {
-                return &b.wait;
+            pub fn who(b: *const Blocker) *Wait {
+                return &b.at.wait;
+            }
+
+            /// The waiter that was claimed.
+            pub fn fired(b: *const Blocker) *anyopaque {
+                return b.at.wait.fired.?;
             }
 
             fn wakeThread(w: *Wait) void {
-                const b: *Blocker = @alignCast(@fieldParentPtr("wait", w));
-                check.expect(!b.gone, "somebody is woken whose wait is over");
-                b.note.wake();
+                const at: *Place = @alignCast(@fieldParentPtr("wait", w));
+                check.expect(!at.gone, "somebody is woken whose wait is over");
+                at.note.wake();
             }
 
             pub fn block(
-                b: *Blocker,
+                b: *const Blocker,
                 _: WaitReason,
                 deadline: ?u64,
                 unlock: *const fn (*anyopaque) bool,
                 context: *anyopaque,
             ) Wake {
-                defer b.gone = true;
+                defer b.at.gone = true;
                 if (!unlock(context)) return .ready;
-                if (b.note.sleep(deadline) == .woken) return b.wait.outcome;
-                if (b.wait.claim(.timeout)) return .timeout;
+                return b.sleep(deadline);
+            }
+
+            pub fn sleep(b: *const Blocker, deadline: ?u64) Wake {
+                const at = b.at;
+                if (at.note.sleep(deadline) == .woken) return at.wait.outcome;
+                if (at.wait.claim(.timeout)) return .timeout;
                 // Somebody was first: his wake-up is on its way.
-                while (b.note.sleep(null) != .woken) {}
-                return b.wait.outcome;
+                while (at.note.sleep(null) != .woken) {}
+                return at.wait.outcome;
             }
         };
     };
