@@ -101,13 +101,23 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
             return null;
         }
 
+        /// Takes out this one; whether it was claimed.
+        pub inline fn takeOne(q: *Self, w: *Waiter, wake: Wake) bool {
+            q.list.remove(w);
+            return Rt.claim(w.who, wake, w) or planted == .serves_the_late;
+        }
+
+        /// One that was taken out is to be woken by `wakeAll`.
+        pub inline fn collect(woken: *List, w: *Waiter) void {
+            if (Rt.last_is_next) woken.pushFront(w) else woken.push(w);
+        }
+
         /// Takes all out and adds to `woken` those that were claimed, for `wakeAll`.
         pub fn claimAll(q: *Self, wake: Wake, woken: *List) void {
             _ = q.enter();
-            while (q.list.pop()) |w| {
+            while (q.list.head) |w| {
                 w.given = wake == .ready;
-                if (!Rt.claim(w.who, wake, w)) continue;
-                if (Rt.last_is_next) woken.pushFront(w) else woken.push(w);
+                if (q.takeOne(w, wake)) collect(woken, w);
             }
         }
 

@@ -7,6 +7,8 @@ const os = @import("../os/os.zig");
 const lane = @import("lane.zig");
 const switching = lane.switching;
 const sync = @import("sync.zig");
+const unlockIt = @import("../core/waiters.zig").unlockIt;
+const Wake = @import("../core/wait.zig").Wake;
 const chans = @import("capi_chan.zig");
 const netpoll = @import("netpoll.zig");
 const events = @import("events.zig");
@@ -196,7 +198,7 @@ fn runMain(config: ?*const Config, function: ?Function, arg: ?*anyopaque) callco
         return code(.no_memory);
     };
     if (caller.g == null) deadlock.runWaits(&run.known);
-    run.done.wait(caller.g, null) catch unreachable;
+    _ = run.done.wait(caller.g, null);
     return 0;
 }
 
@@ -254,7 +256,8 @@ fn park(deadline: i64) callconv(.c) c_int {
         .would_block => return code(.would_block),
         .waiting => {},
     }
-    if (b.block(.lock, limit(deadline), sync.unlockGuard, &g.token.lock) == .ready) return code(.ok);
+    const wake = b.block(.lock, limit(deadline), &unlockIt(lane.Env.Lock), &g.token.lock);
+    if (wake == .ready) return code(.ok);
     return code(if (g.token.end()) .ok else .timeout);
 }
 
@@ -329,18 +332,17 @@ fn mutexUnlock(m: *sync.Mutex) callconv(.c) c_int {
     return code(if (m.unlock()) .ok else .invalid);
 }
 
-fn syncCode(result: sync.Error!void, deadline: i64) c_int {
-    result catch |err| return code(switch (err) {
-        error.Timeout => if (deadline == 0) .would_block else .timeout,
-        error.Invalid => .invalid,
-    });
-    return 0;
+inline fn syncCode(wake: Wake, deadline: i64) c_int {
+    if (wake == .ready) return 0;
+    return code(if (deadline == 0) .would_block else .timeout);
 }
 
 fn condWait(c: *sync.Cond, m: *sync.Mutex, deadline: i64) callconv(.c) c_int {
     const caller: Caller = .enter();
     defer caller.leave();
-    return syncCode(c.wait(caller.g, m, limit(deadline)), deadline);
+    const wake = c.wait(caller.g, m, limit(deadline)) orelse return code(.invalid);
+    m.lock(caller.g);
+    return syncCode(wake, deadline);
 }
 
 fn condSignal(c: *sync.Cond) callconv(.c) void {
@@ -358,7 +360,8 @@ fn condBroadcast(c: *sync.Cond) callconv(.c) void {
 fn wgAdd(w: *sync.WaitGroup, delta: i64) callconv(.c) c_int {
     const caller: Caller = .enter();
     defer caller.leave();
-    return syncCode(w.add(delta), forever);
+    w.add(delta) catch return code(.invalid);
+    return 0;
 }
 
 fn wgDone(w: *sync.WaitGroup) callconv(.c) c_int {
@@ -372,19 +375,19 @@ fn wgWait(w: *sync.WaitGroup, deadline: i64) callconv(.c) c_int {
 }
 
 fn semInit(s: *sync.Semaphore, permits: u64) callconv(.c) void {
-    s.* = .{ .q = .{ .count = permits } };
+    s.* = .{ .free = permits };
 }
 
 fn semAcquire(s: *sync.Semaphore, deadline: i64) callconv(.c) c_int {
     const caller: Caller = .enter();
     defer caller.leave();
-    return syncCode(s.acquire(caller.g, limit(deadline)), deadline);
+    return syncCode(s.acquire(caller.g, 1, limit(deadline)), deadline);
 }
 
 fn semRelease(s: *sync.Semaphore) callconv(.c) void {
     const caller: Caller = .enter();
     defer caller.leave();
-    s.release();
+    s.release(1);
 }
 
 // ---- timers ----

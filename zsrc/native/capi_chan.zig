@@ -91,8 +91,8 @@ inline fn codeOf(outcome: chan_mod.Outcome) c_int {
 noinline fn waitForever(g: ?*G, deadline: ?u64) c_int {
     if (deadline == 0) return code(.would_block);
     var nobody: sync.Semaphore = .{};
-    nobody.acquire(g, deadline) catch return code(.timeout);
-    unreachable;
+    _ = nobody.acquire(g, 1, deadline);
+    return code(.timeout);
 }
 
 pub fn send(c: ?*Chan, elem: ?[*]u8) callconv(.c) c_int {
@@ -160,7 +160,8 @@ fn Memory(comptime n: usize) type {
                 .side = if (each.dir == 1) .send else .recv,
                 .elem = if (each.dir == 1) each.elem orelse &nothing else each.elem,
             };
-            return selectFrom(g, given, cases, m.look[0..given.len], m.lock[0..given.len], deadline);
+            const n_given = given.len;
+            return selectFrom(g, given, cases, m.look[0..n_given], m.lock[0..n_given], deadline);
         }
     };
 }

@@ -428,6 +428,10 @@ pub fn Switching(comptime lane: type) type {
             pub const isClaimed = claims.isClaimed;
             pub const last_is_next = claims.last_is_next;
 
+            pub inline fn pace() u64 {
+                return lane.Env.nanotime();
+            }
+
             pub inline fn wake(w: *Wait) void {
                 if (w.g) |g| ready(@ptrCast(@alignCast(g))) else w.wake(w);
             }

@@ -27,7 +27,9 @@ pub fn Wait(comptime Env: type) type {
                 if (planted) {
                     if (w.claimed.load(.acquire) != 0) return false;
                     w.claimed.store(1, .release);
-                } else if (w.claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) != null) return false;
+                } else if (w.claimed.cmpxchgStrong(0, 1, .acq_rel, .monotonic) != null) {
+                    return false;
+                }
             }
             w.outcome = outcome;
             return true;

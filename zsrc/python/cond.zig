@@ -14,8 +14,7 @@ const Limit = @import("timeouts.zig").Limit;
 const mutex = @import("mutex.zig");
 const rwmutex = @import("rwmutex.zig");
 
-const Queue = host.Queue;
-const Rt = host.Rt;
+const Shared = @import("../sync/cond.zig").Cond(host.Rt);
 const lane = &host.the_lane;
 
 const Kind = enum { mutex, writer, reader };
@@ -24,22 +23,24 @@ const Cond = struct {
     /// Owned.
     locker: *py.Object,
     kind: Kind,
-    queue: Queue = .{},
+    shared: Shared = .{},
 
     fn locked(c: *Cond) bool {
         return switch (c.kind) {
-            .mutex => mutex.Class.of(c.locker).locked,
+            .mutex => mutex.Class.of(c.locker).isLocked(),
             .writer => rwmutex.Class.of(c.locker).writing,
             .reader => rwmutex.readerOf(c.locker).readers != 0,
         };
     }
 
-    fn unlock(c: *Cond) void {
+    /// False if it is not locked.
+    pub fn unlock(c: *Cond) bool {
         switch (c.kind) {
-            .mutex => mutex.Class.of(c.locker).unlock() catch unreachable,
-            .writer => rwmutex.Class.of(c.locker).unlock() catch unreachable,
-            .reader => rwmutex.readerOf(c.locker).rUnlock() catch unreachable,
+            .mutex => return mutex.Class.of(c.locker).unlock(),
+            .writer => rwmutex.Class.of(c.locker).unlock() catch return false,
+            .reader => rwmutex.readerOf(c.locker).rUnlock() catch return false,
         }
+        return true;
     }
 
     fn lock(c: *Cond) bool {
@@ -88,10 +89,8 @@ fn waitOnce(c: *Cond, deadline: ?u64) ?bool {
         _ = py.raise(py.exc.runtimeError(), "wait on a Cond whose lock is not locked", .{});
         return null;
     }
-    c.unlock();
-    var w: Queue.Waiter = .{};
     p.g.waiting_on = class.objectOf(c);
-    const wake = c.queue.wait(&Rt.no_lock, &w, &p.g, .cond_wait, deadline);
+    const wake = c.shared.wait(&p.g, c, deadline).?;
     if (!c.lock()) return null;
     switch (wake) {
         .ready, .closed => return true,
@@ -125,11 +124,11 @@ fn waitFor(c: *Cond, predicate: *py.Object, limit: Limit) ?*py.Object {
 }
 
 fn signal(c: *Cond) void {
-    if (c.queue.take(.ready)) |w| Rt.wake(w.who);
+    c.shared.signal();
 }
 
 fn broadcast(c: *Cond) void {
-    c.queue.end(&Rt.no_lock, .ready);
+    c.shared.broadcast();
 }
 
 fn enter(c: *Cond) ?*py.Object {
@@ -139,9 +138,8 @@ fn enter(c: *Cond) ?*py.Object {
 }
 
 fn exit(c: *Cond) ?*py.Object {
-    if (!c.locked()) return py.raise(py.exc.runtimeError(), "the lock of the Cond is not locked", .{});
-    c.unlock();
-    return py.returnNone();
+    if (c.unlock()) return py.returnNone();
+    return py.raise(py.exc.runtimeError(), "the lock of the Cond is not locked", .{});
 }
 
 fn held(c: *Cond) *py.Object {

@@ -62,16 +62,19 @@ fn tryLock(m: *M) bool {
     return m.tryLock();
 }
 
+fn isLocked(m: *M) bool {
+    return m.isLocked();
+}
+
 fn unlock(m: *M) ?*py.Object {
-    m.unlock() catch
-        return py.raise(py.exc.runtimeError(), "unlock of an unlocked Mutex", .{});
-    return py.returnNone();
+    if (m.unlock()) return py.returnNone();
+    return py.raise(py.exc.runtimeError(), "unlock of an unlocked Mutex", .{});
 }
 
 fn repr(m: *M) ?*py.Object {
     return py.print("<Mutex 0x{x} {s}>", .{
         class.addressOf(m),
-        if (m.locked) "locked" else "unlocked",
+        if (m.isLocked()) "locked" else "unlocked",
     });
 }
 
@@ -97,7 +100,7 @@ pub const Class = class.Class(M, .{
         class.method("__enter__()", enter, "Locks it."),
         class.method("__exit__(*exc_info)", unlock, "Unlocks it."),
     },
-    .properties = &.{class.field(M, "locked", "locked", "Whether it is locked.")},
+    .properties = &.{class.property("locked", isLocked, "Whether it is locked.")},
 });
 
 // ---- golibx._core.Guard ----
@@ -112,7 +115,7 @@ const Guard = struct {
     depth: u32 = 0,
 
     fn tryLock(g: *Guard) bool {
-        if (g.m.locked and g.depth != fork.depth) g.m = .{};
+        if (g.m.isLocked() and g.depth != fork.depth) g.m = .{};
         return g.m.tryLock();
     }
 
@@ -132,7 +135,7 @@ const Guard = struct {
 
     fn exit(guard: *Guard) ?*py.Object {
         // A signal handler that forked may have taken it, and let it go, in the midst of this.
-        guard.m.unlock() catch {};
+        _ = guard.m.unlock();
         const g = lane.onThread() orelse return py.returnNone();
         return if (whole.end(goroutine.of(g))) py.returnNone() else null;
     }

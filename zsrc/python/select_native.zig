@@ -174,7 +174,8 @@ pub const Guard = struct {
         var it = shared.first;
         while (it) |state| {
             it = state.next;
-            if (state.case.side == .recv and state.elem.len > state.small.len) host.gpa.free(state.elem);
+            const owned = state.case.side == .recv and state.elem.len > state.small.len;
+            if (owned) host.gpa.free(state.elem);
             host.gpa.destroy(state);
         }
         host.gpa.destroy(shared);

@@ -6,12 +6,19 @@ const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
 
-const S = @import("../sync/semaphore.zig").Semaphore(host.Rt);
+const S = struct {
+    size: u64,
+    permits: @import("../sync/semaphore.zig").Semaphore(host.Rt),
+
+    fn held(s: *const S) u64 {
+        return s.size - s.permits.free;
+    }
+};
 
 fn new(size: *py.Object) ?S {
     const what = "the number of a Semaphore's permits";
     const n = arguments.within(size, what, 1, arguments.no_limit) orelse return null;
-    return .{ .size = @intCast(n) };
+    return .{ .size = @intCast(n), .permits = .{ .free = @intCast(n) } };
 }
 
 /// How many permits a call is about; 1 if it does not say.
@@ -35,9 +42,9 @@ const Permits = struct {
 
 noinline fn acquireSlow(s: *S, n: u64, limit: Limit) ?bool {
     const p = goroutine.forWait() orelse return null;
-    if (s.tryAcquire(n)) return true;
+    if (s.permits.tryAcquire(n)) return true;
     p.g.waiting_on = class.objectOf(s);
-    switch (s.acquireWait(&p.g, n, limit.deadline())) {
+    switch (s.permits.wait(&p.g, n, limit.deadline())) {
         .ready, .closed => return true,
         .timeout => return false,
         .interrupted => {
@@ -49,25 +56,26 @@ noinline fn acquireSlow(s: *S, n: u64, limit: Limit) ?bool {
 
 fn acquire(s: *S, permits: Permits, limit: Limit) ?bool {
     if (!permits.exist(s)) return null;
-    if (s.tryAcquire(permits.n)) return true;
+    if (s.permits.tryAcquire(permits.n)) return true;
     if (limit == .poll) return false;
     return acquireSlow(s, permits.n, limit);
 }
 
 fn enter(s: *S) ?bool {
-    return if (s.tryAcquire(1)) true else acquireSlow(s, 1, .forever);
+    return if (s.permits.tryAcquire(1)) true else acquireSlow(s, 1, .forever);
 }
 
 fn tryAcquire(s: *S, permits: Permits) ?bool {
-    return if (permits.exist(s)) s.tryAcquire(permits.n) else null;
+    return if (permits.exist(s)) s.permits.tryAcquire(permits.n) else null;
 }
 
 fn release(s: *S, permits: Permits) ?*py.Object {
-    s.release(permits.n) catch return py.raise(
+    if (permits.n > s.held()) return py.raise(
         py.exc.valueError(),
         "release of {d} permits of a Semaphore of which {d} are held",
-        .{ permits.n, s.held },
+        .{ permits.n, s.held() },
     );
+    s.permits.release(permits.n);
     return py.returnNone();
 }
 
@@ -76,7 +84,7 @@ fn exit(s: *S) ?*py.Object {
 }
 
 fn available(s: *S) u64 {
-    return s.size - s.held;
+    return s.permits.free;
 }
 
 fn repr(s: *S) ?*py.Object {

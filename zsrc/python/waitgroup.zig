@@ -40,8 +40,7 @@ fn wait(w: *W, limit: Limit) ?bool {
     const p = goroutine.forWait() orelse return null;
     if (w.count == 0) return true;
     p.g.waiting_on = class.objectOf(w);
-    var waiter: W.Queue.Waiter = .{};
-    switch (w.queue.wait(&host.Rt.no_lock, &waiter, &p.g, .wait_group, limit.deadline())) {
+    switch (w.wait(&p.g, limit.deadline())) {
         .ready, .closed => {
             if (w.count == 0) return true;
             const text = "WaitGroup is used again, with a count of {d}, before wait() has returned";

@@ -462,8 +462,7 @@ test "a wait group waits for all" {
                 w.* = .{ .function = work };
                 lane.go(&w.g);
             }
-            var waiter: wg_mod.WaitGroup(Rt).Queue.Waiter = .{};
-            _ = wg.queue.wait(&Rt.no_lock, &waiter, &t.g, .wait_group, null);
+            _ = wg.wait(&t.g, null);
         }
     };
     var main: T = .{ .function = S.main };

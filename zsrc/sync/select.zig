@@ -6,17 +6,17 @@
 //!  - `poll(guard)`: does what the case is about, if that can be done at once;
 //!  - `enqueue(who)`: queues who waits. The waiter lies in the case: which one was claimed tells
 //!    which case it is;
-//!  - `dequeue`: leaves the queue, after a wait that another case ended, or none. It takes the locks
-//!    that it needs, one by one: whoever comes across a waiter meanwhile cannot claim it any more,
-//!    and passes by;
+//!  - `dequeue`: leaves the queue, after a wait that another case ended, or none. It takes the lock
+//!    that it needs, one after the other: whoever comes across a waiter meanwhile cannot claim it
+//!    any more, and passes by;
 //!  - `finish`: the wait has ended with this case: what came of it. `would_block` has the select
 //!    look and wait again.
 //! A poll and the queueing that follows happen at one instant. The `Guard` sees to that:
 //!  - `hold` takes all locks that protect the sources, in the order of their addresses, so that two
 //!    selects never wait for each other;
 //!  - `release` lets them go, and wakes whom a poll is to wake;
-//!  - `unlocker` is what a wait lets them go with, once the caller can be woken. From then on it may
-//!    be woken, and gone: nothing of the select is touched after the last lock;
+//!  - `unlocker` is what a wait lets them go with, once the caller can be woken. From then on it
+//!    may be woken, and gone: nothing of the select is touched after the last lock;
 //!  - `reserve` says whether there is the memory to wait; `enlist` and `resign` are called before
 //!    and after a wait.
 const std = @import("std");
@@ -45,6 +45,10 @@ pub fn Select(comptime Rt: type, comptime Source: type, comptime Guard: type) ty
             return null;
         }
 
+        inline fn indexOf(waiter: *anyopaque, cases: []Source) usize {
+            return (@intFromPtr(waiter) - @intFromPtr(cases.ptr)) / @sizeOf(Source);
+        }
+
         /// As `poll`, and parks until a case can be done, or until `deadline`.
         pub fn wait(
             me: Rt.Me,
@@ -71,7 +75,7 @@ pub fn Select(comptime Rt: type, comptime Source: type, comptime Guard: type) ty
                 const wake = b.block(reason, deadline, guard.unlocker(), guard);
                 guard.resign(me);
                 const fired: ?usize = switch (wake) {
-                    .ready, .closed => (@intFromPtr(b.fired()) - @intFromPtr(cases.ptr)) / @sizeOf(Source),
+                    .ready, .closed => indexOf(b.fired(), cases),
                     .timeout, .interrupted => null,
                 };
                 for (cases, 0..) |*case, i| if (fired != i) case.dequeue();

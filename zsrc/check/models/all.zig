@@ -238,7 +238,14 @@ pub const of_the_runtime = [_]Entry{
         .plants = &.{
             .{ .bug = .queue_unannounced, .expects = "lost wake-up" },
             .{ .bug = .others_forgotten, .expects = "lost wake-up" },
+            .{ .bug = .stays_woken, .expects = "it is open" },
         },
+    },
+    .{
+        .name = "mutex, left",
+        .Model = sync.MutexLeft,
+        .options = .{ .preemptions = 3 },
+        .plants = &.{.{ .bug = .woken_unseen, .expects = "lost wake-up" }},
     },
     .{
         .name = "mutex, handed over",

@@ -11,7 +11,6 @@ const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
 const types = @import("../../native/types.zig");
 const proc = @import("../../native/proc.zig");
-const primitives = @import("../../native/primitives.zig");
 const Interrupted = @import("../../native/interrupt.zig").Interrupted;
 const Quiet = @import("world.zig").Quiet;
 const Tunables = @import("../../core/tunables.zig").Tunables;
@@ -44,7 +43,12 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         pub const sysmon = @import("../../native/sysmon.zig").Sysmon(lane);
         pub const interrupt = @import("../../native/interrupt.zig").Interrupt(lane);
         pub const events = no_events;
-        pub const sync = primitives.Primitives(switching.Rt);
+        pub const sync = struct {
+            pub const Mutex = @import("../../sync/mutex.zig").Mutex(switching.Rt);
+            pub const Cond = @import("../../sync/cond.zig").Cond(switching.Rt);
+            pub const WaitGroup = @import("../../sync/waitgroup.zig").WaitGroup(switching.Rt);
+            pub const Semaphore = @import("../../sync/semaphore.zig").Semaphore(switching.Rt);
+        };
         /// Null: Ms rest for ever from then on.
         pub var m_idle_ns: ?u64 = null;
 

@@ -55,13 +55,11 @@ fn Tokens(comptime Sim: type, comptime patient: enum { goroutine, thread }) type
         fn take(m: *Self, g: ?*L.G, deadline: ?u64) void {
             m.mutex.lock(g);
             while (m.tokens == 0) {
-                m.cond.wait(g, &m.mutex, deadline) catch |err| {
-                    check.expect(
-                        err == error.Timeout and deadline != null,
-                        "only a deadline ends it",
-                    );
-                    break;
-                };
+                const wake = m.cond.wait(g, &m.mutex, deadline).?;
+                m.mutex.lock(g);
+                if (wake == .ready) continue;
+                check.expect(wake == .timeout and deadline != null, "only a deadline ends it");
+                break;
             }
             Sim.writes(&m.tokens);
             if (m.tokens > 0) {
@@ -89,8 +87,8 @@ fn Tokens(comptime Sim: type, comptime patient: enum { goroutine, thread }) type
             L.end();
             check.expect(m.taken + m.tokens == 2, "a token is lost");
             check.expect(m.taken + m.given_up == 2, "both have ended");
-            check.expect(m.cond.q.list.isEmpty(), "nobody is queued");
-            check.expect(m.mutex.state.raw == 0, "the mutex is open");
+            check.expect(m.cond.queue.isEmpty(), "nobody is queued");
+            check.expect(!m.mutex.isLocked(), "the mutex is open");
         }
     };
 }
@@ -131,7 +129,9 @@ pub fn CondOnce(comptime Sim: type) type {
         fn once(m: *Self, g: ?*L.G) void {
             m.mutex.lock(g);
             m.waiting += 1;
-            m.cond.wait(g, &m.mutex, null) catch check.fail("without a deadline it is woken", .{});
+            const wake = m.cond.wait(g, &m.mutex, null).?;
+            check.expect(wake == .ready, "without a deadline it is woken");
+            m.mutex.lock(g);
             m.returned += 1;
             check.expect(m.returned <= m.allowed, "a wait returns early");
             check.expect(m.mutex.unlock(), "it is locked after a wait");
@@ -182,7 +182,7 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
 
         pub fn init(m: *Self, _: std.mem.Allocator) !void {
             L.start();
-            m.group.q.count = 2;
+            m.group.count = 2;
             const waiter = L.make(W.body(Self, waits), m);
             const worker = L.make(W.body(Self, works), m);
             if (procs == 1) return L.startM(&.{ waiter, worker });
@@ -191,16 +191,16 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
         }
 
         fn waits(m: *Self, g: ?*L.G) void {
-            m.group.wait(g, null) catch check.fail("without a deadline it waits", .{});
+            check.expect(m.group.wait(g, null) == .ready, "without a deadline it waits");
             check.expect(m.done.load(.acquire) == 2, "a wait returns before the work is done");
             if (!reused) return;
             m.group.add(1) catch unreachable;
             L.go(W.body(Self, works), m);
-            m.group.wait(g, null) catch check.fail("without a deadline it waits", .{});
+            check.expect(m.group.wait(g, null) == .ready, "without a deadline it waits");
             check.expect(m.done.load(.acquire) == 3, "a wait returns before the work is done");
             // Whoever writes to it now writes to what is another's.
             m.freed = true;
-            m.group.q.guard.held = 1;
+            m.group.lock.held = 1;
         }
 
         fn works(m: *Self, _: ?*L.G) void {
@@ -217,9 +217,8 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
         }
 
         fn hurries(m: *Self) void {
-            if (m.group.wait(null, 5)) |_| {
+            if (m.group.wait(null, 5) == .ready)
                 check.expect(m.done.load(.acquire) == 2, "a wait returns before the work is done");
-            } else |_| {}
             m.hurried = true;
         }
 
@@ -230,10 +229,10 @@ fn Work(comptime Sim: type, comptime procs: u32, comptime reused: bool) type {
         pub fn end(m: *Self) void {
             L.end();
             check.expect(m.hurried, "all have ended");
-            check.expect(m.group.q.list.isEmpty(), "nobody is queued");
+            check.expect(m.group.queue.isEmpty(), "nobody is queued");
             check.expect(m.freed == reused, "it was freed");
             check.expect(
-                m.group.q.guard.held == @intFromBool(reused),
+                m.group.lock.held == @intFromBool(reused),
                 "somebody writes to it that is gone",
             );
         }
@@ -256,7 +255,7 @@ pub fn Semaphore(comptime Sim: type) type {
         const L = W.L;
         pub const threads = .{ .{ "patient", patient }, .{ "hurries", hurries } };
 
-        semaphore: W.sync.Semaphore = .{ .q = .{ .count = 1 } },
+        semaphore: W.sync.Semaphore = .{ .free = 1 },
         inside: u32 = 0,
         times: u32 = 0,
         given_up: u32 = 0,
@@ -279,18 +278,18 @@ pub fn Semaphore(comptime Sim: type) type {
         }
 
         fn enter(m: *Self, g: ?*L.G, deadline: ?u64) void {
-            m.semaphore.acquire(g, deadline) catch {
+            if (m.semaphore.acquire(g, 1, deadline) != .ready) {
                 check.expect(deadline != null, "only a deadline ends a wait");
                 m.given_up += 1;
                 return;
-            };
+            }
             m.inside += 1;
             check.expect(m.inside == 1, "two have the one permit");
             Sim.writes(&m.times);
             m.times += 1;
             Sim.yieldPoint();
             m.inside -= 1;
-            m.semaphore.release();
+            m.semaphore.release(1);
         }
 
         pub fn rests(m: *Self) bool {
@@ -300,8 +299,8 @@ pub fn Semaphore(comptime Sim: type) type {
         pub fn end(m: *Self) void {
             L.end();
             check.expect(m.times + m.given_up == 3, "all have ended");
-            check.expect(m.semaphore.q.count == 1, "the permit is there again, once");
-            check.expect(m.semaphore.q.list.isEmpty(), "nobody is queued");
+            check.expect(m.semaphore.free == 1, "the permit is there again, once");
+            check.expect(m.semaphore.queue.isEmpty(), "nobody is queued");
         }
     };
 }

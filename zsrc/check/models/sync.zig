@@ -2,7 +2,7 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const Rt = @import("threads.zig").Rt;
-const mutex = @import("../../native/mutex.zig");
+const mutex = @import("../../sync/mutex.zig");
 const token = @import("../../native/token.zig");
 
 /// So many threads, of which the first comes twice. If `late`, time passes while the mutex is held,
@@ -35,7 +35,7 @@ fn Mutual(comptime Sim: type, comptime late: bool) type {
 
         pub fn end(m: *Self) void {
             check.expect(m.times == 4, "each was inside");
-            check.expect(m.mutex.state.raw == 0 and m.mutex.list.isEmpty(), "it is open");
+            check.expect(m.mutex.state.raw == 0 and m.mutex.queue.isEmpty(), "it is open");
         }
     };
 }
@@ -46,6 +46,46 @@ pub fn Mutex(comptime Sim: type) type {
 
 pub fn MutexLate(comptime Sim: type) type {
     return Mutual(Sim, true);
+}
+
+/// One that is woken and finds the mutex locked leaves: the next gets it all the same.
+pub fn MutexLeft(comptime Sim: type) type {
+    return struct {
+        mutex: mutex.Mutex(Rt(Sim)) = .{},
+        times: u32 = 0,
+        left: u32 = 0,
+
+        const Self = @This();
+        pub const threads = .{ .{ "a", twice }, .{ "b", leaves }, .{ "c", enter } };
+
+        fn twice(m: *Self) void {
+            m.enter();
+            m.enter();
+        }
+
+        fn enter(m: *Self) void {
+            m.mutex.lock(null);
+            m.use();
+        }
+
+        fn use(m: *Self) void {
+            Sim.writes(&m.times);
+            m.times += 1;
+            Sim.yieldPoint();
+            check.expect(m.mutex.unlock(), "it is locked");
+        }
+
+        fn leaves(m: *Self) void {
+            var since: u64 = 0;
+            if (m.mutex.tryLock() or m.mutex.wait(null, &since, 5) == .locked) return m.use();
+            m.left = 1;
+        }
+
+        pub fn end(m: *Self) void {
+            check.expect(m.times + m.left == 4, "each was inside, or has left");
+            check.expect(!m.mutex.isLocked() and m.mutex.queue.isEmpty(), "it is open");
+        }
+    };
 }
 
 /// A goroutine parks, with a deadline or without, and others wake it: as often as there are

@@ -19,6 +19,10 @@ pub fn Rt(comptime Sim: type) type {
         pub const isClaimed = claims.isClaimed;
         pub const last_is_next = claims.last_is_next;
 
+        pub fn pace() u64 {
+            return Sim.nanotime();
+        }
+
         pub fn wake(w: *Wait) void {
             w.wake(w);
         }

@@ -1,6 +1,7 @@
 //! Goroutines that are tied to a thread: locked to it by themselves, or stopped with it inside a
 //! preemption signal (KLT-switch).
 const std = @import("std");
+const unlockIt = @import("../../core/waiters.zig").unlockIt;
 const check = @import("../explorer.zig");
 const Lane = @import("lane.zig").Lane;
 
@@ -34,7 +35,7 @@ fn Locked(comptime Sim: type, comptime procs: u32, comptime unlocks: bool) type 
             switch (g.token.begin(&b.wait)) {
                 .woken => {},
                 .would_block => unreachable,
-                .waiting => _ = b.block(.lock, null, L.sync.unlockGuard, &g.token.lock),
+                .waiting => _ = b.block(.lock, null, unlockIt(Sim.Lock), &g.token.lock),
             }
             expectOn(g, own);
             if (unlocks) {
