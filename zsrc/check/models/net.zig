@@ -33,7 +33,8 @@ fn Arriving(comptime Sim: type, comptime procs: u32, comptime total: u32) type {
                 m.taken += m.bytes.swap(0, .acq_rel);
                 if (m.taken == total) return .exit;
                 t.net_wait = .{ .g = &t.g };
-                switch (w.d.begin(&w.d.read, &t.net_wait)) {
+                t.net_waiter = .{ .wait = &t.net_wait };
+                switch (w.d.begin(&w.d.read, &t.net_waiter)) {
                     .ready => {},
                     .waiting => {
                         t.g.transition(.running, .waiting);
