@@ -6,7 +6,7 @@ const Rt = @import("lane.zig").switching.Rt;
 pub const Mutex = @import("../sync/mutex.zig").Mutex(Rt);
 pub const Cond = @import("../sync/cond.zig").Cond(Rt);
 pub const WaitGroup = @import("../sync/waitgroup.zig").WaitGroup(Rt);
-pub const Semaphore = @import("../sync/semaphore.zig").Semaphore(Rt);
+pub const Semaphore = @import("../sync/semaphore.zig").Semaphore(Rt, false);
 
 comptime {
     for (.{ Mutex, Cond, WaitGroup, Semaphore }) |T|

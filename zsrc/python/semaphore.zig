@@ -8,7 +8,7 @@ const Limit = @import("timeouts.zig").Limit;
 
 const S = struct {
     size: u64,
-    permits: @import("../sync/semaphore.zig").Semaphore(host.Rt),
+    permits: @import("../sync/semaphore.zig").Semaphore(host.Rt, true),
 
     fn held(s: *const S) u64 {
         return s.size - s.permits.free;

@@ -4,7 +4,7 @@ const os = @import("../os/os.zig");
 const harness = @import("../sched/lane_test.zig");
 const Mutex = @import("mutex.zig").Mutex(harness.Rt);
 const RWMutex = @import("rwmutex.zig").RWMutex(harness.Rt);
-const Semaphore = @import("semaphore.zig").Semaphore(harness.Rt);
+const Semaphore = @import("semaphore.zig").Semaphore(harness.Rt, true);
 const Barrier = @import("barrier.zig").Barrier(harness.Rt);
 
 const Lane = harness.Lane;

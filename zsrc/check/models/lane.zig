@@ -44,10 +44,11 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         pub const interrupt = @import("../../native/interrupt.zig").Interrupt(lane);
         pub const events = no_events;
         pub const sync = struct {
-            pub const Mutex = @import("../../sync/mutex.zig").Mutex(switching.Rt);
-            pub const Cond = @import("../../sync/cond.zig").Cond(switching.Rt);
-            pub const WaitGroup = @import("../../sync/waitgroup.zig").WaitGroup(switching.Rt);
-            pub const Semaphore = @import("../../sync/semaphore.zig").Semaphore(switching.Rt);
+            const Rt = switching.Rt;
+            pub const Mutex = @import("../../sync/mutex.zig").Mutex(Rt);
+            pub const Cond = @import("../../sync/cond.zig").Cond(Rt);
+            pub const WaitGroup = @import("../../sync/waitgroup.zig").WaitGroup(Rt);
+            pub const Semaphore = @import("../../sync/semaphore.zig").Semaphore(Rt, false);
         };
         /// Null: Ms rest for ever from then on.
         pub var m_idle_ns: ?u64 = null;
