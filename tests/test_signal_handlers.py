@@ -211,6 +211,123 @@ def test_several_handlers_and_what_they_raise(script: Script) -> None:
     assert out == "True\n"
 
 
+# How main computes: what a handler raises there comes before any other line of main's.
+COMPUTES = {
+    "a loop": "for i in range(30_000): pass",
+    "calls": "for i in range(3_000): inner()",
+    "generators": "for i in generated(3_000): pass",
+    "deep returns": "for i in range(200): deep(15)",
+    "callbacks": "for i in range(20): sorted(range(300), key=lambda n: -n)",
+}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("compute", COMPUTES)
+def test_a_handler_raises_where_it_has_seen_the_main_goroutine(
+    script: Script, compute: str, traced: bool
+) -> None:
+    out = passes(
+        script,
+        f"""
+        block = handled_in = None
+        over = []
+
+        def handler(signum, frame):
+            global handled_in
+            if block is not None:
+                handled_in = block
+                raise TimeIsUp
+
+        def hog():
+            while not over:
+                sum(range(3000))
+
+        def inner():
+            pass
+
+        def generated(n):
+            for i in range(n):
+                yield i
+
+        def deep(n):
+            return n and deep(n - 1)
+
+        def main():
+            global block
+            if {traced}:
+                sys.settrace(lambda *_: None)
+            signal.signal(signal.SIGALRM, handler)
+            hogs = [go(hog), go(hog)]
+            raised, elsewhere = 0, []
+            number = 0
+            while raised < 30:
+                number += 1
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
+                try:
+                    block = number
+                    {COMPUTES[compute]}
+                    block = None
+                    # One that was raised late comes here.
+                    time.sleep(0)
+                except TimeIsUp:
+                    raised += 1
+                    if block != handled_in:
+                        elsewhere.append((block, handled_in))
+                    block = None
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            over.append(True)
+            for g in hogs:
+                g.join()
+            print(elsewhere)
+
+        run(main)
+        """,
+    )
+    assert out == "[]\n"
+
+
+def test_signals_that_come_while_main_is_to_raise_wait_for_that(script: Script) -> None:
+    out = passes(
+        script,
+        """
+        guarded = owing = False
+        too_early = []
+
+        def handler(signum, frame):
+            global owing
+            if guarded:
+                if owing:
+                    too_early.append(signum)
+                owing = True
+                raise TimeIsUp
+
+        def main():
+            global guarded, owing
+            for n in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(n, handler)
+
+            def strike():
+                # Main is switched out, in the block.
+                for n in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
+                    os.kill(os.getpid(), n)
+
+            for _ in range(20):
+                striker = go(strike)
+                try:
+                    guarded = True
+                    while True:
+                        pass
+                except TimeIsUp:
+                    guarded = owing = False
+                striker.join()
+            print(too_early)
+
+        run(main, config=FAST)
+        """,
+    )
+    assert out == "[]\n"
+
+
 def test_a_storm_of_handlers_that_raise_beside_busy_goroutines(script: Script) -> None:
     out = passes(
         script,

@@ -115,8 +115,13 @@ pub const Owes = extern struct {
     whole: u32 = 0,
 };
 
-/// An exception that waits for its turn.
-pub const Thrown = struct { exception: *py.Object, next: ?*Thrown = null };
+/// An exception that waits for its turn. One that is `hurried` is raised at the next bytecode after
+/// the one before it.
+pub const Thrown = struct {
+    exception: *py.Object,
+    hurried: bool = false,
+    next: ?*Thrown = null,
+};
 
 pub inline fn of(g: *G) *PyG {
     return @alignCast(@fieldParentPtr("g", g));
@@ -745,9 +750,12 @@ pub fn report(h: *Handle) void {
         );
         return py.PyErr_WriteUnraisable(&h.ob);
     };
+    const before = if (main) |m| m.owes.pending else null;
     const result = py.call(handler, &.{ &h.ob, exception });
     if (result) |r| py.decref(r) else py.PyErr_WriteUnraisable(handler);
-    if (main) |m| if (m.owes.pending != null and lane.onThread() == &m.g) preempt.hurry(m);
+    const m = main orelse return;
+    const is_new = m.owes.pending != null and m.owes.pending != before;
+    if (is_new and lane.onThread() == &m.g) preempt.hurry(m);
 }
 
 // ---- raising in a goroutine from outside ----
@@ -771,6 +779,38 @@ pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
     at.* = last;
 }
 
+/// As `interrupt`, but the goroutine raises it before it executes another bytecode, wherever it is,
+/// and before what it is to raise where it parks.
+pub fn throwAtOnce(p: *PyG, exception: *py.Object) void {
+    if (p.owes.pending == null) {
+        p.owes.pending = exception;
+    } else insertHurried(p, exception) catch {
+        py.restoreException(exception);
+        return py.PyErr_WriteUnraisable(null);
+    };
+    p.request.raise = true;
+    wakePending(p);
+    // While a handler runs on its thread state: see signals.giveBack.
+    if (!signals.isLent(p)) preempt.hurry(p);
+}
+
+fn insertHurried(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
+    const new = try host.gpa.create(Thrown);
+    if (!p.request.raise) {
+        new.* = .{ .exception = p.owes.pending.?, .next = p.later };
+        p.later = new;
+        p.owes.pending = exception;
+        return;
+    }
+    var at = &p.later;
+    while (at.*) |thrown| {
+        if (!thrown.hurried) break;
+        at = &thrown.next;
+    }
+    new.* = .{ .exception = exception, .hurried = true, .next = at.* };
+    at.* = new;
+}
+
 fn wakePending(p: *PyG) void {
     switch (p.g.status) {
         .waiting, .parking => if (lane.claim(&p.g, .interrupted)) lane.ready(&p.g),
@@ -788,11 +828,15 @@ pub fn raisePending(p: *PyG) bool {
 fn raiseThrown(p: *PyG) bool {
     const exception = p.owes.pending orelse return false;
     p.owes.pending = null;
+    preempt.endHurry(p);
     if (p.later) |next| {
         p.owes.pending = next.exception;
         p.later = next.next;
+        const hurried = next.hurried;
         host.gpa.destroy(next);
+        if (hurried) preempt.hurry(p);
     }
+    if (p == main) signals.goOn();
     owed.note(p, exception);
     py.restoreException(exception);
     return true;

@@ -10,6 +10,10 @@
 //!    tool sets local ones.
 //!  - On 3.11 it sets a trace function on the goroutine's thread state. One that was there is put
 //!    back before anything else happens, and gets the event.
+//! Where something is to be raised (`hurry`) nothing of the program's is to run before that. The
+//! frame that the goroutine is in may return or be unwound first, and what a tool's callback runs
+//! has no events: so on 3.12+ the frames around it get INSTRUCTION events too.
+//!
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
 //! with it, at the goroutine's own next check. On 3.11 a pending call from another thread is not
 //! noticed before something else interrupts the interpreter's loop, so an M is sent that asks for
@@ -37,10 +41,9 @@ pub const Request = struct {
     /// Raise what is pending as well, wherever the goroutine is: a KeyboardInterrupt comes
     /// anywhere.
     raise: bool = false,
-    /// 3.12+: the code object with events on, owned, and which.
-    code: ?*py.Object = null,
-    events: c_longlong = 0,
-    /// 3.12+: its distance from the innermost frame when it was chosen.
+    /// 3.12+: there are code objects with events on for it, in `asked`.
+    coded: bool = false,
+    /// 3.12+: the code object's distance from the innermost frame when it was chosen.
     depth: u32 = 0,
     /// The program's own trace function, while the request stands in its place.
     traced_by: ?py.TraceFunction = null,
@@ -106,10 +109,19 @@ fn onPending(about: ?*anyopaque) callconv(.c) c_int {
 
 /// Makes a goroutine raise what is pending at its next bytecode, if it does not park first.
 pub fn hurry(p: *PyG) void {
-    if (p.state == null) return;
     p.request.raise = true;
-    if (way == .monitoring) takeBack(p);
     arm(p);
+}
+
+/// It raises what it was hurried for, wherever that is. No exception is set.
+pub fn endHurry(p: *PyG) void {
+    if (!p.request.raise) return;
+    p.request.raise = false;
+    if (p.state != null) switch (way) {
+        .none => {},
+        .trace => undoTrace(p),
+        .monitoring => takeBack(p),
+    };
 }
 
 // ---- arming ----
@@ -125,7 +137,10 @@ pub fn arm(p: *PyG) void {
     switch (way) {
         .none => {},
         .trace => armTrace(p, state),
-        .monitoring => if (!armTracer(p, state)) armMonitoring(p, state),
+        // A trace function is also called by jumps: not where to raise, see backedge.zig.
+        .monitoring => if (wantsRaise(p)) armRaise(p, state) else {
+            if (!armTracer(p, state)) armMonitoring(p, state);
+        },
     }
 }
 
@@ -253,18 +268,45 @@ fn armMonitoring(p: *PyG, state: *py.ThreadState) void {
     // While a tool's callback or a trace function runs, its own code has no events. A request that
     // found no answer goes to the caller next time, but not ever farther, where no code may run
     // for long.
-    const depth = if (p.request.code != null) (p.request.depth + 1) % depths else 0;
+    const depth = if (p.request.coded) (p.request.depth + 1) % depths else 0;
     const code = codeAt(state, depth) orelse return;
     takeBack(p);
-    armed.append(host.gpa, p) catch return py.decref(code);
     p.request.depth = depth;
-    p.request.armed = true;
-    p.request.code = code;
-    p.request.events = if (wantsRaise(p)) instruction_event else all_events;
-    refresh(code);
+    ask(p, code, all_events);
+}
+
+/// 3.12+: nothing of the frames that it is in goes on before it has raised.
+fn armRaise(p: *PyG, state: *py.ThreadState) void {
+    takeBack(p);
+    p.request.depth = 0;
+    var frame = py.PyThreadState_GetFrame(state);
+    var depth: u32 = 0;
+    while (frame) |f| : (depth += 1) {
+        const code = py.PyFrame_GetCode(f);
+        if (isImportSystem(code)) py.decref(code) else ask(p, code, instruction_event);
+        frame = if (depth + 1 < most_hurried) py.PyFrame_GetBack(f) else null;
+        py.decref(&f.ob);
+    }
 }
 
 const depths = 4; // a callback, what it calls, what that calls, and the code they are about
+/// More frames than that are seldom unwound before one of them handles the exception.
+const most_hurried = 16;
+
+/// 3.12+: takes the reference to the code object.
+fn ask(p: *PyG, code: *py.Object, events: c_longlong) void {
+    if (isAsked(p, code)) return py.decref(code);
+    asked.append(host.gpa, .{ .p = p, .code = code, .events = events }) catch
+        return py.decref(code);
+    p.request.armed = true;
+    p.request.coded = true;
+    refresh(code);
+}
+
+fn isAsked(p: *const PyG, code: *const py.Object) bool {
+    for (asked.items) |a| if (a.p == p and a.code == code) return true;
+    return false;
+}
 
 /// The code of the frame that is `depth` calls away from the innermost one, or of the outermost.
 fn codeAt(state: *py.ThreadState, depth: u32) ?*py.Object {
@@ -278,8 +320,9 @@ fn codeAt(state: *py.ThreadState, depth: u32) ?*py.Object {
     return py.PyFrame_GetCode(frame);
 }
 
-/// 3.12+: the goroutines with a request; several may be in one code object.
-var armed: std.ArrayList(*PyG) = .empty;
+/// 3.12+: events on a code object, owned, for a goroutine. Several may be in one.
+const Asked = struct { p: *PyG, code: *py.Object, events: c_longlong };
+var asked: std.ArrayList(Asked) = .empty;
 
 // ---- arriving ----
 
@@ -290,8 +333,7 @@ fn arrive(p: *PyG, exact: bool) bool {
     // From 3.13 on a signal interrupts only the thread state that the main thread began with.
     if (py.PyErr_CheckSignals() != 0) {
         if (exact) return false;
-        goroutine.interrupt(p, py.takeException() orelse return true);
-        hurry(p);
+        goroutine.throwAtOnce(p, py.takeException() orelse return true);
         return true;
     }
     lane.preempt(&p.g);
@@ -307,7 +349,6 @@ fn raise(p: *PyG, exact: bool) ?bool {
         arm(p);
         return true;
     }
-    p.request.raise = false;
     return !goroutine.raisePending(p);
 }
 
@@ -342,7 +383,9 @@ fn onTrace(
     const code = py.PyFrame_GetCode(@ptrCast(frame));
     const import_system = isImportSystem(code);
     py.decref(code);
-    if (!import_system and !arrive(p, true)) return -1;
+    if (import_system) {
+        if (wantsRaise(p)) arm(p);
+    } else if (!arrive(p, way == .trace)) return -1;
     // The program did not ask for the event that only our setting caused.
     if (ours) return 0;
     return if (user) |f| f(kept, frame, what, arg) else 0;
@@ -370,8 +413,7 @@ fn onEvent(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     if (n < 1) return py.returnNone();
     const g = lane.onThread() orelse return py.returnNone();
     const p = goroutine.of(g);
-    const code = p.request.code orelse return py.returnNone();
-    if (code != args[0]) return py.returnNone();
+    if (!p.request.coded or !isAsked(p, args[0])) return py.returnNone();
     takeBack(p);
     if (isImportSystem(args[0])) return py.returnNone();
     return if (arrive(p, n == 2)) py.returnNone() else null;
@@ -385,21 +427,26 @@ fn takeBack(p: *PyG) void {
         // Unless the program has set another one meanwhile.
         if (traceFunction(p.state.?) == &onTrace) setTraceFunction(p.state.?, user);
     }
-    const code = p.request.code orelse return;
-    p.request.code = null;
-    defer py.decref(code);
+    if (!p.request.coded) return;
+    p.request.coded = false;
     var at: usize = 0;
-    while (at < armed.items.len) {
-        if (armed.items[at] == p) _ = armed.swapRemove(at) else at += 1;
+    while (at < asked.items.len) {
+        if (asked.items[at].p != p) {
+            at += 1;
+            continue;
+        }
+        const code = asked.swapRemove(at).code;
+        refresh(code);
+        py.decref(code);
+        at = 0; // others may have come and gone
     }
-    refresh(code);
 }
 
 /// 3.12+: asks for the events that the goroutines with requests in a code object want together.
 pub fn refresh(code: *py.Object) void {
     var events = backedge.eventsOn(code);
-    for (armed.items) |p| {
-        if (p.request.code == code) events |= p.request.events;
+    for (asked.items) |a| {
+        if (a.code == code) events |= a.events;
     }
     _ = setEvents(code, events);
 }
@@ -407,6 +454,7 @@ pub fn refresh(code: *py.Object) void {
 /// When a goroutine ends with a request in its way.
 pub fn cancelRequest(p: *PyG) void {
     if (backedge.any()) backedge.unwatch(p);
+    p.request.raise = false;
     if (!p.request.armed) return;
     switch (way) {
         .none => {},
@@ -508,7 +556,7 @@ pub fn setUp() void {
 }
 
 pub fn tearDown() void {
-    armed.clearRetainingCapacity();
+    asked.clearRetainingCapacity();
     // What was given up while it blocked is to find its loops watched when it comes back.
     if (way == .monitoring and !backedge.any()) freeTool();
     way = .none;
@@ -516,12 +564,12 @@ pub fn tearDown() void {
 
 /// In the child of a fork: the requests of all are taken back, the survivor's too.
 pub fn forget(survivor: ?*PyG) void {
-    for (armed.items) |p| {
-        const code = p.request.code orelse continue;
-        p.request.code = null;
-        _ = setEvents(code, 0);
-        py.decref(code);
+    for (asked.items) |a| {
+        a.p.request.coded = false;
+        _ = setEvents(a.code, 0);
+        py.decref(a.code);
     }
+    asked.clearRetainingCapacity();
     if (survivor) |p| if (p.request.armed) switch (way) {
         .none => {},
         .trace => {

@@ -21,6 +21,7 @@ const goroutine = @import("goroutine.zig");
 const timeouts = @import("timeouts.zig");
 const identity = @import("identity.zig");
 const replace = @import("replace.zig");
+const signals = @import("signals.zig");
 
 const lane = &host.the_lane;
 
@@ -231,9 +232,12 @@ fn take(l: *RLock, me: u64, limit: timeouts.Limit, will: Will) ?bool {
         switch (wake) {
             .ready, .closed => {},
             .timeout => return false,
-            .interrupted => if (will == .may_raise) {
-                _ = goroutine.raisePending(p);
-                return null;
+            .interrupted => {
+                if (will == .may_raise) {
+                    _ = goroutine.raisePending(p);
+                    return null;
+                }
+                if (p == goroutine.main) signals.goOn();
             },
         }
     }

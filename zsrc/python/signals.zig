@@ -160,12 +160,18 @@ pub fn seeToQueue() void {
 }
 
 fn launch() void {
-    const p = runner orelse return;
-    if (launched) return;
-    launched = true;
-    py.decref(goroutine.launchFirst(p));
+    if (!launchAtSwitch()) return;
     // Whoever was interrupted is not to finish its slice first.
     if (lane.running) |g| preempt.arm(goroutine.of(g));
+}
+
+/// The runner comes next when the caller is switched out. False if there is none to launch.
+fn launchAtSwitch() bool {
+    const p = runner orelse return false;
+    if (launched) return false;
+    launched = true;
+    py.decref(goroutine.launchFirst(p));
+    return true;
 }
 
 /// The main goroutine, in whatever call, has looked for signals and found golibx's own.
@@ -174,11 +180,8 @@ pub fn callTold() ?*py.Object {
     const main = goroutine.main.?;
     // It calls them itself, when it leaves that.
     if (main.owes.whole > 0) return py.returnNone();
-    defer launch(); // with what is left, and so that it ends
-    if (preempt.wantsRaise(main)) {
-        main.request.raise = false;
-        if (goroutine.raisePending(main)) return null;
-    }
+    defer _ = launchAtSwitch(); // with what is left, and so that it ends
+    if (preempt.wantsRaise(main) and goroutine.raisePending(main)) return null;
     while (queue.items.len > 0 and !launched) {
         if (!make(queue.orderedRemove(0))) return null;
     }
@@ -232,51 +235,75 @@ pub fn holdBack(handler: *py.Object, number: *py.Object) bool {
 /// It has come to that. False with an exception set.
 pub fn callHeld(p: *PyG) bool {
     if (p != goroutine.main) return true;
-    if (queue.items.len == 0 and !preempt.wantsRaise(p)) return true;
+    if (preempt.wantsRaise(p)) return !goroutine.raisePending(p);
+    if (queue.items.len == 0) return true;
     const depth = p.owes.whole;
     p.owes.whole = 0;
-    defer p.owes.whole = depth;
-    if (!makeHeld()) return false;
-    if (!preempt.wantsRaise(p)) return true;
-    p.request.raise = false;
-    return !goroutine.raisePending(p);
+    const goes_on = makeHeld();
+    p.owes.whole = depth;
+    if (!goes_on) goOn();
+    return goes_on and !(preempt.wantsRaise(p) and goroutine.raisePending(p));
 }
 
 /// Unless the runner is about to. False with an exception set.
-pub fn makeHeld() bool {
+fn makeHeld() bool {
     while (queue.items.len > 0 and (runner == null or !launched)) {
         if (!make(queue.orderedRemove(0))) return false;
     }
     return true;
 }
 
-/// Whoever holds it back makes the call.
+/// Puts the call into the queue. False if there is no memory.
 fn hold(function: *py.Object, number: *py.Object) bool {
+    if (isDue(function, number)) return true;
     queue.append(host.gpa, .{ .function = function, .number = number }) catch return false;
     _ = py.incref(function);
     _ = py.incref(number);
     return true;
 }
 
-fn add(function: *py.Object, number: *py.Object) bool {
-    queue.ensureUnusedCapacity(host.gpa, 1) catch return false;
-    if (runner == null) {
-        const p = goroutine.create(
-            &Class.python_type.ob,
-            @ptrCast(&function),
-            0,
-            null,
-            true,
-        ) catch {
-            py.PyErr_Clear();
-            return false;
-        };
-        p.runs_handlers = true;
-        p.g.placed = true;
-        runner = p;
-        launched = false;
+/// Whether the call is to be made already. Signals that come before the handler of the first was
+/// called are one, as the interpreter has it.
+fn isDue(function: *const py.Object, number: *py.Object) bool {
+    const signal = py.PyLong_AsLongLong(number);
+    for (queue.items) |c| {
+        if (c.function == function and py.PyLong_AsLongLong(c.number) == signal) return true;
     }
-    queue.appendAssumeCapacity(.{ .function = py.incref(function), .number = py.incref(number) });
+    if (signal == -1) py.PyErr_Clear(); // not a number: nobody but the program called it
+    return false;
+}
+
+/// False if there is no memory.
+fn haveRunner() bool {
+    if (runner != null) return true;
+    var no_args: [1]*py.Object = undefined;
+    const p = goroutine.create(&Class.python_type.ob, &no_args, 0, null, true) catch {
+        py.PyErr_Clear();
+        return false;
+    };
+    p.runs_handlers = true;
+    p.g.placed = true;
+    runner = p;
+    launched = false;
+    return true;
+}
+
+/// The main goroutine raises what a handler has. The calls that this one came before are due when
+/// it is switched out next: it has had time to handle the exception.
+pub fn goOn() void {
+    if (queue.items.len == 0 or !lane.live or holdsBack() or !haveRunner()) return;
+    _ = launchAtSwitch();
+}
+
+/// Whether the main goroutine, once it goes on, raises something: further handlers are called after
+/// that. One that waits where nothing is to interrupt it does not go on.
+fn mainRaisesFirst() bool {
+    const main = goroutine.main orelse return false;
+    return preempt.wantsRaise(main) and !goroutine.isParked(main);
+}
+
+fn add(function: *py.Object, number: *py.Object) bool {
+    if (!haveRunner() or !hold(function, number)) return false;
     if (!holdsBack() and !tellSoon()) launch();
     return true;
 }
@@ -352,7 +379,7 @@ pub fn runAll(p: *PyG) void {
     var v: ?*py.Object = null;
     var tb: ?*py.Object = null;
     py.PyErr_Fetch(&t, &v, &tb);
-    while (queue.items.len > 0) {
+    while (queue.items.len > 0 and !mainRaisesFirst()) {
         const next = queue.orderedRemove(0);
         const made = make(next);
         if (p.survives) fork.endHandler(if (made) null else py.takeException());
@@ -370,6 +397,7 @@ pub fn giveBack(p: *PyG) bool {
     if (p.state != main.state) return false;
     borrows = false;
     preempt.withdraw(p);
+    if (preempt.wantsRaise(main)) preempt.hurry(main);
     recursion.settle(p);
     host.tellStack(main.state.?, main.g.stack);
     p.state = null;
@@ -409,19 +437,21 @@ fn make(next: Call) bool {
 /// Of a handler. Takes the reference.
 fn throwToMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
-    if (main.owes.pending == null) return interruptMain(exception);
-    goroutine.throwLater(main, exception) catch py.decref(exception);
+    goroutine.throwAtOnce(main, exception);
+    _ = tellSoon();
 }
 
-/// Has the main goroutine raise the exception, wherever it is, unless it is to raise one already.
-/// Takes the reference.
+/// Has the main goroutine raise the exception, wherever it is, unless it is to raise one there
+/// already. Takes the reference.
 pub fn interruptMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
-    const parked = main.g.status == .waiting or main.g.status == .parking;
-    goroutine.interrupt(main, exception);
-    if (parked) return;
-    preempt.hurry(main);
-    _ = tellSoon();
+    if (preempt.wantsRaise(main)) return py.decref(exception);
+    throwToMain(exception);
+}
+
+/// Whether a handler runs on its thread state.
+pub fn isLent(p: *const PyG) bool {
+    return borrows and p == goroutine.main;
 }
 
 /// After a run: makes the calls that its end has overtaken. What they raise, the last one first,
