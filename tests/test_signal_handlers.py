@@ -286,40 +286,46 @@ def test_a_handler_raises_where_it_has_seen_the_main_goroutine(
     assert out == "[]\n"
 
 
-def test_signals_that_come_while_main_is_to_raise_wait_for_that(script: Script) -> None:
+@pytest.mark.parametrize("wait", ["computes()", "time.sleep(10)", "sleep(10)"])
+def test_signals_that_come_while_main_is_to_raise_wait_for_that(script: Script, wait: str) -> None:
     out = passes(
         script,
-        """
+        f"""
         guarded = owing = False
         too_early = []
 
         def handler(signum, frame):
             global owing
-            if guarded:
+            # Not where main has caught it, and is about to say so.
+            if guarded and (frame.f_code is not main.__code__ or frame.f_lineno == line):
                 if owing:
                     too_early.append(signum)
                 owing = True
                 raise TimeIsUp
 
         def main():
-            global guarded, owing
-            for n in (signal.SIGUSR1, signal.SIGUSR2):
+            global guarded, owing, line
+            for n in (signal.SIGALRM, signal.SIGUSR1):
                 signal.signal(n, handler)
 
             def strike():
-                # Main is switched out, in the block.
-                for n in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
-                    os.kill(os.getpid(), n)
+                while not stop:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    time.sleep(0.0005)
 
-            for _ in range(20):
-                striker = go(strike)
+            gs = [go(f) for f in (others, blocked, blocked, strike)]
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0011)
+            for _ in range(100):
                 try:
+                    line = sys._getframe().f_lineno + 2
                     guarded = True
-                    while True:
-                        pass
+                    {wait}
                 except TimeIsUp:
                     guarded = owing = False
-                striker.join()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            stop.append(True)
+            for g in gs:
+                g.join()
             print(too_early)
 
         run(main, config=FAST)

@@ -193,7 +193,10 @@ fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.
     const function = py.incref(h.function);
     defer py.decref(function);
     const held_back = py.PyTuple_Size(args) >= 1 and isHeldBack();
-    if (!held_back and !isForMain(args)) return py.PyObject_Call(function, args, kwargs);
+    if (!held_back and !isForMain(args)) {
+        if (raisesBefore(function, args)) return null;
+        return py.PyObject_Call(function, args, kwargs);
+    }
     const number = py.PyTuple_GetItem(args, 0) orelse return null;
     if (if (held_back) hold(function, number) else add(function, number)) return py.returnNone();
     // There is no memory for the runner: it is called here, and raises there all the same.
@@ -202,6 +205,15 @@ fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.
         return py.returnNone();
     };
     return result;
+}
+
+/// Where the caller is the main goroutine, and is to raise what another handler has raised: it does
+/// so, and the call is made later. False if there is nothing of that kind.
+fn raisesBefore(function: *py.Object, args: *py.Object) bool {
+    const main = goroutine.main orelse return false;
+    if (!preempt.wantsRaise(main) or lane.onThread() != &main.g or py.PyTuple_Size(args) < 1)
+        return false;
+    return hold(function, py.PyTuple_GetItem(args, 0).?) and goroutine.raisePending(main);
 }
 
 /// Whether the caller, a thread of the present run, is not the main goroutine, nor the runner in
