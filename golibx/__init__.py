@@ -64,6 +64,7 @@ from golibx.errors import (
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
 from golibx.time import Ticker, Timer, after, sleep, tick
+from golibx.tuning import tunables, tune
 from golibx.version import __version__
 
 TYPE_CHECKING = False
@@ -130,6 +131,8 @@ __all__ = [
     "stacks",
     "stats",
     "tick",
+    "tunables",
+    "tune",
     "unlock_os_thread",
 ]
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Runtime,
         Stack,
         Sysmon,
+        Tune,
     )
 
 __all__ = ["Config", "Key", "Section", "Setting", "refuse_unread"]
@@ -69,6 +70,10 @@ def _line_of(text: str, path: str) -> int | None:
     The parser gives no positions, so this reads headers and `key =` line by line: right for what
     people write, and only for messages.
     """
+    outer, bracket, indexed = path.partition("[")
+    if bracket:
+        index, _, rest = indexed.partition("]")
+        return _line_in_list(text, outer, int(index), rest.removeprefix("."))
     table = ""
     found = None
     for number, line in enumerate(text.splitlines(), 1):
@@ -87,6 +92,30 @@ def _line_of(text: str, path: str) -> int | None:
         if found is None and (is_outer or name.startswith(f"{path}.")):
             found = number
     return found
+
+
+def _line_in_list(text: str, path: str, index: int, rest: str) -> int | None:
+    """The same in item `index`, from 1, of a list of tables, each under a header `[[path]]`."""
+    lines = text.splitlines()
+    starts = [
+        number
+        for number, line in enumerate(lines)
+        if line.strip().startswith("[[") and _plain_path(line.strip().strip("[]")) == path
+    ]
+    if index > len(starts):
+        return _line_of(text, path)
+    start = starts[index - 1]
+    # Up to the next header, but for those of the item's own tables.
+    inner = []
+    for line in lines[start + 1 :]:
+        if line.strip().startswith("["):
+            header = _plain_path(line.strip().strip("[]"))
+            if not header.startswith(f"{path}."):
+                break
+            line = f"[{header.removeprefix(f'{path}.')}]"
+        inner.append(line)
+    found = _line_of("\n".join(inner), rest) if rest else None
+    return start + 1 + (found or 0)
 
 
 def _plain_path(dotted: str) -> str:
@@ -277,8 +306,23 @@ class _Builder:
         if ring_size & (ring_size - 1):
             example = f"such as {1 << ring_size.bit_length()}"
             self._add_problem("hooks.ring_size", "not a power of two", example)
+        self._check_rules()
         if self.values["netpoll.backend"] == "epoll" and sys.platform != "linux":
             self._add_problem("netpoll.backend", "not available on this platform", '"auto"')
+
+    def _check_rules(self) -> None:
+        """Rules keep within the limits, of which plugins' authors do not know."""
+        limits = self.values["tune.limits"]
+        rules = self.values["tune.rules"]
+        if not limits or not rules:
+            return
+        from golibx.rules import beyond
+
+        for where, value, allowed in beyond(rules, limits):
+            path = f"tune.rules{where}"
+            problem = "beyond what [tune] limits says"
+            source = self.sources["tune.rules"]
+            self.problems.append(source.error(problem, path, value, allowed))
 
     def _check_order(self, smaller: str, larger: str) -> None:
         if any(problem.key in (smaller, larger) for problem in self.problems):
@@ -346,10 +390,16 @@ def _written(key: Key, value: object) -> str:
     if key.kind == "size":
         assert isinstance(value, int)
         return toml_value(format_size(value))
+    if key.kind in ("limits", "rules"):
+        from golibx.rules import as_written
+
+        return toml_value(as_written(value))
     return toml_value(value)
 
 
 def _checked(key: Key, path: str, value: object, source: _Source) -> object:
+    if key.kind in ("limits", "rules"):
+        return _checked_tuning(key, path, value, source)
     try:
         return parse_value(key, value, source.directory, is_text=source.is_text)
     except ValueError as exc:
@@ -357,6 +407,25 @@ def _checked(key: Key, path: str, value: object, source: _Source) -> object:
         if key.kind == "choice" and isinstance(value, str):
             nearest = _nearest(value, key.choices)
         raise source.error(str(exc), path, value, key.allowed, nearest) from None
+
+
+def _checked_tuning(key: Key, path: str, value: object, source: _Source) -> object:
+    """What [tune] says, of which most runs have nothing."""
+    if source.is_text:
+        value = toml_literal(str(value))
+    if value == key.default:
+        return MappingProxyType({}) if key.kind == "limits" else ()
+    from golibx import rules
+
+    parse = rules.parse_limits if key.kind == "limits" else rules.parse_rules
+    try:
+        return parse(value, path)
+    except ConfigError as exc:
+        located = [
+            source.error(each.problem, each.key, each.value, each.allowed, each.nearest)
+            for each in exc.errors
+        ]
+        raise ConfigError.of(located) from None
 
 
 def _unknown_key(table: Table, name: str, value: object, source: _Source) -> ConfigError:
@@ -394,6 +463,7 @@ class Config:
         "runtime",
         "stack",
         "sysmon",
+        "tune",
     )
     path: str | None
     directory: str
@@ -407,6 +477,7 @@ class Config:
     stack: Stack
     debug: Debug
     hooks: Hooks
+    tune: Tune
     plugins: Plugins
     _plugin_tables: dict[str, dict[str, object]]
     _sources: dict[str, _Source]

@@ -170,9 +170,15 @@ def toml_value(value: object, depth: int = 0) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(toml_value(item, depth + 1) for item in value)}]"
     if isinstance(value, dict):
-        items = (f"{key} = {toml_value(item, depth + 1)}" for key, item in value.items())
+        items = (f"{_key(key)} = {toml_value(item, depth + 1)}" for key, item in value.items())
         return f"{{{', '.join(items)}}}"
     return str(value)
+
+
+def _key(name: object) -> str:
+    text = str(name)
+    is_bare = text.isascii() and text.replace("-", "_").isidentifier()
+    return text if is_bare else toml_value(text)
 
 
 def _escaped(character: str) -> str:

@@ -28,7 +28,8 @@ What every plugin may rely on:
   counted.
 - Events are those of this run. What the native lane, which outlives runs, did between two runs is
   not reported.
-- All hooks of a run are called one after the other, never two at once.
+- All hooks of a run are called one after the other, never two at once. They return nothing, but
+  for `tune`.
 - A plugin that raises is reported on stderr, once, with its name; from then on none of its hooks is
   called. The program and the other plugins go on.
 
@@ -43,9 +44,12 @@ goroutine is 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pluggy
+
+from golibx.rules import Snapshot, written
 
 if TYPE_CHECKING:
     import click
@@ -65,14 +69,22 @@ __all__ = [
     "NetpollReady",
     "Preempt",
     "Retake",
+    "Snapshot",
     "Steal",
     "SysmonTick",
+    "Tune",
+    "Tuning",
     "hookimpl",
     "hookspec",
+    "written",
 ]
 
 hookspec = pluggy.HookspecMarker("golibx")
 hookimpl = pluggy.HookimplMarker("golibx")
+
+Tuning: TypeAlias = Mapping[str, int | str]
+"""What to change: values by their keys in golib.toml, as they are written there, {"preempt.slice":
+"2ms"}; a duration may also be an int of nanoseconds."""
 
 
 class GoroutineCreate(NamedTuple):
@@ -262,6 +274,23 @@ class GomaxprocsChange(NamedTuple):
     """Processors from here on."""
 
 
+class Tune(NamedTuple):
+    """A value that may change while the program runs was set to another one."""
+
+    time_ns: int
+    """When that was recorded, right after it was set."""
+    lane: str
+    """"python": it is Python that changes values, for both lanes."""
+    who: str
+    """Who changed it: "program", "plugin NAME", "rule 1" of [tune]."""
+    key: str
+    """The key in golib.toml, such as "preempt.slice"."""
+    old: int
+    """The value before; a duration in nanoseconds."""
+    new: int
+    """The value from here on."""
+
+
 @hookspec
 def golib_configure(config: Config, runtime: Runtime, name: str) -> None:
     """Called once before the run, in the order of `[plugins] enabled`.
@@ -371,3 +400,22 @@ def on_deadlock(event: DeadlockFound) -> None:
 @hookspec
 def on_gomaxprocs(event: GomaxprocsChange) -> None:
     """`gomaxprocs(n)`, or golibx_gomaxprocs() in C, changed the number of processors."""
+
+
+@hookspec
+def on_tune(event: Tune) -> None:
+    """A value was changed while the program runs: one event for each that is another now.
+
+    By `tune` of a plugin, `Runtime.tune`, a rule of `[tune]`, or golibx.tune().
+    `gomaxprocs(n)` has a hook of its own.
+    """
+
+
+@hookspec
+def tune(snapshot: Snapshot) -> Tuning | None:
+    """Asked each `[hooks] tune_interval`: what to change, or None for nothing.
+
+    All of it is changed or nothing, within `[tune] limits`; a value beyond those is refused and
+    reported, once for each key. For anything else that cannot be done the plugin is disabled, as
+    for an exception.
+    """

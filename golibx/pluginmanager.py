@@ -4,7 +4,8 @@ golibx.hookspec says what a plugin may be and what its hooks are given, golibx.p
 and loads it. pluggy checks the hooks of a
 plugin against the specifications and orders them; they are called by PluginManager itself, one by
 one, because a plugin that raises must be known by name and must not keep the others from being
-called. Hooks return nothing, so nothing of pluggy's result handling is missed.
+called. Of pluggy's result handling nothing is missed: only `tune` returns something, which each
+plugin is asked for by itself.
 
 Importing this module imports pluggy: a run without plugins does without.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import operator
 import sys
 import time
+from contextvars import ContextVar
 from inspect import (
     isasyncgen,
     isasyncgenfunction,
@@ -45,6 +47,7 @@ __all__ = [
     "PluginManager",
     "RawEvent",
     "builtin_names",
+    "calling_plugin",
     "installed_names",
 ]
 
@@ -56,7 +59,7 @@ _OUTCOMES = ("returned", "raised", "cancelled")
 
 RawEvent = tuple[int, int, int, int, Any, int]
 """As the native core records it: kind, time_ns, goroutine_id, two values that depend on the kind,
-the second of them a number or a text, and the lane, an index of _LANES."""
+the second of them a number, a text or a tuple, and the lane, an index of _LANES."""
 
 
 def _goroutine_create(time_ns: int, lane: str, goroutine_id: int, parent_id: int, _: int) -> object:
@@ -115,6 +118,10 @@ def _gomaxprocs(time_ns: int, _: str, _id: int, before: int, after: int) -> obje
     return hookspec.GomaxprocsChange(time_ns, "native", before, after)
 
 
+def _tune(time_ns: int, lane: str, _id: int, _: int, change: tuple[str, str, int, int]) -> object:
+    return hookspec.Tune(time_ns, lane, *change)
+
+
 EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_goroutine_create", _goroutine_create),
     ("on_goroutine_start", _goroutine_start),
@@ -129,8 +136,13 @@ EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_sysmon_tick", _sysmon_tick),
     ("on_deadlock", _deadlock),
     ("on_gomaxprocs", _gomaxprocs),
+    ("on_tune", _tune),
 )
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
+
+
+calling_plugin: ContextVar[str] = ContextVar("calling_plugin")
+"""The name of the plugin whose hook is called, and whose hook has started the goroutine."""
 
 
 class _Hook(NamedTuple):
@@ -250,7 +262,9 @@ class PluginManager:
     @staticmethod
     def hook_names() -> list[str]:
         """The names of all hooks there are."""
-        return [name for name in vars(hookspec) if name.startswith(("golib_", "on_"))]
+        return [
+            name for name in vars(hookspec) if name.startswith(("golib_", "on_")) or name == "tune"
+        ]
 
     def hooks_of(self, plugin: Plugin) -> list[str]:
         """The names of the hooks that `plugin` implements."""
@@ -327,15 +341,27 @@ class PluginManager:
                 pause()
                 began_ns = time.monotonic_ns()
 
+    def ask_tune(self, snapshot: object, apply: Callable[[str, object], object]) -> None:
+        """Calls tune, and `apply` with each plugin's name and what it returned, unless None."""
+        for hook in tuple(self._hooks.get("tune", ())):
+            self._call(hook, {"snapshot": snapshot}, apply)
+
     def _call_all(self, name: str, **values: object) -> None:
         for hook in tuple(self._hooks.get(name, ())):
             self._call(hook, values)
 
-    def _call(self, hook: _Hook, values: dict[str, object]) -> None:
+    def _call(
+        self,
+        hook: _Hook,
+        values: dict[str, object],
+        use: Callable[[str, object], object] | None = None,
+    ) -> None:
+        """`use` is for what it returns; if that cannot be used, the plugin is to blame."""
         if hook.plugin not in self.plugins:
             return
         interrupts = self._interrupts()
         before, self.calling = self.calling, hook
+        token = calling_plugin.set(hook.plugin.name)
         try:
             arguments = [values[argument] for argument in hook.arguments]
             result = self._call_function(hook.function, *arguments)
@@ -345,6 +371,8 @@ class PluginManager:
             if isgenerator(result) or isasyncgen(result):
                 what = "a generator" if isgenerator(result) else "an async generator"
                 raise TypeError(f"it returned {what}, of which nothing would run")
+            if use is not None and result is not None:
+                self._call_function(use, hook.plugin.name, result)
         except ConfigError as exc:
             if hook.name == "golib_configure":
                 raise
@@ -360,6 +388,7 @@ class PluginManager:
                     raise
             self._disable(hook, exc)
         finally:
+            calling_plugin.reset(token)
             self.calling = before
 
     def _disable(self, hook: _Hook, exc: BaseException) -> None:

@@ -28,9 +28,9 @@ import sys
 import threading
 import time
 
-from golibx import _core
+from golibx import _core, tuning
 from golibx.config import Config, refuse_unread
-from golibx.errors import ConfigError
+from golibx.errors import ConfigError, DeadlineExceeded
 from golibx.frames import without_own_frames
 from golibx.patch import (
     eventloop,
@@ -171,7 +171,12 @@ class Runtime:
         self.is_program = False
         self._plugins: PluginManager | None = None
         self._pump: Goroutine[None] | None = None
+        self._askers: list[Goroutine[None]] = []
+        self._asking_ends: _core.Chan[None] = _core.Chan()
+        self._hooks_lock = _core.Mutex()
+        self._refused: set[tuple[str, str]] = set()
         self._event_mask = 0
+        self._measures_latency = False
         self._main_id = 0
         self._ending = False
         self._late_exit: SystemExit | None = None
@@ -198,6 +203,8 @@ class Runtime:
             problems = found
         if problems:
             raise ConfigError.of(problems)
+        if config.tune.rules or (self._plugins is not None and self._plugins.wants("tune")):
+            self._measures_latency = True
 
     @property
     def plugins(self) -> Sequence[Plugin]:
@@ -221,6 +228,30 @@ class Runtime:
     def stats(self) -> dict[str, int]:
         """The scheduler's counters, as golibx.stats()."""
         return _core.stats()
+
+    def tunables(self) -> dict[str, int]:
+        """The present values of what may change while the program runs, as golibx.tunables()."""
+        return tuning.tunables()
+
+    def tune(self, changes: Mapping[str, int | str]) -> dict[str, int]:
+        """Changes some of them within `[tune] limits`: tune({"preempt.slice": "2ms"}).
+
+        As golibx.tune(), which has no limits, and on behalf of the plugin in whose hook it is
+        called, or whose hook has started the goroutine.
+
+        Raises:
+            ConfigError: a key that cannot change, or a value that is not allowed, with what is;
+                nothing was changed.
+            TypeError: `changes` is not a mapping.
+            RuntimeError: the run has not begun, or has ended.
+        """
+        who = "program"
+        if self._plugins is not None:
+            from golibx.pluginmanager import calling_plugin
+
+            name = calling_plugin.get("")
+            who = f"plugin {name}" if name else who
+        return tuning.change(changes, who, self.config.tune.limits)
 
     def _core_options(self) -> dict[str, object]:
         return {**self.config.core_options()}
@@ -306,7 +337,7 @@ class Runtime:
     ) -> Result:
         """One run, between `enter` and `leave`."""
         options = self._core_options()
-        options["event_mask"] = self._event_mask
+        options["event_mask"] = self._event_mask | tuning.LATENCY_BIT * self._measures_latency
         options["on_main_thread"] = self._on_main_thread
         options["bystanders"] = bool(threads.bystanders) or notebook.is_loaded()
         options["quit_signal"] = True
@@ -316,6 +347,8 @@ class Runtime:
         if dump_signal != "none":
             options["dump_signal"] = getattr(signal, dump_signal, 0)
         self._ending = self._freeing = False
+        self._askers.clear()
+        self._asking_ends = _core.Chan()
         self._interrupts = 0
         self._late_exit = None
         try:
@@ -346,6 +379,13 @@ class Runtime:
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
                 self._pump = _core.go_system(self._deliver_events)
+                if self._plugins.wants("tune"):
+                    meter = tuning.Meter(self.config.tune.limits)
+                    asker = _core.go_system(self._ask_plugins, self._plugins, meter)
+                    self._askers.append(asker)
+            if self.config.tune.rules:
+                meter = tuning.Meter(self.config.tune.limits)
+                self._askers.append(_core.go_system(self._follow_rules, meter))
             # Without *, 3.11 has the function run in this one's evaluation loop: see foreign.zig.
             result = fn(*args, **kwargs) if args or kwargs else fn()
         except BaseException:
@@ -390,8 +430,11 @@ class Runtime:
             _core.report_uncollected()
         finally:
             try:
+                self._asking_ends.close()
                 if self._plugins is not None:
                     self._end_plugins(self._plugins, timeout_ns)
+                elif self._askers:
+                    self._askers[0].join()
             finally:
                 # Last, since it may take as long as the call that blocks it. Also where Ctrl-C or a
                 # signal's handler has raised something in here.
@@ -453,7 +496,8 @@ class Runtime:
         _core.events_stop()
         # Not for ever: a hook may wait for what will not happen any more.
         timeout = max(timeout_ns / 1e9, 1.0)
-        if self._pump is not None and not self._pump.join(timeout):
+        callers = [self._pump, *self._askers] if self._pump is not None else []
+        if not all(caller.join(timeout) for caller in callers):
             hook = plugins.calling
             who = f"{hook.name} of plugin {hook.plugin.name}" if hook else "a plugin's hook"
             waited = format_duration(int(timeout * 1e9))
@@ -463,16 +507,60 @@ class Runtime:
             )
         plugins.stop(self)
 
+    def _ask_plugins(self, plugins: PluginManager, meter: tuning.Meter) -> None:
+        """A service goroutine: what plugins want to change."""
+        while self._pause_asking():
+            snapshot = meter.snapshot()
+            with self._hooks_lock:  # hooks are promised never to be called two at once
+                plugins.ask_tune(snapshot, self._apply)
+            self._follow_event_mask(plugins)
+
+    def _apply(self, name: str, changes: Any) -> None:
+        """What a plugin's `tune` has returned. Raises what the plugin is to be disabled for."""
+        if not hasattr(changes, "items"):
+            raise TypeError(f"it returned {changes!r}, which is neither None nor a mapping")
+        try:
+            tuning.change(changes, f"plugin {name}", self.config.tune.limits)
+        except tuning.BeyondLimits as exc:
+            for error in exc.errors:
+                if (name, error.key) not in self._refused:
+                    self._refused.add((name, error.key))
+                    _write(f"golibx: tune of plugin {name} is refused: {error}\n")
+
+    def _follow_rules(self, meter: tuning.Meter) -> None:
+        """A service goroutine: what the rules of `[tune]` say."""
+        settings = self.config.tune
+        book = tuning.RuleBook(
+            settings.rules, settings.limits, settings.confirm, settings.cooldown_ns
+        )
+        while self._pause_asking():
+            for text in book.look(meter.snapshot()):
+                _write(text + "\n")
+
+    def _pause_asking(self) -> bool:
+        """Waits for `[hooks] tune_interval`. False if the run is about to end."""
+        try:
+            self._asking_ends.recv_ok(self.config.hooks.tune_interval_ns / 1e9)
+        except DeadlineExceeded:
+            return not self._ending
+        return False
+
     def _deliver_events(self) -> None:
         """The pump goroutine: takes the recorded events to the plugins' hooks."""
         plugins = self._plugins
         assert plugins is not None
         budget_ns = self.config.hooks.budget_ns
         while (events := _core.events_wait()) is not None:
-            plugins.dispatch(events, budget_ns=budget_ns, pause=_core.gosched)
-            if plugins.event_mask != self._event_mask:  # a plugin was disabled
-                self._event_mask = plugins.event_mask
-                _core.set_event_mask(self._event_mask)
+            with self._hooks_lock:
+                plugins.dispatch(events, budget_ns=budget_ns, pause=_core.gosched)
+            self._follow_event_mask(plugins)
+
+    def _follow_event_mask(self, plugins: PluginManager) -> None:
+        """A plugin may have been disabled."""
+        mask = plugins.event_mask
+        if mask != self._event_mask:
+            self._event_mask = mask
+            _core.set_event_mask(mask)
 
     def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """The handler of SIGINT. Python calls it in whatever goroutine the main thread runs."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any, Final
 
+    from golibx.rules import Rule
+
 __all__ = [
     "KINDS",
     "SCHEMA",
@@ -46,6 +48,8 @@ KINDS: Final = (
     "path",
     "program",
     "plugins",
+    "limits",
+    "rules",
 )
 """What a Key may be; docs/plugins.md says how each is written, and what Python has of it."""
 
@@ -56,8 +60,8 @@ class Key:
     Args:
         name: the key as written in TOML.
         kind: "bool", "int", "duration", "size", "choice", "string", "strings" (a list of strings),
-            "path", "program" (a script's path or package.module:function) or "plugins" (a list of
-            plugin references).
+            "path", "program" (a script's path or package.module:function), "plugins" (a list of
+            plugin references), or "limits" and "rules", which are [tune]'s own.
         default: as it would be written in TOML.
         description: what the key does, one sentence or two; Markdown.
         low: the least that an "int", "duration" or "size" may be, written as the default is.
@@ -138,6 +142,8 @@ class Key:
                 "strings": 'a list of strings, such as ["a", "b"]',
                 "program": '"path/to/script.py", "package.module:function"',
                 "plugins": 'a list of names, modules, files, such as ["schedtrace", "./mine.py"]',
+                "limits": "{ KEY = { min = VALUE, max = VALUE }, … }",
+                "rules": '[{ when = "METRIC > VALUE", set = { KEY = VALUE, … } }, …]',
             }.get(self.kind, "a string")
         text = f"{self.low} to {self.high}"
         return f"{text}, or 0: {self.zero}" if self.zero else text
@@ -256,6 +262,15 @@ class Hooks(Section):
     flush_interval_ns: int
     ring_size: int
     budget_ns: int
+    tune_interval_ns: int
+
+
+class Tune(Section):
+    __slots__ = ()
+    limits: Mapping[str, tuple[int, int]]
+    rules: tuple[Rule, ...]
+    confirm: int
+    cooldown_ns: int
 
 
 class Debug(Section):
@@ -658,6 +673,51 @@ SCHEMA: Final = (
             "program's.",
             low="10us",
             high="10s",
+        ),
+        Key(
+            "tune_interval",
+            "duration",
+            "100ms",
+            "How often plugins' `tune` is asked, and the rules of `[tune]` are looked at.",
+            low="1ms",
+            high="1h",
+        ),
+    ),
+    Table(
+        "tune",
+        "Changing the scheduler while the program runs: how far plugins may go, and rules that "
+        "need no plugin. [tuning.md](tuning.md) has the keys that may change, and the metrics.",
+        Tune,
+        Key(
+            "limits",
+            "limits",
+            {},
+            "For each key the least and the most that plugins and rules may set; either may be "
+            "left out.",
+        ),
+        Key(
+            "rules",
+            "rules",
+            [],
+            "What to set when a metric is over or under a value. Of two rules that set the same "
+            "key, the first whose `when` holds does.",
+        ),
+        Key(
+            "confirm",
+            "int",
+            2,
+            "At how many looks in a row a rule's `when` has to hold before it sets anything.",
+            low=1,
+            high=1000,
+        ),
+        Key(
+            "cooldown",
+            "duration",
+            "1s",
+            "How long rules leave a key alone that one of them has set.",
+            low="1ms",
+            high="24h",
+            zero="not at all",
         ),
     ),
     Table(

@@ -11,6 +11,7 @@ import pytest
 
 from golibx.config import Config
 from golibx.errors import ConfigError, GolibxError
+from golibx.rules import parse_rules
 from golibx.schema import SCHEMA, Key
 from golibx.values import (
     format_duration,
@@ -59,6 +60,19 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "hooks.flush_interval": ('"2ms"', 2_000_000, ['"99us"', '"11s"', "10"]),
     "hooks.ring_size": ("1024", 1024, ["32", "1000", "33554432", '"1024"']),
     "hooks.budget": ('"3ms"', 3_000_000, ['"1us"', '"11s"', "1"]),
+    "hooks.tune_interval": ('"50ms"', 50_000_000, ['"999us"', '"2h"', "100"]),
+    "tune.limits": (
+        '{ "preempt.slice" = { min = "1ms", max = "20ms" } }',
+        {"preempt.slice": (1_000_000, 20_000_000)},
+        ['"preempt.slice"', "1", "[]"],
+    ),
+    "tune.rules": (
+        '[{ when = "runnable > 9", set = { "native.spinning" = 25 } }]',
+        parse_rules([{"when": "runnable > 9", "set": {"native.spinning": 25}}], "tune.rules"),
+        ['"runnable > 9"', "1", "{}"],
+    ),
+    "tune.confirm": ("3", 3, ["0", "1001", '"3"', "true"]),
+    "tune.cooldown": ('"5s"', 5_000_000_000, ['"999us"', '"25h"', "5"]),
     "debug.leaks": ("true", True, ["1", '"yes"']),
     "debug.dump_signal": ('"SIGUSR1"', "SIGUSR1", ['"SIGKILL"', '"usr1"', "10", '""']),
     "plugins.enabled": ('["a", "b.c:D"]', ("a", "b.c:D"), ['"a"', "[1]", "true"]),
@@ -484,6 +498,8 @@ def test_sections_declare_their_attributes(table: object) -> None:
         "size": "int",
         "strings": "tuple[str, ...]",
         "plugins": "tuple[str, ...]",
+        "limits": "Mapping[str, tuple[int, int]]",
+        "rules": "tuple[Rule, ...]",
     }
     declared = table.view.__annotations__
     assert declared == {key.attribute: types.get(key.kind, "str") for key in table.keys}

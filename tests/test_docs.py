@@ -24,6 +24,8 @@ from golibx.config import Config
 from golibx.errors import toml_value
 from golibx.pluginfinder import builtin_names
 from golibx.pluginmanager import PluginManager
+from golibx.rules import KEYS as KEYS_THAT_MAY_CHANGE
+from golibx.rules import METRICS, Snapshot
 from golibx.schema import KINDS, SCHEMA, Key, with_reference
 from golibx.scope import Scope
 from golibx.testing import run
@@ -35,6 +37,7 @@ NATIVE = ROOT / "docs" / "native.md"
 SYNC = ROOT / "docs" / "sync.md"
 DEBUGGING = ROOT / "docs" / "debugging.md"
 TESTING = ROOT / "docs" / "testing.md"
+TUNING = ROOT / "docs" / "tuning.md"
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config" / "golib.toml"
 KEYS = [(table.name, key) for table in SCHEMA for key in table.keys]
@@ -113,6 +116,34 @@ def test_hook_is_documented(name: str) -> None:
         assert f"| `{event.__name__}` | |" in section
         rows = re.findall(r"^\| `(\w+)` \| .+ \|$", section, re.MULTILINE)
         assert tuple(rows) == event._fields
+
+
+def test_the_snapshot_is_documented() -> None:
+    text = (
+        PLUGINS.read_text(encoding="utf-8").partition("| `Snapshot` | |\n")[2].partition("\n\n")[0]
+    )
+    assert tuple(re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.M)) == Snapshot._fields
+
+
+def test_metrics_are_documented() -> None:
+    text = TUNING.read_text(encoding="utf-8").partition("## Metrics")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \| .+ \|$", text, re.M)) == METRICS
+
+
+def test_every_key_that_may_change_is_documented() -> None:
+    text = TUNING.read_text(encoding="utf-8").partition("| key | takes effect |")[2]
+    rows = re.findall(r"^\| (`.+?`) \| .+ \|$", text.partition("\n\n")[0], re.M)
+    assert sorted(re.findall(r"`(.+?)`", " ".join(rows))) == sorted(KEYS_THAT_MAY_CHANGE)
+
+
+def test_the_rules_and_limits_of_tuning_md_are_right(tmp_path: Path) -> None:
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", TUNING.read_text(encoding="utf-8"), re.M)
+    tables = [block for block in blocks if "    [tune" in block or "    [[tune" in block]
+    assert len(tables) == 2
+    for table in tables:
+        (tmp_path / "golib.toml").write_text(re.sub(r"^    ", "", table, flags=re.M))
+        config = Config.load(tmp_path / "golib.toml", environ={})
+        assert len(config.tune.rules) == 2 or len(config.tune.limits) == 2
 
 
 @pytest.mark.parametrize("name", PluginManager.hook_names())
@@ -274,7 +305,7 @@ def shown_in(page: Path) -> list[tuple[str, str]]:
     return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-SHOWN = [*shown_in(DEBUGGING), *shown_in(TESTING)]
+SHOWN = [*shown_in(DEBUGGING), *shown_in(TESTING), *shown_in(TUNING)]
 
 
 @pytest.mark.parametrize("number", range(len(SHOWN)))

@@ -25,6 +25,7 @@ from golibx.hookspec import (
     Retake,
     Steal,
     SysmonTick,
+    Tune,
     hookimpl,
 )
 from golibx.pluginmanager import EVENT_HOOKS, PluginManager, RawEvent
@@ -43,6 +44,7 @@ EVENTS = (
     SysmonTick,
     DeadlockFound,
     GomaxprocsChange,
+    Tune,
 )
 KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
@@ -224,6 +226,20 @@ def test_on_gomaxprocs(recorder: Recorder, manager: PluginManager, lane: int) ->
     """It is about the native lane, whichever recorded it."""
     raw = raw_event("on_gomaxprocs", 9_000, 0, 2, 8, lane=lane)
     assert event_of(recorder, manager, raw) == GomaxprocsChange(9_000, "native", before=2, after=8)
+
+
+def test_on_tune(recorder: Recorder, manager: PluginManager) -> None:
+    change = ("plugin tuner", "preempt.slice", 10_000_000, 2_000_000)
+    raw = raw_event("on_tune", 9_500, 0, 1, change)
+    expected = Tune(9_500, "python", who=change[0], key=change[1], old=change[2], new=change[3])
+    assert event_of(recorder, manager, raw) == expected
+
+
+def test_tune(recorder: Recorder, manager: PluginManager) -> None:
+    """What it returns is tested in test_tune.py."""
+    snapshot: Any = object()
+    manager.ask_tune(snapshot, lambda name, changes: pytest.fail(f"{name}: {changes}"))
+    assert recorder.calls == [("tune", {"snapshot": snapshot})]
 
 
 def test_events_are_immutable() -> None:

@@ -17,9 +17,10 @@ import pytest
 
 import conftest
 import pytest_golibx
-from golibx import _core, hookspec, include, testing
+from golibx import _core, hookspec, include, testing, tuning
 from golibx.config import Config
 from golibx.pluginmanager import _LANES, _OUTCOMES, EVENT_HOOKS, PluginManager
+from golibx.rules import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 ZSRC = ROOT / "zsrc"
@@ -99,6 +100,18 @@ def test_wait_reasons_are_documented() -> None:
     page = text_of("docs/debugging.md").partition("### What a goroutine waits for")[2]
     column = re.findall(r"^\| (`.*?`) \| ", page.partition("\n### ")[0], re.M)
     assert sorted(re.findall(r"`(.*?)`", " ".join(column))) == sorted(texts)
+
+
+def test_what_may_change_is_the_same_for_the_core_and_for_rules() -> None:
+    """zsrc/core/tunables.zig has those of golibx/schema.py; one more is Python's business."""
+    assert {*KEYS} == {*_core.tunables(), "runtime.gomaxprocs"}
+
+
+def test_the_bit_of_latencies() -> None:
+    source = text_of("zsrc/event/event.zig")
+    (shift,) = re.findall(r"^pub const latency_bit: u32 = 1 << (\d+);", source, re.M)
+    assert 1 << int(shift) == tuning.LATENCY_BIT
+    assert len(EVENT_HOOKS) <= int(shift)
 
 
 # ---- options ----

@@ -628,6 +628,17 @@ def test_schedtrace_of_the_native_lane(tmp_path: Path) -> None:
     assert int(counted[1]) >= 1
 
 
+def test_schedtrace_has_a_line_for_what_is_changed(tmp_path: Path) -> None:
+    program = "import golibx\ngolibx.tune({'preempt.slice': '2ms', 'native.spinning': 25})\n"
+    result = run(tmp_path, program, "--set", "plugins.enabled=schedtrace")
+    assert result.returncode == 0
+    lines = [line.partition("ms: ")[2] for line in result.stderr.splitlines()]
+    assert lines[:2] == [
+        "tune preempt.slice=2ms was=10ms by program",
+        "tune native.spinning=25 was=50 by program",
+    ]
+
+
 def test_schedtrace_settings(tmp_path: Path) -> None:
     options = ("--set", "plugins.enabled=schedtrace", "--set", "plugins.schedtrace.totals=false")
     result = run(tmp_path, "print('hello')\n", *options)

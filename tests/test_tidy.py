@@ -37,8 +37,10 @@ PYTHON_LAYERS = (
     {"errors", "frames", "inherited", "schedules", "version"},
     {"_core"},
     {"leaked", "schema", "values"},
-    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"},
-    {"aio", "futures", "hookspec", "logrecords", "native", "plugins", "scope", "signal"},
+    {"rules"},
+    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"}
+    | {"tuning"},
+    {"aio", "futures", "hookspec", "logrecords", "native", "plugins", "scope"} | {"signal"},
     {"pluginfinder"},
     {"pluginmanager"},
     {"console", "runtime"},
@@ -49,7 +51,7 @@ PYTHON_LAYERS = (
 # Two that belong together, and know each other.
 PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 # What describes and checks a configuration works without the native library.
-WITHOUT_CORE = {"config", "errors", "hookspec", "schema", "values", "version"}
+WITHOUT_CORE = {"config", "errors", "hookspec", "rules", "schema", "values", "version"}
 WITHOUT_CORE |= {"pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec"}

@@ -16,6 +16,7 @@ test {
     _ = @import("sched/explore.zig");
     _ = @import("sched/script.zig");
     _ = @import("sched/inbox.zig");
+    _ = @import("sched/latency.zig");
     _ = @import("event/event.zig");
     _ = @import("event/merge.zig");
     _ = @import("sched/lane_test.zig");

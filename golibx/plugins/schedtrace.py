@@ -11,6 +11,10 @@ the queue of all processors and in that of each:
 
     … native: goroutines=9 idleprocs=0 threads=6 spinningthreads=0 idlethreads=2 runqueue=3 [1 2]
 
+A value that is changed while the program runs (golibx.tune, [tune], a plugin) has a line as well:
+
+    SCHED 1201ms: tune preempt.slice=2ms was=10ms by plugin tuner
+
 The last line has totals, which the plugin counts by its hooks:
 
     SCHED 5008ms: total goroutines=212 raised=0 cancelled=2 preempted=187 retaken=1 in_vain=0 …
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from golibx import gomaxprocs, sleep
 from golibx.config import Key
-from golibx.hookspec import hookimpl
+from golibx.hookspec import hookimpl, written
 
 if TYPE_CHECKING:
     from golibx import Goroutine
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         Preempt,
         Retake,
         Steal,
+        Tune,
     )
     from golibx.runtime import Runtime
 
@@ -151,11 +156,16 @@ class Plugin:
     def on_steal(self, event: Steal) -> None:
         self._native_totals["stolen"] += event.stolen
 
+    @hookimpl
+    def on_tune(self, event: Tune) -> None:
+        new, old = written(event.key, event.new), written(event.key, event.old)
+        self._write(f"tune {event.key}={new} was={old} by {event.who}", event.time_ns)
+
     def _of(self, lane: str) -> dict[str, int]:
         return self._totals if lane == "python" else self._native_totals
 
-    def _write(self, text: str) -> None:
-        milliseconds = (time.monotonic_ns() - self._began_ns) // 1_000_000
+    def _write(self, text: str, time_ns: int = 0) -> None:
+        milliseconds = ((time_ns or time.monotonic_ns()) - self._began_ns) // 1_000_000
         output = self._output or sys.stderr
         output.write(f"SCHED {milliseconds}ms: {text}\n")
         output.flush()

@@ -37,11 +37,17 @@ pub const Kind = enum(u8) {
     deadlock,
     /// a = processors before, b = after.
     gomaxprocs,
+    /// a = which of the changes that are kept beside the ring.
+    tune,
 
     pub inline fn bit(k: Kind) u32 {
         return @as(u32, 1) << @intCast(@backingInt(k));
     }
 };
+
+/// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
+/// are no events. See sched/latency.zig.
+pub const latency_bit: u32 = 1 << 31;
 
 /// Whose goroutines an event is about: the two lanes number theirs each for itself.
 pub const Origin = enum(u8) { python, native };
@@ -67,7 +73,11 @@ pub fn RingOf(comptime Env: type) type {
         /// 1 while the producer writes an event, whose time may be any since then.
         writing: Env.Atomic(u32) = .init(0),
         /// The kinds that are wanted, for rings that have a mask of their own. Anybody may read it.
+        /// Whether latencies are measured is found out where a goroutine is made ready, by the bit
+        /// of that kind: it is set for either.
         mask: u32 = 0,
+        /// What the mask was made of.
+        wanted: u32 = 0,
         /// Written by the producer only, read by anybody.
         dropped: u64 = 0,
 
@@ -89,8 +99,19 @@ pub fn RingOf(comptime Env: type) type {
             return @atomicLoad(u32, &r.mask, .monotonic) & kind.bit() != 0;
         }
 
-        pub fn setMask(r: *Self, mask: u32) void {
-            @atomicStore(u32, &r.mask, mask, .monotonic);
+        pub inline fn measures(r: *const Self) bool {
+            return @atomicLoad(u32, &r.mask, .monotonic) & latency_bit != 0;
+        }
+
+        /// Where a goroutine is made ready, and the mask has its bit: whether an event is wanted.
+        pub fn recordsReady(r: *const Self) bool {
+            return @atomicLoad(u32, &r.wanted, .monotonic) & Kind.goroutine_ready.bit() != 0;
+        }
+
+        pub fn setMask(r: *Self, wanted: u32) void {
+            const either = if (wanted & latency_bit != 0) Kind.goroutine_ready.bit() else 0;
+            @atomicStore(u32, &r.wanted, wanted, .monotonic);
+            @atomicStore(u32, &r.mask, wanted | either, .monotonic);
         }
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and

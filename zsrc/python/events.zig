@@ -8,6 +8,7 @@ const event = @import("../event/event.zig");
 const merge = @import("../event/merge.zig");
 const g_mod = @import("../sched/g.zig");
 const lane_mod = @import("../sched/lane.zig");
+const latency = @import("../sched/latency.zig");
 const native_lane = @import("../native/lane.zig");
 const native_events = @import("../native/events.zig");
 const outside = @import("outside.zig");
@@ -31,8 +32,14 @@ var times: [rings.len]u64 = undefined;
 /// Texts of panics that were recorded, by the goroutine's number: a dict.
 var panics: ?*py.Object = null;
 
+/// Changes of tunables in this run; and those of which there are events to deliver, by their
+/// number: a dict.
+pub var tunings: u64 = 0;
+var changes: ?*py.Object = null;
+
 /// Before a run.
 pub fn begin(options: *const lane_mod.Options) void {
+    tunings = 0;
     const caller: outside.Caller = .enter();
     defer caller.leave();
     native_events.begin(.{
@@ -46,6 +53,7 @@ pub fn begin(options: *const lane_mod.Options) void {
 pub fn end() void {
     native_events.end();
     py.clear(&panics);
+    py.clear(&changes);
 }
 
 fn notify() void {
@@ -66,8 +74,13 @@ pub fn figures() native_events.Figures {
 
 pub fn setMask(value: i64) void {
     const wanted: u32 = @truncate(@as(u64, @bitCast(value)));
-    lane.ring.setMask(wanted);
+    lane.ring.setMask(wanted | (lane.ring.wanted & event.latency_bit));
     native_events.setMask(wanted);
+}
+
+/// measure_latency()
+pub fn measureLatency() void {
+    lane.ring.setMask(lane.ring.wanted | event.latency_bit);
 }
 
 pub fn wait() ?*py.Object {
@@ -161,6 +174,7 @@ fn tupleOf(taken: *const Taken) ?*py.Object {
         switch (e.kind) {
             .goroutine_park => reasonText(e.b),
             .goroutine_panic => takePanic(e.goroutine),
+            .tune => takeTuning(e.a),
             else => number(e.b),
         },
         number(@backingInt(taken.origin)),
@@ -194,6 +208,48 @@ pub fn recordPanic(goroutine_id: *py.Object, text: *py.Object) ?bool {
     const recorded = lane.recordSlow(.goroutine_panic, id, 0, 0);
     if (!recorded and py.PyDict_DelItem(panics.?, goroutine_id) != 0) return null;
     return recorded;
+}
+
+/// record_tune(change, /). Any thread.
+pub fn recordTune(change: *py.Object) ?bool {
+    tunings += 1;
+    if (!lane.live or !lane.ring.wants(.tune)) return false;
+    if (changes == null) changes = py.PyDict_New() orelse return null;
+    const key = number(tunings) orelse return null;
+    defer py.decref(key);
+    if (py.PyDict_SetItem(changes.?, key, change) != 0) return null;
+    const recorded = lane.recordSlow(.tune, 0, tunings, 0);
+    if (!recorded) return if (py.PyDict_DelItem(changes.?, key) == 0) false else null;
+    // A thread's is not seen by an M that waits in the poller.
+    lane.postEvents();
+    return true;
+}
+
+fn takeTuning(which: u64) ?*py.Object {
+    const key = number(which) orelse return null;
+    defer py.decref(key);
+    const change = py.incref(py.PyDict_GetItemWithError(changes.?, key) orelse return null);
+    if (py.PyDict_DelItem(changes.?, key) == 0) return change;
+    py.decref(change);
+    return null;
+}
+
+/// latencies()
+pub fn latencies() ?*py.Object {
+    const dict = py.PyDict_New() orelse return null;
+    for (lane.latency.counts, 0..) |count, i| {
+        if (count == 0) continue;
+        const longest = number(latency.longestOf(i));
+        const counted = number(count);
+        const complete = longest != null and counted != null and
+            py.PyDict_SetItem(dict, longest.?, counted.?) == 0;
+        py.xdecref(longest);
+        py.xdecref(counted);
+        if (complete) continue;
+        py.decref(dict);
+        return null;
+    }
+    return dict;
 }
 
 fn takePanic(id: u64) ?*py.Object {

@@ -48,6 +48,7 @@ pub fn stats() ?*py.Object {
             if (live) lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null) else 0,
         },
         .{ "idle", c.idle },
+        .{ "tunings", events.tunings },
         .{ "events_recorded", recorded.recorded },
         .{ "events_dropped", recorded.dropped },
         .{ "stacks_total", if (live) pool.in_use + pool.free() else 0 },

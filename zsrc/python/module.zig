@@ -482,8 +482,8 @@ const functions = [_]class.Method(void){
     function("set_event_mask(mask, /)", events.setMask, "Bit k: record events of kind k."),
     function("events_wait()", events.wait,
         \\The recorded events of both lanes, in the order of their times, as (kind, time_ns,
-        \\goroutine_id, a, b, lane), or None after events_stop(). b is a str for kinds that have a
-        \\text; lane is 0 for Python's, 1 for the native one.
+        \\goroutine_id, a, b, lane), or None after events_stop(). b is an object for kinds that have
+        \\one; lane is 0 for Python's, 1 for the native one.
     ),
     function("events_stop()", events.stop,
         \\Makes events_wait() return None once all events were taken.
@@ -491,6 +491,19 @@ const functions = [_]class.Method(void){
     function("record_panic(goroutine_id, text, /)", events.recordPanic,
         \\Records that a goroutine ended with an exception that nobody collects, described by text.
         \\Returns whether it was: False if no plugin wants it, or the ring is full.
+    ),
+    function("record_tune(change, /)", events.recordTune,
+        \\Counts a change of a tunable, and records it, with an object for b that describes it.
+        \\Returns whether it was recorded: False if no plugin wants it, or the ring is full.
+    ),
+    function("measure_latency()", events.measureLatency,
+        \\From here on waits are measured for latencies(): sets bit 31 of the event mask, which
+        \\set_event_mask() leaves as it is.
+    ),
+    function("latencies()", events.latencies,
+        \\How many goroutines of this run waited how long for their turn, of those that were
+        \\measured while bit 31 of the event mask was set: a dict of counts by the longest wait in
+        \\nanoseconds that is counted there, which is at most an eighth longer than the shortest.
     ),
     function("stats()", figures.stats, "The scheduler's counters, a dict of ints."),
     function("tunables()", tuning.tunables,

@@ -120,9 +120,11 @@ pub const G = extern struct {
     claimed: Claim = .open,
     /// A helper of the runtime: not counted, not part of deadlock detection.
     system: bool = false,
-    /// It may not run on just any thread: the main goroutine, and those that are locked to a
-    /// thread.
+    /// Who picks it is to look closer, in `belongsElsewhere`: it may not run on just any thread, as
+    /// the main goroutine and those that are locked to one, or it is `timed`.
     placed: bool = false,
+    /// How long it waits for its turn is measured: latency.zig.
+    timed: bool = false,
 
     // The rest.
 
@@ -142,6 +144,8 @@ pub const G = extern struct {
     waiting_on: ?*anyopaque = null,
     /// About when it was parked last, by Lane.clock.
     parked_at: u64 = 0,
+    /// Where it is timed: since when it has waited for its turn, monotonic ns.
+    ready_at: u64 = 0,
     /// The waiter that was claimed, set by who did that: for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},

@@ -27,6 +27,7 @@ const g_mod = @import("g.zig");
 const m_mod = @import("m.zig");
 const stack_mod = @import("stack.zig");
 const timer_mod = @import("timer.zig");
+const latency_mod = @import("latency.zig");
 const sysmon = @import("sysmon.zig");
 const inbox = @import("inbox.zig");
 const context = @import("context.zig");
@@ -241,6 +242,7 @@ pub fn Lane(comptime Host: type) type {
         locked_count: u32 = 0,
         sysmon: sysmon.State = .{},
         counters: Counters = .{},
+        latency: latency_mod.Latency = .{},
         events_note: ?*G = null,
         events_timer: Timer = .{},
         events_stopped: bool = false,
@@ -445,6 +447,7 @@ pub fn Lane(comptime Host: type) type {
         pub fn go(self: *Self, g: *G) void {
             self.enlist(g);
             self.counters.spawns += 1;
+            if (self.ring.measures() and !g.system) self.time(g);
             g.transition(.idle, .runnable);
             self.runq.push(g);
             self.noteWork();
@@ -648,7 +651,9 @@ pub fn Lane(comptime Host: type) type {
             const g: *G = @fieldParentPtr("timer", t);
             const self = Host.lane();
             if (!g.system) self.user_timers -= 1;
-            if (self.claim(g, .timeout)) self.readyLast(g);
+            if (!self.claim(g, .timeout)) return;
+            self.readyLast(g);
+            if (g.timed) g.ready_at = @min(g.ready_at, t.when);
         }
 
         /// The lane that there is: for timers that fire.
@@ -984,6 +989,8 @@ pub fn Lane(comptime Host: type) type {
         pub const recordSlow = recording.recordSlow;
         pub const notePark = recording.notePark;
         pub const noteReady = recording.noteReady;
+        pub const time = recording.time;
+        pub const noteTurn = recording.noteTurn;
         pub const waker = recording.waker;
         pub const recordTick = recording.recordTick;
         pub const postEvents = recording.postEvents;

@@ -73,7 +73,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         pub fn untie(self: *Self, g: *G) void {
             @atomicStore(?*G, &g.locked_m.?.locked_g, null, .monotonic);
             g.locked_m = null;
-            g.placed = g == self.main_g;
+            g.placed = g == self.main_g or g.timed;
         }
 
         /// Whether others may run, on another thread, when a goroutine gives way that keeps its
@@ -96,6 +96,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         /// which prefers the main thread, where signals interrupt what it waits for. On another
         /// thread it runs only while a goroutine blocks the main one.
         pub noinline fn belongsElsewhere(self: *Self, g: *G) bool {
+            if (g.timed) return timedElsewhere(self, g);
             if (g == self.held) {
                 self.held_waits = true;
                 return true;
@@ -119,6 +120,11 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             }
             sendTo(self, self.m0);
             return true;
+        }
+
+        /// Apart, so that the main goroutine's turns do without the registers that it takes.
+        noinline fn timedElsewhere(self: *Self, g: *G) bool {
+            return self.noteTurn(g) and belongsElsewhere(self, g);
         }
 
         /// The goroutine of `own` is in no queue until that runs it.

@@ -4,6 +4,7 @@
 //! pump is a goroutine of the runtime's own (golibx/runtime.py); it is woken when the flush
 //! interval is over after the first event that it has not seen.
 const std = @import("std");
+const os = @import("../os/os.zig");
 const event = @import("../event/event.zig");
 const g_mod = @import("g.zig");
 const timer_mod = @import("timer.zig");
@@ -38,7 +39,27 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
         }
 
         pub noinline fn noteReady(self: *Self, g: *G, by: u64) void {
-            if (!g.system and g.status != .idle) _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
+            if (g.system) return;
+            if (self.ring.measures()) self.time(g);
+            if (g.status != .idle and self.ring.recordsReady())
+                _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
+        }
+
+        /// It waits for its turn from here on. Not one of the runtime's own, whose `placed` others
+        /// may have set; not the stand-in of a thread, and not in virtual time.
+        pub noinline fn time(self: *Self, g: *G) void {
+            if (g.thread != null or self.virtual_ns != 0 or !self.latency.chooses()) return;
+            g.ready_at = os.nanotime();
+            g.timed = true;
+            g.placed = true;
+        }
+
+        /// It was picked. Whether it is still to be looked at closer.
+        pub fn noteTurn(self: *Self, g: *G) bool {
+            self.latency.note(os.nanotime() -| g.ready_at);
+            g.timed = false;
+            g.placed = g == self.main_g or g.locked_m != null;
+            return g.placed;
         }
 
         /// The goroutine on whose behalf the P is used: not one that is about to leave it.

@@ -81,6 +81,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             locked_m: ?*M = null,
             lock_count: u32 = 0,
             placed: bool = false,
+            timed: bool = false,
             deep: bool = true,
         };
 
@@ -432,6 +433,10 @@ fn Run(comptime Sim: type, comptime what: What) type {
 
             pub fn attachment(_: *Lane, _: *M) enum { attached, detached, unsure } {
                 return .attached;
+            }
+
+            pub fn noteTurn(_: *Lane, _: *G) bool {
+                unreachable; // nothing is measured
             }
 
             pub fn goNext(self: *Lane, g: *G) void {
