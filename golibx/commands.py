@@ -22,7 +22,7 @@ from golibx.runtime import Runtime
 from golibx.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
     from golibx.pluginfinder import Found
@@ -44,6 +44,16 @@ set_option = click.option(
     metavar="KEY=VALUE",
     multiple=True,
     help="Override a key of the configuration, as in preempt.slice=5ms; may be repeated.",
+)
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its answer.",
 )
 
 
@@ -433,14 +443,7 @@ Examples:
 """,
 )
 @click.argument("pid", type=int)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0.1),
-    default=15.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for its answer.",
-)
+@timeout_option
 def dump_command(pid: int, timeout: float) -> None:
     """Show the goroutines of process PID, which is in a golibx run: what each does and where.
 
@@ -453,6 +456,149 @@ def dump_command(pid: int, timeout: float) -> None:
         click.echo(dump.request(pid, timeout=timeout), nl=False)
     except dump.DumpError as exc:
         raise click.ClickException(str(exc)) from None
+
+
+@group.command(
+    "tune",
+    short_help="Show and change how the scheduler of a process works.",
+    epilog="""\b
+Examples:
+  golibx tune 1234                        what can be changed: values and ranges
+  golibx tune 1234 preempt.slice=2ms
+  golibx tune 1234 preempt.slice=2ms runtime.gomaxprocs=8
+""",
+)
+@click.argument("pid", type=int)
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@timeout_option
+def tune_command(pid: int, changes: Sequence[str], timeout: float) -> None:
+    """Show what can be changed in process PID, which is in a golibx run; or change it.
+
+    Keys and values are as in golib.toml. Several are changed together, or none of them. They hold
+    until the run ends. Only the process's own user and root may do this.
+    """
+    from golibx import control
+    from golibx.dump import DumpError
+    from golibx.rules import KEYS, written
+
+    wanted = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"{change!r} is not KEY=VALUE, such as preempt.slice=2ms")
+        wanted[key.strip()] = value.strip()
+    try:
+        if wanted:
+            before = control.tune(pid, wanted, timeout=timeout)
+            for key, old in before.items():
+                click.echo(f"{key} = {wanted[key]}  # was {_written(key, old)}")
+            return
+        found = control.stats(pid, timeout=timeout)
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+    rows = [
+        (key, str(written(key, value)), str(written(key, _default_of(key))), KEYS[key].allowed)
+        for key, value in found["tunables"].items()
+        if key in KEYS
+    ]
+    _show_table(("key", "value", "default", "allowed"), rows)
+    _say_if_stuck(pid, found)
+
+
+def _written(key: str, value: int) -> str:
+    from golibx.rules import KEYS, written
+
+    return str(written(key, value) if key in KEYS else value)
+
+
+def _default_of(key: str) -> int:
+    from golibx.rules import KEYS, read_number
+
+    return read_number(KEYS[key], KEYS[key].default)
+
+
+def _say_if_stuck(pid: int, found: Mapping[str, object]) -> None:
+    if found["interpreter"]:
+        return
+    click.echo(
+        f"golibx: the interpreter of process {pid} has not answered: C code holds its lock, and "
+        f"`golibx dump {pid}` says which. This was read without it",
+        err=True,
+    )
+
+
+@group.command(
+    "stats",
+    short_help="Show the counters of a process.",
+    epilog="""\b
+Examples:
+  golibx stats 1234
+  golibx stats 1234 --json | jq .stats.goroutines
+""",
+)
+@click.argument("pid", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, on one line.")
+@timeout_option
+def stats_command(pid: int, as_json: bool, timeout: float) -> None:
+    """Show the counters of process PID, which is in a golibx run, as golibx.stats() has them.
+
+    The latencies are those since the process was first asked, unless it measured them before: how
+    long goroutines that were ready to run waited for their turn.
+    """
+    from golibx import control
+    from golibx.dump import DumpError
+
+    try:
+        found = control.stats(pid, timeout=timeout)
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"pid": pid, **found}))
+        return
+    rows = [(name, str(value)) for name, value in found["stats"].items()]
+    for name, value in found.get("latency", {}).items():
+        shown = "not measured yet" if value is None else str(value)
+        rows.append((f"latency_{name}", shown))
+    _show_table(None, rows)
+    _say_if_stuck(pid, found)
+
+
+@group.command(
+    "ps",
+    short_help="List the processes that are in a golibx run.",
+    epilog="""\b
+Examples:
+  golibx ps
+  golibx dump $(golibx ps | awk '/server.py/ {print $1}')
+""",
+)
+@timeout_option
+def ps_command(timeout: float) -> None:
+    """List the processes that are in a golibx run and can be asked: what each runs, and its size.
+
+    Those of other users are listed with a ? for what they do not say.
+    """
+    from golibx import control
+    from golibx.dump import DumpError, printable
+
+    rows = []
+    try:
+        pids = control.processes()
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+    for pid in pids:
+        try:
+            found = control.stats(pid, timeout=timeout)
+        except DumpError as exc:
+            rows.append((str(pid), "?", "?", f"({exc})"))
+            continue
+        counters = found["stats"]
+        program = "(its interpreter is stuck)" if not found["interpreter"] else found["program"]
+        shown = printable(str(program), lines=False)
+        rows.append((str(pid), str(counters["goroutines"]), str(counters["threads"]), shown))
+    _show_table(("pid", "goroutines", "threads", "program"), rows)
 
 
 @group.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from itertools import groupby
@@ -305,28 +306,35 @@ def _native() -> str:
     return "\n".join(blocks)
 
 
-# ---- golibx dump ----
+# ---- golibx dump, and what else is asked of another process ----
+
+_MOST_ASKED = 4096
+"""Bytes of a request, its end included: zsrc/python/requests.zig."""
 
 
 class DumpError(Exception):
-    """No dump could be had of a process; the text says why, and what to do."""
+    """A process could not be asked, or has refused; the text says why, and what to do."""
 
 
-def request(pid: int, *, timeout: float = 15.0) -> str:
-    """The dump of another process that is in a golibx run, even if its interpreter is stuck.
+def request(pid: int, what: str = "dump", *, timeout: float = 15.0) -> str:
+    """What another process answers that is in a golibx run, even if its interpreter is stuck.
 
     Args:
         pid: its process id.
+        what: what it is asked: "dump", or a request of golibx.control.
         timeout: seconds to wait for each part of the answer.
 
     Raises:
-        DumpError: there is no such process, it is not golibx's, or another user's; or another one
-            answers in its place.
+        DumpError: there is no such process, it is not golibx's, or another user's; another one
+            answers in its place; or it refuses what it is asked.
     """
     import socket
 
     if sys.platform != "linux":
         raise DumpError("golibx dump works on Linux only: elsewhere use py-spy or a debugger")
+    line = f"golibx 1 {what}\n".encode()
+    if len(line) > _MOST_ASKED:
+        raise DumpError(f"that is too much to ask at once: more than {_MOST_ASKED} bytes")
     if not 0 < pid < 1 << 31:
         raise DumpError(f"{pid} is not the id of a process (allowed: 1 to {(1 << 31) - 1})")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -334,9 +342,8 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
         try:
             connection.connect(f"\0golibx-{pid}")
             _check_who_answers(connection, pid)
-            parts = []
-            while part := connection.recv(65536):
-                parts.append(part)
+            _send(connection, line)
+            parts = _received(connection)
         except ConnectionRefusedError:
             raise DumpError(_why_not(pid)) from None
         except TimeoutError:
@@ -349,9 +356,28 @@ def request(pid: int, *, timeout: float = 15.0) -> str:
     answer = printable(b"".join(parts).decode(errors="replace"))
     if answer.startswith("+"):
         return answer[1:]
-    if answer.startswith("-"):
+    if answer == "-another user's process\n":
         raise DumpError(f"process {pid} belongs to another user: ask as that user, or as root")
+    if answer.startswith("-"):
+        raise DumpError(f"process {pid} refuses: {answer[1:].strip()}")
     raise DumpError(f"process {pid} ended while it was asked")
+
+
+def _send(connection: socket.socket, line: bytes) -> None:
+    # Who refuses to be asked at all has hung up, perhaps, and has said why.
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(line)
+
+
+def _received(connection: socket.socket) -> list[bytes]:
+    parts: list[bytes] = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        if not parts:  # else it has not read all of the request: an older golibx reads none
+            raise
+    return parts
 
 
 def _check_who_answers(connection: socket.socket, pid: int) -> None:
@@ -394,5 +420,6 @@ def _why_not(pid: int) -> str:
         return f"process {pid} belongs to another user, and is in no golibx run that could answer"
     return (
         f"process {pid} is in no golibx run: it is another program, its run has not begun or has "
-        "ended, or it runs in another network namespace (a container), where golibx dump must run"
+        "ended, `[debug] control` is false, or it runs in another network namespace (a container), "
+        "where golibx dump must run"
     )

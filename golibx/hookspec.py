@@ -282,7 +282,7 @@ class Tune(NamedTuple):
     lane: str
     """"python": it is Python that changes values, for both lanes."""
     who: str
-    """Who changed it: "program", "plugin NAME", "rule 1" of [tune]."""
+    """Who changed it: "program", "plugin NAME", "rule 1" of [tune], "golibx tune (process 123)"."""
     key: str
     """The key in golib.toml, such as "preempt.slice"."""
     old: int
@@ -406,7 +406,7 @@ def on_gomaxprocs(event: GomaxprocsChange) -> None:
 def on_tune(event: Tune) -> None:
     """A value was changed while the program runs: one event for each that is another now.
 
-    By `tune` of a plugin, `Runtime.tune`, a rule of `[tune]`, or golibx.tune().
+    By `tune` of a plugin, `Runtime.tune`, a rule of `[tune]`, golibx.tune(), or `golibx tune PID`.
     `gomaxprocs(n)` has a hook of its own.
     """
 

@@ -343,6 +343,7 @@ class Runtime:
         options["quit_signal"] = True
         options["foreign_moves"] = self.config.runtime.foreign == "move"
         options["foreign_movable"] = self.config.runtime.foreign_movable
+        options["control"] = self.config.debug.control
         dump_signal = self.config.debug.dump_signal
         if dump_signal != "none":
             options["dump_signal"] = getattr(signal, dump_signal, 0)

@@ -277,6 +277,7 @@ class Debug(Section):
     __slots__ = ()
     leaks: bool
     dump_signal: str
+    control: bool
 
 
 class Plugins(Section):
@@ -738,6 +739,13 @@ SCHEMA: Final = (
             "The signal at which the process prints all goroutines' stacks to stderr and goes on. "
             "SIGQUIT (Ctrl-\\) prints them and ends it, whatever is set here.",
             choices=("none", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGVTALRM"),
+        ),
+        Key(
+            "control",
+            "bool",
+            True,
+            "Whether the process answers `golibx dump`, `stats`, `tune` and `ps` of its own user "
+            "and root, on a socket of the machine's own (Linux).",
         ),
     ),
     Table(

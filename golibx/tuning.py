@@ -1,7 +1,7 @@
 """Changing the scheduler while the program runs: who may set what, and what becomes of it.
 
 Every change goes through `change`: by the program (golibx.tune), a plugin (Runtime.tune and the
-hook `tune`) or a rule of [tune]. It checks all values before it sets one, sets
+hook `tune`), a rule of [tune], or `golibx tune PID`. It checks all values before it sets one, sets
 all of them or none, and has each that is another now counted and told to plugins (`on_tune`).
 
 The values are the native core's (zsrc/core/tunables.zig), which both lanes read where they need

@@ -75,6 +75,7 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "tune.cooldown": ('"5s"', 5_000_000_000, ['"999us"', '"25h"', "5"]),
     "debug.leaks": ("true", True, ["1", '"yes"']),
     "debug.dump_signal": ('"SIGUSR1"', "SIGUSR1", ['"SIGKILL"', '"usr1"', "10", '""']),
+    "debug.control": ("false", False, ["0", '"false"']),
     "plugins.enabled": ('["a", "b.c:D"]', ("a", "b.c:D"), ['"a"', "[1]", "true"]),
     "plugins.autoload": ("true", True, ["1", '"all"']),
 }

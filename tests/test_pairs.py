@@ -17,7 +17,7 @@ import pytest
 
 import conftest
 import pytest_golibx
-from golibx import _core, hookspec, include, testing, tuning
+from golibx import _core, dump, hookspec, include, testing, tuning
 from golibx.config import Config
 from golibx.pluginmanager import _LANES, _OUTCOMES, EVENT_HOOKS, PluginManager
 from golibx.rules import KEYS
@@ -112,6 +112,19 @@ def test_the_bit_of_latencies() -> None:
     (shift,) = re.findall(r"^pub const latency_bit: u32 = 1 << (\d+);", source, re.M)
     assert 1 << int(shift) == tuning.LATENCY_BIT
     assert len(EVENT_HOOKS) <= int(shift)
+
+
+def test_the_protocol_of_requests() -> None:
+    source = text_of("zsrc/python/requests.zig")
+    (most,) = re.findall(r"^const most_asked = (\d+);", source, re.M)
+    (greeting,) = re.findall(r'^const greeting = "(.+)";', source, re.M)
+    assert int(most) == dump._MOST_ASKED
+    assert greeting in text_of("golibx/dump.py")
+    page = text_of("docs/tuning.md")
+    assert f"at most {most} bytes" in page
+    assert f"`{greeting}VERB`" in page
+    for verb in ("dump", "stats", "tune"):
+        assert f"`{verb}" in page.partition("A request is one line")[2]
 
 
 # ---- options ----

@@ -40,7 +40,8 @@ PYTHON_LAYERS = (
     {"rules"},
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"}
     | {"tuning"},
-    {"aio", "futures", "hookspec", "logrecords", "native", "plugins", "scope"} | {"signal"},
+    {"aio", "control", "futures", "hookspec", "logrecords", "native", "plugins", "scope"}
+    | {"signal"},
     {"pluginfinder"},
     {"pluginmanager"},
     {"console", "runtime"},

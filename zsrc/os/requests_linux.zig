@@ -1,5 +1,6 @@
-//! How somebody outside asks a process what it does: a socket that `golibx dump` connects to, and
-//! signals. Both reach the one thread that sits in `wait`, whatever the others are stuck in.
+//! How somebody outside asks a process what it does: a socket that `golibx dump` and the like
+//! connect to, and signals. Both reach the one thread that sits in `wait`, whatever the others are
+//! stuck in.
 //!
 //! The socket is an abstract one, whose name holds the process's number: nothing of it is left when
 //! the process ends. A descriptor is kept in reserve, so that a process that has used up its own,
@@ -34,13 +35,14 @@ const pause_ms = 100;
 /// Signals that are ours to give back.
 var taken: [2]?c.SIG = .{ null, null };
 
-/// False if the process has no descriptors left, or another limit is reached.
-pub fn open() bool {
+/// `listens`: also to the socket. False if the process has no descriptors left, or another limit is
+/// reached.
+pub fn open(listens: bool) bool {
     const event = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
     if (linux.errno(event) != .SUCCESS) return false;
     event_fd.store(@intCast(event), .release);
     os.descriptors.keep(@intCast(event));
-    listen_fd = listen() orelse -1;
+    listen_fd = if (listens) listen() orelse -1 else -1;
     if (listen_fd >= 0) {
         os.descriptors.keep(listen_fd);
         keepReserve();
@@ -160,14 +162,41 @@ fn accept() ?i32 {
     return if (linux.errno(rc) == .SUCCESS) @intCast(rc) else null;
 }
 
-/// Whether who has connected may know what this process does: its own user, and root.
-pub fn mayAsk(fd: i32) bool {
+/// The process that has connected, if it may know what this one does: its own user's, and root's.
+pub fn mayAsk(fd: i32) ?i32 {
     const Credentials = extern struct { pid: i32, uid: u32, gid: u32 };
     var peer: Credentials = undefined;
     var size: linux.socklen_t = @sizeOf(Credentials);
     const rc = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.PEERCRED, @ptrCast(&peer), &size);
-    if (linux.errno(rc) != .SUCCESS) return false;
-    return peer.uid == 0 or peer.uid == linux.geteuid();
+    if (linux.errno(rc) != .SUCCESS) return null;
+    return if (peer.uid == 0 or peer.uid == linux.geteuid()) peer.pid else null;
+}
+
+pub const Line = union(enum) {
+    /// Without its end.
+    text: []const u8,
+    /// Nothing came.
+    none,
+    too_long,
+};
+
+/// The line that the other end sends first. It has so many milliseconds for the first byte, and
+/// then for each further part.
+pub fn receiveLine(fd: i32, buffer: []u8, first_ms: i32, next_ms: i32) Line {
+    var len: usize = 0;
+    while (len < buffer.len) {
+        var fds = [_]linux.pollfd{.{ .fd = fd, .events = linux.POLL.IN, .revents = 0 }};
+        const polled = linux.poll(&fds, 1, if (len == 0) first_ms else next_ms);
+        if (linux.errno(polled) == .INTR) continue;
+        if (linux.errno(polled) != .SUCCESS or polled == 0) return .none;
+        const rc = linux.recvfrom(fd, buffer.ptr + len, buffer.len - len, 0, null, null);
+        if (linux.errno(rc) == .INTR) continue;
+        if (linux.errno(rc) != .SUCCESS or rc == 0) return .none;
+        const end = std.mem.findScalar(u8, buffer[len..][0..rc], '\n');
+        if (end) |at| return .{ .text = buffer[0 .. len + at] };
+        len += rc;
+    }
+    return .too_long;
 }
 
 /// False when the reader is gone, or does not read for seconds.

@@ -6,7 +6,7 @@ pub const Request = union(enum) { stop, signal: struct { quit: bool }, connectio
 
 pub const quit_signal: u32 = 3;
 
-pub fn open() bool {
+pub fn open(_: bool) bool {
     return false;
 }
 pub fn close() void {}
@@ -14,8 +14,14 @@ pub fn stop() void {}
 pub fn wait() Request {
     return .stop;
 }
-pub fn mayAsk(_: i32) bool {
-    return false;
+pub fn mayAsk(_: i32) ?i32 {
+    return null;
+}
+
+pub const Line = union(enum) { text: []const u8, none, too_long };
+
+pub fn receiveLine(_: i32, _: []u8, _: i32, _: i32) Line {
+    return .none;
 }
 pub fn send(_: i32, _: []const u8) bool {
     return false;

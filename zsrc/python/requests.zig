@@ -1,15 +1,22 @@
-//! Dumps that somebody outside asks for: SIGQUIT, the signal of `[debug] dump_signal`, `golibx
-//! dump`.
+//! What somebody outside asks for: dumps, by SIGQUIT, the signal of `[debug] dump_signal`, `golibx
+//! dump`; and by `golibx stats`, `golibx tune` and the like whatever golibx/control.py answers.
 //!
-//! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter for the dump
-//! that stacks() gives. If that does not answer within a second, some C code holds its lock, and
-//! the thread writes what it can read without it (peek.zig). It never takes the interpreter's lock
-//! itself: a second thread does, the asker, which may be left waiting for it; there is one at most.
+//! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter. If that does
+//! not answer within some seconds, C code holds its lock, and the thread writes what it can read
+//! without it (peek.zig).
+//!
+//! Who connects sends one line, `golibx 1 VERB` and what the verb needs, or nothing: that means
+//! `dump`. What comes back is "+" and the answer, or "-" and why there is none; then the connection
+//! ends. 1 is the version of all this.
+//!
+//! The thread never takes the interpreter's lock itself: a second thread does, the asker, which may
+//! be left waiting for it; there is one at most.
 //!
 //! `answer` belongs to both: whoever moves its state away from `asked` last frees it.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const requests = os.requests;
+const tunables = @import("../core/tunables.zig");
 const g_mod = @import("../sched/g.zig");
 const M = @import("../sched/m.zig").M;
 const foreign = @import("foreign.zig");
@@ -30,10 +37,19 @@ pub const Settings = struct {
     quit: bool = false,
     /// The number of another signal; 0: none.
     dump_signal: u32 = 0,
+    /// Listen to the socket.
+    control: bool = true,
 };
 
-/// How long the interpreter has for its answer.
-const patience_ns = std.time.ns_per_s;
+/// How long the interpreter has for its answer: of a dump, which is wanted where something is
+/// stuck; of counters, which can be read without it; and of what only it can do.
+const patience_s = .{ .dump = 1, .stats = 2, .others = 5 };
+/// Of a request, its end included.
+const most_asked = 4096;
+const greeting = "golibx 1 ";
+/// Who has sent nothing by then wants a dump.
+const first_ms = 200;
+const next_ms = 1000;
 const quit_status = 2; // as in Go
 /// More than these are only counted in a dump without the interpreter.
 const most_shown = 1000;
@@ -45,7 +61,7 @@ var thread: ?os.Thread = null;
 /// signal for dumps is the program's own.
 pub fn start(s: Settings) bool {
     peek.calibrate();
-    if (!requests.open()) return true;
+    if (!requests.open(s.control)) return true;
     thread = os.spawn(serve, null, .{ .signals = .blocked }) catch {
         requests.close();
         return true;
@@ -83,14 +99,51 @@ fn serve(_: ?*anyopaque) void {
         .connection => |fd| {
             defer requests.hangUp(fd);
             requests.limitSends(fd);
-            if (!requests.mayAsk(fd)) {
-                _ = requests.send(fd, "-another user's process\n");
+            const pid = requests.mayAsk(fd) orelse {
+                refuse(fd, "another user's process");
                 continue;
+            };
+            var buffer: [most_asked]u8 = undefined;
+            switch (requests.receiveLine(fd, &buffer, first_ms, next_ms)) {
+                .none => answerDump(fd),
+                .too_long => refuse(fd, std.fmt.comptimePrint(
+                    "the request is longer than {d} bytes",
+                    .{most_asked - 1},
+                )),
+                .text => |line| serveLine(fd, line, pid),
             }
-            // The reader takes the first byte for: here it comes.
-            if (requests.send(fd, "+")) dump(fd);
         },
     };
+}
+
+fn serveLine(fd: i32, line: []const u8, pid: i32) void {
+    const request = std.mem.cutPrefix(u8, line, greeting) orelse
+        return refuse(fd, "not a request of golibx's, version 1: " ++
+            "ask with the golibx that the process runs on");
+    if (!std.unicode.utf8ValidateSlice(request)) return refuse(fd, "the request is not UTF-8");
+    if (request.len == 0) return refuse(fd, "the request says nothing");
+    if (std.mem.eql(u8, request, "dump")) return answerDump(fd);
+    const is_stats = std.mem.eql(u8, request, "stats");
+    const text = askInterpreter(.{
+        .request = request,
+        .pid = pid,
+        .patience_s = if (is_stats) patience_s.stats else patience_s.others,
+    }) orelse return if (is_stats) statsWithout(fd) else refuse(fd, std.fmt.comptimePrint(
+        "the interpreter of the process has not answered for {d} s: C code holds its lock, or " ++
+            "it is busy. What was asked may still be done",
+        .{patience_s.others},
+    ));
+    defer gpa.free(text);
+    write(fd, text);
+}
+
+fn answerDump(fd: i32) void {
+    // The reader takes the first byte for: here it comes.
+    if (requests.send(fd, "+")) dump(fd);
+}
+
+fn refuse(fd: i32, comptime why: []const u8) void {
+    _ = requests.send(fd, "-" ++ why ++ "\n");
 }
 
 const stderr = -1;
@@ -100,37 +153,50 @@ fn write(fd: i32, bytes: []const u8) void {
 }
 
 fn dump(fd: i32) void {
-    const text = askInterpreter() orelse return dumpWithout(fd);
+    const text = askInterpreter(.{}) orelse return dumpWithout(fd);
     defer gpa.free(text);
     write(fd, text);
 }
 
 // ---- with the interpreter ----
 
+const Asked = struct {
+    /// Empty: a dump.
+    request: []const u8 = "",
+    /// Who asks.
+    pid: i32 = 0,
+    patience_s: u64 = patience_s.dump,
+};
+
 const Answer = struct {
     const State = enum(u8) { asked, answered, given_up };
     state: std.atomic.Value(State) = .init(.asked),
     note: os.Note = .{},
     text: ?[]u8 = null,
+    // A copy: who has asked may have gone.
+    request: [most_asked]u8 = undefined,
+    len: usize,
+    pid: i32,
 };
 
 var asker_busy: std.atomic.Value(bool) = .init(false);
 
 /// The text, from gpa; null if there is none.
-fn askInterpreter() ?[]u8 {
+fn askInterpreter(asked: Asked) ?[]u8 {
     if (asker_busy.swap(true, .acq_rel)) return null; // it still waits for the lock
     const answer = gpa.create(Answer) catch {
         asker_busy.store(false, .release);
         return null;
     };
-    answer.* = .{};
+    answer.* = .{ .len = asked.request.len, .pid = asked.pid };
+    @memcpy(answer.request[0..asked.request.len], asked.request);
     const asker = os.spawn(ask, answer, .{ .signals = .blocked }) catch {
         gpa.destroy(answer);
         asker_busy.store(false, .release);
         return null;
     };
     asker.detach();
-    const until = os.nanotime() + patience_ns;
+    const until = os.nanotime() + asked.patience_s * std.time.ns_per_s;
     while (answer.note.sleep(until -| os.nanotime()) == .interrupted) {}
     if (answer.state.cmpxchgStrong(.asked, .given_up, .acq_rel, .acquire) == null) return null;
     // `answered`, so that the asker will not look at it any more once it has rung.
@@ -142,7 +208,8 @@ fn askInterpreter() ?[]u8 {
 fn ask(raw: ?*anyopaque) void {
     const answer: *Answer = @ptrCast(@alignCast(raw.?));
     const state = py.PyGILState_Ensure();
-    const text = makeText();
+    // Nobody has use for it any more, and a change would come too late.
+    const text = if (answer.state.load(.monotonic) == .given_up) null else makeText(answer);
     py.PyGILState_Release(state);
     asker_busy.store(false, .release);
     answer.text = text;
@@ -152,19 +219,60 @@ fn ask(raw: ?*anyopaque) void {
     } else answer.note.wake();
 }
 
-/// golibx.dump.report(), copied.
-fn makeText() ?[]u8 {
+/// golibx.dump.report() or golibx.control.answer(request, pid), copied.
+fn makeText(answer: *const Answer) ?[]u8 {
     defer py.PyErr_Clear();
-    const function = py.importFrom("golibx.dump", "report") orelse return null;
-    defer py.decref(function);
-    const text = py.call(function, &.{}) orelse return null;
+    const text = (if (answer.len == 0) callReport() else callAnswer(answer)) orelse return null;
     defer py.decref(text);
     var length: py.Ssize = 0;
     const bytes = py.PyUnicode_AsUTF8AndSize(text, &length) orelse return null;
     return gpa.dupe(u8, bytes[0..@intCast(length)]) catch null;
 }
 
+fn callReport() ?*py.Object {
+    const function = py.importFrom("golibx.dump", "report") orelse return null;
+    defer py.decref(function);
+    return py.call(function, &.{});
+}
+
+fn callAnswer(answer: *const Answer) ?*py.Object {
+    const function = py.importFrom("golibx.control", "answer") orelse return null;
+    defer py.decref(function);
+    const request = py.PyUnicode_FromStringAndSize(&answer.request, @intCast(answer.len)) orelse
+        return null;
+    defer py.decref(request);
+    const pid = py.PyLong_FromLongLong(answer.pid) orelse return null;
+    defer py.decref(pid);
+    return py.call(function, &.{ request, pid });
+}
+
 // ---- without it ----
+
+/// As golibx.control answers it, as far as it can be told. Nobody changes the lane meanwhile, or
+/// it is as it was a moment ago.
+fn statsWithout(fd: i32) void {
+    var out: Out = .{ .fd = fd };
+    defer out.flush();
+    out.print("+{{\"interpreter\": false, \"stats\": {{\"goroutines\": {d}, \"runq\": {d}", .{
+        @atomicLoad(usize, &lane.user_count, .monotonic),
+        @atomicLoad(usize, &lane.runq.len, .monotonic),
+    });
+    const Counters = @TypeOf(lane.counters);
+    inline for (@typeInfo(Counters).@"struct".field_names) |name| {
+        const counter = &@field(lane.counters, name);
+        const is_plain = @TypeOf(counter) == *u64;
+        out.print(", \"{s}\": {d}", .{
+            name,
+            if (is_plain) @atomicLoad(u64, counter, .monotonic) else counter.load(.monotonic),
+        });
+    }
+    out.print("}}, \"tunables\": {{", .{});
+    inline for (tunables.keys, 0..) |key, i| {
+        const comma = if (i == 0) "" else ", ";
+        out.print("{s}\"{s}\": {d}", .{ comma, key.path, tunables.current.at(i).get() });
+    }
+    out.print("}}}}\n", .{});
+}
 
 /// Collects lines, so that a dump is few writes.
 const Out = struct {
@@ -189,7 +297,7 @@ fn dumpWithout(fd: i32) void {
     defer out.flush();
     out.print("golibx: the interpreter has not answered for {d} s: C code holds its lock, or the process " ++
         "is stopped at a\nbreakpoint. What follows was read without it, and may be out of date.\n\n", .{
-        patience_ns / std.time.ns_per_s,
+        patience_s.dump,
     });
     var shown: usize = 0;
     // The newest come first. PyGs are never freed; the list may change under way, and then lead

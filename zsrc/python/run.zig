@@ -350,6 +350,8 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
         }
         request_settings.dump_signal = @intCast(number);
     }
+    if (py.PyDict_GetItemString(dict, "control")) |value|
+        request_settings.control = py.PyObject_IsTrue(value) != 0;
     return options;
 }
 
