@@ -70,7 +70,7 @@ def install(folder: Path, name: str, value: str) -> None:
 def test_builtin() -> None:
     (plugin,) = manager("schedtrace").plugins
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
-    assert builtin_names() == ["schedtrace"]
+    assert builtin_names() == ["schedtrace", "tuner"]
 
 
 def test_module(folder: Path) -> None:
@@ -637,6 +637,16 @@ def test_schedtrace_has_a_line_for_what_is_changed(tmp_path: Path) -> None:
         "tune preempt.slice=2ms was=10ms by program",
         "tune native.spinning=25 was=50 by program",
     ]
+
+
+def test_tuner(tmp_path: Path) -> None:
+    """What it does is tested in test_tune.py."""
+    result = run(tmp_path, "print('hello')\n", "--set", "plugins.enabled=tuner")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+    options = ("--set", "plugins.enabled=tuner", "--set", "plugins.tuner.goal=1us")
+    result = run(tmp_path, "", *options)
+    assert result.returncode == 2
+    assert 'plugins.tuner.goal = "1us": out of range (allowed: 10us to 10s)' in result.stderr
 
 
 def test_schedtrace_settings(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,8 @@ from golibx import ConfigError, _core, go, gomaxprocs, sleep, stats
 from golibx.config import Config
 from golibx.hookspec import Snapshot, Tune, hookimpl
 from golibx.pluginmanager import PluginManager
-from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number
+from golibx.plugins import tuner
+from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number, written
 from golibx.testing import wait_until
 from golibx.tuning import Meter, RuleBook, quantile
 
@@ -679,15 +681,26 @@ def test_goroutines_wait_as_long_as_the_slice_lets_others_run(run_with: RunWith)
     assert min(p99s(after)) < max(p99s(before)) / 2
 
 
-# ---- a goal ----
+# ---- the plugin tuner ----
 
 GOAL = 100 * MS
 
 
-def test_without_a_rule_the_goal_is_missed(run_with: RunWith, watcher: Watcher) -> None:
+def test_without_a_tuner_the_goal_is_missed(run_with: RunWith, watcher: Watcher) -> None:
     run_with(lambda: hog_until(lambda: len(p99s(watcher.snapshots)) >= 3), *HOGS, watcher=watcher)
     assert max(p99s(watcher.snapshots)) > GOAL
     assert watcher.changes == []
+
+
+def test_the_tuner_reaches_the_goal(run_with: RunWith, watcher: Watcher) -> None:
+    def reached() -> bool:
+        return any(p99 <= GOAL for p99 in p99s(watcher.snapshots)) and bool(watcher.changes)
+
+    settings = (f"plugins.tuner.goal={written(SLICE, GOAL)}", "plugins.tuner.least=1")
+    run_with(lambda: hog_until(reached), *HOGS, *settings, watcher=watcher, tuner=tuner.Plugin())
+    assert p99s(watcher.snapshots)[0] > GOAL
+    assert {event.who for event in watcher.changes} == {"plugin tuner"}
+    assert watcher.changes[0].new < watcher.changes[0].old == 2000 * MS
 
 
 def test_a_rule_reaches_the_goal(run_with: RunWith, watcher: Watcher) -> None:
@@ -700,6 +713,75 @@ def test_a_rule_reaches_the_goal(run_with: RunWith, watcher: Watcher) -> None:
     run_with(lambda: hog_until(reached), *HOGS, *options, watcher=watcher)
     assert p99s(watcher.snapshots)[0] > GOAL
     assert [e[2:] for e in watcher.changes] == [("rule 1", SLICE, 2000 * MS, 10 * MS)]
+
+
+def tuner_after(looks: list[int | None], limits: tuple[int, int] = (1, 10_000)) -> list[int]:
+    """The slice in microseconds after each look at a p99 in milliseconds, with a goal of 5."""
+    mine = tuner.Plugin()
+    overrides = ["plugins.enabled=tuner", "plugins.tuner.calm=2"]
+    mine.golib_configure(Config.load(environ={}, overrides=overrides), "tuner")
+    runtime: Any = SimpleNamespace(tunables=lambda: {SLICE: 10 * MS})
+    mine.golib_start(runtime)
+    slice_ns = 10 * MS
+    found = []
+    for p99_ms in looks:
+        ns = None if p99_ms is None else p99_ms * MS
+        snapshot = snapshot_of(
+            0,
+            latency_p99_ns=ns,
+            latencies=8,
+            tunables={SLICE: slice_ns},
+            limits={SLICE: (limits[0] * 1000, limits[1] * 1000)},
+        )
+        for key, value in (mine.tune(snapshot) or {}).items():
+            assert key == SLICE
+            slice_ns = int(value)
+        found.append(slice_ns // 1000)
+    return found
+
+
+def test_the_tuner_halves_and_doubles() -> None:
+    assert tuner_after([5, 6, 6, 3, None]) == [10_000, 5_000, 2_500, 2_500, 2_500]
+    assert tuner_after([6, 1, 1, 1, 1]) == [5_000, 5_000, 10_000, 10_000, 10_000]
+    assert tuner_after([6, 6, 6, 6], limits=(3_000, 10_000)) == [5_000, 3_000, 3_000, 3_000]
+    assert tuner_after([60] * 9)[-1] == 100
+
+
+def test_the_tuner_takes_longer_to_try_again() -> None:
+    assert tuner_after([6, 1, 1, 6, 1, 1, 1, 1]) == [
+        5_000,
+        5_000,
+        10_000,
+        5_000,
+        5_000,
+        5_000,
+        5_000,
+        10_000,
+    ]
+
+
+def test_the_tour_with_the_tuner(tmp_path: Path) -> None:
+    """During its hog the tuner shortens the slice, and the tour's figures add up."""
+    root = Path(__file__).parent.parent
+    if not (root / "examples" / "tour.py").exists():
+        pytest.skip("there are no examples beside the tests")
+    watch = (
+        "from golibx.hookspec import hookimpl\n"
+        "@hookimpl\ndef on_tune(event): print('changed', event.who, event.new < event.old)\n"
+    )
+    (tmp_path / "watch.py").write_text(watch)
+    import subprocess
+
+    options = ("plugins.enabled=tuner,./watch.py", "plugins.tuner.goal=500us", "preempt.slice=50ms")
+    command = [sys.executable, "-m", "golibx", "run", "--no-config"]
+    command += [part for option in options for part in ("--set", option)]
+    command += [str(root / "examples" / "tour.py"), "--seconds", "1", "--clients", "20"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=55, env=environment
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "changed plugin tuner True\n" in result.stdout
 
 
 # ---- what there is ----
