@@ -31,14 +31,22 @@ _TIMES = 3
 
 # Neither a slice's end nor a signal is to come in between.
 _PROGRAM = """
-import sys
+import functools, sys
 sys.path.insert(0, sys.argv[1])
 import golibx, golibx_micro
-case, operations, at_once = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+case, operations, at_once, below = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 
 def work():
     for _ in range(operations // at_once):
         golibx_micro.CASES[case](at_once)
+
+def call_below(f):
+    if below == "map": list(map(lambda _: f(), [None]))
+    else: functools.partial(f)()
+
+if below:
+    golibx_micro.go = lambda *call: golibx.go(call_below, functools.partial(*call))
+    work = functools.partial(call_below, work)
 
 golibx.run(work, config={"preempt": {"async": False, "slice": "1m"}})
 """
@@ -53,18 +61,24 @@ class Work:
         case: what golibx_micro.py knows it by.
         operations: how often the shorter run does it.
         at_once: how many operations are one call of the case; None for all of a run.
+        below: the function of the interpreter's own below which each goroutine's code runs, "map"
+            or "partial"; "" for none.
     """
 
     name: str
     case: str
     operations: int
     at_once: int | None = None
+    below: str = ""
 
 
 # The counts of two runs differ by less than one in these amounts.
 WORKS = (
     Work("yield", "yield2", 20_000),
     Work("pingpong", "pingpong", 20_000),
+    # A park below the interpreter's own C code takes a look at what lies there.
+    Work("pingpong_map", "pingpong", 20_000, below="map"),
+    Work("pingpong_partial", "pingpong", 20_000, below="partial"),
     Work("buffered", "buffered", 20_000),
     # By the thousand, so that all but the first find stacks to use again.
     Work("spawn", "spawn", 5_000, at_once=1000),
@@ -139,7 +153,7 @@ def _run(valgrind: str, python: Interpreter, work: Work, operations: int) -> Map
         tool = [valgrind, "--tool=callgrind", "--dump-line=no", f"--callgrind-out-file={output}"]
         program = [python.executable, "-c", _PROGRAM, str(Path(__file__).parent)]
         at_once = work.at_once or operations
-        arguments = [work.case, str(operations), str(at_once)]
+        arguments = [work.case, str(operations), str(at_once), work.below]
         call([*tool, *program, *arguments], {"PYTHONHASHSEED": "0"})
         return parts(output.read_text(encoding="utf-8"))
 
@@ -181,12 +195,12 @@ def _part(path: str) -> str:
 
 def _table(works: Sequence[Work], counts: Mapping[str, Counts]) -> list[str]:
     """A row for each work, and below one for each part; a column for each Python."""
-    lines = [f"{'instructions':<15}" + "".join(f"{name:>9}" for name in counts)]
+    lines = [f"{'instructions':<18}" + "".join(f"{name:>9}" for name in counts)]
     for work in works:
         for part in (TOTAL, *PARTS):
             label = work.name if part == TOTAL else f"  {part}"
             cells = (f"{found[work.name][part]:>9,.0f}" for found in counts.values())
-            lines.append(f"{label:<15}" + "".join(cells))
+            lines.append(f"{label:<18}" + "".join(cells))
     return lines
 
 

@@ -94,6 +94,7 @@ pub inline fn leaveBody(p: *PyG) void {
 inline fn forgetCalls(p: *PyG) void {
     p.g.plain_frame = 0;
     p.g.near_frame = 0;
+    p.g.deep_frame = 0;
     p.seen.frame = 0;
 }
 
@@ -198,7 +199,7 @@ fn freeChain(chain: *Chain) void {
 pub noinline fn keepsThread(p: *PyG) bool {
     // Usually the same calls as last time lie below. Not seen as golibx's own may be one of its
     // functions that has not been met yet: then nothing is found here.
-    var frame = @frameAddress();
+    var frame = word(@frameAddress()); // golibx's, which calls this
     while (isKnownOwn(word(frame + @sizeOf(usize)))) frame = word(frame);
     if (frame == p.g.plain_frame) return false;
     if (frame == p.seen.frame and p.seen.chains_freed == chains_freed and
@@ -248,6 +249,7 @@ fn keeper(p: *PyG, own_frame: usize) ?*const Module {
         p.seen.links = if (root) |at| chain.links[0 .. at + 1] else chain.links;
         p.seen.chains_freed = chains_freed;
         if (root == 1) {
+            p.g.deep_frame = 0;
             p.g.near_frame = frame;
             p.g.near_return = word(slot);
         }
@@ -259,10 +261,19 @@ inline fn word(address: usize) usize {
     return @as(*const usize, @ptrFromInt(address)).*;
 }
 
+/// All of them lie on the stack, whether the first ones match or not.
 inline fn matches(links: []const Link, slot: usize) bool {
-    for (links) |link| if (word(slot + link.offset) != link.address) return false;
-    return true;
+    var left = links;
+    var differences: usize = 0;
+    while (left.len >= at_once) : (left = left[at_once..])
+        inline for (0..at_once) |i| {
+            differences |= word(slot + left[i].offset) ^ left[i].address;
+        };
+    for (left) |link| differences |= word(slot + link.offset) ^ link.address;
+    return differences == 0;
 }
+
+const at_once = 4;
 
 inline fn isKnownOwn(address: usize) bool {
     return address -% own_low <= own_high -% own_low;

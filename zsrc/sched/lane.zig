@@ -383,6 +383,10 @@ pub fn Lane(comptime Host: type) type {
                     g.deep = false;
                     return g;
                 }
+                if (g.deep_frame == frame) {
+                    g.deep = true;
+                    return g;
+                }
             }
             return self.hereSlow(frame);
         }
@@ -391,7 +395,9 @@ pub fn Lane(comptime Host: type) type {
             if (self.running) |g| {
                 if (g.stack.contains(frame)) {
                     const returns_to: *const usize = @ptrFromInt(frame + @sizeOf(usize));
-                    g.deep = frame != g.near_frame or returns_to.* != g.near_return;
+                    const is_near = frame == g.near_frame;
+                    g.deep = !is_near or returns_to.* != g.near_return;
+                    if (!is_near) g.deep_frame = frame;
                     return g;
                 }
             }

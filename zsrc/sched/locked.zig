@@ -33,6 +33,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             // From here on no call of it is a plain one, so that `leave` looks.
             g.plain_frame = 0;
             g.near_frame = 0;
+            g.deep_frame = 0;
             g.deep = true;
             self.locked_count += 1;
             if (!moves) return;
