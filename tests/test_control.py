@@ -31,20 +31,24 @@ PROGRAM = """
 import ctypes, sys, golibx, golibx.control
 from golibx.hookspec import hookimpl
 
+def say(line):  # in one piece: others are preempted in the midst of theirs
+    sys.stdout.write(line + "\\n")
+
 class Plugin:
     @hookimpl
     def on_tune(self, event):
-        print(event.who.partition(" (")[0], event.key, event.old, event.new, flush=True)
+        who = event.who.partition(" (")[0]
+        say(f"{who} {event.key} {event.old} {event.new}")
 sys.modules["watching"] = Plugin
 
 def waits():
-    print("ready", flush=True)
+    say("ready")
     while True:
         golibx.sleep(0.001)
 
 def hog():
     golibx.go(lambda: [golibx.sleep(0.001) for _ in iter(int, 1)])
-    print("ready", flush=True)
+    say("ready")
     while True:
         pass
 
@@ -52,7 +56,7 @@ def stuck():
     # A lock taken twice: unlike a sleep it is not ended by a signal.
     libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
-    print("ready", hex(ctypes.addressof(mutex)), flush=True)
+    say(f"ready {hex(ctypes.addressof(mutex))}")
     libc.pthread_mutex_lock(mutex)
 
 def main():

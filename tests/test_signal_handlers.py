@@ -265,7 +265,8 @@ def test_a_handler_raises_where_it_has_seen_the_main_goroutine(
                 signal.setitimer(signal.ITIMER_REAL, 0.001)
                 try:
                     block = number
-                    {COMPUTES[compute]}
+                    while handled_in != block:
+                        {COMPUTES[compute]}
                     block = None
                     # One that was raised late comes here.
                     time.sleep(0)

@@ -31,6 +31,8 @@ LOOPS = {
     "test_retake.py::test_a_timer_fires_during_a_blocking_call",
     "test_schedules.py::wait",
     "test_testing.py::main",
+    "test_tune.py::doze",
+    "test_tune.py::main",
     "test_tuning.py::change_in_sleep",
     "test_tuning.py::main",
 }

@@ -634,6 +634,8 @@ def test_both_are_had_by_who_asks_for_both(run_with: RunWith) -> None:
             go(sleep, 0.0001).join()
 
     run_with(main, ready=plugin(on_goroutine_ready), mine=with_tune(snapshots.append))
+    assert events
+    assert any(s.latencies for s in snapshots)
 
 
 def test_quantiles() -> None:
