@@ -100,7 +100,8 @@ pub const G = extern struct {
     /// frame has one size, so that the frame and where it returns to tell.
     near_frame: usize = 0,
     near_return: usize = 0,
-    /// The frame of the last call that was neither: the next one of that frame is on this stack too.
+    /// The frame of the last call that was neither: the next one with that frame is on this stack
+    /// too.
     deep_frame: usize = 0,
     stack: Stack = .{},
     /// The only M that it may run on. Where `lock_count` is 0 it keeps its M just until it goes on:
