@@ -31,7 +31,7 @@ def preemptions() -> int:
 
 
 def requests() -> int:
-    """How often sysmon asked for that; one that was on its way to the scheduler is not preempted."""
+    """How often sysmon asked for that. One that gave way by itself meanwhile is not preempted."""
     return stats()["preempt_requests"]
 
 
