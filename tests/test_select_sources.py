@@ -155,6 +155,27 @@ def test_on_readable() -> None:
         assert far.recv(10) == b"c"
 
 
+def test_a_cancellation_between_an_edge_and_the_turn_is_not_slept_over() -> None:
+    """Another has read all by then: the select that finds nothing is not to wait again."""
+    with connection() as (near, far):
+
+        def reads_and_cancels() -> str:
+            assert select(far.on_readable()) == (0, far, True)
+            assert far.recv(10) == b"c"
+            state = late.state
+            late.cancel()
+            return state
+
+        first = go(reads_and_cancels)
+        assert is_parked(first)
+        late = go(select, far.on_readable())
+        assert is_parked(late)
+        near.sendall(b"c")
+        assert first.result() == "runnable"
+        with pytest.raises(Cancelled):
+            late.result(timeout=10)
+
+
 def test_the_end_of_a_stream_is_readable() -> None:
     with connection() as (near, far):
         waiting = go(select, far.on_readable(), None)

@@ -28,6 +28,14 @@ pub const WaitReason = enum(u8) {
     shutdown,
     native_call,
 
+    /// A wait for a lock, which nothing has been given yet: it may be left and begun anew.
+    pub fn isForLock(r: WaitReason) bool {
+        return switch (r) {
+            .lock, .mutex_lock, .rwmutex_lock, .rwmutex_rlock, .semacquire => true,
+            else => false,
+        };
+    }
+
     pub fn text(r: WaitReason) [:0]const u8 {
         return switch (r) {
             .none => "",

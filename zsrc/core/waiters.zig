@@ -29,6 +29,9 @@ const wait_mod = @import("wait.zig");
 const Wake = wait_mod.Wake;
 const WaitReason = wait_mod.WaitReason;
 
+/// Where a waiter queues.
+pub const Place = enum { front, end };
+
 /// What a waiter has beside: what it asks for, what it gives.
 pub fn Waiters(comptime Rt: type, comptime Data: type) type {
     return struct {
@@ -153,7 +156,7 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
 
         pub inline fn waitAt(
             q: *Self,
-            place: enum { front, end },
+            place: Place,
             lock: *Lock,
             w: *Waiter,
             me: Rt.Me,

@@ -851,6 +851,11 @@ fn dropLater(p: *PyG) void {
     }
 }
 
+/// Whether there is something that a wait would raise.
+pub fn isToRaise(p: *const PyG) bool {
+    return p.owes.pending != null or if (p.g.context) |c| c.done() else false;
+}
+
 /// Whether it owes anything, or its context is done: seldom.
 inline fn isIndebted(p: *PyG) bool {
     const o = &p.owes;

@@ -24,10 +24,8 @@ noinline fn acquire(m: *M, limit: Limit) ?bool {
             .locked => return true,
             .again => {},
             .timeout => return false,
-            .interrupted => {
-                _ = goroutine.raisePending(p);
-                return null;
-            },
+            // Unless it was for a signal's handler.
+            .interrupted => if (goroutine.raisePending(p)) return null,
         }
     }
 }
@@ -43,6 +41,7 @@ pub fn acquireAlways(m: *M) bool {
         const context = p.g.context;
         p.g.context = null;
         defer p.g.context = context;
+        p.g.waiting_on = class.objectOf(m);
         if (m.wait(&p.g, &since, null) == .locked) return true;
     }
     return true;

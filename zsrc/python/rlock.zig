@@ -155,6 +155,12 @@ fn wakeNext(l: *RLock) void {
     }
 }
 
+/// One of those who wait for it was woken, and does not try soon.
+pub fn serveOthers(o: *anyopaque) void {
+    const l: *RLock = @ptrCast(@alignCast(o));
+    if (l.owner == 0) wakeNext(l);
+}
+
 /// In the child of a fork nobody waits.
 pub fn forget() void {
     queues = @splat(.{});
@@ -233,11 +239,9 @@ fn take(l: *RLock, me: u64, limit: timeouts.Limit, will: Will) ?bool {
             .ready, .closed => {},
             .timeout => return false,
             .interrupted => {
-                if (will == .may_raise) {
-                    _ = goroutine.raisePending(p);
-                    return null;
-                }
-                if (p == goroutine.main) signals.goOn();
+                // Else it was for a signal's handler.
+                if (will == .may_raise and goroutine.raisePending(p)) return null;
+                if (will == .always and p == goroutine.main) signals.goOn();
             },
         }
     }

@@ -4,6 +4,8 @@ const class = @import("class.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const Limit = @import("timeouts.zig").Limit;
+const Place = @import("../core/waiters.zig").Place;
+const Wake = @import("../core/wait.zig").Wake;
 
 pub const M = @import("../sync/rwmutex.zig").RWMutex(host.Rt);
 
@@ -14,37 +16,42 @@ inline fn tryTake(m: *M, comptime side: Side) bool {
 }
 
 noinline fn acquire(m: *M, comptime side: Side, limit: Limit) ?bool {
-    const p = goroutine.forWait() orelse return null;
-    if (tryTake(m, side)) return true;
     const deadline = limit.deadline();
+    var place: Place = .end;
+    while (true) : (place = .front) {
+        const p = goroutine.forWait() orelse return null;
+        if (tryTake(m, side)) return true;
+        switch (wait(m, side, place, p, deadline)) {
+            .ready, .closed => return true,
+            .timeout => return false,
+            // Unless it was for a signal's handler.
+            .interrupted => if (goroutine.raisePending(p)) return null,
+        }
+    }
+}
+
+fn wait(m: *M, comptime side: Side, place: Place, p: *goroutine.PyG, deadline: ?u64) Wake {
     p.g.waiting_on = class.objectOf(m);
-    return switch (if (side == .read) m.rLockWait(&p.g, deadline) else m.lockWait(
-        &p.g,
-        deadline,
-    )) {
-        .ready, .closed => true,
-        .timeout => false,
-        .interrupted => {
-            _ = goroutine.raisePending(p);
-            return null;
-        },
-    };
+    if (side == .read) return m.rLockWait(place, &p.g, deadline);
+    return m.lockWait(place, &p.g, deadline);
+}
+
+/// One that waits for it has left, or does not go on soon.
+pub fn serveOthers(o: *anyopaque) void {
+    Class.of(@ptrCast(@alignCast(o))).serveOthers();
 }
 
 /// As mutex.acquireAlways.
 pub fn acquireAlways(m: *M, comptime side: Side) bool {
-    while (!tryTake(m, side)) {
+    var place: Place = .end;
+    while (!tryTake(m, side)) : (place = .front) {
         const p = goroutine.forLock() orelse return false;
         if (tryTake(m, side)) return true;
         // One that is done would end each wait at once.
         const context = p.g.context;
         p.g.context = null;
         defer p.g.context = context;
-        const wake = if (side == .read) m.rLockWait(&p.g, null) else m.lockWait(
-            &p.g,
-            null,
-        );
-        if (wake == .ready) return true;
+        if (wait(m, side, place, p, null) == .ready) return true;
     }
     return true;
 }

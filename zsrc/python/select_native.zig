@@ -17,6 +17,7 @@ const switching = @import("../native/lane.zig").switching;
 const chans = @import("../native/capi_chan.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
+const goroutine = @import("goroutine.zig");
 const native_chan = @import("native_chan.zig");
 const outside = @import("outside.zig");
 const select = @import("select.zig");
@@ -209,6 +210,10 @@ pub const Guard = struct {
         by.waiting_on = g.waiting_on;
         by.waiting_count = g.waiting_count;
         if (g.shared) |s| s.enlist(by);
+    }
+
+    pub fn isInterrupted(_: *const Guard, by: *G) bool {
+        return goroutine.isToRaise(goroutine.of(by));
     }
 
     pub inline fn resign(g: *Guard, by: *G) void {

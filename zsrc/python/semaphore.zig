@@ -4,6 +4,7 @@ const class = @import("class.zig");
 const host = @import("host.zig");
 const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
+const Place = @import("../core/waiters.zig").Place;
 const Limit = @import("timeouts.zig").Limit;
 
 const S = struct {
@@ -41,17 +42,24 @@ const Permits = struct {
 };
 
 noinline fn acquireSlow(s: *S, n: u64, limit: Limit) ?bool {
-    const p = goroutine.forWait() orelse return null;
-    if (s.permits.tryAcquire(n)) return true;
-    p.g.waiting_on = class.objectOf(s);
-    switch (s.permits.wait(&p.g, n, limit.deadline())) {
-        .ready, .closed => return true,
-        .timeout => return false,
-        .interrupted => {
-            _ = goroutine.raisePending(p);
-            return null;
-        },
+    const deadline = limit.deadline();
+    var place: Place = .end;
+    while (true) : (place = .front) {
+        const p = goroutine.forWait() orelse return null;
+        if (s.permits.tryAcquire(n)) return true;
+        p.g.waiting_on = class.objectOf(s);
+        switch (s.permits.wait(place, &p.g, n, deadline)) {
+            .ready, .closed => return true,
+            .timeout => return false,
+            // Unless it was for a signal's handler.
+            .interrupted => if (goroutine.raisePending(p)) return null,
+        }
     }
+}
+
+/// One that waits for it has left, or does not go on soon.
+pub fn serveOthers(o: *anyopaque) void {
+    Class.of(@ptrCast(@alignCast(o))).permits.serveOthers();
 }
 
 fn acquire(s: *S, permits: Permits, limit: Limit) ?bool {

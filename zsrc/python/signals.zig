@@ -29,8 +29,12 @@ const errors = @import("errors.zig");
 const fork = @import("fork.zig");
 const goroutine = @import("goroutine.zig");
 const mainthread = @import("mainthread.zig");
+const mutex = @import("mutex.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
+const rlock = @import("rlock.zig");
+const rwmutex = @import("rwmutex.zig");
+const semaphore = @import("semaphore.zig");
 
 const G = @import("../sched/g.zig").G;
 const PyG = goroutine.PyG;
@@ -384,6 +388,24 @@ pub fn borrow(p: *PyG) void {
     p.state = main.state;
     borrows = true;
     lane.held = &main.g;
+    leaveLock(&main.g);
+}
+
+/// Handlers are called in the midst of a wait of g's, and may want the lock that this is for, or
+/// wait for somebody who does. So nobody counts on g meanwhile: as a thread does, it begins that
+/// wait anew when they have returned. With the lock.
+pub fn leaveLock(g: *G) void {
+    if (!g.reason.isForLock()) return;
+    if (lane.claim(g, .interrupted)) lane.ready(g);
+    const on = g.waiting_on.?;
+    // Whether it has left or was woken, it does nothing for the others now.
+    switch (g.reason) {
+        .mutex_lock => if (g.wake == .ready) mutex.M.passOn(g.fired.?),
+        .semacquire => semaphore.serveOthers(on),
+        .rwmutex_lock, .rwmutex_rlock => rwmutex.serveOthers(on),
+        .lock => rlock.serveOthers(on),
+        else => unreachable,
+    }
 }
 
 /// The runner's body, in the place of a function's call.

@@ -11,7 +11,8 @@
 //! The thread itself keeps the time, and claims its wait for a time-out when it has the lock again:
 //! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while
 //! the wait goes on, in its place in the queue, and may wait themselves: with another stand-in, for
-//! as long as they run.
+//! as long as they run. A wait for a lock ends before that, and is begun anew: the handler may want
+//! the same lock.
 //!
 //! A run that ends wakes those who wait (`endRun`). They come back when they get the lock, maybe
 //! in the next run: what belongs to a run has to be left alone then (`Waiter.run`).
@@ -33,6 +34,7 @@ const goroutine = @import("goroutine.zig");
 const handle = @import("handle.zig");
 const peek = @import("peek.zig");
 const select = @import("select.zig");
+const signals = @import("signals.zig");
 const outside = @import("outside.zig");
 
 const lane = &host.the_lane;
@@ -223,18 +225,21 @@ fn sleep(s: *StandIn, deadline: ?u64) os.Wake {
     return outside.sleepOnce(outside.OnNote{ .note = &s.note }, deadline, s.kind == .main);
 }
 
-/// Whether a handler has raised something that ends the wait.
+/// Whether the wait is over: a handler has raised something, or it is for a lock and begun anew.
 fn handleSignals(s: *StandIn) bool {
     var nested: StandIn = .{ .kind = s.kind };
+    const g = &s.p.g;
+    signals.leaveLock(g);
+    const leaves = g.isClaimed();
     const before = replace(&nested);
     const forever = s.forever;
     s.forever = false;
     const raised = py.PyErr_CheckSignals() != 0;
     s.forever = forever;
     _ = replace(before);
-    if (!raised) return false;
-    const exception = py.takeException() orelse return false;
-    if (lane.claim(&s.p.g, .interrupted)) {
+    if (!raised) return leaves;
+    const exception = py.takeException() orelse return leaves;
+    if (leaves or lane.claim(g, .interrupted)) {
         s.p.owes.pending = exception;
         return true;
     }

@@ -30,7 +30,8 @@ pub fn Mutex(comptime Rt: type) type {
         const Self = @This();
         const Env = Rt.Env;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
-        const Queue = Waiters(Rt, enum { chance, handed_over });
+        const Queue =
+            Waiters(Rt, struct { how: enum { chance, handed_over } = .chance, of: *Self });
 
         state: Env.Atomic(u32) = .init(0),
         guard: Env.Lock = .{},
@@ -83,7 +84,7 @@ pub fn Mutex(comptime Rt: type) type {
                 }
                 if (s & starving != 0) if (m.queue.take(.ready)) |w| {
                     // It stays locked, and is the waiter's now.
-                    w.data = .handed_over;
+                    w.data.how = .handed_over;
                     const opened: u32 = if (planted == .open_when_handed_over) locked else 0;
                     const none: u32 = if (m.queue.isEmpty()) waiting else 0;
                     _ = m.state.fetchAnd(~(opened | none), .release);
@@ -129,6 +130,23 @@ pub fn Mutex(comptime Rt: type) type {
             }
         }
 
+        /// Of one that was woken and cannot try soon: the next is woken, unless it has been given
+        /// the mutex. `waiter` is the one that was claimed.
+        pub fn passOn(waiter: *anyopaque) void {
+            const w: *Queue.Waiter = @ptrCast(@alignCast(waiter));
+            const m = w.data.of;
+            if (w.data.how == .handed_over) return;
+            m.guard.lock();
+            m.enter();
+            m.clear(woken);
+            // Who holds it wakes the next.
+            const is_locked = m.state.load(.monotonic) & locked != 0;
+            const next = if (is_locked) null else m.queue.take(.ready);
+            if (next != null) _ = m.state.fetchOr(woken, .monotonic);
+            m.guard.unlock();
+            if (next) |other| Rt.wake(other.who);
+        }
+
         /// Waits until the caller has the mutex or a chance to get it, after `tryLock` failed.
         /// `since`, zero at the first attempt, is when the wait began; after `again` the caller
         /// tries once more.
@@ -148,7 +166,7 @@ pub fn Mutex(comptime Rt: type) type {
                 m.guard.unlock();
                 return .again;
             }
-            var w: Queue.Waiter = .{ .data = .chance };
+            var w: Queue.Waiter = .{ .data = .{ .of = m } };
             // One that was woken and lost is the next to be woken again.
             const wake = if (is_first)
                 m.queue.wait(&m.guard, &w, me, .mutex_lock, deadline)
@@ -156,7 +174,7 @@ pub fn Mutex(comptime Rt: type) type {
                 m.queue.waitAt(.front, &m.guard, &w, me, .mutex_lock, deadline);
             if (wake == .interrupted) return .interrupted;
             if (wake == .timeout) return if (m.tryLock()) .locked else .timeout;
-            if (w.data == .chance) return if (m.tryWoken()) .locked else .again;
+            if (w.data.how == .chance) return if (m.tryWoken()) .locked else .again;
             const is_last = m.state.load(.monotonic) & waiting == 0;
             if (is_last or Rt.pace() -| since.* < starvation_ns)
                 m.clear(starving);

@@ -4,7 +4,9 @@
 //! unlocks lets in all readers that wait, before the next writer, so that writers cannot starve
 //! them. Whoever waits is given the lock, in order, and finds it its own when it wakes.
 const Wake = @import("../core/wait.zig").Wake;
-const Waiters = @import("../core/waiters.zig").Waiters;
+const waiters = @import("../core/waiters.zig");
+const Waiters = waiters.Waiters;
+const Place = waiters.Place;
 
 pub fn RWMutex(comptime Rt: type) type {
     return struct {
@@ -57,19 +59,23 @@ pub fn RWMutex(comptime Rt: type) type {
         }
 
         /// Parks until the lock is the caller's. After `tryLock` failed, with nothing in between.
-        pub fn lockWait(m: *Self, me: Rt.Me, deadline: ?u64) Wake {
+        /// One that was interrupted and comes back waits at the front.
+        pub fn lockWait(m: *Self, at: Place, me: Rt.Me, deadline: ?u64) Wake {
             var w: Queue.Waiter = .{};
-            const wake = m.waiting_writers.wait(&Rt.no_lock, &w, me, .rwmutex_lock, deadline);
-            // The writer that kept readers out has left.
-            if (wake != .ready and !m.writing and m.waiting_writers.first() == null)
-                m.admitReaders();
+            const wake = m.waiting_writers.waitAt(at, &Rt.no_lock, &w, me, .rwmutex_lock, deadline);
+            if (wake != .ready) m.serveOthers();
             return wake;
         }
 
+        /// A writer that kept readers out may have left.
+        pub fn serveOthers(m: *Self) void {
+            if (!m.writing and m.waiting_writers.first() == null) m.admitReaders();
+        }
+
         /// As lockWait, after `tryRLock`.
-        pub fn rLockWait(m: *Self, me: Rt.Me, deadline: ?u64) Wake {
+        pub fn rLockWait(m: *Self, at: Place, me: Rt.Me, deadline: ?u64) Wake {
             var w: Queue.Waiter = .{};
-            return m.waiting_readers.wait(&Rt.no_lock, &w, me, .rwmutex_rlock, deadline);
+            return m.waiting_readers.waitAt(at, &Rt.no_lock, &w, me, .rwmutex_rlock, deadline);
         }
     };
 }

@@ -18,7 +18,7 @@
 //!  - `unlocker` is what a wait lets them go with, once the caller can be woken. From then on it
 //!    may be woken, and gone: nothing of the select is touched after the last lock;
 //!  - `reserve` says whether there is the memory to wait; `enlist` and `resign` are called before
-//!    and after a wait.
+//!    and after a wait; `isInterrupted` before it waits another time.
 const std = @import("std");
 const WaitReason = @import("../core/wait.zig").WaitReason;
 const Outcome = @import("chan.zig").Outcome;
@@ -85,6 +85,8 @@ pub fn Select(comptime Rt: type, comptime Source: type, comptime Guard: type) ty
                 };
                 const outcome = cases[index].finish(wake);
                 if (outcome != .would_block) return .{ .index = index, .outcome = outcome };
+                // It was claimed, so that whoever wanted to interrupt it has left it at that.
+                if (guard.isInterrupted(me)) return .{ .index = 0, .outcome = .interrupted };
             }
         }
     };
@@ -180,5 +182,8 @@ pub fn Locks(comptime Rt: type, comptime Case: type) type {
         }
         pub inline fn enlist(_: *const Self, _: Rt.Me) void {}
         pub inline fn resign(_: *const Self, _: Rt.Me) void {}
+        pub inline fn isInterrupted(_: *const Self, _: Rt.Me) bool {
+            return false; // a wait for a channel is over when it was claimed
+        }
     };
 }

@@ -7,7 +7,9 @@
 //!
 //! Where each asks for one, as golibx.h's do, nothing is compared: who is first gets what comes
 //! back, so that nobody waits while there is a permit. To look at amounts there cost 7 to 12 %.
-const Waiters = @import("../core/waiters.zig").Waiters;
+const waiters = @import("../core/waiters.zig");
+const Waiters = waiters.Waiters;
+const Place = waiters.Place;
 const Wake = @import("../core/wait.zig").Wake;
 
 /// `weighted`: some ask for more than one.
@@ -37,23 +39,28 @@ pub fn Semaphore(comptime Rt: type, comptime weighted: bool) type {
         /// Waits until the permits are the caller's, or until the deadline.
         pub inline fn acquire(s: *Self, me: Rt.Me, n: u64, deadline: ?u64) Wake {
             s.lock.lock();
-            if (!s.take(n)) return s.wait(me, n, deadline);
+            if (!s.take(n)) return s.wait(.end, me, n, deadline);
             s.lock.unlock();
             return .ready;
         }
 
-        /// After `take` failed, with the lock since then, which it lets go.
-        pub noinline fn wait(s: *Self, me: Rt.Me, n: u64, deadline: ?u64) Wake {
+        /// After `take` failed, with the lock since then, which it lets go. One that was
+        /// interrupted and comes back waits at the front.
+        pub noinline fn wait(s: *Self, at: Place, me: Rt.Me, n: u64, deadline: ?u64) Wake {
             if (deadline == 0) {
                 s.lock.unlock();
                 return .timeout;
             }
             var w: Queue.Waiter = .{ .data = @intCast(n) };
-            const wake = s.queue.wait(&s.lock, &w, me, .semacquire, deadline);
-            if (!weighted or wake == .ready) return wake;
+            const wake = s.queue.waitAt(at, &s.lock, &w, me, .semacquire, deadline);
+            if (weighted and wake != .ready) s.serveOthers();
+            return wake;
+        }
+
+        /// One that was before them has left, and may have wanted more than there is.
+        pub fn serveOthers(s: *Self) void {
             s.lock.lock();
             s.grant();
-            return wake;
         }
 
         pub inline fn release(s: *Self, n: u64) void {

@@ -177,11 +177,11 @@ test "readers wait behind a writer, and go on when it leaves" {
         var read: u32 = 0;
 
         fn write(t: *T) void {
-            wrote = m.lockWait(&t.g, null) == .ready;
+            wrote = m.lockWait(.end, &t.g, null) == .ready;
         }
         fn reading(t: *T) void {
             if (m.tryRLock()) unreachable;
-            if (m.rLockWait(&t.g, null) == .ready) read += 1;
+            if (m.rLockWait(.end, &t.g, null) == .ready) read += 1;
         }
         fn main(_: *T) void {
             for ([_]bool{ true, false }) |leaves| {
