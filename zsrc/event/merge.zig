@@ -24,7 +24,7 @@ pub fn MergeOf(comptime Env: type) type {
 
         pub const Taken = struct { event: event.Event, ring: usize };
 
-        /// Null if somebody takes his time to write an event: look again later. `times` has room
+        /// Null if a writer is in the midst of an event: look again later. `times` has room
         /// for as many as there are `rings`, and is used until the end.
         pub fn begin(rings: []const *Ring, times: []u64) ?Self {
             const now = Env.nanotime();

@@ -193,7 +193,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             }
         }
 
-        /// sysmon's request: the time slice is over. Who was to run next has had his share of it.
+        /// sysmon's request: the time slice is over. The one to run next has had its share of it.
         pub fn attend(s: *Self, p: *P) void {
             p.attention.store(false, .monotonic);
             p.slice_at.store(Env.nanotime(), .monotonic);
@@ -221,7 +221,10 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                 g.transition(.waiting, .runnable);
                 Host.noteReady(w.p, g);
                 // The first runs next: its time was up first.
-                if (w.p.runq.next.load(.monotonic) == null) w.s.putNext(w.p, g) else w.s.putLast(w.p, g);
+                if (w.p.runq.next.load(.monotonic) == null)
+                    w.s.putNext(w.p, g)
+                else
+                    w.s.putLast(w.p, g);
             }
         };
 
@@ -297,7 +300,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                     }
                     // Also from a P that is idle: one that is being handed over has work, and its M
                     // may take a while to come.
-                    const idle = planted == .idle_skipped and victim.status.load(.monotonic) == .idle;
+                    const idle = planted == .idle_skipped and
+                        victim.status.load(.monotonic) == .idle;
                     if (idle) continue;
                     if (last) Host.letRun(victim);
                     var stolen: u64 = 0;

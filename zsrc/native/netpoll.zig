@@ -204,7 +204,7 @@ pub fn mayWake() bool {
         defer d.lock.unlock();
         if (d.read.waiters.head != null or d.write.waiters.head != null) return true;
     }
-    // After those: who is no waiter any more is counted here until he is runnable.
+    // After those: one that is no waiter any more is counted here until it is runnable.
     return delivering.load(.seq_cst) > 0;
 }
 

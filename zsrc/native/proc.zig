@@ -83,7 +83,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         /// With the lock. A P beyond GOMAXPROCS dies here, at the latest.
         pub fn putIdleP(s: *Self, p: *P) void {
-            if (std.debug.runtime_safety and !p.runq.isEmpty()) Env.fatal("P {d} goes idle with work", .{p.id});
+            if (std.debug.runtime_safety and !p.runq.isEmpty())
+                Env.fatal("P {d} goes idle with work", .{p.id});
             if (p.id >= s.gomaxprocs.load(.monotonic)) {
                 // Its timers stay; others run them.
                 return p.status.store(.dead, .release);
@@ -325,8 +326,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.startM(p, true);
         }
 
-        /// Whether somebody who drops his P will look for work again: without an idle P, that has
-        /// to be asked for.
+        /// Whether an M that drops its P will look for work again: without an idle P, that has to
+        /// be asked for.
         inline fn settled(s: *Self) bool {
             return s.needspinning.load(.monotonic) != 0;
         }
@@ -411,7 +412,9 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.lock.lock();
             defer s.lock.unlock();
             const tied = planted != .tied_is_no_heir;
-            if (tied and !busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own| {
+            if (tied and
+                !busy and p.runq.isEmpty()) if (s.queue.list.head) |g| if (g.locked_m) |own|
+            {
                 s.queue.removeAfter(null, g);
                 // Its slice begins now: it does not come past findRunnable.
                 s.attend(p);
@@ -578,7 +581,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (planted == .retake_without_cas) {
                 if (p.status.load(.monotonic) != .syscall) return false;
                 p.status.store(.idle, .monotonic);
-            } else if (p.status.cmpxchgStrong(.syscall, .idle, .acq_rel, .monotonic) != null) return false;
+            } else if (p.status.cmpxchgStrong(.syscall, .idle, .acq_rel, .monotonic) != null)
+                return false;
             p.m.store(null, .monotonic);
             p.syscalltick.store(p.syscalltick.raw +% 1, .monotonic);
             _ = s.retakes.fetchAdd(1, .monotonic);

@@ -289,7 +289,8 @@ pub fn Switching(comptime lane: type) type {
             g.m = null;
             g.start = start;
             tsan.create(&g.fiber);
-            const sp = arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry, arch.environment());
+            const sp =
+                arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry, arch.environment());
             // Whoever has seen it in a queue may still read this (runq.zig, warm).
             @atomicStore(usize, &g.sp, sp, .monotonic);
             g.transition(.idle, .runnable);
@@ -547,7 +548,7 @@ pub fn Switching(comptime lane: type) type {
                     if (b.note.sleep(left) == .woken) return b.wait.outcome;
                     if (deadline == null or lane.Env.nanotime() < deadline.?) continue;
                     if (b.wait.claim(.timeout)) return .timeout;
-                    // Somebody was first: his wake-up is on its way.
+                    // Another was first: the wake-up is on its way.
                     while (b.note.sleep(null) != .woken) {}
                     return b.wait.outcome;
                 }

@@ -168,7 +168,10 @@ pub fn Sysmon(comptime lane: type) type {
                 // After a preemption it is known when the slice began; otherwise some time before
                 // now.
                 const obeyed = p.slice_at.load(.monotonic);
-                p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at) obeyed else now;
+                p.seen_sched_at = if (p.requested_at != 0 and obeyed > p.requested_at)
+                    obeyed
+                else
+                    now;
                 p.requested_at = 0;
             }
             // Ps whose slices end at about the same time are asked in one go: from then on they
@@ -176,7 +179,8 @@ pub fn Sysmon(comptime lane: type) type {
             const slice_ns = lane.tunables.preempt_slice_ns.get();
             const slice = slice_ns - slice_ns / slice_slack;
             // One beyond GOMAXPROCS is to give its work up at once.
-            if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice) return;
+            if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice)
+                return;
             if (now -| p.requested_at < slice) return;
             p.requested_at = now;
             p.preempt_tick.store(tick, .monotonic);
@@ -195,8 +199,8 @@ pub fn Sysmon(comptime lane: type) type {
                 p.seen_sched_at = now;
                 p.requested_at = 0;
             }
-            // As Go's retake: who makes one short call after the other has had his slice too at
-            // some time.
+            // As Go's retake: an M that makes one short call after the other has had its slice too
+            // at some time.
             const had_slice = now -| p.seen_sched_at >= t.preempt_slice_ns.get();
             const tick = p.syscalltick.load(.monotonic);
             if (p.seen_syscalltick != tick) {

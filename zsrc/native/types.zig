@@ -113,7 +113,10 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             history: if (std.debug.runtime_safety) [history_len]Transition else void =
                 if (std.debug.runtime_safety) @splat(.{}) else {},
             /// The M that has run it last, whose memory may be another's by now.
-            last_m: if (std.debug.runtime_safety) u32 else void = if (std.debug.runtime_safety) 0 else {},
+            last_m: if (std.debug.runtime_safety)
+                u32
+            else
+                void = if (std.debug.runtime_safety) 0 else {},
             history_at: if (std.debug.runtime_safety) usize else void =
                 if (std.debug.runtime_safety) 0 else {},
 
@@ -187,8 +190,8 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             fiber: tsan.Fiber = tsan.none,
             thread: ?Env.Thread = null,
             tid: i32 = 0,
-            /// The CPUs that its thread may use; by whoever brings it to his own, which is only for
-            /// a wake-up.
+            /// The CPUs that its thread may use; set by the M that brings it to its own CPU, which
+            /// is only for a wake-up.
             affinity: [16]usize = undefined,
             brought: bool = false,
             /// Its thread wakes up behind whoever runs; until it rests.

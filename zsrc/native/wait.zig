@@ -1,4 +1,4 @@
-//! One operation that waits: who waits, how he is woken, and who decides how the wait ends.
+//! One operation that waits: what waits, how to wake it, and what decides how the wait ends.
 //!
 //! A wait on one object without a deadline ends in one way only, so that nobody competes. A wait
 //! that several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim`
@@ -20,7 +20,7 @@ pub fn Wait(comptime Env: type) type {
         /// The waiter that was claimed, of those of a select.
         fired: ?*anyopaque = null,
 
-        /// True for the first that asks; how the wait ends is then his to say.
+        /// True for the first that asks, which then says how the wait ends.
         pub inline fn claim(w: *Self, outcome: Wake) bool {
             if (w.contested) {
                 const planted = @hasDecl(Env, "planted") and Env.planted == .claim_without_cas;
@@ -41,7 +41,7 @@ pub fn Wait(comptime Env: type) type {
 pub fn Claims(comptime Env: type) type {
     return struct {
         pub const Who = *Wait(Env);
-        /// Nobody is left behind: who waits in C code does so until he is served.
+        /// Nobody is left behind: a wait in C code lasts until it is served.
         pub const Run = u0;
         pub const last_is_next = true;
 

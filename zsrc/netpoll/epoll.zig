@@ -134,8 +134,8 @@ pub const Backend = struct {
             if (e.data.u64 == wake_tag) {
                 if (timeout_ns == 0) continue; // it is for the M that waits
                 b.watchWake(false);
-                // A full barrier: somebody who still finds it true wakes nobody, so that what he
-                // wrote before has to be seen by what is read after this.
+                // A full barrier: a thread that still finds it true wakes nobody, so that what the
+                // thread wrote before has to be seen by what is read after this.
                 _ = b.woken.swap(false, .seq_cst);
                 continue;
             }

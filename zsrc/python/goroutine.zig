@@ -663,7 +663,8 @@ fn awaitsOutcome(h: *Handle) bool {
     return false;
 }
 
-/// sys.exit() and Ctrl-C mean the program, whoever holds the handle, unless he waits for them.
+/// sys.exit() and Ctrl-C mean the program, whatever holds the handle, unless something waits for
+/// the result.
 fn isRequest(exception: *py.Object) bool {
     return py.PyErr_GivenExceptionMatches(exception, py.exc.systemExit()) != 0 or
         py.PyErr_GivenExceptionMatches(exception, py.exc.keyboardInterrupt()) != 0;

@@ -146,7 +146,8 @@ pub const Waiting = struct {
         w.arrived = true;
         const g = &w.p.?.g;
         // What a run has left behind does not go on in another.
-        if (lane.live and w.generation == lane.generation and lane.claim(g, .ready)) lane.readyLast(g);
+        if (lane.live and w.generation == lane.generation and lane.claim(g, .ready))
+            lane.readyLast(g);
     }
 
     /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock`
@@ -190,7 +191,7 @@ pub const Waiting = struct {
         if (ended == .happened) return w.result();
         if (w.wait.claim(if (ended == .timeout) .timeout else .interrupted))
             return if (ended == .timeout) .timeout else .raised;
-        // Somebody was first: the operation has succeeded, and his wake-up is on its way.
+        // Another was first: the operation has succeeded, and the wake-up is on its way.
         if (ended == .raised) if (py.takeException()) |exception| raiseSoon(exception);
         while (!w.note.isWoken()) _ = sleepOnce(OnNote{ .note = &w.note }, null, false);
         return w.result();

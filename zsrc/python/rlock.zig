@@ -137,7 +137,7 @@ fn dequeue(w: *Waiter) void {
     waiting -= 1;
 }
 
-/// The lock is free, or somebody was quicker: then he wakes the next.
+/// The lock is free, or another was quicker, which then wakes the next.
 fn wakeNext(l: *RLock) void {
     var it = queueOf(l).head;
     while (it) |w| {

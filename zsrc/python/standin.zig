@@ -4,9 +4,9 @@
 //! ready. A plain thread has one too, its stand-in, which lies in no list of the lane and never
 //! runs. It is prepared and parked as any other, under the interpreter's lock; to park it blocks
 //! the thread (`block`), without that lock, on a note. It stays `parking` meanwhile, so that
-//! whoever makes it ready finds what he finds of a goroutine that has not left its stack yet: it
-//! becomes `notified`, and the note is woken. So threads and goroutines stand in one queue, in
-//! order, and nobody who serves one pays for the other.
+//! the waker finds the same as with a goroutine that has not left its stack yet: it becomes
+//! `notified`, and the note is woken. So threads and goroutines stand in one queue, in order, and
+//! serving one costs nothing for the other.
 //!
 //! The thread itself keeps the time, and claims its wait for a time-out when it has the lock again:
 //! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while
@@ -208,7 +208,7 @@ pub fn block(g: *G, deadline: ?u64) void {
         }
         if (g.isClaimed()) break;
     }
-    // Whoever claims it with the lock wakes it before he lets the lock go.
+    // A claim with the lock is followed by the wake-up before the lock is let go.
     if (g.claimed == .taken) return;
     while (!s.note.isWoken()) _ = sleep(s, null);
     const entry = s.entry.?;

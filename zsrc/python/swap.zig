@@ -15,16 +15,16 @@
 //! Where all that is, swap_find.zig finds out by experiment; `[runtime] swap` can forbid it.
 //!
 //! The interpreter does the swap where more than that is to be done:
-//!  - Somebody asks for the lock: then it really changes hands. He asks the holder that he sees,
+//!  - A thread asks for the lock: then it really changes hands. It asks the holder that it sees,
 //!    and may come too late, while that one is being switched out; then the request is found when
 //!    it is the new state (`askedLate`). It must not stay there unseen: a state that gives the lock
 //!    up on request waits until another thread has taken it, and nobody may want it any more.
 //!  - Calls are pending, of which only a state that takes the lock is told.
 //!  - Either state isn't as expected: 3.14 marks those that are to run no more when it ends.
-//!  - A state is about to be deleted (`doomed`). Who waits for the lock reads the last holder and
-//!    writes to it under the lock's mutex. So a state that has been the last holder may be deleted
-//!    only when that mutex has been taken since: by the interpreter's own swap away from it, or by
-//!    `settle`.
+//!  - A state is about to be deleted (`doomed`). A thread that waits for the lock reads the last
+//!    holder and writes to it under the lock's mutex. So a state that has been the last holder may
+//!    be deleted only when that mutex has been taken since: by the interpreter's own swap away from
+//!    it, or by `settle`.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../os/os.zig");
@@ -103,7 +103,11 @@ inline fn exchange(next: *py.ThreadState) bool {
     const unusual = ((before_0 ^ f[0].on) & f[0].mask) | ((before_1 ^ f[1].on) & f[1].mask) |
         (~(next_0 ^ f[0].on) & f[0].mask) | (~(next_1 ^ f[1].on) & f[1].mask) |
         ((breaker | next_breaker) & w.request_mask) |
-        @atomicLoad(u32, w.pending, .monotonic) | @atomicLoad(u32, w.pending_main, .monotonic) | doomed;
+        @atomicLoad(u32, w.pending, .monotonic) | @atomicLoad(
+        u32,
+        w.pending_main,
+        .monotonic,
+    ) | doomed;
     if (unusual != 0) return false;
     if ((breaker ^ next_breaker) & w.version_mask != 0) takeVersion(next, breaker);
     // sysmon reads these. Where there is one only, the second is the same without any bit.

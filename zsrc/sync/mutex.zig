@@ -9,10 +9,10 @@
 //!
 //! Everything is in one word, so that an uncontended lock is one compare-and-swap. `guard` protects
 //! the queue. These rules keep a waiter from being forgotten:
-//!  - `waiting` says that somebody is queued, and changes under `guard`. Who finds the mutex locked
-//!    sets it and queues himself under `guard`: the holder's fast way out fails then, and it comes
-//!    to the guard after him;
-//!  - `woken` says that somebody was woken who has not tried yet; unlocking wakes no second. It is
+//!  - `waiting` says that one is queued, and changes under `guard`. A caller that finds the mutex
+//!    locked sets it and queues under `guard`: the holder's fast way out fails then, and the holder
+//!    comes to the guard after the caller;
+//!  - `woken` says that one was woken that has not tried yet; unlocking wakes no second. It is
 //!    set under `guard`. The one who was woken clears it in the same step in which it takes the
 //!    mutex or finds it locked, and may leave then. Unlocking without waking anybody looks and
 //!    opens in one step: if that comes later, it sees `woken` cleared and wakes the next;

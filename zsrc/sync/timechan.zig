@@ -84,8 +84,8 @@ pub fn TimeChan(comptime Lane: type) type {
             c.count(lane);
         }
 
-        /// Has the timer in the heap if there is somebody to wake, and counted if he is the
-        /// program's.
+        /// Has the timer in the heap if there is a receiver to wake, and counted if that is
+        /// the program's.
         fn arm(c: *Self, lane: *Lane) std.mem.Allocator.Error!void {
             const wanted = c.armed and !c.receivers.isEmpty() and c.timer.when != never;
             if (wanted and !c.timer.pending()) {

@@ -75,7 +75,7 @@ pub fn Rt(comptime Sim: type) type {
                 const at = b.at;
                 if (at.note.sleep(deadline) == .woken) return at.wait.outcome;
                 if (at.wait.claim(.timeout)) return .timeout;
-                // Somebody was first: his wake-up is on its way.
+                // Another was first: the wake-up is on its way.
                 while (at.note.sleep(null) != .woken) {}
                 return at.wait.outcome;
             }

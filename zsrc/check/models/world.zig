@@ -151,7 +151,8 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             pub fn poll(s: *Sched, delay_ns: ?u64, out: *Batch) void {
                 const w = from(s);
                 if (delay_ns == 0) {
-                    // Who would wait, but for a timer that is due and another's to run, lets him.
+                    // One that would wait, but for a timer that is due and another's to run, lets
+                    // it.
                     if (s.lastpoll.raw == 0) Sim.spin();
                 } else {
                     while (!w.broken.swap(false, .acq_rel) and !w.edge.load(.acquire)) {
@@ -343,7 +344,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             w.injectOne(&w.task[i]);
         }
 
-        /// Makes a goroutine runnable that waits; `m` is that of the caller, if he has a P.
+        /// Makes a goroutine runnable that waits; `m` is that of the caller, if that has a P.
         pub fn ready(w: *Self, m: ?*M, g: *G) void {
             g.transition(.waiting, .runnable);
             if (m) |own| {
