@@ -416,6 +416,27 @@ def test_seeds_show_it_soon(kernel: Callable[[], None], first: int) -> None:
             again()
 
 
+@pytest.mark.parametrize("lowest", [1, 2**62])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda f: f.__name__)
+def test_it_is_shown_as_soon_whatever_seed_is_first(
+    kernel: Callable[[], None], lowest: int
+) -> None:
+    """From one seed that shows it to the next there are no more than so many."""
+    first = lowest
+    while first < lowest + 5 * MOST_SCHEDULES:
+        with pytest.raises((Leaked, Deadlock)) as caught:
+            run(
+                kernel,
+                seed=first,
+                schedules=MOST_SCHEDULES,
+                preempt_every_call=True,
+                virtual_time=True,
+                timeout=10,
+                shrink=False,
+            )
+        first = int(caught.value.__notes__[0].split()[4]) + 1
+
+
 STUCK_AT_ONCE = [etcd_7443, syncthing_5795, grpc_1275]
 
 

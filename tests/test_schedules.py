@@ -270,7 +270,7 @@ def traced() -> None:
     raise Seen(str(trace))
 
 
-@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("seed", range(1, 21))
 def test_the_choices_alone_make_a_run_again(seed: int) -> None:
     """Whatever strategy drew them."""
     options = {"preempt_every_call": True, "virtual_time": True}

@@ -96,7 +96,7 @@ def wakers() -> Trace:
 @pytest.mark.parametrize("program", [stages, choices, wakers])
 def test_a_seed_is_an_order(program: Callable[[], Trace], every_call: bool) -> None:
     orders = []
-    for seed in range(1, 9):
+    for seed in range(1, 13):
         traces = [
             run(program, seed=seed, preempt_every_call=every_call, virtual_time=program is wakers)
             for _ in range(5)

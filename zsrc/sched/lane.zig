@@ -289,6 +289,7 @@ pub fn Lane(comptime Host: type) type {
             if (options.virtual_time) self.virtual_ns = explore.firstOf(self.clock.raw);
             if (options.explore) {
                 self.chooser = .init(gpa, &self.script, options.seed, options.explore_follows);
+                if (options.explore_calls) self.chooser.withHead(options.seed);
                 self.chooser.early_timers = options.explore_timers;
                 self.attention.raw = true;
             }
