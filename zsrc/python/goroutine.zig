@@ -453,10 +453,11 @@ pub fn runBody(p: *PyG) void {
     if (variables) |context| _ = py.extra.PyContext_Enter(context);
     if (p != main) tracing.start();
     foreign.enterBody(p);
-    const result = if (raiseThrown(p))
+    const returned = if (raiseThrown(p))
         null
     else
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);
+    const result = if (p == main) signals.endMain(p, returned) else returned;
     if (p.survives) fork.end(p, result);
     finish(p, result);
     if (variables) |context| _ = py.extra.PyContext_Exit(context);

@@ -215,15 +215,13 @@ fn cancelAll(ns: i64) ?*py.Object {
     // The end of the run is under no context of the program's.
     context.leaveAll(goroutine.forCall() orelse return null);
     // What has come before does not keep the others from their ends: it is raised after them.
-    const before: ?*py.Object = if (goroutine.forPark() == null) py.takeException() else null;
     const p = goroutine.forCall() orelse return null;
+    const undisturbed = signals.awaitHandlers(p) and goroutine.forPark() != null;
+    const before: ?*py.Object = if (undisturbed) null else py.takeException();
     const have_ended = goroutine.cancelAll(p, lane.now() +| @as(u64, @intCast(@max(0, ns))));
     if (before) |exception| {
-        if (have_ended) {
-            py.restoreException(exception);
-            return null;
-        }
-        py.decref(exception);
+        py.restoreException(if (have_ended) exception else errors.takeAfter(exception));
+        return null;
     }
     return if (have_ended) py.PyLong_FromUnsignedLongLong(lane.user_count - 1) else null;
 }

@@ -81,6 +81,8 @@ var queue: std.ArrayList(Call) = .empty;
 var runner: ?*PyG = null;
 /// It is to run.
 var launched = false;
+/// The main goroutine has waited for its end, and does so no more: Ctrl-C has come meanwhile.
+var given_up = false;
 /// It has the main goroutine's thread state. Where it has given that back, and its thread has yet
 /// to leave it, the main goroutine is held still.
 var borrows = false;
@@ -302,6 +304,7 @@ fn haveRunner() bool {
     p.g.placed = true;
     runner = p;
     launched = false;
+    given_up = false;
     return true;
 }
 
@@ -419,10 +422,62 @@ pub fn runAll(p: *PyG) void {
         const next = queue.orderedRemove(0);
         const made = make(next);
         if (p.survives) fork.endHandler(if (made) null else py.takeException());
+        if (runner != p) return endLate(made);
         if (!made) throwToMain(py.takeException() orelse continue);
     }
     py.PyErr_Restore(t, v, tb);
     runner = null;
+}
+
+/// The run has ended in the midst of a handler, and there may be another: that has nothing to do
+/// with it.
+fn endLate(made: bool) void {
+    if (made) return;
+    const cancelled = errors.get(.Cancelled);
+    if (cancelled != null and py.PyErr_ExceptionMatches(cancelled.?) != 0) return py.PyErr_Clear();
+    py.PyErr_WriteUnraisable(null);
+}
+
+/// Where the main goroutine is about to end: waits for the handlers that run beside it, as it was
+/// in a call that did not look for signals. False with an exception set: one of theirs, or what has
+/// ended the wait.
+pub fn awaitHandlers(p: *PyG) bool {
+    // First, since others may run before it returns.
+    if (lane.here() != &p.g or preempt.wantsRaise(p)) return raiseHandlers(p);
+    const r = runner orelse return true;
+    const h = r.handle;
+    // One that has not begun has nothing to end: see endRun.
+    if (r.state == null or h.live == null or given_up) return true;
+    _ = py.incref(&h.ob);
+    defer py.decref(&h.ob);
+    p.g.waiting_on = h;
+    var waiter: host.Queue.Waiter = .{};
+    return switch (h.waiters().wait(&host.Rt.no_lock, &waiter, &p.g, .shutdown, null)) {
+        .ready, .closed, .timeout => raiseHandlers(p),
+        .interrupted => interrupted: {
+            given_up = true;
+            break :interrupted !goroutine.raisePending(p);
+        },
+    };
+}
+
+/// What they have thrown to it. False with an exception set.
+fn raiseHandlers(p: *PyG) bool {
+    return !(preempt.wantsRaise(p) and goroutine.raisePending(p));
+}
+
+/// The main goroutine's function has returned, or raised: what handlers have thrown to it, and it
+/// has found no bytecode to raise it at, comes out of it as well. Takes and gives its result.
+pub fn endMain(p: *PyG, given: ?*py.Object) ?*py.Object {
+    if (!preempt.wantsRaise(p) and runner == null) return given;
+    var before: ?*py.Object = if (given == null) py.takeException() else null;
+    var goes_on = awaitHandlers(p);
+    const returns = goes_on and given != null;
+    while (!goes_on) : (goes_on = raiseHandlers(p)) before = errors.takeAfter(before);
+    if (returns) return given;
+    py.xdecref(given);
+    if (before) |exception| py.restoreException(exception);
+    return null;
 }
 
 /// The runner ends, as far as Python can tell: what it has borrowed goes back. True if it had. Its
