@@ -25,10 +25,13 @@ _P = ParamSpec("_P")
 _NO_VALUE = BaseException("the call was interrupted")
 
 
-class _Call(Generic[_T]):
-    __slots__ = ("done", "error", "shared", "traceback", "value")
+class _Call(Generic[_K, _T]):
+    __slots__ = ("done", "error", "hash", "key", "shared", "traceback", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, key: _K) -> None:
+        # The program's code, as are the keys' comparisons, in which Ctrl-C is to be raised.
+        self.hash = open_to_signals(hash, key)
+        self.key = key
         self.done = Event()
         self.shared = False
         self.value: _T | None = None
@@ -36,13 +39,22 @@ class _Call(Generic[_T]):
         self.error: BaseException | None = _NO_VALUE
         self.traceback: TracebackType | None = None
 
+    def is_for(self, key: _K) -> bool:
+        """Whether keys are equal that have the same hash, as a dict finds it."""
+        return self.key is key or bool(open_to_signals(_are_equal, self.key, key))
+
+
+def _are_equal(one: object, other: object) -> bool:
+    return bool(one == other)
+
 
 class Group(Generic[_K, _T]):
     """Calls in progress, by key: `Group[str, bytes]()` has keys that are str and results bytes."""
 
     def __init__(self) -> None:
         self._lock = Guard()
-        self._calls: dict[_K, _Call[_T]] = {}
+        # By their keys' hashes: no code of the program's runs in a look-up or with the lock held.
+        self._calls: dict[int, list[_Call[_K, _T]]] = {}
         made_anew(self)
 
     def forget_others(self) -> None:
@@ -60,15 +72,9 @@ class Group(Generic[_K, _T]):
         made the call raises it, and one of those who waited makes the next.
         """
         while True:
-            mine: _Call[_T] = _Call()
+            mine: _Call[_K, _T] = _Call(key)
             try:
-                with self._lock:
-                    call = self._calls.get(key)
-                    # One that is done may still be there, if its goroutine has not come to that.
-                    if call is None or call.done.is_set():
-                        self._calls[key] = call = mine
-                    else:
-                        call.shared = True
+                call = self._join(mine)
                 if call is mine:
                     # Without *, leaks() sees what the function waits for.
                     mine.value = open_to_signals(lambda: fn(*args, **kwargs))
@@ -82,8 +88,7 @@ class Group(Generic[_K, _T]):
                 # Outside of runs a signal may come between any two lines: all are in the `try`.
                 mine.done.set()
                 with self._lock:
-                    if self._calls.get(key) is mine:
-                        del self._calls[key]
+                    self._drop(mine)
             call.done.wait()
             if call.error is None:
                 return cast("_T", call.value), True
@@ -92,5 +97,37 @@ class Group(Generic[_K, _T]):
 
     def forget(self, key: _K) -> None:
         """Has the next do() for the key call its function, and not wait for the present call."""
-        with self._lock:
-            self._calls.pop(key, None)
+        for call in tuple(self._calls.get(hash(key), ())):
+            if call.is_for(key):
+                with self._lock:
+                    self._drop(call)
+
+    def _join(self, mine: _Call[_K, _T]) -> _Call[_K, _T]:
+        """The call in progress for its key; `mine`, which is that from now on, if there is none."""
+        others: list[_Call[_K, _T]] = []
+        while True:
+            with self._lock:
+                calls = self._calls.setdefault(mine.hash, [])
+                # Keys that came while others were compared. A call that is done may still be there,
+                # if its goroutine has not come to that.
+                new = [each for each in calls if each not in others and not each.done.is_set()]
+                if not new:
+                    calls.append(mine)
+                    return mine
+            for call in new:
+                if call.is_for(mine.key):
+                    with self._lock:
+                        if call in self._calls.get(mine.hash, ()) and not call.done.is_set():
+                            call.shared = True
+                            return call
+            others.extend(new)
+
+    def _drop(self, call: _Call[_K, _T]) -> None:
+        """With the lock held. It may have been forgotten."""
+        calls = self._calls.get(call.hash)
+        if calls is None:
+            return
+        if call in calls:
+            calls.remove(call)
+        if not calls:
+            del self._calls[call.hash]
