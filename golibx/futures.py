@@ -184,7 +184,8 @@ class GoroutinePoolExecutor(futures.Executor):
             TypeError: fn is not callable.
         """
         if not callable(fn):
-            raise TypeError(f"submit() needs a callable, not {fn!r}")
+            shown = _core.open_to_signals(repr, fn)
+            raise TypeError(f"submit() needs a callable, not {shown}")
         if not _core.active():
             raise RuntimeError("submit() needs a golibx runtime: golibx.run() or `golibx run`")
         call = _Call(fn, args, kwargs)

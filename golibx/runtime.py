@@ -653,11 +653,18 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
 
         from golibx.dump import printable
 
-        name = printable(goroutine.name, lines=False)
-        place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
-        frames = without_own_frames(exc.__traceback__) or exc.__traceback__
-        lines = "".join(traceback.format_exception(type(exc), exc, frames))
+    name = printable(goroutine.name, lines=False)
+    place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
+    frames = without_own_frames(exc.__traceback__) or exc.__traceback__
+    try:
+        # The exception's text is made by the program's code, which Ctrl-C is to end.
+        lines = "".join(
+            _core.open_to_signals(traceback.format_exception, type(exc), exc, frames)
+        )
         _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
+    except KeyboardInterrupt as interrupt:
+        _write(f"goroutine {goroutine.id} [{name}]{place} panicked: {type(exc).__qualname__}\n")
+        _core.throw_main(interrupt)  # whoever has called this would only report it
 
 
 def _report_leaks() -> None:
@@ -676,7 +683,8 @@ def _last_line(exc: BaseException) -> str:
     """Of its traceback: the exception's type and text. After _report_panic."""
     import traceback
 
-    return traceback.format_exception_only(exc)[-1].strip()
+    lines: list[str] = _core.open_to_signals(traceback.format_exception_only, exc)
+    return lines[-1].strip()
 
 
 def _write(text: str) -> None:

@@ -14,7 +14,7 @@ A scope is a context (golibx.context): the ambient one of its block and of its c
 from __future__ import annotations
 
 from golibx import context
-from golibx._core import Chan, go_child, notify_end, whole, whole_enter
+from golibx._core import Chan, go_child, notify_end, open_to_signals, whole, whole_enter
 from golibx.errors import Cancelled, DeadlineExceeded, Deadlock
 
 TYPE_CHECKING = False
@@ -180,7 +180,8 @@ class Scope:
         if self._timeout is None:
             ctx, _ = context.with_cancel(parent)
         else:
-            ctx, _ = context.with_timeout(parent, self._timeout)
+            # The program's number may be of a class of its own.
+            ctx, _ = open_to_signals(context.with_timeout, parent, self._timeout)
         ctx.__enter__()
         self.context = ctx
         return self
@@ -252,7 +253,7 @@ class Scope:
         if self._quits:
             first = self._quits[0]
         elif self._errors:
-            if self._timed_out and exc not in passing:
+            if self._timed_out and not any(each is exc for each in passing):
                 passing.append(self._error())
             # Of what is thrown in one goroutine and raised in others it holds one.
             errors = list({id(error): error for error in (*passing, *self._errors)}.values())

@@ -62,10 +62,13 @@ def notify(chan: SendChan[signal.Signals], /, *signals: int) -> None:
         NotImplementedError: on Windows.
     """
     if not isinstance(chan, _core.SendChan):
-        raise TypeError(f"notify() needs a channel to send to, not {chan!r}")
+        shown = _core.open_to_signals(repr, chan)
+        raise TypeError(f"notify() needs a channel to send to, not {shown}")
+    _check_run()
+    numbers = _core.open_to_signals(_numbers, signals)
     with _lock:
         _listen()
-        for number in _numbers(signals):
+        for number in numbers:
             channels = _channels.setdefault(number, [])
             if not any(each is chan for each in channels):
                 channels.append(chan)
@@ -92,8 +95,9 @@ def ignore(*signals: int) -> None:
     Processes that are started meanwhile ignore them too, unless they know better.
     """
     _check_run()
+    numbers = _core.open_to_signals(_numbers, signals)
     with _lock:
-        for number in _numbers(signals):
+        for number in numbers:
             _channels.pop(number, None)
             _ignored.add(number)
             _core.take_signal(number, 2)
@@ -104,8 +108,9 @@ def ignore(*signals: int) -> None:
 def reset(*signals: int) -> None:
     """Undoes notify() and ignore(), for these signals or, without any, for all."""
     _check_run()
+    numbers = _core.open_to_signals(_numbers, signals) if signals else ()
     with _lock:
-        for number in _numbers(signals) if signals else [*_channels, *_ignored]:
+        for number in numbers or [*_channels, *_ignored]:
             _release(number)
         _recount()
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PRELUDE = """\
-import os, signal, sys, threading
+import _signal, os, signal, sys, threading
 import golibx
 from golibx import Chan, Event, GoroutinePoolExecutor, context, go, gosched, run, scope, sync
 from golibx import signal as gosignal
@@ -64,6 +64,12 @@ class Key:
     def __eq__(self, other):
         return self.equal(self, other)
 
+class Number:
+    __float__ = __index__ = endless
+
+class Shown:
+    __repr__ = endless
+
 """
 
 # By what of the program's is called; each computes for ever, and what is left behind is right.
@@ -86,6 +92,31 @@ CASES = {
         over.set()
         assert first.result() == second.result() == (True, True) and not group._calls
     """,
+    "scope: the time-out's __float__": """
+        def enter():
+            with scope(timeout=Number()):
+                raise AssertionError("entered")
+        before = context.current()
+        interrupted(enter)
+        assert context.current() is before
+    """,
+    "an executor's submit(): __repr__": """
+        executor = GoroutinePoolExecutor()
+        interrupted(lambda: executor.submit(Shown()))
+        assert executor.submit(int).result() == 0
+    """,
+    "notify(): __repr__": "interrupted(lambda: gosignal.notify(Shown()))",
+    "notify(), ignore(), reset(): a signal's __hash__ and __eq__": """
+        chan = Chan(1)
+        interrupted(lambda: gosignal.notify(chan, Key(1, endless)))
+        interrupted(lambda: gosignal.ignore(Key(1, endless)))
+        interrupted(lambda: gosignal.reset(Key(1, endless)))
+        gosignal.notify(chan, signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert chan.recv(timeout=20) == signal.SIGUSR1
+    """,
+    "signal(): __index__": "interrupted(lambda: _signal.signal(Number(), signal.SIG_DFL))",
+    "set_wakeup_fd(): __index__": "interrupted(lambda: signal.set_wakeup_fd(Number()))",
 }
 
 
@@ -93,3 +124,29 @@ CASES = {
 def test_ctrl_c_ends_it_as_in_plain_python(script: Script, case: str) -> None:
     body = "def main():\n" + textwrap.indent(textwrap.dedent(CASES[case]), "    ")
     script.passes(PRELUDE + body + "\nrun(main, config=FAST)\n")
+
+
+def test_ctrl_c_ends_an_exceptions_own_text_in_a_report(script: Script) -> None:
+    """Of what a goroutine raised and nobody has collected, when the main function has returned."""
+    out = script.passes(
+        PRELUDE
+        + """
+class Panic(Exception):
+    # Not __str__: the module traceback eats whatever that raises.
+    __notes__ = property(endless)
+
+def raises():
+    raise Panic
+
+def main():
+    global kept
+    kept = go(raises)
+    gosched()
+
+try:
+    run(main, config=FAST)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    )
+    assert out == "interrupted\n"

@@ -11,6 +11,7 @@ by `set_plain`: the interpreter calls them as they are.
 
 from __future__ import annotations
 
+import operator
 import signal
 import sys
 
@@ -114,7 +115,7 @@ def handled() -> frozenset[int]:
 
 
 def _signal_signal(signalnum: int, handler: Any, /) -> Any:
-    return _change(signalnum, handler)
+    return _change(operator.index(signalnum), handler)
 
 
 @_core.whole

@@ -7,6 +7,7 @@ run or in it (zsrc/python/signals.zig). To the program all is as without golibx.
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import sys
@@ -116,7 +117,7 @@ def _open_pipe() -> None:
 
 
 def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
-    return _change(fd, warn_on_full_buffer)
+    return _change(operator.index(fd), bool(warn_on_full_buffer))
 
 
 @_core.whole
