@@ -658,9 +658,7 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
     frames = without_own_frames(exc.__traceback__) or exc.__traceback__
     try:
         # The exception's text is made by the program's code, which Ctrl-C is to end.
-        lines = "".join(
-            _core.open_to_signals(traceback.format_exception, type(exc), exc, frames)
-        )
+        lines = "".join(_core.open_to_signals(traceback.format_exception, type(exc), exc, frames))
         _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
     except KeyboardInterrupt as interrupt:
         _write(f"goroutine {goroutine.id} [{name}]{place} panicked: {type(exc).__qualname__}\n")

@@ -677,13 +677,14 @@ for _ in range(2):
 
 @pytest.mark.parametrize("how", ["ctrl-c", "handler"])
 @pytest.mark.parametrize("state", ["open", "closed", "full"])
-@pytest.mark.parametrize("when", ["before", "in"])
+@pytest.mark.parametrize("when", ["before", "in", "in, by what a library has kept"])
 def test_a_program_that_has_signals_written_somewhere_is_woken_by_them(
     script: Script, when: str, state: str, how: str
 ) -> None:
     """Another goroutine has the main thread, in a call that no signal ends."""
     code = """
 import os, signal, socket, sys, threading, time
+kept = signal.set_wakeup_fd
 from golibx import Event, current, go, gosched, run, stats
 
 when, state, how = sys.argv[1:]
@@ -703,11 +704,12 @@ def give():
         try:
             while True: one.send(bytes(4096))
         except BlockingIOError: pass
-    signal.set_wakeup_fd(one.fileno(), warn_on_full_buffer=False)
+    set_wakeup_fd = signal.set_wakeup_fd if when in ("before", "in") else kept
+    set_wakeup_fd(one.fileno(), warn_on_full_buffer=False)
     if state == "closed": one.close()
 
 def main():
-    if when == "in": give()
+    if when != "before": give()
     go(os.read, r, 1)
     while stats()["threads_blocked"] == 0: gosched()
     go(strike, current())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import os
 import signal
-import sys
 from functools import partial
 
 from golibx import _core
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["is_watched", "leave", "patch", "read_end", "watch"]
 
-# What the function of the module signal calls, whoever has imported that.
-_signal: Any = sys.modules["_signal"]
-_set_wakeup_fd = _signal.set_wakeup_fd
+_set_wakeup_fd: Any = signal.set_wakeup_fd
+"""The interpreter's own."""
+
+_patched = False
 
 _pipe: tuple[int, int] | tuple[()] = ()
 """Its read end wakes the scheduler when a signal comes; made once, and never closed."""
@@ -39,8 +39,12 @@ _program_fd = -1
 
 
 def patch() -> None:
-    """Makes the changes. On the main thread."""
-    signal.set_wakeup_fd = _signal.set_wakeup_fd = _signal_set_wakeup_fd
+    """Makes the changes; does nothing the second time. On the main thread."""
+    global _patched, _set_wakeup_fd
+    if not _patched:
+        # Where it is: libraries have kept it.
+        _set_wakeup_fd = _core.replace_set_wakeup_fd(_signal_set_wakeup_fd)
+        _patched = True
 
 
 def read_end() -> int:
@@ -140,8 +144,7 @@ def _change(fd: int, warns: bool) -> int:
     return previous
 
 
-# The module itself has its function from here: pydoc shows it as its own.
-_signal_set_wakeup_fd.__module__ = "signal"
+# Errors name it.
 _signal_set_wakeup_fd.__name__ = _signal_set_wakeup_fd.__qualname__ = "set_wakeup_fd"
 
 

@@ -21,6 +21,7 @@ const class = @import("class.zig");
 const classes = @import("classes.zig");
 const socket = @import("socket.zig");
 const filter = @import("filter.zig");
+const wakeup_fd = @import("wakeup_fd.zig");
 const whole = @import("whole.zig");
 const descriptors = @import("descriptors.zig");
 const preempt = @import("preempt.zig");
@@ -465,6 +466,9 @@ const functions = [_]class.Method(void){
     function("on_own_signal(signal, frame, /)", mainthread.onSignal,
         \\Of golibx's own signal. In the main goroutine it calls the handlers that are due; in a C
         \\call that blocks the main thread when the run has ended it raises Cancelled.
+    ),
+    function("replace_set_wakeup_fd(function, /)", wakeup_fd.install,
+        \\Has it called for signal.set_wakeup_fd(), whoever has kept that; returns what that was.
     ),
     function("use_signal(number, /)", signals.useSignal,
         \\The signal that has this handler is golibx's own; 0: there is none.
