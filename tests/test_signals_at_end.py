@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PRELUDE = """\
-import ctypes, os, signal, sys, threading, time
+import collections, ctypes, os, signal, sys, threading, time
 import golibx
 from golibx import go, run, sleep
 from golibx.runtime import Runtime
@@ -169,3 +169,126 @@ def test_what_a_handler_raises_after_its_run_stays_out_of_the_next(script: Scrip
         """,
     )
     assert out == "KeyboardInterrupt() None\nreported TimeIsUp()\nundisturbed\n"
+
+
+# What makes a call that no signal ends, and then unwinds so many frames, of the program's code or
+# of the import system's, before one of them goes on.
+UNWINDS = {
+    "few": "deep(5)",
+    "many": "deep(100)",
+    "import": "__import__('waits_for_handler')",
+}
+
+
+@pytest.mark.parametrize("how", UNWINDS)
+def test_nothing_goes_on_before_what_a_handler_raised_while_frames_are_unwound(
+    script: Script, how: str
+) -> None:
+    out = passes(
+        script,
+        f"""
+        def handler(signum, frame):
+            handled.set()
+            raise TimeIsUp
+
+        def release():
+            handled.wait()
+            # It has thrown that.
+            while len(golibx._core.goroutines()) > 1:
+                time.sleep(0.001)
+            libc.pthread_mutex_unlock(lock)
+
+        def deep(n):
+            return deep(n - 1) if n else wait()
+
+        def wait():
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            raising_lock(lock)
+
+        def main():
+            try:
+                {UNWINDS[how]}
+            except ZeroDivisionError:
+                goes_on.append(True)
+                while True:
+                    pass
+
+        handled, goes_on = threading.Event(), []
+        # 1 / 0, in C: the call raises what no bytecode does.
+        raising_lock = ctypes.CDLL(None)["pthread_mutex_lock"]
+        raising_lock.restype = (1).__truediv__
+        sys.path.insert(0, os.path.dirname(__file__))
+        with open(os.path.join(sys.path[0], "waits_for_handler.py"), "w") as file:
+            file.write("import __main__\\n__main__.wait()\\n")
+        signal.signal(signal.SIGALRM, handler)
+        threading.Thread(target=release).start()
+        FAST["preempt"]["slice"] = "1s"
+        print(*outcome(main), goes_on)
+        """,
+    )
+    assert out.startswith("TimeIsUp() ") and out.endswith(" []\n"), out
+
+
+def test_no_module_is_executed_before_what_a_handler_raised_in_the_import_system(
+    script: Script,
+) -> None:
+    # It is thrown while a finder's C code waits for a lock, below frames of the import system only,
+    # which are not to be interrupted themselves.
+    out = passes(
+        script,
+        """
+        def handler(signum, frame):
+            handled.set()
+            raise TimeIsUp
+
+        def interrupt():
+            mutex.acquire()
+            locked.set()
+            began.wait()
+            while not mine.waiting:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGALRM)
+            handled.wait()
+            # It has thrown that.
+            while len(golibx._core.goroutines()) > 1:
+                time.sleep(0.001)
+            mutex.release()
+
+        mutex, executed = threading.RLock(), []
+        handled, locked, began = threading.Event(), threading.Event(), threading.Event()
+
+        class Waits:
+            # C code that acquires the lock for an argument.
+            from_param = collections.defaultdict(mutex.acquire).__getitem__
+
+        class Finder:
+            find_spec = ctypes.CDLL(None)["getpid"]
+
+        def main():
+            global mine
+            mine = golibx.current()
+            sys.meta_path.insert(0, Finder)
+            began.set()
+            import computes_for_ever
+
+        Finder.find_spec.argtypes = [Waits, ctypes.c_void_p, ctypes.c_void_p]
+        Finder.find_spec.restype = {os.getpid(): None}.__getitem__  # nothing found
+        sys.path.insert(0, os.path.dirname(__file__))
+        path = os.path.join(sys.path[0], "computes_for_ever.py")
+        with open(path, "w") as file:
+            file.write("import __main__\\n__main__.executed.append(1)\\nwhile True: pass\\n")
+        signal.signal(signal.SIGALRM, handler)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        locked.wait()
+        FAST["preempt"]["slice"] = "1s"
+        print(*outcome(main), executed)
+        thread.join()
+        # The import system's locks are free.
+        sys.meta_path.remove(Finder)
+        with open(path, "w") as file:
+            file.write("done = True")
+        print(outcome(lambda: __import__("computes_for_ever").done))
+        """,
+    )
+    assert out == "TimeIsUp() None []\nTrue\n"

@@ -12,7 +12,9 @@
 //!    back before anything else happens, and gets the event.
 //! Where something is to be raised (`hurry`) nothing of the program's is to run before that. The
 //! frame that the goroutine is in may return or be unwound first, and what a tool's callback runs
-//! has no events: so on 3.12+ the frames around it get INSTRUCTION events too.
+//! has no events: so on 3.12+ the frames around it get INSTRUCTION events too. Those of the import
+//! system get CALL events: it is not interrupted itself, but where it calls others' code or executes
+//! a module it has to expect that this raises.
 //!
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
 //! with it, at the goroutine's own next check. On 3.11 a pending call from another thread is not
@@ -283,7 +285,7 @@ fn armRaise(p: *PyG, state: *py.ThreadState) void {
     var depth: u32 = 0;
     while (frame) |f| : (depth += 1) {
         const code = py.PyFrame_GetCode(f);
-        if (isImportSystem(code)) py.decref(code) else ask(p, code, instruction_event);
+        ask(p, code, if (isImportSystem(code)) call_event else instruction_event);
         frame = if (depth + 1 < most_hurried) py.PyFrame_GetBack(f) else null;
         py.decref(&f.ob);
     }
@@ -291,7 +293,7 @@ fn armRaise(p: *PyG, state: *py.ThreadState) void {
 
 const depths = 4; // a callback, what it calls, what that calls, and the code they are about
 /// More frames than that are seldom unwound before one of them handles the exception.
-const most_hurried = 16;
+const most_hurried = 1000;
 
 /// 3.12+: takes the reference to the code object.
 fn ask(p: *PyG, code: *py.Object, events: c_longlong) void {
@@ -414,9 +416,48 @@ fn onEvent(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     const g = lane.onThread() orelse return py.returnNone();
     const p = goroutine.of(g);
     if (!p.request.coded or !isAsked(p, args[0])) return py.returnNone();
+    if (isImportSystem(args[0])) {
+        if (!wantsRaise(p)) takeBack(p);
+        return py.returnNone();
+    }
     takeBack(p);
-    if (isImportSystem(args[0])) return py.returnNone();
     return if (arrive(p, n == 2)) py.returnNone() else null;
+}
+
+/// CALL, in the import system's code: code, offset, callable, first argument. Where it calls others'
+/// code, it has to expect that this raises.
+fn onCall(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
+    if (n < 3) return py.returnNone();
+    const g = lane.onThread() orelse return py.returnNone();
+    const p = goroutine.of(g);
+    const due = wantsRaise(p) and p.owes.whole == 0;
+    if (!due or !p.request.coded or !isAsked(p, args[0])) return py.returnNone();
+    if (args[2] != execute) {
+        const code = codeOf(args[2]) orelse return py.returnNone();
+        if (isImportSystem(code)) {
+            ask(p, code, call_event);
+            return py.returnNone();
+        }
+        py.decref(code);
+    }
+    takeBack(p);
+    return if (arrive(p, true)) py.returnNone() else null;
+}
+
+/// exec(), by which modules are executed.
+var execute: ?*py.Object = null;
+
+/// Of a function or a method in Python, a new reference; null for all else.
+fn codeOf(callable: *py.Object) ?*py.Object {
+    if (py.isFunction(callable)) return py.incref(py.extra.PyFunction_GetCode(callable) orelse
+        return null);
+    const function = py.PyObject_GetAttrString(callable, "__func__") orelse {
+        py.PyErr_Clear();
+        return null;
+    };
+    defer py.decref(function);
+    if (!py.isFunction(function)) return null;
+    return py.incref(py.extra.PyFunction_GetCode(function) orelse return null);
 }
 
 /// 3.12+
@@ -506,6 +547,8 @@ var all_events: c_longlong = 0;
 pub var jump_event: c_longlong = 0;
 /// Where something is to be raised: from a jump's event it would miss the `try` it is in.
 pub var instruction_event: c_longlong = 0;
+/// Where that is in the import system.
+var call_event: c_longlong = 0;
 
 var set_local_events: ?*py.Object = null;
 var tool_id: ?*py.Object = null;
@@ -527,6 +570,7 @@ fn setEvents(code: *py.Object, events: c_longlong) bool {
 
 const callback_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onEvent }, null);
 const jump_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onJump }, null);
+const call_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onCall }, null);
 const instruction_def: py.MethodDef = .of("golibx_preempt", .{ .fast = onInstruction }, null);
 
 /// How long the lock takes to get from a goroutine that computes: the interpreter's switch
@@ -744,6 +788,8 @@ fn setUpMonitoring() bool {
     all_events |= jump_event;
     instruction_event = listen(register, id, events, "INSTRUCTION", &instruction_def) orelse
         return false;
+    call_event = listen(register, id, events, "CALL", &call_def) orelse return false;
+    if (execute == null) execute = py.importFrom("builtins", "exec");
     set_local_events = py.PyObject_GetAttrString(
         monitoring,
         "set_local_events",
