@@ -13,8 +13,8 @@
 //! Where something is to be raised (`hurry`) nothing of the program's is to run before that. The
 //! frame that the goroutine is in may return or be unwound first, and what a tool's callback runs
 //! has no events: so on 3.12+ the frames around it get INSTRUCTION events too. Those of the import
-//! system get CALL events: it is not interrupted itself, but where it calls others' code or executes
-//! a module it has to expect that this raises.
+//! system get CALL events: it is not interrupted itself, but where it calls others' code or
+//! executes a module it has to expect that this raises.
 //!
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
 //! with it, at the goroutine's own next check. On 3.11 a pending call from another thread is not
@@ -424,8 +424,8 @@ fn onEvent(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object 
     return if (arrive(p, n == 2)) py.returnNone() else null;
 }
 
-/// CALL, in the import system's code: code, offset, callable, first argument. Where it calls others'
-/// code, it has to expect that this raises.
+/// CALL, in the import system's code: code, offset, callable, first argument. Where it calls the
+/// code of others, it has to expect that this raises.
 fn onCall(_: ?*py.Object, args: py.Args, n: py.Ssize) callconv(.c) ?*py.Object {
     if (n < 3) return py.returnNone();
     const g = lane.onThread() orelse return py.returnNone();
