@@ -307,4 +307,6 @@ def test_no_module_is_executed_before_what_a_handler_raised_in_the_import_system
         print(outcome(lambda: __import__("computes_for_ever").done))
         """,
     )
-    assert out == "TimeIsUp() None []\nTrue\n"
+    # Where the lock's own code has raised it already, ctypes says so in an ArgumentError.
+    assert "TimeIsUp" in out
+    assert out.endswith(" None []\nTrue\n")
