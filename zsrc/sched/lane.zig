@@ -722,11 +722,7 @@ pub fn Lane(comptime Host: type) type {
                 return;
             }
             const next = if (keeps) null else self.pickStarted();
-            if (next == null and !keeps) {
-                if (self.wantsG0()) {
-                    g.transition(.running, .runnable);
-                    return self.switchToG0(g, &self.runq);
-                }
+            if (next == null and !keeps and !self.wantsG0()) {
                 // Alone: a new slice begins.
                 _ = self.bumpTick();
                 return;

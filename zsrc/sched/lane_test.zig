@@ -648,6 +648,39 @@ test "a goroutine that keeps its thread comes back to it, and nobody uses it mea
     try std.testing.expectEqual(0, S.strays);
 }
 
+test "a preemption counts, whichever way the processor goes on" {
+    const S = struct {
+        var locked: T = undefined;
+        var c: Chan = .{};
+        var received: usize = 0;
+        var counted: [2]u64 = undefined;
+
+        fn other(_: *T) void {}
+        fn keep(t: *T) void {
+            lane.lockThread(&t.g) catch unreachable;
+            _ = recv(&c);
+            received += 1;
+        }
+        fn main(t: *T) void {
+            var o: T = .{ .function = other };
+            lane.go(&o.g);
+            lane.preempt(&t.g);
+            counted[0] = lane.counters.preemptions;
+            locked = .{ .function = keep };
+            lane.go(&locked.g);
+            while (locked.g.status != .waiting) lane.gosched(&t.g);
+            send(&c, 1);
+            // The next one has a thread of its own, to which only g0 can pass the processor.
+            lane.preempt(&t.g);
+            counted[1] = lane.counters.preemptions;
+            while (received == 0) lane.gosched(&t.g);
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual([2]u64{ 1, 2 }, S.counted);
+}
+
 test "without a thread for the others a goroutine goes on anywhere" {
     const S = struct {
         var ended: usize = 0;
