@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from golibx import Chan, Goroutine, gosched, leaks
+from golibx import Chan, Goroutine, gosched, leaks, stats
 
 
 def parked(*goroutines: Goroutine[Any]) -> None:
@@ -13,6 +13,15 @@ def parked(*goroutines: Goroutine[Any]) -> None:
     while not all(g.waiting for g in goroutines):
         assert not any(g.done() for g in goroutines), goroutines
         gosched()
+
+
+def threads_in_use() -> int:
+    """Those of golibx with a goroutine: of one that waits none, unless it keeps its thread.
+
+    Those without one stay for a while, and a call that a slow machine lets wait makes one more.
+    """
+    figures = stats()
+    return figures["threads"] - figures["threads_idle"]
 
 
 def receive(ch: Chan[int]) -> int:

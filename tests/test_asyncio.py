@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import golibx
 from conftest import Script
 from golibx import (
     Cancelled,
@@ -32,7 +31,8 @@ from golibx import (
     scope,
     sleep,
 )
-from leaking import parked
+from golibx.testing import wait_until
+from leaking import parked, threads_in_use
 
 pytestmark = pytest.mark.goroutine
 
@@ -92,7 +92,8 @@ def test_loops_that_wait_need_no_threads() -> None:
     everybody.wait()
     for goroutine in running:
         parked(goroutine)
-    assert golibx.stats()["threads"] < 15
+    assert {goroutine.kept_by for goroutine in running} == {None}
+    wait_until(lambda: threads_in_use() < 15)
     for loop, released in loops:
         loop.call_soon_threadsafe(released.set)
     for goroutine in running:

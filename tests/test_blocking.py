@@ -11,6 +11,7 @@ import time
 import pytest
 
 from golibx import Cancelled, Chan, blocking, current, go, gosched, num_goroutine, stats
+from golibx.testing import wait_until
 
 pytestmark = pytest.mark.goroutine
 
@@ -84,9 +85,7 @@ def test_it_stays_the_same_goroutine() -> None:
 def test_the_caller_is_shown_as_blocked() -> None:
     r, w = os.pipe()
     g = go(blocking, os.read, r, 1)
-    gosched()
-    assert g.state == "syscall"
-    assert stats()["threads_blocked"] == 1
+    wait_until(lambda: (g.state, stats()["threads_blocked"]) == ("syscall", 1))
     os.write(w, b"x")
     assert g.result() == b"x"
     os.close(r)

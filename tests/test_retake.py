@@ -375,7 +375,7 @@ def test_the_state_and_the_count_of_blocked_goroutines(pipe: tuple[int, int]) ->
     assert [g.state for g in goroutines] == ["syscall"] * 3
     os.write(w, b"abc")
     assert sorted(g.result() for g in goroutines) == [b"a", b"b", b"c"]
-    assert stats()["threads_blocked"] == 0
+    wait_until(lambda: stats()["threads_blocked"] == 0)
 
 
 @pytest.mark.goroutine(False)
