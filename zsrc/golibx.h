@@ -16,6 +16,14 @@
  *  - Objects must outlive their use, and no more: a call that has returned, and one whose effect was
  *    seen by who waited for it, touches the object no more; only a mutex must outlive the calls that
  *    unlock it. Freeing an object that somebody waits on is an error of the program.
+ *  - The child of a fork has no goroutines and no running runtime: golibx_start() starts one. There, make
+ *    each object anew that the parent had in use: zero a mutex, cond or waitgroup, golibx_sem_init() a
+ *    semaphore, make new channels and timers, open descriptors again. Others may have held the old ones or
+ *    waited for them, and are gone: a call on one may wait for ever. Of those, call nothing but
+ *    golibx_fd_close(), which returns GOLIBX_CLOSED: no handle outlives a fork, but the files do. Memory of
+ *    the old channels and timers is lost. A goroutine that forks is none in the child, but a thread on the
+ *    goroutine's stack; if its function returns there, the process ends at once with status 0, without exit
+ *    handlers and without flushing stdio.
  *  - A goroutine may continue on another thread after any call of this file, and, in text registered
  *    by golibx_register_text(), anywhere. Do not keep the address of a thread-local across them.
  */
@@ -207,7 +215,7 @@ int golibx_wg_wait(golibx_waitgroup *w, int64_t deadline);
 typedef struct golibx_sem { uint64_t opaque[4]; } golibx_sem;
 void golibx_sem_init(golibx_sem *s, uint64_t permits);
 int golibx_sem_acquire(golibx_sem *s, int64_t deadline);
-void golibx_sem_release(golibx_sem *s);
+int golibx_sem_release(golibx_sem *s); /* GOLIBX_INVALID beyond UINT64_MAX permits: unchanged */
 
 /* ---- timers ------------------------------------------------------------------------------------- */
 

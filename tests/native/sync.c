@@ -294,6 +294,16 @@ static void semaphore_counts(void)
     NOT_NOW(golibx_sem_acquire(&s, 0));
 }
 
+static void a_semaphore_says_that_it_is_full(void)
+{
+    golibx_sem s;
+    golibx_sem_init(&s, UINT64_MAX);
+    CODE(golibx_sem_release(&s), GOLIBX_INVALID);
+    OK(golibx_sem_acquire(&s, 0));
+    OK(golibx_sem_release(&s));
+    CODE(golibx_sem_release(&s), GOLIBX_INVALID);
+}
+
 static golibx_sem permits;
 static atomic_int inside, most;
 
@@ -399,6 +409,7 @@ int main(int argc, char **argv)
         CASE(many_wait_for_one_group),
         CASE(a_wait_group_is_used_again_and_again),
         CASE(semaphore_counts),
+        CASE(a_semaphore_says_that_it_is_full),
         CASE(a_semaphore_limits),
         CASE(release_wakes_who_waits),
     };

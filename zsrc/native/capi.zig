@@ -384,10 +384,10 @@ fn semAcquire(s: *sync.Semaphore, deadline: i64) callconv(.c) c_int {
     return syncCode(s.acquire(caller.g, 1, limit(deadline)), deadline);
 }
 
-fn semRelease(s: *sync.Semaphore) callconv(.c) void {
+fn semRelease(s: *sync.Semaphore) callconv(.c) c_int {
     const caller: Caller = .enter();
     defer caller.leave();
-    s.release(1);
+    return code(if (s.release(1)) .ok else .invalid);
 }
 
 // ---- timers ----

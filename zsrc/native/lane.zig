@@ -182,6 +182,9 @@ pub const signal = preempt.signal;
 
 // ---- life ----
 
+/// While `state` is `starting`. Where there is Python, its own hook may come first.
+var watches_forks = false;
+
 pub const StartError = error{ OutOfMemory, ThreadLimit, Running, SystemLimit };
 
 pub fn start(o: Options) StartError!void {
@@ -191,6 +194,8 @@ pub fn start(o: Options) StartError!void {
         std.Thread.yield() catch {};
     }
     errdefer state.store(.off, .release);
+    if (!watches_forks and !os.atFork(forget)) return error.OutOfMemory;
+    watches_forks = true;
     options = o;
     _ = o.tuned.apply(tunables, null);
     if (options.seed == 0) options.seed = os.nanotime() ^ @intFromPtr(&options);
@@ -305,8 +310,9 @@ pub fn stop(deadline: ?u64) bool {
     return true;
 }
 
-/// In the child of a fork: the threads are gone, and the goroutines with them.
-pub fn forget() void {
+/// In the child of a fork: the threads are gone, and the goroutines with them. One that forked goes
+/// on as a thread, on its stack.
+pub fn forget() callconv(.c) void {
     if (state.load(.monotonic) == .off) return;
     preempt.remove();
     netpoll.forget();

@@ -206,6 +206,8 @@ pub fn Switching(comptime lane: type) type {
             events.started(g);
             leave(g);
             g.start.run();
+            // In the child of its fork it is no goroutine, but the last thread.
+            if (current() == null) os.exitProcess(0);
             exit(g);
         }
 

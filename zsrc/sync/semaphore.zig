@@ -63,15 +63,20 @@ pub fn Semaphore(comptime Rt: type, comptime weighted: bool) type {
             s.grant();
         }
 
-        pub inline fn release(s: *Self, n: u64) void {
+        /// False, and nothing is done, if there were more permits than can be counted.
+        pub inline fn release(s: *Self, n: u64) bool {
             s.lock.lock();
             if (!weighted) if (s.queue.take(.ready)) |w| {
                 s.lock.unlock();
-                return Rt.wakeLast(w.who);
+                Rt.wakeLast(w.who);
+                return true;
             };
-            s.free += n;
-            if (weighted and !s.queue.isEmpty()) return s.grant();
-            s.lock.unlock();
+            const free, const overflows = @addWithOverflow(s.free, n);
+            if (overflows == 0) s.free = free;
+            if (weighted and overflows == 0 and !s.queue.isEmpty()) {
+                s.grant();
+            } else s.lock.unlock();
+            return overflows == 0;
         }
 
         /// With the lock, which it lets go.

@@ -289,7 +289,7 @@ pub fn Semaphore(comptime Sim: type) type {
             m.times += 1;
             Sim.yieldPoint();
             m.inside -= 1;
-            m.semaphore.release(1);
+            if (!m.semaphore.release(1)) unreachable;
         }
 
         pub fn rests(m: *Self) bool {
