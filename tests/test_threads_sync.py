@@ -13,6 +13,7 @@ import pytest
 from golibx import (
     Barrier,
     BrokenBarrierError,
+    Cancelled,
     Cond,
     Event,
     Mutex,
@@ -26,7 +27,7 @@ from golibx import (
     sleep,
     stats,
 )
-from golibx.testing import wait_until
+from golibx.testing import wait_until, wait_until_parked
 from test_threads_chan import LONG, PLAIN, Thread, come_back_late, waiting
 
 pytestmark = pytest.mark.goroutine
@@ -127,10 +128,12 @@ def test_readers_and_writers() -> None:
     assert view.outcome() is True
     assert m.readers == 2
     # A writer that gives up lets the readers in that wait behind it.
-    late = Thread(lambda: m.lock(timeout=0.02))
-    wait_until(lambda: stats()["threads_waiting"] >= 1)
+    late = go(m.lock)
+    wait_until_parked(late)
     behind = waiting(m.rlock)
-    assert late.outcome() is False
+    late.cancel()
+    with pytest.raises(Cancelled):
+        late.result()
     assert behind.outcome() is True
 
 
