@@ -90,7 +90,8 @@ def go(function: object, arg: object = None, /) -> NativeGoroutine:
             alive until the function has returned.
 
     Raises:
-        TypeError, ValueError: `function` or `arg` is not one of those.
+        TypeError, ValueError: `function` or `arg` is not one of those. An address without code is
+            refused on Linux, but not one inside of a function; elsewhere, one below 4096 is.
         MemoryError, RuntimeError: there is no memory, or the native runtime cannot be started.
     """
     address = _function_address(function)

@@ -11,7 +11,9 @@ there), `# stderr is empty`, `# before 3.N` (for older Pythons only).
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
+import os
 import re
 import sys
 import threading
@@ -34,6 +36,7 @@ from golibx import (
     go,
     gomaxprocs,
     gosched,
+    native,
     num_goroutine,
     run,
     select,
@@ -42,6 +45,7 @@ from golibx import (
 )
 from golibx.testing import wait_until
 
+WRONG_CALLS = Path(__file__).parent / "wrong_calls.py"
 CRASHES = sorted((Path(__file__).parent / "crash").glob("*.py"))
 
 
@@ -889,3 +893,27 @@ golibx.run(main)
     assert result.returncode == 0
     assert result.stderr.count("panicked:") == 300
     assert int(result.stdout) < 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each function has a process")
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("where", ["main", "run"])
+def test_wrong_arguments_crash_no_function_of_the_core(script: Script, where: str) -> None:
+    result = script(WRONG_CALLS, where, limit=280)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system says where code lies")
+def test_a_native_function_lies_where_code_is() -> None:
+    data = ctypes.create_string_buffer(64)
+    for address in (1, 4096, ctypes.addressof(data), 1 << 46, (1 << 64) - 1):
+        with pytest.raises(ValueError, match=rf"no code at address {address:#x}"):
+            native.go(address)
+        with pytest.raises(ValueError, match=rf"no code at address {address:#x}"):
+            native.call(address)
+    # Code that libffi has made, and a library's, as addresses.
+    doubled = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda n: n * 2)
+    for _ in range(2):
+        assert native.call(ctypes.cast(doubled, ctypes.c_void_p).value, 21) == 42
+    labs = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+    assert native.call(labs, -7, restype=ctypes.c_long) == 7

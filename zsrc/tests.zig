@@ -35,5 +35,6 @@ test {
         _ = @import("os/posix.zig");
         _ = @import("native/preempt_linux.zig");
         _ = @import("os/imports_linux.zig");
+        _ = @import("os/code_linux.zig");
     }
 }

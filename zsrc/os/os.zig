@@ -56,6 +56,12 @@ pub const segments = switch (builtin.os.tag) {
     else => @import("segments_none.zig"),
 };
 
+/// Where code lies.
+pub const code = switch (builtin.os.tag) {
+    .linux => @import("code_linux.zig"),
+    else => @import("code_none.zig"),
+};
+
 /// How a futex wait ended. `interrupted` means a signal handler ran.
 pub const Wake = enum { woken, timeout, interrupted };
 

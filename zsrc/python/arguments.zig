@@ -189,13 +189,20 @@ fn Result(comptime function: anytype) type {
 /// A type of golibx's own has `fromPython`, which is given null for an argument that is not there.
 inline fn take(comptime T: type, comptime default: ?[]const u8, given: O) ?T {
     if (T == O) return given;
-    if (T != bool and T != i64 and T != f64 and T != *py.Object) return T.fromPython(given);
+    const is_own = T != bool and T != i32 and T != i64 and T != f64 and T != *py.Object;
+    if (is_own) return T.fromPython(given);
     const value = given orelse
         if (default) |text| return comptime byDefault(T, text) else unreachable;
     switch (T) {
         bool => {
             const truth = py.PyObject_IsTrue(value);
             return if (truth < 0) null else truth != 0;
+        },
+        i32 => {
+            const number = integer(value) orelse return null;
+            if (std.math.cast(i32, number)) |n| return n;
+            _ = py.raise(py.exc.overflowError(), "{d} does not fit into a C int", .{number});
+            return null;
         },
         i64 => return integer(value),
         f64 => {
@@ -209,7 +216,7 @@ inline fn take(comptime T: type, comptime default: ?[]const u8, given: O) ?T {
 fn byDefault(comptime T: type, comptime text: []const u8) T {
     return switch (T) {
         bool => std.mem.eql(u8, text, "True"),
-        i64 => std.fmt.parseInt(i64, text, 10) catch unreachable,
+        i32, i64 => std.fmt.parseInt(T, text, 10) catch unreachable,
         f64 => std.fmt.parseFloat(f64, text) catch unreachable,
         else => @compileError("a parameter that is a *py.Object must be given, not be " ++ text),
     };

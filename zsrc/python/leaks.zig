@@ -21,6 +21,7 @@
 //! that could let go of it.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const arguments = @import("arguments.zig");
 const py = @import("py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -282,6 +283,39 @@ fn suspectOf(pair: *py.Object) ?Suspect {
     var single: [1]*py.Object = undefined;
     for (s.waitsOn(&single)) |o| if (!isJudgeable(select.objectOf(o))) return null;
     return if (sameFrames(s)) s else null;
+}
+
+/// Whether it is a tuple of (goroutine, frames), and each frame what frames.Entry reads.
+fn areStacks(stacks: *py.Object) bool {
+    if (!py.isTuple(stacks)) return false;
+    for (0..@intCast(py.PyTuple_Size(stacks))) |i| {
+        const pair = tupleAt(stacks, i, 2) orelse return false;
+        const stack = py.PyTuple_GetItem(pair, 1).?;
+        if (!py.isTuple(stack)) return false;
+        for (0..@intCast(py.PyTuple_Size(stack))) |j| {
+            const entry = tupleAt(stack, j, 7) orelse return false;
+            if (!py.isFrame(py.PyTuple_GetItem(entry, 0).?)) return false;
+            for (1..6) |k| if (!isNumberAt(entry, k)) return false;
+            if (py.PyTuple_GetItem(entry, 6).? == py.none()) continue;
+            const parameters = tupleAt(entry, 6, 3) orelse return false;
+            for (0..3) |k| if (!isNumberAt(parameters, k)) return false;
+        }
+    }
+    return true;
+}
+
+fn tupleAt(tuple: *py.Object, i: usize, size: py.Ssize) ?*py.Object {
+    const item = py.PyTuple_GetItem(tuple, @intCast(i)).?;
+    return if (py.isTuple(item) and py.PyTuple_Size(item) == size) item else null;
+}
+
+/// An int of 64 bits.
+fn isNumberAt(tuple: *py.Object, i: usize) bool {
+    const item = py.PyTuple_GetItem(tuple, @intCast(i)).?;
+    if (!py.isInt(item)) return false;
+    if (arguments.integer(item) != null) return true;
+    py.PyErr_Clear();
+    return false;
 }
 
 /// A goroutine that is where it was has the same frame on top, at the same instruction; those below
@@ -550,8 +584,11 @@ pub fn leaked(stacks: *py.Object, harmless: *py.Object) ?*py.Object {
     if (weak_references == null) {
         weak_references = py.importFrom("_weakref", "getweakrefs") orelse return null;
     }
+    if (!areStacks(stacks)) {
+        const text = "leaked() needs stacks as golibx.frames makes them";
+        return py.raise(py.exc.typeError(), text, .{});
+    }
     const n = py.PyTuple_Size(stacks);
-    if (n < 0) return null;
     var graph: Graph = .{ .harmless = harmless };
     defer graph.deinit();
     for (0..@intCast(n)) |i| {

@@ -233,7 +233,7 @@ pub fn onSignal(_: *py.Object, frame: *py.Object) ?*py.Object {
     const now: Place = .{
         .frame = frame,
         // A goroutine's function may be C itself.
-        .lasti = if (frame == py.none()) 0 else py.extra.PyFrame_GetLasti(@ptrCast(frame)),
+        .lasti = if (!py.isFrame(frame)) 0 else py.extra.PyFrame_GetLasti(@ptrCast(frame)),
         .stack = @frameAddress(),
     };
     const before = place;

@@ -478,9 +478,28 @@ pub fn ignoreEnvironment(ignores: bool) void {
     procs.ignores_environment = ignores;
 }
 
+/// Addresses at which there was code when somebody asked, each where its bits say.
+var with_code: [256]usize = @splat(0);
+
+/// The address of a function. One where no code lies is refused: a goroutine that goes there ends
+/// the process.
+fn functionAt(o: *py.Object) ?usize {
+    const address = addressOf(o) orelse return null;
+    const place = &with_code[(address ^ address >> 8) / 16 % with_code.len];
+    if (address != 0 and place.* == address) return address;
+    // Nothing is ever mapped there; for what lies elsewhere not every system says.
+    if (address < 4096 or !(os.code.isAt(address) orelse true)) {
+        const text = "there is no code at address 0x{x}: a function is needed";
+        _ = py.raise(py.exc.valueError(), text, .{address});
+        return null;
+    }
+    place.* = address;
+    return address;
+}
+
 /// native_go(address, arg, keep, /)
 pub fn go(address: *py.Object, argument: *py.Object, keep: *py.Object) ?*py.Object {
-    const function = addressOf(address) orelse return null;
+    const function = functionAt(address) orelse return null;
     const arg = addressOf(argument) orelse return null;
     if (!ensureStarted()) return null;
     settle();
@@ -516,7 +535,7 @@ pub fn call(
     letter: *py.Object,
     keep: *py.Object,
 ) ?*py.Object {
-    const function = addressOf(address) orelse return null;
+    const function = functionAt(address) orelse return null;
     var kinds_len: py.Ssize = 0;
     const kinds = py.PyUnicode_AsUTF8AndSize(letters, &kinds_len) orelse return null;
     var result_len: py.Ssize = 0;

@@ -657,6 +657,7 @@ pub fn restoreException(value: *Object) void {
 
 var function_type: ?*Type = null;
 var code_type: ?*Type = null;
+var frame_type: ?*Type = null;
 var builtin_type: ?*Type = null;
 var descriptor_type: ?*Type = null;
 
@@ -666,6 +667,7 @@ pub fn loadTypes() bool {
     descriptor_type = @ptrCast(importFrom("types", "MethodDescriptorType") orelse return false);
     function_type = @ptrCast(importFrom("types", "FunctionType") orelse return false);
     code_type = @ptrCast(importFrom("types", "CodeType") orelse return false);
+    frame_type = @ptrCast(importFrom("types", "FrameType") orelse return false);
     return true;
 }
 
@@ -686,6 +688,14 @@ pub inline fn isMethodDescriptor(o: *Object) bool {
 
 pub inline fn isCode(o: *Object) bool {
     return o.type == code_type;
+}
+
+pub inline fn isFrame(o: *Object) bool {
+    return o.type == frame_type;
+}
+
+pub inline fn isTuple(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 26) != 0; // Py_TPFLAGS_TUPLE_SUBCLASS
 }
 
 /// Whether it is an exception object.

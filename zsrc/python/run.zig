@@ -120,6 +120,7 @@ pub fn run(
     given: *py.Object,
 ) ?*py.Object {
     if (!claimed) return py.raise(py.exc.runtimeError(), "run() without claim()", .{});
+    if (lane.live) return py.raise(py.exc.runtimeError(), "run() inside of a run", .{});
     const options = readOptions(given) orelse return null;
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or

@@ -27,6 +27,7 @@ const class = @import("class.zig");
 const host = @import("host.zig");
 const errors = @import("errors.zig");
 const fork = @import("fork.zig");
+const arguments = @import("arguments.zig");
 const goroutine = @import("goroutine.zig");
 const mainthread = @import("mainthread.zig");
 const mutex = @import("mutex.zig");
@@ -52,22 +53,31 @@ var hopes: usize = 0;
 /// recount_signals(names): `names` are those of golibx.patch.signals. All is counted with the
 /// interpreter's lock, in one go: of two that count, the later one has counted what there is then.
 pub fn recount(names: *py.Object) ?*py.Object {
-    const get = py.PyDict_GetItemString(names, "_get_signal").?;
-    const numbers = py.PyDict_GetItemString(names, "_NUMBERS").?;
-    const plain = py.PyDict_GetItemString(names, "_plain").?;
-    const bystanders = py.PyDict_GetItemString(names, "bystanders").?;
-    var count = py.PyLong_AsLongLong(py.PyDict_GetItemString(names, "watched").?);
-    for (0..@intCast(py.PyTuple_Size(numbers))) |i| {
+    const get = nameIn(names, "_get_signal") orelse return null;
+    const numbers = nameIn(names, "_NUMBERS") orelse return null;
+    const plain = nameIn(names, "_plain") orelse return null;
+    const bystanders = nameIn(names, "bystanders") orelse return null;
+    var count = arguments.integer(nameIn(names, "watched") orelse return null) orelse return null;
+    const n = py.PyTuple_Size(numbers);
+    if (n < 0) return null;
+    for (0..@intCast(n)) |i| {
         const number = py.PyTuple_GetItem(numbers, @intCast(i)).?;
         const handler = py.call(get, &.{number}) orelse return null;
         defer py.decref(handler);
         if (handler.type != Class.python_type) continue;
-        const is_other = py.PySequence_Contains(plain, number) != 0 or
-            py.PySequence_Contains(bystanders, number) != 0;
-        if (!is_other) count += 1;
+        const is_plain = py.PySequence_Contains(plain, number);
+        const is_bystander = py.PySequence_Contains(bystanders, number);
+        if (is_plain < 0 or is_bystander < 0) return null;
+        if (is_plain == 0 and is_bystander == 0) count +|= 1;
     }
     hopes = @intCast(@max(0, count));
     return py.returnNone();
+}
+
+/// A borrowed reference.
+fn nameIn(names: *py.Object, name: [*:0]const u8) ?*py.Object {
+    if (py.isDict(names)) if (py.PyDict_GetItemString(names, name)) |value| return value;
+    return py.raise(py.exc.typeError(), "recount_signals() needs a dict with {s}", .{name});
 }
 
 pub fn hopeFor() bool {
@@ -98,9 +108,9 @@ var telling: Timer = .{};
 var tellings: u32 = 0;
 
 /// use_signal(number)
-pub fn useSignal(value: i64) ?*py.Object {
-    own_signal = @intCast(value);
-    if (own_signal != 0 and !mainthread.learnCalls(@intCast(own_signal))) return null;
+pub fn useSignal(value: i32) ?*py.Object {
+    own_signal = value;
+    if (own_signal != 0 and !mainthread.learnCalls(own_signal)) return null;
     passOn(); // what that has written is no signal
     return py.returnNone();
 }
@@ -342,8 +352,8 @@ pub fn takeSignal(number: i64, disposition: i64) ?*py.Object {
 }
 
 /// write_signals(fd)
-pub fn writeSignals(value: i64) void {
-    os.writeSignals(@intCast(value));
+pub fn writeSignals(value: i32) void {
+    os.writeSignals(value);
 }
 
 // ---- what the program has given to signal.set_wakeup_fd() ----
@@ -356,10 +366,10 @@ var program_fd: c_int = -1;
 var warns = true;
 
 /// forward_signals(read_end, fd, warns)
-pub fn forward(read_end: i64, fd: i64, warn: bool) void {
+pub fn forward(read_end: i32, fd: i32, warn: bool) void {
     passOn();
-    pipe_end = @intCast(read_end);
-    program_fd = @intCast(fd);
+    pipe_end = read_end;
+    program_fd = fd;
     warns = warn;
 }
 
