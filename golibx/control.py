@@ -1,6 +1,6 @@
 """What a process of golibx's tells others, and lets them change: `golibx stats`, `tune` and `ps`.
 
-They connect to the socket that `golibx dump` asks through. zsrc/python/requests.zig has the
+They connect to the socket that `golibx dump` asks through. zsrc/python/run/requests.zig has the
 protocol, and lets nobody in but the process's own user and root: of a request that it does not
 answer itself it calls `answer`, in a thread of its own. The requests:
 

@@ -309,7 +309,7 @@ def _native() -> str:
 # ---- golibx dump, and what else is asked of another process ----
 
 _MOST_ASKED = 4096
-"""Bytes of a request, its end included: zsrc/python/requests.zig."""
+"""Bytes of a request, its end included: zsrc/python/run/requests.zig."""
 
 
 class DumpError(Exception):

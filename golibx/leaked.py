@@ -1,6 +1,6 @@
 """leaks(): goroutines parked for ever, because only they can reach what they wait on.
 
-The search itself is zsrc/python/leaks.zig, whose essay says what it can and cannot see. It has to
+The search itself is zsrc/python/run/leaks.zig, whose essay says what it can and cannot see. It has to
 know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
 store, of a frame that has called a C function such as Chan.recv, how many values lie on its value
 stack; but that follows from the code: this module goes through it with the stack effects that dis
@@ -69,7 +69,7 @@ def leaks() -> list[Goroutine]:
 
 
 def _frames_of(goroutine: Goroutine, depths: Depths, known: Known) -> Frames:
-    """Its frames, the innermost first, as zsrc/python/frames.zig describes an Entry.
+    """Its frames, the innermost first, as zsrc/python/run/frames.zig describes an Entry.
 
     Each has its instruction, the depth of its stack, and its parameters if its caller has it called
     by C code, maybe.
@@ -143,7 +143,7 @@ def _contents(cell: CellType) -> object:
 
 # ---- how deep the value stack is ----
 
-# What kind of instruction it is: zsrc/python/frames.zig knows them by these numbers.
+# What kind of instruction it is: zsrc/python/run/frames.zig knows them by these numbers.
 _PLAIN, _CALL, _CALL_STAR, _WITH, _CALL_LIST, _FOR_ITER, _EXTEND = range(7)
 _MAY_CALL_BY_C = {_CALL, _CALL_STAR, _CALL_LIST, _FOR_ITER, _EXTEND}
 _KINDS = {

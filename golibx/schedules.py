@@ -1,6 +1,6 @@
 """Schedules: the choices of an explored run, as text, in order, and made smaller.
 
-The core writes down what it chose, and makes the same choices again (zsrc/sched/script.zig, which
+The core writes down what it chose, and makes the same choices again (zsrc/serial/script.zig, which
 says what the kinds and the options are). Option 0 is what happens by itself, so that a schedule is
 known by the few choices at which something else did; those that cost something are preemptions.
 

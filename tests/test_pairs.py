@@ -66,14 +66,14 @@ def test_lanes() -> None:
 def test_outcomes_of_goroutines() -> None:
     (body,) = re.findall(
         r"^pub const Outcome = enum\(u8\) \{ none, (.+) \};",
-        text_of("zsrc/python/goroutine.zig"),
+        text_of("zsrc/python/host/goroutine.zig"),
         re.M,
     )
     assert tuple(body.split(", ")) == _OUTCOMES
 
 
 def test_what_the_native_lane_records_is_documented() -> None:
-    source = text_of("zsrc/native/events.zig")
+    source = text_of("zsrc/parallel/events.zig")
     (body,) = re.findall(r"for \(\[_\]Kind\{(.*?)\}\) \|kind\|", source, re.S)
     recorded = set(re.findall(r"\.(\w+)", body))
     table = text_of("docs/plugins.md").partition("| event | Python lane | native lane |")[2]
@@ -115,7 +115,7 @@ def test_the_bit_of_latencies() -> None:
 
 
 def test_the_protocol_of_requests() -> None:
-    source = text_of("zsrc/python/requests.zig")
+    source = text_of("zsrc/python/run/requests.zig")
     (most,) = re.findall(r"^const most_asked = (\d+);", source, re.M)
     (greeting,) = re.findall(r'^const greeting = "(.+)";', source, re.M)
     assert int(most) == dump._MOST_ASKED
@@ -154,7 +154,7 @@ def test_functions_of_the_header_are_exported() -> None:
     declared = re.findall(r"^[\w* ]+?\b(golibx_\w+)\(", code, re.M)
     library = ctypes.CDLL(include.library())
     assert [name for name in declared if not hasattr(library, name)] == []
-    exported = re.findall(r"^    \.(golibx_\w+) = &", text_of("zsrc/native/capi.zig"), re.M)
+    exported = re.findall(r"^    \.(golibx_\w+) = &", text_of("zsrc/capi/capi.zig"), re.M)
     assert sorted(declared) == sorted(exported)
 
 
@@ -168,7 +168,7 @@ def test_functions_of_the_header_are_exported() -> None:
 def test_structs_of_the_header(name: str, head: str) -> None:
     fields = c_fields(name)
     assert len(fields) > 10
-    assert fields == zig_fields("zsrc/native/capi.zig", head)
+    assert fields == zig_fields("zsrc/capi/capi.zig", head)
     if name == "golibx_config":
         (initial,) = re.findall(r"#define GOLIBX_CONFIG_INIT \{ (.+) \}", HEADER)
         assert len(initial.split(", ")) == len(fields)
@@ -176,7 +176,7 @@ def test_structs_of_the_header(name: str, head: str) -> None:
 
 def test_error_codes_of_the_header() -> None:
     declared = re.findall(r"^    GOLIBX_([A-Z_]+) = (-?\d+)", HEADER, re.M)
-    source = text_of("zsrc/native/capi.zig")
+    source = text_of("zsrc/capi/capi.zig")
     (body,) = re.findall(r"^pub const Code = enum\(c_int\) \{(.*?)^\};", source, re.M | re.S)
     codes = re.findall(r"(\w+) = (-?\d+)", body)
     assert [(name.lower(), number) for name, number in declared] == codes
@@ -204,7 +204,7 @@ def test_versions_of_python() -> None:
     classifiers = [c.removeprefix(name) for c in PROJECT["project"]["classifiers"]]
     assert versions == [c for c in classifiers if re.fullmatch(r"3\.\d+", c)]
     assert PROJECT["project"]["requires-python"] == f">={versions[0]}"
-    source = text_of("zsrc/python/swap_find.zig")
+    source = text_of("zsrc/python/host/swap_find.zig")
     (last,) = re.findall(r"^const last_minor = (\d+);", source, re.M)
     assert versions[-1] == f"3.{last}"
     readme = text_of("README.md")

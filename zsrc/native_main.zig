@@ -6,5 +6,5 @@ const std = @import("std");
 pub const std_options: std.Options = .{ .signal_stack_size = null };
 
 comptime {
-    _ = @import("native/capi.zig");
+    _ = @import("capi/capi.zig");
 }

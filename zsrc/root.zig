@@ -9,5 +9,5 @@ export fn PyInit__core() ?*anyopaque {
 }
 
 comptime {
-    _ = @import("native/capi.zig");
+    _ = @import("capi/capi.zig");
 }

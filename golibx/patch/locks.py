@@ -1,6 +1,6 @@
 """Imports that the child of a fork finds half done.
 
-Goroutines have the import system's locks as threads do (zsrc/python/import_lock.zig); what others
+Goroutines have the import system's locks as threads do (zsrc/python/host/import_lock.zig); what others
 held in the parent nobody lets go in the child.
 """
 

@@ -2,7 +2,7 @@
 
 While a run lasts, that is a pipe of golibx's: it wakes the scheduler, whatever its threads do. The
 scheduler writes what comes out of the pipe to the descriptor that the program has given, before the
-run or in it (zsrc/python/signals.zig). To the program all is as without golibx.
+run or in it (zsrc/python/host/signals.zig). To the program all is as without golibx.
 """
 
 from __future__ import annotations

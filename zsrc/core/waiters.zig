@@ -11,9 +11,9 @@
 //! that were woken may free it. Nobody else may touch a waiter once it was claimed: it is the
 //! claimer's until the wake-up.
 //!
-//! `Rt` is what it runs on. In the serial lane (sched/waiting.zig) the host's lock is held all the
+//! `Rt` is what it runs on. In the serial lane (serial/waiting.zig) the host's lock is held all the
 //! time: its `Env.Lock` has no size and no code, and a claim is a store. In the parallel lane
-//! (native/switching.zig) the lock is real and a claim is a compare-and-swap. Models have others.
+//! (parallel/switching.zig) the lock is real and a claim is a compare-and-swap. Models have others.
 //!  - `Env`: `Lock`, `Atomic`;
 //!  - `Run` and `run()`: the number of the present run. A run that ends may leave goroutines
 //!    behind, and a fork all of them: they never go on. A queue forgets those of another run than

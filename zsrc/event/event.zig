@@ -46,7 +46,7 @@ pub const Kind = enum(u8) {
 };
 
 /// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
-/// are no events. See sched/latency.zig.
+/// are no events. See serial/latency.zig.
 pub const latency_bit: u32 = 1 << 31;
 
 /// Whose goroutines an event is about: the two lanes number theirs each for itself.

@@ -16,7 +16,7 @@ const env = @import("../os/env.zig");
 const netpoll = @import("netpoll.zig");
 const desc = @import("desc.zig");
 const poller = @import("poller.zig");
-const g_mod = @import("../sched/g.zig");
+const g_mod = @import("../serial/g.zig");
 const G = g_mod.G;
 const Handle = os.Handle;
 

@@ -12,7 +12,7 @@ const std = @import("std");
 const py = @import("py.zig");
 const arguments = @import("arguments.zig");
 const classes = @import("classes.zig");
-const points = @import("points.zig");
+const points = @import("host/points.zig");
 
 pub const Given = arguments.Given;
 const Signature = arguments.Signature;

@@ -1,43 +1,43 @@
 //! The classes of the extension module: the one list of them, in the order in which the module gets
 //! its types. A class comes behind those that it derives from.
 const py = @import("py.zig");
-const context = @import("context.zig");
-const native_chan = @import("native_chan.zig");
-const mutex = @import("mutex.zig");
-const timer = @import("timer.zig");
-const views = @import("chan_views.zig");
-const rwmutex = @import("rwmutex.zig");
+const context = @import("types/context.zig");
+const native_chan = @import("types/native_chan.zig");
+const mutex = @import("types/mutex.zig");
+const timer = @import("types/timer.zig");
+const views = @import("types/chan_views.zig");
+const rwmutex = @import("types/rwmutex.zig");
 
 pub const all = .{
     context.Class,
     context.RegistrationClass,
-    @import("signals.zig").Class,
-    @import("whole.zig").Class,
-    @import("handle.zig").Class,
+    @import("host/signals.zig").Class,
+    @import("host/whole.zig").Class,
+    @import("types/handle.zig").Class,
     views.BaseClass,
     views.SendClass,
     views.RecvClass,
-    @import("chan.zig").Class,
+    @import("types/chan.zig").Class,
     timer.ChanClass,
-    @import("select.zig").Class,
+    @import("types/select.zig").Class,
     timer.Class,
     timer.TickerClass,
-    @import("waitgroup.zig").Class,
+    @import("types/waitgroup.zig").Class,
     mutex.Class,
     mutex.GuardClass,
     rwmutex.Class,
     rwmutex.ReaderClass,
-    @import("cond.zig").Class,
-    @import("once.zig").Class,
-    @import("semaphore.zig").Class,
-    @import("event.zig").Class,
-    @import("barrier.zig").Class,
-    @import("pool.zig").Class,
-    @import("atomic.zig").Class,
-    @import("native.zig").Class,
+    @import("types/cond.zig").Class,
+    @import("types/once.zig").Class,
+    @import("types/semaphore.zig").Class,
+    @import("types/event.zig").Class,
+    @import("types/barrier.zig").Class,
+    @import("types/pool.zig").Class,
+    @import("types/atomic.zig").Class,
+    @import("run/native.zig").Class,
     native_chan.Class,
     native_chan.BufferClass,
-    @import("socket.zig").Class,
+    @import("types/socket.zig").Class,
 };
 
 pub fn has(comptime Class: type) bool {

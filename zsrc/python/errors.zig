@@ -2,8 +2,8 @@
 //! raised.
 const std = @import("std");
 const py = @import("py.zig");
-const host = @import("host.zig");
-const m_mod = @import("../sched/m.zig");
+const host = @import("host/host.zig");
+const m_mod = @import("../serial/m.zig");
 
 pub const Name =
     enum { GolibxError, ChannelClosed, Cancelled, DeadlineExceeded, Deadlock, BrokenBarrierError };

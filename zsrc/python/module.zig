@@ -1,44 +1,44 @@
 //! The extension module golibx._core: its functions and types.
 const std = @import("std");
 const os = @import("../os/os.zig");
-const points = @import("points.zig");
+const points = @import("host/points.zig");
 const py = @import("py.zig");
-const host = @import("host.zig");
-const signals = @import("signals.zig");
-const goroutine = @import("goroutine.zig");
-const handle = @import("handle.zig");
-const chan = @import("chan.zig");
-const select = @import("select.zig");
-const timer = @import("timer.zig");
-const uncollected = @import("uncollected.zig");
-const native = @import("native.zig");
-const context = @import("context.zig");
-const native_chan = @import("native_chan.zig");
-const standin = @import("standin.zig");
-const refused = @import("refused.zig");
+const host = @import("host/host.zig");
+const signals = @import("host/signals.zig");
+const goroutine = @import("host/goroutine.zig");
+const handle = @import("types/handle.zig");
+const chan = @import("types/chan.zig");
+const select = @import("types/select.zig");
+const timer = @import("types/timer.zig");
+const uncollected = @import("run/uncollected.zig");
+const native = @import("run/native.zig");
+const context = @import("types/context.zig");
+const native_chan = @import("types/native_chan.zig");
+const standin = @import("host/standin.zig");
+const refused = @import("host/refused.zig");
 const arguments = @import("arguments.zig");
 const class = @import("class.zig");
 const classes = @import("classes.zig");
-const socket = @import("socket.zig");
+const socket = @import("types/socket.zig");
 const filter = @import("filter.zig");
-const wakeup_fd = @import("wakeup_fd.zig");
-const whole = @import("whole.zig");
-const descriptors = @import("descriptors.zig");
-const preempt = @import("preempt.zig");
-const fault = @import("fault.zig");
+const wakeup_fd = @import("host/wakeup_fd.zig");
+const whole = @import("host/whole.zig");
+const descriptors = @import("host/descriptors.zig");
+const preempt = @import("host/preempt.zig");
+const fault = @import("host/fault.zig");
 const asynchronous = @import("asynchronous.zig");
 const errors = @import("errors.zig");
-const events = @import("events.zig");
-const leaks = @import("leaks.zig");
-const os_thread = @import("os_thread.zig");
-const greenlets = @import("greenlets.zig");
-const run = @import("run.zig");
-const mainthread = @import("mainthread.zig");
-const identity = @import("identity.zig");
-const replace = @import("replace.zig");
-const fork = @import("fork.zig");
-const figures = @import("figures.zig");
-const tuning = @import("tuning.zig");
+const events = @import("run/events.zig");
+const leaks = @import("run/leaks.zig");
+const os_thread = @import("host/os_thread.zig");
+const greenlets = @import("host/greenlets.zig");
+const run = @import("run/run.zig");
+const mainthread = @import("host/mainthread.zig");
+const identity = @import("host/identity.zig");
+const replace = @import("host/replace.zig");
+const fork = @import("run/fork.zig");
+const figures = @import("run/figures.zig");
+const tuning = @import("run/tuning.zig");
 const timeouts = @import("timeouts.zig");
 
 const lane = &host.the_lane;
@@ -74,7 +74,8 @@ pub fn createChecked(
         errors.notInGoroutine();
         return null;
     }
-    const p = goroutine.create(args[0], args + 1, given.n - 1, given.names, system) catch return null;
+    const p = goroutine.create(args[0], args + 1, given.n - 1, given.names, system) catch
+        return null;
     p.runs_python = callee == .python;
     return p;
 }
@@ -102,7 +103,11 @@ fn goChild(given: class.Given) ?*py.Object {
     goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]), places);
     // From here to the launch nobody else runs.
     const ended = py.PyDict_GetItemWithError(args[2], py.none()) != null;
-    if (ended) _ = py.raise(py.exc.runtimeError(), "the scope has ended: it takes no more goroutines", .{});
+    if (ended) _ = py.raise(
+        py.exc.runtimeError(),
+        "the scope has ended: it takes no more goroutines",
+        .{},
+    );
     if (ended or py.PyDict_SetItem(args[2], &p.handle.ob, py.none()) != 0) {
         goroutine.abandon(p);
         return null;
@@ -445,7 +450,7 @@ const functions = [_]class.Method(void){
     ),
     function("schedule()", run.schedule,
         \\The choices of the last explored run, four native 16-bit numbers each, the place of the
-        \\first that was not as planned or -1, and whether these are all. See zsrc/sched/script.zig.
+        \\first that was not as planned or -1, and whether these are all. See zsrc/serial/script.zig.
     ),
     function("unclaim()", run.unclaim, "Others may claim the run."),
     function("free_main_thread(signal, /)", mainthread.free,
@@ -611,8 +616,8 @@ fn exec(module: *py.Object) callconv(.c) c_int {
     if (!classes.add(module)) return -1;
     descriptors.watch();
     if (!registerFork(module) or !registerExit(module) or !native.watchEnd()) return -1;
-    @import("../native/deadlock.zig").python.store(true, .monotonic);
-    @import("../native/lane.zig").host_holds = host.nativeHolds;
+    @import("../parallel/deadlock.zig").python.store(true, .monotonic);
+    @import("../parallel/lane.zig").host_holds = host.nativeHolds;
     loaded = true;
     return 0;
 }

@@ -2,7 +2,7 @@
 const std = @import("std");
 const os = @import("../os/os.zig");
 const py = @import("py.zig");
-const host = @import("host.zig");
+const host = @import("host/host.zig");
 
 pub const Limit = union(enum) {
     forever,

@@ -1,7 +1,7 @@
-//! The primitives of this folder on the lane of sched/lane_test.zig, without Python.
+//! The primitives of this folder on the lane of serial/lane_test.zig, without Python.
 const std = @import("std");
 const os = @import("../os/os.zig");
-const harness = @import("../sched/lane_test.zig");
+const harness = @import("../serial/lane_test.zig");
 const Mutex = @import("mutex.zig").Mutex(harness.Rt);
 const RWMutex = @import("rwmutex.zig").RWMutex(harness.Rt);
 const Semaphore = @import("semaphore.zig").Semaphore(harness.Rt, true);

@@ -9,14 +9,14 @@
 //!
 //! All of it needs the lane's lock. The value is the time that it was due at, in monotonic ns.
 const std = @import("std");
-const timer_mod = @import("../sched/timer.zig");
+const timer_mod = @import("../serial/timer.zig");
 const Waiters = @import("../core/waiters.zig").Waiters;
 const Timer = timer_mod.Timer;
 
 pub fn TimeChan(comptime Lane: type) type {
     return struct {
         const Self = @This();
-        const Rt = @import("../sched/waiting.zig").Waiting(Lane);
+        const Rt = @import("../serial/waiting.zig").Waiting(Lane);
         const Queue = Waiters(Rt, u64);
         pub const W = Queue.Waiter;
         /// Later than this never comes.

@@ -1,4 +1,4 @@
-//! The end of a run of a serial lane: zsrc/sched/ending.zig, threads.zig and taking.zig as they are,
+//! The end of a run of a serial lane: zsrc/serial/ending.zig, threads.zig and taking.zig as they are,
 //! with a small lane around them. Its Ms are threads of the model, its goroutines have stacks of
 //! their own, and the host's lock is let go in each switch, as the interpreter's is.
 //!
@@ -17,14 +17,14 @@ const std = @import("std");
 const arch = @import("../../arch/arch.zig");
 const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
-const ending = @import("../../sched/ending.zig");
-const threads_mod = @import("../../sched/threads.zig");
-const taking = @import("../../sched/taking.zig");
+const ending = @import("../../serial/ending.zig");
+const threads_mod = @import("../../serial/threads.zig");
+const taking = @import("../../serial/taking.zig");
 const list = @import("../../core/list.zig");
 const os = @import("../../os/os.zig");
 const Tunables = @import("../../core/tunables.zig").Tunables;
-const Status = @import("../../sched/g.zig").Status;
-const duties = @import("../../sched/m.zig");
+const Status = @import("../../serial/g.zig").Status;
+const duties = @import("../../serial/m.zig");
 const Allocator = std.mem.Allocator;
 
 /// What the first run's other goroutines do, on the M that has the P.

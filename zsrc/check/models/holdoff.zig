@@ -1,6 +1,6 @@
-//! sched/holdoff.zig: sysmon asks, while two fork.
+//! serial/holdoff.zig: sysmon asks, while two fork.
 const check = @import("../explorer.zig");
-const holdoff = @import("../../sched/holdoff.zig");
+const holdoff = @import("../../serial/holdoff.zig");
 
 pub fn Forks(comptime Sim: type) type {
     const Env = struct {

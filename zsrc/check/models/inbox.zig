@@ -1,11 +1,11 @@
-//! The inbox of a serial lane: zsrc/sched/inbox.zig as it is, beside an M that has the P, and two
+//! The inbox of a serial lane: zsrc/serial/inbox.zig as it is, beside an M that has the P, and two
 //! threads that post an entry each. One posts it again as soon as it has arrived.
 //!
 //! The M has a goroutine that runs for some turns, or none, and then waits in the poller; or it has
 //! one that never stops. When all has arrived its run ends, and the poller is gone.
 const std = @import("std");
 const check = @import("../explorer.zig");
-const inbox_mod = @import("../../sched/inbox.zig");
+const inbox_mod = @import("../../serial/inbox.zig");
 const Allocator = std.mem.Allocator;
 
 const What = enum {

@@ -1,4 +1,4 @@
-//! A native lane as zsrc/native/lane.zig puts it together, for models: an M is a thread of the
+//! A native lane as zsrc/parallel/lane.zig puts it together, for models: an M is a thread of the
 //! model, a goroutine runs on a stack of its own, and what switches between them, makes and ends
 //! threads, preempts and watches is the library's code. The network is a note.
 //!
@@ -9,9 +9,9 @@ const std = @import("std");
 const arch = @import("../../arch/arch.zig");
 const check = @import("../explorer.zig");
 const engine = @import("../engine.zig");
-const types = @import("../../native/types.zig");
-const proc = @import("../../native/proc.zig");
-const Interrupted = @import("../../native/interrupt.zig").Interrupted;
+const types = @import("../../parallel/types.zig");
+const proc = @import("../../parallel/proc.zig");
+const Interrupted = @import("../../parallel/interrupt.zig").Interrupted;
 const Quiet = @import("world.zig").Quiet;
 const Tunables = @import("../../core/tunables.zig").Tunables;
 
@@ -38,10 +38,10 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         pub const P = Sched.P;
         pub const Batch = Sched.Batch;
         pub const Timers = Sched.T.Timers;
-        pub const switching = @import("../../native/switching.zig").Switching(lane);
-        pub const threads = @import("../../native/threads.zig").Threads(lane);
-        pub const sysmon = @import("../../native/sysmon.zig").Sysmon(lane);
-        pub const interrupt = @import("../../native/interrupt.zig").Interrupt(lane);
+        pub const switching = @import("../../parallel/switching.zig").Switching(lane);
+        pub const threads = @import("../../parallel/threads.zig").Threads(lane);
+        pub const sysmon = @import("../../parallel/sysmon.zig").Sysmon(lane);
+        pub const interrupt = @import("../../parallel/interrupt.zig").Interrupt(lane);
         pub const events = no_events;
         pub const sync = struct {
             const Rt = switching.Rt;
@@ -419,9 +419,9 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
     };
 }
 
-/// Of native/events.zig: nobody wants any.
+/// Of parallel/events.zig: nobody wants any.
 const no_events = struct {
-    const Kind = @import("../../native/events.zig").Kind;
+    const Kind = @import("../../parallel/events.zig").Kind;
 
     pub inline fn wants(_: Kind) bool {
         return false;

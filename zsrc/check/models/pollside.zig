@@ -6,7 +6,7 @@ const threads_mod = @import("threads.zig");
 const desc = @import("../../netpoll/desc.zig");
 const netpoll = @import("../../netpoll/netpoll.zig");
 const poller = @import("../../netpoll/poller.zig");
-const pollside = @import("../../native/pollside.zig");
+const pollside = @import("../../parallel/pollside.zig");
 const Generation = desc.Generation;
 
 /// What a backend tells.

@@ -1,4 +1,4 @@
-//! A lane at rest between runs: zsrc/sched/resting.zig as it is, with ending.zig for the runs that
+//! A lane at rest between runs: zsrc/serial/resting.zig as it is, with ending.zig for the runs that
 //! do not end in rest, threads.zig and sysmon's life of sysmon.zig, and a small lane around them.
 //!
 //! A thread runs the lane again and again. A run is of the same kind as the last or of another,
@@ -8,12 +8,12 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const serial = @import("serial.zig");
-const ending = @import("../../sched/ending.zig");
-const resting = @import("../../sched/resting.zig");
-const sysmon = @import("../../sched/sysmon.zig");
-const threads_mod = @import("../../sched/threads.zig");
+const ending = @import("../../serial/ending.zig");
+const resting = @import("../../serial/resting.zig");
+const sysmon = @import("../../serial/sysmon.zig");
+const threads_mod = @import("../../serial/threads.zig");
 const os = @import("../../os/os.zig");
-const duties = @import("../../sched/m.zig");
+const duties = @import("../../serial/m.zig");
 const Allocator = std.mem.Allocator;
 
 /// What the runs are like.
@@ -60,7 +60,7 @@ fn Runs(comptime Sim: type, comptime what: What) type {
         }
 
         /// There are none here.
-        const G = struct { status: @import("../../sched/g.zig").Status = .dead };
+        const G = struct { status: @import("../../serial/g.zig").Status = .dead };
 
         const M = struct {
             id: u32 = 0,

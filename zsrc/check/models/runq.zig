@@ -1,7 +1,7 @@
-//! Run queues of zsrc/native/runq.zig: each goroutine runs once, by whoever took it.
+//! Run queues of zsrc/parallel/runq.zig: each goroutine runs once, by whoever took it.
 const std = @import("std");
 const check = @import("../explorer.zig");
-const runq = @import("../../native/runq.zig");
+const runq = @import("../../parallel/runq.zig");
 
 /// Stands for a goroutine.
 fn Work(comptime Sim: type) type {

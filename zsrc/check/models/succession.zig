@@ -1,4 +1,4 @@
-//! How the P of a serial lane goes from one M to another that is meant: zsrc/sched/succession.zig,
+//! How the P of a serial lane goes from one M to another that is meant: zsrc/serial/succession.zig,
 //! locked.zig, keeping.zig, threads.zig and ending.zig as they are, and a small lane around them.
 //! Its goroutines have no stacks: where one is switched out its function returns, and is called
 //! again.
@@ -9,14 +9,14 @@
 const std = @import("std");
 const check = @import("../explorer.zig");
 const serial = @import("serial.zig");
-const ending = @import("../../sched/ending.zig");
-const keeping = @import("../../sched/keeping.zig");
-const locked = @import("../../sched/locked.zig");
-const succession = @import("../../sched/succession.zig");
-const sysmon = @import("../../sched/sysmon.zig");
-const threads_mod = @import("../../sched/threads.zig");
-const Status = @import("../../sched/g.zig").Status;
-const duties = @import("../../sched/m.zig");
+const ending = @import("../../serial/ending.zig");
+const keeping = @import("../../serial/keeping.zig");
+const locked = @import("../../serial/locked.zig");
+const succession = @import("../../serial/succession.zig");
+const sysmon = @import("../../serial/sysmon.zig");
+const threads_mod = @import("../../serial/threads.zig");
+const Status = @import("../../serial/g.zig").Status;
+const duties = @import("../../serial/m.zig");
 const os = @import("../../os/os.zig");
 const Allocator = std.mem.Allocator;
 

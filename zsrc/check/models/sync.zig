@@ -3,7 +3,7 @@ const std = @import("std");
 const check = @import("../explorer.zig");
 const Rt = @import("threads.zig").Rt;
 const mutex = @import("../../sync/mutex.zig");
-const token = @import("../../native/token.zig");
+const token = @import("../../parallel/token.zig");
 
 /// So many threads, of which the first comes twice. If `late`, time passes while the mutex is held,
 /// so that who waits is given it.

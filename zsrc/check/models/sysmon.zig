@@ -1,4 +1,4 @@
-//! sysmon asleep, of a serial lane: zsrc/sched/sysmon.zig as it is, from its first round to its
+//! sysmon asleep, of a serial lane: zsrc/serial/sysmon.zig as it is, from its first round to its
 //! last, beside two Ms that have the P one after the other, each twice. sysmon sleeps for good
 //! while nobody has it.
 //!
@@ -8,7 +8,7 @@
 //! In another model an M has the P all the time, and sysmon sleeps for as long as it was told: for
 //! good, until two threads have changed that, both at about the same time, each a part of it.
 const check = @import("../explorer.zig");
-const sysmon = @import("../../sched/sysmon.zig");
+const sysmon = @import("../../serial/sysmon.zig");
 
 fn MachineOf(comptime Sim: type) type {
     return struct {
@@ -81,7 +81,7 @@ pub fn Told(comptime Sim: type) type {
             sysmon.stop(&self.lane);
         }
 
-        /// As python/tuning.zig.
+        /// As python/run/tuning.zig.
         fn change(self: *Self, part: usize) void {
             self.gil.lock();
             defer self.gil.unlock();

@@ -1,7 +1,7 @@
-//! What primitives of zsrc/native run on in models: each thread of the model waits by itself, as a
-//! thread that is no goroutine does (Blocker in zsrc/native/switching.zig).
+//! What primitives of zsrc/parallel run on in models: each thread of the model waits by itself, as
+//! a thread that is no goroutine does (Blocker in zsrc/parallel/switching.zig).
 const check = @import("../explorer.zig");
-const wait = @import("../../native/wait.zig");
+const wait = @import("../../parallel/wait.zig");
 const WaitReason = @import("../../core/wait.zig").WaitReason;
 const Wake = @import("../../core/wait.zig").Wake;
 

@@ -1,8 +1,8 @@
 //! The heap of timers: after `remove` has returned, nobody touches the timer.
 const std = @import("std");
 const check = @import("../explorer.zig");
-const timers = @import("../../native/timers.zig");
-const wait = @import("../../native/wait.zig");
+const timers = @import("../../parallel/timers.zig");
+const wait = @import("../../parallel/wait.zig");
 
 /// One waits with a deadline, or two, as switching.Blocker does: a timer, which the P that owns the
 /// heap runs and another P that steals, competes with who serves the wait. What lay on the stack of

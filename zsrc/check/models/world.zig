@@ -1,4 +1,4 @@
-//! A small world for the scheduler of zsrc/native/proc.zig: an M is a thread of the model, a
+//! A small world for the scheduler of zsrc/parallel/proc.zig: an M is a thread of the model, a
 //! goroutine a record whose body runs from one wait to the next, the network one descriptor, whose
 //! edge the kernel keeps until somebody fetches it. Nobody plays sysmon unless a model does, so
 //! that what it would repair is found.
@@ -7,13 +7,13 @@
 //! makes a goroutine visible to others, its `commit`, runs after the next one was chosen.
 const std = @import("std");
 const check = @import("../explorer.zig");
-const proc = @import("../../native/proc.zig");
+const proc = @import("../../parallel/proc.zig");
 const desc = @import("../../netpoll/desc.zig");
 const netpoll = @import("../../netpoll/netpoll.zig");
-const pollside = @import("../../native/pollside.zig");
+const pollside = @import("../../parallel/pollside.zig");
 const threads_mod = @import("threads.zig");
-const types = @import("../../native/types.zig");
-const wait = @import("../../native/wait.zig");
+const types = @import("../../parallel/types.zig");
+const wait = @import("../../parallel/wait.zig");
 const Tunables = @import("../../core/tunables.zig").Tunables;
 
 /// The environment without scheduling points at the status of a goroutine, which only who holds the

@@ -1,0 +1,85 @@
+//! "All goroutines are asleep": nothing in the program can ever wake one. The main goroutine then
+//! raises Deadlock, with every goroutine's stack.
+const py = @import("../py.zig");
+const host = @import("../host/host.zig");
+const goroutine = @import("../host/goroutine.zig");
+const standin = @import("../host/standin.zig");
+
+const lane = &host.the_lane;
+
+/// With the lock, on g0. True if the main goroutine has been woken for it.
+pub fn report() bool {
+    const main = goroutine.main orelse return false;
+    if (main.g.status != .waiting or otherThreads()) return false;
+    const exception = make() orelse py.takeException() orelse return false;
+    // A thread that has ended since may have woken somebody first.
+    if (main.g.status != .waiting or lane.anyRunnable()) {
+        py.decref(exception);
+    } else {
+        lane.record(.deadlock, main.g.id, lane.user_count, 0);
+        goroutine.interrupt(main, exception);
+    }
+    return true;
+}
+
+/// Threads of the program's own may still send to a channel, unless they wait as well, for as long
+/// as it takes.
+fn otherThreads() bool {
+    const n = call("_thread", "_count", null) orelse return clear(true);
+    defer py.decref(n);
+    // The thread that called run() counts if it is not the main one, which never does.
+    const others = py.PyLong_AsLongLong(n) - @intFromBool(!on_main_thread) - bystanders();
+    if (!standin.allWait(@intCast(@max(0, others)))) return true;
+    if (on_main_thread) return false;
+    return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
+}
+
+/// Whether the main thread has signal handlers of the program's to call while it waits.
+fn mainMayHandle() bool {
+    return isSo("golibx.patch.signals", "main_thread_may_handle", null);
+}
+
+fn bystanders() i64 {
+    if (!has_bystanders) return 0;
+    const n = call("golibx.patch.threads", "count_bystanders", null) orelse {
+        py.PyErr_Clear();
+        return 0;
+    };
+    defer py.decref(n);
+    return py.PyLong_AsLongLong(n);
+}
+
+/// Whether the main thread waits for the end of the one that called run().
+fn mainJoins() bool {
+    const ident = py.PyLong_FromUnsignedLongLong(run_thread) orelse return clear(false);
+    defer py.decref(ident);
+    return isSo("golibx.dump", "main_thread_joins", ident);
+}
+
+fn isSo(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) bool {
+    const answer = call(module_name, name, arg) orelse return clear(false);
+    defer py.decref(answer);
+    return py.isTrue(answer);
+}
+
+/// Set by run().
+pub var on_main_thread = true;
+/// Whether the run has told of threads that have nothing to do with it. See golibx.patch.threads.
+pub var has_bystanders = false;
+/// The interpreter's number of the thread that called it.
+pub var run_thread: c_ulong = 0;
+
+fn clear(result: bool) bool {
+    py.PyErr_Clear();
+    return result;
+}
+
+fn make() ?*py.Object {
+    return call("golibx.dump", "deadlock", null);
+}
+
+fn call(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) ?*py.Object {
+    const function = py.importFrom(module_name, name) orelse return null;
+    defer py.decref(function);
+    return if (arg) |a| py.call(function, &.{a}) else py.call(function, &.{});
+}
