@@ -1,7 +1,7 @@
 """leaks(): goroutines parked for ever, because only they can reach what they wait on.
 
-The search itself is zsrc/python/run/leaks.zig, whose essay says what it can and cannot see. It has to
-know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
+The search itself is zsrc/python/run/leaks.zig, whose essay says what it can and cannot see. It has
+to know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
 store, of a frame that has called a C function such as Chan.recv, how many values lie on its value
 stack; but that follows from the code: this module goes through it with the stack effects that dis
 knows.

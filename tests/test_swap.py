@@ -1,7 +1,8 @@
 """Thread states are swapped without the GIL, and the interpreter is none the wiser.
 
 What a swap by hand leaves is compared word for word with what the interpreter's own leaves when a
-way is looked for (zsrc/python/host/swap_find.zig): where that is not the same, `golibx info` says so.
+way is looked for (zsrc/python/host/swap_find.zig): where that is not the same, `golibx info` says
+so.
 """
 
 from __future__ import annotations

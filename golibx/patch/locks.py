@@ -1,7 +1,7 @@
 """Imports that the child of a fork finds half done.
 
-Goroutines have the import system's locks as threads do (zsrc/python/host/import_lock.zig); what others
-held in the parent nobody lets go in the child.
+Goroutines have the import system's locks as threads do (zsrc/python/host/import_lock.zig); what
+others held in the parent nobody lets go in the child.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The interpreter calls a handler in whatever goroutine its main thread runs. So it gets a
 SignalHandler for each, which has the program's called as the main goroutine's
-(zsrc/python/host/signals.zig). signal.signal() and getsignal() give and take the program's own. What
-only the main thread may do any goroutine may, on whatever thread it is.
+(zsrc/python/host/signals.zig). signal.signal() and getsignal() give and take the program's own.
+What only the main thread may do any goroutine may, on whatever thread it is.
 
 Handlers that mean the whole process rather than the program, a test's time limit above all, are set
 by `set_plain`: the interpreter calls them as they are.

@@ -81,7 +81,8 @@ def install() -> None:
 def _renew_shutdown_lock() -> None:
     """Up to Python 3.12: lets the child of a fork have a lock that somebody else had in the parent.
 
-    threading makes it anew there, but takes it before. Of an RLock zsrc/python/run/fork.zig sees to it.
+    threading makes it anew there, but takes it before. For an RLock zsrc/python/run/fork.zig does
+    this.
     """
     threading._shutdown_locks_lock = threading.RLock()  # type: ignore[attr-defined]
 
