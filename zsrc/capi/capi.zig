@@ -124,8 +124,9 @@ fn readConfig(config: ?*const Config) ?lane.Options {
     const given: [*]const u8 = @ptrCast(c);
     @memcpy(@as([*]u8, @ptrCast(&full))[0..c.size], given[0..c.size]);
     if (full.gomaxprocs > procs.most) return null;
-    if (full.stack_size != 0 and (full.stack_size < least_stack or full.stack_size > largest_stack or
-        !std.math.isPowerOfTwo(full.stack_size))) return null;
+    if (full.stack_size != 0 and
+        (full.stack_size < least_stack or full.stack_size > largest_stack or
+            !std.math.isPowerOfTwo(full.stack_size))) return null;
     const fields = @typeInfo(Config).@"struct";
     inline for (fields.field_names) |field| {
         const value = @field(full, field);

@@ -238,7 +238,12 @@ pub const Engine = struct {
 
     fn prepare(e: *Engine, id: u8) void {
         const base = @intFromPtr(e.stacks) + @as(usize, id) * stack_size;
-        e.threads[id].sp = arch.prepare(base + os.page_size, base + stack_size, enter, arch.environment());
+        e.threads[id].sp = arch.prepare(
+            base + os.page_size,
+            base + stack_size,
+            enter,
+            arch.environment(),
+        );
     }
 
     /// The first of the stacks that are no thread's.
@@ -404,7 +409,10 @@ pub const Engine = struct {
         var flushed: Mask = 0;
         while (true) {
             var allowed = e.mayRun();
-            const early = if (e.limits.patient and allowed & ~e.timed != 0) allowed & e.timed else 0;
+            const early = if (e.limits.patient and allowed & ~e.timed != 0)
+                allowed & e.timed
+            else
+                0;
             if (early != 0 and !e.mayTimeOut()) allowed &= ~early;
             if (allowed == 0 and e.buffering == 0) {
                 if (@popCount(e.finished) != e.count) e.deadlock();

@@ -93,7 +93,8 @@ pub const Redirect = struct {
         const protected = address >= from and address < to;
         const bytes: [*]u8 = @ptrFromInt(page);
         if (protected and
-            linux.errno(linux.mprotect(bytes, os.page_size, .{ .READ = true, .WRITE = true })) != .SUCCESS)
+            linux.errno(linux.mprotect(bytes, os.page_size, .{ .READ = true, .WRITE = true })) !=
+                .SUCCESS)
         {
             r.refused += 1;
             return;

@@ -155,7 +155,8 @@ pub fn unguard(pages: [*]align(4096) u8, size: usize) bool {
 fn probeGuard() @TypeOf(guard_way.raw) {
     const page = reserve(page_size) catch return .mprotect;
     defer release(page, page_size);
-    if (linux.errno(linux.madvise(page, page_size, madv_guard_install)) != .SUCCESS) return .mprotect;
+    if (linux.errno(linux.madvise(page, page_size, madv_guard_install)) != .SUCCESS)
+        return .mprotect;
     var fds: [2]i32 = undefined;
     if (linux.errno(linux.pipe2(&fds, .{ .CLOEXEC = true })) != .SUCCESS) return .mprotect;
     defer for (fds) |fd| {
@@ -212,7 +213,11 @@ pub fn threadId() i32 {
 }
 
 extern "c" fn pthread_getattr_np(thread: std.c.pthread_t, attr: *std.c.pthread_attr_t) c_int;
-extern "c" fn pthread_attr_getstack(attr: *const std.c.pthread_attr_t, lo: *usize, size: *usize) c_int;
+extern "c" fn pthread_attr_getstack(
+    attr: *const std.c.pthread_attr_t,
+    lo: *usize,
+    size: *usize,
+) c_int;
 
 /// The lowest address and the size of a thread's stack; null where the system does not know.
 pub fn stackOf(thread: Thread) ?[2]usize {
@@ -342,8 +347,9 @@ fn quotaOf1(group: []const u8) ?u32 {
     for ([_][]const u8{ "cpu.cfs_quota_us", "cpu.cfs_period_us" }, &values) |file, *value| {
         var path: [1024]u8 = undefined;
         var text: [64]u8 = undefined;
-        const name = std.fmt.bufPrintSentinel(&path, "/sys/fs/cgroup/cpu{s}/{s}", .{ group, file }, 0) catch
-            return null;
+        const name =
+            std.fmt.bufPrintSentinel(&path, "/sys/fs/cgroup/cpu{s}/{s}", .{ group, file }, 0) catch
+                return null;
         const given = std.mem.trimEnd(u8, readFile(name, &text) orelse return null, "\n");
         value.* = std.fmt.parseInt(u64, given, 10) catch return null; // -1 is no limit
     }

@@ -67,7 +67,13 @@ extern "c" fn recv(fd: c_int, buf: ?[*]u8, len: usize, flags: c_int) isize;
 extern "c" fn send(fd: c_int, buf: [*]const u8, len: usize, flags: c_int) isize;
 extern "c" fn shutdown(fd: c_int, how: c_int) c_int;
 extern "c" fn fcntl(fd: c_int, cmd: c_int, ...) c_int;
-extern "c" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const anyopaque, len: c.socklen_t) c_int;
+extern "c" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const anyopaque,
+    len: c.socklen_t,
+) c_int;
 const accept4 = @extern(
     *const fn (c_int, *anyopaque, *c.socklen_t, c_int) callconv(.c) c_int,
     .{ .name = "accept4" },
@@ -187,7 +193,13 @@ pub fn noDelay(h: Handle) void {
 pub const bad_descriptor: c_int = @backingInt(c.E.BADF);
 
 extern "c" fn inet_pton(family: c_int, text: [*:0]const u8, out: *anyopaque) c_int;
-extern "c" fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *anyopaque, len: *c.socklen_t) c_int;
+extern "c" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *anyopaque,
+    len: *c.socklen_t,
+) c_int;
 
 /// "127.0.0.1" or "::1"; false if it is neither.
 pub fn numericAddress(text: [:0]const u8, number: u16, out: *Address) bool {
@@ -225,7 +237,8 @@ pub fn listenOn(address: *const Address, backlog: c_int) Result {
     };
     const one: c_int = 1;
     _ = setsockopt(fd, c.SOL.SOCKET, c.SO.REUSEADDR, &one, @sizeOf(c_int));
-    if (c.bind(fd, @ptrCast(&address.bytes), address.len) == 0 and c.listen(fd, @intCast(backlog)) == 0)
+    if (c.bind(fd, @ptrCast(&address.bytes), address.len) == 0 and
+        c.listen(fd, @intCast(backlog)) == 0)
         return .{ .done = @intCast(fd) };
     return failClosing(fd);
 }

@@ -249,7 +249,8 @@ pub const Rest = struct {
 
     /// After a sleep from `start` on, which somebody ended.
     pub fn slept(r: *Rest, start: u64, spin_ns: u64) void {
-        if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1) r.credit = @min(r.credit + 1, most_credit);
+        if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1)
+            r.credit = @min(r.credit + 1, most_credit);
     }
 };
 

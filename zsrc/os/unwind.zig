@@ -14,7 +14,10 @@ const Visitor = struct {
 
 /// Of the Itanium C++ ABI, level I, and its extensions that all implementations have.
 const Functions = struct {
-    _Unwind_Backtrace: *const fn (*const fn (*Context, ?*anyopaque) callconv(.c) c_int, ?*anyopaque) callconv(.c) c_int,
+    _Unwind_Backtrace: *const fn (
+        *const fn (*Context, ?*anyopaque) callconv(.c) c_int,
+        ?*anyopaque,
+    ) callconv(.c) c_int,
     _Unwind_GetIP: *const fn (*Context) callconv(.c) usize,
     _Unwind_GetCFA: *const fn (*Context) callconv(.c) usize,
     _Unwind_GetRegionStart: *const fn (*Context) callconv(.c) usize,

@@ -168,7 +168,8 @@ pub const Arena = struct {
     /// sysmon's, each round. True if there is more to do soon.
     pub fn scavenge(a: *Arena, now: u64) bool {
         // The lock is for those who need stacks.
-        if (a.surplus == 0 and (!a.hasSurplus() or now -| a.scavenged_at < scavenge_interval_ns)) return false;
+        if (a.surplus == 0 and (!a.hasSurplus() or now -| a.scavenged_at < scavenge_interval_ns))
+            return false;
         var batch: [scavenge_batch]u32 = undefined;
         var n: usize = 0;
         {

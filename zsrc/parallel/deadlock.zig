@@ -90,7 +90,8 @@ fn stamp() ?u64 {
     s.lock.lock();
     defer s.lock.unlock();
     const live = s.gomaxprocs.load(.monotonic);
-    if (s.stopping.load(.monotonic) or s.npidle.load(.monotonic) != live or s.queue.list.len > 0) return null;
+    if (s.stopping.load(.monotonic) or s.npidle.load(.monotonic) != live or s.queue.list.len > 0)
+        return null;
     var sum: u64 = lane.foreign_spawns.load(.monotonic);
     for (s.procs(), 0..) |each, i| {
         const p = each.?;

@@ -131,7 +131,8 @@ pub const Host = struct {
         const next = p.runq.next.load(.monotonic) orelse return;
         if (p.runq.len() > 0 or p.status.load(.monotonic) != .running) return;
         const until = os.nanotime() + 3 * std.time.ns_per_us;
-        while (p.runq.next.load(.monotonic) == next and os.nanotime() < until) std.atomic.spinLoopHint();
+        while (p.runq.next.load(.monotonic) == next and os.nanotime() < until)
+            std.atomic.spinLoopHint();
     }
 };
 

@@ -92,7 +92,8 @@ test "the first look finds nothing to retake; a processor stuck in a system call
     try expectEqual(.syscall, p.status.load(.monotonic));
     try expectEqual(0, lane.sched.retakes.load(.monotonic));
     // Nobody waits for it: it may keep its processor for the longer time.
-    try expect(!sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get() / 2) or procIn(.syscall) == null);
+    try expect(!sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get() / 2) or
+        procIn(.syscall) == null);
     _ = sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get());
     try expectEqual(1, lane.sched.retakes.load(.monotonic));
     Blocked.let_go.store(1, .release);
@@ -131,7 +132,8 @@ test "preempting marks and interrupts the thread that is meant, and no other" {
     try expect(meant.attention.load(.monotonic));
     try expect(!other.attention.load(.monotonic));
     // Nothing else wants to run, so the handler refuses, and says so.
-    while (@atomicLoad(u64, &meant.counters.refused_alone, .monotonic) == 0) std.Thread.yield() catch {};
+    while (@atomicLoad(u64, &meant.counters.refused_alone, .monotonic) == 0)
+        std.Thread.yield() catch {};
     try expectEqual(0, @atomicLoad(u64, &other.counters.refused_alone, .monotonic));
     Hog.let_go.store(1, .release);
     try stop();

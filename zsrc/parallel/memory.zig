@@ -34,7 +34,13 @@ noinline fn resize(
     return smp.vtable.resize(smp.ptr, memory, alignment, len, caller);
 }
 
-noinline fn remap(_: *anyopaque, memory: []u8, alignment: Alignment, len: usize, caller: usize) ?[*]u8 {
+noinline fn remap(
+    _: *anyopaque,
+    memory: []u8,
+    alignment: Alignment,
+    len: usize,
+    caller: usize,
+) ?[*]u8 {
     return smp.vtable.remap(smp.ptr, memory, alignment, len, caller);
 }
 

@@ -63,7 +63,8 @@ const Search = struct {
         // Data of the module names it too.
         for (info.phdr[0..info.phnum]) |header| {
             const start = info.addr + header.vaddr;
-            if (header.type == .LOAD and start <= s.address and s.address < start + header.memsz) holds = true;
+            if (header.type == .LOAD and start <= s.address and s.address < start + header.memsz)
+                holds = true;
         }
         if (!holds) return 0;
         s.found = n;

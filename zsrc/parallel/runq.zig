@@ -51,7 +51,8 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             const n = (tail -% head) / 2;
             if (n != capacity / 2) return null;
             var taken: [capacity / 2]*T = undefined;
-            for (0..n) |i| taken[i] = q.slots[(head +% @as(u32, @intCast(i))) % capacity].load(.monotonic).?;
+            for (0..n) |i|
+                taken[i] = q.slots[(head +% @as(u32, @intCast(i))) % capacity].load(.monotonic).?;
             // Release: a thief that reads the new head has to see these slots as read.
             if (q.head.cmpxchgStrong(head, head +% n, .release, .monotonic) != null) return null;
             var batch: Batch(T) = .{};

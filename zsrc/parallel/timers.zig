@@ -75,7 +75,12 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
         }
 
         /// As add, for a goroutine that sleeps; nothing else can wake it.
-        pub fn addSleeper(h: *Self, gpa: std.mem.Allocator, g: *G, when: u64) error{OutOfMemory}!bool {
+        pub fn addSleeper(
+            h: *Self,
+            gpa: std.mem.Allocator,
+            g: *G,
+            when: u64,
+        ) error{OutOfMemory}!bool {
             h.lock.lock();
             defer h.lock.unlock();
             const tagged: Tagged = .{ .address = @intFromPtr(g) + 1 };

@@ -14,7 +14,12 @@ pub fn onlyFor(names: *py.Object, function: *py.Object) ?*py.Object {
     return py.PyCMethod_New(&def, both, null, null);
 }
 
-fn call(self: ?*py.Object, args: py.Args, n: py.Ssize, kwnames: ?*py.Object) callconv(.c) ?*py.Object {
+fn call(
+    self: ?*py.Object,
+    args: py.Args,
+    n: py.Ssize,
+    kwnames: ?*py.Object,
+) callconv(.c) ?*py.Object {
     const names = py.PyTuple_GetItem(self.?, 0) orelse return null;
     if (n > 0) {
         if (py.PyDict_GetItemWithError(names, args[0]) == null)

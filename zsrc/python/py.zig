@@ -417,7 +417,11 @@ pub extern fn PyThread_get_thread_ident() c_ulong;
 pub extern fn PyThread_acquire_lock(*anyopaque, c_int) c_int;
 pub extern fn PyThread_release_lock(*anyopaque) void;
 pub extern fn PySys_SetObject([*:0]const u8, ?*Object) c_int;
-pub extern fn PyCapsule_New(*anyopaque, [*:0]const u8, ?*const fn (?*Object) callconv(.c) void) ?*Object;
+pub extern fn PyCapsule_New(
+    *anyopaque,
+    [*:0]const u8,
+    ?*const fn (?*Object) callconv(.c) void,
+) ?*Object;
 pub extern fn PySys_GetObject([*:0]const u8) ?*Object;
 
 pub const Buffer = extern struct {
@@ -481,7 +485,12 @@ pub const DictWatcher = *const fn (c_int, ?*Object, ?*Object, ?*Object) callconv
 
 /// Functions outside the stable ABI of 3.11. All but the optional ones exist in 3.11 to 3.15.
 pub const Extra = struct {
-    PyObject_Vectorcall: *const fn (*Object, ?[*]const *Object, usize, ?*Object) callconv(.c) ?*Object,
+    PyObject_Vectorcall: *const fn (
+        *Object,
+        ?[*]const *Object,
+        usize,
+        ?*Object,
+    ) callconv(.c) ?*Object,
     PyVectorcall_Call: *const fn (*Object, *Object, ?*Object) callconv(.c) ?*Object,
     PyContext_CopyCurrent: *const fn () callconv(.c) ?*Object,
     PyContext_Enter: *const fn (*Object) callconv(.c) c_int,
@@ -502,7 +511,11 @@ pub const Extra = struct {
     _Py_DumpTraceback: ?*const fn (c_int, *ThreadState) callconv(.c) void,
     PyThreadState_GetUnchecked: ?*const fn () callconv(.c) ?*ThreadState,
     PyGILState_Check: *const fn () callconv(.c) c_int,
-    PyUnstable_ThreadState_SetStackProtection: ?*const fn (*ThreadState, *anyopaque, usize) callconv(.c) c_int,
+    PyUnstable_ThreadState_SetStackProtection: ?*const fn (
+        *ThreadState,
+        *anyopaque,
+        usize,
+    ) callconv(.c) c_int,
     PyUnstable_ThreadState_ResetStackProtection: ?*const fn (*ThreadState) callconv(.c) void,
     PyMutex_Unlock: ?*const fn (*u8) callconv(.c) void,
     PyMem_GetAllocator: ?*const fn (c_int, *Allocator) callconv(.c) void,
@@ -515,7 +528,10 @@ pub const Extra = struct {
     PyDict_Watch: ?*const fn (c_int, *Object) callconv(.c) c_int,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
-        inline for (@typeInfo(Extra).@"struct".field_names, @typeInfo(Extra).@"struct".field_types) |field_name, T| {
+        inline for (
+            @typeInfo(Extra).@"struct".field_names,
+            @typeInfo(Extra).@"struct".field_types,
+        ) |field_name, T| {
             const address = os.symbol(field_name ++ "");
             if (@typeInfo(T) == .optional) {
                 @field(self, field_name) = @ptrCast(@alignCast(address));

@@ -86,7 +86,8 @@ test "who parks under a context that is done goes on at once" {
             t.g.context = &late;
             for (0..3) |_| {
                 lane.prepare(&t.g);
-                if (lane.park(&t.g, .sleep, os.nanotime() + std.time.ns_per_hour) == .interrupted) turns += 1;
+                if (lane.park(&t.g, .sleep, os.nanotime() + std.time.ns_per_hour) == .interrupted)
+                    turns += 1;
             }
         }
     };

@@ -62,7 +62,8 @@ pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                 self.pushIdle(heir);
                 if (self.poller == null) return;
                 // As long as nothing can run, the one in the poller may stay there.
-                if (self.anyRunnable() or self.wantsG0() or self.main_done or !Host.inbox.isEmpty() or
+                if (self.anyRunnable() or
+                    self.wantsG0() or self.main_done or !Host.inbox.isEmpty() or
                     self.timers.earliest.load(.monotonic) < self.poller_deadline) Host.pollBreak();
                 return;
             }

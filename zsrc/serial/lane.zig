@@ -318,7 +318,10 @@ pub fn Lane(comptime Host: type) type {
         fn allocate(self: *Self, options: Options) Error!void {
             const gpa = self.gpa;
             const keep = @max(1, options.stack_keep / (2 * os.page_size));
-            const kept = if (self.stacks_kept and self.stacks.size == options.stack_size) self.stacks else null;
+            const kept = if (self.stacks_kept and self.stacks.size == options.stack_size)
+                self.stacks
+            else
+                null;
             self.* = .{
                 .gpa = gpa,
                 .options = options,
@@ -327,11 +330,13 @@ pub fn Lane(comptime Host: type) type {
             };
             self.stacks = kept orelse .init(gpa, options.stack_size, keep);
             self.stacks.keep = keep;
-            if (options.stack_reserves) self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
+            if (options.stack_reserves)
+                self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
             self.ring.setMask(options.event_mask);
-            if (self.ring.wants(.sysmon_tick)) self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
+            if (self.ring.wants(.sysmon_tick))
+                self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
         }
 
         /// At the end of a run, when nobody uses them any more. Stacks that goroutines were left on
@@ -354,7 +359,10 @@ pub fn Lane(comptime Host: type) type {
         /// Monotonic ns for what depends on how long the processor was used. The same seed is to
         /// decide the same: in an explored run each turn of a goroutine takes a microsecond.
         pub inline fn pace(self: *const Self) u64 {
-            return if (self.options.explore) (@as(u64, self.turn) + 1) * std.time.ns_per_us else os.nanotime();
+            return if (self.options.explore)
+                (@as(u64, self.turn) + 1) * std.time.ns_per_us
+            else
+                os.nanotime();
         }
 
         // ---- the end of a run, in ending.zig and resting.zig ----
@@ -699,7 +707,10 @@ pub fn Lane(comptime Host: type) type {
             if (next == null and !self.wantsG0()) return;
             self.behind_since = self.turn;
             g.transition(.running, .runnable);
-            if (next) |n| self.switchTo(g, n, &self.preempted) else self.switchToG0(g, &self.preempted);
+            if (next) |n|
+                self.switchTo(g, n, &self.preempted)
+            else
+                self.switchToG0(g, &self.preempted);
         }
 
         fn goschedKept(self: *Self, g: *G) void {

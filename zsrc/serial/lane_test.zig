@@ -148,7 +148,10 @@ const Host = struct {
     pub fn carryMain(_: *M) void {}
     pub fn pollResults() void {}
     pub fn pollWait(deadline: u64) os.Wake {
-        const timeout: ?u64 = if (deadline == std.math.maxInt(u64)) null else deadline -| os.nanotime();
+        const timeout: ?u64 = if (deadline == std.math.maxInt(u64))
+            null
+        else
+            deadline -| os.nanotime();
         swap_may_end.store(true, .release);
         const wake = poll_note.sleep(timeout);
         if (wake == .woken) poll_note.clear();

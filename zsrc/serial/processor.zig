@@ -99,12 +99,13 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         }
 
         /// Among many goroutines the context of the one that runs is in no cache by the time its
-        /// turn comes again. A turn may take less than memory does to answer, so that the context of
-        /// the one after the next in the queue is fetched while this one runs.
+        /// turn comes again. A turn may take less than memory does to answer, so that the context
+        /// of the one after the next in the queue is fetched while this one runs.
         inline fn warmNext(self: *Self) void {
             const g = (self.runq.head orelse return).next orelse return;
             // Of one that has begun: to fetch what is mapped nowhere costs more than it saves.
-            if (g.stack.size > 0) inline for (0..warm_lines) |i| prefetch(g.sp -% warm_below +% i * 64);
+            if (g.stack.size > 0)
+                inline for (0..warm_lines) |i| prefetch(g.sp -% warm_below +% i * 64);
             Host.prefetch(g);
             // Its own fields come one turn earlier.
             if (g.next) |after| {
@@ -191,8 +192,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.runnext = self.runq.takeAt(self.chooser.choose(&self.runq, null).?);
         }
 
-        /// In an explored run, at a call of the program's, of `object` if that is not 0: one of those
-        /// that could run goes on.
+        /// In an explored run, at a call of the program's, of `object` if that is not 0: one of
+        /// those that could run goes on.
         pub fn giveWay(self: *Self, g: *G, object: usize) void {
             gather(self);
             if (self.runq.len == 0) return;
@@ -375,7 +376,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.nudge_timer.when = self.now() + nudge_interval_ns;
             self.nudge_timer.fire = nudgeAgain;
             self.timers.add(self.gpa, &self.nudge_timer) catch return;
-            if (self.poller != null and self.nudge_timer.when < self.poller_deadline) Host.pollBreak();
+            if (self.poller != null and self.nudge_timer.when < self.poller_deadline)
+                Host.pollBreak();
         }
 
         fn nudgeAgain(_: *Timer) callconv(.c) void {
@@ -394,7 +396,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// Nothing can ever happen again without help from outside.
         fn stuck(self: *Self) bool {
             return self.user_timers == 0 and self.net_waiters == 0 and self.lost_count == 0 and
-                self.outside_waiters == 0 and self.user_count > 0 and self.live and !Host.hopesForSignals();
+                self.outside_waiters == 0 and
+                self.user_count > 0 and self.live and !Host.hopesForSignals();
         }
     };
 }

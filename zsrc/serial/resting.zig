@@ -55,7 +55,8 @@ pub fn Resting(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         /// Whether the run has left nothing behind, and nobody is on the way to it.
         fn isClean(self: *Self, m: *M) bool {
             const owner = self.owner.load(.monotonic);
-            return self.all_g == null and (owner == null or owner == m) and self.stacks.in_use == 0 and
+            return self.all_g == null and
+                (owner == null or owner == m) and self.stacks.in_use == 0 and
                 self.counters.threads.load(.acquire) == 1 and self.lost_count == 0 and
                 self.timers.len() == 0 and self.poller == null and !self.runner_sent and
                 self.net_waiters == 0 and self.outside_waiters == 0 and self.held == null and

@@ -77,13 +77,21 @@ pub const Script = struct {
         if (s.count >= s.plan.items.len or s.misfit != null) return null;
         const c = s.plan.items[s.count];
         if (c.options == 0) return 0;
-        if (c.kind == @backingInt(kind) and c.options == options and c.taken < options) return c.taken;
+        if (c.kind == @backingInt(kind) and c.options == options and c.taken < options)
+            return c.taken;
         if (s.bends) return 0;
         s.misfit = s.count;
         return null;
     }
 
-    pub fn note(s: *Script, gpa: Allocator, kind: Kind, options: usize, free: usize, taken: usize) void {
+    pub fn note(
+        s: *Script,
+        gpa: Allocator,
+        kind: Kind,
+        options: usize,
+        free: usize,
+        taken: usize,
+    ) void {
         defer s.count += 1;
         if (s.count != s.made.items.len or s.count == most_kept) return;
         s.made.append(gpa, .{
@@ -99,7 +107,8 @@ test "a plan is followed to its end, and as far as it fits" {
     const gpa = std.testing.allocator;
     var s: Script = .{};
     defer s.deinit(gpa);
-    for ([_][3]usize{ .{ 3, 3, 2 }, .{ 2, 1, 0 }, .{ 2, 1, 1 } }) |c| s.note(gpa, .call, c[0], c[1], c[2]);
+    for ([_][3]usize{ .{ 3, 3, 2 }, .{ 2, 1, 0 }, .{ 2, 1, 1 } }) |c|
+        s.note(gpa, .call, c[0], c[1], c[2]);
     const plan = try gpa.dupe(u8, std.mem.sliceAsBytes(s.made.items));
     defer gpa.free(plan);
     try s.begin(gpa, plan, false);

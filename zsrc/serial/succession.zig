@@ -30,7 +30,8 @@ pub fn Succession(comptime M: type, comptime Env: type) type {
             if (planted == .due_late) _ = next.due.fetchAdd(1, .monotonic);
             if (planted == .due_early) _ = next.due.fetchSub(1, .release);
             next.note.wake();
-            if (planted != .due_early) _ = next.due.fetchSub(1, .release); // it may be gone from here on
+            if (planted != .due_early)
+                _ = next.due.fetchSub(1, .release); // it may be gone from here on
         }
     };
 }

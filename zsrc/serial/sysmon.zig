@@ -161,7 +161,8 @@ fn Rounds(comptime Lane: type) type {
             // Where runs are short and many it stays out of their way.
             r.delay = if (r.lane.options.keep) longest else @min(r.delay, longest);
             const now = os.nanotime();
-            if (now -| s.retake_at < recent_retake_ns) r.delay = @min(r.delay, recent_retake_sleep_ns);
+            if (now -| s.retake_at < recent_retake_ns)
+                r.delay = @min(r.delay, recent_retake_sleep_ns);
             if (isHog(r.lane, s.tick))
                 r.delay = @min(r.delay, t.preempt_slice_ns.get() / hog_share);
             r.began = if (r.lane.ring.wants(.sysmon_tick)) now else 0;
@@ -276,7 +277,8 @@ fn watchOwner(lane: anytype, now: u64) bool {
     if (attachment == .unsure or s.helpers.load(.acquire) != 0) s.lock_busy_at = now;
     if (attachment != .attached) return o.retake_enabled and watchBlocked(lane, m, now);
     s.detached_since = 0;
-    if (!o.preempt_async or now - s.tick_since + lane.preemptLead() < slice(lane, tick, now)) return false;
+    if (!o.preempt_async or now - s.tick_since + lane.preemptLead() < slice(lane, tick, now))
+        return false;
     lane.askAttention();
     if (s.requests > 0 and now - s.requested_at < lane.tunables.preempt_slice_ns.get())
         return false;

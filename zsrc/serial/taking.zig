@@ -106,7 +106,8 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             const begun = now -| self.reinforced_at < self.offerInterval() / 2;
             const since = if (seen) self.blocked_since.load(.monotonic) else now;
             m.about = .{ .m = old.id, .tick = tick, .since = since };
-            if (!(seen or begun) or self.attachment(old) == .attached or !takeOver(self, m, .retake)) return;
+            if (!(seen or begun) or
+                self.attachment(old) == .attached or !takeOver(self, m, .retake)) return;
             reinforce(self, now);
             self.schedule(m);
         }

@@ -202,7 +202,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
 
         /// With `m_lock`.
         fn hasRoom(self: *Self) bool {
-            return self.counters.threads.load(.monotonic) - self.dismissed < self.options.max_threads;
+            return self.counters.threads.load(.monotonic) -
+                self.dismissed < self.options.max_threads;
         }
 
         fn threadMain(raw: ?*anyopaque) void {
@@ -218,7 +219,10 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             const rested = m.rest(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);
             // Whoever took it off the idle list is about to wake it.
-            if (rested == .timeout) return if (retireToEnd(self, m)) endThread(self, m) else serve(self, m);
+            if (rested == .timeout) return if (retireToEnd(self, m))
+                endThread(self, m)
+            else
+                serve(self, m);
             if (rested == .interrupted) {
                 if (!retire(self, m)) return serve(self, m);
                 Host.acquire(m);
@@ -331,7 +335,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
 
         /// A short life may end before the one who gave it has finished, or who woke it last.
         fn awaitOthers(m: *M) void {
-            while (!m.known.load(.acquire) or (m.due.load(.acquire) > 0 and planted != .others_unawaited))
+            while (!m.known.load(.acquire) or
+                (m.due.load(.acquire) > 0 and planted != .others_unawaited))
                 Env.sleepNs(std.time.ns_per_us);
         }
 

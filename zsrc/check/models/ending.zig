@@ -1,18 +1,18 @@
-//! The end of a run of a serial lane: zsrc/serial/ending.zig, threads.zig and taking.zig as they are,
-//! with a small lane around them. Its Ms are threads of the model, its goroutines have stacks of
-//! their own, and the host's lock is let go in each switch, as the interpreter's is.
+//! The end of a run of a serial lane: zsrc/serial/ending.zig, threads.zig and taking.zig as they
+//! are, with a small lane around them. Its Ms are threads of the model, its goroutines have stacks
+//! of their own, and the host's lock is let go in each switch, as the interpreter's is.
 //!
 //! In one of them there is room for two threads only, and who is to run the lane may be just on its
 //! way home. In another the host's lock is hard to come by, so that more Ms are sent for it than
 //! there is room for.
 //!
-//! A thread runs the lane twice. In the first run the main goroutine gives its P up, blocks and ends
-//! without it, at any time: an M that was sent for the P may not be there yet, run another goroutine,
-//! be in the middle of a switch, be in a blocking call with the P or without, or rest. What the run
-//! gives up comes back when it likes, which may be in the second run or after it.
+//! A thread runs the lane twice. In the first run the main goroutine gives its P up, blocks and
+//! ends without it, at any time: an M that was sent for the P may not be there yet, run another
+//! goroutine, be in the middle of a switch, be in a blocking call with the P or without, or rest.
+//! What the run gives up comes back when it likes, which may be in the second run or after it.
 //!
-//! Nothing of a stray may reach the lane, a run may not end before all of its other Ms are gone, and
-//! the second one has to find nothing of the first.
+//! Nothing of a stray may reach the lane, a run may not end before all of its other Ms are gone,
+//! and the second one has to find nothing of the first.
 const std = @import("std");
 const arch = @import("../../arch/arch.zig");
 const check = @import("../explorer.zig");
@@ -99,7 +99,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
             buried: bool = false,
 
             pub fn transition(g: *G, from: Status, to: Status) void {
-                if (g.status != from) check.fail("a goroutine is {t}, not {t}", .{ g.status, from });
+                if (g.status != from)
+                    check.fail("a goroutine is {t}, not {t}", .{ g.status, from });
                 g.status = to;
             }
         };
@@ -292,7 +293,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
                     .wakes, .reserves => .retake,
                     else => .preempt,
                 };
-                lane.startM(duty, .{ .tick = tick }) catch check.expect(what == .wakes, "no thread");
+                lane.startM(duty, .{ .tick = tick }) catch
+                    check.expect(what == .wakes, "no thread");
                 while (!s.stopping.load(.acquire)) {
                     _ = s.note.sleep(null);
                     s.note.clear();
@@ -475,7 +477,10 @@ fn Run(comptime Sim: type, comptime what: What) type {
             }
 
             fn push(self: *Lane, g: *G) void {
-                check.expect(g.generation == self.generation, "a goroutine of another run is queued");
+                check.expect(
+                    g.generation == self.generation,
+                    "a goroutine of another run is queued",
+                );
                 self.runq.push(g);
             }
 

@@ -112,7 +112,8 @@ fn Hogs(
             }
             const own = L.currentM();
             m.second_runs.computeUntil();
-            if (!registered) check.expect(L.currentM() == own, "it stops and goes on with its thread");
+            if (!registered)
+                check.expect(L.currentM() == own, "it stops and goes on with its thread");
             m.first_is_done.happens();
         }
 

@@ -1,8 +1,9 @@
 //! A memory fault on a goroutine's stack guard is an overflow. In the stack's reserve, the program
 //! is told by a RecursionError (recursion.zig); below it ends the process, with one clear line and
 //! the goroutine's traceback. Any other fault goes to the disposition that was there before, and so
-//! does a signal of that number that somebody sent. What sets that while a run lasts is to become it,
-//! and not to take this one's place: faulthandler here, signal.signal() in golibx/patch/signals.py.
+//! does a signal of that number that somebody sent. What sets that while a run lasts is to become
+//! it, and not to take this one's place: faulthandler here, signal.signal() in
+//! golibx/patch/signals.py.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const m_mod = @import("../../serial/m.zig");
@@ -82,29 +83,31 @@ fn writeOverflow(id: u64, size: usize, is_main: bool) void {
     const in_mib = larger_kib % 1024 == 0;
     const larger = if (in_mib) larger_kib / 1024 else larger_kib;
     const unit = if (in_mib) "MiB" else "KiB";
+    const key = if (is_main) "main_size" else "size";
+    const variable = if (is_main) "MAIN_SIZE" else "SIZE";
     var buffer: [256]u8 = undefined;
-    const line = std.fmt.bufPrint(
-        &buffer,
-        "golibx: fatal: goroutine {d} overflowed its stack of {d} KiB; recursion this deep needs a larger " ++
-            "one: stack.{s} = \"{d}{s}\" in golib.toml, or GOLIB_STACK_{s}={d}{s}\n",
-        .{
-            id,   size / 1024,                          if (is_main) "main_size" else "size", larger,
-            unit, if (is_main) "MAIN_SIZE" else "SIZE", larger,                               unit,
-        },
-    ) catch "golibx: fatal: a goroutine overflowed its stack\n";
+    const text = "golibx: fatal: goroutine {d} overflowed its stack of {d} KiB; recursion this " ++
+        "deep needs a larger one: stack.{s} = \"{d}{s}\" in golib.toml, or " ++
+        "GOLIB_STACK_{s}={d}{s}\n";
+    const values = .{ id, size / 1024, key, larger, unit, variable, larger, unit };
+    const line = std.fmt.bufPrint(&buffer, text, values) catch
+        "golibx: fatal: a goroutine overflowed its stack\n";
     os.writeStderr(line);
 }
 
 /// On the alternate stack, at any point of the program: nothing here allocates or locks.
 fn onFault(address: usize) bool {
-    const g = if (m_mod.current()) |m| m.curg orelse return false else &(fork.here() orelse return false).g;
+    const g = if (m_mod.current()) |m|
+        m.curg orelse return false
+    else
+        &(fork.here() orelse return false).g;
     const lane = &host.the_lane;
     const p = goroutine.of(g);
     const size = if (p == goroutine.main) lane.options.stack_main_size else lane.options.stack_size;
     if (recursion.open(p, address)) return true;
+    const begin = g.stack.lo -% stack.guardSize(size);
     const end = g.stack.lo + recursion.sizeOfReserve(g.stack);
-    if (address -% (g.stack.lo -% stack.guardSize(size)) >= end - (g.stack.lo -% stack.guardSize(size)))
-        return false;
+    if (address -% begin >= end - begin) return false;
     writeOverflow(g.id, size, p == goroutine.main);
     if (py.extra._Py_DumpTraceback) |dump| {
         if (p.state) |state| dump(2, state);

@@ -39,7 +39,8 @@ fn Entering(comptime path: [:0]const u8) type {
     };
 }
 
-const all = [_]type{ Entering("getcurrent"), Entering("greenlet.switch"), Entering("greenlet.throw") };
+const all =
+    [_]type{ Entering("getcurrent"), Entering("greenlet.switch"), Entering("greenlet.throw") };
 
 var plain_new: @FieldType(py.Slots, "tp_new") = null;
 

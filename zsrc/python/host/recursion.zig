@@ -82,7 +82,10 @@ pub fn open(p: *PyG, address: usize) bool {
     p.overflow.open_from = from;
     if (p.state) |state| {
         const left = counter(state).?;
-        const leave: i32 = if (py.minor() == 13 and from >= lo + sizeOfReserve(p.g.stack) / 2) trash_levels else 0;
+        const leave: i32 = if (py.minor() == 13 and from >= lo + sizeOfReserve(p.g.stack) / 2)
+            trash_levels
+        else
+            0;
         p.overflow.taken += @max(0, left.* - leave);
         left.* = @min(leave, left.*);
     }
@@ -107,7 +110,8 @@ noinline fn close(p: *PyG) void {
     const stack = p.g.stack;
     closeBelow(p, stack);
     // While most of it is used up, the depth at which that happened is the limit.
-    if (p.overflow.open_from == 0 or p.overflow.open_from > stack.lo + sizeOfReserve(stack) / 2) giveBack(p);
+    if (p.overflow.open_from == 0 or p.overflow.open_from > stack.lo + sizeOfReserve(stack) / 2)
+        giveBack(p);
 }
 
 fn closeBelow(p: *PyG, stack: g_mod.Stack) void {

@@ -75,7 +75,9 @@ pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
             };
         }
     }
-    if (!std.math.isPowerOfTwo(s.stack_size) or s.stack_size < 16 * 1024 or s.stack_size > 64 << 20) {
+    if (!std.math.isPowerOfTwo(s.stack_size) or
+        s.stack_size < 16 * 1024 or s.stack_size > 64 << 20)
+    {
         _ = py.raise(py.exc.valueError(), "option stack_native_size cannot be {d}: a power of two, " ++
             "16 KiB to 64 MiB", .{s.stack_size});
         return false;
@@ -223,7 +225,8 @@ pub fn goroutines() ?*py.Object {
             py.PyUnicode_FromStringAndSize(text.ptr, @intCast(text.len)),
             py.boolean(entry.locked),
         };
-        for (values, 0..) |value, i| _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
+        for (values, 0..) |value, i|
+            _ = py.PyTuple_SetItem(row, @intCast(i), value orelse py.returnNone());
         const appended = py.PyList_Append(result, row);
         py.decref(row);
         if (appended != 0) break;
@@ -560,7 +563,10 @@ pub fn call(
         } else float: {
             const number = py.PyFloat_AsDouble(value);
             if (number == -1 and py.PyErr_Occurred() != null) return null;
-            break :float if (kind == 'f') prepared.addFloat(@floatCast(number)) else prepared.addDouble(number);
+            break :float if (kind == 'f')
+                prepared.addFloat(@floatCast(number))
+            else
+                prepared.addDouble(number);
         };
         if (!fits) return py.raise(
             py.exc.valueError(),
@@ -655,10 +661,13 @@ pub fn addCounters(dict: *py.Object, comptime prefix: []const u8) bool {
     const info = @typeInfo(capi.Counters).@"struct";
     inline for (info.field_names) |name| {
         comptime if (std.mem.eql(u8, name, "size")) continue;
-        const value: u64 = if (comptime std.mem.eql(u8, name, "gomaxprocs")) procCount() else @field(
-            c,
-            name,
-        );
+        const value: u64 = if (comptime std.mem.eql(u8, name, "gomaxprocs"))
+            procCount()
+        else
+            @field(
+                c,
+                name,
+            );
         if (!py.setInt(dict, prefix ++ name ++ "", value)) return false;
     }
     return true;
@@ -711,7 +720,8 @@ pub fn preemptWay(buffer: *[32]u8) PreemptWay {
         return .{ .way = by_calls, .reason = "switched off by preempt.async" };
     if (!native.running()) return .{ .way = "signal", .reason = "" };
     const number = native_preempt.signalNumber();
-    if (number == 0) return .{ .way = by_calls, .reason = "no signal is free: the program handles them all" };
+    if (number == 0)
+        return .{ .way = by_calls, .reason = "no signal is free: the program handles them all" };
     return .{
         .way = std.fmt.bufPrintSentinel(buffer, "signal {d}", .{number}, 0) catch "signal",
         .reason = "",

@@ -93,7 +93,24 @@ fn RegisterFunction(comptime R: type) type {
     return if (most_integers == 6)
         fn (u64, u64, u64, u64, u64, u64, f64, f64, f64, f64, f64, f64, f64, f64) callconv(.c) R
     else
-        fn (u64, u64, u64, u64, u64, u64, u64, u64, f64, f64, f64, f64, f64, f64, f64, f64) callconv(.c) R;
+        fn (
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            u64,
+            f64,
+            f64,
+            f64,
+            f64,
+            f64,
+            f64,
+            f64,
+            f64,
+        ) callconv(.c) R;
 }
 
 // zig fmt: off

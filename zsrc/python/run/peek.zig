@@ -285,7 +285,8 @@ fn signed(bytes: []const u8) i64 {
 
 test "line tables" {
     // Two units at line 0; one two lines down (short form needs none); one 3 lines up.
-    const table = [_]u8{ 0x80 | 0 << 3 | 1, 0, 0x80 | 12 << 3 | 0, 1, 1, 0x80 | 13 << 3 | 0, 3 << 1 | 1 };
+    const table =
+        [_]u8{ 0x80 | 0 << 3 | 1, 0, 0x80 | 12 << 3 | 0, 1, 1, 0x80 | 13 << 3 | 0, 3 << 1 | 1 };
     try std.testing.expectEqual(0, deltaIn(&table, 0));
     try std.testing.expectEqual(0, deltaIn(&table, 2));
     try std.testing.expectEqual(2, deltaIn(&table, 4));

@@ -311,7 +311,8 @@ fn dumpWithout(fd: i32) void {
         if (shown == most_looked_at) break;
     }
     // The oldest that there is room for.
-    for (0..@min(shown, most_shown)) |i| printGoroutine(&out, goroutines[(shown - 1 - i) % most_shown]);
+    for (0..@min(shown, most_shown)) |i|
+        printGoroutine(&out, goroutines[(shown - 1 - i) % most_shown]);
     if (shown > most_shown) out.print("… and {d} goroutines more\n\n", .{shown - most_shown});
     printThreads(&out);
     var natives: list.Iterator = .{};
@@ -320,7 +321,8 @@ fn dumpWithout(fd: i32) void {
         shown += 1;
         if (shown <= most_shown) printNative(&out, entry);
     }
-    if (shown > most_shown) out.print("… and {d} native goroutines more\n\n", .{shown - most_shown});
+    if (shown > most_shown)
+        out.print("… and {d} native goroutines more\n\n", .{shown - most_shown});
 }
 
 /// Those that wait, the oldest wait first.

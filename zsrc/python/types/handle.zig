@@ -155,7 +155,10 @@ fn state(h: *Handle) ?*py.Object {
         else => "done",
     });
     const text: [*:0]const u8 = switch (p.g.status) {
-        .idle, .runnable, .notified => if (p.g.reason == .preempted) "runnable (preempted)" else "runnable",
+        .idle, .runnable, .notified => if (p.g.reason == .preempted)
+            "runnable (preempted)"
+        else
+            "runnable",
         .running => "running",
         // Whoever asks for its own has come back, even if nobody has noticed yet.
         .syscall => if (lane.onThread() == &p.g) "running" else "syscall",
@@ -312,8 +315,18 @@ pub const Class = class.Class(Handle, .{
         ),
     },
     .properties = &.{
-        class.field(Handle, "id", "id", "Number of the goroutine, an int from 1 (the main goroutine)."),
-        class.field(Handle, "parent", "parent", "The id of the goroutine that started it, 0 if none did."),
+        class.field(
+            Handle,
+            "id",
+            "id",
+            "Number of the goroutine, an int from 1 (the main goroutine).",
+        ),
+        class.field(
+            Handle,
+            "parent",
+            "parent",
+            "The id of the goroutine that started it, 0 if none did.",
+        ),
         class.variable("name", name, setName,
             \\Name for people, a str; the function's unless it was set.
         ),

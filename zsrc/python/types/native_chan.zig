@@ -47,7 +47,8 @@ fn new(
     const size = unsigned(given_size) orelse return null;
     const room = unsigned(given_capacity) orelse return null;
     const place = unsigned(given_place) orelse return null;
-    if (kind_len != 1) return py.raise(py.exc.valueError(), "NativeChan(): a kind is one letter", .{});
+    if (kind_len != 1)
+        return py.raise(py.exc.valueError(), "NativeChan(): a kind is one letter", .{});
     if (size > chan_mod.largest_elem) return py.raise(
         py.exc.valueError(),
         "an element of a native.Chan has at most {d} bytes, not {d}",
@@ -178,7 +179,10 @@ fn putInteger(comptime T: type, ch: *Chan, value: *py.Object, out: []u8) bool {
     defer py.decref(index);
     const is_signed = @typeInfo(T).int.signedness == .signed;
     const Wide = if (is_signed) c_longlong else c_ulonglong;
-    const wide: Wide = if (is_signed) py.PyLong_AsLongLong(index) else py.PyLong_AsUnsignedLongLong(index);
+    const wide: Wide = if (is_signed)
+        py.PyLong_AsLongLong(index)
+    else
+        py.PyLong_AsUnsignedLongLong(index);
     const bad = wide == std.math.maxInt(c_ulonglong) or (is_signed and wide == -1);
     if (!(bad and py.PyErr_Occurred() != null)) {
         if (std.math.cast(T, wide)) |fits| return put(T, out, fits);
