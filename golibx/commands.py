@@ -566,6 +566,73 @@ def stats_command(pid: int, as_json: bool, timeout: float) -> None:
 
 
 @group.command(
+    "trace",
+    short_help="Show what a trace says, or have a process write one.",
+    epilog="""\b
+Examples:
+  golibx run --set plugins.enabled=trace server.py    writes golibx-trace.json
+  golibx trace golibx-trace.json                      what it says
+  golibx trace golibx-trace.json --svg trace.svg      and a picture of it
+  golibx trace --flight 1234                          the last seconds of process 1234
+""",
+)
+@click.argument("file", required=False, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, on one line.")
+@click.option("--svg", metavar="OUT", type=click.Path(), help="Draw the busiest goroutines in OUT.")
+@click.option(
+    "--flight", "pid", metavar="PID", type=int, help="Have this process write its last seconds."
+)
+@timeout_option
+def trace_command(
+    file: str | None, as_json: bool, svg: str | None, pid: int | None, timeout: float
+) -> None:
+    """Show what FILE says, which the plugin trace has written.
+
+    That is: what goroutines waited for and how long, which ones ran longest without giving way,
+    blocking calls, how long it took to the first turn. The file itself can be looked at with
+    https://ui.perfetto.dev or chrome://tracing.
+
+    With --flight, process PID, whose plugin trace has mode = "flight", writes its last seconds, and
+    the path of that file is printed. Only its own user and root may ask.
+    """
+    if (file is None) == (pid is None):
+        raise click.UsageError("Name either a FILE, or a process by --flight PID.")
+    if file is None:
+        if as_json or svg is not None:
+            raise click.UsageError("--json and --svg are for a FILE; --flight has one written.")
+        from golibx import control
+        from golibx.dump import DumpError
+
+        try:
+            click.echo(control.trace(pid or 0, timeout=timeout))
+        except DumpError as exc:
+            raise click.ClickException(str(exc)) from None
+        return
+    from golibx import tracefile
+
+    try:
+        found = tracefile.summary(file)
+        if svg is not None:
+            _write_picture(svg, tracefile.picture(file, found))
+    except tracefile.TraceFileError as exc:
+        raise click.ClickException(str(exc)) from None
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found.shown()))
+        return
+    click.echo(tracefile.text(found), nl=False)
+
+
+def _write_picture(path: str, picture: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(picture)
+    except OSError as exc:
+        raise click.ClickException(f"{path}: can't be written: {exc.strerror}") from None
+
+
+@group.command(
     "ps",
     short_help="List the processes that are in a golibx run.",
     epilog="""\b

@@ -1,4 +1,4 @@
-"""What a process of golibx's tells others, and lets them change: `golibx stats`, `tune` and `ps`.
+"""What other processes may ask and change: `golibx stats`, `tune`, `trace` and `ps`.
 
 They connect to the socket that `golibx dump` asks through. zsrc/python/run/requests.zig has the
 protocol, and lets nobody in but the process's own user and root: of a request that it does not
@@ -7,6 +7,7 @@ answer itself it calls `answer`, in a thread of its own. The requests:
     stats           counters, latencies, and the present values of what can be tuned; this is
                     answered in part where the interpreter is stuck
     tune {…}        sets values, a JSON object of strings by key; what was there before
+    trace           has the plugin trace write the last seconds; the file's path
 
 The answers are JSON objects. The rest of this module is what asks.
 """
@@ -27,7 +28,7 @@ from golibx.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["answer", "processes", "stats", "tune"]
+__all__ = ["answer", "processes", "stats", "trace", "tune"]
 
 
 # ---- in the process that is asked ----
@@ -46,8 +47,11 @@ def answer(asked: str, pid: int) -> str:
             return f"+{json.dumps(_stats())}\n"
         if verb == "tune":
             return f"+{json.dumps(_tune(body, pid))}\n"
+        if verb == "trace" and not body:
+            return f"+{json.dumps(_trace(pid))}\n"
         return (
-            f"-there is no request {verb!r} of golibx {__version__}: there are dump, stats, tune\n"
+            f"-there is no request {verb!r} of golibx {__version__}: "
+            "there are dump, stats, tune, trace\n"
         )
     except (ConfigError, RuntimeError, ValueError) as exc:
         return f"-{exc}\n"
@@ -83,6 +87,16 @@ def _tune(body: str, pid: int) -> dict[str, Any]:
     return tuning.change(changes, f"golibx tune (process {pid})", is_text=True)
 
 
+def _trace(pid: int) -> dict[str, str]:
+    plugin = sys.modules.get("golibx.plugins.trace")
+    if plugin is None:
+        raise RuntimeError(
+            "it runs without the plugin trace: start it with --set plugins.enabled=trace "
+            "--set plugins.trace.mode=flight"
+        )
+    return {"path": plugin.flight(f"golibx trace --flight, of process {pid}")}
+
+
 # ---- in the one that asks ----
 
 
@@ -103,6 +117,14 @@ def tune(pid: int, changes: Mapping[str, str], *, timeout: float = 15.0) -> dict
     """
     text = json.dumps(dict(changes))
     return _object(pid, request(pid, f"tune {text}", timeout=timeout))
+
+
+def trace(pid: int, *, timeout: float = 15.0) -> str:
+    """Has the process write the last seconds of its trace; the path of the file.
+
+    Raises DumpError, also where it has no plugin trace, or one that writes all that happens.
+    """
+    return str(_object(pid, request(pid, "trace", timeout=timeout)).get("path"))
 
 
 def _object(pid: int, text: str) -> dict[str, Any]:

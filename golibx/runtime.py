@@ -225,6 +225,10 @@ class Runtime:
         """
         return _core.go_system(fn, *args)
 
+    def goroutines(self) -> list[Goroutine[Any]]:
+        """The goroutines that have not ended, service goroutines too, the newest first."""
+        return _core.goroutines()
+
     def stats(self) -> dict[str, int]:
         """The scheduler's counters, as golibx.stats()."""
         return _core.stats()

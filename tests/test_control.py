@@ -296,7 +296,8 @@ def test_another_user_is_refused(script: Script) -> None:
         "from golibx import control\n"
         "from golibx.dump import DumpError\n"
         "change = {'preempt.slice': '1ms'}\n"
-        "for ask in (lambda: control.stats(PID), lambda: control.tune(PID, change)):\n"
+        "for ask in (lambda: control.stats(PID), lambda: control.tune(PID, change),\n"
+        "            lambda: control.trace(PID)):\n"
         "    try: print(ask())\n"
         "    except DumpError as exc: print(exc)\n"
     )
@@ -306,7 +307,7 @@ def test_another_user_is_refused(script: Script) -> None:
         result = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False
         )
-        assert (result.stdout, result.stderr) == (2 * refused, "")
+        assert (result.stdout, result.stderr) == (3 * refused, "")
         assert control.stats(process.pid)["tunables"][SLICE] == 10 * MS
 
 
@@ -318,6 +319,8 @@ def test_another_user_is_refused(script: Script) -> None:
     [
         ("tune {}", "no runtime is running"),
         ("stats now", "there is no request"),
+        ("trace now", "there is no request 'trace' of golibx"),
+        ("trace", "start it with --set plugins.enabled=trace"),
         ("", "no request"),
     ],
 )

@@ -70,7 +70,7 @@ def install(folder: Path, name: str, value: str) -> None:
 def test_builtin() -> None:
     (plugin,) = manager("schedtrace").plugins
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
-    assert builtin_names() == ["schedtrace", "tuner"]
+    assert builtin_names() == ["schedtrace", "trace", "tuner"]
 
 
 def test_module(folder: Path) -> None:
@@ -211,7 +211,7 @@ def test_hook_wrapper(folder: Path) -> None:
         ("schedtrace", "schedtrace"),
         ("schedtrace", "golibx.plugins.schedtrace"),
         ("schedtrace", "golibx.plugins.schedtrace:Plugin"),
-        ("trace", "schedtrace"),
+        ("traced", "schedtrace"),
         ("./mine.py", "mine"),
         ("mine", "./mine.py"),
         ("./mine.py", "./elsewhere/../mine.py", "./link.py"),
@@ -222,7 +222,7 @@ def test_hook_wrapper(folder: Path) -> None:
 def test_one_plugin_by_two_names_is_loaded_once(
     folder: Path, references: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(folder, "trace", "golibx.plugins.schedtrace")
+    install(folder, "traced", "golibx.plugins.schedtrace")
     body = "import loads\nloads.count += 1\n" + CLASS.format("Tracer")
     write(folder / "mine.py", body + "thing = same_thing = Tracer()\n" + ON_START)
     (folder / "elsewhere").mkdir()
@@ -248,9 +248,9 @@ def test_a_plugin_is_told_the_name_it_was_enabled_under(folder: Path) -> None:
     for reference, name in (("alias", "alias"), ("mine", "mine")):
         manager(reference, **{name: {"x": 1}}).configure(RUNTIME)
         assert sys.modules["mine"].calls.pop() == {"x": 1}
-    install(folder, "trace", "golibx.plugins.schedtrace")
-    with pytest.raises(ConfigError, match=r"plugins\.trace\.interval = 5"):
-        manager("trace", trace={"interval": 5}).configure(RUNTIME)
+    install(folder, "traced", "golibx.plugins.schedtrace")
+    with pytest.raises(ConfigError, match=r"plugins\.traced\.interval = 5"):
+        manager("traced", traced={"interval": 5}).configure(RUNTIME)
 
 
 def test_all_that_is_wrong_with_plugins_is_said_at_once(folder: Path) -> None:
@@ -647,6 +647,17 @@ def test_tuner(tmp_path: Path) -> None:
     result = run(tmp_path, "", *options)
     assert result.returncode == 2
     assert 'plugins.tuner.goal = "1us": out of range (allowed: 10us to 10s)' in result.stderr
+
+
+def test_trace(tmp_path: Path) -> None:
+    """What it does is tested in test_trace.py."""
+    options = ("--set", "plugins.enabled=trace", "--set", "plugins.trace.output=t.json")
+    result = run(tmp_path, "print('hello')\n", *options)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+    assert (tmp_path / "t.json").read_text(encoding="ascii").endswith("}\n]\n")
+    result = run(tmp_path, "", *options, "--set", "plugins.trace.mode=fast")
+    assert result.returncode == 2
+    assert 'plugins.trace.mode = "fast"' in result.stderr
 
 
 def test_schedtrace_settings(tmp_path: Path) -> None:

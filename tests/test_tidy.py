@@ -42,7 +42,7 @@ PYTHON_LAYERS = (
     {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"}
     | {"tuning"},
     {"aio", "control", "futures", "hookspec", "logrecords", "native", "plugins", "scope"}
-    | {"signal"},
+    | {"signal", "tracefile"},
     {"pluginfinder"},
     {"pluginmanager"},
     {"console", "runtime"},
@@ -56,7 +56,7 @@ PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 WITHOUT_CORE = {"config", "errors", "hookspec", "rules", "schema", "values", "version"}
 WITHOUT_CORE |= {"pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
-PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec"}
+PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec", "golibx.signal"}
 
 COLUMNS = 100
 FUNCTION_LINES = 70
