@@ -766,18 +766,16 @@ def test_a_process_without_flight(script: Script, program: str, said: str) -> No
 
 HOGGING = """
 def glutton():
-    while not done:
+    while golibx.stats()["preemptions"] + golibx.stats()["handoffs"] < 6:
         pass
 def meek():
-    while not done:
+    for _ in iter(hog.done, True):
         sleep(0.001)
-done = []
 def main():
+    global hog
+    hog = go(glutton)
     for _ in range(2):
         go(meek)
-    hog = go(glutton)
-    wait_until(lambda: golibx.stats()["preemptions"] + golibx.stats()["handoffs"] > 5)
-    done.append(True)
     hog.join()
 """
 
