@@ -33,7 +33,7 @@ from golibx.errors import ConfigError
 from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     import click
@@ -335,8 +335,9 @@ class PluginManager:
             # A hook may have failed, and its plugin gone, since the event was recorded.
             if hooks := self._hooks.get(name):
                 event = make_event(time_ns, _LANES[lane], goroutine_id, a, b)
-                for hook in tuple(hooks):
-                    self._call(hook, {"event": event})
+                for hook in hooks:  # a new list takes its place if a plugin is disabled
+                    # An event is all that there is to take.
+                    self._call_with(hook, (event,) if hook.arguments else ())
             if time.monotonic_ns() - began_ns >= budget_ns:
                 pause()
                 began_ns = time.monotonic_ns()
@@ -356,6 +357,15 @@ class PluginManager:
         values: dict[str, object],
         use: Callable[[str, object], object] | None = None,
     ) -> None:
+        """Calls it with those of the values that it names; see _call_with."""
+        self._call_with(hook, [values[argument] for argument in hook.arguments], use)
+
+    def _call_with(
+        self,
+        hook: _Hook,
+        arguments: Sequence[object],
+        use: Callable[[str, object], object] | None = None,
+    ) -> None:
         """`use` is for what it returns; if that cannot be used, the plugin is to blame."""
         if hook.plugin not in self.plugins:
             return
@@ -363,16 +373,11 @@ class PluginManager:
         before, self.calling = self.calling, hook
         token = calling_plugin.set(hook.plugin.name)
         try:
-            arguments = [values[argument] for argument in hook.arguments]
             result = self._call_function(hook.function, *arguments)
-            if iscoroutine(result):
-                result.close()
-                raise TypeError("it returned a coroutine, which nothing would await")
-            if isgenerator(result) or isasyncgen(result):
-                what = "a generator" if isgenerator(result) else "an async generator"
-                raise TypeError(f"it returned {what}, of which nothing would run")
-            if use is not None and result is not None:
-                self._call_function(use, hook.plugin.name, result)
+            if result is not None:
+                _refuse_unrun(result)
+                if use is not None:
+                    self._call_function(use, hook.plugin.name, result)
         except ConfigError as exc:
             if hook.name == "golib_configure":
                 raise
@@ -399,6 +404,16 @@ class PluginManager:
         # The first frame is the one of _call.
         frames = exc.__traceback__.tb_next if exc.__traceback__ is not None else None
         _report(f"golibx: plugin {plugin.name} raised in {hook.name} and is disabled:", exc, frames)
+
+
+def _refuse_unrun(result: object) -> None:
+    """Raises TypeError for what a hook has returned that somebody would have to run."""
+    if iscoroutine(result):
+        result.close()
+        raise TypeError("it returned a coroutine, which nothing would await")
+    if isgenerator(result) or isasyncgen(result):
+        what = "a generator" if isgenerator(result) else "an async generator"
+        raise TypeError(f"it returned {what}, of which nothing would run")
 
 
 def _report(headline: str, exc: BaseException, frames: TracebackType | None) -> None:
