@@ -149,6 +149,13 @@ class Summary:
         if events:
             self.end_us = max(self.end_us, events[-1].get("ts", 0.0))
 
+    def end(self) -> None:
+        """What has not ended did last until the end of the file."""
+        for track, stack in self._open.items():
+            for began, name, kind in stack:
+                if kind != "ready":
+                    self._ended(track, began, name, kind, self.end_us)
+
     def _told(self, track: Track, arguments: dict[str, Any]) -> None:
         """What the event says that has begun a stretch, of what was before it."""
         if "ran_us" in arguments:
@@ -263,6 +270,7 @@ def summary(path: str) -> Summary:
             found.add(events)
         except (AttributeError, KeyError, TypeError):
             raise _wrong_line(path, first, lines) from None
+    found.end()
     if not found.about:
         raise TraceFileError(f"{path}: {_NOT_ONE}: it does not say when it begins")
     return found
@@ -468,8 +476,10 @@ def picture(path: str, found: Summary) -> str:
             row = rows.get((event["pid"], event["tid"]))
             if row is not None:
                 row.turn(event["ts"], event.get("cat", ""), width)
+    for row in rows.values():
+        row.turn(found.end_us, "", width)
     height = _TOP + _ROW * (len(rows) + 1)
-    total_width = _LEFT + _COLUMNS + 10
+    total_width = _LEFT + _COLUMNS + 50
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{height}" '
         'font-family="sans-serif" font-size="12">\n'

@@ -244,14 +244,17 @@ def test_what_the_events_say(tmp_path: Path) -> None:
         raise ValueError('"no such user"\n')
 
     def main() -> None:
-        # Nobody may keep the Goroutine of one that panics.
-        ids.append(go(golibx.sleep, 0.001).id)
-        go(fails)
-        golibx.sleep(0.002)
+        sleeper = go(golibx.sleep, 0.001)
+        ids.append(sleeper.id)
+        sleeper.join()
+        failing = golibx.WaitGroup()
+        failing.go(fails)
+        failing.wait()
         golibx.tune({"preempt.slice": "2ms"})
 
     ids: list[int] = []
-    events = run_traced(main, tmp_path / "trace.json")
+    undisturbed = ("preempt.slice=1m", "retake.enabled=false")
+    events = run_traced(main, tmp_path / "trace.json", *undisturbed)
     own = [e for e in events if (e["pid"], e["tid"]) == (PYTHON, ids[0]) and e["ph"] != "M"]
     assert [(e["ph"], e.get("name")) for e in own] == [
         ("B", "ready"),
@@ -322,6 +325,7 @@ def test_native_goroutines_have_tracks(tmp_path: Path, c: ctypes.CDLL) -> None: 
     gomaxprocs(before)
     tracks = {e["tid"] for e in events if e["pid"] == NATIVE and e["ph"] == "B"}
     assert len(tracks) == 6
+    assert names_of(events, NATIVE) == {track: f"goroutine {track}" for track in tracks}
     summary = tracefile.summary(str(tmp_path / "trace.json"))
     assert summary.shown()["goroutines"]["native"] == 6
     assert " native\n" in tracefile.text(summary)
@@ -461,6 +465,7 @@ def main():
     summary = tracefile.summary(str(path))
     assert not summary.is_whole
     assert "The file has no end" in tracefile.text(summary)
+    assert {wait["reason"] for wait in summary.shown()["longest_waits"]} >= {"sleep"}
 
 
 def test_max_size(script: Script) -> None:
@@ -829,9 +834,9 @@ def test_what_a_summary_counts(tmp_path: Path) -> None:
     assert found["duration_us"] == 499.5
     assert found["goroutines"] == {"python": 100, "native": 0}
     assert found["waits"] == {
-        "chan receive": {"count": 200, "total_us": 20_000.0, "longest_us": 100.0}
+        "chan receive": {"count": 300, "total_us": 24_950.0, "longest_us": 100.0}
     }
-    assert len(found["longest_waits"]) == 10
+    assert len(found["longest_waits"]) == 10  # of those that last still, too
 
 
 MEASURE = """

@@ -381,6 +381,8 @@ class _Lines:
                 opened.add(track)
                 if lane == "python":
                     self.unnamed.add(track)
+                else:
+                    append(self._name_line(_NATIVE, track, f"goroutine {track}"))
                 if event.__class__ is GoroutineReady:
                     append(self._earlier_wait(lane, track))
                     append(f'{{"ph":"E",{where}}},\n')
