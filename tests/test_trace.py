@@ -272,7 +272,7 @@ def test_what_the_events_say(tmp_path: Path) -> None:
     assert args_of(events, "panic") == {"exception": 'ValueError: "no such user"'}
     assert args_of(events, "tune") == {
         "key": "preempt.slice",
-        "old": "10ms",
+        "old": "1m",
         "new": "2ms",
         "who": "program",
     }
