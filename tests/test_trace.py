@@ -508,7 +508,7 @@ def test_what_the_core_drops_is_in_the_file(tmp_path: Path, capfd: Any) -> None:
     dropped = args_of(events, "trace ends")["dropped"]
     assert dropped >= 36
     assert sum(e["args"]["events"] for e in named(events, "events dropped")) == dropped
-    assert len(named(events, "panic")) == 64
+    assert 0 < 100 - len(named(events, "panic")) <= dropped
     assert f"{dropped} events are missing in {path}: they came faster" in capfd.readouterr().err
     assert f"missing     {dropped} events dropped" in tracefile.text(tracefile.summary(str(path)))
 

@@ -259,18 +259,12 @@ def _after_park(event: GoroutinePark) -> str:
     return text
 
 
-def _after_ready(event: GoroutineReady) -> str:
-    return (
-        '"name":"ready or running","cat":"runnable",'
-        f'"args":{{"after":"wake","by":{event.waker_id}}}'
-    )
+_RUNNABLE = '"name":"ready or running","cat":"runnable","args":{'
 
 
 def _after_preempt(event: Preempt) -> str:
-    return (
-        '"name":"ready or running","cat":"runnable","args":{"after":"preempt",'
-        f'"ran_us":{_us(event.ran_ns)},"handed_off":{_bool(event.handed_off)}}}'
-    )
+    ran = f'"ran_us":{_us(event.ran_ns)},"handed_off":{_bool(event.handed_off)}'
+    return f'{_RUNNABLE}"after":"preempt",{ran}}}'
 
 
 def _after_retake(event: Retake) -> str:
@@ -283,12 +277,10 @@ def _after_retake(event: Retake) -> str:
 _STRETCHES: dict[type, Callable[[Any], str]] = {
     GoroutineCreate: _after_create,
     GoroutineStart: _after_start,
-    GoroutinePark: _after_park,
-    GoroutineReady: _after_ready,
     Preempt: _after_preempt,
     Retake: _after_retake,
 }
-"""The events after which a goroutine does something else."""
+"""The events after which a goroutine does something else, but for park and ready."""
 
 
 def _us(ns: int) -> str:
@@ -362,11 +354,19 @@ class _Lines:
         count = 0
         for event in events:
             count += 1
-            stretch = _STRETCHES.get(event.__class__)
-            if stretch is None:
+            kind = event.__class__
+            if kind is GoroutinePark:  # it and the next one are most of all
+                time_ns, lane, track, reason = event
+                what = _waits.get(reason) or _after_park(event)
+            elif kind is GoroutineReady:
+                time_ns, lane, track, waker = event
+                what = f'{_RUNNABLE}"after":"wake","by":{waker}}}'
+            elif stretch := _STRETCHES.get(kind):
+                time_ns, lane, track = event[:3]
+                what = stretch(event)
+            else:
                 self._add_other(event, lines)
                 continue
-            time_ns, lane, track = event[:3]
             passed = time_ns - begun_ns if time_ns > begun_ns else 0
             where = (
                 f'"pid":{1 if lane == "python" else 2},"tid":{track},'
@@ -374,29 +374,29 @@ class _Lines:
             )
             opened = self._open[lane]
             if track in opened:
-                append(f'{{"ph":"E",{where}}},\n{{"ph":"B",{where},{stretch(event)}}},\n')
+                append(f'{{"ph":"E",{where}}},\n{{"ph":"B",{where},{what}}},\n')
             elif lane == "python" and track in self._services:
-                self._add_of_service(event, stretch, lines)
+                self._add_of_service(event, what, lines)
             else:
                 opened.add(track)
                 if lane == "python":
                     self.unnamed.add(track)
                 else:
                     append(self._name_line(_NATIVE, track, f"goroutine {track}"))
-                if event.__class__ is GoroutineReady:
+                if kind is GoroutineReady:
                     append(self._earlier_wait(lane, track))
                     append(f'{{"ph":"E",{where}}},\n')
-                append(f'{{"ph":"B",{where},{stretch(event)}}},\n')
+                append(f'{{"ph":"B",{where},{what}}},\n')
         self.events += count
 
-    def _add_of_service(self, event: Any, stretch: Callable[[Any], str], lines: list[str]) -> None:
+    def _add_of_service(self, event: Any, what: str, lines: list[str]) -> None:
         """As an instant: when it does something else again is not reported."""
         if event.goroutine_id not in self._named_services:
             self._named_services.add(event.goroutine_id)
             name = self._names.get(event.goroutine_id, "service")
             self.name(event.goroutine_id, f"(service) {name}", lines)
         name = "preempted" if event.__class__ is Preempt else "retaken"
-        arguments = json.loads(f"{{{stretch(event)}}}")["args"]
+        arguments = json.loads(f"{{{what}}}")["args"]
         lines.append(self._instant(event, name, arguments))
 
     @staticmethod
