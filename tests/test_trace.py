@@ -585,6 +585,37 @@ def main():
     assert f" s are in {first} (the program)\n" in result.stderr
 
 
+def test_handlers_of_signals_ask_for_flights_in_the_midst_of_others(script: Script) -> None:
+    body = """
+import signal
+paths = []
+in_flight = 0
+
+def handler(signum, frame):
+    global in_flight
+    while frame is not None:
+        in_flight += frame.f_code.co_name == "write_flight"
+        frame = frame.f_back
+    paths.append(trace.flight("handler"))
+
+def main():
+    for i in range(500):
+        trace.mark("here", i=i)
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    while in_flight < 3:
+        paths.append(trace.flight("main"))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(len(paths) - len(set(paths)), *paths)
+"""
+    result = script(program_of(body, mode="flight"))
+    assert result.returncode == 0, result.stderr
+    same, *paths = result.stdout.split()
+    assert same == "0"
+    for path in paths:
+        assert len(named(read(Path(path)), "here")) == 500
+
+
 def test_a_flight_has_the_last_seconds(script: Script) -> None:
     body = """
 def main():

@@ -576,7 +576,8 @@ class _Recorder:
         self._dropped = 0
         self._next_look_ns = 0
         self._newest_seen = 0
-        self._files = 0
+        self._numbers = itertools.count(1)  # of flights
+        self._unused_numbers: list[int] = []
 
     def add(self, phase: str, name: str, arguments: dict[str, object]) -> _Own:
         """What the program marks. Returns the event."""
@@ -665,7 +666,7 @@ class _Recorder:
         self._newest_seen = newest
         names = self._names
         for number in list(itertools.islice(names, max(len(names) - self._most_names, 0))):
-            del names[number]
+            names.pop(number, None)
 
     def _note_dropped(self, text: list[str]) -> None:
         stats = self._runtime.stats()
@@ -727,33 +728,37 @@ class _Recorder:
                 f'[plugins.trace] mode is "file": all that happens is written to {self._path}. '
                 'With mode = "flight" the last seconds can be asked for'
             )
-        with self._lock:
-            held = self._events.copy()
-            now_ns = time.monotonic_ns()
-            from_ns = now_ns - self._flight_ns
-            events = [event for event in held if event[0] >= from_ns]
-            is_short = len(events) == self._events.maxlen
-            begun_ns = min((event[0] for event in events), default=now_ns)
-            self.look_for_names(now=True)
-            lines = _Lines(begun_ns, self._names, self._services)
-            text = lines.head()
-            lines.add(events, text)
-            lines.close(now_ns, text)
-            stats = self._runtime.stats()
-            what = {
-                "why": why,
-                "events": lines.events,
-                "dropped": stats["events_dropped"] + stats["native_events_dropped"],
-                "limited_by_max_events": is_short,
-            }
-            text.append(lines.note(now_ns, "trace ends", what).rstrip(",\n") + "\n]\n")
-            path = self._path
-            if self._files:
-                root, extension = os.path.splitext(path)
-                path = f"{root}.{self._files + 1}{extension}"
+        # Without the lock: a signal's handler may ask for a flight in the midst of another.
+        held = self._events.copy()
+        now_ns = time.monotonic_ns()
+        from_ns = now_ns - self._flight_ns
+        events = [event for event in held if event[0] >= from_ns]
+        is_short = len(events) == self._events.maxlen
+        begun_ns = min((event[0] for event in events), default=now_ns)
+        self.look_for_names(now=True)
+        lines = _Lines(begun_ns, self._names, self._services)
+        text = lines.head()
+        lines.add(events, text)
+        lines.close(now_ns, text)
+        stats = self._runtime.stats()
+        what = {
+            "why": why,
+            "events": lines.events,
+            "dropped": stats["events_dropped"] + stats["native_events_dropped"],
+            "limited_by_max_events": is_short,
+        }
+        text.append(lines.note(now_ns, "trace ends", what).rstrip(",\n") + "\n]\n")
+        path = self._path
+        number = self._unused_numbers.pop() if self._unused_numbers else next(self._numbers)
+        if number > 1:
+            root, extension = os.path.splitext(path)
+            path = f"{root}.{number}{extension}"
+        try:
             with open(path, "wb", buffering=0) as file:
                 _write_all(file, "".join(text).encode("ascii"))
-            self._files += 1
+        except OSError:
+            self._unused_numbers.append(number)
+            raise
         _say(f"the last {(now_ns - begun_ns) / 1e9:.3f} s are in {path} ({why})")
         return path
 
