@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from golibx import native as native
     from golibx import net as net
     from golibx import singleflight as singleflight
+    from golibx.dump import goroutines as goroutines
     from golibx.dump import stacks as stacks
     from golibx.futures import GoroutinePoolExecutor as GoroutinePoolExecutor
     from golibx.leaked import leaks as leaks
@@ -115,6 +116,7 @@ __all__ = [
     "current",
     "go",
     "gomaxprocs",
+    "goroutines",
     "gosched",
     "leaks",
     "lock_os_thread",
@@ -164,10 +166,10 @@ def __getattr__(name: str) -> object:
         import golibx.singleflight
 
         return golibx.singleflight
-    if name == "stacks":
-        from golibx.dump import stacks
+    if name in ("goroutines", "stacks"):
+        import golibx.dump
 
-        return stacks
+        return getattr(golibx.dump, name)
     if name == "leaks":
         from golibx.leaked import leaks
 

@@ -29,6 +29,7 @@ __all__ = [
     "DumpError",
     "deadlock",
     "describe",
+    "goroutines",
     "main_thread_joins",
     "printable",
     "report",
@@ -44,7 +45,16 @@ _KINDS = ("goroutine", "thread")
 """In the order in which they are shown."""
 
 
-def stacks(*, system: bool = False) -> str:
+def goroutines(*, system: bool = False) -> list[Goroutine]:
+    """The goroutines that have not ended, the oldest first; an empty list where nothing runs.
+
+    Args:
+        system: also those that belong to the runtime, such as the service goroutines of plugins.
+    """
+    return [g for g in reversed(_core.goroutines()) if system or not g.system]
+
+
+def stacks(only: Iterable[Goroutine] | None = None, /, *, system: bool = False) -> str:
     """The stacks of all goroutines as text, in the form of Go's dumps, the oldest goroutine first.
 
     Goroutines that wait for the same reason at the same place, started at the same place, are shown
@@ -52,9 +62,12 @@ def stacks(*, system: bool = False) -> str:
     channel, a lock or the like; then native goroutines, with the function that each runs.
 
     Args:
+        only: some goroutines: no others are shown, no threads and no native goroutines.
         system: also show those that belong to the runtime.
     """
-    shown = [g for g in reversed(_core.goroutines()) if system or not g.system]
+    if only is not None:
+        return describe(list(only))
+    shown = goroutines(system=system)
     return "\n".join(filter(None, (describe(shown, _threads()), _native())))
 
 
@@ -65,7 +78,7 @@ def report() -> str:
 
 def deadlock() -> Deadlock:
     """The exception that the main goroutine raises when all goroutines are asleep."""
-    shown = [g for g in reversed(_core.goroutines()) if not g.system]
+    shown = goroutines()
     threads = _threads()
     count = _count(_core.num_goroutine(), "goroutine")
     if threads:

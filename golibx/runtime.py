@@ -225,13 +225,27 @@ class Runtime:
         """
         return _core.go_system(fn, *args)
 
-    def goroutines(self) -> list[Goroutine[Any]]:
-        """The goroutines that have not ended, service goroutines too, the newest first."""
-        return _core.goroutines()
+    def start_thread(self, fn: Callable[..., object], /, *args: Any) -> threading.Thread:
+        """Starts `fn(*args)` in a service thread, for what has to be on time.
+
+        A goroutine waits for its turn; a thread needs the interpreter's lock only. It does not keep
+        a deadlock from being found either, so it must not wake goroutines of the program. Whoever
+        started it has to end it. Its exceptions go to threading.excepthook.
+        """
+        return threads.start_bystander(fn, args)
 
     def stats(self) -> dict[str, int]:
         """The scheduler's counters, as golibx.stats()."""
         return _core.stats()
+
+    def latencies(self) -> dict[int, int]:
+        """How long goroutines of this run waited for their turn: counts by length, in nanoseconds.
+
+        Each key is the longest wait that is counted there, and at most an eighth longer than the
+        shortest one. One wake-up in eight is measured, on average, from the first call on.
+        """
+        _core.measure_latency()
+        return _core.latencies()
 
     def tunables(self) -> dict[str, int]:
         """The present values of what may change while the program runs, as golibx.tunables()."""
@@ -343,7 +357,9 @@ class Runtime:
         options = self._core_options()
         options["event_mask"] = self._event_mask | tuning.LATENCY_BIT * self._measures_latency
         options["on_main_thread"] = self._on_main_thread
-        options["bystanders"] = bool(threads.bystanders) or notebook.is_loaded()
+        options["bystanders"] = (
+            bool(threads.bystanders) or self._plugins is not None or notebook.is_loaded()
+        )
         options["quit_signal"] = True
         options["foreign_moves"] = self.config.runtime.foreign == "move"
         options["foreign_movable"] = self.config.runtime.foreign_movable

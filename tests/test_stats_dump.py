@@ -84,6 +84,22 @@ def test_outside_a_run() -> None:
     assert stacks() == ""
 
 
+def test_goroutines_are_listed_the_oldest_first() -> None:
+    chan: Chan[int] = Chan()
+    first, second = go(chan.recv), go(chan.recv)
+    wait_until_parked(first, second)
+    assert golibx.goroutines() == [current(), first, second]
+    assert set(golibx.goroutines(system=True)) >= {current(), first, second}
+    assert re.fullmatch(
+        rf"goroutine {second.id} \[chan receive\] Chan.recv:\n(    .+\n)+", stacks([second])
+    )
+    assert stacks([]) == ""
+    for each in (first, second):
+        each.cancel()
+        each.join()
+    assert golibx.goroutines() == [current()]
+
+
 def test_spawns_and_switches_are_counted() -> None:
     before = stats()
     for _ in range(10):

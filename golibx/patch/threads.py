@@ -29,6 +29,7 @@ __all__ = [
     "install",
     "join_others",
     "let_go",
+    "start_bystander",
 ]
 
 bystanders: dict[int, FrameType] = {}
@@ -50,6 +51,25 @@ def count_bystanders() -> int:
     if notebook.is_loaded():
         known |= notebook.tool_threads() & now.keys()
     return len(known)
+
+
+def start_bystander(fn: Callable[..., object], args: tuple[Any, ...]) -> threading.Thread:
+    """Starts a thread that is a bystander from the start, and a daemon."""
+    known = _core.Event()
+
+    def body() -> None:
+        ident = threading.get_ident()
+        bystanders[ident] = _outermost(sys._getframe())
+        known.set()
+        try:
+            fn(*args)
+        finally:
+            bystanders.pop(ident, None)
+
+    thread = threading.Thread(target=body, name=f"golibx {fn.__qualname__}", daemon=True)
+    thread.start()
+    known.wait()
+    return thread
 
 
 def _outermost(frame: FrameType) -> FrameType:

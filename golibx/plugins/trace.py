@@ -34,7 +34,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from golibx import Chan, Mutex, current, sleep
+from golibx import Chan, Mutex, current, goroutines, sleep
 from golibx.config import Key
 from golibx.hookspec import (
     DeadlockFound,
@@ -653,10 +653,10 @@ class _Recorder:
         now_ns = time.monotonic_ns()
         if now_ns < self._next_look_ns and not now:
             return
-        goroutines = self._runtime.goroutines()
-        self._next_look_ns = now_ns + _NAMING_SHARE * _NAMING_NS * len(goroutines)
+        present = goroutines(system=True)
+        self._next_look_ns = now_ns + _NAMING_SHARE * _NAMING_NS * len(present)
         newest = seen = self._newest_seen
-        for goroutine in goroutines:
+        for goroutine in present:
             number = goroutine.id
             if number > seen:
                 self._names[number] = goroutine.name
