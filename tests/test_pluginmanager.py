@@ -70,7 +70,7 @@ def install(folder: Path, name: str, value: str) -> None:
 def test_builtin() -> None:
     (plugin,) = manager("schedtrace").plugins
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
-    assert builtin_names() == ["schedtrace", "trace", "tuner", "watchdog"]
+    assert builtin_names() == ["metrics", "schedtrace", "trace", "tuner", "watchdog"]
 
 
 def test_module(folder: Path) -> None:
@@ -658,6 +658,15 @@ def test_trace(tmp_path: Path) -> None:
     result = run(tmp_path, "", *options, "--set", "plugins.trace.mode=fast")
     assert result.returncode == 2
     assert 'plugins.trace.mode = "fast"' in result.stderr
+
+
+def test_metrics(tmp_path: Path) -> None:
+    """What it does is tested in test_metrics.py."""
+    options = ("plugins.enabled=metrics", "plugins.metrics.listen=", "plugins.metrics.file=m.txt")
+    arguments = [word for option in options for word in ("--set", option)]
+    result = run(tmp_path, "print('hello')\n", *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+    assert (tmp_path / "m.txt").read_text().endswith("# EOF\n")
 
 
 def test_watchdog(tmp_path: Path) -> None:
