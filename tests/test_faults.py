@@ -146,7 +146,8 @@ def main():
 golibx.run(main, config={"preempt": {"slice": "1ms"}})
 golibx.run(main)
 print("well")
-"""
+""",
+        limit=55.0,
     )
     assert out == "well\n"
 

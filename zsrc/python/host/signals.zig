@@ -377,8 +377,8 @@ pub fn forward(read_end: i32, fd: i32, warn: bool) void {
 pub fn passOn() void {
     if (pipe_end < 0) return;
     const e = os.passSignals(pipe_end, program_fd, own_signal);
-    // One that the program has closed since the signal came is nobody's.
-    if (e == .SUCCESS or e == .BADF or (e == .AGAIN and !warns)) return;
+    // What the program has closed since the signal came, here or at its other end, is nobody's.
+    if (e == .SUCCESS or e == .BADF or e == .PIPE or (e == .AGAIN and !warns)) return;
     var buffer: [128]u8 = undefined;
     const text =
         "golibx: cannot write a signal's number to descriptor {d} of signal.set_wakeup_fd(): {t}\n";
