@@ -664,7 +664,8 @@ def _patch() -> None:
 
 
 _reporting = _core.Guard()
-"""Many may panic at once, and who waits for an import that another makes takes a thread for it."""
+"""Many may panic at once. Each would take a thread to wait for an import that another makes, and to
+read the source files that a traceback shows."""
 
 
 def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
@@ -673,16 +674,17 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
 
         from golibx.dump import printable
 
-    name = printable(goroutine.name, lines=False)
-    place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
-    frames = without_own_frames(exc.__traceback__) or exc.__traceback__
-    try:
-        # The exception's text is made by the program's code, which Ctrl-C is to end.
-        lines = "".join(_core.open_to_signals(traceback.format_exception, type(exc), exc, frames))
-        _write(f"goroutine {goroutine.id} [{name}]{place} panicked:\n{lines}")
-    except KeyboardInterrupt as interrupt:
-        _write(f"goroutine {goroutine.id} [{name}]{place} panicked: {type(exc).__qualname__}\n")
-        _core.throw_main(interrupt)  # whoever has called this would only report it
+        name = printable(goroutine.name, lines=False)
+        place = f" started at {goroutine.started_at}" if goroutine.started_at else ""
+        frames = without_own_frames(exc.__traceback__) or exc.__traceback__
+        what = f"goroutine {goroutine.id} [{name}]{place} panicked:"
+        try:
+            # The exception's text is made by the program's code, which Ctrl-C is to end.
+            lines = _core.open_to_signals(traceback.format_exception, type(exc), exc, frames)
+            _write(f"{what}\n{''.join(lines)}")
+        except KeyboardInterrupt as interrupt:
+            _write(f"{what} {type(exc).__qualname__}\n")
+            _core.throw_main(interrupt)  # whoever has called this would only report it
 
 
 def _report_leaks() -> None:
