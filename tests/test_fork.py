@@ -966,3 +966,35 @@ thread.join()
 """
     result = script(program)
     assert (result.stdout, result.stderr) == ("handled\n0\n", "")
+
+
+def test_a_fork_that_has_just_got_the_import_lock_imports(script: Script) -> None:
+    """As 3.12 and later warn of threads, with that lock held, while others are about to take it."""
+    program = """
+import os, sys, threading, warnings
+import golibx
+golibx.run(lambda: None)
+warnings.simplefilter("always")
+def show(message, *rest):
+    sys.modules.pop("colorsys", None)
+    import colorsys
+warnings.showwarning = show
+stop = False
+def importer():
+    while not stop:
+        sys.modules.pop("colorsys", None)
+        try: import colorsys
+        except KeyError: pass
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=importer) for _ in range(3)]
+for t in threads: t.start()
+for _ in range(150):
+    try: pid = os.fork()
+    except KeyError: continue
+    if pid == 0: os._exit(0)
+    os.waitpid(pid, 0)
+stop = True
+for t in threads: t.join()
+print("well")
+"""
+    assert script.passes(program) == "well\n"

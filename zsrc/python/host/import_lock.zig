@@ -12,6 +12,7 @@
 //! deadlock, where a fork warns of threads, and imports for it.
 const py = @import("../py.zig");
 const host = @import("host.zig");
+const fork = @import("../run/fork.zig");
 const replace = @import("replace.zig");
 const rlock = @import("rlock.zig");
 const identity = @import("identity.zig");
@@ -50,6 +51,9 @@ fn takeBoth(c: replace.Call) void {
         lane.lockThread(g) catch return;
         keeps_thread = true;
     }
+    // A fork that has waited for it may have it, though it is not held by anybody yet. Python code
+    // that it calls with it, such as a warning's, imports: to wait for it here would be a deadlock.
+    if (fork.isInProgress()) return;
     // From here to the end nobody else runs.
     const held = Held.callOriginal(c) orelse return py.PyErr_Clear();
     defer py.decref(held);

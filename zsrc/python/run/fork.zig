@@ -56,6 +56,8 @@ const lane = &host.the_lane;
 
 /// How many forks this process is the child of: changes under whoever forked.
 pub var depth: u32 = 0;
+/// How many threads are between `before` and `afterInParent`.
+var in_progress: u32 = 0;
 /// The context of the present run's call, a stack pointer; 0 where there is none to return to.
 var home: usize = 0;
 /// The thread's stack that it is on, where the main goroutine is about to fork on another thread.
@@ -194,6 +196,7 @@ fn onOneThread(comptime Original: type, c: replace.Call) ?*py.Object {
 
 /// _before_fork()
 pub fn before() void {
+    in_progress += 1;
     learnThreadsLocks();
     preempt.holdOff();
     const g = lane.here() orelse return;
@@ -223,8 +226,14 @@ fn goHomeFirst(g: *g_mod.G) void {
     }
 }
 
+/// Whether a thread is about to fork, and may wait for the import lock or have it. With the lock.
+pub fn isInProgress() bool {
+    return in_progress > 0;
+}
+
 /// _after_fork_in_parent()
 pub fn afterInParent() void {
+    in_progress -|= 1;
     preempt.letGo();
     const g = lane.here() orelse return;
     const p = goroutine.of(g);
@@ -237,6 +246,7 @@ pub fn afterInParent() void {
 /// In fork(), in the child: see above what may be done here.
 fn inChild() callconv(.c) void {
     depth +%= 1;
+    in_progress = 0;
     preempt.renew();
     // C code may fork without the interpreter's lock: then the lists may be in the midst of a
     // change, and nobody will ask for them.
