@@ -44,6 +44,19 @@ def mutex():
     return Lock(Mutex())
 
 said = []
+held, runs, gate = Event(), Event(), Event()
+
+def main_beside(kind):
+    # The main goroutine waits for a lock that holds() has.
+    global lock, main_goroutine
+    lock, main_goroutine = kind(), golibx.current()
+    holder = go(holds)
+    held.wait()
+    lock.take()
+    said.append("main")
+    lock.give()
+    holder.result()
+    print(*said)
 """
 
 KINDS = ["mutex", "semaphore", "writer", "rlock"]
@@ -75,19 +88,8 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
             said.append("holder")
             lock.give()
 
-        def main():
-            global lock, held, main_goroutine
-            lock, held, main_goroutine = {kind}(), Event(), golibx.current()
-            holder = go(holds)
-            held.wait()
-            lock.take()
-            said.append("main")
-            lock.give()
-            holder.result()
-            print(*said)
-
         signal.signal(signal.SIGUSR1, handler)
-        run(main)
+        run(lambda: main_beside({kind}))
         """,
     )
     assert out == "holder handler main\n"
@@ -115,19 +117,8 @@ def test_the_main_goroutine_was_woken_before_the_handler(script: Script, kind: s
                 gosched()
             lock.give()
 
-        def main():
-            global lock, held, main_goroutine
-            lock, held, main_goroutine = {kind}(), Event(), golibx.current()
-            holder = go(holds)
-            held.wait()
-            lock.take()
-            said.append("main")
-            lock.give()
-            holder.result()
-            print(*said)
-
         signal.signal(signal.SIGUSR1, handler)
-        run(main, config={{"preempt": {{"slice": "10s"}}}})
+        run(lambda: main_beside({kind}), config={{"preempt": {{"slice": "10s"}}}})
         """,
     )
     assert out == "True handler main\n"
@@ -161,19 +152,8 @@ def test_the_handler_waits_for_one_behind_the_main_goroutine(script: Script, kin
             said.append("other")
             lock.give()
 
-        def main():
-            global lock, held, main_goroutine
-            lock, held, main_goroutine = {kind}(), Event(), golibx.current()
-            holder = go(holds)
-            held.wait()
-            lock.take()
-            said.append("main")
-            lock.give()
-            holder.result()
-            print(*said)
-
         signal.signal(signal.SIGUSR1, handler)
-        run(main, config={{"preempt": {{"slice": "10s"}}}})
+        run(lambda: main_beside({kind}), config={{"preempt": {{"slice": "10s"}}}})
         """,
     )
     # Main may have had its turn before the signal came to its thread.
@@ -213,20 +193,8 @@ def test_the_lock_is_let_go_while_the_handler_runs(
             lock.give()
             gate.set()
 
-        def main():
-            global lock, held, runs, gate, main_goroutine
-            lock, main_goroutine = {kind}(), golibx.current()
-            held, runs, gate = Event(), Event(), Event()
-            holder = go(holds)
-            held.wait()
-            lock.take()
-            said.append("main")
-            lock.give()
-            holder.result()
-            print(*said)
-
         signal.signal(signal.SIGUSR1, handler)
-        run(main, config={{"preempt": {{"slice": "10s"}}}})
+        run(lambda: main_beside({kind}), config={{"preempt": {{"slice": "10s"}}}})
         """,
     )
     assert out == "handler main\n"
