@@ -976,8 +976,9 @@ import golibx
 golibx.run(lambda: None)
 warnings.simplefilter("always")
 def show(message, *rest):
-    sys.modules.pop("colorsys", None)
-    import colorsys
+    # Not what the threads import: plain Python's fork has a deadlock there.
+    sys.modules.pop("keyword", None)
+    import keyword
 warnings.showwarning = show
 stop = False
 def importer():
