@@ -19,6 +19,7 @@ pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         const Self = Lane;
         const G = Env.G;
         const M = Env.M;
+        const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
         const locked = @import("locked.zig").Locked(Lane, Host, Env);
 
         /// Whether the calling goroutine goes on only on the thread that it is on.
@@ -57,6 +58,11 @@ pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         pub fn bequeath(self: *Self, m: *M) void {
             const heir = m.heir.?;
             m.heir = null;
+            // One that keeps its thread, too, need not be sent for by the heir.
+            if (self.takeTied(m)) |next| {
+                if (planted != .heir_forgotten) self.pushIdle(heir);
+                return locked.passTo(self, m, next.locked_m.?);
+            }
             self.owner.store(null, .release);
             if (self.poller != null or self.runner_sent) {
                 self.pushIdle(heir);

@@ -928,6 +928,7 @@ pub fn Lane(comptime Host: type) type {
         pub const giveWay = processor.giveWay;
         pub const goNext = processor.goNext;
         pub const pickNext = processor.pickNext;
+        pub const takeTied = processor.takeTied;
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;
         pub const anyRunnable = processor.anyRunnable;

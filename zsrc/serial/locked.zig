@@ -140,6 +140,13 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             self.attention.store(true, .release);
         }
 
+        /// On g0: gives the P to another thread, for the goroutine that this waits with.
+        pub fn passTo(self: *Self, m: *M, own: *M) void {
+            own.handed = true;
+            self.to_thread = own;
+            _ = passP(self, m);
+        }
+
         /// On g0: gives the P to the thread that it was promised to. False if that is this one.
         pub fn passP(self: *Self, m: *M) bool {
             const to = self.to_thread.?;

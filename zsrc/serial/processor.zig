@@ -98,6 +98,20 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return g;
         }
 
+        /// The next goroutine, if it waits on a thread of its own, another than `m`, and there is
+        /// nothing else to look at first. It is in no queue then.
+        pub fn takeTied(self: *Self, m: *M) ?*G {
+            if (self.options.explore) return null;
+            if (self.attention.load(.monotonic)) attend(self);
+            if (wantsG0(self) or (self.turn +% 1) % next_turns == 0) return null;
+            const g = self.runnext orelse self.runq.head orelse return null;
+            const own = g.locked_m orelse return null;
+            if (own == m or g.timed or g == self.held) return null;
+            self.turn +%= 1;
+            if (self.runnext == g) self.runnext = null else _ = self.runq.pop();
+            return g;
+        }
+
         /// Among many goroutines the context of the one that runs is in no cache by the time its
         /// turn comes again. A turn may take less than memory does to answer, so that the context
         /// of the one after the next in the queue is fetched while this one runs.

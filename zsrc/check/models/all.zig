@@ -652,6 +652,15 @@ pub const of_the_lane = [_]Entry{
         .plants = &.{.{ .bug = .others_unawaited, .expects = "that is gone" }},
     },
     .{
+        .name = "successor, in turn",
+        .Model = succession.InTurn,
+        .options = succeeding,
+        .plants = &.{
+            .{ .bug = .due_late, .expects = "that is gone" },
+            .{ .bug = .heir_forgotten, .expects = "" },
+        },
+    },
+    .{
         .name = "rest between runs",
         .Model = resting.Alike,
         .options = at_rest,

@@ -28,9 +28,14 @@ const What = enum {
     kept,
     /// One keeps the main M, and the main goroutine ends elsewhere.
     kept_main,
+    /// Two keep their Ms, and give way to each other. The main goroutine waits for both.
+    in_turn,
 };
 
-const Kind = enum { main, locked, keeps, readies };
+const Kind = enum { main, locked, keeps, readies, gives_way };
+
+/// How often each of two gives way to the other.
+const turns = 2;
 
 fn Run(comptime Sim: type, comptime what: What) type {
     return struct {
@@ -75,6 +80,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             kind: Kind,
             /// It has been switched out, and goes on.
             again: bool = false,
+            turns: u32 = 0,
             next: ?*G = null,
             status: Status = .runnable,
             m: ?*M = null,
@@ -271,6 +277,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             runq: ?*G = null,
             main_g: ?*G = null,
             kept: ?*G = null,
+            left: u32 = 0,
             main_done: bool = false,
 
             pub const Error = error{ OutOfMemory, ThreadLimit };
@@ -370,6 +377,12 @@ fn Run(comptime Sim: type, comptime what: What) type {
                             self.endMain();
                         },
                         .kept_main => self.kept = self.go(.keeps),
+                        .in_turn => {
+                            if (g.again) return self.endMain();
+                            self.left = 2;
+                            _ = self.go(.gives_way);
+                            _ = self.go(.gives_way);
+                        },
                     },
                     .locked => {
                         check.expect(g.locked_m == m, "a locked goroutine is on another M");
@@ -387,6 +400,21 @@ fn Run(comptime Sim: type, comptime what: What) type {
                         Host.swap(m, null);
                     },
                     .readies => self.push(self.kept.?),
+                    .gives_way => {
+                        if (g.again) {
+                            check.expect(g.locked_m == m, "a goroutine has not kept its M");
+                            keeps.freeThread(self, g);
+                        }
+                        if (g.turns == turns) {
+                            self.left -= 1;
+                            if (self.left == 0) self.push(self.main_g.?);
+                            return;
+                        }
+                        g.turns += 1;
+                        check.expect(keeps.keepThread(self, g), "there is no heir");
+                        self.push(g);
+                        Host.swap(m, null);
+                    },
                 }
             }
 
@@ -427,6 +455,15 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 return self.to_thread != null;
             }
 
+            pub fn takeTied(self: *Lane, m: *M) ?*G {
+                if (self.main_done or self.wantsG0()) return null;
+                const g = self.runq orelse return null;
+                const own = g.locked_m orelse return null;
+                if (own == m) return null;
+                self.runq = g.next;
+                return g;
+            }
+
             pub fn owns(self: *Lane, m: *M) bool {
                 return self.live and m.generation == self.generation;
             }
@@ -463,4 +500,8 @@ pub fn Kept(comptime Sim: type) type {
 
 pub fn KeptMain(comptime Sim: type) type {
     return Run(Sim, .kept_main);
+}
+
+pub fn InTurn(comptime Sim: type) type {
+    return Run(Sim, .in_turn);
 }
