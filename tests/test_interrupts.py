@@ -452,23 +452,29 @@ def test_a_run_that_is_interrupted_leaves_nothing_behind(interrupts: Interrupts)
     gc.collect()
     before = (signal.getsignal(signal.SIGINT), descriptors())
     n = 1
+    began: list[int] = []
     ended: list[int] = []
+
+    def one_turn() -> None:
+        for _ in range(2):  # the interpreter looks for signals here
+            gosched()
 
     def main() -> None:
         def waits() -> None:
             try:
                 Event().wait()
             finally:
+                one_turn()  # its end takes more than that
                 ended.append(1)
 
         go(waits)
         gosched()
         began.append(1)
 
-    reached = True
-    while reached:
+    def reaches(n: int) -> bool:
         ended.clear()
-        began: list[int] = []
+        began.clear()
+        reached = True
         try:
             reached = interrupts.once(n, signal.SIGINT, lambda: run(main))
         except KeyboardInterrupt:
@@ -476,5 +482,11 @@ def test_a_run_that_is_interrupted_leaves_nothing_behind(interrupts: Interrupts)
         assert len(ended) >= len(began), f"a goroutine was left at opcode {n}"
         assert run(lambda: 5) == 5
         assert (signal.getsignal(signal.SIGINT), descriptors()) == before, f"at opcode {n}"
+        return reached
+
+    while reaches(n):
         n += 61
     assert n > 1000
+    # Where the run ends, there are points of which the interpreter looks for signals late.
+    for closer in range(n - 800, n, 5):
+        reaches(closer)

@@ -451,13 +451,23 @@ fn endLate(made: bool) void {
 /// Where the main goroutine is about to end: waits for the handlers that run beside it, as it was
 /// in a call that did not look for signals. False with an exception set: one of theirs, or what has
 /// ended the wait.
-pub fn awaitHandlers(p: *PyG) bool {
+fn awaitHandlers(p: *PyG) bool {
+    return awaitRunner(p, .if_begun);
+}
+
+/// As awaitHandlers, where it is about to end the others: also for those that come next.
+pub fn awaitAll(p: *PyG) bool {
+    return awaitRunner(p, .if_launched);
+}
+
+fn awaitRunner(p: *PyG, which: enum { if_begun, if_launched }) bool {
     // First, since others may run before it returns.
     if (lane.here() != &p.g or preempt.wantsRaise(p)) return raiseHandlers(p);
     const r = runner orelse return true;
     const h = r.handle;
+    if (h.live == null or given_up) return true;
     // One that has not begun has nothing to end: see endRun.
-    if (r.state == null or h.live == null or given_up) return true;
+    if (r.state == null and (which == .if_begun or !launched)) return true;
     _ = py.incref(&h.ob);
     defer py.decref(&h.ob);
     p.g.waiting_on = h;
