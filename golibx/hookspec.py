@@ -179,7 +179,7 @@ class Preempt(NamedTuple):
     goroutine_id: int
     """The goroutine that was preempted."""
     ran_ns: int
-    """How long it had run without a wait, as far as sysmon has seen."""
+    """How long it had run without a wait, as far as sysmon has seen; 0 where it had not yet."""
     handed_off: bool
     """False: it gave way, at a bytecode boundary, in a call of golibx or in registered text. True:
     it reached none, and its processor was handed to another thread: in the Python lane when it next

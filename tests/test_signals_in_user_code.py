@@ -150,3 +150,38 @@ except KeyboardInterrupt:
 """
     )
     assert out == "interrupted\n"
+
+
+# Where no bytecode is left of the frames that the main goroutine is in: at the end of its slice.
+LATE = """
+import hashlib, operator
+from functools import partial
+
+# Neither looks for signals: the handler runs beside it.
+slow = partial(hashlib.pbkdf2_hmac, "sha256", b"", b"", 400_000)
+
+def forever():
+    while True:
+        pass
+
+def calls(*functions):
+    list(map(operator.call, (began.set, slow, *functions)))
+
+def deep(n):
+    return deep(n - 1) if n else calls(partial(int, "not a number"))
+
+def handles():
+    sys.setrecursionlimit(5000)
+    try:
+        deep(1500)
+    except ValueError:
+        forever()
+"""
+
+
+@pytest.mark.parametrize("call", ["calls(forever)", "handles()"])
+def test_ctrl_c_ends_what_c_code_goes_on_with(script: Script, call: str) -> None:
+    """C code that calls the next function; C code whose exception goes through many frames."""
+    script.passes(
+        PRELUDE + LATE + f"def main():\n    interrupted(lambda: {call})\nrun(main, config=FAST)\n"
+    )

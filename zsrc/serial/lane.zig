@@ -741,7 +741,7 @@ pub fn Lane(comptime Host: type) type {
             g.transition(.running, .runnable);
             g.reason = .preempted;
             self.counters.preemptions += 1;
-            self.record(.preempt, g.id, os.nanotime() -| self.sysmon.tick_since, 0);
+            self.record(.preempt, g.id, sysmon.hasRun(self, os.nanotime()), 0);
             // The runtime's own helpers limit themselves: they are not put behind the others.
             const queue = if (g.system) &self.runq else &self.preempted;
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);

@@ -519,6 +519,16 @@ test "sysmon looks again when the slice that it saw begin ends" {
     try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
 }
 
+test "what sysmon saw of another slice says nothing of this one" {
+    var watched: Lane = .{ .gpa = gpa };
+    watched.sysmon.tick = 7;
+    watched.sysmon.tick_since = 5;
+    watched.tick = .init(7);
+    try std.testing.expectEqual(3, sysmon.hasRun(&watched, 8));
+    watched.tick = .init(8);
+    try std.testing.expectEqual(0, sysmon.hasRun(&watched, 8));
+}
+
 test "a locked goroutine stays on its thread, and nobody else runs there" {
     const S = struct {
         const rounds = 200;

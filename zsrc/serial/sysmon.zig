@@ -214,6 +214,14 @@ fn plantedIn(comptime Pointer: type) @EnumLiteral() {
     return if (@hasDecl(Env, "planted")) Env.planted else .none;
 }
 
+/// How long the goroutine that has the P has run without a wait, as far as sysmon has seen; 0 if
+/// it has not seen it yet. With the lane's lock.
+pub fn hasRun(lane: anytype, now: u64) u64 {
+    const s = &lane.sysmon;
+    if (@atomicLoad(u64, &s.tick, .acquire) != lane.tick.raw) return 0;
+    return now -| @atomicLoad(u64, &s.tick_since, .monotonic);
+}
+
 /// A slice may be far shorter than the longest sleep. Where one has ended and the goroutine was not
 /// asked, as it blocks, there is no hurry.
 pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
@@ -257,8 +265,9 @@ fn watchOwner(lane: anytype, now: u64) bool {
     if (untilOffer(lane, now) == 0) lane.askForLock();
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
-        s.tick = tick;
-        s.tick_since = now;
+        // In this order: see hasRun.
+        @atomicStore(u64, &s.tick_since, now, .monotonic);
+        @atomicStore(u64, &s.tick, tick, .release);
         s.detached_since = 0;
         s.requests = 0;
         s.handed_off = false;
