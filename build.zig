@@ -20,8 +20,8 @@ const targets = [_][]const u8{
 
 pub fn build(b: *std.Build) !void {
     const target = b.standardTargetOptions(.{});
-    const optimize = b.option(std.builtin.OptimizeMode, "optimize", "Build mode (default: fast)") orelse
-        .fast;
+    const mode = b.option(std.builtin.OptimizeMode, "optimize", "Build mode (default: fast)");
+    const optimize = mode orelse .fast;
 
     const lib = library(b, target, optimize);
     const host_name = libraryName(target.result.os.tag);
@@ -53,7 +53,11 @@ pub fn build(b: *std.Build) !void {
 /// The explorer with its models, in two programs that compile side by side.
 fn addCheck(b: *std.Build, target: std.Build.ResolvedTarget) void {
     const step = b.step("check", "Explore the interleavings of the concurrent parts");
-    const depth = b.option(u32, "check-depth", "Preemptions that check explores (default: by model)");
+    const depth = b.option(
+        u32,
+        "check-depth",
+        "Preemptions that check explores (default: by model)",
+    );
     const seconds = b.option(u32, "check-seconds", "How long check explores a model (default: 20)");
     const only = b.option(
         []const u8,
@@ -87,9 +91,9 @@ fn stressProgram(
     target: std.Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
 ) *std.Build.Step.Compile {
-    const sanitize = b.option(bool, "sanitize-thread", "ThreadSanitizer, for the storms") orelse false;
+    const sanitize = b.option(bool, "sanitize-thread", "ThreadSanitizer, for the storms");
     const core = module(b, "zsrc/native_main.zig", target, optimize);
-    core.sanitize_thread = sanitize;
+    core.sanitize_thread = sanitize orelse false;
     const program = b.createModule(.{
         .target = target,
         .optimize = optimize,

@@ -239,8 +239,9 @@ pub fn threadCpuTime(tid: i32) ?u64 {
     // CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED, include/linux/posix-timers_types.h.
     const id: i32 = @bitCast(~@as(u32, @bitCast(tid)) << 3 | 6);
     var time: linux.timespec = undefined;
-    if (linux.errno(linux.syscall2(.clock_gettime, @bitCast(@as(isize, id)), @intFromPtr(&time))) != .SUCCESS)
-        return null;
+    const clock: usize = @bitCast(@as(isize, id));
+    const result = linux.syscall2(.clock_gettime, clock, @intFromPtr(&time));
+    if (linux.errno(result) != .SUCCESS) return null;
     return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }
 

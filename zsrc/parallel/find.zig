@@ -24,6 +24,9 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
         const never = Self.T.Timers.never;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
+        /// What came of it; `again` if there may be something by now.
+        const Look = union(enum) { found: *G, again, nothing };
+
         /// A goroutine that was found without looking far, and no request to look: for who switches
         /// from one goroutine to another without a detour over g0.
         pub inline fn takeLocal(_: *Self, p: *P) ?*G {
@@ -39,69 +42,18 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
 
         /// Work for an M that holds a P, however long it takes. Null if the thread is to end.
         pub fn findRunnable(s: *Self, m: *M) ?*G {
-            top: while (true) {
+            while (true) {
                 const p = m.p.?;
                 if (p.attention.load(.monotonic)) attend(s, p);
-                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
-                    const was_spinning = m.spinning;
-                    if (was_spinning) {
-                        m.spinning = false;
-                        s.endSpinning();
-                    }
-                    s.lock.lock();
-                    s.drain(p);
-                    s.putIdleP(Self.releaseP(m));
-                    s.lock.unlock();
-                    if (s.stopping.load(.monotonic)) return null; // nobody is left to be woken
-                    // What it handed over may wait for an M, as may what was made while this one
-                    // counted as spinning, and so may timers, its own and those that it was to look
-                    // after.
-                    if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
-                    const due = if (planted == .only_its_own_timers)
-                        p.timers.earliest.load(.acquire)
-                    else
-                        earliestTimer(s);
-                    if (due != never and planted != .dead_timers_untold) s.timerAdded(due);
-                    if (!s.stopM(m)) return null;
+                if (isSurplus(s, p)) {
+                    if (!surrender(s, m, p)) return null;
                     continue;
                 }
-
                 var now: u64 = 0;
                 var until = runTimers(s, p, p, &now);
                 for (leftTo(s, p)) |dead| until = @min(until, runTimers(s, p, dead.?, &now));
 
-                const tick = p.schedtick.raw +% 1;
-                p.schedtick.store(tick, .monotonic);
-                if (tick % global_turns == 0) p.global_owed = true;
-                // One that a timer has just woken goes before those, who have had slices.
-                if (p.runq.popNext()) |g| return g;
-                if (p.global_owed) {
-                    p.global_owed = false;
-                    if (s.queue.len.load(.monotonic) > 0) {
-                        s.lock.lock();
-                        const g = s.takeGlobal(p, 1);
-                        s.lock.unlock();
-                        if (g) |found| return found;
-                    }
-                }
-                if (p.runq.pop()) |g| return g;
-                if (s.queue.len.load(.monotonic) > 0) {
-                    s.lock.lock();
-                    const g = s.takeGlobal(p, 0);
-                    s.lock.unlock();
-                    if (g) |found| return found;
-                }
-                if (Host.pollWanted(s) and s.lastpoll.load(.monotonic) != 0) {
-                    var batch: Batch = .{};
-                    Host.poll(s, 0, &batch);
-                    if (batch.pop()) |g| {
-                        count(&p.counters.netpoll_wakeups, batch.len + 1);
-                        while (batch.pop()) |more| s.putLast(p, more);
-                        if (p.runq.len() > 0) s.wakeP();
-                        return g;
-                    }
-                }
-
+                if (fromQueues(s, p) orelse fromPoller(s, p)) |g| return g;
                 const limit = s.gomaxprocs.load(.monotonic);
                 // One that spins looks also with a limit of 1: the recheck may have seen work on a
                 // P that is beyond a new GOMAXPROCS and runs on.
@@ -110,80 +62,22 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                     if (!m.spinning) s.becomeSpinning(m);
                     switch (steal(s, p, &now, &until)) {
                         .found => |g| return g,
-                        .again => continue :top,
+                        .again => continue,
                         .nothing => {},
                     }
                 }
-
-                s.lock.lock();
-                if (p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic)) {
-                    s.lock.unlock();
-                    continue;
-                }
-                if (s.takeGlobal(p, 0)) |g| {
-                    s.lock.unlock();
-                    return g;
-                }
-                if (!m.spinning and s.needspinning.load(.seq_cst) == 1) {
-                    s.becomeSpinning(m);
-                    s.lock.unlock();
-                    continue;
-                }
-                s.putIdleP(Self.releaseP(m));
-                s.lock.unlock();
-                // Those of Ps that died since it looked are this one's to wait for.
-                if (planted != .died_meanwhile) until = @min(until, earliestLeftTo(s, p));
-
                 const was_spinning = m.spinning;
-                if (was_spinning) {
-                    m.spinning = false;
-                    s.endSpinning();
-                    // Recheck: work that was made while nmspinning still counted this M. The
-                    // decrement is the barrier that pairs with the one in wakeP.
-                    if (planted != .no_recheck) {
-                        if (takePForWork(s, m)) {
-                            s.becomeSpinning(m);
-                            continue;
-                        }
-                        until = @min(until, earliestTimer(s));
-                    }
+                switch (dropP(s, m, p, &until)) {
+                    .found => |g| return g,
+                    .again => continue,
+                    .nothing => {},
                 }
-
                 if ((Host.pollWanted(s) or until != never) and s.lastpoll.swap(0, .seq_cst) != 0) {
-                    s.poll_until.store(if (until == never) 0 else until, .seq_cst);
-                    // A timer that was added before the store above did not see whom to break, and
-                    // neither did who had no thread for a P before the swap.
-                    until = @min(until, earliestTimer(s));
-                    var batch: Batch = .{};
-                    const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
-                    const delay: ?u64 = if (refused)
-                        0
-                    else if (until == never)
-                        null
-                    else
-                        coalesce(s, until -| (if (now == 0) Env.nanotime() else now));
-                    Host.poll(s, delay, &batch);
-                    s.poll_until.store(0, .seq_cst);
-                    if (planted != .poller_stays)
-                        s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
-                    s.lock.lock();
-                    const got = s.takeIdleP();
-                    if (got != null) s.refused.store(false, .monotonic);
-                    s.lock.unlock();
-                    if (got) |q| {
-                        Self.acquireP(m, q);
-                        if (batch.pop()) |g| {
-                            count(&q.counters.netpoll_wakeups, batch.len + 1);
-                            if (batch.len > 0) {
-                                while (batch.pop()) |more| s.putLast(q, more);
-                                s.wakeP();
-                            }
-                            return g;
-                        }
-                        if (was_spinning) s.becomeSpinning(m);
-                        continue;
+                    switch (waitInPoller(s, m, now, until, was_spinning)) {
+                        .found => |g| return g,
+                        .again => continue,
+                        .nothing => {},
                     }
-                    if (planted != .polled_dropped) s.inject(&batch);
                 } else if (until != never) {
                     const other = s.poll_until.load(.seq_cst);
                     const breaks = planted != .stops_unnoticed;
@@ -191,6 +85,141 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
                 }
                 if (!s.stopM(m)) return null;
             }
+        }
+
+        /// Whether nobody is to run on the P any more.
+        inline fn isSurplus(s: *Self, p: *P) bool {
+            return p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic);
+        }
+
+        /// The M gives up such a P, and has another one afterwards. False if the thread is to end.
+        fn surrender(s: *Self, m: *M, p: *P) bool {
+            const was_spinning = m.spinning;
+            if (was_spinning) {
+                m.spinning = false;
+                s.endSpinning();
+            }
+            s.lock.lock();
+            s.drain(p);
+            s.putIdleP(Self.releaseP(m));
+            s.lock.unlock();
+            if (s.stopping.load(.monotonic)) return false; // nobody is left to be woken
+            // What it handed over may wait for an M, as may what was made while this one counted as
+            // spinning, and so may timers, its own and those that it was to look after.
+            if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
+            const due = if (planted == .only_its_own_timers)
+                p.timers.earliest.load(.acquire)
+            else
+                earliestTimer(s);
+            if (due != never and planted != .dead_timers_untold) s.timerAdded(due);
+            return s.stopM(m);
+        }
+
+        /// From the P's own queue or the global one.
+        inline fn fromQueues(s: *Self, p: *P) ?*G {
+            const tick = p.schedtick.raw +% 1;
+            p.schedtick.store(tick, .monotonic);
+            if (tick % global_turns == 0) p.global_owed = true;
+            // One that a timer has just woken goes before those, who have had slices.
+            if (p.runq.popNext()) |g| return g;
+            if (p.global_owed) {
+                p.global_owed = false;
+                if (fromGlobal(s, p, 1)) |g| return g;
+            }
+            return p.runq.pop() orelse fromGlobal(s, p, 0);
+        }
+
+        /// See takeGlobal.
+        inline fn fromGlobal(s: *Self, p: *P, most: u32) ?*G {
+            if (s.queue.len.load(.monotonic) == 0) return null;
+            s.lock.lock();
+            defer s.lock.unlock();
+            return s.takeGlobal(p, most);
+        }
+
+        /// One that the network has woken, if no other M waits there. The others are queued.
+        inline fn fromPoller(s: *Self, p: *P) ?*G {
+            if (!Host.pollWanted(s) or s.lastpoll.load(.monotonic) == 0) return null;
+            var batch: Batch = .{};
+            Host.poll(s, 0, &batch);
+            const g = batch.pop() orelse return null;
+            count(&p.counters.netpoll_wakeups, batch.len + 1);
+            while (batch.pop()) |more| s.putLast(p, more);
+            if (p.runq.len() > 0) s.wakeP();
+            return g;
+        }
+
+        /// Of an M that has found nothing: it gives up its P, stops spinning, and looks once more.
+        fn dropP(s: *Self, m: *M, p: *P, until: *u64) Look {
+            s.lock.lock();
+            if (isSurplus(s, p)) {
+                s.lock.unlock();
+                return .again;
+            }
+            if (s.takeGlobal(p, 0)) |g| {
+                s.lock.unlock();
+                return .{ .found = g };
+            }
+            if (!m.spinning and s.needspinning.load(.seq_cst) == 1) {
+                s.becomeSpinning(m);
+                s.lock.unlock();
+                return .again;
+            }
+            s.putIdleP(Self.releaseP(m));
+            s.lock.unlock();
+            // Those of Ps that died since it looked are this one's to wait for.
+            if (planted != .died_meanwhile) until.* = @min(until.*, earliestLeftTo(s, p));
+            if (!m.spinning) return .nothing;
+            m.spinning = false;
+            s.endSpinning();
+            // Recheck: work that was made while nmspinning still counted this M. The decrement is
+            // the barrier that pairs with the one in wakeP.
+            if (planted == .no_recheck) return .nothing;
+            if (takePForWork(s, m)) {
+                s.becomeSpinning(m);
+                return .again;
+            }
+            until.* = @min(until.*, earliestTimer(s));
+            return .nothing;
+        }
+
+        /// Of the M without a P that has got `lastpoll`: waits for the network, until `until` at
+        /// most, and has a P afterwards unless there was none.
+        fn waitInPoller(s: *Self, m: *M, now: u64, due: u64, was_spinning: bool) Look {
+            s.poll_until.store(if (due == never) 0 else due, .seq_cst);
+            // A timer that was added before the store above did not see whom to break, and neither
+            // did who had no thread for a P before the swap.
+            const until = @min(due, earliestTimer(s));
+            var batch: Batch = .{};
+            const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
+            const delay: ?u64 = if (refused)
+                0
+            else if (until == never)
+                null
+            else
+                coalesce(s, until -| (if (now == 0) Env.nanotime() else now));
+            Host.poll(s, delay, &batch);
+            s.poll_until.store(0, .seq_cst);
+            if (planted != .poller_stays) s.lastpoll.store(@max(1, Env.nanotime()), .seq_cst);
+            s.lock.lock();
+            const got = s.takeIdleP();
+            if (got != null) s.refused.store(false, .monotonic);
+            s.lock.unlock();
+            const p = got orelse {
+                if (planted != .polled_dropped) s.inject(&batch);
+                return .nothing;
+            };
+            Self.acquireP(m, p);
+            const g = batch.pop() orelse {
+                if (was_spinning) s.becomeSpinning(m);
+                return .again;
+            };
+            count(&p.counters.netpoll_wakeups, batch.len + 1);
+            if (batch.len > 0) {
+                while (batch.pop()) |more| s.putLast(p, more);
+                s.wakeP();
+            }
+            return .{ .found = g };
         }
 
         /// sysmon's request: the time slice is over. The one to run next has had its share of it.
@@ -274,11 +303,9 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return 100 * @as(u64, s.nmspinning.load(.monotonic)) < percent * busy;
         }
 
-        const Stolen = union(enum) { found: *G, again, nothing };
-
         /// Looks at all other Ps in random order, a few times; the last time also at their timers
         /// and at the goroutine each has next.
-        fn steal(s: *Self, p: *P, now: *u64, until: *u64) Stolen {
+        fn steal(s: *Self, p: *P, now: *u64, until: *u64) Look {
             const all = s.procs();
             const n: u32 = @intCast(all.len);
             const rounds = Host.tunables.native_steal_rounds.get();

@@ -93,8 +93,9 @@ pub const Host = struct {
 
     pub fn warnThreadLimit(s: *Sched) void {
         var line: [160]u8 = undefined;
-        os.writeStderr(std.fmt.bufPrint(&line, "golibx: there is no thread for native goroutines that " ++
-            "could run: max_threads is {d}; they wait for one to come free\n", .{s.max_threads}) catch return);
+        const format = "golibx: there is no thread for native goroutines that could run: " ++
+            "max_threads is {d}; they wait for one to come free\n";
+        os.writeStderr(std.fmt.bufPrint(&line, format, .{s.max_threads}) catch return);
     }
 
     pub fn wakeSysmon(_: *Sched) void {

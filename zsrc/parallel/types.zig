@@ -149,9 +149,9 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
                 for (first..g.history_at) |i| {
                     const t = g.history[i % history_len];
                     var line: [96]u8 = undefined;
-                    Env.writeStderr(std.fmt.bufPrint(&line, "goroutine {d}: {t} -> {t} on M {d}\n", .{
-                        g.id, t.from, t.to, t.m,
-                    }) catch continue);
+                    const format = "goroutine {d}: {t} -> {t} on M {d}\n";
+                    const shown = .{ g.id, t.from, t.to, t.m };
+                    Env.writeStderr(std.fmt.bufPrint(&line, format, shown) catch continue);
                 }
             }
         };

@@ -100,11 +100,12 @@ pub fn notInGoroutine() void {
         _ = py.raise(py.exc.runtimeError(), "no golibx runtime is running: " ++
             "start the program with `golibx run`, or call this inside golibx.run(main)", .{});
     } else if (m_mod.current() != null) {
-        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine just now: what is called " ++
-            "between two, such as a signal handler, cannot wait, but can have go() start one that does", .{});
+        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine just now: " ++
+            "what is called between two, such as a signal handler, cannot wait, " ++
+            "but can have go() start one that does", .{});
     } else {
-        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine, which this operation is " ++
-            "about: have one that is started with go() do it", .{});
+        _ = py.raise(py.exc.runtimeError(), "this thread runs no goroutine, which this " ++
+            "operation is about: have one that is started with go() do it", .{});
     }
 }
 

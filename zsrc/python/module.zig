@@ -451,7 +451,8 @@ const functions = [_]class.Method(void){
     ),
     function("schedule()", run.schedule,
         \\The choices of the last explored run, four native 16-bit numbers each, the place of the
-        \\first that was not as planned or -1, and whether these are all. See zsrc/serial/script.zig.
+        \\first that was not as planned or -1, and whether these are all. See
+        \\zsrc/serial/script.zig.
     ),
     function("unclaim()", run.unclaim, "Others may claim the run."),
     function("free_main_thread(signal, /)", mainthread.free,

@@ -157,8 +157,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
                 var buffer: [256]u8 = undefined;
                 os.writeStderr(std.fmt.bufPrint(
                     &buffer,
-                    "golibx: goroutines wait for a thread: all {d} block in C code, and [runtime] " ++
-                        "max_threads allows no more; golibx dump {d} shows where\n",
+                    "golibx: goroutines wait for a thread: all {d} block in C code, and " ++
+                        "[runtime] max_threads allows no more; golibx dump {d} shows where\n",
                     .{ self.options.max_threads, os.processId() },
                 ) catch unreachable);
             }

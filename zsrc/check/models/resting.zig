@@ -272,7 +272,8 @@ fn Runs(comptime Sim: type, comptime what: What) type {
                 const warm = self.wakesFor(options);
                 if (!warm) {
                     self.endRest();
-                    self.* = .{ .gpa = .{}, .options = options, .generation = self.generation +% 1 };
+                    const generation = self.generation +% 1;
+                    self.* = .{ .gpa = .{}, .options = options, .generation = generation };
                     self.allocated = true;
                 }
                 errdefer if (warm) self.restAgain() else self.dispose();

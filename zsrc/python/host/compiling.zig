@@ -111,8 +111,11 @@ fn withoutIndent(text: *py.Object) ?*py.Object {
     const strip = py.PyObject_GetAttrString(text, "lstrip") orelse return null;
     defer py.decref(strip);
     const is_str = py.PyType_GetFlags(text.type) & (1 << 28) != 0;
-    const blank = (if (is_str) py.PyUnicode_FromString(" \t") else py.PyBytes_FromStringAndSize(" \t", 2)) orelse
-        return null;
+    const made = if (is_str)
+        py.PyUnicode_FromString(" \t")
+    else
+        py.PyBytes_FromStringAndSize(" \t", 2);
+    const blank = made orelse return null;
     defer py.decref(blank);
     return py.call(strip, &.{blank});
 }

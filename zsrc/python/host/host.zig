@@ -854,7 +854,8 @@ fn findIdent(own: *py.ThreadState) bool {
     }
     _ = py.raise(
         py.exc.importError(),
-        "golibx has not found where Python 3.{d} keeps a thread's ident: it needs a golibx that knows it",
+        "golibx has not found where Python 3.{d} keeps a thread's ident: " ++
+            "it needs a golibx that knows it",
         .{py.minor()},
     );
     return false;

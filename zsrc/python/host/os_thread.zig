@@ -18,7 +18,8 @@ pub fn lockFor(p: *goroutine.PyG) bool {
             error.OutOfMemory => py.PyErr_NoMemory(),
             error.ThreadLimit => py.raise(
                 py.exc.runtimeError(),
-                "there is no thread for goroutine {d}: {d} are locked to theirs, and [runtime] max_threads is {d}",
+                "there is no thread for goroutine {d}: {d} are locked to theirs, " ++
+                    "and [runtime] max_threads is {d}",
                 .{ p.g.id, lane.locked_count, lane.options.max_threads },
             ),
         };

@@ -390,7 +390,8 @@ fn layoutIsKnown() bool {
     }
     _ = py.raise(
         py.exc.runtimeError(),
-        "golibx does not know how Python 3.{d} keeps a lock's owner: it needs a golibx that knows it",
+        "golibx does not know how Python 3.{d} keeps a lock's owner: " ++
+            "it needs a golibx that knows it",
         .{py.minor()},
     );
     return false;

@@ -111,7 +111,8 @@ pub fn info() ?*py.Object {
         py.setText(dict, "c_identity_reason", if (os.imports.supported)
             (if (left == 0) "" else std.fmt.bufPrintSentinel(
                 &left_text,
-                "except {d}, whose tables could not be written: they take a goroutine for its thread",
+                "except {d}, whose tables could not be written: " ++
+                    "they take a goroutine for its thread",
                 .{left},
                 0,
             ) catch unreachable)

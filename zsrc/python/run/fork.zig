@@ -433,7 +433,8 @@ pub fn throw(exception: *py.Object) void {
 /// A signal handler that ran on no goroutine of the program's has forked, and ended in the child:
 /// there is nothing that it interrupted.
 pub fn endHandler(exception: ?*py.Object) noreturn {
-    endBy(exception orelse py.PyObject_CallObject(py.exc.systemExit(), null) orelse py.takeException().?);
+    if (exception) |e| endBy(e);
+    endBy(py.PyObject_CallObject(py.exc.systemExit(), null) orelse py.takeException().?);
 }
 
 /// The stack that the calling thread is on, where that is not the thread's own.

@@ -78,8 +78,8 @@ pub fn readSettings(o: *const lane_mod.Options, given: *py.Object) bool {
     if (!std.math.isPowerOfTwo(s.stack_size) or
         s.stack_size < 16 * 1024 or s.stack_size > 64 << 20)
     {
-        _ = py.raise(py.exc.valueError(), "option stack_native_size cannot be {d}: a power of two, " ++
-            "16 KiB to 64 MiB", .{s.stack_size});
+        _ = py.raise(py.exc.valueError(), "option stack_native_size cannot be {d}: " ++
+            "a power of two, 16 KiB to 64 MiB", .{s.stack_size});
         return false;
     }
     settings = s;
@@ -570,8 +570,8 @@ pub fn call(
         };
         if (!fits) return py.raise(
             py.exc.valueError(),
-            "argument {d}: there is no room for it: {d} integers or pointers, {d} floating-point numbers, " ++
-                "and {d} more of either",
+            "argument {d}: there is no room for it: {d} integers or pointers, " ++
+                "{d} floating-point numbers, and {d} more of either",
             .{ i + 1, call_mod.most_integers, call_mod.most_floats, call_mod.most_on_stack },
         );
     }

@@ -117,9 +117,11 @@ fn RegisterFunction(comptime R: type) type {
 fn StackFunction(comptime R: type) type {
     return if (most_integers == 6)
         fn (u64, u64, u64, u64, u64, u64, f64, f64, f64, f64, f64, f64, f64, f64,
-            u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) callconv(.c) R
+            u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64,
+        ) callconv(.c) R
     else
         fn (u64, u64, u64, u64, u64, u64, u64, u64, f64, f64, f64, f64, f64, f64, f64, f64,
-            u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) callconv(.c) R;
+            u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64,
+        ) callconv(.c) R;
 }
 // zig fmt: on

@@ -295,8 +295,9 @@ const Out = struct {
 fn dumpWithout(fd: i32) void {
     var out: Out = .{ .fd = fd };
     defer out.flush();
-    out.print("golibx: the interpreter has not answered for {d} s: C code holds its lock, or the process " ++
-        "is stopped at a\nbreakpoint. What follows was read without it, and may be out of date.\n\n", .{
+    out.print("golibx: the interpreter has not answered for {d} s: " ++
+        "C code holds its lock, or the process is stopped at a\n" ++
+        "breakpoint. What follows was read without it, and may be out of date.\n\n", .{
         patience_s.dump,
     });
     var shown: usize = 0;

@@ -256,8 +256,10 @@ var request_settings: requests.Settings = .{};
 
 fn warnOfSignal() void {
     var buffer: [128]u8 = undefined;
-    os.writeStderr(std.fmt.bufPrint(&buffer, "golibx: debug.dump_signal is not used: the program has " ++
-        "a handler for signal {d} already\n", .{request_settings.dump_signal}) catch unreachable);
+    const format = "golibx: debug.dump_signal is not used: the program has a handler for " ++
+        "signal {d} already\n";
+    const shown = .{request_settings.dump_signal};
+    os.writeStderr(std.fmt.bufPrint(&buffer, format, shown) catch unreachable);
 }
 
 /// `plan`: the choices that an explored run is to begin with, as schedule() gives them; and whether

@@ -456,8 +456,8 @@ inline fn selectFrom(
 /// exception set.
 noinline fn forThread(sources: []const Source) bool {
     for (sources, 0..) |source, i| if (source == .io) {
-        _ = py.raise(py.exc.runtimeError(), "select case {d} is of a socket, for which only goroutines " ++
-            "can wait: have one started with go() do this", .{i});
+        _ = py.raise(py.exc.runtimeError(), "select case {d} is of a socket, for which only " ++
+            "goroutines can wait: have one started with go() do this", .{i});
         return false;
     };
     return true;
