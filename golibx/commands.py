@@ -346,15 +346,76 @@ def _check_plugins(config: Config, problems: list[ConfigError]) -> None:
         problems += exc.errors
 
 
-@group.command("plugins", short_help="List the plugins that there are.")
+@group.command(
+    "plugins",
+    short_help="List the plugins that there are, or what they take.",
+    epilog="""\b
+Examples:
+  golibx plugins
+  golibx plugins --config golib.toml
+  golibx plugins --stats 1234             the time that each hook took in process 1234
+  golibx plugins --stats 1234 --json
+""",
+)
 @config_option
 @set_option
-def plugins_command(config: str | None, overrides: Sequence[str]) -> None:
+@click.option(
+    "--stats", "pid", metavar="PID", type=int, help="Show what the plugins of this process take."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --stats: a JSON object, on one line.")
+@timeout_option
+def plugins_command(
+    config: str | None, overrides: Sequence[str], pid: int | None, as_json: bool, timeout: float
+) -> None:
     """List the plugins that there are, and which of them are enabled.
 
     Those that only ./golib.toml enables are not loaded, which would run their code: with --config
     they are, and their hooks are shown.
+
+    With --stats it is the plugins of process PID, which is in a golibx run: how often each hook was
+    called, how long that took, and the share of the time since the run began. Only its own user and
+    root may ask.
     """
+    if pid is not None:
+        if config is not None or overrides:
+            raise click.UsageError("--stats is about a process, which has its configuration.")
+        _show_plugin_stats(pid, as_json=as_json, timeout=timeout)
+        return
+    if as_json:
+        raise click.UsageError("--json is for --stats PID.")
+    _list_plugins(config, overrides)
+
+
+def _show_plugin_stats(pid: int, *, as_json: bool, timeout: float) -> None:
+    from golibx import control
+    from golibx.dump import DumpError, printable
+
+    try:
+        found = control.plugins(pid, timeout=timeout)
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        click.echo(f"process {pid} has no plugins")
+        return
+    rows = []
+    for name, plugin in found.items():
+        shown = printable(name, lines=False)
+        rows.append((shown, f"{plugin['share']:.2f}%", plugin["state"], *[""] * 6))
+        for hook, times in plugin["hooks"].items():
+            calls, total_ns = times["calls"], times["total_ns"]
+            numbers = (calls, total_ns, total_ns // max(calls, 1), times["longest_ns"])
+            present = str(times["present_ns"] or "")
+            rows.append(("", "", "", hook, *map(str, numbers), present))
+    header = ("plugin", "share", "state", "hook", "calls", "total_ns", "mean_ns", "longest_ns")
+    _show_table((*header, "present_ns"), rows)
+
+
+def _list_plugins(config: str | None, overrides: Sequence[str]) -> None:
     from golibx.pluginfinder import builtin_names, installed_names
     from golibx.pluginmanager import PluginManager
 

@@ -1,4 +1,4 @@
-"""What other processes may ask and change: `golibx stats`, `tune`, `trace` and `ps`.
+"""What other processes may ask and change: `golibx stats`, `plugins`, `tune` and others.
 
 They connect to the socket that `golibx dump` asks through. zsrc/python/run/requests.zig has the
 protocol, and lets nobody in but the process's own user and root: of a request that it does not
@@ -6,6 +6,7 @@ answer itself it calls `answer`, in a thread of its own. The requests:
 
     stats           counters, latencies, and the present values of what can be tuned; this is
                     answered in part where the interpreter is stuck
+    plugins         what the hooks of its plugins took
     tune {…}        sets values, a JSON object of strings by key; what was there before
     trace           has the plugin trace write the last seconds; the file's path
 
@@ -28,7 +29,9 @@ from golibx.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["answer", "processes", "stats", "trace", "tune"]
+    from golibx.hookspec import PluginStats
+
+__all__ = ["answer", "plugins", "processes", "stats", "trace", "tune"]
 
 
 # ---- in the process that is asked ----
@@ -45,13 +48,15 @@ def answer(asked: str, pid: int) -> str:
     try:
         if verb == "stats" and not body:
             return f"+{json.dumps(_stats())}\n"
+        if verb == "plugins" and not body:
+            return f"+{json.dumps(_plugins())}\n"
         if verb == "tune":
             return f"+{json.dumps(_tune(body, pid))}\n"
         if verb == "trace" and not body:
             return f"+{json.dumps(_trace(pid))}\n"
         return (
             f"-there is no request {verb!r} of golibx {__version__}: "
-            "there are dump, stats, tune, trace\n"
+            "there are dump, stats, plugins, tune, trace\n"
         )
     except (ConfigError, RuntimeError, ValueError) as exc:
         return f"-{exc}\n"
@@ -77,6 +82,20 @@ def _stats() -> dict[str, Any]:
             "max_ns": tuning.quantile(ordered, 1.0),
         },
         "tunables": tuning.tunables(),
+    }
+
+
+def _plugins() -> dict[str, Any]:
+    manager = sys.modules.get("golibx.pluginmanager")
+    running = None if manager is None else manager.running
+    found: dict[str, PluginStats] = {} if running is None else running.stats()
+    return {
+        name: {
+            "state": each.state,
+            "share": each.share,
+            "hooks": {hook: times._asdict() for hook, times in each.hooks.items()},
+        }
+        for name, each in found.items()
     }
 
 
@@ -108,6 +127,14 @@ def stats(pid: int, *, timeout: float = 15.0) -> dict[str, Any]:
     Raises DumpError, as golibx.dump.request does.
     """
     return _object(pid, request(pid, "stats", timeout=timeout))
+
+
+def plugins(pid: int, *, timeout: float = 15.0) -> dict[str, Any]:
+    """What Runtime.plugin_stats() of the process says, its tuples as mappings.
+
+    Raises DumpError, also where its interpreter is stuck.
+    """
+    return _object(pid, request(pid, "plugins", timeout=timeout))
 
 
 def tune(pid: int, changes: Mapping[str, str], *, timeout: float = 15.0) -> dict[str, int]:

@@ -32,6 +32,8 @@ What every plugin may rely on:
   for `tune`.
 - A plugin that raises is reported on stderr, once, with its name; from then on none of its hooks is
   called. The program and the other plugins go on.
+- The time of each call is accounted (`Runtime.plugin_stats`), and a plugin that takes more than
+  `[hooks] share` is named, or disabled.
 
 Times are integers in nanoseconds. `time_ns` is a point on the clock of time.monotonic_ns().
 
@@ -66,7 +68,9 @@ __all__ = [
     "GoroutinePark",
     "GoroutineReady",
     "GoroutineStart",
+    "HookStats",
     "NetpollReady",
+    "PluginStats",
     "Preempt",
     "Retake",
     "Snapshot",
@@ -289,6 +293,32 @@ class Tune(NamedTuple):
     """The value before; a duration in nanoseconds."""
     new: int
     """The value from here on."""
+
+
+class HookStats(NamedTuple):
+    """The time that one hook of one plugin took: see Runtime.plugin_stats()."""
+
+    calls: int
+    """How many calls have returned or raised."""
+    total_ns: int
+    """How long all of these took, each from the call to the return: also what it waited, and what
+    others ran while it was preempted. Meanwhile no other hook is called."""
+    longest_ns: int
+    """The longest one."""
+    present_ns: int
+    """How long the call has lasted that goes on now; 0: none does."""
+
+
+class PluginStats(NamedTuple):
+    """What the hooks of one plugin took: see Runtime.plugin_stats()."""
+
+    state: str
+    """"active", "over its share" (of `[hooks] share`, and warned of), "disabled" (for that), or
+    "raised" (and disabled for it)."""
+    share: float
+    """How much of the wall time since the run began its event hooks and `tune` took, in percent."""
+    hooks: Mapping[str, HookStats]
+    """Those it has, by their names."""
 
 
 @hookspec

@@ -7,6 +7,9 @@ one, because a plugin that raises must be known by name and must not keep the ot
 called. Of pluggy's result handling nothing is missed: only `tune` returns something, which each
 plugin is asked for by itself.
 
+Each call is timed, for Runtime.plugin_stats() and `[hooks] share`: an account for each hook of each
+plugin is written by whoever calls that hook, which is one at a time, and read by anybody.
+
 Importing this module imports pluggy: a run without plugins does without.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 import time
 from contextvars import ContextVar
 from inspect import (
@@ -24,16 +28,18 @@ from inspect import (
     isgenerator,
     isgeneratorfunction,
 )
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
 from golibx import hookspec
 from golibx.errors import ConfigError
+from golibx.hookspec import HookStats, PluginStats
 from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
     from types import TracebackType
 
     import click
@@ -49,6 +55,7 @@ __all__ = [
     "builtin_names",
     "calling_plugin",
     "installed_names",
+    "set_running",
 ]
 
 _LANES = ("python", "native")
@@ -145,11 +152,51 @@ calling_plugin: ContextVar[str] = ContextVar("calling_plugin")
 """The name of the plugin whose hook is called, and whose hook has started the goroutine."""
 
 
+running: PluginManager | None = None
+"""Of the run that goes on, for golibx.control."""
+
+
+class _Account:
+    """The time of one hook of one plugin.
+
+    Attributes:
+        is_on: whether it is to be called.
+        calls: how many have returned or raised.
+        total_ns: how long these took.
+        longest_ns: the longest of them.
+        since_ns: when the call began that goes on now; 0: none does.
+    """
+
+    __slots__ = ("calls", "is_on", "longest_ns", "since_ns", "total_ns")
+
+    def __init__(self) -> None:
+        self.is_on = True
+        self.calls = self.total_ns = self.longest_ns = self.since_ns = 0
+
+    def spent_ns(self, now_ns: int) -> int:
+        """How long all calls took, with what there is of the one that goes on."""
+        # In this order: a call that ends in between is not counted twice.
+        since_ns, total_ns = self.since_ns, self.total_ns
+        return total_ns + (max(now_ns - since_ns, 0) if since_ns else 0)
+
+
 class _Hook(NamedTuple):
     plugin: Plugin
     name: str
     function: Callable[..., object]
     arguments: tuple[str, ...]
+    account: _Account
+
+
+class _Look(NamedTuple):
+    """What a plugin's hooks had taken and how often they were called, at some time."""
+
+    spent_ns: int
+    calls: int
+    is_over: bool
+
+
+_NO_LOOK = _Look(0, 0, is_over=False)
 
 
 class PluginManager:
@@ -182,6 +229,11 @@ class PluginManager:
         self._interrupts = interrupts
         self._call_function = call
         self._hooks: dict[str, list[_Hook]] = {}
+        self._accounts: dict[str, dict[str, _Account]] = {}
+        self._states: dict[str, str] = {}
+        self._looks: dict[str, _Look] = {}
+        self._looked_ns = self._began_ns = monotonic_ns()
+        self._disabling = threading.RLock()  # hooks are called in other goroutines than looks
         self._checker = pluggy.PluginManager("golibx")
         self._checker.add_hookspecs(hookspec)
         self.plugins: list[Plugin] = []
@@ -212,6 +264,7 @@ class PluginManager:
             raise self._error(reference, str(exc)) from exc
         self._check_hooks(plugin, reference)
         self.plugins.append(plugin)
+        self._states[plugin.name] = "active"
         self._collect_hooks()
 
     def _check_hooks(self, plugin: Plugin, reference: str) -> None:
@@ -253,11 +306,17 @@ class PluginManager:
 
         self._hooks = {
             name: [
-                _Hook(by_object[id(impl.plugin)], name, impl.function, tuple(impl.argnames))
+                hook
                 for impl in sorted(getattr(self._checker.hook, name).get_hookimpls(), key=order)
+                if (hook := self._hook(by_object[id(impl.plugin)], name, impl)).account.is_on
             ]
             for name in self.hook_names()
         }
+
+    def _hook(self, plugin: Plugin, name: str, impl: pluggy.HookImpl) -> _Hook:
+        accounts = self._accounts.setdefault(plugin.name, {})
+        account = accounts.setdefault(name, _Account())
+        return _Hook(plugin, name, impl.function, tuple(impl.argnames), account)
 
     @staticmethod
     def hook_names() -> list[str]:
@@ -367,11 +426,13 @@ class PluginManager:
         use: Callable[[str, object], object] | None = None,
     ) -> None:
         """`use` is for what it returns; if that cannot be used, the plugin is to blame."""
-        if hook.plugin not in self.plugins:
+        account = hook.account
+        if not account.is_on:
             return
         interrupts = self._interrupts()
         before, self.calling = self.calling, hook
         token = calling_plugin.set(hook.plugin.name)
+        account.since_ns = began_ns = monotonic_ns()
         try:
             result = self._call_function(hook.function, *arguments)
             if result is not None:
@@ -393,17 +454,123 @@ class PluginManager:
                     raise
             self._disable(hook, exc)
         finally:
+            took_ns = monotonic_ns() - began_ns
+            account.since_ns = 0
+            account.calls += 1
+            account.total_ns += took_ns
+            if took_ns > account.longest_ns:  # noqa: PLR1730  # max() takes longer
+                account.longest_ns = took_ns
             calling_plugin.reset(token)
             self.calling = before
 
     def _disable(self, hook: _Hook, exc: BaseException) -> None:
         plugin = hook.plugin
-        self.plugins.remove(plugin)
-        self._checker.unregister(plugin.object)
-        self._collect_hooks()
+        with self._disabling:
+            self._states[plugin.name] = "raised"
+            self._switch_off(plugin)
+            self.plugins.remove(plugin)
+            self._checker.unregister(plugin.object)
+            self._collect_hooks()
         # The first frame is the one of _call.
         frames = exc.__traceback__.tb_next if exc.__traceback__ is not None else None
         _report(f"golibx: plugin {plugin.name} raised in {hook.name} and is disabled:", exc, frames)
+
+    def _switch_off(self, plugin: Plugin, but: Container[str] = ()) -> None:
+        for name, account in self._accounts[plugin.name].items():
+            account.is_on = name in but
+
+    # ---- their time ----
+
+    def begin(self) -> None:
+        """The run begins: what shares are shares of."""
+        self._looked_ns = self._began_ns = monotonic_ns()
+
+    def stats(self) -> dict[str, PluginStats]:
+        """What the hooks of each plugin took, also of those that are disabled."""
+        now_ns = monotonic_ns()
+        lasted_ns = max(now_ns - self._began_ns, 1)
+        return {
+            name: PluginStats(
+                state=self._states[name],
+                share=100 * self._look(name, now_ns).spent_ns / lasted_ns,
+                hooks={hook: _stats_of(each, now_ns) for hook, each in [*accounts.items()]},
+            )
+            for name, accounts in [*self._accounts.items()]
+        }
+
+    def look_at_shares(self, most: int, *, disable: bool) -> list[str]:
+        """Who has taken more than allowed of the time since the last look: a line for each.
+
+        And of the time before that look: a hook may have been held up once, by what others do on
+        the machine. Each plugin is named once in a run.
+
+        Args:
+            most: percent of the wall time that a plugin's event hooks and `tune` may take.
+            disable: none of them is to be called any more.
+        """
+        now_ns = monotonic_ns()
+        lasted_ns = max(now_ns - self._looked_ns, 1)
+        lines = []
+        for plugin in tuple(self.plugins):
+            name = plugin.name
+            look, before = self._look(name, now_ns), self._looks.get(name, _NO_LOOK)
+            share = 100 * (look.spent_ns - before.spent_ns) / lasted_ns
+            self._looks[name] = look = look._replace(is_over=share > most)
+            if not (before.is_over and look.is_over and self._states[name] == "active"):
+                continue
+            calls = look.calls - before.calls
+            counted = "1 call" if calls == 1 else f"{calls} calls"
+            text = (
+                f"golibx: plugin {name} took {share:.1f}% of the last "
+                f"{lasted_ns / 1e9:.3g} s in its hooks ({counted}{self._going_on(name, now_ns)}); "
+                f"[hooks] share allows {most}%"
+            )
+            lines.append(text + self._over(plugin, disable=disable))
+        self._looked_ns = now_ns
+        return lines
+
+    def _over(self, plugin: Plugin, *, disable: bool) -> str:
+        with self._disabling:
+            if self._states[plugin.name] != "active":  # it has raised meanwhile
+                return ""
+            if not disable:
+                self._states[plugin.name] = "over its share"
+                return ""
+            self._states[plugin.name] = "disabled"
+            # It may have started what only it can end.
+            self._switch_off(plugin, but=("golib_stop",))
+            self._collect_hooks()
+        return "; they are not called any more, but for golib_stop"
+
+    def _look(self, name: str, now_ns: int) -> _Look:
+        counted = [
+            account for hook, account in [*self._accounts[name].items()] if _has_a_share(hook)
+        ]
+        spent_ns = sum(account.spent_ns(now_ns) for account in counted)
+        return _Look(spent_ns, sum(account.calls for account in counted), is_over=False)
+
+    def _going_on(self, name: str, now_ns: int) -> str:
+        for hook, account in [*self._accounts[name].items()]:
+            if (since_ns := account.since_ns) and _has_a_share(hook):
+                return f", and one of {hook} that goes on since {(now_ns - since_ns) / 1e9:.3g} s"
+        return ""
+
+
+def set_running(manager: PluginManager | None) -> None:
+    """The run of these plugins begins; None: it has ended."""
+    global running
+    running = manager
+
+
+def _has_a_share(hook: str) -> bool:
+    """Not those that are called once, before the program or after it."""
+    return not hook.startswith("golib_")
+
+
+def _stats_of(account: _Account, now_ns: int) -> HookStats:
+    since_ns = account.since_ns
+    present_ns = max(now_ns - since_ns, 0) if since_ns else 0
+    return HookStats(account.calls, account.total_ns, account.longest_ns, present_ns)
 
 
 def _refuse_unrun(result: object) -> None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from typing import Any, ParamSpec, TextIO, TypeVar
 
     from golibx._core import Goroutine
+    from golibx.hookspec import PluginStats
     from golibx.pluginmanager import Plugin, PluginManager
 
     Params = ParamSpec("Params")
@@ -247,6 +248,13 @@ class Runtime:
         _core.measure_latency()
         return _core.latencies()
 
+    def plugin_stats(self) -> dict[str, PluginStats]:
+        """What the hooks of each plugin took: by its name, and by hook.
+
+        Also those of plugins that were disabled, for an exception or for `[hooks] share`.
+        """
+        return {} if self._plugins is None else self._plugins.stats()
+
     def tunables(self) -> dict[str, int]:
         """The present values of what may change while the program runs, as golibx.tunables()."""
         return tuning.tunables()
@@ -383,6 +391,10 @@ class Runtime:
         if self.is_program:
             global _program
             _program = None  # and what it raised
+        if self._plugins is not None:
+            from golibx.pluginmanager import set_running
+
+            set_running(None)
         if "golibx.signal" in sys.modules:
             sys.modules["golibx.signal"].end()
         if "golibx.aio" in sys.modules:
@@ -397,6 +409,10 @@ class Runtime:
             if (read_end := wakeup.read_end()) >= 0:
                 _core.watch_signals(read_end)
             if self._plugins is not None:
+                from golibx.pluginmanager import set_running
+
+                set_running(self._plugins)
+                self._plugins.begin()
                 self._plugins.start(self)
                 # After golib_start, because hooks are promised never to be called two at once.
                 self._pump = _core.go_system(self._deliver_events)
@@ -404,6 +420,8 @@ class Runtime:
                     meter = tuning.Meter(self.config.tune.limits)
                     asker = _core.go_system(self._ask_plugins, self._plugins, meter)
                     self._askers.append(asker)
+                if self.config.hooks.share:
+                    self._askers.append(_core.go_system(self._watch_shares, self._plugins))
             if self.config.tune.rules:
                 meter = tuning.Meter(self.config.tune.limits)
                 self._askers.append(_core.go_system(self._follow_rules, meter))
@@ -530,7 +548,7 @@ class Runtime:
 
     def _ask_plugins(self, plugins: PluginManager, meter: tuning.Meter) -> None:
         """A service goroutine: what plugins want to change."""
-        while self._pause_asking():
+        while self._pause_asking(self.config.hooks.tune_interval_ns):
             snapshot = meter.snapshot()
             with self._hooks_lock:  # hooks are promised never to be called two at once
                 plugins.ask_tune(snapshot, self._apply)
@@ -554,14 +572,23 @@ class Runtime:
         book = tuning.RuleBook(
             settings.rules, settings.limits, settings.confirm, settings.cooldown_ns
         )
-        while self._pause_asking():
+        while self._pause_asking(self.config.hooks.tune_interval_ns):
             for text in book.look(meter.snapshot()):
                 _write(text + "\n")
 
-    def _pause_asking(self) -> bool:
-        """Waits for `[hooks] tune_interval`. False if the run is about to end."""
+    def _watch_shares(self, plugins: PluginManager) -> None:
+        """A service goroutine: who takes more than `[hooks] share`. Also of a hook that hangs."""
+        settings = self.config.hooks
+        while self._pause_asking(settings.share_interval_ns):
+            disable = settings.over_share == "disable"
+            for text in plugins.look_at_shares(settings.share, disable=disable):
+                _write(text + "\n")
+            self._follow_event_mask(plugins)
+
+    def _pause_asking(self, interval_ns: int) -> bool:
+        """Waits for that long. False if the run is about to end."""
         try:
-            self._asking_ends.recv_ok(self.config.hooks.tune_interval_ns / 1e9)
+            self._asking_ends.recv_ok(interval_ns / 1e9)
         except DeadlineExceeded:
             return not self._ending
         return False

@@ -263,6 +263,9 @@ class Hooks(Section):
     ring_size: int
     budget_ns: int
     tune_interval_ns: int
+    share: int
+    share_interval_ns: int
+    over_share: str
 
 
 class Tune(Section):
@@ -682,6 +685,33 @@ SCHEMA: Final = (
             "How often plugins' `tune` is asked, and the rules of `[tune]` are looked at.",
             low="1ms",
             high="1h",
+        ),
+        Key(
+            "share",
+            "int",
+            0,
+            "How much of the wall time the hooks of one plugin may take, in percent: those for "
+            "events, and `tune`. Waits in them count, since no other hook is called meanwhile.",
+            low=1,
+            high=100,
+            zero="as much as they take",
+        ),
+        Key(
+            "share_interval",
+            "duration",
+            "1s",
+            "How often shares are looked at, each time that of the time since the last look. A "
+            "plugin is over its share that is at two looks in a row.",
+            low="10ms",
+            high="1h",
+        ),
+        Key(
+            "over_share",
+            "choice",
+            "warn",
+            "What happens to a plugin that takes more, after it was named in a line on stderr: "
+            "nothing more, or none of its hooks is called any more but `golib_stop`.",
+            choices=("warn", "disable"),
         ),
     ),
     Table(

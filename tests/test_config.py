@@ -61,6 +61,9 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "hooks.ring_size": ("1024", 1024, ["32", "1000", "33554432", '"1024"']),
     "hooks.budget": ('"3ms"', 3_000_000, ['"1us"', '"11s"', "1"]),
     "hooks.tune_interval": ('"50ms"', 50_000_000, ['"999us"', '"2h"', "100"]),
+    "hooks.share": ("2", 2, ["-1", "101", "2.5", '"2%"', "true"]),
+    "hooks.share_interval": ('"50ms"', 50_000_000, ['"9ms"', '"2h"', "1"]),
+    "hooks.over_share": ('"disable"', "disable", ['"kill"', '""', "true"]),
     "tune.limits": (
         '{ "preempt.slice" = { min = "1ms", max = "20ms" } }',
         {"preempt.slice": (1_000_000, 20_000_000)},

@@ -13,6 +13,7 @@ import sys
 import threading
 from inspect import signature
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -26,6 +27,7 @@ from golibx.pluginfinder import builtin_names
 from golibx.pluginmanager import PluginManager
 from golibx.rules import KEYS as KEYS_THAT_MAY_CHANGE
 from golibx.rules import METRICS, Snapshot
+from golibx.runtime import Runtime
 from golibx.schema import KINDS, SCHEMA, Key, with_reference
 from golibx.scope import Scope
 from golibx.testing import run
@@ -123,6 +125,21 @@ def test_the_snapshot_is_documented() -> None:
         PLUGINS.read_text(encoding="utf-8").partition("| `Snapshot` | |\n")[2].partition("\n\n")[0]
     )
     assert tuple(re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.M)) == Snapshot._fields
+
+
+@pytest.mark.parametrize("record", [hookspec.PluginStats, hookspec.HookStats])
+def test_what_plugins_take_is_documented(record: type[NamedTuple]) -> None:
+    text = PLUGINS.read_text(encoding="utf-8").partition(f"| `{record.__name__}` | |\n")[2]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text.partition("\n\n")[0], re.M)
+    assert tuple(rows) == record._fields
+
+
+def test_every_method_of_the_runtime_object_is_documented() -> None:
+    text = PLUGINS.read_text(encoding="utf-8").partition("## The runtime object")[2]
+    rows = re.findall(r"^\| `runtime\.(\w+)[`(]", text.partition("\n## ")[0], re.M)
+    own = {"run", "enter", "leave", "is_intact", "run_entered", "on_interrupt", "on_panic"}
+    public = {name for name in vars(Runtime) if not name.startswith("_")} - own
+    assert {*rows} == {*public, "config"}
 
 
 def test_metrics_are_documented() -> None:
