@@ -401,6 +401,11 @@ class PluginManager:
                 pause()
                 began_ns = time.monotonic_ns()
 
+    def deliver(self, name: str, event: object) -> None:
+        """Calls the hooks `name` for one event, which is made already."""
+        for hook in self._hooks.get(name, ()):
+            self._call_with(hook, (event,) if hook.arguments else ())
+
     def ask_tune(self, snapshot: object, apply: Callable[[str, object], object]) -> None:
         """Calls tune, and `apply` with each plugin's name and what it returned, unless None."""
         for hook in tuple(self._hooks.get("tune", ())):

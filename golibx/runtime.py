@@ -197,7 +197,7 @@ class Runtime:
 
             found = [*problems]
             self._plugins = PluginManager(
-                config, lambda: self._interrupts, found, call=_core.open_to_signals
+                config, lambda: self._interrupts, found, call=self._hook_caller()
             )
             self._plugins.configure(self, found)
             self._event_mask = self._plugins.event_mask
@@ -206,6 +206,10 @@ class Runtime:
             raise ConfigError.of(problems)
         if config.tune.rules or (self._plugins is not None and self._plugins.wants("tune")):
             self._measures_latency = True
+
+    def _hook_caller(self) -> Callable[..., object]:
+        """What calls a function of a plugin's with arguments."""
+        return _core.open_to_signals
 
     @property
     def plugins(self) -> Sequence[Plugin]:

@@ -76,6 +76,7 @@ OF_ANY_PYTHON = (
     "test_native_c.py",
     "test_native_stress.py",
     "test_pairs.py",
+    "test_plugin_example.py",
     "test_pytest_plugin.py",
     "test_tidy.py",
     "test_tidy_tests.py",

@@ -30,6 +30,7 @@ from golibx.rules import METRICS, Snapshot
 from golibx.runtime import Runtime
 from golibx.schema import KINDS, SCHEMA, Key, with_reference
 from golibx.scope import Scope
+from golibx.testing import plugins as testing_plugins
 from golibx.testing import run
 
 ROOT = Path(__file__).parent.parent
@@ -346,14 +347,28 @@ def test_every_program_of_debugging_md_shows_its_output() -> None:
 def test_the_test_of_testing_md(pytester: pytest.Pytester) -> None:
     text = TESTING.read_text(encoding="utf-8")
     programs = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    assert len(shown_in(TESTING)) == len(programs) - 1 == 5
+    assert len(shown_in(TESTING)) == len(programs) - 1 == 6
     pytester.makepyfile(programs[0])
     result = pytester.runpytest_subprocess("-p", "pytest_golibx", "--strict-markers")
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("name", [*testing_plugins.__all__])
+def test_testing_md_names_what_is_for_plugins(name: str) -> None:
+    text = TESTING.read_text(encoding="utf-8").partition("## Plugins")[2]
+    assert re.search(rf"`{name}\b", text)
+
+
+def test_seen_is_documented() -> None:
+    text = TESTING.read_text(encoding="utf-8").partition("| `Seen` | |")[2].partition("\n\n")[0]
+    seen = {name for name in vars(testing_plugins.Seen()) if not name.startswith("_")}
+    seen |= {name for name in testing_plugins.Seen.__annotations__}
+    seen |= {name for name in vars(testing_plugins.Seen) if not name.startswith("_")}
+    assert {name for name in re.findall(r"`(\w+)[`(]", text) if name in seen} == seen
+
+
 def test_every_option_of_a_test_is_in_testing_md() -> None:
-    text = TESTING.read_text(encoding="utf-8")
+    text = TESTING.read_text(encoding="utf-8").partition("\n## ")[0]
     names = [p.name for p in signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert re.findall(r"^\| `(\w+)` \|", text, re.M) == [n for n in names if n != "config"]
 

@@ -260,6 +260,77 @@ def test_every_event_kind_has_its_hook() -> None:
     assert annotations == [event.__name__ for event in EVENTS]
 
 
+# What plugins were published with. Lines are added here, never taken away or changed: see
+# "Compatibility" in docs/plugins.md.
+PUBLISHED_ARGUMENTS = {
+    "golib_configure": ("config", "runtime", "name"),
+    "golib_start": ("runtime",),
+    "golib_stop": ("runtime",),
+    "golib_cli": ("group",),
+    "on_goroutine_create": ("event",),
+    "on_goroutine_start": ("event",),
+    "on_goroutine_park": ("event",),
+    "on_goroutine_ready": ("event",),
+    "on_goroutine_exit": ("event",),
+    "on_goroutine_panic": ("event",),
+    "on_preempt": ("event",),
+    "on_retake": ("event",),
+    "on_netpoll_ready": ("event",),
+    "on_steal": ("event",),
+    "on_sysmon_tick": ("event",),
+    "on_deadlock": ("event",),
+    "on_gomaxprocs": ("event",),
+    "on_tune": ("event",),
+    "tune": ("snapshot",),
+}
+PUBLISHED_FIELDS = {
+    "GoroutineCreate": "time_ns lane goroutine_id parent_id",
+    "GoroutineStart": "time_ns lane goroutine_id parent_id",
+    "GoroutinePark": "time_ns lane goroutine_id reason",
+    "GoroutineReady": "time_ns lane goroutine_id waker_id",
+    "GoroutineExit": "time_ns lane goroutine_id lifetime_ns outcome",
+    "GoroutinePanic": "time_ns lane goroutine_id exception",
+    "Preempt": "time_ns lane goroutine_id ran_ns handed_off",
+    "Retake": "time_ns lane goroutine_id blocked_ns in_vain",
+    "NetpollReady": "time_ns lane goroutine_id fd readable writable",
+    "Steal": "time_ns lane goroutine_id stolen processor victim",
+    "SysmonTick": "time_ns lane slept_ns idle_rounds",
+    "DeadlockFound": "time_ns lane goroutine_id goroutines",
+    "GomaxprocsChange": "time_ns lane before after",
+    "Tune": "time_ns lane who key old new",
+    "PluginStats": "state share hooks",
+    "HookStats": "calls total_ns longest_ns present_ns",
+}
+
+
+def test_hooks_only_gain_arguments() -> None:
+    assert PluginManager.hook_names() == list(PUBLISHED_ARGUMENTS), "publish the new one here"
+    for name, published in PUBLISHED_ARGUMENTS.items():
+        arguments = tuple(inspect.signature(getattr(hookspec, name)).parameters)
+        assert arguments[: len(published)] == published
+
+
+def test_events_only_gain_fields() -> None:
+    records = {name for name in hookspec.__all__ if hasattr(getattr(hookspec, name), "_fields")}
+    assert records - {"Snapshot"} == PUBLISHED_FIELDS.keys(), "publish the new one here"
+    for name, published in PUBLISHED_FIELDS.items():
+        fields = getattr(hookspec, name)._fields
+        assert fields[: len(published.split())] == tuple(published.split())
+
+
+def test_a_deprecated_hook_warns_and_works(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By pluggy's mark, which stays for two minor versions."""
+    mark: Any = hookspec.on_steal.golibx_spec  # type: ignore[attr-defined]
+    warning = DeprecationWarning("on_steal goes with golibx 0.4: use on_theft")
+    monkeypatch.setitem(mark, "warn_on_impl", warning)
+    with pytest.warns(DeprecationWarning, match="use on_theft"):
+        manager = manager_of(recorder, monkeypatch)
+    raw = raw_event("on_steal", 6_000, 7, 5 << 32 | 2, 64, lane=1)
+    assert isinstance(event_of(recorder, manager, raw), Steal)
+
+
 def test_hook_takes_only_the_arguments_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -10,6 +10,7 @@
     wait_until(lambda: log == [1, 2])              # until something is so
 
 pytest's tests get the same from the mark `goroutine`, whose plugin is the package pytest_golibx.
+golibx.testing.plugins is for tests of golibx's plugins.
 """
 
 from __future__ import annotations
