@@ -178,6 +178,7 @@ class Runtime:
         self._refused: set[tuple[str, str]] = set()
         self._event_mask = 0
         self._measures_latency = False
+        self._replaced: list[tuple[Any, str, object]] = []
         self._main_id = 0
         self._ending = False
         self._late_exit: SystemExit | None = None
@@ -282,6 +283,83 @@ class Runtime:
             name = calling_plugin.get("")
             who = f"plugin {name}" if name else who
         return tuning.change(changes, who, self.config.tune.limits)
+
+    def disturb(self, *, seed: int, preempt: int = 0, delay: int = 0, delay_ns: int = 0) -> None:
+        """Has calls of golibx's by the program's goroutines let others go first, or come late.
+
+        Those are the calls that `preempt_every_call` of golibx.testing is about: each method of a
+        channel, a lock and the like, `go`, `select` and so on. It lasts until the run ends, or
+        until the next disturb(), which begins anew. The draws are the same for the same seed, in
+        the order in which the calls are made.
+
+        Args:
+            seed: 0 to 2**63 - 1.
+            preempt: one in so many calls gives way to all who can run; 0: none does.
+            delay: before one in so many the goroutine sleeps; 0: before none.
+            delay_ns: the longest of these sleeps, 1 to 10**10 nanoseconds.
+
+        Raises:
+            TypeError: one of these is no int.
+            ValueError: one of these is out of its range.
+            RuntimeError: the run has not begun, or is one of golibx.testing's with a seed or in
+                virtual time.
+        """
+        most = {"seed": 2**63 - 1, "preempt": 10**9, "delay": 10**9, "delay_ns": 10**10}
+        given = {"seed": seed, "preempt": preempt, "delay": delay, "delay_ns": delay_ns}
+        for name, value in given.items():
+            least = 1 if name == "delay_ns" and delay else 0
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an int, not {value!r}")
+            if not least <= value <= most[name]:
+                raise ValueError(f"{name} must be {least} to {most[name]}, not {value}")
+        _core.disturb(seed, preempt, delay, delay_ns)
+
+    def disturbances(self) -> dict[str, int]:
+        """What disturb() came to: "calls", and how many of them were "preempted" and "delayed"."""
+        return dict(zip(("calls", "preempted", "delayed"), _core.disturbances(), strict=True))
+
+    def replace(
+        self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        """Replaces a function of a class or module until the run has ended, after golib_stop.
+
+        What is put in its place is `make(present)`, which gets the function that is there. Several
+        may replace the same one: each wraps those before it, and they are taken back in reverse.
+        Functions of C types, which cannot be changed, cannot be replaced. A class method is given
+        as bound to `owner`.
+
+        Args:
+            owner: a class or a module.
+            name: the attribute.
+            make: given the present function, returns the one to call instead.
+
+        Raises:
+            AttributeError: there is no such attribute.
+            TypeError: it is no function, or `owner` cannot be changed.
+            RuntimeError: the run has not begun, or has ended.
+        """
+        if not _core.active() or self._plugins is None:
+            raise RuntimeError("replace() is for a run that goes on, with plugins")
+        from inspect import getattr_static
+
+        present = getattr(owner, name)
+        if not callable(present):
+            raise TypeError(f"{name} of {owner!r} is {present!r}, no function")
+        own = vars(owner).get(name, _INHERITED)
+        made: object = make(present)
+        if isinstance(getattr_static(owner, name), staticmethod | classmethod):
+            made = staticmethod(made)  # type: ignore[arg-type]  # `present` has its class, if any
+        setattr(owner, name, made)
+        self._replaced.append((owner, name, own))
+
+    def _put_back(self) -> None:
+        """What was replaced."""
+        while self._replaced:
+            owner, name, own = self._replaced.pop()
+            if own is _INHERITED:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
 
     def _core_options(self) -> dict[str, object]:
         return {**self.config.core_options()}
@@ -399,6 +477,7 @@ class Runtime:
             from golibx.pluginmanager import set_running
 
             set_running(None)
+            self._put_back()
         if "golibx.signal" in sys.modules:
             sys.modules["golibx.signal"].end()
         if "golibx.aio" in sys.modules:
@@ -647,6 +726,8 @@ class Runtime:
         elif self._late_exit is None and isinstance(request, SystemExit):
             self._late_exit = request
 
+
+_INHERITED = object()
 
 _entered: Runtime | None = None
 """That of the run that goes on; in the child of a fork, of one that has a survivor."""

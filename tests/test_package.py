@@ -144,5 +144,7 @@ def test_sdist_can_be_tested(sdist: set[str]) -> None:
         ".ci/run",
     }
     needed |= sources("tests", "*.py", "*.c", "*.h") | sources("tools", "*.py")
-    needed |= sources("bench", "*.py") | sources("examples", "*.py", "*.c", "*.md")
+    needed |= sources("bench", "*.py") | sources(
+        "examples", "*.py", "*.c", "*.md", "*.toml", "*.yml"
+    )
     assert needed | sources("docs", "*.md") <= sdist

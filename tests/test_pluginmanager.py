@@ -70,7 +70,7 @@ def install(folder: Path, name: str, value: str) -> None:
 def test_builtin() -> None:
     (plugin,) = manager("schedtrace").plugins
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
-    assert builtin_names() == ["metrics", "schedtrace", "trace", "tuner", "watchdog"]
+    assert builtin_names() == ["chaos", "metrics", "schedtrace", "trace", "tuner", "watchdog"]
 
 
 def test_module(folder: Path) -> None:
@@ -673,6 +673,13 @@ def test_watchdog(tmp_path: Path) -> None:
     """What it does is tested in test_watchdog.py."""
     result = run(tmp_path, "print('hello')\n", "--set", "plugins.enabled=watchdog")
     assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+
+
+def test_chaos(tmp_path: Path) -> None:
+    """What it does is tested in test_chaos.py."""
+    result = run(tmp_path, "print('hello')\n", "--set", "plugins.enabled=chaos")
+    assert (result.returncode, result.stdout) == (0, "hello\n")
+    assert result.stderr.count("chaos: seed=") == 2
 
 
 def test_schedtrace_settings(tmp_path: Path) -> None:

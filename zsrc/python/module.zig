@@ -153,6 +153,34 @@ fn sleep(seconds: *py.Object) ?*py.Object {
     return py.returnNone();
 }
 
+fn disturb(seed: i64, preempted: i64, delayed: i64, delay_ns: i64) ?*py.Object {
+    if (@min(seed, preempted, delayed, delay_ns) < 0)
+        return py.raise(py.exc.valueError(), "what disturb() is given must not be negative", .{});
+    if (!lane.live) return py.raise(py.exc.runtimeError(), "no runtime is running", .{});
+    const is_new = points.disturb(
+        function_table,
+        @intCast(seed),
+        @intCast(preempted),
+        @intCast(delayed),
+        @intCast(delay_ns),
+    );
+    if (!is_new)
+        return py.raise(py.exc.runtimeError(), "this run's schedule is drawn already: a test " ++
+            "with a seed, or in virtual time, cannot be disturbed", .{});
+    return py.returnNone();
+}
+
+fn disturbances() ?*py.Object {
+    const c = points.counts();
+    const calls = py.PyLong_FromUnsignedLongLong(c.calls) orelse return null;
+    defer py.decref(calls);
+    const preempted = py.PyLong_FromUnsignedLongLong(c.preempted) orelse return null;
+    defer py.decref(preempted);
+    const delayed = py.PyLong_FromUnsignedLongLong(c.delayed) orelse return null;
+    defer py.decref(delayed);
+    return py.PyTuple_Pack(@as(py.Ssize, 3), calls, preempted, delayed);
+}
+
 fn current() ?*py.Object {
     const p = goroutine.of(lane.onThread() orelse return py.returnNone());
     return if (p.ended) py.returnNone() else py.incref(&goroutine.actsAs(p).handle.ob);
@@ -537,6 +565,13 @@ const functions = [_]class.Method(void){
         \\Calls the C function at address on the native lane and waits for it. kinds has a letter
         \\for each of values, a tuple: "i" an integer or pointer, "d" a double, "f" a float; result
         \\is one of struct's letters, or "v" for none.
+    ),
+    function("disturb(seed, preempt, delay, delay_ns, /)", disturb,
+        \\From now on one in so many of the program's calls of golibx gives way, and one is delayed,
+        \\by up to delay_ns; 0: none. It ends with the run.
+    ),
+    function("disturbances()", disturbances,
+        \\How many calls there were since disturb(), how many gave way, and how many were delayed.
     ),
     function("native_wait(timeout_ns, /)", native.waitAll,
         \\Waits for the native goroutines that this run has started; returns how many are left.

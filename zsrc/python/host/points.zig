@@ -1,27 +1,90 @@
-//! Calls of golibx as preemption points, for explored runs: serial/explore.zig.
+//! Calls of golibx as points at which something may happen: in explored runs a preemption
+//! (serial/explore.zig), in others what `disturb` asks for.
 //!
 //! A plain run must not pay for it. CPython looks a method's function up in its PyMethodDef at
 //! every call, so the tables of the methods have a second set of functions, which give way first,
 //! and a run that wants points has these in place while it lasts. `for value in ch` calls a slot of
 //! the type instead; there the function is found in the type by its address, and replaced.
 const std = @import("std");
+const os = @import("../../os/os.zig");
+const G = @import("../../serial/g.zig").G;
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const classes = @import("../classes.zig");
+const explore = @import("../../serial/explore.zig");
 
 const lane = &host.the_lane;
+
+/// What `disturb` has asked for; all of it is the interpreter lock's.
+const Disturbance = struct {
+    chance: explore.Chance,
+    /// One in so many calls gives way, is delayed; 0: none.
+    preempt: u64,
+    delay: u64,
+    /// The longest delay.
+    delay_ns: u64,
+    counts: Counts = .{},
+
+    fn draws(d: *Disturbance, one_in: u64) bool {
+        return one_in > 0 and d.chance.below(one_in) == 0;
+    }
+};
+
+pub const Counts = struct { calls: u64 = 0, preempted: u64 = 0, delayed: u64 = 0 };
+
+var disturbance: ?Disturbance = null;
 
 /// Others may go on here, if the caller is a goroutine of the program's. `object` is what the call
 /// is a method of: those that are about to use the same one may race.
 fn point(object: ?*py.Object) void {
     const g = lane.here() orelse return;
     if (g.system or g.no_preempt > 0 or goroutine.of(g).ended) return;
+    if (disturbance) |*d| return disturbHere(d, g);
     lane.giveWay(g, @intFromPtr(object));
+}
+
+/// The draws come first: others may draw while this goroutine waits, or take it all back.
+fn disturbHere(d: *Disturbance, g: *G) void {
+    d.counts.calls += 1;
+    const gives_way, const is_delayed = .{ d.draws(d.preempt), d.draws(d.delay) };
+    const ns = if (is_delayed) 1 + d.chance.below(d.delay_ns) else 0;
+    if (gives_way) {
+        d.counts.preempted += 1;
+        lane.gosched(g);
+    }
+    if (ns == 0) return;
+    if (disturbance) |*now| now.counts.delayed += 1;
+    lane.prepare(g);
+    // What interrupts it stays pending, for a call that waits: this one may be an unlock.
+    _ = lane.park(g, .sleep, os.nanotime() + ns);
+}
+
+/// From now on, and until the run ends or `undisturb`. False if the points are an explored run's.
+pub fn disturb(functions: Table, seed: u64, preempt: u64, delay: u64, delay_ns: u64) bool {
+    if (lane.options.explore or lane.options.virtual_time) return false;
+    disturbance = .{
+        .chance = .init(seed),
+        .preempt = preempt,
+        .delay = delay,
+        .delay_ns = delay_ns,
+    };
+    setAll(functions, true);
+    return true;
+}
+
+/// What it came to so far.
+pub fn counts() Counts {
+    return if (disturbance) |d| d.counts else .{};
 }
 
 /// Puts the points in place, or takes them away. `functions` are the module's.
 pub fn set(functions: Table, on: bool) void {
+    disturbance = null;
+    setAll(functions, on);
+}
+
+fn setAll(functions: Table, on: bool) void {
     functions.set(on);
     inline for (classes.all) |class| class.setPoints(on);
 }
