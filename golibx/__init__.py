@@ -61,6 +61,7 @@ from golibx.errors import (
     Deadlock,
     GolibxError,
 )
+from golibx.labels import labels
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
 from golibx.time import Ticker, Timer, after, sleep, tick
@@ -118,6 +119,7 @@ __all__ = [
     "gomaxprocs",
     "goroutines",
     "gosched",
+    "labels",
     "leaks",
     "lock_os_thread",
     "logrecords",

@@ -15,7 +15,7 @@ from golibx.leaked import variables
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import FrameType
     from typing import Any, TypeAlias
 
@@ -58,8 +58,9 @@ def stacks(only: Iterable[Goroutine] | None = None, /, *, system: bool = False) 
     """The stacks of all goroutines as text, in the form of Go's dumps, the oldest goroutine first.
 
     Goroutines that wait for the same reason at the same place, started at the same place, are shown
-    once, with their number and ids. The threads follow that run no goroutine and wait for one, a
-    channel, a lock or the like; then native goroutines, with the function that each runs.
+    once, with their number and ids, and the labels that any of them has. The threads follow that
+    run no goroutine and wait for one, a channel, a lock or the like; then native goroutines, with
+    the function that each runs.
 
     Args:
         only: some goroutines: no others are shown, no threads and no native goroutines.
@@ -155,13 +156,14 @@ def _objects(waiting_on: object) -> list[object]:
 class _Shown:
     """What goroutines and threads have in common."""
 
-    __slots__ = ("frames", "name", "state", "waited", "waits_on", "who")
+    __slots__ = ("frames", "labels", "name", "state", "waited", "waits_on", "who")
 
     who: Who
     name: str
     state: str
     waited: float
     waits_on: list[object]
+    labels: Mapping[str, str]
     frames: str
     locked = False
     kept_by: str | None = None
@@ -186,6 +188,7 @@ class _Member(_Shown):
         self.locked = goroutine.locked
         self.kept_by = goroutine.kept_by
         self.waits_on = _objects(goroutine.waiting_on)
+        self.labels = goroutine.labels
         frame = goroutine.frame
         if goroutine is _core.current():
             # Not the frames of this module.
@@ -218,6 +221,7 @@ class _Thread(_Shown):
         self.state = state
         self.waited = waited
         self.waits_on = _objects(waiting_on)
+        self.labels = {}
         self.frame = frame
         self.frames = _lines(frame)
 
@@ -269,7 +273,19 @@ def _block(group: Sequence[_Shown], waiters: Having, holders: Having) -> str:
     )
     if len(objects) > _MOST_SHOWN:
         waits += f"    … and on {len(objects) - _MOST_SHOWN} more\n"
-    return headline + first.frames + waits + first.created
+    return headline + _labels(group) + first.frames + waits + first.created
+
+
+def _labels(group: Sequence[_Shown]) -> str:
+    """Each name once, with the different values that the group has."""
+    values: dict[str, dict[str, None]] = {}
+    for member in group:
+        for name, value in member.labels.items():
+            values.setdefault(name, {})[repr(value)] = None
+    if not values:
+        return ""
+    shown = "; ".join(f"{name}={_abridged(each)}" for name, each in values.items())
+    return f"    labels {printable(shown, lines=False)}\n"
 
 
 def _others(what: str, having: Sequence[Who], own: set[Who]) -> str:

@@ -389,6 +389,7 @@ OUTPUTS = {
     "chan.md": ["30\n", "send and close only\nFalse\n", "[0, 1, 4, 9, 16]\n"],
     "goroutines.md": [
         "49\nTrue -1 is negative\nthe one that waits has cleaned up\ncancelled\n",
+        "{'request': '17', 'user': 'ada', 'step': 'fetch'}\n",
         "[10, 45, 105]\n",
     ],
     "net.md": [

@@ -39,8 +39,8 @@ PYTHON_LAYERS = (
     {"_core"},
     {"leaked", "schema", "values"},
     {"rules"},
-    {"config", "context", "dump", "include", "net", "patch", "singleflight", "sync", "time"}
-    | {"tuning"},
+    {"config", "context", "dump", "include", "labels", "net", "patch", "singleflight", "sync"}
+    | {"time", "tuning"},
     {"aio", "control", "futures", "hookspec", "logrecords", "native", "plugins", "scope"}
     | {"signal", "tracefile"},
     {"pluginfinder"},

@@ -34,7 +34,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from golibx import Chan, Mutex, current, goroutines, sleep
+from golibx import Chan, Mutex, current, goroutines, labels, sleep
 from golibx.config import Key
 from golibx.hookspec import (
     DeadlockFound,
@@ -56,7 +56,7 @@ from golibx.hookspec import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import BinaryIO
 
@@ -209,6 +209,18 @@ def mark(text: str, /, **arguments: object) -> None:
     recorder = _recorder
     if recorder is not None:
         recorder.add("i", text, arguments)
+
+
+def _begin_labels(own: Mapping[str, str]) -> _Own | None:
+    """Blocks of golibx.labels() are regions."""
+    recorder = _recorder
+    return None if recorder is None else recorder.add("B", "labels", own)
+
+
+def _end_labels(began: _Own | None) -> None:
+    recorder = _recorder
+    if recorder is not None and began is not None:
+        recorder.record(began._replace(time_ns=time.monotonic_ns(), phase="E"))
 
 
 def flight(why: str = "the program") -> str:
@@ -579,9 +591,9 @@ class _Recorder:
         self._numbers = itertools.count(1)  # of flights
         self._unused_numbers: list[int] = []
 
-    def add(self, phase: str, name: str, arguments: dict[str, object]) -> _Own:
+    def add(self, phase: str, name: str, arguments: Mapping[str, object]) -> _Own:
         """What the program marks. Returns the event."""
-        text = _json(arguments)
+        text = _json(dict(arguments))
         goroutine = current()
         if goroutine is not None:
             event = _Own(0, phase, _REGIONS, goroutine.id, goroutine.name, str(name), text)
@@ -659,7 +671,7 @@ class _Recorder:
         for goroutine in present:
             number = goroutine.id
             if number > seen:
-                self._names[number] = goroutine.name
+                self._names[number] = _name_of(goroutine)
                 if goroutine.system:
                     self._services.add(number)
                 newest = max(newest, number)
@@ -763,6 +775,12 @@ class _Recorder:
         return path
 
 
+def _name_of(goroutine: Goroutine[Any]) -> str:
+    """With its labels: those that it has been started with, unless it has begun with others."""
+    own = ", ".join(f"{name}={value}" for name, value in goroutine.labels.items())
+    return f"{goroutine.name} ({own})" if own else goroutine.name
+
+
 def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -800,6 +818,7 @@ class Plugin:
         self._writer: Goroutine[None] | None = None
         self._listener: Goroutine[None] | None = None
         self._by_themselves: list[Goroutine[None]] = []
+        self._stop_watching: Callable[[], None] = lambda: None
         self._written_ns = 0
         self._count = 0
         self._skipped = 0
@@ -861,11 +880,13 @@ class Plugin:
             self._writer = runtime.go_system(self._recorder.keep_writing)
         self._recorder.look_for_names(now=True)
         _recorder = self._recorder
+        self._stop_watching = labels.watch(_begin_labels, _end_labels)
 
     @hookimpl
     def golib_stop(self) -> None:
         global _recorder
         _recorder = None
+        self._stop_watching()
         for goroutine in (self._writer, self._listener):
             if goroutine is not None:
                 goroutine.cancel()

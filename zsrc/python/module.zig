@@ -35,6 +35,7 @@ const greenlets = @import("host/greenlets.zig");
 const run = @import("run/run.zig");
 const mainthread = @import("host/mainthread.zig");
 const identity = @import("host/identity.zig");
+const labels = @import("host/labels.zig");
 const replace = @import("host/replace.zig");
 const fork = @import("run/fork.zig");
 const figures = @import("run/figures.zig");
@@ -357,6 +358,10 @@ const functions = [_]class.Method(void){
     function("current()", current, "The Goroutine that calls, or None outside of one."),
     function("ident()", ident,
         \\threading.get_ident(): of the calling goroutine, or thread outside of one.
+    ),
+    function("learn_labels(variable, no_block, /)", labels.learn,
+        \\What Goroutine.labels shows: the attribute labels of what variable, a ContextVar, holds
+        \\for the goroutine, or of no_block where it holds nothing.
     ),
     function("in_goroutine()", identity.hasOwnIdent,
         \\Whether ident() is of a goroutine: not of a thread, nor of the main goroutine, which has a

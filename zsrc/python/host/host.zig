@@ -616,6 +616,14 @@ pub inline fn hasVariables(state: *py.ThreadState) bool {
     return py.PyObject_Size(fields[at] orelse return false) != 0;
 }
 
+/// The context that has those of a thread state, any one's, if it has any and it is known where.
+pub inline fn variablesOf(state: *py.ThreadState) ?*py.Object {
+    const at = mechanisms.variables_word;
+    if (at == 0) return null;
+    const fields: [*]const ?*py.Object = @ptrCast(@alignCast(state));
+    return fields[at];
+}
+
 /// Drops those that the current thread state has got without being told to. False if something may
 /// be left of them.
 pub fn dropVariables(state: *py.ThreadState) bool {

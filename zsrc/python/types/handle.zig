@@ -11,6 +11,7 @@ const host = @import("../host/host.zig");
 const errors = @import("../errors.zig");
 const timeouts = @import("../timeouts.zig");
 const goroutine = @import("../host/goroutine.zig");
+const labels = @import("../host/labels.zig");
 const select = @import("select.zig");
 const uncollected = @import("../run/uncollected.zig");
 
@@ -228,6 +229,10 @@ fn keptBy(h: *Handle) ?*py.Object {
     return py.PyUnicode_FromString(module.name().ptr);
 }
 
+fn labelsOf(h: *Handle) ?*py.Object {
+    return labels.of(h.pyg());
+}
+
 fn repr(h: *Handle) ?*py.Object {
     const called = name(h) orelse return null;
     defer py.decref(called);
@@ -353,6 +358,10 @@ pub const Class = class.Class(Handle, .{
         class.property("kept_by", keptBy,
             \\The file of the C code for which it keeps its thread while it is switched out, a str,
             \\or None.
+        ),
+        class.property("labels", labelsOf,
+            \\The labels that golibx.labels() gives the code that it runs, a mapping of str to str
+            \\that cannot be changed; an empty one when it has ended.
         ),
         class.field(Handle, "system", "system",
             \\Whether it belongs to the runtime and not to the program.
