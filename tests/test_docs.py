@@ -390,6 +390,7 @@ OUTPUTS = {
     "goroutines.md": [
         "49\nTrue -1 is negative\nthe one that waits has cleaned up\ncancelled\n",
         "{'request': '17', 'user': 'ada', 'step': 'fetch'}\n",
+        "['high 0', 'high 1', 'normal', 'low']\n",
         "[10, 45, 105]\n",
     ],
     "net.md": [

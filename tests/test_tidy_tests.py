@@ -28,6 +28,7 @@ LOOPS = {
     "test_costs.py::waiting_for",
     "test_identity.py::loop",
     "test_net.py::read_slowly",
+    "test_priorities.py::wait",
     "test_retake.py::test_a_timer_fires_during_a_blocking_call",
     "test_schedules.py::wait",
     "test_testing.py::main",

@@ -57,6 +57,9 @@ pub const Status = enum(u8) {
     }
 };
 
+/// Who goes first: ranks.zig.
+pub const Priority = enum(u8) { low, normal, high };
+
 pub const WaitReason = wait.WaitReason;
 pub const Wake = wait.Wake;
 
@@ -117,6 +120,8 @@ pub const G = extern struct {
     deep: bool = true,
     /// It gave way by itself, and has not gone on since.
     gave_way: bool = false,
+    /// Its priority, as far as it counts now: ranks.zig.
+    rank: Priority = .normal,
     reason: WaitReason = .none,
     wake: Wake = .ready,
     /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
@@ -134,6 +139,8 @@ pub const G = extern struct {
     /// The floating-point environment that it starts with: that of whoever started it.
     environment: u64 = undefined,
     id: u64 = 0,
+    /// What it is to be, and its rank is again when it is woken.
+    priority: Priority = .normal,
     /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
     contest: ?*std.atomic.Value(u32) = null,
     /// How often it asked to be locked to its thread.

@@ -32,6 +32,7 @@ const sysmon = @import("sysmon.zig");
 const inbox = @import("inbox.zig");
 const context = @import("context.zig");
 const explore = @import("explore.zig");
+const ranks = @import("ranks.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -133,6 +134,13 @@ pub fn Lane(comptime Host: type) type {
         /// Goroutines that were preempted: they run when nothing else can, or when sysmon says that
         /// they waited long enough.
         preempted: g_mod.Queue = .{},
+        /// Those that go before all others, and after them: ranks.zig.
+        high: g_mod.Queue = .{},
+        low: g_mod.Queue = .{},
+        /// Since when sysmon has seen somebody in `low`; 0: it has not yet.
+        low_since: u64 = 0,
+        /// One that is not low is about to be preempted, and would not be for those in `low`.
+        spares_low: bool = false,
         timers: timer_mod.Heap = .{},
         /// Timers that will wake goroutines of the program's own.
         user_timers: usize = 0,
@@ -464,7 +472,7 @@ pub fn Lane(comptime Host: type) type {
             self.counters.spawns += 1;
             if (self.ring.measures() and !g.system) self.time(g);
             g.transition(.idle, .runnable);
-            self.runq.push(g);
+            if (g.rank == .normal) self.runq.push(g) else self.queueRanked(g);
             self.noteWork();
         }
 
@@ -496,7 +504,7 @@ pub fn Lane(comptime Host: type) type {
                 .idle => g.transition(.idle, .runnable),
                 else => g.transition(.waiting, .runnable),
             }
-            self.goNext(g);
+            if (g.rank == .normal) self.goNext(g) else self.queueRanked(g);
             self.noteWork();
         }
 
@@ -505,7 +513,7 @@ pub fn Lane(comptime Host: type) type {
             if (self.ring.wants(.goroutine_ready)) self.noteReady(g, 0);
             if (g.status == .parking) return notify(g);
             g.transition(.waiting, .runnable);
-            self.runq.push(g);
+            if (g.rank == .normal) self.runq.push(g) else self.queueRanked(g);
             self.noteWork();
         }
 
@@ -582,11 +590,13 @@ pub fn Lane(comptime Host: type) type {
         /// Whether goroutines wait for the P, as far as can be told without the lock.
         pub fn othersRunnable(self: *Self) bool {
             return @atomicLoad(usize, &self.runq.len, .monotonic) > 0 or
+                @atomicLoad(usize, &self.high.len, .monotonic) > 0 or
                 @atomicLoad(?*G, &self.runnext, .monotonic) != null or !Host.inbox.isEmpty();
         }
 
         pub fn hogsWait(self: *Self) bool {
-            return @atomicLoad(usize, &self.preempted.len, .monotonic) > 0;
+            return @atomicLoad(usize, &self.preempted.len, .monotonic) > 0 or
+                @atomicLoad(usize, &self.low.len, .monotonic) > 0;
         }
 
         /// Where the goroutine on `m` is, with respect to the host's lock.
@@ -693,10 +703,20 @@ pub fn Lane(comptime Host: type) type {
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
             if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
+            if (g.rank == .low) return self.goschedLow(g);
             const next = self.pickStarted();
             if (next == null and !self.wantsG0()) return;
             g.transition(.running, .runnable);
             if (next) |n| self.switchTo(g, n, &self.runq) else self.switchToG0(g, &self.runq);
+        }
+
+        /// Apart, so that the others' queue is one that is known.
+        noinline fn goschedLow(self: *Self, g: *G) void {
+            const next = self.pickStarted();
+            if (next == null and !self.wantsG0()) return;
+            g.transition(.running, .runnable);
+            const queue = self.queueOf(g);
+            if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
         }
 
         /// As gosched, until nobody else can go on: for the runtime's own waits for what others do,
@@ -716,7 +736,7 @@ pub fn Lane(comptime Host: type) type {
         fn goschedKept(self: *Self, g: *G) void {
             if (!self.othersWait() or !self.keepThread(g)) return;
             g.transition(.running, .runnable);
-            self.switchToG0(g, &self.runq);
+            self.switchToG0(g, self.queueOf(g));
             self.freeThread(g);
         }
 
@@ -732,7 +752,9 @@ pub fn Lane(comptime Host: type) type {
                 _ = self.bumpTick();
                 return;
             }
+            self.spares_low = g.rank != .low;
             const next = if (keeps) null else self.pickStarted();
+            self.spares_low = false;
             if (next == null and !keeps and !self.wantsG0()) {
                 // Alone: a new slice begins.
                 _ = self.bumpTick();
@@ -742,8 +764,7 @@ pub fn Lane(comptime Host: type) type {
             g.reason = .preempted;
             self.counters.preemptions += 1;
             self.record(.preempt, g.id, sysmon.hasRun(self, os.nanotime()), 0);
-            // The runtime's own helpers limit themselves: they are not put behind the others.
-            const queue = if (g.system) &self.runq else &self.preempted;
+            const queue = self.queueOfPreempted(g);
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
             if (keeps) self.freeThread(g);
             g.reason = .none;
@@ -807,12 +828,20 @@ pub fn Lane(comptime Host: type) type {
             switch (g.status) {
                 .notified => {
                     g.transition(.notified, .runnable);
-                    self.runq.push(g);
+                    if (g.rank == .normal) self.runq.push(g) else self.queueRanked(g);
                     self.noteWork();
                 },
                 .runnable => {},
                 else => os.fatal("goroutine {d} leaves its thread while {t}", .{ g.id, g.status }),
             }
+        }
+
+        /// As `settle`, of one that is high or low and waits for the P.
+        pub noinline fn settleRanked(self: *Self, g: *G) void {
+            g.m = null;
+            if (g.status != .runnable) return self.settleWoken(g);
+            self.requeueRanked(g);
+            self.noteWork();
         }
 
         pub fn switchToG0(self: *Self, g: *G, requeue: ?*g_mod.Queue) void {
@@ -932,6 +961,33 @@ pub fn Lane(comptime Host: type) type {
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;
         pub const anyRunnable = processor.anyRunnable;
+
+        // ---- priorities, in ranks.zig ----
+
+        const in_ranks = ranks.Ranks(Self, struct {
+            pub const others = ranks.others_turns;
+        });
+        const queueRanked = in_ranks.queueRanked;
+        const requeueRanked = in_ranks.requeueRanked;
+        const queueOf = in_ranks.queueOf;
+        const queueOfPreempted = in_ranks.queueOfPreempted;
+        pub const keepAttention = in_ranks.keepAttention;
+        pub const pickHigh = in_ranks.pickHigh;
+        pub const pickLast = in_ranks.pickLast;
+        pub const letLowJoin = in_ranks.letLowJoin;
+        pub const joinWhenDue = in_ranks.joinWhenDue;
+
+        /// How many wait for their turn.
+        pub fn runnable(self: *const Self) usize {
+            return @intFromBool(self.runnext != null) + self.runq.len + self.preempted.len +
+                self.high.len + self.low.len;
+        }
+
+        /// Takes effect when the goroutine next waits for its turn.
+        pub fn setPriority(_: *Self, g: *G, priority: g_mod.Priority) void {
+            g.priority = priority;
+            g.rank = priority;
+        }
 
         // ---- a P that is taken from another M, in taking.zig ----
 

@@ -7,6 +7,7 @@ const m_mod = @import("m.zig");
 const lane_mod = @import("lane.zig");
 const inbox_mod = @import("inbox.zig");
 const sysmon = @import("sysmon.zig");
+const ranks = @import("ranks.zig");
 const chan_mod = @import("../sync/chan.zig");
 const wg_mod = @import("../sync/waitgroup.zig");
 
@@ -241,6 +242,71 @@ test "goroutines talk over channels, and end" {
     try std.testing.expectEqual(4999 * 5000 / 2, S.sum);
     for (&S.producers) |*p| try std.testing.expect(p.freed);
     try std.testing.expect(main.freed);
+}
+
+test "high priorities go first, low ones last, and none of them for ever" {
+    const S = struct {
+        var order: [6]u64 = undefined;
+        var count: usize = 0;
+        var one: Chan = .{};
+        var two: Chan = .{};
+        var turns: u64 = 0;
+        var longest: [2]u64 = @splat(0);
+        var ends = false;
+
+        fn note(t: *T) void {
+            order[count] = t.value;
+            count += 1;
+        }
+
+        fn passOn(t: *T) void {
+            const mine, const other = if (t.value == 0) .{ &one, &two } else .{ &two, &one };
+            while (recv(mine)) |_| {
+                turns += 1;
+                if (ends) {
+                    _ = other.close();
+                    return;
+                }
+                send(other, 0);
+            }
+        }
+
+        fn giveWay(t: *T) void {
+            for (0..20) |_| {
+                const before = turns;
+                lane.gosched(lane.here().?);
+                longest[t.value] = @max(longest[t.value], turns - before);
+            }
+        }
+
+        fn start(t: *T, function: *const fn (*T) void, value: u64, priority: g_mod.Priority) void {
+            t.* = .{ .function = function, .value = value };
+            lane.setPriority(&t.g, priority);
+            lane.go(&t.g);
+        }
+
+        fn main(_: *T) void {
+            const priorities = [_]g_mod.Priority{ .low, .normal, .high, .low, .normal, .high };
+            var noters: [6]T = undefined;
+            for (&noters, priorities, 0..) |*t, priority, i| start(t, note, i, priority);
+            while (count < 6) lane.gosched(lane.here().?);
+            var pair: [2]T = undefined;
+            for (&pair, 0..) |*t, i| start(t, passOn, i, .high);
+            var others: [2]T = undefined;
+            start(&others[0], giveWay, 0, .normal);
+            start(&others[1], giveWay, 1, .low);
+            send(&one, 0);
+            for (&others) |*t| while (!t.freed) lane.gosched(lane.here().?);
+            ends = true;
+            for (&pair) |*t| while (!t.freed) lane.gosched(lane.here().?);
+        }
+    };
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    try std.testing.expectEqual([_]u64{ 2, 5, 1, 4, 0, 3 }, S.order);
+    // There are three in the run queue at most.
+    const longest = [_]u64{ 3 * ranks.others_turns, ranks.join_turns + 3 * ranks.others_turns };
+    for (S.longest, longest) |found, most| try std.testing.expect(found > 2 and found <= most);
 }
 
 test "timers wake sleepers in order, and time-outs leave a channel usable" {

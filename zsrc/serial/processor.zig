@@ -10,6 +10,7 @@ const g_mod = @import("g.zig");
 const m_mod = @import("m.zig");
 const timer_mod = @import("timer.zig");
 const sysmon = @import("sysmon.zig");
+const ranks = @import("ranks.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -23,12 +24,12 @@ const warm_below = 128;
 const stuck_recheck_ns = 100 * std.time.ns_per_ms;
 /// A goroutine that was woken last runs next, but not more often in a row than this, so that a
 /// pair that wakes each other does not starve the queue.
-const next_turns = 64;
+const next_turns = ranks.others_turns;
 /// A blocking call that began within this time of a signal is interrupted for it.
 const nudge_interval_ns = 5 * std.time.ns_per_ms;
 const most_nudges = 3;
 /// The network is looked at this often even while there is work.
-const poll_turns = 256;
+const poll_turns = ranks.join_turns;
 /// In an explored run one that is behind all others has a turn after so many of theirs, which may
 /// never end.
 const longest_behind = 1000;
@@ -59,7 +60,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             // is in the queue it counts as one that blocks.
             g.transition(.syscall, .runnable);
             self.found(m);
-            self.settle(g, &self.runq);
+            if (g.rank == .normal) self.settle(g, &self.runq) else self.settleRanked(g);
             arch.switchTo(&g.sp, m.sp);
             self.freeThread(g);
         }
@@ -85,9 +86,10 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.attention.load(.monotonic)) {
                 attend(self);
                 if (wantsG0(self)) return null;
+                if (self.high.len > 0) if (self.pickHigh()) |g| return g;
             }
             self.turn +%= 1;
-            if (self.turn % poll_turns == 0) pollIfWaiting(self);
+            if (self.turn % poll_turns == 0) lookRarely(self);
             if (self.runnext) |g| {
                 self.runnext = null;
                 if (self.turn % next_turns != 0) return g;
@@ -104,6 +106,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.options.explore) return null;
             if (self.attention.load(.monotonic)) attend(self);
             if (wantsG0(self) or (self.turn +% 1) % next_turns == 0) return null;
+            if (self.high.len > 0) return null;
             const g = self.runnext orelse self.runq.head orelse return null;
             const own = g.locked_m orelse return null;
             if (own == m or g.timed or g == self.held) return null;
@@ -136,10 +139,20 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.timers.len() > 0) runTimers(self);
             pollIfWaiting(self);
             if (self.runq.pop()) |g| return g;
-            const g = self.preempted.pop() orelse return null;
+            const g = self.preempted.pop() orelse {
+                if (self.high.len + self.low.len == 0) return null;
+                const last = self.pickLast() orelse return null;
+                if (last.rank == .low) self.hog_tick.store(self.tick.raw +% 1, .monotonic);
+                return last;
+            };
             self.hog_tick.store(self.tick.raw +% 1, .monotonic);
             self.hog_at = os.nanotime();
             return g;
+        }
+
+        noinline fn lookRarely(self: *Self) void {
+            pollIfWaiting(self);
+            self.letLowJoin();
         }
 
         /// What was posted, and sysmon's requests: timers are due, the network was not looked at,
@@ -147,7 +160,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         noinline fn attend(self: *Self) void {
             Host.inbox.attend(&self.attention, Host.attend);
             if (self.asked.swap(false, .acquire)) answerSysmon(self);
-            if (self.options.explore) chooseNext(self);
+            if (self.options.explore) return chooseNext(self);
+            self.keepAttention();
         }
 
         fn answerSysmon(self: *Self) void {
@@ -163,6 +177,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 self.hog_at = now;
                 self.goNext(self.preempted.pop().?);
             }
+            self.joinWhenDue(now, slice_ns);
         }
 
         /// Lets a thread that waits for the host's lock have it. Not a blocking call, though it
@@ -404,7 +419,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         }
 
         pub inline fn anyRunnable(self: *const Self) bool {
-            return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0;
+            return self.runnext != null or self.runq.len > 0 or self.preempted.len > 0 or
+                self.high.len > 0 or self.low.len > 0;
         }
 
         /// Nothing can ever happen again without help from outside.

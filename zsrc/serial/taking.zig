@@ -60,7 +60,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
         fn endConvoy(self: *Self) void {
             self.convoy_base = @min(self.convoy_base, self.lost_count);
             if (self.lost_count < self.convoy_base + convoy) return;
-            const g = self.preempted.pop() orelse return;
+            const g = self.preempted.pop() orelse self.low.pop() orelse return;
             self.convoy_base = self.lost_count;
             self.goNext(g);
             self.hog_tick.store(self.tick.raw +% 1, .monotonic);

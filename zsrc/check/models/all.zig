@@ -17,6 +17,7 @@ const resting = @import("resting.zig");
 const succession = @import("succession.zig");
 const sysmon = @import("sysmon.zig");
 const inbox = @import("inbox.zig");
+const ranks = @import("ranks.zig");
 const stop = @import("stop.zig");
 const run_end = @import("ending.zig");
 const primitives = @import("primitives.zig");
@@ -203,6 +204,16 @@ pub const of_the_runtime = [_]Entry{
         .plants = &.{
             .{ .bug = .attention_first, .expects = "" },
             .{ .bug = .clears_late, .expects = "" },
+        },
+    },
+    .{
+        .name = "priorities",
+        .Model = ranks.Waits,
+        .options = .{ .preemptions = 1, .random_runs = 20_000 },
+        .plants = &.{
+            .{ .bug = .never_others, .expects = "waits for its turn too long" },
+            .{ .bug = .low_never_joins, .expects = "waits for its turn too long" },
+            .{ .bug = .forgets, .expects = "waits for its turn too long" },
         },
     },
     .{

@@ -237,13 +237,14 @@ pub inline fn free(p: *PyG) void {
 
 pub const GoError = error{Raised};
 
-/// What a goroutine has of who starts it: that one's context variables, context, number, and where
-/// it is. References are owned.
+/// What a goroutine has of who starts it: that one's context variables, context, priority, number,
+/// and where it is. References are owned.
 pub const Birth = struct {
     /// Null if none is set: a new thread state has none either, and makes room for the first.
     variables: ?*py.Object,
     ambient: ?*py.Object = null,
     context: @FieldType(G, "context") = null,
+    priority: g_mod.Priority = .normal,
     parent: u64 = 0,
     code: ?*py.Object = null,
     lasti: c_int = 0,
@@ -266,7 +267,10 @@ pub inline fn bear(system: bool) GoError!Birth {
     takePlace(&b, py.PyThreadState_GetFrame(state));
     if (lane.onThread()) |g| {
         b.parent = g.id;
-        if (!system) contexts.bequeath(of(g), &b);
+        if (!system) {
+            b.priority = g.priority;
+            contexts.bequeath(of(g), &b);
+        }
     } else standin.note();
     return b;
 }
@@ -322,7 +326,7 @@ pub inline fn createAs(
         _ = py.PyErr_NoMemory();
         return error.Raised;
     }).ptr;
-    p.g = .{ .system = system };
+    p.g = .{ .system = system, .rank = b.priority, .priority = b.priority };
     p.state = null;
     p.owes.pending = null;
     p.raised = .{};

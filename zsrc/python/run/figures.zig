@@ -45,10 +45,7 @@ pub fn stats() ?*py.Object {
         .{ "timers", if (live) lane.timers.len() else 0 },
         .{
             "runq",
-            if (live)
-                lane.runq.len + lane.preempted.len + @intFromBool(lane.runnext != null)
-            else
-                0,
+            if (live) lane.runnable() else 0,
         },
         .{ "idle", c.idle },
         .{ "tunings", events.tunings },

@@ -10,6 +10,7 @@ const class = @import("../class.zig");
 const host = @import("../host/host.zig");
 const errors = @import("../errors.zig");
 const timeouts = @import("../timeouts.zig");
+const g_mod = @import("../../serial/g.zig");
 const goroutine = @import("../host/goroutine.zig");
 const labels = @import("../host/labels.zig");
 const select = @import("select.zig");
@@ -229,6 +230,32 @@ fn keptBy(h: *Handle) ?*py.Object {
     return py.PyUnicode_FromString(module.name().ptr);
 }
 
+fn priority(h: *Handle) ?*py.Object {
+    const its: g_mod.Priority = if (h.pyg()) |p| p.g.priority else .normal;
+    return py.PyUnicode_FromString(@tagName(its));
+}
+
+fn setPriority(h: *Handle, value: ?*py.Object) bool {
+    const text = value orelse return py.raises(
+        py.exc.attributeError(),
+        "a goroutine's priority cannot be deleted",
+        .{},
+    );
+    inline for (@typeInfo(g_mod.Priority).@"enum".field_names) |its| {
+        if (isText(text) and py.PyUnicode_CompareWithASCIIString(text, its) == 0) {
+            if (h.pyg()) |p| lane.setPriority(&p.g, @field(g_mod.Priority, its));
+            return true;
+        }
+    }
+    const class_ = if (isText(text)) py.exc.valueError() else py.exc.typeError();
+    _ = py.PyErr_Format(
+        class_,
+        "a goroutine's priority must be \"low\", \"normal\" or \"high\", not %R",
+        text,
+    );
+    return false;
+}
+
 fn labelsOf(h: *Handle) ?*py.Object {
     return labels.of(h.pyg());
 }
@@ -358,6 +385,10 @@ pub const Class = class.Class(Handle, .{
         class.property("kept_by", keptBy,
             \\The file of the C code for which it keeps its thread while it is switched out, a str,
             \\or None.
+        ),
+        class.variable("priority", priority, setPriority,
+            \\Whether others go before it when both could run, a str: "low", "normal" or "high".
+            \\Those that it starts have it too.
         ),
         class.property("labels", labelsOf,
             \\The labels that golibx.labels() gives the code that it runs, a mapping of str to str

@@ -1,0 +1,367 @@
+"""Priorities of goroutines: who goes first, and that nobody starves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+
+import golibx
+from golibx import (
+    Chan,
+    Deadlock,
+    Event,
+    Goroutine,
+    Mutex,
+    current,
+    go,
+    gosched,
+    lock_os_thread,
+    scope,
+    sleep,
+    stats,
+    testing,
+    unlock_os_thread,
+)
+from golibx.testing import wait_until, wait_until_parked
+
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
+OTHERS_TURNS, JOIN_TURNS = 64, 256  # zsrc/serial/ranks.zig
+
+
+def me() -> Goroutine[object]:
+    goroutine = current()
+    assert goroutine is not None
+    return goroutine
+
+
+def start(priority: Priority, fn: Callable[..., object], *args: object) -> Goroutine[object]:
+    """Starts a goroutine of that priority."""
+    before = me().priority
+    me().priority = priority
+    try:
+        return go(fn, *args)
+    finally:
+        me().priority = before
+
+
+# ---- what it is ----
+
+
+@pytest.mark.goroutine
+def test_it_is_normal_and_may_be_set() -> None:
+    assert me().priority == "normal"
+    for priority in PRIORITIES:
+        me().priority = priority
+        assert me().priority == priority
+        gosched()
+        assert me().priority == priority
+    wait: Chan[None] = Chan()
+    other = go(wait.recv)
+    assert other.priority == "high"
+    other.priority = "low"
+    assert (other.priority, me().priority) == ("low", "high")
+    wait.send(None)
+    other.join()
+    other.priority = "high"  # it has ended
+    assert other.priority == "normal"
+
+
+@pytest.mark.goroutine
+def test_values_that_are_none() -> None:
+    for value in ("urgent", "", "LOW"):
+        with pytest.raises(ValueError, match=f'"low", "normal" or "high", not {value!r}'):
+            me().priority = value  # type: ignore[assignment]
+    for value in (1, None, b"low"):
+        with pytest.raises(TypeError, match=f'"low", "normal" or "high", not {value!r}'):
+            me().priority = value  # type: ignore[assignment]
+    with pytest.raises(AttributeError, match="cannot be deleted"):
+        del me().priority
+    assert me().priority == "normal"
+
+
+@pytest.mark.goroutine
+def test_who_is_started_has_it_too() -> None:
+    said: Chan[str] = Chan(1)
+
+    def child() -> None:
+        said.send(me().priority)
+
+    def parent() -> None:
+        go(child)
+
+    for priority in PRIORITIES:
+        start(priority, parent)
+        assert said.recv() == priority
+    with scope() as s:
+        me().priority = "low"
+        s.go(child)
+        assert said.recv() == "low"
+    thread = threading.Thread(target=parent)
+    thread.start()
+    assert said.recv() == "normal"
+    thread.join()
+
+
+# ---- who goes first ----
+
+
+@pytest.mark.goroutine
+def test_new_ones() -> None:
+    order: list[str] = []
+    started = [
+        start(priority, order.append, f"{priority} {i}") for priority in PRIORITIES for i in "12"
+    ]
+    for g in started:
+        g.join()
+    assert order == ["high 1", "high 2", "normal 1", "normal 2", "low 1", "low 2"]
+
+
+@pytest.mark.goroutine
+def test_those_that_are_woken() -> None:
+    order: list[str] = []
+    channels: list[Chan[None]] = []
+    waiters = []
+
+    def waiter(name: str, wake: Chan[None]) -> None:
+        wake.recv()
+        order.append(name)
+
+    for priority in PRIORITIES:
+        channels.append(Chan(1))
+        waiters.append(start(priority, waiter, priority, channels[-1]))
+        wait_until_parked(waiters[-1])
+    for channel in channels:
+        channel.send(None)
+    for g in waiters:
+        g.join()
+    assert order == ["high", "normal", "low"]
+
+
+@pytest.mark.goroutine(virtual_time=True)
+def test_those_that_a_timer_wakes() -> None:
+    order: list[str] = []
+
+    def sleeper(name: str) -> None:
+        sleep(1)
+        order.append(name)
+
+    sleepers = [start(priority, sleeper, priority) for priority in PRIORITIES]
+    for g in sleepers:
+        wait_until_parked(g)
+    for g in sleepers:
+        g.join()
+    assert order == ["high", "normal", "low"]
+
+
+@pytest.mark.goroutine
+def test_who_gives_way_lets_all_others_run() -> None:
+    for waits, works in (("high", "normal"), ("high", "low"), ("normal", "low"), ("low", "low")):
+        done: list[str] = []
+
+        def wait(done: list[str] = done) -> None:
+            while not done:
+                gosched()
+
+        waiting = start(waits, wait)  # type: ignore[arg-type]
+        start(works, done.append, "done").join()  # type: ignore[arg-type]
+        waiting.join()
+
+
+@pytest.mark.goroutine
+def test_they_are_counted_as_runnable() -> None:
+    before = stats()["runq"]
+    started = [start(priority, int) for priority in PRIORITIES]
+    assert stats()["runq"] - before == 3
+    for g in started:
+        g.join()
+
+
+# ---- nobody starves ----
+
+
+def pass_on(turns: list[int], token: Chan[None], other: Chan[None]) -> None:
+    """One of a pair that wakes each other for ever."""
+    while True:
+        token.recv()
+        turns[0] += 1
+        other.send(None)
+
+
+def pair(priority: Priority) -> tuple[list[int], list[Goroutine[object]]]:
+    turns = [0]
+    one: Chan[None] = Chan(1)
+    two: Chan[None] = Chan(1)
+    goroutines = [start(priority, pass_on, turns, *each) for each in ((one, two), (two, one))]
+    one.send(None)
+    return turns, goroutines
+
+
+def longest_wait(turns: list[int]) -> int:
+    """Of a goroutine that gives way again and again, in turns of others."""
+    longest = 0
+    for _ in range(100):
+        before = turns[0]
+        gosched()
+        longest = max(longest, turns[0] - before)
+    return longest
+
+
+@pytest.mark.goroutine(leaks=False)
+@pytest.mark.parametrize(
+    ("busy", "waits", "at_most"),
+    [("high", "normal", OTHERS_TURNS), ("normal", "low", JOIN_TURNS + OTHERS_TURNS)],
+)
+def test_the_longest_wait(busy: Priority, waits: Priority, at_most: int) -> None:
+    turns, goroutines = pair(busy)
+    result = start(waits, longest_wait, turns)
+    longest = result.result()
+    assert isinstance(longest, int)
+    assert 2 < longest <= at_most + 2
+    for g in goroutines:
+        g.cancel()
+        g.join()
+
+
+@pytest.mark.goroutine(leaks=False)
+def test_all_at_once() -> None:
+    pairs = [pair(priority) for priority in PRIORITIES for _ in range(2)]
+    enough = Event()
+
+    def watch() -> None:
+        wait_until(lambda: all(turns[0] > 20 for turns, _ in pairs))
+        enough.set()
+
+    start("low", watch)
+    enough.wait()
+    for _, goroutines in pairs:
+        for g in goroutines:
+            g.cancel()
+            g.join()
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("busy", ["normal", "high"])
+def test_a_low_one_beside_one_that_computes(busy: Priority) -> None:
+    done: list[str] = []
+
+    def compute() -> None:
+        while not done:
+            pass
+
+    hog = start(busy, compute)
+    start("low", done.append, "done").join()
+    hog.join()
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("low", [1, 3])
+def test_ones_that_compute_end(low: int) -> None:
+    """In their order, since they have as much to do; that is not asserted, as threads are slow."""
+
+    def compute() -> int:
+        return sum(1 for _ in range(300_000))
+
+    priorities: list[Priority] = ["low"] * low + ["normal", "normal", "high"]
+    for g in [start(priority, compute) for priority in priorities]:
+        assert g.result() == 300_000
+
+
+@pytest.mark.goroutine(leaks=False)
+def test_a_lock_that_a_low_one_holds() -> None:
+    lock = Mutex()
+    locked = Event()
+
+    def low() -> None:
+        with lock:
+            locked.set()
+            gosched()
+
+    def high() -> None:
+        with lock:
+            pass
+
+    holder = start("low", low)
+    locked.wait()
+    _, goroutines = pair("normal")
+    start("high", high).join()
+    holder.join()
+    for g in goroutines:
+        g.cancel()
+        g.join()
+
+
+# ---- with the rest ----
+
+
+@pytest.mark.goroutine
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_blocking_calls_and_threads_of_their_own(priority: Priority) -> None:
+    def work() -> Priority:
+        for _ in range(5):
+            time.sleep(0.001)
+            golibx.blocking(time.sleep, 0.001)
+            gosched()
+        lock_os_thread()
+        for _ in range(5):
+            time.sleep(0.001)
+            gosched()
+            sleep(0.001)
+        unlock_os_thread()
+        return me().priority
+
+    workers = [start(priority, work) for _ in range(5)]
+    others = [go(time.sleep, 0.01) for _ in range(5)]
+    for g in workers:
+        assert g.result() == priority
+    for other in others:
+        other.join()
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_the_main_goroutine(priority: Priority) -> None:
+    def main() -> int:
+        me().priority = priority
+        answers: Chan[int] = Chan()
+        for i in range(5):
+            go(answers.send, i)
+        got = sum(answers.recv() for _ in range(5))
+        go(Chan[None]().recv)  # is cancelled at the end
+        go(gosched)
+        return got
+
+    assert golibx.run(main) == 10
+
+    def asleep() -> None:
+        me().priority = priority
+        go(Chan[None]().recv)
+        Chan[None]().recv()
+
+    with pytest.raises(Deadlock):
+        golibx.run(asleep)
+
+
+def orders(seed: int) -> tuple[str, ...]:
+    """In which three goroutines of all priorities come to their ends in an explored run."""
+    order: list[str] = []
+
+    def work(name: str) -> None:
+        gosched()
+        order.append(name)
+
+    def main() -> None:
+        for g in [start(priority, work, priority) for priority in PRIORITIES]:
+            g.join()
+
+    testing.run(main, seed=seed)
+    return tuple(order)
+
+
+def test_explored_runs_try_all_orders() -> None:
+    found = [orders(seed) for seed in range(1, 101)]
+    assert [orders(seed) for seed in range(1, 21)] == found[:20]
+    assert len(set(found)) == 6
