@@ -29,7 +29,7 @@ What every plugin may rely on:
 - Events are those of this run. What the native lane, which outlives runs, did between two runs is
   not reported.
 - All hooks of a run are called one after the other, never two at once. They return nothing, but
-  for `tune`.
+  for `tune` and `on_preempt`.
 - A plugin that raises is reported on stderr, once, with its name; from then on none of its hooks is
   called. The program and the other plugins go on.
 - The time of each call is accounted (`Runtime.plugin_stats`), and a plugin that takes more than
@@ -78,6 +78,7 @@ __all__ = [
     "SysmonTick",
     "Tune",
     "Tuning",
+    "Verdict",
     "hookimpl",
     "hookspec",
     "written",
@@ -89,6 +90,11 @@ hookimpl = pluggy.HookimplMarker("golibx")
 Tuning: TypeAlias = Mapping[str, int | str]
 """What to change: values by their keys in golib.toml, as they are written there, {"preempt.slice":
 "2ms"}; a duration may also be an int of nanoseconds."""
+
+
+Verdict: TypeAlias = str | int
+"""What on_preempt may say of a goroutine: "demote", or a slice, a duration such as "50ms" or an int
+of nanoseconds."""
 
 
 class GoroutineCreate(NamedTuple):
@@ -393,8 +399,20 @@ def on_goroutine_panic(event: GoroutinePanic) -> None:
 
 
 @hookspec
-def on_preempt(event: Preempt) -> None:
-    """A goroutine was preempted after it had used up its time slice (`[preempt] slice`)."""
+def on_preempt(event: Preempt) -> Verdict | None:
+    """A goroutine was preempted after it had used up its time slice (`[preempt] slice`).
+
+    The hook may return a verdict on it, which holds until the goroutine next waits: "demote" gives
+    it a low priority; a duration of 10us to 1m, "50ms" or an int of nanoseconds, a slice of that
+    length, if that is longer than `[preempt] slice`. Of several plugins' verdicts of a kind the
+    last one counts. One on a goroutine that has waited or ended meanwhile, a service goroutine or
+    one of the native lane is of no effect. For any other value the plugin is disabled, as for an
+    exception.
+
+    A verdict comes late: the event is delivered within `[hooks] flush_interval`, once the
+    goroutine of the hooks has its turn. The goroutine may have had further turns by then. The low
+    priority counts when it next waits for its turn, the slice from its next preemption on.
+    """
 
 
 @hookspec

@@ -1,11 +1,10 @@
 """Calling plugins, and keeping what they do wrong away from the program and from each other.
 
 golibx.hookspec says what a plugin may be and what its hooks are given, golibx.pluginfinder finds
-and loads it. pluggy checks the hooks of a
-plugin against the specifications and orders them; they are called by PluginManager itself, one by
-one, because a plugin that raises must be known by name and must not keep the others from being
-called. Of pluggy's result handling nothing is missed: only `tune` returns something, which each
-plugin is asked for by itself.
+and loads it. pluggy checks the hooks of a plugin against the specifications and orders them; they
+are called by PluginManager itself, one by one, because a plugin that raises must be known by name
+and must not keep the others from being called. Of pluggy's result handling nothing is missed: only
+`tune` and `on_preempt` return something, which each plugin answers for itself.
 
 Each call is timed, for Runtime.plugin_stats() and `[hooks] share`: an account for each hook of each
 plugin is written by whoever calls that hook, which is one at a time, and read by anybody.
@@ -37,6 +36,7 @@ from golibx import hookspec
 from golibx.errors import ConfigError
 from golibx.hookspec import HookStats, PluginStats
 from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
+from golibx.values import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -380,6 +380,7 @@ class PluginManager:
         *,
         budget_ns: int = sys.maxsize,
         pause: Callable[[], object] = bool,
+        judge: Callable[[int, int, int], object] | None = None,
     ) -> None:
         """Calls the event hooks.
 
@@ -387,6 +388,8 @@ class PluginManager:
             events: in the order in which they are to be delivered.
             budget_ns: nanoseconds after which `pause` is called, before the next event.
             pause: lets others run.
+            judge: takes a verdict of on_preempt: the goroutine's id, when it was preempted, and a
+                slice in nanoseconds, 0 for "demote".
         """
         began_ns = time.monotonic_ns()
         for kind, time_ns, goroutine_id, a, b, lane in events:
@@ -396,7 +399,8 @@ class PluginManager:
                 event = make_event(time_ns, _LANES[lane], goroutine_id, a, b)
                 for hook in hooks:  # a new list takes its place if a plugin is disabled
                     # An event is all that there is to take.
-                    self._call_with(hook, (event,) if hook.arguments else ())
+                    use = None if name != "on_preempt" else _user_of(judge, event)
+                    self._call_with(hook, (event,) if hook.arguments else (), use)
             if time.monotonic_ns() - began_ns >= budget_ns:
                 pause()
                 began_ns = time.monotonic_ns()
@@ -576,6 +580,43 @@ def _stats_of(account: _Account, now_ns: int) -> HookStats:
     since_ns = account.since_ns
     present_ns = max(now_ns - since_ns, 0) if since_ns else 0
     return HookStats(account.calls, account.total_ns, account.longest_ns, present_ns)
+
+
+def _user_of(
+    judge: Callable[[int, int, int], object] | None, event: object
+) -> Callable[[str, object], object]:
+    """What takes the verdict of a hook on_preempt."""
+
+    def use(_: str, verdict: object) -> None:
+        slice_ns = _slice_of(verdict)
+        assert isinstance(event, hookspec.Preempt)
+        if judge is not None and event.lane == "python":
+            judge(event.goroutine_id, event.time_ns, slice_ns)
+
+    return use
+
+
+def _slice_of(verdict: object) -> int:
+    """In nanoseconds; 0 for "demote". Raises TypeError or ValueError."""
+    allowed = f'"demote", or a slice of {_SLICES}, such as "50ms" or an int of nanoseconds'
+    if isinstance(verdict, str):
+        if verdict == "demote":
+            return 0
+        try:
+            slice_ns = parse_duration(verdict)
+        except ValueError as exc:
+            raise ValueError(f"it returned {verdict!r}, which is no verdict: {allowed}") from exc
+    elif isinstance(verdict, int) and not isinstance(verdict, bool):
+        slice_ns = verdict
+    else:
+        raise TypeError(f"it returned {verdict!r}, which is no verdict: {allowed}")
+    if not _SHORTEST_SLICE_NS <= slice_ns <= _LONGEST_SLICE_NS:
+        raise ValueError(f"it returned {verdict!r}, which is out of range: {allowed}")
+    return slice_ns
+
+
+_SLICES = "10us to 1m"
+_SHORTEST_SLICE_NS, _LONGEST_SLICE_NS = 10_000, 60_000_000_000
 
 
 def _refuse_unrun(result: object) -> None:

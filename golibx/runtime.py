@@ -683,7 +683,9 @@ class Runtime:
         budget_ns = self.config.hooks.budget_ns
         while (events := _core.events_wait()) is not None:
             with self._hooks_lock:
-                plugins.dispatch(events, budget_ns=budget_ns, pause=_core.gosched)
+                plugins.dispatch(
+                    events, budget_ns=budget_ns, pause=_core.gosched, judge=_core.judge
+                )
             self._follow_event_mask(plugins)
 
     def _follow_event_mask(self, plugins: PluginManager) -> None:

@@ -186,6 +186,70 @@ def test_on_preempt(recorder: Recorder, manager: PluginManager, handed_off: bool
     assert type(event.handed_off) is bool
 
 
+@pytest.mark.parametrize(
+    ("verdict", "slice_ns"),
+    [("demote", 0), ("50ms", 50_000_000), (10_000, 10_000), ("1m", 60_000_000_000)],
+)
+def test_verdicts_of_on_preempt(
+    verdict: object, slice_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Judge:
+        @hookimpl
+        def on_preempt(self) -> object:
+            return verdict
+
+        @hookimpl
+        def on_retake(self) -> object:
+            return "of no use"
+
+    judged: list[tuple[int, int, int]] = []
+    manager = manager_of(Judge(), monkeypatch)
+    events = [
+        raw_event("on_preempt", 3_000, 7, 10_000_000, 0, lane=0),
+        raw_event("on_preempt", 4_000, 8, 10_000_000, 0, lane=1),  # a C function's
+        raw_event("on_retake", 5_000, 9, 10_000_000, 0, lane=0),
+    ]
+    manager.dispatch(events, judge=lambda *each: judged.append(each))
+    manager.dispatch(events)
+    assert judged == [(7, 3_000, slice_ns)]
+    assert len(manager.plugins) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "problem"),
+    [
+        ("promote", "ValueError: it returned 'promote', which is no verdict: \"demote\", or a"),
+        ("5us", "ValueError: it returned '5us', which is out of range: \"demote\", or a slice of"),
+        (0, "ValueError: it returned 0, which is out of range"),
+        (-1, "ValueError: it returned -1, which is out of range"),
+        (60_000_000_001, "ValueError: it returned 60000000001, which is out of range"),
+        (0.05, "TypeError: it returned 0.05, which is no verdict"),
+        (True, "TypeError: it returned True, which is no verdict"),
+        (["demote"], "TypeError: it returned ['demote'], which is no verdict"),
+    ],
+)
+def test_on_preempt_refuses(
+    verdict: object,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Judge:
+        @hookimpl
+        def on_preempt(self) -> object:
+            return verdict
+
+    judged: list[tuple[int, int, int]] = []
+    manager = manager_of(Judge(), monkeypatch)
+    raw = raw_event("on_preempt", 3_000, 7, 10_000_000, 0, lane=0)
+    manager.dispatch([raw, raw], judge=lambda *each: judged.append(each))
+    err = capsys.readouterr().err
+    assert err.count("raised in on_preempt and is disabled:\n") == 1
+    assert "golibx: plugin the_plugin raised" in err
+    assert problem in err
+    assert (judged, manager.plugins) == ([], [])
+
+
 @pytest.mark.parametrize("in_vain", [False, True])
 def test_on_retake(recorder: Recorder, manager: PluginManager, in_vain: bool) -> None:
     event = event_of(recorder, manager, raw_event("on_retake", 4_000, 7, 25_000, int(in_vain)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -16,6 +18,7 @@ from golibx import (
     Event,
     Goroutine,
     Mutex,
+    _core,
     current,
     go,
     gosched,
@@ -26,6 +29,7 @@ from golibx import (
     testing,
     unlock_os_thread,
 )
+from golibx.hookspec import Preempt, hookimpl
 from golibx.testing import wait_until, wait_until_parked
 
 Priority = Literal["low", "normal", "high"]
@@ -293,6 +297,154 @@ def test_a_lock_that_a_low_one_holds() -> None:
     for g in goroutines:
         g.cancel()
         g.join()
+
+
+# ---- what plugins say: on_preempt ----
+
+
+class Judge:
+    """A plugin with one verdict on the goroutines that are named."""
+
+    def __init__(self, verdict: str | int, *names: str) -> None:
+        self.verdict = verdict
+        self.names = names
+        self.asked: list[str] = []
+
+    @hookimpl
+    def on_preempt(self, event: Preempt) -> str | int | None:
+        for g in golibx.goroutines():
+            if g.id == event.goroutine_id and g.name in self.names:
+                self.asked.append(g.name)
+                return self.verdict
+        return None
+
+
+def run_with(judge: Judge, monkeypatch: pytest.MonkeyPatch, main: Callable[[], object]) -> object:
+    monkeypatch.setitem(sys.modules, "judging", SimpleNamespace(judge=judge))
+    return golibx.run(
+        main,
+        config={
+            "plugins": {"enabled": ["judging:judge"]},
+            "preempt": {"slice": "1ms"},
+            "hooks": {"flush_interval": "1ms"},
+        },
+    )
+
+
+def compute(until: Callable[[], object]) -> int:
+    n = 0
+    while not until():
+        n += 1
+    return n
+
+
+def without_the_other(judge: Judge, turns: list[int], seconds: float) -> None:
+    """Computes until it has had so much time of the processor while another one counted no turn."""
+    compute(lambda: judge.asked)
+    while True:
+        seen, began = turns[0], time.process_time()
+        while turns[0] == seen:
+            if time.process_time() - began > seconds:
+                return
+
+
+def count_turns(turns: list[int], done: list[bool]) -> None:
+    while not done:
+        turns[0] += 1
+
+
+@pytest.mark.parametrize("verdict", ["1m", 60_000_000_000])
+def test_a_longer_slice(monkeypatch: pytest.MonkeyPatch, verdict: str | int) -> None:
+    """One that computes does so for many slices of another, which is not let in."""
+    judge = Judge(verdict, "judged")
+
+    def main() -> None:
+        turns = [0]
+        done: list[bool] = []
+        pair = [go(without_the_other, judge, turns, 0.1), go(count_turns, turns, done)]
+        pair[0].name = "judged"
+        pair[0].join()
+        done.append(True)
+        pair[1].join()
+
+    run_with(judge, monkeypatch, main)
+    assert set(judge.asked) == {"judged"}
+
+
+@pytest.mark.goroutine
+def test_one_that_is_demoted_lets_all_others_go_first() -> None:
+    order: list[str] = []
+
+    def other() -> None:
+        for _ in range(10):
+            order.append("other")
+            gosched()
+
+    def start_two() -> None:  # one alone would let this one run when it gives way
+        order.clear()
+        for _ in range(2):
+            start("normal", other)
+
+    for priority in PRIORITIES:
+        me().priority = priority
+        start_two()
+        assert _core.judge(me().id, time.monotonic_ns(), 0)
+        assert me().priority == priority
+        gosched()
+        assert len(order) == 20
+        # It waits, and is what it was.
+        start_two()
+        assert _core.judge(me().id, time.monotonic_ns(), 0)
+        sleep(0.001)
+        start_two()
+        gosched()
+        assert len(order) == (20 if priority == "low" else 2)
+        wait_until(lambda: len(order) == 20)
+
+
+@pytest.mark.goroutine
+def test_verdicts_that_come_too_late() -> None:
+    since = time.monotonic_ns()
+    wait: Chan[None] = Chan()
+    waits = go(wait.recv)
+    wait_until_parked(waits)
+    for slice_ns in (0, 1_000_000):
+        assert not _core.judge(waits.id, since, slice_ns)
+        assert not _core.judge(1 << 40, since, slice_ns)
+    wait.send(None)
+    waits.join()
+    assert not _core.judge(waits.id, since, 0)
+    number = Chan[int](1)
+    service = _core.go_system(lambda: number.send(me().id) or compute(lambda: done))  # type: ignore[func-returns-value]
+    done: list[bool] = []
+    assert not _core.judge(number.recv(), since, 0)
+    done.append(True)
+    service.join()
+
+
+def test_it_is_low_until_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge("demote", "hog")
+
+    def main() -> None:
+        order: list[str] = []
+        wake: Chan[None] = Chan(1)
+
+        def hog() -> None:
+            compute(lambda: judge.asked)
+            wake.recv()
+            order.append("hog")
+
+        hogs = go(hog)
+        hogs.name = "hog"
+        go(compute, lambda: judge.asked).join()  # without another it is not preempted
+        wait_until_parked(hogs)
+        wake.send(None)
+        normal = go(order.append, "normal")
+        normal.join()
+        hogs.join()
+        assert order == ["hog", "normal"]
+
+    run_with(judge, monkeypatch, main)
 
 
 # ---- with the rest ----

@@ -262,6 +262,13 @@ fn cancelAll(ns: i64) ?*py.Object {
     return if (have_ended) py.PyLong_FromUnsignedLongLong(lane.user_count - 1) else null;
 }
 
+/// judge(goroutine_id, since_ns, slice_ns, /)
+fn judge(id: i64, since_ns: i64, slice_ns: i64) bool {
+    if (!lane.live) return false;
+    const slice: u64 = @intCast(@max(0, slice_ns));
+    return lane.judge(@intCast(@max(0, id)), @intCast(@max(0, since_ns)), slice);
+}
+
 fn throwMain(exception: *py.Object) ?*py.Object {
     const e = exception;
     if (py.PyErr_GivenExceptionMatches(e, py.exc.baseException()) == 0 or
@@ -356,6 +363,10 @@ const functions = [_]class.Method(void){
         \\Parks the goroutine for at least seconds, a float; zero or less is gosched().
     ),
     function("current()", current, "The Goroutine that calls, or None outside of one."),
+    function("judge(goroutine_id, since_ns, slice_ns, /)", judge,
+        \\Until it next waits, the goroutine that was preempted at since_ns has slices of slice_ns
+        \\if they are longer, or for 0 a low priority. Returns whether it has not waited yet.
+    ),
     function("ident()", ident,
         \\threading.get_ident(): of the calling goroutine, or thread outside of one.
     ),

@@ -141,6 +141,11 @@ pub const G = extern struct {
     id: u64 = 0,
     /// What it is to be, and its rank is again when it is woken.
     priority: Priority = .normal,
+    /// The slice that a plugin has given it until it waits, ns; 0 for that of all. When the stretch
+    /// began of which it is a part, monotonic ns, and the tick while that lasts.
+    slice_ns: u64 = 0,
+    slice_began: u64 = 0,
+    slice_tick: u64 = 0,
     /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
     contest: ?*std.atomic.Value(u32) = null,
     /// How often it asked to be locked to its thread.

@@ -747,6 +747,7 @@ pub fn Lane(comptime Host: type) type {
                 // One that the end of the run left behind just goes on.
                 return if (self.owns(g.m.?)) self.regain(g);
             }
+            if (g.slice_ns != 0 and self.hasLongerSlice(g, os.nanotime())) return;
             const keeps = self.keepsThread(g);
             if (keeps and !(self.othersWait() and self.keepThread(g))) {
                 _ = self.bumpTick();
@@ -763,7 +764,7 @@ pub fn Lane(comptime Host: type) type {
             g.transition(.running, .runnable);
             g.reason = .preempted;
             self.counters.preemptions += 1;
-            self.record(.preempt, g.id, sysmon.hasRun(self, os.nanotime()), 0);
+            self.record(.preempt, g.id, self.hasRun(g, os.nanotime()), 0);
             const queue = self.queueOfPreempted(g);
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
             if (keeps) self.freeThread(g);
@@ -971,6 +972,9 @@ pub fn Lane(comptime Host: type) type {
         const requeueRanked = in_ranks.requeueRanked;
         const queueOf = in_ranks.queueOf;
         const queueOfPreempted = in_ranks.queueOfPreempted;
+        const hasRun = in_ranks.hasRun;
+        const hasLongerSlice = in_ranks.hasLongerSlice;
+        pub const judge = in_ranks.judge;
         pub const keepAttention = in_ranks.keepAttention;
         pub const pickHigh = in_ranks.pickHigh;
         pub const pickLast = in_ranks.pickLast;

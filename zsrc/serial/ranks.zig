@@ -17,12 +17,12 @@
 //!    long turns. In there it is one like all.
 //!
 //! `rank` is what counts now, `priority` what the program has said: one that a plugin demotes is
-//! low until it is woken again.
+//! low until it is woken again. Or it gives one a longer slice, until that one waits (`judge`).
 //!
 //! In an explored run priorities decide nothing: any order is possible there, and drawn.
 //!
 //! The order of turns is explored: zsrc/check/models/ranks.zig.
-const std = @import("std");
+const sysmon = @import("sysmon.zig");
 
 /// Of the others. Also how often the one that was woken last goes first.
 pub const others_turns = 64;
@@ -31,7 +31,7 @@ pub const join_turns = 256;
 /// How many slices sysmon sees somebody wait in `low` before that one joins the others.
 pub const low_slices = 10;
 
-/// The part of a Lane that is about them. `Turns` has the two numbers of turns, and may have a bug.
+/// The part of a Lane that is about them. `Turns.others` is `others_turns`, and it may have a bug.
 pub fn Ranks(comptime Self: type, comptime Turns: type) type {
     return struct {
         const G = @typeInfo(@FieldType(Self, "runnext")).optional.child;
@@ -98,6 +98,44 @@ pub fn Ranks(comptime Self: type, comptime Turns: type) type {
             if (self.spares_low) return null;
             self.low_since = 0;
             return self.low.pop();
+        }
+
+        /// What a plugin says of a goroutine that was preempted at `since`: it is low until it next
+        /// waits, or has slices of `slice_ns` if that is not 0. False if it has ended or waited, or
+        /// is the runtime's own.
+        pub fn judge(self: *Self, id: u64, since: u64, slice_ns: u64) bool {
+            var it = self.all_g;
+            const g = while (it) |g| : (it = g.all_next) {
+                if (g.id == id) break g;
+            } else return false;
+            const waits = g.status == .waiting or g.status == .parking;
+            if (g.system or waits or g.parked_at >= since) return false;
+            if (slice_ns == 0) {
+                g.rank = .low;
+            } else {
+                g.slice_ns = slice_ns;
+                g.slice_began = since;
+            }
+            return true;
+        }
+
+        /// Whether it goes on though a slice has ended, since it has a longer one.
+        pub noinline fn hasLongerSlice(self: *Self, g: G, now: u64) bool {
+            if (self.options.explore) return false;
+            if (g.parked_at >= g.slice_began) {
+                g.slice_ns = 0; // it has waited
+                return false;
+            }
+            g.slice_began = now -| hasRun(self, g, now);
+            if (now -| g.slice_began >= g.slice_ns) return false;
+            g.slice_tick = self.bumpTick();
+            return true;
+        }
+
+        /// How long it has run without a wait, as far as sysmon has seen.
+        pub fn hasRun(self: *Self, g: G, now: u64) u64 {
+            if (g.slice_ns != 0 and g.slice_tick == self.tick.raw) return now -| g.slice_began;
+            return sysmon.hasRun(self, now);
         }
 
         /// Every `join_turns`-th turn.
