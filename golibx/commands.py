@@ -6,6 +6,7 @@ asked for that. Naming a file by --config, GOLIB_PLUGINS_ENABLED and --set do as
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -22,7 +23,7 @@ from golibx.runtime import Runtime
 from golibx.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import NoReturn
 
     from golibx.pluginfinder import Found
@@ -691,6 +692,114 @@ def _write_picture(path: str, picture: str) -> None:
             out.write(picture)
     except OSError as exc:
         raise click.ClickException(f"{path}: can't be written: {exc.strerror}") from None
+
+
+@group.command(
+    "profile",
+    short_help="Take a profile of a process.",
+    epilog="""\b
+Examples:
+  golibx profile 1234 --seconds 10 -o cpu.pb.gz
+  go tool pprof -top cpu.pb.gz            or -http=: for a flame graph
+  golibx profile 1234 --kind block --format speedscope -o waits.speedscope.json
+""",
+)
+@click.argument("pid", type=int)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.01, max=86400),
+    default=10.0,
+    show_default=True,
+    help="How long.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="The file to write; golibx-KIND.pb.gz or golibx-KIND.speedscope.json.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(("cpu", "block", "mutex", "leak")),
+    default="cpu",
+    show_default=True,
+    help="What of: computing, waiting, waiting for locks, or goroutines that wait for ever.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("pprof", "speedscope")),
+    default="pprof",
+    show_default=True,
+    help="What the file is for.",
+)
+@click.option(
+    "--hz",
+    type=click.IntRange(10, 1000),
+    default=100,
+    show_default=True,
+    help="Samples a second, of a CPU profile.",
+)
+@timeout_option
+def profile_command(
+    pid: int,
+    seconds: float,
+    output: str | None,
+    kind: str,
+    format_: str,
+    hz: int,
+    timeout: float,
+) -> None:
+    """Take a profile of process PID, which is in a golibx run, and print the path of the file.
+
+    The process need not have been started with the plugin profile. Only its own user and root may
+    do this. Ctrl-C gives the profile up.
+    """
+    from golibx import control
+    from golibx.dump import DumpError
+
+    extension = ".pb.gz" if format_ == "pprof" else ".speedscope.json"
+    path = output or f"golibx-{kind}{extension}"
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        problem = "it is a folder" if os.path.isdir(path) else f"no access to {folder}"
+        raise click.ClickException(f"{path}: can't be written: {problem}")
+    try:
+        with _progress(f"{kind} profile of {pid}", seconds, shown=kind != "leak") as progress:
+            data = control.profile(
+                pid,
+                seconds,
+                kind=kind,
+                format_=format_,
+                hz=hz,
+                timeout=timeout,
+                progress=progress,
+            )
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+    from golibx.plugins.profile import write
+
+    try:
+        write(path, data)
+    except OSError as exc:
+        raise click.ClickException(f"{path}: can't be written: {exc.strerror}") from None
+    click.echo(path)
+
+
+@contextlib.contextmanager
+def _progress(what: str, seconds: float, *, shown: bool) -> Iterator[Callable[[float], object]]:
+    """A bar on stderr if that is a terminal; what it gives takes the seconds that have passed."""
+    if not (shown and sys.stderr.isatty()):
+        yield bool
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=seconds)
+        yield lambda passed: bar.update(task, completed=min(passed, seconds))
 
 
 @group.command(

@@ -47,7 +47,7 @@ from golibx.values import format_duration
 TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any, ParamSpec, TextIO, TypeVar
 
     from golibx._core import Goroutine
@@ -239,6 +239,27 @@ class Runtime:
         started it has to end it. Its exceptions go to threading.excepthook.
         """
         return threads.start_bystander(fn, args)
+
+    def sample(
+        self, period: float, count: int
+    ) -> list[tuple[int, Goroutine[Any], list[tuple[CodeType, int]]]]:
+        """Looks `count` times which goroutine has the processor, for a profile of CPU time.
+
+        Looks are `period` seconds apart on average. This is for a thread, as of `start_thread`,
+        and for one at a time. From Python 3.12 on it is the goroutine itself that notes its frames,
+        at its next jump or call. On 3.11 this thread looks at them, once it has the interpreter's
+        lock.
+
+        Returns:
+            A (nanoseconds, goroutine, frames) for each look that found one: the time that the look
+            stands for, and the frames as (code, line), the innermost first. A goroutine in a
+            blocking call, or in C code without the interpreter's lock, is not found.
+
+        Raises:
+            RuntimeError: a goroutine has called this, or another thread is at it.
+            ValueError: `period` is not between 0.0001 and 60, or `count` negative.
+        """
+        return _core.sample(period, count)
 
     def stats(self) -> dict[str, int]:
         """The scheduler's counters, as golibx.stats()."""
@@ -447,9 +468,7 @@ class Runtime:
         options = self._core_options()
         options["event_mask"] = self._event_mask | tuning.LATENCY_BIT * self._measures_latency
         options["on_main_thread"] = self._on_main_thread
-        options["bystanders"] = (
-            bool(threads.bystanders) or self._plugins is not None or notebook.is_loaded()
-        )
+        options["bystanders"] = True  # one that takes a profile may come at any time
         options["quit_signal"] = True
         options["foreign_moves"] = self.config.runtime.foreign == "move"
         options["foreign_movable"] = self.config.runtime.foreign_movable

@@ -70,7 +70,15 @@ def install(folder: Path, name: str, value: str) -> None:
 def test_builtin() -> None:
     (plugin,) = manager("schedtrace").plugins
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
-    assert builtin_names() == ["chaos", "metrics", "schedtrace", "trace", "tuner", "watchdog"]
+    assert builtin_names() == [
+        "chaos",
+        "metrics",
+        "profile",
+        "schedtrace",
+        "trace",
+        "tuner",
+        "watchdog",
+    ]
 
 
 def test_module(folder: Path) -> None:
@@ -667,6 +675,14 @@ def test_metrics(tmp_path: Path) -> None:
     result = run(tmp_path, "print('hello')\n", *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
     assert (tmp_path / "m.txt").read_text().endswith("# EOF\n")
+
+
+def test_profile(tmp_path: Path) -> None:
+    """What it does is tested in test_profile.py."""
+    options = ("--set", "plugins.enabled=profile", "--set", f"plugins.profile.output={tmp_path}/x")
+    result = run(tmp_path, "print('hello')\n", *options)
+    assert (result.returncode, result.stdout) == (0, "hello\n")
+    assert result.stderr == f"golibx: profile: the cpu profile is in {tmp_path}/x.pb.gz\n"
 
 
 def test_watchdog(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ const leaks = @import("run/leaks.zig");
 const os_thread = @import("host/os_thread.zig");
 const greenlets = @import("host/greenlets.zig");
 const run = @import("run/run.zig");
+const sampling = @import("run/sampling.zig");
 const mainthread = @import("host/mainthread.zig");
 const identity = @import("host/identity.zig");
 const labels = @import("host/labels.zig");
@@ -416,6 +417,12 @@ const functions = [_]class.Method(void){
     ),
     function("goroutines()", goroutines,
         \\The Goroutines that live, newest first, those of the runtime included.
+    ),
+    function("sample(period, count, /)", sampling.sample,
+        \\Looks count times, every period seconds on average, which goroutine has the processor, and
+        \\then returns a list of (nanoseconds, goroutine, frames): what the look stands for, and the
+        \\frames as [(code, line), …], the innermost first. There is none for a look that found no
+        \\goroutine, or one in a blocking call. For one thread at a time, which runs no goroutine.
     ),
     function("waiting_threads()", standin.waitingThreads,
         \\The threads that run no goroutine and wait for something of the run, those that came last

@@ -67,36 +67,54 @@ pub fn request(m: *M) bool {
         .none => return true,
         .trace => return false,
         .monitoring => {
-            const address = py.extra._PyEval_AddPendingCall orelse return false;
-            const add: *const fn (
-                *py.Interpreter,
-                *const fn (?*anyopaque) callconv(.c) c_int,
-                ?*anyopaque,
-                c_int,
-            ) callconv(.c) c_int =
-                @ptrCast(@alignCast(address));
+            if (!canInterject()) return false;
             if (!asking.begin()) return true;
             defer asking.end();
-            return add(host.interpreter, onPending, about, 0) == 0;
+            return interject(onPending, about);
         },
     }
 }
 
-/// sysmon puts a call into the interpreter's queue, which a fork must not find half changed.
+const Pending = *const fn (?*anyopaque) callconv(.c) c_int;
+
+fn canInterject() bool {
+    return way == .monitoring and py.extra._PyEval_AddPendingCall != null;
+}
+
+/// Whoever holds the interpreter's lock calls that at its next check.
+fn interject(function: Pending, about: ?*anyopaque) bool {
+    const add: *const fn (*py.Interpreter, Pending, ?*anyopaque, c_int) callconv(.c) c_int =
+        @ptrCast(@alignCast(py.extra._PyEval_AddPendingCall.?));
+    return add(host.interpreter, function, about, 0) == 0;
+}
+
+/// For the one thread that takes samples (sampling.zig), without the lock. False if it cannot be.
+pub fn interjectForSample(function: Pending) bool {
+    if (!canInterject() or !noting.begin()) return false;
+    defer noting.end();
+    return interject(function, null);
+}
+
+/// sysmon, and who takes samples, put calls into the interpreter's queue, which a fork must not
+/// find half changed. Each is one thread.
 var asking: holdoff.HoldOffReal = .{};
+var noting: holdoff.HoldOffReal = .{};
 
 /// With the lock: from here to `letGo` nobody asks.
 pub fn holdOff() void {
     asking.hold();
+    noting.hold();
 }
 
 pub fn letGo() void {
     asking.letGo();
+    noting.letGo();
 }
 
 /// In the child of a fork: nobody is about to, and nobody asks.
 pub fn renew() void {
     asking = .{};
+    noting = .{};
 }
 
 /// Runs between two bytecodes of whoever holds the lock. Switching is not possible here: the

@@ -44,6 +44,7 @@ const points = @import("../host/points.zig");
 const preempt = @import("../host/preempt.zig");
 const fault = @import("../host/fault.zig");
 const refused = @import("../host/refused.zig");
+const sampling = @import("sampling.zig");
 const requests = @import("requests.zig");
 const rlock = @import("../host/rlock.zig");
 const run = @import("run.zig");
@@ -289,6 +290,7 @@ fn inChild() callconv(.c) void {
     host.poller.forget();
     goroutine.forget();
     refused.forget();
+    sampling.forget();
     timer.forget();
     points.set(module.function_table, false);
     os.allowInterrupts(false);
