@@ -501,20 +501,30 @@ def config_command(config: str | None, overrides: Sequence[str], show: bool) -> 
 Examples:
   golibx dump 1234
   golibx dump $(pgrep -f server.py)
+  golibx dump 1234 --json | jq '.goroutines[] | select(.waited_ns > 1e9)'
   kill -QUIT 1234                         prints the same to its stderr, and ends it
 """,
 )
 @click.argument("pid", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, on one line.")
 @timeout_option
-def dump_command(pid: int, timeout: float) -> None:
+def dump_command(pid: int, as_json: bool, timeout: float) -> None:
     """Show the goroutines of process PID, which is in a golibx run: what each does and where.
 
     Works for a process that hangs, too: if its interpreter does not answer within a second, the
-    process says what can be told without it. Only its own user and root may ask.
+    process says what can be told without it; but not with --json. Only its own user and root may
+    ask.
     """
     from golibx import dump
 
     try:
+        if as_json:
+            import json
+
+            from golibx import control
+
+            click.echo(json.dumps({"pid": pid, **control.goroutines(pid, timeout=timeout)}))
+            return
         click.echo(dump.request(pid, timeout=timeout), nl=False)
     except dump.DumpError as exc:
         raise click.ClickException(str(exc)) from None

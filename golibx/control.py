@@ -7,6 +7,7 @@ answer itself it calls `answer`, in a thread of its own. The requests:
     stats           counters, latencies, and the present values of what can be tuned; this is
                     answered in part where the interpreter is stuck
     plugins         what the hooks of its plugins took
+    goroutines      what golibx.stacks() shows, as an object
     tune {…}        sets values, a JSON object of strings by key; what was there before
     trace           has the plugin trace write the last seconds; the file's path
     profile {…}     begins a profile, says how far it is, gives it up, or returns it: `_Attached`
@@ -27,7 +28,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from golibx import _core, tuning
-from golibx.dump import DumpError, request
+from golibx.dump import DumpError, request, snapshot
 from golibx.errors import ConfigError
 from golibx.patch import threads
 from golibx.version import __version__
@@ -38,7 +39,16 @@ if TYPE_CHECKING:
 
     from golibx.hookspec import PluginStats
 
-__all__ = ["answer", "plugins", "processes", "profile", "stats", "trace", "tune"]
+__all__ = [
+    "answer",
+    "goroutines",
+    "plugins",
+    "processes",
+    "profile",
+    "stats",
+    "trace",
+    "tune",
+]
 
 
 # ---- in the process that is asked ----
@@ -61,11 +71,13 @@ def answer(asked: str, pid: int) -> str:
             return f"+{json.dumps(_tune(body, pid))}\n"
         if verb == "trace" and not body:
             return f"+{json.dumps(_trace(pid))}\n"
+        if verb == "goroutines" and not body:
+            return f"+{json.dumps({**_about(), **snapshot()})}\n"
         if verb == "profile":
             return f"+{json.dumps(_profile(body, pid))}\n"
         return (
             f"-there is no request {verb!r} of golibx {__version__}: "
-            "there are dump, stats, plugins, tune, trace, profile\n"
+            "there are dump, goroutines, stats, plugins, tune, trace, profile\n"
         )
     except (ConfigError, RuntimeError, ValueError) as exc:
         return f"-{exc}\n"
@@ -73,15 +85,21 @@ def answer(asked: str, pid: int) -> str:
         return f"-{type(exc).__name__}: {exc}\n"
 
 
-def _stats() -> dict[str, Any]:
-    latencies = _core.latencies()
-    ordered = dict(sorted(latencies.items()))
-    _core.measure_latency()
+def _about() -> dict[str, Any]:
     return {
         "interpreter": True,
         "golibx": __version__,
         "python": sys.version.partition(" ")[0],
         "program": sys.argv[0],
+    }
+
+
+def _stats() -> dict[str, Any]:
+    latencies = _core.latencies()
+    ordered = dict(sorted(latencies.items()))
+    _core.measure_latency()
+    return {
+        **_about(),
         "stats": _core.stats(),
         "latency": {
             "count": sum(latencies.values()),
@@ -257,6 +275,14 @@ def plugins(pid: int, *, timeout: float = 15.0) -> dict[str, Any]:
     Raises DumpError, also where its interpreter is stuck.
     """
     return _object(pid, request(pid, "plugins", timeout=timeout))
+
+
+def goroutines(pid: int, *, timeout: float = 15.0) -> dict[str, Any]:
+    """What the goroutines and threads of the process do: docs/debugging.md describes it.
+
+    Raises DumpError, also where its interpreter is stuck.
+    """
+    return _object(pid, request(pid, "goroutines", timeout=timeout))
 
 
 def tune(pid: int, changes: Mapping[str, str], *, timeout: float = 15.0) -> dict[str, int]:

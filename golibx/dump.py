@@ -34,6 +34,7 @@ __all__ = [
     "printable",
     "report",
     "request",
+    "snapshot",
     "stacks",
 ]
 
@@ -75,6 +76,50 @@ def stacks(only: Iterable[Goroutine] | None = None, /, *, system: bool = False) 
 def report() -> str:
     """What a signal or `golibx dump` shows while the interpreter works."""
     return stacks() or "golibx: there are no goroutines\n"
+
+
+def snapshot() -> dict[str, Any]:
+    """All that stacks() shows as an object for JSON: docs/debugging.md describes it."""
+    return {
+        "goroutines": [_goroutine_object(goroutine) for goroutine in goroutines(system=True)],
+        "threads": [
+            {**_object_of(thread), "waited_ns": int(thread.waited * 1e9)} for thread in _threads()
+        ],
+        "native_goroutines": [
+            {"id": number, "state": state, "function": function, "locked": locked}
+            for number, state, function, locked in sorted(_core.native_goroutines())
+        ],
+        "stats": _core.stats(),
+    }
+
+
+def _goroutine_object(goroutine: Goroutine) -> dict[str, Any]:
+    member = _Member(goroutine)
+    file, _, line = goroutine.started_at.rpartition(":")
+    return {
+        **_object_of(member),
+        # It may have gone on since.
+        "waited_ns": int(member.waited * 1e9),
+        "system": goroutine.system,
+        "locked": member.locked,
+        "kept_by": member.kept_by,
+        "parent": goroutine.parent or None,
+        "started_at": {"file": file, "line": int(line)} if line.isdecimal() else None,
+    }
+
+
+def _object_of(shown: _Shown) -> dict[str, Any]:
+    return {
+        "id": shown.who[1],
+        "name": shown.name,
+        "state": shown.state,
+        "reason": shown.state if shown.waits else None,
+        "waits_on": [_repr(each) for each in shown.waits_on],
+        "frames": [
+            {"function": function, "file": file, "line": line}
+            for function, file, line in shown.places
+        ],
+    }
 
 
 def deadlock() -> Deadlock:
@@ -156,14 +201,26 @@ def _objects(waiting_on: object) -> list[object]:
 class _Shown:
     """What goroutines and threads have in common."""
 
-    __slots__ = ("frames", "labels", "name", "state", "waited", "waits_on", "who")
+    __slots__ = (
+        "frames",
+        "labels",
+        "name",
+        "places",
+        "state",
+        "waited",
+        "waits",
+        "waits_on",
+        "who",
+    )
 
     who: Who
     name: str
     state: str
     waited: float
+    waits: bool
     waits_on: list[object]
     labels: Mapping[str, str]
+    places: list[tuple[str, str, int]]
     frames: str
     locked = False
     kept_by: str | None = None
@@ -183,6 +240,7 @@ class _Member(_Shown):
     def __init__(self, goroutine: Goroutine) -> None:
         self.who = ("goroutine", goroutine.id)
         self.name = printable(goroutine.name, lines=False)
+        self.waits = goroutine.waiting
         self.state = goroutine.state
         self.waited = goroutine.waited
         self.locked = goroutine.locked
@@ -194,7 +252,8 @@ class _Member(_Shown):
             # Not the frames of this module.
             while frame is not None and frame.f_globals.get("__name__") == __name__:
                 frame = frame.f_back
-        self.frames = _lines(frame)
+        self.places = _places(frame)
+        self.frames = _lines(self.places)
         self.created = ""
         if goroutine.started_at and not is_starter(goroutine.started_at):
             by = f"by goroutine {goroutine.parent} " if goroutine.parent else ""
@@ -218,12 +277,14 @@ class _Thread(_Shown):
     ) -> None:
         self.who = ("thread", number)
         self.name = name
+        self.waits = state != "runnable"
         self.state = state
         self.waited = waited
         self.waits_on = _objects(waiting_on)
         self.labels = {}
         self.frame = frame
-        self.frames = _lines(frame)
+        self.places = _places(frame)
+        self.frames = _lines(self.places)
 
 
 def _threads() -> list[_Thread]:
@@ -241,13 +302,18 @@ def _threads() -> list[_Thread]:
     return list(reversed(found.values()))
 
 
-def _lines(frame: FrameType | None) -> str:
-    lines = []
-    for each in frames_of(frame):
-        code = each.f_code
-        place = f"{code.co_qualname} at {code.co_filename}:{each.f_lineno}"
-        lines.append(f"    {printable(place, lines=False)}\n")
-    return "".join(lines)
+def _places(frame: FrameType | None) -> list[tuple[str, str, int]]:
+    return [
+        (each.f_code.co_qualname, each.f_code.co_filename, each.f_lineno)
+        for each in frames_of(frame)
+    ]
+
+
+def _lines(places: Iterable[tuple[str, str, int]]) -> str:
+    return "".join(
+        f"    {printable(f'{function} at {file}:{line}', lines=False)}\n"
+        for function, file, line in places
+    )
 
 
 def _block(group: Sequence[_Shown], waiters: Having, holders: Having) -> str:

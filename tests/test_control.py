@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from conftest import Script
-from golibx import _core, control
+from golibx import _core, control, dump
 from golibx.dump import DumpError, request
 from golibx.rules import KEYS
 from test_dump import until_ready
@@ -218,7 +219,81 @@ def test_ps(script: Script) -> None:
     assert process.pid not in control.processes()
 
 
-@pytest.mark.parametrize("command", [["tune"], ["stats"], ["tune", "preempt.slice=2ms"]])
+# What golibx dump --json has, as docs/debugging.md says.
+SHOWN = ["id", "name", "state", "reason", "waits_on", "frames", "waited_ns"]
+KEYS_OF = {
+    "goroutines": [*SHOWN, "system", "locked", "kept_by", "parent", "started_at"],
+    "threads": SHOWN,
+    "native_goroutines": ["id", "state", "function", "locked"],
+}
+
+DUMPED = """
+import threading, golibx, os, sys
+from golibx import Chan, go, sleep
+def worker(jobs):
+    jobs.recv()
+def main():
+    jobs = Chan()
+    goroutine = go(worker, jobs)
+    goroutine.name = "a \\x1b[31mred\\nname"
+    threading.Thread(target=worker, args=[jobs], daemon=True, name="plain").start()
+    while golibx.stats()["threads_waiting"] == 0:
+        sleep(0.001)
+    print("ready")
+    sleep(600)
+golibx.run(main)
+"""
+
+
+def test_dump_as_json(script: Script) -> None:
+    with script.start(DUMPED, limit=55) as process:
+        until_ready(process)
+        result = golibx("dump", process.pid, "--json")
+        process.kill()
+    assert (result.returncode, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert (found["pid"], found["interpreter"]) == (process.pid, True)
+    assert found["program"] == str(script.file(""))
+    assert found["stats"]["goroutines"] == 2
+    for kind, keys in KEYS_OF.items():
+        for each in found[kind]:
+            assert list(each) == keys
+    main, worker = (each for each in found["goroutines"] if not each["system"])
+    assert (main["id"], main["state"], main["reason"], main["parent"]) == (
+        1,
+        "sleep",
+        "sleep",
+        None,
+    )
+    assert worker["name"] == r"a \x1b[31mred\nname"
+    assert worker["reason"] == "chan receive"
+    assert worker["waited_ns"] > 0
+    assert worker["parent"] == 1
+    assert worker["started_at"] == {"file": found["program"], "line": 8}
+    place = {"function": "worker", "file": found["program"], "line": 5}
+    assert worker["frames"] == [place]
+    (thread,) = found["threads"]
+    assert (thread["name"], thread["reason"], thread["frames"][0]) == (
+        "plain",
+        "chan receive",
+        place,
+    )
+    assert thread["waits_on"] == worker["waits_on"]
+    assert worker["waits_on"][0].startswith("<Chan 0x")
+
+
+def test_what_dump_has_as_json_is_documented() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "debugging.md").read_text(encoding="utf-8")
+    section = text.partition("### For programs\n")[2].partition("\n## ")[0]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.M)
+    whole, goroutine = (re.findall(r"`(\w+)`", re.sub(r"(?m) \| .*", "", t)) for t in tables)
+    assert set(whole) == {"pid", *control._about(), *dump.snapshot()}
+    assert goroutine == KEYS_OF["goroutines"]
+
+
+@pytest.mark.parametrize(
+    "command", [["tune"], ["stats"], ["dump", "--json"], ["tune", "preempt.slice=2ms"]]
+)
 def test_of_a_process_that_is_in_no_run(command: list[str]) -> None:
     name, *changes = command
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -245,6 +320,8 @@ def test_of_a_stuck_process(script: Script) -> None:
         assert "native.spinning" in result.stdout
         assert f"the interpreter of process {process.pid} has not answered" in result.stderr
         assert request(process.pid).startswith("golibx: the interpreter has not answered for 1 s")
+        with pytest.raises(DumpError, match=r"refuses: the interpreter .* not answered for 5 s"):
+            control.goroutines(process.pid)
 
 
 # ---- the protocol ----
@@ -297,7 +374,8 @@ def test_another_user_is_refused(script: Script) -> None:
         "from golibx.dump import DumpError\n"
         "change = {'preempt.slice': '1ms'}\n"
         "for ask in (lambda: control.stats(PID), lambda: control.tune(PID, change),\n"
-        "            lambda: control.trace(PID)):\n"
+        "            lambda: control.trace(PID), lambda: control.profile(PID, 0.1),\n"
+        "            lambda: control.goroutines(PID)):\n"
         "    try: print(ask())\n"
         "    except DumpError as exc: print(exc)\n"
     )
@@ -307,7 +385,7 @@ def test_another_user_is_refused(script: Script) -> None:
         result = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False
         )
-        assert (result.stdout, result.stderr) == (3 * refused, "")
+        assert (result.stdout, result.stderr) == (5 * refused, "")
         assert control.stats(process.pid)["tunables"][SLICE] == 10 * MS
 
 

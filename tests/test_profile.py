@@ -534,6 +534,48 @@ def refusal(pid: int) -> str:
 
 
 @linux
+def test_a_deadlock_is_found_while_a_profile_is_taken(script: Script) -> None:
+    program = """
+def main():
+    print("ready")
+    sys.stdin.readline()
+    Chan().recv()
+golibx.run(main)
+"""
+    with script.start(HEADER + program, limit=55) as process:
+        until_ready(process)
+        command = [sys.executable, "-m", "golibx", "profile", str(process.pid), "--seconds", "50"]
+        with subprocess.Popen([*command, "-o", "/dev/shm/x"], stderr=subprocess.PIPE) as first:
+            while "takes a profile of it already" not in refusal(process.pid):
+                pass
+            _, errors = process.communicate("go on\n", timeout=50)
+            first.communicate()
+        assert first.returncode == 1
+    assert "Deadlock: all goroutines are asleep" in errors
+
+
+@linux
+def test_a_terminal_shows_how_far_it_is(script: Script, tmp_path: Path) -> None:
+    path = tmp_path / "out.pb.gz"
+    with script.start(SERVER, limit=55) as process:
+        until_ready(process)
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-m", "golibx", "profile", str(process.pid), "--seconds", "0.5"]
+        with subprocess.Popen([*command, "-o", str(path)], stderr=theirs) as asking:
+            os.close(theirs)
+            shown = b""
+            try:
+                while part := os.read(ours, 4096):
+                    shown += part
+            except OSError:  # its end, on Linux
+                pass
+        os.close(ours)
+        process.kill()
+    assert asking.returncode == 0
+    assert f"cpu profile of {process.pid}".encode() in shown
+
+
+@linux
 def test_requests_that_make_no_sense_are_refused(script: Script) -> None:
     with script.start(SERVER, limit=55) as process:
         until_ready(process)
