@@ -813,6 +813,51 @@ def _progress(what: str, seconds: float, *, shown: bool) -> Iterator[Callable[[f
 
 
 @group.command(
+    "top",
+    short_help="Watch what a process does.",
+    epilog="""\b
+Examples:
+  golibx top 1234                         q quits; w, s and i order the goroutines
+  golibx top 1234 --once --sort state     one look, as text
+""",
+)
+@click.argument("pid", type=int)
+@click.option("--once", is_flag=True, help="Print one look and end, as if there is no terminal.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(("wait", "state", "id")),
+    default="wait",
+    show_default=True,
+    help="How goroutines are ordered: the longest wait first, by what they do, by number.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The time between two looks.",
+)
+@timeout_option
+def top_command(pid: int, once: bool, order: str, interval: float, timeout: float) -> None:
+    """Watch process PID, which is in a golibx run: its goroutines, latencies, switches and more.
+
+    Only its own user and root may ask.
+    """
+    from golibx import top
+    from golibx.dump import DumpError
+
+    try:
+        if once or not top.is_live():
+            top.once(pid, order, timeout)
+        else:
+            top.watch(pid, order, interval, timeout)
+    except DumpError as exc:
+        raise click.ClickException(str(exc)) from None
+
+
+@group.command(
     "ps",
     short_help="List the processes that are in a golibx run.",
     epilog="""\b

@@ -47,6 +47,7 @@ PYTHON_LAYERS = (
     {"pluginmanager"},
     {"console", "runtime"},
     {"__init__", "program", "testing"},
+    {"top"},
     {"cli", "commands"},
     {"__main__"},
 )
