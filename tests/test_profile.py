@@ -463,6 +463,31 @@ def test_samples_beside_goroutines_that_come_and_go() -> None:
             assert line is None or line >= code.co_firstlineno or line <= 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_samples_beside_forks(script: Script) -> None:
+    """The child has no such thread, and may take samples itself."""
+    program = """
+from golibx import _core
+def watch():
+    while not ended:
+        _core.sample(0.0001, 50)
+def main():
+    thread = threading.Thread(target=watch)
+    thread.start()
+    for _ in range(30):
+        crunch(0.005)
+        child = os.fork()
+        if child == 0:
+            os._exit(len(_core.sample(0.0001, 1)))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ended.append(True)
+    thread.join()
+ended = []
+golibx.run(main)
+"""
+    script.passes(HEADER + program, limit=50)
+
+
 # ---- golibx profile ----
 
 SERVER = (
