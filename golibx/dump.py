@@ -101,6 +101,8 @@ def _goroutine_object(goroutine: Goroutine) -> dict[str, Any]:
         # It may have gone on since.
         "waited_ns": int(member.waited * 1e9),
         "system": goroutine.system,
+        "priority": goroutine.priority,
+        "labels": {**member.labels},
         "locked": member.locked,
         "kept_by": member.kept_by,
         "parent": goroutine.parent or None,

@@ -407,8 +407,9 @@ class PluginManager:
 
     def deliver(self, name: str, event: object) -> None:
         """Calls the hooks `name` for one event, which is made already."""
+        use = None if name != "on_preempt" else _user_of(None, event)
         for hook in self._hooks.get(name, ()):
-            self._call_with(hook, (event,) if hook.arguments else ())
+            self._call_with(hook, (event,) if hook.arguments else (), use)
 
     def ask_tune(self, snapshot: object, apply: Callable[[str, object], object]) -> None:
         """Calls tune, and `apply` with each plugin's name and what it returned, unless None."""

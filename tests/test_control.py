@@ -222,7 +222,16 @@ def test_ps(script: Script) -> None:
 # What golibx dump --json has, as docs/debugging.md says.
 SHOWN = ["id", "name", "state", "reason", "waits_on", "frames", "waited_ns"]
 KEYS_OF = {
-    "goroutines": [*SHOWN, "system", "locked", "kept_by", "parent", "started_at"],
+    "goroutines": [
+        *SHOWN,
+        "system",
+        "priority",
+        "labels",
+        "locked",
+        "kept_by",
+        "parent",
+        "started_at",
+    ],
     "threads": SHOWN,
     "native_goroutines": ["id", "state", "function", "locked"],
 }
@@ -234,7 +243,9 @@ def worker(jobs):
     jobs.recv()
 def main():
     jobs = Chan()
-    goroutine = go(worker, jobs)
+    with golibx.labels(request="/login"):
+        goroutine = go(worker, jobs)
+    goroutine.priority = "low"
     goroutine.name = "a \\x1b[31mred\\nname"
     threading.Thread(target=worker, args=[jobs], daemon=True, name="plain").start()
     while golibx.stats()["threads_waiting"] == 0:
@@ -269,7 +280,9 @@ def test_dump_as_json(script: Script) -> None:
     assert worker["reason"] == "chan receive"
     assert worker["waited_ns"] > 0
     assert worker["parent"] == 1
-    assert worker["started_at"] == {"file": found["program"], "line": 8}
+    assert worker["started_at"] == {"file": found["program"], "line": 9}
+    assert (worker["priority"], worker["labels"]) == ("low", {"request": "/login"})
+    assert (main["priority"], main["labels"]) == ("normal", {})
     place = {"function": "worker", "file": found["program"], "line": 5}
     assert worker["frames"] == [place]
     (thread,) = found["threads"]

@@ -240,7 +240,8 @@ def busy():
 def idle():
     sleep(0.1)
 def main():
-    first = go(busy)
+    with golibx.labels(request="/slow", id="one that is taken"):
+        first = go(busy)
     first.name = "the busy one"
     go(idle).join()
     first.join()
@@ -256,6 +257,7 @@ profiled(main)
     assert frames[0].line > frames[0].first_line > 0
     assert frames[0].file == str(script.file(""))
     assert re.fullmatch(r".*program\.py:\d+", labels["started at"])
+    assert labels["request"] == "/slow"
     assert labels["id"] > 1
 
 

@@ -196,7 +196,10 @@ def _labels(goroutine: Goroutine[Any], *more: tuple[str, str | int]) -> Labels:
     started: Labels = ()
     if goroutine.started_at and not _is_own(goroutine.started_at):
         started = (("started at", goroutine.started_at),)
-    return (("goroutine", goroutine.name), *more, *started)
+    # Those of the program's that have a name of these are left out.
+    taken = {"goroutine", "id", "reason", "started at"}
+    own = [pair for pair in goroutine.labels.items() if pair[0] not in taken]
+    return (("goroutine", goroutine.name), *more, *started, *own)
 
 
 # ---- collecting ----
