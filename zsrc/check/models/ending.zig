@@ -302,6 +302,13 @@ fn Run(comptime Sim: type, comptime what: What) type {
             }
         };
 
+        /// A queue that is empty.
+        const Nobody = struct {
+            pub fn pop(_: @This()) ?*G {
+                return null;
+            }
+        };
+
         const Lane = struct {
             gpa: Memory = .{},
             options: struct {
@@ -340,11 +347,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
             blocked_since: Sim.Atomic(u64) = .init(0),
             convoy_base: usize = 0,
             hog_tick: Sim.Atomic(u64) = .init(0),
-            preempted: struct {
-                pub fn pop(_: @This()) ?*G {
-                    return null;
-                }
-            } = .{},
+            preempted: Nobody = .{},
+            low: Nobody = .{},
             timers: struct {
                 pub fn remove(_: @This(), _: *Timer) void {}
             } = .{},
