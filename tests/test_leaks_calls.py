@@ -20,6 +20,15 @@ pytestmark = pytest.mark.goroutine(preempt={"async": False}, leaks=False)
 Any1 = tuple[Any, ...]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_objects() -> Iterator[None]:
+    """A collection, of which there are thousands here, does not look at what was there before."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_garbage() -> None:
     gc.collect()
