@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 
-from golibx import _core, tuning
+from golibx import _core, tuning, watchers
 from golibx.config import Config, refuse_unread
 from golibx.errors import ConfigError, DeadlineExceeded
 from golibx.frames import without_own_frames
@@ -53,9 +53,11 @@ if TYPE_CHECKING:
     from golibx._core import Goroutine
     from golibx.hookspec import PluginStats
     from golibx.pluginmanager import Plugin, PluginManager
+    from golibx.scope import Scope
 
     Params = ParamSpec("Params")
     Result = TypeVar("Result")
+    Note = TypeVar("Note")
 
 __all__ = ["Runtime", "run"]
 
@@ -297,13 +299,79 @@ class Runtime:
             TypeError: `changes` is not a mapping.
             RuntimeError: the run has not begun, or has ended.
         """
-        who = "program"
-        if self._plugins is not None:
-            from golibx.pluginmanager import calling_plugin
-
-            name = calling_plugin.get("")
-            who = f"plugin {name}" if name else who
+        name = self._calling_plugin()
+        who = f"plugin {name}" if name else "program"
         return tuning.change(changes, who, self.config.tune.limits)
+
+    def _calling_plugin(self) -> str:
+        """In whose hook this is, or in a goroutine that a hook has started; "" in no plugin's."""
+        if self._plugins is None:
+            return ""
+        from golibx.pluginmanager import calling_plugin
+
+        return calling_plugin.get("")
+
+    def watch_goroutines(
+        self,
+        begin: Callable[[Goroutine[Any]], Note],
+        end: Callable[[Note, str, BaseException | None], object],
+    ) -> Callable[[], None]:
+        """Has begin(goroutine) called by each goroutine of the program's that begins from now on.
+
+        Unlike hooks, which come later, these are called at once: by the goroutine itself, before
+        its function, which has the context variables that begin() has set, and after it, before
+        anybody learns of its end. Many goroutines may be in them at a time, and they are not
+        accounted. They should not wait: the program would.
+
+        What they raise is reported on stderr, once, and then they are not called any more. The main
+        goroutine, service goroutines and native ones do not call them.
+
+        Args:
+            begin: given the goroutine. It is not to be kept: what a goroutine raises is reported
+                only when nobody has it any more.
+            end: given what begin() has returned; "returned", "raised" or "cancelled"; and the
+                exception, or None.
+
+        Returns:
+            stop: begin() is called no more, as after the run; end() is for those that have begun.
+
+        Raises:
+            TypeError: one of them is no function.
+            RuntimeError: the run has not begun, or has ended.
+        """
+        return self._watch(watchers.goroutines, begin, end)
+
+    def watch_scopes(
+        self, begin: Callable[[Scope], Note], end: Callable[[Note, BaseException | None], object]
+    ) -> Callable[[], None]:
+        """Has begin(scope) called at the beginning of each block of golibx.scope().
+
+        It is called by the goroutine whose block it is. The context variables that begin() has set
+        are there in the block, and in its children. Otherwise as watch_goroutines().
+
+        Args:
+            begin: given the Scope.
+            end: given what begin() has returned, and what the block raises or None; called when all
+                children have ended.
+
+        Returns:
+            stop: begin() is called no more, as after the run; end() is for those that have begun.
+
+        Raises:
+            TypeError: one of them is no function.
+            RuntimeError: the run has not begun, or has ended.
+        """
+        return self._watch(watchers.scopes, begin, end)
+
+    def _watch(
+        self,
+        kind: watchers.Watchers,
+        begin: Callable[[Any], object],
+        end: Callable[..., object],
+    ) -> Callable[[], None]:
+        if not _core.active() or self._plugins is None:
+            raise RuntimeError(f"{kind.method}() is for a run that goes on, with plugins")
+        return kind.add(watchers.Watcher(self._calling_plugin() or "?", begin, end))
 
     def disturb(self, *, seed: int, preempt: int = 0, delay: int = 0, delay_ns: int = 0) -> None:
         """Has calls of golibx's by the program's goroutines let others go first, or come late.
@@ -497,6 +565,7 @@ class Runtime:
 
             set_running(None)
             self._put_back()
+            watchers.forget()
         if "golibx.signal" in sys.modules:
             sys.modules["golibx.signal"].end()
         if "golibx.aio" in sys.modules:

@@ -13,7 +13,7 @@ A scope is a context (golibx.context): the ambient one of its block and of its c
 
 from __future__ import annotations
 
-from golibx import context
+from golibx import context, watchers
 from golibx._core import Chan, go_child, notify_end, open_to_signals, whole, whole_enter
 from golibx.errors import Cancelled, DeadlineExceeded, Deadlock
 
@@ -69,6 +69,7 @@ class Scope:
         "_interrupted",
         "_limit",
         "_live",
+        "_notes",
         "_places",
         "_quits",
         "_shield",
@@ -91,6 +92,7 @@ class Scope:
         self._quits: list[BaseException] = []  # what ends the program
         self._timed_out = False
         self._interrupted = False  # a child was, by a context around the scope
+        self._notes: watchers.Notes | None = None  # who watches it
 
     def __repr__(self) -> str:
         if self.context is None:
@@ -184,6 +186,8 @@ class Scope:
             ctx, _ = open_to_signals(context.with_timeout, parent, self._timeout)
         ctx.__enter__()
         self.context = ctx
+        if watchers.scopes.present:
+            self._notes = watchers.begin(watchers.scopes, self)
         return self
 
     @whole
@@ -208,12 +212,22 @@ class Scope:
                 pass
         ctx._cancel()  # noqa: SLF001
         try:
-            return self._raise(exc, passing)
+            swallows = self._raise(exc, passing)
+            self._tell_end(None if swallows else exc)
+            return swallows
+        except BaseException as raised:
+            self._tell_end(raised)
+            raise
         finally:
             # An exception's traceback leads to this frame and so to the scope.
             self._errors = []
             self._quits = []
             del passing, exc
+
+    def _tell_end(self, raised: BaseException | None) -> None:
+        """Those who watch, once."""
+        if self._notes:
+            watchers.end(watchers.scopes, self._notes, raised)
 
     def _note_end_of_block(self, exc: BaseException, passing: list[BaseException]) -> None:
         if isinstance(exc, _ENDS_PROGRAM):

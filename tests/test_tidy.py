@@ -40,7 +40,7 @@ PYTHON_LAYERS = (
     {"leaked", "schema", "values"},
     {"rules"},
     {"config", "context", "dump", "include", "labels", "net", "patch", "singleflight", "sync"}
-    | {"time", "tuning"},
+    | {"time", "tuning", "watchers"},
     {"aio", "control", "futures", "hookspec", "logrecords", "native", "plugins", "scope"}
     | {"signal", "tracefile"},
     {"pluginfinder"},

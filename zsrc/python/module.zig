@@ -37,6 +37,8 @@ const sampling = @import("run/sampling.zig");
 const mainthread = @import("host/mainthread.zig");
 const identity = @import("host/identity.zig");
 const labels = @import("host/labels.zig");
+const owed = @import("host/owed.zig");
+const watching = @import("host/watching.zig");
 const replace = @import("host/replace.zig");
 const fork = @import("run/fork.zig");
 const figures = @import("run/figures.zig");
@@ -535,6 +537,14 @@ const functions = [_]class.Method(void){
     function("set_panic_handlers(handler, stray_handler, /)", setPanicHandlers,
         \\handler(goroutine, exception) is called for exceptions that nobody collects, and
         \\stray_handler(goroutine, exception) for those of goroutines whose run has ended.
+    ),
+    function("watch_goroutines(function, /)", watching.watch,
+        \\Has each goroutine of the program's that begins call function(goroutine), and what that
+        \\returns, unless None, with (outcome, exception) when it has ended; None: nobody watches.
+    ),
+    function("owe(exception, /)", owed.owe,
+        \\Has the calling goroutine raise it again where it waits next, if it is what the goroutine
+        \\was made to raise last. Returns whether it is.
     ),
     function("report_uncollected()", uncollected.reportAll,
         \\Takes the exceptions that nobody has collected yet for those that nobody will.

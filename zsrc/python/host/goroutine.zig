@@ -26,6 +26,7 @@ const foreign = @import("foreign.zig");
 const identity = @import("identity.zig");
 const fork = @import("../run/fork.zig");
 const owed = @import("owed.zig");
+const watching = @import("watching.zig");
 
 const G = g_mod.G;
 const M = @import("../../serial/m.zig").M;
@@ -456,6 +457,7 @@ pub fn runBody(p: *PyG) void {
     const variables = p.context;
     if (variables) |context| _ = py.extra.PyContext_Enter(context);
     if (p != main) tracing.start();
+    const on_end = watching.begin(p);
     foreign.enterBody(p);
     const returned = if (raiseThrown(p))
         null
@@ -463,7 +465,7 @@ pub fn runBody(p: *PyG) void {
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);
     const result = if (p == main) signals.endMain(p, returned) else returned;
     if (p.survives) fork.end(p, result);
-    finish(p, result);
+    finish(p, result, on_end);
     if (variables) |context| _ = py.extra.PyContext_Exit(context);
     dropCall(p);
     if (timed and lane.stray() == null) lane.record(
@@ -481,7 +483,7 @@ pub fn runBody(p: *PyG) void {
 fn runHandlers(p: *PyG) void {
     trackVariables(p);
     signals.runAll(p);
-    finish(p, py.returnNone());
+    finish(p, py.returnNone(), null);
     dropCall(p);
     settleHandle(p);
     if (!signals.giveBack(p)) clearState(p);
@@ -494,7 +496,7 @@ pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     p.on_end = null;
     p.places = null;
     h.watchers = null;
-    finish(p, result);
+    finish(p, result, null);
     if (p.context) |context| _ = py.extra.PyContext_Exit(context);
     dropCall(p);
     h.live = null;
@@ -543,7 +545,7 @@ pub fn endRefused(p: *PyG) void {
     if (p.runs_handlers) signals.refuse();
     trackVariables(p);
     _ = py.raise(py.exc.memoryError(), "no memory for the goroutine's stack", .{});
-    finish(p, null);
+    finish(p, null, null);
     dropCall(p);
     settleHandle(p);
     free(p);
@@ -567,8 +569,8 @@ fn dropCall(p: *PyG) void {
     py.clear(&p.kept);
 }
 
-/// Stores how the function ended and wakes those who wait for it.
-fn finish(p: *PyG, result: ?*py.Object) void {
+/// Stores how the function ended, tells who watches, and wakes those who wait for it.
+fn finish(p: *PyG, result: ?*py.Object, on_end: ?*py.Object) void {
     const h = p.handle;
     foreign.leaveBody(p);
     if (result) |value| {
@@ -587,6 +589,7 @@ fn finish(p: *PyG, result: ?*py.Object) void {
         h.outcome = if (was_cancelled) .cancelled else .raised;
         if (p.on_end != null) noteStart(h);
     }
+    if (on_end) |function| watching.end(h, function);
     py.clear(&p.owes.pending);
     py.clear(&p.owes.eaten);
     dropLater(p);

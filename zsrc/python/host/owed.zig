@@ -46,23 +46,35 @@ pub inline fn note(p: *PyG, exception: *const py.Object) void {
 
 fn onEvent(event: [*:0]const u8, args: *py.Object, _: ?*anyopaque) callconv(.c) c_int {
     if (!std.mem.eql(u8, std.mem.span(event), "sys.unraisablehook")) return 0;
-    const g = lane.onThread() orelse lane.stray() orelse return 0;
-    const p = goroutine.of(g);
-    if (p.raised.exception == null or py.PyTuple_Size(args) != 2) return 0;
+    if (py.PyTuple_Size(args) != 2) return 0;
     // A struct sequence: the exception's type, the exception, and more.
     const exception = py.PyTuple_GetItem(py.PyTuple_GetItem(args, 1).?, 1) orelse {
         py.PyErr_Clear();
         return 0;
     };
-    if (exception != p.raised.exception or exception.type != p.raised.type) return 0;
-    p.raised = .{};
-    const old = p.owes.eaten;
-    p.owes.eaten = py.incref(exception);
-    py.xdecref(old);
+    const p = takeAgain(exception) orelse return 0;
     const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get());
     p.eaten_at = .{ .frame = frame, .lasti = if (frame) |f| py.extra.PyFrame_GetLasti(f) else 0 };
     py.xdecref(@ptrCast(frame));
     return 0;
+}
+
+/// owe(exception, /): of code of golibx's that eats what plugins raise.
+pub fn owe(exception: *py.Object) bool {
+    const p = takeAgain(exception) orelse return false;
+    p.eaten_at = .{};
+    return true;
+}
+
+/// Who calls owes the exception again, if that is what it was made to raise; null if not.
+fn takeAgain(exception: *py.Object) ?*PyG {
+    const p = goroutine.of(lane.onThread() orelse lane.stray() orelse return null);
+    if (exception != p.raised.exception or exception.type != p.raised.type) return null;
+    p.raised = .{};
+    const old = p.owes.eaten;
+    p.owes.eaten = py.incref(exception);
+    py.xdecref(old);
+    return p;
 }
 
 /// Where a goroutine parks, or is watched because it does not: what was eaten is pending again,
