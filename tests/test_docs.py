@@ -393,6 +393,12 @@ OUTPUTS = {
         "['high 0', 'high 1', 'normal', 'low']\n",
         "[10, 45, 105]\n",
     ],
+    "otel.md": [
+        (
+            "query in price of tea, None\nprice of tea in scope, 17\nscope in order, 17\n"
+            "order in nothing, None\n"
+        ),
+    ],
     "net.md": [
         "b'HELLO\\n'\nTrue\nTrue\n",
         "[b'HELLO 0', b'HELLO 1', b'HELLO 2']\n",

@@ -73,6 +73,7 @@ def test_builtin() -> None:
     assert builtin_names() == [
         "chaos",
         "metrics",
+        "otel",
         "profile",
         "schedtrace",
         "trace",
@@ -675,6 +676,12 @@ def test_metrics(tmp_path: Path) -> None:
     result = run(tmp_path, "print('hello')\n", *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
     assert (tmp_path / "m.txt").read_text().endswith("# EOF\n")
+
+
+def test_otel(tmp_path: Path) -> None:
+    """What it does is tested in test_otel.py."""
+    result = run(tmp_path, "print('hello')\n", "--set", "plugins.enabled=otel")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
 
 
 def test_profile(tmp_path: Path) -> None:
