@@ -67,6 +67,7 @@ __all__ = [
     "GoroutinePanic",
     "GoroutinePark",
     "GoroutineReady",
+    "GoroutineRun",
     "GoroutineStart",
     "HookStats",
     "NetpollReady",
@@ -301,6 +302,20 @@ class Tune(NamedTuple):
     """The value from here on."""
 
 
+class GoroutineRun(NamedTuple):
+    """A goroutine that was new, or had been woken, had its turn: it begins to run."""
+
+    time_ns: int
+    """When it was about to run, on the thread that it runs on."""
+    lane: str
+    """"python": native goroutines are not timed."""
+    goroutine_id: int
+    """The goroutine that runs."""
+    waited_ns: int
+    """How long it had waited for its turn: since it was made or woken; where a timer has woken it,
+    since that was due."""
+
+
 class HookStats(NamedTuple):
     """The time that one hook of one plugin took: see Runtime.plugin_stats()."""
 
@@ -456,6 +471,21 @@ def on_tune(event: Tune) -> None:
 
     By `tune` of a plugin, `Runtime.tune`, a rule of `[tune]`, golibx.tune(), or `golibx tune PID`.
     `gomaxprocs(n)` has a hook of its own.
+    """
+
+
+@hookspec
+def on_goroutine_run(event: GoroutineRun) -> None:
+    """A goroutine that was new or woken begins to run: how long it was ready and had no turn.
+
+    Once for each time that it is made or woken, before on_goroutine_start for a new one; not when
+    it goes on after a preemption, after it gave way or after a blocking call. Whoever switches to
+    it records that; while there is such a hook each of these turns costs two readings of the clock
+    beside the event. Service goroutines are not reported.
+
+        @hookimpl
+        def on_goroutine_run(self, event):
+            self.longest_ns = max(self.longest_ns, event.waited_ns)
     """
 
 

@@ -129,6 +129,10 @@ def _tune(time_ns: int, lane: str, _id: int, _: int, change: tuple[str, str, int
     return hookspec.Tune(time_ns, lane, *change)
 
 
+def _goroutine_run(time_ns: int, lane: str, goroutine_id: int, waited_ns: int, _: int) -> object:
+    return hookspec.GoroutineRun(time_ns, lane, goroutine_id, waited_ns)
+
+
 EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_goroutine_create", _goroutine_create),
     ("on_goroutine_start", _goroutine_start),
@@ -144,6 +148,7 @@ EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_deadlock", _deadlock),
     ("on_gomaxprocs", _gomaxprocs),
     ("on_tune", _tune),
+    ("on_goroutine_run", _goroutine_run),
 )
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
 

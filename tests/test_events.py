@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,18 @@ import pytest
 
 import golibx
 from conftest import Script
-from golibx import Chan, Deadlock, WaitGroup, go, gomaxprocs, gosched, native, sleep, stats
+from golibx import (
+    Chan,
+    Deadlock,
+    WaitGroup,
+    go,
+    gomaxprocs,
+    gosched,
+    native,
+    sleep,
+    stats,
+    testing,
+)
 from golibx.config import Config
 from golibx.hookspec import (
     DeadlockFound,
@@ -27,6 +39,7 @@ from golibx.hookspec import (
     GoroutinePanic,
     GoroutinePark,
     GoroutineReady,
+    GoroutineRun,
     GoroutineStart,
     NetpollReady,
     Preempt,
@@ -56,6 +69,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
         *hooks: str,
         overrides: tuple[str, ...] = (),
         into: list[Any] | None = None,
+        by: Callable[..., object] = golibx.run,
     ) -> list[Any]:
         events: list[Any] = [] if into is None else into
 
@@ -68,7 +82,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
         plugin = SimpleNamespace(**{name: hook(name) for name in hooks})
         monkeypatch.setitem(sys.modules, "recorder", SimpleNamespace(plugin=plugin))
         options = ["plugins.enabled=recorder:plugin", "hooks.flush_interval=1ms", *overrides]
-        golibx.run(main, config=Config.load(environ={}, overrides=options))
+        by(main, config=Config.load(environ={}, overrides=options))
         return events
 
     return run
@@ -128,6 +142,81 @@ def test_who_wakes_by_a_timer_is_nobody(record: Record) -> None:
     (parked,) = [e for e in events if isinstance(e, GoroutinePark) and e.reason == "sleep"]
     woken = [e for e in events if isinstance(e, GoroutineReady)]
     assert [e.waker_id for e in woken if e.goroutine_id == parked.goroutine_id] == [0]
+
+
+def test_who_is_new_or_woken_runs(record: Record) -> None:
+    def main() -> None:
+        ch = Chan[int]()
+        goroutine = go(ch.recv)
+        gosched()
+        ch.send(1)
+        goroutine.join()
+        ids.append(goroutine.id)
+
+    ids: list[int] = []
+    events = record(main, *hooks(*LIFE, "run"))
+    life = of(events, "python", ids[-1])
+    assert [type(e) for e in life] == [
+        GoroutineCreate,
+        GoroutineRun,
+        GoroutineStart,
+        GoroutinePark,
+        GoroutineReady,
+        GoroutineRun,
+        GoroutineExit,
+    ]
+    _, first, _, parked, _, second, _ = life
+    assert first.waited_ns > 0
+    assert 0 < second.waited_ns < second.time_ns - parked.time_ns
+
+
+def test_turns_are_told_once_wherever_the_goroutine_runs(record: Record) -> None:
+    """On whichever thread: locked to one, in a blocking call, computing, with a priority."""
+
+    def work(number: int) -> None:
+        if number == 0:
+            golibx.lock_os_thread()
+        golibx.current().priority = ("low", "normal", "high")[number % 3]
+        for i in range(20):
+            if i % 4 == 0:
+                sleep(0.0001)
+            elif i % 4 == 1:
+                time.sleep(0.0005)
+            elif i % 4 == 2:
+                ch.send(i)
+            else:
+                ch.recv()
+
+    def main() -> None:
+        group = WaitGroup()
+        for number in range(6):
+            group.go(work, number)
+        group.wait()
+
+    ch = Chan[int](6)
+    events = record(main, *hooks("create", "ready", "run"))
+    waits: dict[int, bool] = {1: True}  # the making of the main goroutine is not reported
+    ran: dict[int, int] = {}
+    for e in events:
+        if isinstance(e, GoroutineRun):
+            assert waits[e.goroutine_id]
+            assert ran.get(e.goroutine_id, 0) < e.time_ns - e.waited_ns
+            ran[e.goroutine_id] = e.time_ns
+        else:
+            assert not waits.get(e.goroutine_id, False)
+        waits[e.goroutine_id] = not isinstance(e, GoroutineRun)
+    assert len(ran) == 7
+    assert not any(waits.values())
+
+
+def test_a_turn_in_virtual_time_waits_in_real_time(record: Record) -> None:
+    def main() -> None:
+        for _ in range(3):
+            go(sleep, 3600).join()
+
+    events = record(main, *hooks("run"), by=partial(testing.run, virtual_time=True))
+    assert len(events) > 6
+    assert all(0 <= e.waited_ns < 3_600_000_000_000 for e in events)
 
 
 def test_service_goroutines_make_no_events(record: Record) -> None:

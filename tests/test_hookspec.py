@@ -19,6 +19,7 @@ from golibx.hookspec import (
     GoroutinePanic,
     GoroutinePark,
     GoroutineReady,
+    GoroutineRun,
     GoroutineStart,
     NetpollReady,
     Preempt,
@@ -45,6 +46,7 @@ EVENTS = (
     DeadlockFound,
     GomaxprocsChange,
     Tune,
+    GoroutineRun,
 )
 KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
@@ -299,6 +301,11 @@ def test_on_tune(recorder: Recorder, manager: PluginManager) -> None:
     assert event_of(recorder, manager, raw) == expected
 
 
+def test_on_goroutine_run(recorder: Recorder, manager: PluginManager) -> None:
+    raw = raw_event("on_goroutine_run", 9_600, 7, 1_500, 0)
+    assert event_of(recorder, manager, raw) == GoroutineRun(9_600, "python", 7, waited_ns=1_500)
+
+
 def test_tune(recorder: Recorder, manager: PluginManager) -> None:
     """What it returns is tested in test_tune.py."""
     snapshot: Any = object()
@@ -345,6 +352,7 @@ PUBLISHED_ARGUMENTS = {
     "on_deadlock": ("event",),
     "on_gomaxprocs": ("event",),
     "on_tune": ("event",),
+    "on_goroutine_run": ("event",),
     "tune": ("snapshot",),
 }
 PUBLISHED_FIELDS = {
@@ -362,6 +370,7 @@ PUBLISHED_FIELDS = {
     "DeadlockFound": "time_ns lane goroutine_id goroutines",
     "GomaxprocsChange": "time_ns lane before after",
     "Tune": "time_ns lane who key old new",
+    "GoroutineRun": "time_ns lane goroutine_id waited_ns",
     "PluginStats": "state share hooks",
     "HookStats": "calls total_ns longest_ns present_ns",
 }

@@ -20,6 +20,7 @@ test {
     _ = @import("event/event.zig");
     _ = @import("event/merge.zig");
     _ = @import("serial/lane_test.zig");
+    _ = @import("serial/recording_test.zig");
     _ = @import("serial/resting_test.zig");
     _ = @import("serial/context_test.zig");
     _ = @import("sync/sync_test.zig");

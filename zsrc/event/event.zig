@@ -39,6 +39,8 @@ pub const Kind = enum(u8) {
     gomaxprocs,
     /// a = which of the changes that are kept beside the ring.
     tune,
+    /// a = how long it had waited for its turn, ns.
+    goroutine_run,
 
     pub inline fn bit(k: Kind) u32 {
         return @as(u32, 1) << @intCast(@backingInt(k));
@@ -48,6 +50,8 @@ pub const Kind = enum(u8) {
 /// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
 /// are no events. See serial/latency.zig.
 pub const latency_bit: u32 = 1 << 31;
+/// For whose sake it is noted since when a goroutine waits for its turn.
+const timing_bits = latency_bit | Kind.goroutine_run.bit();
 
 /// Whose goroutines an event is about: the two lanes number theirs each for itself.
 pub const Origin = enum(u8) { python, native };
@@ -73,8 +77,8 @@ pub fn RingOf(comptime Env: type) type {
         /// 1 while the producer writes an event, whose time may be any since then.
         writing: Env.Atomic(u32) = .init(0),
         /// The kinds that are wanted, for rings that have a mask of their own. Anybody may read it.
-        /// Whether latencies are measured is found out where a goroutine is made ready, by the bit
-        /// of that kind: it is set for either.
+        /// Whether waits for a turn are timed is found out where a goroutine is made ready, by the
+        /// bit of that kind: it is set for either.
         mask: u32 = 0,
         /// What the mask was made of.
         wanted: u32 = 0,
@@ -99,7 +103,13 @@ pub fn RingOf(comptime Env: type) type {
             return @atomicLoad(u32, &r.mask, .monotonic) & kind.bit() != 0;
         }
 
-        pub inline fn measures(r: *const Self) bool {
+        /// Whether waits for a turn are timed.
+        pub inline fn times(r: *const Self) bool {
+            return @atomicLoad(u32, &r.mask, .monotonic) & timing_bits != 0;
+        }
+
+        /// Whether some of them are counted by their length.
+        pub fn measures(r: *const Self) bool {
             return @atomicLoad(u32, &r.mask, .monotonic) & latency_bit != 0;
         }
 
@@ -109,7 +119,7 @@ pub fn RingOf(comptime Env: type) type {
         }
 
         pub fn setMask(r: *Self, wanted: u32) void {
-            const either = if (wanted & latency_bit != 0) Kind.goroutine_ready.bit() else 0;
+            const either = if (wanted & timing_bits != 0) Kind.goroutine_ready.bit() else 0;
             @atomicStore(u32, &r.wanted, wanted, .monotonic);
             @atomicStore(u32, &r.mask, wanted | either, .monotonic);
         }

@@ -131,8 +131,10 @@ pub const G = extern struct {
     /// Who picks it is to look closer, in `belongsElsewhere`: it may not run on just any thread, as
     /// the main goroutine and those that are locked to one, or it is `timed`.
     placed: bool = false,
-    /// How long it waits for its turn is measured: latency.zig.
+    /// Since when it waits for its turn was noted.
     timed: bool = false,
+    /// And that is for latency.zig.
+    sampled: bool = false,
 
     // The rest.
 

@@ -470,7 +470,7 @@ pub fn Lane(comptime Host: type) type {
         pub fn go(self: *Self, g: *G) void {
             self.enlist(g);
             self.counters.spawns += 1;
-            if (self.ring.measures() and !g.system) self.time(g);
+            if (self.ring.times() and !g.system) self.time(g);
             g.transition(.idle, .runnable);
             if (g.rank == .normal) self.runq.push(g) else self.queueRanked(g);
             self.noteWork();
@@ -678,7 +678,8 @@ pub fn Lane(comptime Host: type) type {
             if (!g.system) self.user_timers -= 1;
             if (!self.claim(g, .timeout)) return;
             self.readyLast(g);
-            if (g.timed) g.ready_at = @min(g.ready_at, t.when);
+            // Virtual time is that of another clock.
+            if (g.timed and self.virtual_ns == 0) g.ready_at = @min(g.ready_at, t.when);
         }
 
         /// The lane that there is: for timers that fire.

@@ -180,7 +180,7 @@ const Host = struct {
 };
 
 /// Leaves the mutex as a blocking call of an extension leaves the interpreter's lock.
-fn blockFor(t: *T, ns: u64) void {
+pub fn blockFor(t: *T, ns: u64) void {
     t.inside.store(false, .monotonic);
     mutex.unlock();
     os.sleepNs(ns);

@@ -3,10 +3,12 @@
 //! One wake-up in eight on average is measured, as in Go's runtime (proc.go, gTrackingPeriod), and
 //! none while nobody has asked: `ready` finds out by the test of the ring's mask that it makes
 //! anyway. A switch costs nothing more. What is measured has `G.placed` set, which makes whoever
-//! picks it look closer: `belongsElsewhere`.
+//! picks it look closer: `belongsElsewhere`. Events of goroutines that run come by the same way;
+//! while they are wanted, each wait is timed.
 //!
 //! A wait begins when the goroutine is made ready; for one whose timer fires, when that was due:
-//! how late timers are looked at is part of it. It ends when the goroutine is picked.
+//! how late timers are looked at is part of it. It ends when the goroutine is picked; for one that
+//! runs on a certain thread, when that thread has come to it.
 //!
 //! The lengths are told apart to an eighth of a power of two, as in HdrHistogram: enough for
 //! quantiles, and a count is found without a search.

@@ -123,9 +123,13 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             return true;
         }
 
-        /// Apart, so that the main goroutine's turns do without the registers that it takes.
+        /// Apart, so that the main goroutine's turns do without the registers that it takes. Its
+        /// wait ends on the thread that it belongs to.
         noinline fn timedElsewhere(self: *Self, g: *G) bool {
-            return self.noteTurn(g) and belongsElsewhere(self, g);
+            g.timed = false;
+            g.timed = (g == self.main_g or g.locked_m != null) and belongsElsewhere(self, g);
+            if (!g.timed) self.noteTurn(g);
+            return g.timed;
         }
 
         /// The goroutine of `own` is in no queue until that runs it.

@@ -109,7 +109,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.high.len > 0) return null;
             const g = self.runnext orelse self.runq.head orelse return null;
             const own = g.locked_m orelse return null;
-            if (own == m or g.timed or g == self.held) return null;
+            if (own == m or g == self.held) return null;
             self.turn +%= 1;
             if (self.runnext == g) self.runnext = null else _ = self.runq.pop();
             return g;
@@ -292,7 +292,9 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (self.to_thread != null and self.passP(m)) return null;
                 if (m.handed) {
                     m.handed = false;
-                    return m.locked_g.?;
+                    const g = m.locked_g.?;
+                    if (g.timed) self.noteTurn(g);
+                    return g;
                 }
                 if (m.locked_g != null or m.ending) {
                     self.leaveP();

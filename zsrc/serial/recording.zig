@@ -40,26 +40,29 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
 
         pub noinline fn noteReady(self: *Self, g: *G, by: u64) void {
             if (g.system) return;
-            if (self.ring.measures()) self.time(g);
+            if (self.ring.times()) self.time(g);
             if (g.status != .idle and self.ring.recordsReady())
                 _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
         }
 
         /// It waits for its turn from here on. Not one of the runtime's own, whose `placed` others
-        /// may have set; not the stand-in of a thread, and not in virtual time.
+        /// may have set; not the stand-in of a thread. Latencies are not those of virtual time.
         pub noinline fn time(self: *Self, g: *G) void {
-            if (g.thread != null or self.virtual_ns != 0 or !self.latency.chooses()) return;
+            if (g.thread != null) return;
+            g.sampled = self.ring.measures() and self.virtual_ns == 0 and self.latency.chooses();
+            if (!g.sampled and !self.ring.wants(.goroutine_run)) return;
             g.ready_at = os.nanotime();
             g.timed = true;
             g.placed = true;
         }
 
-        /// It was picked. Whether it is still to be looked at closer.
-        pub fn noteTurn(self: *Self, g: *G) bool {
-            self.latency.note(os.nanotime() -| g.ready_at);
+        /// It is about to run, on the thread that it belongs to.
+        pub noinline fn noteTurn(self: *Self, g: *G) void {
+            const waited = os.nanotime() -| g.ready_at;
+            if (g.sampled) self.latency.note(waited);
             g.timed = false;
             g.placed = g == self.main_g or g.locked_m != null;
-            return g.placed;
+            self.record(.goroutine_run, g.id, waited, 0);
         }
 
         /// The goroutine on whose behalf the P is used: not one that is about to leave it.

@@ -472,8 +472,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
                 return .attached;
             }
 
-            pub fn noteTurn(_: *Lane, _: *G) bool {
-                unreachable; // nothing is measured
+            pub fn noteTurn(_: *Lane, _: *G) void {
+                unreachable; // nothing is timed
             }
 
             pub fn goNext(self: *Lane, g: *G) void {
