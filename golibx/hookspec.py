@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DeadlockFound",
     "GomaxprocsChange",
+    "GoroutineBlock",
     "GoroutineCreate",
     "GoroutineExit",
     "GoroutinePanic",
@@ -69,6 +70,7 @@ __all__ = [
     "GoroutineReady",
     "GoroutineRun",
     "GoroutineStart",
+    "GoroutineUnblock",
     "HookStats",
     "NetpollReady",
     "PluginStats",
@@ -316,6 +318,42 @@ class GoroutineRun(NamedTuple):
     since that was due."""
 
 
+class GoroutineBlock(NamedTuple):
+    """A goroutine in a blocking call lost its processor: others run meanwhile."""
+
+    time_ns: int
+    """When the processor was taken."""
+    lane: str
+    """"python": of native goroutines there is on_retake."""
+    goroutine_id: int
+    """The goroutine that blocks."""
+    blocked_ns: int
+    """How long it had been in the call, as far as sysmon has seen; about 0 for golibx.blocking(),
+    which gives the processor up before."""
+    function: str
+    """What is called, as the code that calls it names it: "time.sleep", "self.lock.acquire",
+    "lock.__enter__" for a `with`. "" where it comes from more than names."""
+    place: str
+    """Where in the Python code, as in "/app/main.py:12 in Client.fetch"; "" for none."""
+
+
+class GoroutineUnblock(NamedTuple):
+    """A goroutine that had blocked has a processor again."""
+
+    time_ns: int
+    """When it had one."""
+    lane: str
+    """"python": of native goroutines there is on_retake."""
+    goroutine_id: int
+    """The goroutine that blocked."""
+    blocked_ns: int
+    """How long it did without: from the call's beginning, as in GoroutineBlock, until it wanted a
+    processor. With the call that is the wait for the GIL after it, and the bytecodes that it ran
+    until its next call of golibx, or until sysmon saw it run. At most 78 hours."""
+    waited_ns: int
+    """How long it then waited for its turn; 0 for one that ended without. At most 78 hours."""
+
+
 class HookStats(NamedTuple):
     """The time that one hook of one plugin took: see Runtime.plugin_stats()."""
 
@@ -486,6 +524,34 @@ def on_goroutine_run(event: GoroutineRun) -> None:
         @hookimpl
         def on_goroutine_run(self, event):
             self.longest_ns = max(self.longest_ns, event.waited_ns)
+    """
+
+
+@hookspec
+def on_goroutine_block(event: GoroutineBlock) -> None:
+    """A goroutine in a blocking call lost its processor (`[retake] threshold`): what it calls.
+
+    Also by golibx.blocking(), which gives it up; not after a hand-over at the end of a slice, of
+    which on_preempt tells. Calls that are over sooner are not reported, nor service goroutines. The
+    thread that takes the processor looks at the goroutine's innermost frame for that; the names are
+    found when the event is delivered, once for each place.
+
+        @hookimpl
+        def on_goroutine_block(self, event):
+            self.calls[event.function or event.place] += 1
+    """
+
+
+@hookspec
+def on_goroutine_unblock(event: GoroutineUnblock) -> None:
+    """A goroutine has a processor again: once for each on_goroutine_block, unless the run ends.
+
+    The goroutine itself records it, when it goes on; what it costs is two readings of the clock
+    beside the event. Service goroutines are not reported.
+
+        @hookimpl
+        def on_goroutine_unblock(self, event):
+            self.blocked_ns += event.blocked_ns
     """
 
 

@@ -16,6 +16,7 @@ import sys
 from types import CellType
 
 from golibx import _core, inherited
+from golibx.places import effect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,10 +246,10 @@ def _depths_of(code: CodeType) -> dict[int, Depth]:
                 if start <= instruction.offset < end:
                     todo.append((index[target], handler_depth))
             if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
-                todo.append((index[instruction.argval], depth + _effect(instruction, jump=True)))
+                todo.append((index[instruction.argval], depth + effect(instruction, jump=True)))
             if instruction.opname in _NEVER_GOES_ON:
                 break
-            depth += _effect(instruction, jump=False)
+            depth += effect(instruction, jump=False)
             i += 1
     found = {}
     reached = [(instructions[i], before[i]) for i in sorted(before)]
@@ -306,7 +307,7 @@ def _calls_with_a_tuple(code: CodeType, before: list[tuple[dis.Instruction, int]
     follows = call
     for instruction, depth in reversed(before[:-1]):
         # The arguments were made when they last were on top.
-        if depth + _effect(instruction, jump=False) == height:
+        if depth + effect(instruction, jump=False) == height:
             break
         follows = instruction
     else:
@@ -327,15 +328,6 @@ def _calls_with_a_tuple(code: CodeType, before: list[tuple[dis.Instruction, int]
         each.opname.startswith(("STORE_FAST", "DELETE_FAST")) and star in each.argrepr
         for each in dis.get_instructions(code)
     )
-
-
-def _effect(instruction: dis.Instruction, *, jump: bool) -> int:
-    argument = instruction.arg
-    if instruction.opname == "PRECALL":
-        return 0  # CALL, which follows it, takes what dis says that this does
-    if instruction.opname == "CALL" and sys.version_info < (3, 12):
-        return -(argument or 0) - 1
-    return dis.stack_effect(instruction.opcode, argument, jump=jump)
 
 
 def _handlers_of(code: CodeType) -> list[tuple[int, int, int, int]]:

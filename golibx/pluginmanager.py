@@ -35,12 +35,13 @@ import pluggy
 from golibx import hookspec
 from golibx.errors import ConfigError
 from golibx.hookspec import HookStats, PluginStats
+from golibx.places import line_of, name_of_call
 from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
 from golibx.values import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
-    from types import TracebackType
+    from types import CodeType, TracebackType
 
     import click
 
@@ -133,6 +134,27 @@ def _goroutine_run(time_ns: int, lane: str, goroutine_id: int, waited_ns: int, _
     return hookspec.GoroutineRun(time_ns, lane, goroutine_id, waited_ns)
 
 
+def _goroutine_block(
+    time_ns: int,
+    lane: str,
+    goroutine_id: int,
+    blocked_ns: int,
+    where: tuple[CodeType, int] | None,
+) -> object:
+    function = place = ""
+    if where is not None:
+        code, _ = where
+        function = name_of_call(*where)
+        place = f"{code.co_filename}:{line_of(*where)} in {code.co_qualname}"
+    return hookspec.GoroutineBlock(time_ns, lane, goroutine_id, blocked_ns, function, place)
+
+
+def _goroutine_unblock(time_ns: int, lane: str, goroutine_id: int, a: int, b: int) -> object:
+    # Two numbers of 48 bits: the second one is all of `b`, and what `a` has above the first.
+    blocked_ns, waited_ns = a & 0xFFFF_FFFF_FFFF, a >> 48 << 32 | b
+    return hookspec.GoroutineUnblock(time_ns, lane, goroutine_id, blocked_ns, waited_ns)
+
+
 EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_goroutine_create", _goroutine_create),
     ("on_goroutine_start", _goroutine_start),
@@ -149,6 +171,8 @@ EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_gomaxprocs", _gomaxprocs),
     ("on_tune", _tune),
     ("on_goroutine_run", _goroutine_run),
+    ("on_goroutine_block", _goroutine_block),
+    ("on_goroutine_unblock", _goroutine_unblock),
 )
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,6 +35,7 @@ from golibx.config import Config
 from golibx.hookspec import (
     DeadlockFound,
     GomaxprocsChange,
+    GoroutineBlock,
     GoroutineCreate,
     GoroutineExit,
     GoroutinePanic,
@@ -41,6 +43,7 @@ from golibx.hookspec import (
     GoroutineReady,
     GoroutineRun,
     GoroutineStart,
+    GoroutineUnblock,
     NetpollReady,
     Preempt,
     Retake,
@@ -217,6 +220,85 @@ def test_a_turn_in_virtual_time_waits_in_real_time(record: Record) -> None:
     events = record(main, *hooks("run"), by=partial(testing.run, virtual_time=True))
     assert len(events) > 6
     assert all(0 <= e.waited_ns < 3_600_000_000_000 for e in events)
+
+
+def until_retaken(block: Callable[[], object]) -> None:
+    before = stats()["retakes"]
+    while stats()["retakes"] == before:  # the call's slice may end first
+        block()
+
+
+def check_blocks(events: list[Any]) -> list[GoroutineBlock]:
+    """The calls of one goroutine that cost it its processor; it has come back from each."""
+    blocks, unblocks = events[::2], events[1::2]
+    for block, unblock in zip(blocks, unblocks, strict=True):
+        assert isinstance(block, GoroutineBlock)
+        assert isinstance(unblock, GoroutineUnblock)
+        assert block.lane == unblock.lane == "python"
+        assert 0 < block.blocked_ns <= unblock.blocked_ns
+        assert unblock.waited_ns < unblock.time_ns - block.time_ns
+    return blocks
+
+
+def test_blocking_calls_have_names(record: Record) -> None:
+    lock = threading.Lock()
+
+    def sleeps() -> None:
+        until_retaken(lambda: time.sleep(0.005))
+
+    def enters() -> None:
+        with lock:
+            pass
+
+    def main() -> None:
+        first = go(sleeps)
+        first.join()
+        lock.acquire()
+        second = go(enters)
+        before = stats()["retakes"]
+        until(lambda: stats()["retakes"] > before)
+        lock.release()
+        second.join()
+        ids.extend((first.id, second.id))
+
+    ids: list[int] = []
+    events = record(main, *hooks("block", "unblock"))
+    for goroutine_id, function, code in (
+        (ids[0], "time.sleep", sleeps.__code__),
+        (ids[1], "lock.__enter__", enters.__code__),
+    ):
+        block = check_blocks(of(events, "python", goroutine_id))[-1]
+        assert block.function == function
+        file, _, rest = block.place.rpartition(":")
+        line, _, name = rest.partition(" in ")
+        assert file == code.co_filename
+        assert 0 < int(line) - code.co_firstlineno < 3 or "lambda" in name
+        assert name.startswith(code.co_qualname)
+
+
+def test_a_processor_that_is_given_up(record: Record) -> None:
+    def main() -> None:
+        golibx.blocking(time.sleep, 0.002)
+
+    (block,) = check_blocks(record(main, *hooks("block", "unblock")))
+    assert block.function == "golibx.blocking"
+
+
+def test_blocks_have_their_ends_where_goroutines_end_blocked(record: Record) -> None:
+    """Each that has lost its processor has it back, or ends, as it takes no more calls."""
+
+    def main() -> None:
+        group = WaitGroup()
+        for _ in range(20):
+            group.go(time.sleep, 0.01)
+        group.wait()
+
+    events = record(main, *hooks("block", "unblock"))
+    assert events
+    for goroutine_id in {e.goroutine_id for e in events}:
+        blocks = check_blocks(of(events, "python", goroutine_id))
+        # No code of Python's calls it, unless it is the main goroutine.
+        assert goroutine_id == 1 or {(e.function, e.place) for e in blocks} == {("", "")}
 
 
 def test_service_goroutines_make_no_events(record: Record) -> None:

@@ -14,6 +14,7 @@ from golibx.config import Config
 from golibx.hookspec import (
     DeadlockFound,
     GomaxprocsChange,
+    GoroutineBlock,
     GoroutineCreate,
     GoroutineExit,
     GoroutinePanic,
@@ -21,6 +22,7 @@ from golibx.hookspec import (
     GoroutineReady,
     GoroutineRun,
     GoroutineStart,
+    GoroutineUnblock,
     NetpollReady,
     Preempt,
     Retake,
@@ -47,6 +49,8 @@ EVENTS = (
     GomaxprocsChange,
     Tune,
     GoroutineRun,
+    GoroutineBlock,
+    GoroutineUnblock,
 )
 KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
@@ -306,6 +310,25 @@ def test_on_goroutine_run(recorder: Recorder, manager: PluginManager) -> None:
     assert event_of(recorder, manager, raw) == GoroutineRun(9_600, "python", 7, waited_ns=1_500)
 
 
+def test_on_goroutine_block(recorder: Recorder, manager: PluginManager) -> None:
+    code = test_on_goroutine_block.__code__
+    raw = raw_event("on_goroutine_block", 9_700, 7, 25_000, (code, -1))
+    place = f"{code.co_filename}:{code.co_firstlineno} in test_on_goroutine_block"
+    expected = GoroutineBlock(9_700, "python", 7, blocked_ns=25_000, function="", place=place)
+    assert event_of(recorder, manager, raw) == expected
+    raw = raw_event("on_goroutine_block", 9_800, 7, 25_000, None)
+    assert event_of(recorder, manager, raw) == expected._replace(time_ns=9_800, place="")
+
+
+def test_on_goroutine_unblock(recorder: Recorder, manager: PluginManager) -> None:
+    raw = raw_event("on_goroutine_unblock", 9_900, 7, 25_000, 7_000)
+    expected = GoroutineUnblock(9_900, "python", 7, blocked_ns=25_000, waited_ns=7_000)
+    assert event_of(recorder, manager, raw) == expected
+    raw = raw_event("on_goroutine_unblock", 9_900, 7, 3 << 48 | 1 << 40, 5)
+    expected = expected._replace(blocked_ns=1 << 40, waited_ns=(3 << 32) + 5)
+    assert event_of(recorder, manager, raw) == expected
+
+
 def test_tune(recorder: Recorder, manager: PluginManager) -> None:
     """What it returns is tested in test_tune.py."""
     snapshot: Any = object()
@@ -353,6 +376,8 @@ PUBLISHED_ARGUMENTS = {
     "on_gomaxprocs": ("event",),
     "on_tune": ("event",),
     "on_goroutine_run": ("event",),
+    "on_goroutine_block": ("event",),
+    "on_goroutine_unblock": ("event",),
     "tune": ("snapshot",),
 }
 PUBLISHED_FIELDS = {
@@ -371,6 +396,8 @@ PUBLISHED_FIELDS = {
     "GomaxprocsChange": "time_ns lane before after",
     "Tune": "time_ns lane who key old new",
     "GoroutineRun": "time_ns lane goroutine_id waited_ns",
+    "GoroutineBlock": "time_ns lane goroutine_id blocked_ns function place",
+    "GoroutineUnblock": "time_ns lane goroutine_id blocked_ns waited_ns",
     "PluginStats": "state share hooks",
     "HookStats": "calls total_ns longest_ns present_ns",
 }

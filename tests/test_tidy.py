@@ -35,7 +35,7 @@ ZIG_LAYERS = (
 ZIG_ROOTS = {"root", "tests", "check_main", "native_main"}
 
 PYTHON_LAYERS = (
-    {"errors", "frames", "inherited", "schedules", "version"},
+    {"errors", "frames", "inherited", "places", "schedules", "version"},
     {"_core"},
     {"leaked", "schema", "values"},
     {"rules"},
@@ -55,7 +55,7 @@ PYTHON_LAYERS = (
 PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 # What describes and checks a configuration works without the native library.
 WITHOUT_CORE = {"config", "errors", "hookspec", "rules", "schema", "values", "version"}
-WITHOUT_CORE |= {"pluginfinder", "pluginmanager"}
+WITHOUT_CORE |= {"places", "pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec", "golibx.signal"}
 PLUGIN_API |= {"golibx.plugins.metrics"}

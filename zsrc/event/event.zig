@@ -41,6 +41,11 @@ pub const Kind = enum(u8) {
     tune,
     /// a = how long it had waited for its turn, ns.
     goroutine_run,
+    /// a = how long it had been blocked, ns; b = which of the places that are kept beside the ring,
+    /// 0 for none.
+    goroutine_block,
+    /// Both: how long it was blocked, and how long it then waited for its turn. See `Two`.
+    goroutine_unblock,
 
     pub inline fn bit(k: Kind) u32 {
         return @as(u32, 1) << @intCast(@backingInt(k));
@@ -52,6 +57,19 @@ pub const Kind = enum(u8) {
 pub const latency_bit: u32 = 1 << 31;
 /// For whose sake it is noted since when a goroutine waits for its turn.
 const timing_bits = latency_bit | Kind.goroutine_run.bit();
+
+/// Two durations in nanoseconds, each of 78 hours at most, as an event's `a` and `b`.
+pub const Two = struct {
+    a: u64,
+    b: u32,
+
+    const most = (1 << 48) - 1;
+
+    pub fn of(first: u64, second: u64) Two {
+        const short = @min(second, most);
+        return .{ .a = @min(first, most) | short >> 32 << 48, .b = @truncate(short) };
+    }
+};
 
 /// Whose goroutines an event is about: the two lanes number theirs each for itself.
 pub const Origin = enum(u8) { python, native };
@@ -188,6 +206,18 @@ pub fn RingOf(comptime Env: type) type {
             return r.head.load(.monotonic) - r.tail.load(.monotonic);
         }
     };
+}
+
+test "two durations" {
+    const short: Two = .of(5, 7);
+    try std.testing.expectEqual(Two{ .a = 5, .b = 7 }, short);
+    const hour = std.time.ns_per_hour;
+    const long: Two = .of(2 * hour, 3 * hour);
+    try std.testing.expectEqual(2 * hour, long.a & Two.most);
+    try std.testing.expectEqual(3 * hour, long.a >> 48 << 32 | long.b);
+    const endless: Two = .of(std.math.maxInt(u64), std.math.maxInt(u64));
+    try std.testing.expectEqual(std.math.maxInt(u64), endless.a);
+    try std.testing.expectEqual(std.math.maxInt(u32), endless.b);
 }
 
 test "a full ring drops and counts" {

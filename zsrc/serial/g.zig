@@ -163,6 +163,9 @@ pub const G = extern struct {
     parked_at: u64 = 0,
     /// Where it is timed: since when it has waited for its turn, monotonic ns.
     ready_at: u64 = 0,
+    /// Its P was taken, or given up, for a blocking call: since when that goes on, monotonic ns; 0
+    /// once it has one again.
+    blocked_at: u64 = 0,
     /// The waiter that was claimed, set by who did that: for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},

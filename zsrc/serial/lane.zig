@@ -908,6 +908,7 @@ pub fn Lane(comptime Host: type) type {
                 // It ends without a P: nothing to hand on.
                 g.transition(.syscall, .running);
                 self.found(m);
+                self.noteUnblock(g, os.nanotime());
                 g.transition(.running, .dead);
                 self.delist(g);
                 self.dieTo(g, m, null);
@@ -1067,6 +1068,8 @@ pub fn Lane(comptime Host: type) type {
         pub const noteReady = recording.noteReady;
         pub const time = recording.time;
         pub const noteTurn = recording.noteTurn;
+        pub const noteBlock = recording.noteBlock;
+        pub const noteUnblock = recording.noteUnblock;
         pub const waker = recording.waker;
         pub const recordTick = recording.recordTick;
         pub const postEvents = recording.postEvents;

@@ -26,6 +26,8 @@ var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
 var offer_interval_ns: u64 = std.math.maxInt(u64);
 var offers: u32 = 0;
+/// Kept for events.
+pub var places: usize = 0;
 
 /// A goroutine of the tests. `inside` is whether its thread holds the mutex for it.
 pub const T = struct {
@@ -174,6 +176,13 @@ const Host = struct {
         return false;
     }
     pub fn onSignal() void {}
+    pub fn keepPlace(g: *G) u32 {
+        places += 1;
+        return @intCast(g.id);
+    }
+    pub fn dropPlace(_: u32) void {
+        places -= 1;
+    }
     pub fn block(_: *G, _: ?u64) void {
         unreachable;
     }

@@ -45,13 +45,14 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// free one, or queues itself and its M stops. As Go's exitsyscall.
         pub noinline fn regain(self: *Self, g: *G) void {
             const m = g.m.?;
+            const came = if (self.ring.wants(.goroutine_unblock)) os.nanotime() else 0;
             if (self.owner.load(.monotonic) == null and !self.main_done) {
                 sysmon.own(self, m);
                 self.found(m);
                 g.transition(.syscall, .running);
                 self.running = g;
                 _ = self.bumpTick();
-                return;
+                return self.noteUnblock(g, came);
             }
             self.stayOnThread(g);
             m.curg = null;
@@ -63,6 +64,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (g.rank == .normal) self.settle(g, &self.runq) else self.settleRanked(g);
             arch.switchTo(&g.sp, m.sp);
             self.freeThread(g);
+            // The switch that brought it back may have let the lock go, and the P be taken.
+            if (self.running == g) self.noteUnblock(g, came);
         }
 
         /// Before all others. Who was to be next goes to the end of the queue.

@@ -65,6 +65,27 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
             self.record(.goroutine_run, g.id, waited, 0);
         }
 
+        /// It has lost its P to a blocking call that goes on since then, or gives it up for one. If
+        /// it was on its way back it is the same call still.
+        pub noinline fn noteBlock(self: *Self, g: *G, since: u64) void {
+            if (g.blocked_at != 0) return;
+            g.blocked_at = since;
+            if (g.system or !self.ring.wants(.goroutine_block)) return;
+            const place = Host.keepPlace(g);
+            if (!self.recordSlow(.goroutine_block, g.id, os.nanotime() -| since, place))
+                Host.dropPlace(place);
+        }
+
+        /// It has a P again, which it wants since `came`, monotonic ns. That is of no matter where
+        /// nobody wants the event.
+        pub noinline fn noteUnblock(self: *Self, g: *G, came: u64) void {
+            const since = g.blocked_at;
+            g.blocked_at = 0;
+            if (since == 0 or g.system or !self.ring.wants(.goroutine_unblock)) return;
+            const both: event.Two = .of(came -| since, os.nanotime() -| came);
+            _ = self.recordSlow(.goroutine_unblock, g.id, both.a, both.b);
+        }
+
         /// The goroutine on whose behalf the P is used: not one that is about to leave it.
         pub fn waker(self: *const Self) u64 {
             const g = self.running orelse return 0;

@@ -20,7 +20,11 @@ const Program = struct {
 
     fn step(t: *T, i: u64) void {
         switch (i % 5) {
-            0 => lane_test.blockFor(t, 200 * std.time.ns_per_us),
+            0 => while (true) {
+                lane_test.blockFor(t, 200 * std.time.ns_per_us);
+                // The first time until the P is taken.
+                if (i >= 5 or lane.running != &t.g) break;
+            },
             1 => lane.gosched(&t.g),
             2 => lane.preempt(&t.g),
             3 => sleepShortly(t),
@@ -98,6 +102,37 @@ test "one that is new or woken is said to run, once, and how long it waited" {
         }
     };
     try Program.run(Kind.goroutine_ready.bit() | Kind.goroutine_run.bit(), S.checks);
+}
+
+test "one that loses its P to a blocking call is said to block, and to be back" {
+    const S = struct {
+        fn checks() void {
+            const Seen = struct { blocks: bool = false, for_ns: u64 = 0, times: usize = 0 };
+            var seen: [Program.count()]Seen = @splat(.{});
+            var kept: usize = 0;
+            while (lane.ring.pop()) |e| {
+                const s = &seen[@intCast(e.goroutine - 1)];
+                std.testing.expectEqual(e.kind == .goroutine_unblock, s.blocks) catch unreachable;
+                s.blocks = !s.blocks;
+                if (s.blocks) {
+                    // Where it was is kept for the event.
+                    std.testing.expectEqual(e.goroutine, e.b) catch unreachable;
+                    kept += 1;
+                    s.for_ns = e.a;
+                    s.times += 1;
+                } else {
+                    const blocked_ns = e.a & ((1 << 48) - 1);
+                    std.testing.expect(blocked_ns >= s.for_ns) catch unreachable;
+                }
+            }
+            for (seen, 0..) |s, i| {
+                std.testing.expect(!s.blocks and (i == 0 or s.times > 0)) catch unreachable;
+            }
+            std.testing.expectEqual(kept, lane_test.places) catch unreachable;
+        }
+    };
+    lane_test.places = 0;
+    try Program.run(Kind.goroutine_block.bit() | Kind.goroutine_unblock.bit(), S.checks);
 }
 
 test "latencies are those of some wake-ups though all are timed" {

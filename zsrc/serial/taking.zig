@@ -50,6 +50,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             } else {
                 self.counters.retakes += 1;
                 self.record(.retake, g.id, Env.nanotime() -| m.about.since, 0);
+                self.noteBlock(g, m.about.since);
                 endConvoy(self);
             }
             return true;
@@ -118,6 +119,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
 
         /// Gives the P up before a call that is known to block: as Go's entersyscallblock.
         pub fn giveUpP(self: *Self, g: *G) void {
+            self.noteBlock(g, Env.nanotime());
             lose(self, g);
             self.owner.store(null, .release);
             _ = self.bumpTick();

@@ -438,6 +438,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             pub fn wakeLocked(_: *Lane) void {}
             pub fn handleSignals(_: *Lane, _: *M) void {}
             pub fn record(_: *Lane, _: anytype, _: u64, _: u64, _: u64) void {}
+            pub fn noteBlock(_: *Lane, _: *G, _: u64) void {}
 
             pub fn goNext(_: *Lane, _: *G) void {
                 unreachable; // none is preempted

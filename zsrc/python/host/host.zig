@@ -34,6 +34,7 @@ const idents = @import("idents.zig");
 const datastack = @import("datastack.zig");
 const mainthread = @import("mainthread.zig");
 const fork = @import("../run/fork.zig");
+const places = @import("../run/places.zig");
 const swaps = @import("swap.zig");
 
 const G = g_mod.G;
@@ -436,6 +437,15 @@ pub const Host = struct {
     }
 
     // ---- the rest ----
+
+    /// Where a goroutine is that blocks, for an event.
+    pub fn keepPlace(g: *G) u32 {
+        return places.keep(goroutine.of(g));
+    }
+
+    pub fn dropPlace(place: u32) void {
+        places.drop(place);
+    }
 
     /// At a turn of the P that somebody asked for.
     pub fn attend() void {

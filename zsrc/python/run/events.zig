@@ -15,6 +15,7 @@ const outside = @import("../host/outside.zig");
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
 const goroutine = @import("../host/goroutine.zig");
+const places = @import("places.zig");
 
 const lane = &host.the_lane;
 const Merge = merge.Merge;
@@ -54,6 +55,7 @@ pub fn end() void {
     native_events.end();
     py.clear(&panics);
     py.clear(&changes);
+    places.clear();
 }
 
 fn notify() void {
@@ -175,6 +177,7 @@ fn tupleOf(taken: *const Taken) ?*py.Object {
             .goroutine_park => reasonText(e.b),
             .goroutine_panic => takePanic(e.goroutine),
             .tune => takeTuning(e.a),
+            .goroutine_block => places.take(e.b),
             else => number(e.b),
         },
         number(@backingInt(taken.origin)),
