@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeadlockFound",
+    "GilWait",
     "GomaxprocsChange",
     "GoroutineBlock",
     "GoroutineCreate",
@@ -354,6 +355,22 @@ class GoroutineUnblock(NamedTuple):
     """How long it then waited for its turn; 0 for one that ended without. At most 78 hours."""
 
 
+class GilWait(NamedTuple):
+    """The Python lane could go on, and had to wait for the GIL, which others held."""
+
+    time_ns: int
+    """When it had the GIL."""
+    lane: str
+    """"python": native goroutines need no GIL."""
+    goroutine_id: int
+    """The goroutine that was kept from going on; 0 where none had its turn yet."""
+    waited_ns: int
+    """How long it waited."""
+    offered: bool
+    """True: between two turns it had let the GIL go for threads that wanted it. False: a thread of
+    the runtime's came for it: from its rest, from the network, or to take a processor."""
+
+
 class HookStats(NamedTuple):
     """The time that one hook of one plugin took: see Runtime.plugin_stats()."""
 
@@ -552,6 +569,22 @@ def on_goroutine_unblock(event: GoroutineUnblock) -> None:
         @hookimpl
         def on_goroutine_unblock(self, event):
             self.blocked_ns += event.blocked_ns
+    """
+
+
+@hookspec
+def on_gil_wait(event: GilWait) -> None:
+    """The Python lane waited for the GIL for `[hooks] gil_wait_min` or longer.
+
+    Other threads had it: those of the program, or C code that computes with the GIL. Not seen are
+    waits of which the interpreter tells nobody: of a goroutine whose call has ended (a part of
+    `blocked_ns` of on_goroutine_unblock), or that was interrupted in its bytecodes since a thread
+    had asked for the GIL. The thread that has waited records it. While there is such a hook, each
+    time that the runtime asks for the GIL costs two readings of the clock.
+
+        @hookimpl
+        def on_gil_wait(self, event):
+            self.longest_ns = max(self.longest_ns, event.waited_ns)
     """
 
 

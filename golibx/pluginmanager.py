@@ -155,6 +155,10 @@ def _goroutine_unblock(time_ns: int, lane: str, goroutine_id: int, a: int, b: in
     return hookspec.GoroutineUnblock(time_ns, lane, goroutine_id, blocked_ns, waited_ns)
 
 
+def _gil_wait(time_ns: int, lane: str, goroutine_id: int, waited_ns: int, offered: int) -> object:
+    return hookspec.GilWait(time_ns, lane, goroutine_id, waited_ns, bool(offered))
+
+
 EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_goroutine_create", _goroutine_create),
     ("on_goroutine_start", _goroutine_start),
@@ -173,6 +177,7 @@ EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("on_goroutine_run", _goroutine_run),
     ("on_goroutine_block", _goroutine_block),
     ("on_goroutine_unblock", _goroutine_unblock),
+    ("on_gil_wait", _gil_wait),
 )
 """By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
 

@@ -266,6 +266,7 @@ class Hooks(Section):
     share: int
     share_interval_ns: int
     over_share: str
+    gil_wait_min_ns: int
 
 
 class Tune(Section):
@@ -712,6 +713,15 @@ SCHEMA: Final = (
             "What happens to a plugin that takes more, after it was named in a line on stderr: "
             "nothing more, or none of its hooks is called any more but `golib_stop`.",
             choices=("warn", "disable"),
+        ),
+        Key(
+            "gil_wait_min",
+            "duration",
+            "1ms",
+            "How long the Python lane must have waited for the GIL for an event, `on_gil_wait`.",
+            low="1us",
+            high="10s",
+            option="hooks_gil_wait_min_ns",
         ),
     ),
     Table(

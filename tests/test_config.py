@@ -64,6 +64,7 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "hooks.share": ("2", 2, ["-1", "101", "2.5", '"2%"', "true"]),
     "hooks.share_interval": ('"50ms"', 50_000_000, ['"9ms"', '"2h"', "1"]),
     "hooks.over_share": ('"disable"', "disable", ['"kill"', '""', "true"]),
+    "hooks.gil_wait_min": ('"50us"', 50_000, ['"999ns"', '"11s"', "0", "1"]),
     "tune.limits": (
         '{ "preempt.slice" = { min = "1ms", max = "20ms" } }',
         {"preempt.slice": (1_000_000, 20_000_000)},
@@ -536,6 +537,7 @@ def test_core_options() -> None:
         "stack_keep": 64 << 20,
         "hooks_flush_interval_ns": 10_000_000,
         "hooks_ring_size": 16_384,
+        "hooks_gil_wait_min_ns": 1_000_000,
         "event_mask": 0,
     }
     options = Config.load(environ={}, overrides=["preempt.async=false"]).core_options()

@@ -34,6 +34,7 @@ from golibx import (
 from golibx.config import Config
 from golibx.hookspec import (
     DeadlockFound,
+    GilWait,
     GomaxprocsChange,
     GoroutineBlock,
     GoroutineCreate,
@@ -299,6 +300,45 @@ def test_blocks_have_their_ends_where_goroutines_end_blocked(record: Record) -> 
         blocks = check_blocks(of(events, "python", goroutine_id))
         # No code of Python's calls it, unless it is the main goroutine.
         assert goroutine_id == 1 or {(e.function, e.place) for e in blocks} == {("", "")}
+
+
+def test_waits_for_the_gil(record: Record) -> None:
+    """A thread holds it again and again while the main goroutine's sleep is over."""
+    usleep = ctypes.PyDLL(None).usleep
+    events: list[Any] = []
+
+    def hold() -> None:
+        while not events:
+            usleep(3_000)
+
+    def main() -> None:
+        thread = threading.Thread(target=hold)
+        thread.start()
+        until(lambda: events)
+        thread.join()
+
+    record(main, "on_gil_wait", into=events)
+    assert {type(e) for e in events} == {GilWait}
+    assert all(e.lane == "python" and e.waited_ns >= 1_000_000 for e in events)
+
+
+def test_short_waits_for_the_gil_are_no_events(record: Record) -> None:
+    usleep = ctypes.PyDLL(None).usleep
+    done: list[bool] = []
+
+    def hold() -> None:
+        while not done:
+            usleep(3_000)
+
+    def main() -> None:
+        thread = threading.Thread(target=hold)
+        thread.start()
+        for _ in range(20):
+            sleep(0.001)
+        done.append(True)
+        thread.join()
+
+    assert record(main, "on_gil_wait", overrides=("hooks.gil_wait_min=10s",)) == []
 
 
 def test_service_goroutines_make_no_events(record: Record) -> None:

@@ -13,6 +13,7 @@ from golibx import hookspec
 from golibx.config import Config
 from golibx.hookspec import (
     DeadlockFound,
+    GilWait,
     GomaxprocsChange,
     GoroutineBlock,
     GoroutineCreate,
@@ -51,6 +52,7 @@ EVENTS = (
     GoroutineRun,
     GoroutineBlock,
     GoroutineUnblock,
+    GilWait,
 )
 KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
@@ -329,6 +331,14 @@ def test_on_goroutine_unblock(recorder: Recorder, manager: PluginManager) -> Non
     assert event_of(recorder, manager, raw) == expected
 
 
+@pytest.mark.parametrize("offered", [False, True])
+def test_on_gil_wait(recorder: Recorder, manager: PluginManager, offered: bool) -> None:
+    raw = raw_event("on_gil_wait", 9_950, 7, 5_000_000, int(offered))
+    event = event_of(recorder, manager, raw)
+    assert event == GilWait(9_950, "python", 7, waited_ns=5_000_000, offered=offered)
+    assert type(event.offered) is bool
+
+
 def test_tune(recorder: Recorder, manager: PluginManager) -> None:
     """What it returns is tested in test_tune.py."""
     snapshot: Any = object()
@@ -378,6 +388,7 @@ PUBLISHED_ARGUMENTS = {
     "on_goroutine_run": ("event",),
     "on_goroutine_block": ("event",),
     "on_goroutine_unblock": ("event",),
+    "on_gil_wait": ("event",),
     "tune": ("snapshot",),
 }
 PUBLISHED_FIELDS = {
@@ -398,6 +409,7 @@ PUBLISHED_FIELDS = {
     "GoroutineRun": "time_ns lane goroutine_id waited_ns",
     "GoroutineBlock": "time_ns lane goroutine_id blocked_ns function place",
     "GoroutineUnblock": "time_ns lane goroutine_id blocked_ns waited_ns",
+    "GilWait": "time_ns lane goroutine_id waited_ns offered",
     "PluginStats": "state share hooks",
     "HookStats": "calls total_ns longest_ns present_ns",
 }

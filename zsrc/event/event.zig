@@ -46,6 +46,8 @@ pub const Kind = enum(u8) {
     goroutine_block,
     /// Both: how long it was blocked, and how long it then waited for its turn. See `Two`.
     goroutine_unblock,
+    /// a = how long the lane waited for the host's lock, ns; b = 1 if it had offered that.
+    gil_wait,
 
     pub inline fn bit(k: Kind) u32 {
         return @as(u32, 1) << @intCast(@backingInt(k));
@@ -66,8 +68,9 @@ pub const Two = struct {
     const most = (1 << 48) - 1;
 
     pub fn of(first: u64, second: u64) Two {
-        const short = @min(second, most);
-        return .{ .a = @min(first, most) | short >> 32 << 48, .b = @truncate(short) };
+        const low: u64 = @min(first, most);
+        const other: u64 = @min(second, most);
+        return .{ .a = low | other >> 32 << 48, .b = @truncate(other) };
     }
 };
 

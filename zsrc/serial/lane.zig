@@ -53,6 +53,8 @@ pub const Options = struct {
     stack_reserves: bool = false,
     hooks_flush_interval_ns: u64 = 10 * std.time.ns_per_ms,
     hooks_ring_size: usize = 16 * 1024,
+    /// Shorter waits for the host's lock are no events.
+    hooks_gil_wait_min_ns: u64 = std.time.ns_per_ms,
     event_mask: u32 = 0,
     seed: u64 = 0,
     /// For tests, see explore.zig: `seed` decides which goroutine runs next.
@@ -1070,6 +1072,9 @@ pub fn Lane(comptime Host: type) type {
         pub const noteTurn = recording.noteTurn;
         pub const noteBlock = recording.noteBlock;
         pub const noteUnblock = recording.noteUnblock;
+        pub const lockAsked = recording.lockAsked;
+        pub const noteLockWait = recording.noteLockWait;
+        pub const noteOffer = recording.noteOffer;
         pub const waker = recording.waker;
         pub const recordTick = recording.recordTick;
         pub const postEvents = recording.postEvents;

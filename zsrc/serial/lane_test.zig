@@ -54,8 +54,10 @@ const Host = struct {
     pub fn lane() *Lane {
         return &@import("lane_test.zig").lane;
     }
-    pub fn acquire(_: *M) void {
+    pub fn acquire(m: *M) void {
+        const asked = self().lockAsked();
         mutex.lock();
+        m.lock_waited_ns = if (asked == 0) 0 else os.nanotime() -| asked;
     }
     pub fn release(m: *M) void {
         mutex.unlock();

@@ -76,6 +76,8 @@ pub const M = struct {
     /// It has passed the P to a thread that waits with its goroutine, and may get it back soon.
     passed_on: bool = false,
     spinning: os.Rest = .{},
+    /// How long it last waited for the host's lock, ns; 0 where nobody wants to know. The host's.
+    lock_waited_ns: u64 = 0,
     /// Written by whoever wakes an idle M, before its note.
     duty: Duty = .none,
     about: About = .{},

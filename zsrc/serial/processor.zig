@@ -76,6 +76,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// g0's loop: runs goroutines while this M holds the P.
         pub fn schedule(self: *Self, m: *M) void {
+            if (m.lock_waited_ns != 0) self.noteLockWait(m);
             while (self.owner.load(.monotonic) == m) {
                 const g = findRunnable(self, m) orelse return;
                 self.putOn(m, g);
@@ -190,7 +191,9 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             const state = m.state.load(.monotonic);
             m.state.store(null, .monotonic);
             self.offering = true;
+            const asked = self.lockAsked();
             Host.offerLock();
+            if (asked != 0) self.noteOffer(asked);
             self.offering = false;
             m.state.store(state, .monotonic);
             // It may have taken long to get it back: from now on it is the lane's turn.
@@ -377,6 +380,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.poller = null;
             const free = self.live and self.owner.load(.monotonic) == null;
             if (free) sysmon.own(self, m);
+            if (m.lock_waited_ns != 0) self.noteLockWait(m);
             const now = os.nanotime();
             self.clock.store(now, .monotonic);
             self.last_poll.store(now, .monotonic);

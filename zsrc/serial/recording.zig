@@ -11,6 +11,7 @@ const timer_mod = @import("timer.zig");
 const inbox = @import("inbox.zig");
 
 const G = g_mod.G;
+const M = @import("m.zig").M;
 const Timer = timer_mod.Timer;
 
 /// The part of a Lane that is about its events.
@@ -84,6 +85,32 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
             if (since == 0 or g.system or !self.ring.wants(.goroutine_unblock)) return;
             const both: event.Two = .of(came -| since, os.nanotime() -| came);
             _ = self.recordSlow(.goroutine_unblock, g.id, both.a, both.b);
+        }
+
+        /// Since when the host's lock is waited for, monotonic ns; 0 where nobody wants to know.
+        /// With the lock or without.
+        pub inline fn lockAsked(self: *const Self) u64 {
+            return if (self.ring.wants(.gil_wait)) os.nanotime() else 0;
+        }
+
+        /// The M has the lock, and the P if the lane has waited with it. But who takes that from a
+        /// goroutine which ran on had to wait for it.
+        pub noinline fn noteLockWait(self: *Self, m: *M) void {
+            const waited = m.lock_waited_ns;
+            m.lock_waited_ns = 0;
+            if (self.owner.load(.monotonic) == m) tellLockWait(self, waited, false);
+        }
+
+        /// The lock was let go for others, and is back.
+        pub noinline fn noteOffer(self: *Self, asked: u64) void {
+            tellLockWait(self, os.nanotime() -| asked, true);
+        }
+
+        fn tellLockWait(self: *Self, waited: u64, offered: bool) void {
+            if (waited < self.options.hooks_gil_wait_min_ns) return;
+            const g = self.running;
+            const id = if (offered and g != null and !g.?.system) g.?.id else 0;
+            self.record(.gil_wait, id, waited, @intFromBool(offered));
         }
 
         /// The goroutine on whose behalf the P is used: not one that is about to leave it.

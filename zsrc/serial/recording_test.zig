@@ -3,7 +3,6 @@ const std = @import("std");
 const os = @import("../os/os.zig");
 const event = @import("../event/event.zig");
 const lane_test = @import("lane_test.zig");
-const lane_mod = @import("lane.zig");
 
 const T = lane_test.T;
 const lane = &lane_test.lane;
@@ -149,4 +148,31 @@ test "latencies are those of some wake-ups though all are timed" {
         }
     };
     try Program.run(Kind.goroutine_run.bit() | event.latency_bit, S.checks);
+}
+
+test "what the lane waits for the host's lock is told from some length on" {
+    const S = struct {
+        var least_ns: u64 = undefined;
+
+        fn main(t: *T) void {
+            lane.offerLock();
+            const e = lane.ring.pop() orelse {
+                std.testing.expect(least_ns > std.time.ns_per_min) catch unreachable;
+                return;
+            };
+            std.testing.expect(least_ns < std.time.ns_per_min) catch unreachable;
+            std.testing.expectEqual(.gil_wait, e.kind) catch unreachable;
+            std.testing.expectEqual(t.g.id, e.goroutine) catch unreachable;
+            std.testing.expect(e.a >= std.time.ns_per_ms and e.b == 1) catch unreachable;
+        }
+    };
+    for ([_]u64{ std.time.ns_per_us, std.time.ns_per_hour }) |least_ns| {
+        S.least_ns = least_ns;
+        var t: T = .{ .function = S.main };
+        try lane_test.runWith(.{
+            .stack_size = 256 * 1024,
+            .event_mask = Kind.gil_wait.bit(),
+            .hooks_gil_wait_min_ns = least_ns,
+        }, &t);
+    }
 }

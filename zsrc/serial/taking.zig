@@ -45,6 +45,7 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             self.owner.store(m, .seq_cst);
             _ = self.bumpTick();
             if (duty == .hand_off) {
+                m.lock_waited_ns = 0;
                 self.counters.handoffs += 1;
                 self.record(.preempt, g.id, Env.nanotime() -| m.about.since, 1);
             } else {

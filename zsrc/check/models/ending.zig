@@ -122,6 +122,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             note: Note = .{},
             duty: duties.Duty = .none,
             about: duties.About = .{},
+            lock_waited_ns: u64 = 0,
             thread: ?Env.Thread = null,
             known: Sim.Atomic(bool) = .init(false),
             due: Sim.Atomic(u32) = .init(0),

@@ -146,7 +146,9 @@ pub const Host = struct {
     pub fn acquire(m: *M) void {
         if (endsBeside()) standStill();
         const state: *py.ThreadState = @ptrCast(m.base.?);
+        const asked = the_lane.lockAsked();
         py.PyEval_RestoreThread(state);
+        m.lock_waited_ns = if (asked == 0) 0 else os.nanotime() -| asked;
         swaps.check(state);
     }
 
@@ -216,7 +218,7 @@ pub const Host = struct {
         // In between neither is the current one for sure. Whoever is delayed there does not block.
         m.state.store(null, .monotonic);
         if (!swaps.byHand(@ptrCast(state)))
-            swapByInterpreter(@ptrCast(state), next == null or !deadlock.on_main_thread);
+            swapByInterpreter(m, @ptrCast(state), next == null or !deadlock.on_main_thread);
         m.state.store(if (next == null) null else state, .monotonic);
         if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     }
@@ -516,9 +518,13 @@ inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
     return before;
 }
 
-noinline fn swapByInterpreter(next: *py.ThreadState, may_end: bool) void {
-    if (swaps.askedLate(next)) return offerLockAndAttach(next);
-    _ = if (may_end) swapStates(next) else py.PyThreadState_Swap(next);
+noinline fn swapByInterpreter(m: *M, next: *py.ThreadState, may_end: bool) void {
+    const asked = the_lane.lockAsked();
+    if (swaps.askedLate(next)) {
+        offerLockAndAttach(next);
+    } else _ = if (may_end) swapStates(next) else py.PyThreadState_Swap(next);
+    // From 3.12 on others may have had the lock.
+    if (asked != 0 and the_lane.owner.load(.monotonic) == m) the_lane.noteOffer(asked);
 }
 
 /// Lets others have the lock, if there are any who want it, and goes on with `state`.
