@@ -610,8 +610,10 @@ def test_events_of_both_lanes_are_in_order(
         group.wait()
         native_goroutines_end()
 
-    # Each goroutine has three events at least, and who delivers them may not run for a while.
-    events = record(main, *EVENT_HOOKS, overrides=("hooks.ring_size=131072",))
+    # Each goroutine has three events at least, and who delivers them may not run for a while. What
+    # is left at the run's end may take longer than it waits for that.
+    overrides = ("hooks.ring_size=131072", "runtime.shutdown_timeout=1m")
+    events = record(main, *EVENT_HOOKS, overrides=overrides)
     times = [e.time_ns for e in events]
     assert times == sorted(times)
     assert {e.lane for e in events} == {"python", "native"}
