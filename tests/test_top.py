@@ -31,6 +31,8 @@ def main():
     g = go(receives, Chan())
     g.name = "a \\x1b[31mred\\nname"
     go(sleeps)
+    while not g.waiting or g.waited < 0.1:
+        sleep(0.01)  # it has waited longer than this one
     print("ready")
     sleep(600)
 golibx.run(main)
@@ -132,8 +134,11 @@ def test_the_live_view(script: Script) -> None:
         terminal.until(rf"{ENTERS}.*in all.*receives at program.py:5.*q quits")
         assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", terminal.shown), "no colours were wanted"
         terminal.until(r"a second +\d+ switches")
-        terminal.press("i")
-        terminal.until("waited[^q]*main at[^q]*receives at[^q]*q quits")
+        by_number = "waited[^q]*main at[^q]*receives at[^q]*q quits"
+        others = "waited[^q]*receives at[^q]*main at[^q]*q quits"
+        for key, pattern in (("i", by_number), ("s", others), ("i", by_number), ("w", others)):
+            terminal.press(key)
+            terminal.until(pattern)
         terminal.press("q")
         terminal.until(LEAVES)
         assert terminal.end() == 0
