@@ -387,14 +387,23 @@ def plugins_command(
     _list_plugins(config, overrides)
 
 
-def _show_plugin_stats(pid: int, *, as_json: bool, timeout: float) -> None:
-    from golibx import control
-    from golibx.dump import DumpError, printable
+@contextlib.contextmanager
+def _refusals_told() -> Iterator[None]:
+    """What a process refuses, or why it cannot be asked, ends the command with that message."""
+    from golibx.dump import DumpError
 
     try:
-        found = control.plugins(pid, timeout=timeout)
+        yield
     except DumpError as exc:
         raise click.ClickException(str(exc)) from None
+
+
+def _show_plugin_stats(pid: int, *, as_json: bool, timeout: float) -> None:
+    from golibx import control
+    from golibx.dump import printable
+
+    with _refusals_told():
+        found = control.plugins(pid, timeout=timeout)
     if as_json:
         import json
 
@@ -517,7 +526,7 @@ def dump_command(pid: int, as_json: bool, timeout: float) -> None:
     """
     from golibx import dump
 
-    try:
+    with _refusals_told():
         if as_json:
             import json
 
@@ -526,8 +535,6 @@ def dump_command(pid: int, as_json: bool, timeout: float) -> None:
             click.echo(json.dumps({"pid": pid, **control.goroutines(pid, timeout=timeout)}))
             return
         click.echo(dump.request(pid, timeout=timeout), nl=False)
-    except dump.DumpError as exc:
-        raise click.ClickException(str(exc)) from None
 
 
 @group.command(
@@ -550,7 +557,6 @@ def tune_command(pid: int, changes: Sequence[str], timeout: float) -> None:
     until the run ends. Only the process's own user and root may do this.
     """
     from golibx import control
-    from golibx.dump import DumpError
     from golibx.rules import KEYS, written
 
     wanted = {}
@@ -559,15 +565,13 @@ def tune_command(pid: int, changes: Sequence[str], timeout: float) -> None:
         if not equals or not key:
             raise click.UsageError(f"{change!r} is not KEY=VALUE, such as preempt.slice=2ms")
         wanted[key.strip()] = value.strip()
-    try:
+    with _refusals_told():
         if wanted:
             before = control.tune(pid, wanted, timeout=timeout)
             for key, old in before.items():
                 click.echo(f"{key} = {wanted[key]}  # was {_written(key, old)}")
             return
         found = control.stats(pid, timeout=timeout)
-    except DumpError as exc:
-        raise click.ClickException(str(exc)) from None
     rows = [
         (key, str(written(key, value)), str(written(key, _default_of(key))), KEYS[key].allowed)
         for key, value in found["tunables"].items()
@@ -618,12 +622,9 @@ def stats_command(pid: int, as_json: bool, timeout: float) -> None:
     long goroutines that were ready to run waited for their turn.
     """
     from golibx import control
-    from golibx.dump import DumpError
 
-    try:
+    with _refusals_told():
         found = control.stats(pid, timeout=timeout)
-    except DumpError as exc:
-        raise click.ClickException(str(exc)) from None
     if as_json:
         import json
 
@@ -673,12 +674,9 @@ def trace_command(
         if as_json or svg is not None:
             raise click.UsageError("--json and --svg are for a FILE; --flight has one written.")
         from golibx import control
-        from golibx.dump import DumpError
 
-        try:
+        with _refusals_told():
             click.echo(control.trace(pid or 0, timeout=timeout))
-        except DumpError as exc:
-            raise click.ClickException(str(exc)) from None
         return
     from golibx import tracefile
 
@@ -767,7 +765,6 @@ def profile_command(
     do this. Ctrl-C gives the profile up.
     """
     from golibx import control
-    from golibx.dump import DumpError
 
     extension = ".pb.gz" if format_ == "pprof" else ".speedscope.json"
     path = output or f"golibx-{kind}{extension}"
@@ -775,19 +772,19 @@ def profile_command(
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
         problem = "it is a folder" if os.path.isdir(path) else f"no access to {folder}"
         raise click.ClickException(f"{path}: can't be written: {problem}")
-    try:
-        with _progress(f"{kind} profile of {pid}", seconds, shown=kind != "leak") as progress:
-            data = control.profile(
-                pid,
-                seconds,
-                kind=kind,
-                format_=format_,
-                hz=hz,
-                timeout=timeout,
-                progress=progress,
-            )
-    except DumpError as exc:
-        raise click.ClickException(str(exc)) from None
+    with (
+        _refusals_told(),
+        _progress(f"{kind} profile of {pid}", seconds, shown=kind != "leak") as progress,
+    ):
+        data = control.profile(
+            pid,
+            seconds,
+            kind=kind,
+            format_=format_,
+            hz=hz,
+            timeout=timeout,
+            progress=progress,
+        )
     from golibx.plugins.profile import write
 
     try:
@@ -846,15 +843,12 @@ def top_command(pid: int, once: bool, order: str, interval: float, timeout: floa
     Only its own user and root may ask.
     """
     from golibx import top
-    from golibx.dump import DumpError
 
-    try:
+    with _refusals_told():
         if once or not top.is_live():
             top.once(pid, order, timeout)
         else:
             top.watch(pid, order, interval, timeout)
-    except DumpError as exc:
-        raise click.ClickException(str(exc)) from None
 
 
 @group.command(
@@ -876,10 +870,8 @@ def ps_command(timeout: float) -> None:
     from golibx.dump import DumpError, printable
 
     rows = []
-    try:
+    with _refusals_told():
         pids = control.processes()
-    except DumpError as exc:
-        raise click.ClickException(str(exc)) from None
     for pid in pids:
         try:
             found = control.stats(pid, timeout=timeout)

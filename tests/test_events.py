@@ -302,18 +302,25 @@ def test_blocks_have_their_ends_where_goroutines_end_blocked(record: Record) -> 
         assert goroutine_id == 1 or {(e.function, e.place) for e in blocks} == {("", "")}
 
 
-def test_waits_for_the_gil(record: Record) -> None:
-    """A thread holds it again and again while the main goroutine's sleep is over."""
+def holding_the_gil(until_there_is: list[Any]) -> threading.Thread:
+    """A thread that holds it for 3 ms at a time."""
     usleep = ctypes.PyDLL(None).usleep
-    events: list[Any] = []
 
     def hold() -> None:
-        while not events:
+        while not until_there_is:
             usleep(3_000)
 
+    thread = threading.Thread(target=hold)
+    thread.start()
+    return thread
+
+
+def test_waits_for_the_gil(record: Record) -> None:
+    """A thread holds it again and again while the main goroutine's sleep is over."""
+    events: list[Any] = []
+
     def main() -> None:
-        thread = threading.Thread(target=hold)
-        thread.start()
+        thread = holding_the_gil(events)
         until(lambda: events)
         thread.join()
 
@@ -323,16 +330,10 @@ def test_waits_for_the_gil(record: Record) -> None:
 
 
 def test_short_waits_for_the_gil_are_no_events(record: Record) -> None:
-    usleep = ctypes.PyDLL(None).usleep
     done: list[bool] = []
 
-    def hold() -> None:
-        while not done:
-            usleep(3_000)
-
     def main() -> None:
-        thread = threading.Thread(target=hold)
-        thread.start()
+        thread = holding_the_gil(done)
         for _ in range(20):
             sleep(0.001)
         done.append(True)

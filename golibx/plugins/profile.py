@@ -108,6 +108,8 @@ _REST = 100
 _MOST_LABELLED = 20_000
 """Places of a profile that are told apart by their labels; more have none."""
 _MOST_FRAMES = 200
+_OWN_LABELS = {"goroutine", "id", "reason", "started at"}
+"""The program's labels that have a name of these are left out."""
 _LONG_NS = 3_600_000_000_000
 _MOST_SHOWN_GOROUTINES = 50
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -196,9 +198,7 @@ def _labels(goroutine: Goroutine[Any], *more: tuple[str, str | int]) -> Labels:
     started: Labels = ()
     if goroutine.started_at and not _is_own(goroutine.started_at):
         started = (("started at", goroutine.started_at),)
-    # Those of the program's that have a name of these are left out.
-    taken = {"goroutine", "id", "reason", "started at"}
-    own = [pair for pair in goroutine.labels.items() if pair[0] not in taken]
+    own = [pair for pair in goroutine.labels.items() if pair[0] not in _OWN_LABELS]
     return (("goroutine", goroutine.name), *more, *started, *own)
 
 
