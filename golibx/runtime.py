@@ -536,7 +536,6 @@ class Runtime:
         options = self._core_options()
         options["event_mask"] = self._event_mask | tuning.LATENCY_BIT * self._measures_latency
         options["on_main_thread"] = self._on_main_thread
-        options["bystanders"] = True  # one that takes a profile may come at any time
         options["quit_signal"] = True
         options["foreign_moves"] = self.config.runtime.foreign == "move"
         options["foreign_movable"] = self.config.runtime.foreign_movable

@@ -254,8 +254,8 @@ fn cancelAll(ns: i64) ?*py.Object {
     context.leaveAll(goroutine.forCall() orelse return null);
     // What has come before does not keep the others from their ends: it is raised after them.
     const p = goroutine.forCall() orelse return null;
-    const undisturbed = py.PyErr_CheckSignals() == 0 and signals.awaitAll(p) and
-        goroutine.forPark() != null;
+    const undisturbed = py.PyErr_CheckSignals() == 0 and
+        signals.awaitHandlers(p, .launched) and goroutine.forPark() != null;
     const before: ?*py.Object = if (undisturbed) null else py.takeException();
     const have_ended = goroutine.cancelAll(p, lane.now() +| @as(u64, @intCast(@max(0, ns))));
     if (before) |exception| {

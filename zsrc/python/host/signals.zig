@@ -448,26 +448,17 @@ fn endLate(made: bool) void {
     py.PyErr_WriteUnraisable(null);
 }
 
-/// Where the main goroutine is about to end: waits for the handlers that run beside it, as it was
-/// in a call that did not look for signals. False with an exception set: one of theirs, or what has
-/// ended the wait.
-fn awaitHandlers(p: *PyG) bool {
-    return awaitRunner(p, .if_begun);
-}
-
-/// As awaitHandlers, where it is about to end the others: also for those that come next.
-pub fn awaitAll(p: *PyG) bool {
-    return awaitRunner(p, .if_launched);
-}
-
-fn awaitRunner(p: *PyG, which: enum { if_begun, if_launched }) bool {
+/// Where the main goroutine is about to end, or to end the others: waits for the handlers that run
+/// beside it, as it was in a call that did not look for signals, and if the others are to end for
+/// those that come next. False with an exception set: one of theirs, or what has ended the wait.
+pub fn awaitHandlers(p: *PyG, which: enum { begun, launched }) bool {
     // First, since others may run before it returns.
     if (lane.here() != &p.g or preempt.wantsRaise(p)) return raiseHandlers(p);
     const r = runner orelse return true;
     const h = r.handle;
     if (h.live == null or given_up) return true;
     // One that has not begun has nothing to end: see endRun.
-    if (r.state == null and (which == .if_begun or !launched)) return true;
+    if (r.state == null and (which == .begun or !launched)) return true;
     _ = py.incref(&h.ob);
     defer py.decref(&h.ob);
     p.g.waiting_on = h;
@@ -491,7 +482,7 @@ fn raiseHandlers(p: *PyG) bool {
 pub fn endMain(p: *PyG, given: ?*py.Object) ?*py.Object {
     if (!preempt.wantsRaise(p) and runner == null) return given;
     var before: ?*py.Object = if (given == null) py.takeException() else null;
-    var goes_on = awaitHandlers(p);
+    var goes_on = awaitHandlers(p, .begun);
     const returns = goes_on and given != null;
     while (!goes_on) : (goes_on = raiseHandlers(p)) before = errors.takeAfter(before);
     if (returns) return given;

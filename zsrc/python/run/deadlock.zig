@@ -39,8 +39,8 @@ fn mainMayHandle() bool {
     return isSo("golibx.patch.signals", "main_thread_may_handle", null);
 }
 
+/// Threads that have nothing to do with the run: one that takes a profile may come at any time.
 fn bystanders() i64 {
-    if (!has_bystanders) return 0;
     const n = call("golibx.patch.threads", "count_bystanders", null) orelse {
         py.PyErr_Clear();
         return 0;
@@ -64,8 +64,6 @@ fn isSo(module_name: [*:0]const u8, name: [*:0]const u8, arg: ?*py.Object) bool 
 
 /// Set by run().
 pub var on_main_thread = true;
-/// Whether the run has told of threads that have nothing to do with it. See golibx.patch.threads.
-pub var has_bystanders = false;
 /// The interpreter's number of the thread that called it.
 pub var run_thread: c_ulong = 0;
 

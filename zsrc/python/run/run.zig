@@ -332,9 +332,6 @@ fn readOptions(dict: *py.Object) ?lane_mod.Options {
     swaps_by_hand = true;
     if (py.PyDict_GetItemString(dict, "swap")) |value| // which of the choices
         swaps_by_hand = py.PyObject_IsTrue(value) == 0;
-    deadlock.has_bystanders = false;
-    if (py.PyDict_GetItemString(dict, "bystanders")) |value|
-        deadlock.has_bystanders = py.PyObject_IsTrue(value) != 0;
     const moves = if (py.PyDict_GetItemString(dict, "foreign_moves")) |value|
         py.PyObject_IsTrue(value) != 0
     else
