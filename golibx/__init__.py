@@ -62,6 +62,7 @@ from golibx.errors import (
     GolibxError,
 )
 from golibx.labels import labels
+from golibx.patch.stdlib import patch_all, patched, unpatch
 from golibx.runtime import run
 from golibx.scope import as_completed, scope
 from golibx.time import Ticker, Timer, after, sleep, tick
@@ -127,6 +128,8 @@ __all__ = [
     "net",
     "num_goroutine",
     "once",
+    "patch_all",
+    "patched",
     "run",
     "scope",
     "select",
@@ -138,6 +141,7 @@ __all__ = [
     "tunables",
     "tune",
     "unlock_os_thread",
+    "unpatch",
 ]
 
 

@@ -15,6 +15,7 @@ import sys
 
 from golibx.config import Config, refuse_unread
 from golibx.errors import ConfigError
+from golibx.patch.stdlib import patch_all
 from golibx.program import Program, show_only
 from golibx.runtime import Runtime, refuse
 from golibx.values import is_module_function
@@ -176,6 +177,7 @@ def launch(run: Run) -> None:
             program.enter_path()
             refuse(config, problems)
         main_function = program.prepare()
+        patch_all(config.patch.stdlib)
         runtime = Runtime(config)
     except ConfigError as exc:
         report_config_error(exc)

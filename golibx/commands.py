@@ -891,14 +891,24 @@ def ps_command(timeout: float) -> None:
     epilog="""\b
 Examples:
   golibx info
+  golibx info --patched                   what `golibx run` would make park goroutines
   cc -I$(golibx info --include) -c program.c
   python -m golibx.include --help         all that a C compiler may want to know
 """,
 )
 @click.option("--include", "show_include", is_flag=True, help="Print only golibx.h's folder.")
 @click.option("--library", "show_library", is_flag=True, help="Print only the library's path.")
-def info_command(show_include: bool, show_library: bool) -> None:
+@click.option(
+    "--patched",
+    "show_patched",
+    is_flag=True,
+    help="Print what golibx run makes park goroutines, and why not where it can't.",
+)
+def info_command(show_include: bool, show_library: bool, show_patched: bool) -> None:
     """Show versions, the platform, and which mechanisms are active and why not otherwise."""
+    if show_patched:
+        _show_patched()
+        return
     if show_include or show_library:
         _show_paths(show_include, show_library)
         return
@@ -923,6 +933,25 @@ def info_command(show_include: bool, show_library: bool) -> None:
     except FileNotFoundError as exc:
         rows.append(("golibx.h", f"missing ({exc})"))
     _show_table(None, rows)
+
+
+def _show_patched() -> None:
+    from golibx.patch import stdlib
+
+    before = set(_core.replaced())
+    stdlib.patch_all()
+    by_module: dict[str, list[str]] = {}
+    for name in sorted(set(_core.replaced()) - before):
+        module, _, path = name.partition(".")
+        by_module.setdefault(_MODULES.get(module, module), []).append(path)
+    rows = [
+        (module, state, ", ".join(by_module.get(module, [])))
+        for module, state in stdlib.patched().items()
+    ]
+    _show_table(("module", "state", "functions"), rows)
+
+
+_MODULES = {"_thread": "threading", "_socket": "socket", "_queue": "queue"}
 
 
 def _native_rows() -> list[tuple[str, str]]:

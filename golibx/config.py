@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Hooks,
         Native,
         Netpoll,
+        Patch,
         Plugins,
         Preempt,
         Program,
@@ -455,6 +456,7 @@ class Config:
         "hooks",
         "native",
         "netpoll",
+        "patch",
         "path",
         "plugins",
         "preempt",
@@ -475,6 +477,7 @@ class Config:
     netpoll: Netpoll
     native: Native
     stack: Stack
+    patch: Patch
     debug: Debug
     hooks: Hooks
     tune: Tune

@@ -43,6 +43,7 @@ KINDS: Final = (
     "duration",
     "size",
     "choice",
+    "choices",
     "string",
     "strings",
     "path",
@@ -59,7 +60,8 @@ class Key:
 
     Args:
         name: the key as written in TOML.
-        kind: "bool", "int", "duration", "size", "choice", "string", "strings" (a list of strings),
+        kind: "bool", "int", "duration", "size", "choice", "choices" (true for
+            all, false for none, or a list of them), "string", "strings" (a list of strings),
             "path", "program" (a script's path or package.module:function), "plugins" (a list of
             plugin references), or "limits" and "rules", which are [tune]'s own.
         default: as it would be written in TOML.
@@ -67,7 +69,7 @@ class Key:
         low: the least that an "int", "duration" or "size" may be, written as the default is.
         high: the most that it may be.
         zero: what 0 means, where it is allowed besides the range.
-        choices: the allowed strings of a "choice".
+        choices: the allowed strings of a "choice" or "choices".
         option: the option of the native core that the value becomes; empty if only Python uses it.
         tunable: whether the value may change while a run goes on: _core.tune().
         at_most: the key of the same table that it must not exceed; empty: none.
@@ -109,8 +111,8 @@ class Key:
             raise ValueError(f"key {name}: {kind!r} is not a kind (allowed: {', '.join(KINDS)})")
         if kind in ("int", "duration", "size") and low == high:
             raise ValueError(f"key {name}: {kind} needs a range, low= and high=")
-        if kind == "choice" and not choices:
-            raise ValueError(f"key {name}: choice needs choices=")
+        if kind in ("choice", "choices") and not choices:
+            raise ValueError(f"key {name}: {kind} needs choices=")
         self.name = name
         self.kind = kind
         self.default = default
@@ -135,6 +137,9 @@ class Key:
         """What may be written, in words; empty where anything of the right type may."""
         if self.kind == "choice":
             return ", ".join(toml_value(choice) for choice in self.choices)
+        if self.kind == "choices":
+            some = ", ".join(toml_value(choice) for choice in self.choices)
+            return f"true, false, or a list of {some}"
         if self.kind not in ("int", "duration", "size"):
             return {
                 "bool": "true, false",
@@ -255,6 +260,11 @@ class Stack(Section):
     main_size: int
     native_size: int
     keep: int
+
+
+class Patch(Section):
+    __slots__ = ()
+    stdlib: tuple[str, ...]
 
 
 class Hooks(Section):
@@ -643,6 +653,21 @@ SCHEMA: Final = (
             high="1TiB",
             zero="keep none",
             option="stack_keep",
+        ),
+    ),
+    Table(
+        "patch",
+        "What `golibx run` makes park goroutines before it imports the program, where it would "
+        "block a thread otherwise; `golibx.patch_all()` does it at any time.",
+        Patch,
+        Key(
+            "stdlib",
+            "choices",
+            True,
+            "The modules whose functions park goroutines: all that there are, none, or these. It "
+            "is for speed only: what is left as it is blocks its thread, and another goes on with "
+            "the other goroutines.",
+            choices=("time", "threading", "queue", "socket", "select"),
         ),
     ),
     Table(

@@ -116,6 +116,8 @@ def parse_value(key: Key, value: object, directory: str, *, is_text: bool) -> ob
         return _expect(bool, value)
     if kind in ("int", "duration", "size"):
         return _parse_number(key, value)
+    if kind == "choices":
+        return _parse_choices(key, value)
     if kind in ("strings", "plugins"):
         return _parse_strings(value, directory if kind == "plugins" else None)
     text = _expect(str, value)
@@ -134,6 +136,17 @@ def _parse_number(key: Key, value: object) -> int:
     if not read(key.low) <= number <= read(key.high):
         raise ValueError("out of range")
     return number
+
+
+def _parse_choices(key: Key, value: object) -> tuple[str, ...]:
+    """Those that are meant, in the order in which they are declared."""
+    if isinstance(value, bool):
+        return key.choices if value else ()
+    wanted = _parse_strings(value, None)
+    for item in wanted:
+        if item not in key.choices:
+            raise ValueError(f"{item!r} is not one of the choices")
+    return tuple(choice for choice in key.choices if choice in wanted)
 
 
 def _parse_strings(value: object, directory: str | None) -> tuple[str, ...]:
@@ -189,7 +202,9 @@ def _from_text(key: Key, text: str) -> object:
             return int(text)
         except ValueError:
             raise ValueError("not an integer") from None
-    if key.kind in ("strings", "plugins"):
+    if key.kind == "choices" and text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    if key.kind in ("strings", "plugins", "choices"):
         if text.lstrip().startswith("["):
             return toml_literal(text)
         return [item.strip() for item in text.split(",") if item.strip()]

@@ -57,6 +57,11 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
     "stack.main_size": ("1048576", 1 << 20, ['"5GiB"', '"x"', "65537"]),
     "stack.native_size": ('"64KiB"', 64 << 10, ['"8KiB"', '"128MiB"', "65537", '"96KiB"', "0"]),
     "stack.keep": ("0", 0, ['"2TiB"', "-1", "1.5"]),
+    "patch.stdlib": (
+        '["socket", "time"]',
+        ("time", "socket"),
+        ['["tine"]', '"time"', "1"],
+    ),
     "hooks.flush_interval": ('"2ms"', 2_000_000, ['"99us"', '"11s"', "10"]),
     "hooks.ring_size": ("1024", 1024, ["32", "1000", "33554432", '"1024"']),
     "hooks.budget": ('"3ms"', 3_000_000, ['"1us"', '"11s"', "1"]),
@@ -503,6 +508,7 @@ def test_sections_declare_their_attributes(table: object) -> None:
         "size": "int",
         "strings": "tuple[str, ...]",
         "plugins": "tuple[str, ...]",
+        "choices": "tuple[str, ...]",
         "limits": "Mapping[str, tuple[int, int]]",
         "rules": "tuple[Rule, ...]",
     }

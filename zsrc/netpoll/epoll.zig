@@ -90,9 +90,18 @@ pub const Backend = struct {
         _ = linux.close(b.epfd);
     }
 
-    pub fn add(b: *Backend, h: Handle, tag: u64) AddError!void {
-        const both = linux.EPOLL.IN | linux.EPOLL.OUT;
-        return b.watch(h.fd(), both | linux.EPOLL.PRI | linux.EPOLL.RDHUP | linux.EPOLL.ET, tag);
+    pub fn add(b: *Backend, h: Handle, tag: u64, of: netpoll.Directions) AddError!void {
+        return b.watch(h.fd(), edges(of), tag);
+    }
+
+    pub fn rearm(b: *Backend, h: Handle, tag: u64, of: netpoll.Directions) bool {
+        return b.control(linux.EPOLL.CTL_MOD, h.fd(), edges(of), tag) == .SUCCESS;
+    }
+
+    fn edges(of: netpoll.Directions) u32 {
+        const read: u32 = linux.EPOLL.IN | linux.EPOLL.PRI | linux.EPOLL.RDHUP;
+        const write: u32 = linux.EPOLL.OUT;
+        return linux.EPOLL.ET | (if (of.read) read else 0) | (if (of.write) write else 0);
     }
 
     fn watch(b: *Backend, fd: i32, events: u32, tag: u64) AddError!void {

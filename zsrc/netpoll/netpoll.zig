@@ -58,6 +58,13 @@ pub const batch = 256;
 /// The tag that tells of a signal: see `watchSignals`. The one above it is the backend's own.
 pub const signal_tag = std.math.maxInt(u64) - 1;
 
+pub const Directions = packed struct {
+    read: bool = false,
+    write: bool = false,
+
+    pub const both: Directions = .{ .read = true, .write = true };
+};
+
 /// What a backend tells of one handle.
 pub const Ready = struct {
     tag: u64,
@@ -99,14 +106,18 @@ fn Contract(comptime B: type) type {
         /// they are. In the child of a fork it closes what the child has inherited, and leaves the
         /// parent's alone.
         deinit: fn (*B) void,
-        /// Any. Watches both directions of a handle, under a tag that is given back with each
+        /// Any. Watches the directions of a handle, under a tag that is given back with each
         /// event. What has been told of under the tag by the time that `add` returns may be in the
         /// hands of an M that waits: the caller makes what the tag names before it adds.
-        add: fn (*B, Handle, u64) AddError!void,
+        add: fn (*B, Handle, u64, Directions) AddError!void,
         /// Any. Watches a handle no more; nothing if it is not watched. The caller has not closed
         /// it yet. It wakes nobody. An event that was fetched before may still be given back after:
         /// whoever delivers it tells by the tag that it is stale.
         remove: fn (*B, Handle) void,
+        /// Any. As `add`, for a handle that is watched under this tag: tells again of what is
+        /// possible. False if it is not watched: its file was closed without a word, and the number
+        /// may be another file's.
+        rearm: fn (*B, Handle, u64, Directions) bool,
         /// One M at a time for a time-out that is not 0, one for 0; both at once are allowed. With
         /// a time-out of 0 it returns at once. With null it waits for ever. No lock of the lane may
         /// be held for longer than that. It fills `out`, which has room for `batch`, and `len`.

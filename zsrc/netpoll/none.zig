@@ -26,8 +26,12 @@ pub const Backend = struct {
 
     pub fn verify(_: *const Backend) void {}
 
-    pub fn add(_: *Backend, _: Handle, _: u64) netpoll.AddError!void {
+    pub fn add(_: *Backend, _: Handle, _: u64, _: netpoll.Directions) netpoll.AddError!void {
         return error.Unsupported;
+    }
+
+    pub fn rearm(_: *Backend, _: Handle, _: u64, _: netpoll.Directions) bool {
+        return false;
     }
 
     pub fn remove(_: *Backend, _: Handle) void {}

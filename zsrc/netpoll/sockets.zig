@@ -91,11 +91,34 @@ pub fn Poller(comptime Lane: type) type {
 
         /// `owner.*` becomes `fd`.
         pub fn open(p: *Self, fd: Handle, owner: *Handle) !*Desc {
+            return p.openFor(fd, owner, .both);
+        }
+
+        /// For a wait on a file of somebody else's, who may close it at any time without a word: in
+        /// the directions in which somebody waits, or is about to. Whoever waits is told of what is
+        /// possible already.
+        pub fn watch(p: *Self, fd: Handle, of: netpoll.Directions) !*Desc {
+            const d = p.by_fd.get(fd) orelse return p.openFor(fd, &nobodys, of);
+            var all: netpoll.Directions = .both;
+            if (d.owner == &nobodys) all = .{
+                .read = of.read or d.read.waiters.head != null,
+                .write = of.write or d.write.waiters.head != null,
+            };
+            if (p.backend().rearm(fd, Descs.tagOf(d, d.present()), all)) return d;
+            // Its file is gone, and the number perhaps another's.
+            p.lose(d);
+            return p.openFor(fd, &nobodys, of);
+        }
+
+        /// Where those of `watch` would have their handle.
+        var nobodys: Handle = .none;
+
+        fn openFor(p: *Self, fd: Handle, owner: *Handle, of: netpoll.Directions) !*Desc {
             try p.by_fd.ensureUnusedCapacity(p.gpa, 1);
             const tag = try p.descs.make(p.gpa, fd);
             const d = p.descs.descOf(tag).?;
             errdefer p.end(d);
-            try p.backend().add(fd, tag);
+            try p.backend().add(fd, tag, of);
             // The backend has the file of this number for a new one, so that the old one is gone.
             if (p.by_fd.get(fd)) |old| p.lose(old);
             p.by_fd.putAssumeCapacity(fd, d);

@@ -49,6 +49,11 @@ pub fn readAny(_: Handle, _: [*]u8, _: usize) Result {
 pub fn writeAny(_: Handle, _: [*]const u8, _: usize) Result {
     return .{ .failed = not_supported };
 }
+pub fn transmitAsIs(_: Handle, _: [*]const u8, _: usize, _: c_int) Result {
+    return .{ .failed = not_supported };
+}
+pub fn waitWritable(_: Handle, _: i64) void {}
+pub fn setBlocking(_: Handle, _: bool) void {}
 pub fn acceptOne(_: Handle, _: *Address) Result {
     return .{ .failed = not_supported };
 }

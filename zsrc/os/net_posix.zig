@@ -111,6 +111,13 @@ pub fn transmit(h: Handle, buf: [*]const u8, len: usize, flags: c_int) Result {
     }
 }
 
+/// As transmit; a broken connection gives SIGPIPE, unless that is ignored, as in Python.
+pub fn transmitAsIs(h: Handle, buf: [*]const u8, len: usize, flags: c_int) Result {
+    while (true) {
+        return check(send(h.fd(), buf, len, flags | dont_wait)) orelse continue;
+    }
+}
+
 /// As receive, for any non-blocking descriptor.
 pub fn readAny(h: Handle, buf: [*]u8, len: usize) Result {
     const result = receive(h, buf, len, 0);
@@ -167,6 +174,22 @@ pub fn readable(h: Handle) bool {
 fn isReady(h: Handle, events: i16) bool {
     var fds = [_]c.pollfd{.{ .fd = h.fd(), .events = events, .revents = 0 }};
     return c.poll(&fds, 1, 0) == 1;
+}
+
+/// For that many ns, negative for ever.
+pub fn waitWritable(h: Handle, timeout_ns: i64) void {
+    var fds = [_]c.pollfd{.{ .fd = h.fd(), .events = c.POLL.OUT, .revents = 0 }};
+    const ms = @divFloor(timeout_ns, std.time.ns_per_ms);
+    _ = c.poll(&fds, 1, @intCast(std.math.clamp(ms, -1, std.math.maxInt(c_int))));
+}
+
+/// Of the file, for all who have it open.
+pub fn setBlocking(h: Handle, blocking: bool) void {
+    const non_blocking: c_int = if (linux) 0o4000 else 4; // O_NONBLOCK
+    const flags = fcntl(h.fd(), 3); // F_GETFL
+    if (flags < 0) return;
+    const new = if (blocking) flags & ~non_blocking else flags | non_blocking;
+    if (new != flags) _ = fcntl(h.fd(), 4, new); // F_SETFL
 }
 
 pub fn close(h: Handle) void {

@@ -73,7 +73,7 @@ pub fn wake() void {
 
 pub fn open(fd: os.Handle) netpoll.AddError!*Handle {
     const tag = try poller.make(lane.gpa, fd);
-    poller.backend.add(fd, tag) catch |err| {
+    poller.backend.add(fd, tag, .both) catch |err| {
         _ = finish(.of(tag), .not_added);
         return err;
     };

@@ -40,6 +40,7 @@ const labels = @import("host/labels.zig");
 const owed = @import("host/owed.zig");
 const watching = @import("host/watching.zig");
 const replace = @import("host/replace.zig");
+const patch = @import("patch/patch.zig");
 const fork = @import("run/fork.zig");
 const figures = @import("run/figures.zig");
 const tuning = @import("run/tuning.zig");
@@ -391,6 +392,16 @@ const functions = [_]class.Method(void){
     function("async_callee(function, /)", asynchronous.asyncCallee,
         \\Of a function whose call makes a coroutine or asynchronous generator its name, and whether
         \\it is a generator; None of others.
+    ),
+    function("patch(module, /)", patch.patch,
+        \\Has functions of the standard library park goroutines: those behind one module of its own.
+        \\Returns None, or a text that says why they are left as they are.
+    ),
+    function("unpatch(module, /)", patch.unpatch,
+        \\Takes patch(module) back.
+    ),
+    function("patchable()", patch.patchable,
+        \\The modules that there are to patch, with whether each is patched.
     ),
     function("replaced()", replace.replaced,
         \\The built-in functions that do something else in goroutines, with how often they did.

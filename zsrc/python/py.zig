@@ -238,6 +238,12 @@ pub inline fn none() *Object {
 pub inline fn returnNone() *Object {
     return incref(&_Py_NoneStruct);
 }
+pub inline fn true_() *Object {
+    return &_Py_TrueStruct;
+}
+pub inline fn false_() *Object {
+    return &_Py_FalseStruct;
+}
 pub inline fn boolean(b: bool) *Object {
     return incref(if (b) &_Py_TrueStruct else &_Py_FalseStruct);
 }
@@ -297,6 +303,8 @@ pub extern fn PyThreadState_GetDict() ?*Object;
 pub extern fn PyThreadState_SetAsyncExc(c_ulong, ?*Object) c_int;
 pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
 pub extern fn PyInterpreterState_Get() *Interpreter;
+pub extern fn PyInterpreterState_ThreadHead(*Interpreter) ?*ThreadState;
+pub extern fn PyThreadState_Next(*ThreadState) ?*ThreadState;
 pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
 pub extern fn Py_MakePendingCalls() c_int;
 pub extern fn PyGILState_Ensure() c_int;
@@ -399,6 +407,8 @@ pub extern fn PyTuple_SetItem(*Object, Ssize, *Object) c_int;
 pub extern fn PyTuple_Pack(Ssize, ...) ?*Object;
 pub extern fn PyList_New(Ssize) ?*Object;
 pub extern fn PyList_Append(*Object, *Object) c_int;
+pub extern var PyFloat_Type: Type;
+pub extern fn PyObject_AsFileDescriptor(*Object) c_int;
 pub extern fn PyList_Size(*Object) Ssize;
 pub extern fn PyList_GetItem(*Object, Ssize) ?*Object;
 pub extern fn PyDict_New() ?*Object;
@@ -525,6 +535,7 @@ pub const Extra = struct {
     PyVectorcall_Function: ?*const fn (*Object) callconv(.c) ?*anyopaque,
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
     PyDict_AddWatcher: ?*const fn (DictWatcher) callconv(.c) c_int,
+    PySys_Audit: ?*const fn ([*:0]const u8, [*:0]const u8, ...) callconv(.c) c_int,
     PyDict_Watch: ?*const fn (c_int, *Object) callconv(.c) c_int,
 
     pub fn load(self: *Extra) ?[:0]const u8 {
@@ -723,6 +734,10 @@ pub inline fn isType(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 31) != 0; // Py_TPFLAGS_TYPE_SUBCLASS
 }
 
+pub inline fn isList(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 25) != 0; // Py_TPFLAGS_LIST_SUBCLASS
+}
+
 pub inline fn isDict(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 29) != 0; // Py_TPFLAGS_DICT_SUBCLASS
 }
@@ -734,6 +749,10 @@ pub fn isExceptionClass(o: *Object) bool {
 
 pub fn isInt(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 24) != 0; // Py_TPFLAGS_LONG_SUBCLASS
+}
+
+pub fn isFloat(o: *Object) bool {
+    return o.type == &PyFloat_Type or PyType_IsSubtype(o.type, &PyFloat_Type) != 0;
 }
 
 /// `from module import name`: a new reference, null with an exception set.

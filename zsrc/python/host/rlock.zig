@@ -6,24 +6,16 @@
 //! lock inside is taken and let go as the original does it, so that threads, for which the original
 //! methods run, and goroutines exclude each other.
 //!
-//! A goroutine that finds it taken parks, in a queue that is found by the object's address. Whoever
-//! lets the lock go wakes the first, which tries again; others may have been quicker, as in Go's
-//! sync.Mutex, but once it has waited for a millisecond it is given the lock. Everything here is
-//! under the interpreter's lock.
-const std = @import("std");
-const os = @import("../../os/os.zig");
-const List = @import("../../core/list.zig").List;
-const g_mod = @import("../../serial/g.zig");
-const arguments = @import("../arguments.zig");
+//! A goroutine that finds it taken parks (parking.zig). Everything here is under the interpreter's
+//! lock.
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
 const timeouts = @import("../timeouts.zig");
 const identity = @import("identity.zig");
+const lock_arguments = @import("lock_arguments.zig");
+const parking = @import("parking.zig");
 const replace = @import("replace.zig");
-const signals = @import("signals.zig");
-
-const lane = &host.the_lane;
 
 /// rlockobject of Modules/_threadmodule.c, and _PyRecursiveMutex in it from 3.14 on.
 const RLock = extern struct {
@@ -73,7 +65,7 @@ const RLock = extern struct {
     }
 
     /// Takes it if that is possible at once.
-    fn tryTake(l: *RLock, me: u64) bool {
+    pub fn tryTake(l: *RLock, me: u64) bool {
         if (l.isOwned(me)) {
             l.count += 1;
         } else {
@@ -87,7 +79,7 @@ const RLock = extern struct {
         l.owner = 0;
         l.count = 0;
         l.releaseInner();
-        if (waiting > 0) wakeNext(l);
+        if (parking.waiting > 0) parking.wakeNext(l);
     }
 };
 
@@ -96,76 +88,6 @@ const mutex_locked = 1;
 
 /// _thread.RLock, once a run has begun.
 pub var rlock_type: ?*py.Type = null;
-
-/// _thread.TIMEOUT_MAX: what is longer is refused.
-var longest_s: f64 = 0;
-
-// ---- those who wait ----
-
-/// As Go's mutex: who has waited for that long is next.
-const patience_ns = std.time.ns_per_ms;
-
-/// Lies on its goroutine's stack.
-const Waiter = struct {
-    lock: *RLock,
-    g: *g_mod.G,
-    ident: u64,
-    since: u64,
-    generation: u32,
-    given: bool = false,
-    prev: ?*Waiter = null,
-    next: ?*Waiter = null,
-};
-
-const Queue = List(Waiter);
-
-var queues: [256]Queue = @splat(.{});
-var waiting: usize = 0;
-
-fn queueOf(l: *RLock) *Queue {
-    return &queues[(@intFromPtr(l) >> 4) % queues.len];
-}
-
-fn enqueue(w: *Waiter, in_front: bool) void {
-    const q = queueOf(w.lock);
-    if (in_front) q.pushFront(w) else q.push(w);
-    waiting += 1;
-}
-
-fn dequeue(w: *Waiter) void {
-    queueOf(w.lock).remove(w);
-    waiting -= 1;
-}
-
-/// The lock is free, or another was quicker, which then wakes the next.
-fn wakeNext(l: *RLock) void {
-    var it = queueOf(l).head;
-    while (it) |w| {
-        it = w.next;
-        if (w.lock != l) continue;
-        // What an ended run has left behind waits for ever.
-        if (!lane.live or w.generation != lane.generation) continue;
-        if (!lane.claim(w.g, .ready)) continue;
-        if (os.nanotime() - w.since >= patience_ns and l.tryInner()) {
-            l.own(w.ident, 1);
-            w.given = true;
-        }
-        lane.readyLast(w.g);
-        return;
-    }
-}
-
-/// One of those who wait for it was woken, and does not try soon.
-pub fn serveOthers(o: *anyopaque) void {
-    const l: *RLock = @ptrCast(@alignCast(o));
-    if (l.owner == 0) wakeNext(l);
-}
-
-/// In the child of a fork nobody waits.
-pub fn forget() void {
-    queues = @splat(.{});
-    waiting = 0;
-}
 
 /// How often the caller has it.
 pub fn depthOf(o: *py.Object) usize {
@@ -195,56 +117,16 @@ pub fn renew(o: *py.Object, survivor: u64) bool {
 
 // ---- taking it ----
 
-const Will = enum { may_raise, always };
-
 /// In a goroutine. False when the time is up, null with an exception set.
-fn take(l: *RLock, me: u64, limit: timeouts.Limit, will: Will) ?bool {
-    if (l.tryTake(me)) return true;
-    if (limit == .poll) return false;
-    const deadline = limit.deadline();
-    var w: Waiter = .{
-        .lock = l,
-        .g = undefined,
-        .ident = me,
-        .since = os.nanotime(),
-        .generation = lane.generation,
-    };
-    var again = false;
-    while (true) : (again = true) {
-        const g = lane.here() orelse {
-            // Of an ended run: there is nothing that it could wait on.
-            const state = py.PyEval_SaveThread();
-            os.sleepNs(std.time.ns_per_ms);
-            py.PyEval_RestoreThread(state.?);
-            if (l.tryTake(me)) return true;
-            if (deadline) |d| if (os.nanotime() >= d) return false;
-            continue;
-        };
-        const p = goroutine.of(g);
-        // Contexts are for what golibx itself waits for: code that locks for a moment, such as
-        // logging and imports, is to work in a `finally` block under one that is done.
-        const context = g.context;
-        g.context = null;
-        defer g.context = context;
-        if (will == .may_raise and goroutine.raisePending(p)) return null;
-        if (l.tryTake(me)) return true; // others may have run
-        w.g = g;
-        g.waiting_on = l;
-        lane.prepare(g);
-        enqueue(&w, again);
-        const wake = lane.park(g, .lock, deadline);
-        dequeue(&w);
-        if (w.given or l.tryTake(me)) return true;
-        switch (wake) {
-            .ready, .closed => {},
-            .timeout => return false,
-            .interrupted => {
-                // Else it was for a signal's handler.
-                if (will == .may_raise and goroutine.raisePending(p)) return null;
-                if (will == .always and p == goroutine.main) signals.goOn();
-            },
-        }
-    }
+fn take(l: *RLock, me: u64, limit: timeouts.Limit, will: parking.Will) ?bool {
+    return parking.take(l, me, limit, will, give);
+}
+
+fn give(w: *const parking.Waiter) bool {
+    const l: *RLock = @ptrCast(@alignCast(w.on));
+    if (!l.tryInner()) return false;
+    l.own(w.ident, 1);
+    return true;
 }
 
 fn unowned() ?*py.Object {
@@ -257,26 +139,13 @@ fn ident() u64 {
     return host.goroutineIdent().?;
 }
 
-const acquire_signature: arguments.Signature = .of("acquire(blocking=True, timeout=-1)");
-
 fn acquire(c: replace.Call) ?*py.Object {
-    const given = arguments.parse(acquire_signature, c.args, c.n, c.names) orelse return null;
-    var wait = true;
-    if (given[0]) |b| {
-        const truth = py.PyObject_IsTrue(b);
-        if (truth < 0) return null;
-        wait = truth != 0;
-    }
-    var limit: timeouts.Limit = if (wait) .forever else .poll;
-    if (given[1]) |t| {
-        const seconds = py.PyFloat_AsDouble(t);
-        if (seconds == -1.0 and py.PyErr_Occurred() != null) return null;
-        if (seconds != -1.0) {
-            // What is wrong with it, in this version's words.
-            if (!wait or !(seconds >= 0 and seconds <= longest_s)) return Acquire.callOriginal(c);
-            limit = timeouts.fromSeconds(seconds) orelse return null;
-        }
-    }
+    const limit = switch (lock_arguments.parse(c)) {
+        .raised => return null,
+        // What is wrong with it, in this version's words.
+        .refused => return Acquire.callOriginal(c),
+        .limit => |limit| limit,
+    };
     return py.boolean(take(.of(c.self), ident(), limit, .may_raise) orelse return null);
 }
 
@@ -300,7 +169,7 @@ fn drop(l: *RLock, me: u64) ?*py.Object {
 
 /// A thread has let it go, or not yet.
 fn afterwards(result: ?*py.Object, l: *RLock) ?*py.Object {
-    if (l.owner == 0 and py.PyInterpreterState_Get() == host.interpreter) wakeNext(l);
+    if (l.owner == 0) parking.wakeNextHere(l);
     return result;
 }
 
@@ -341,7 +210,7 @@ fn acquireRestore(c: replace.Call) ?*py.Object {
 }
 
 inline fn releases() bool {
-    return waiting > 0 or identity.inGoroutine();
+    return parking.waiting > 0 or identity.inGoroutine();
 }
 
 const in = identity.inGoroutine;
@@ -358,10 +227,7 @@ const AcquireRestore = replace.Replacement("_thread", "RLock._acquire_restore", 
 pub fn setUp() bool {
     if (Acquire.entry.def != null) return true;
     if (!layoutIsKnown()) return false;
-    const longest = py.importFrom("_thread", "TIMEOUT_MAX") orelse return false;
-    defer py.decref(longest);
-    longest_s = py.PyFloat_AsDouble(longest);
-    if (py.PyErr_Occurred() != null) return false;
+    if (!lock_arguments.setUp()) return false;
     inline for (
         .{ Acquire, Enter, Release, Exit, IsOwned, RecursionCount, ReleaseSave, AcquireRestore },
     ) |each|

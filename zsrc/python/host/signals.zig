@@ -33,7 +33,7 @@ const mainthread = @import("mainthread.zig");
 const mutex = @import("../types/mutex.zig");
 const preempt = @import("preempt.zig");
 const recursion = @import("recursion.zig");
-const rlock = @import("rlock.zig");
+const parking = @import("parking.zig");
 const rwmutex = @import("../types/rwmutex.zig");
 const semaphore = @import("../types/semaphore.zig");
 
@@ -416,7 +416,7 @@ pub fn leaveLock(g: *G) void {
         .mutex_lock => if (g.wake == .ready) mutex.M.passOn(g.fired.?),
         .semacquire => semaphore.serveOthers(on),
         .rwmutex_lock, .rwmutex_rlock => rwmutex.serveOthers(on),
-        .lock => rlock.serveOthers(on),
+        .lock => parking.wakeNext(on),
         else => unreachable,
     }
 }

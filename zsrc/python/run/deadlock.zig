@@ -2,6 +2,7 @@
 //! raises Deadlock, with every goroutine's stack.
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
+const idents = @import("../host/idents.zig");
 const goroutine = @import("../host/goroutine.zig");
 const standin = @import("../host/standin.zig");
 
@@ -25,6 +26,7 @@ pub fn report() bool {
 /// Threads of the program's own may still send to a channel, unless they wait as well, for as long
 /// as it takes.
 fn otherThreads() bool {
+    if (anyBegins()) return true;
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
     // The thread that called run() counts if it is not the main one, which never does.
@@ -32,6 +34,26 @@ fn otherThreads() bool {
     if (!standin.allWait(@intCast(@max(0, others)))) return true;
     if (on_main_thread) return false;
     return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
+}
+
+/// Whether a thread has been started and may not be counted yet. It counts itself before it runs
+/// its function: until then its state has no frame, nor at first a number.
+fn anyBegins() bool {
+    var it = py.PyInterpreterState_ThreadHead(host.interpreter);
+    while (it) |state| : (it = py.PyThreadState_Next(state)) {
+        if (idents.has(host.identOf(state).*) or isOwn(state)) continue;
+        const frame = py.PyThreadState_GetFrame(state) orelse return true;
+        py.decref(@ptrCast(frame));
+    }
+    return false;
+}
+
+/// Whether it is that of an M or of the main goroutine.
+fn isOwn(state: *py.ThreadState) bool {
+    if (state == goroutine.main_state) return true;
+    var it = lane.all_m;
+    while (it) |m| : (it = m.next_all) if (m.base == @as(?*anyopaque, state)) return true;
+    return false;
 }
 
 /// Whether the main thread has signal handlers of the program's to call while it waits.

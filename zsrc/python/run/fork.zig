@@ -46,6 +46,7 @@ const fault = @import("../host/fault.zig");
 const refused = @import("../host/refused.zig");
 const sampling = @import("sampling.zig");
 const requests = @import("requests.zig");
+const parking = @import("../host/parking.zig");
 const rlock = @import("../host/rlock.zig");
 const run = @import("run.zig");
 const signals = @import("../host/signals.zig");
@@ -259,7 +260,7 @@ fn inChild() callconv(.c) void {
         };
         renumber(py.PyThreadState_Get(), false);
     }
-    rlock.forget();
+    parking.forget();
     mainthread.forget();
     native.afterFork();
     os.descriptors.forget();

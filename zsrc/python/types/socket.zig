@@ -298,7 +298,7 @@ fn receiveNow(s: *Socket, span: Span) ?usize {
 
 /// Received bytes land here first, so that the bytes object has the right size at once. No attempt
 /// gives the interpreter's lock away between the system call and the copy.
-var scratch: [256 * 1024]u8 = undefined;
+pub var scratch: [256 * 1024]u8 = undefined;
 
 fn recv(s: *Socket, bufsize: *py.Object, flags_: i64) ?*py.Object {
     const size = py.PyNumber_AsSsize_t(bufsize, py.exc.overflowError());

@@ -1,0 +1,80 @@
+"""The standard library's functions that block a thread: having them park goroutines instead.
+
+What a C function or method does is replaced where it is (zsrc/python/patch), so that it does not
+matter who has imported it before. Only goroutines notice.
+"""
+
+from __future__ import annotations
+
+from golibx import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["patch_all", "patched", "unpatch"]
+
+_reasons: dict[str, str] = {}
+"""Why a module that was asked for is left as it is."""
+
+
+def patch_all(modules: Iterable[str] | None = None) -> dict[str, str]:
+    """Has what would block a thread park the goroutine that calls, from now on.
+
+    That is a matter of speed: what is not patched blocks its thread, and another thread goes on
+    with the other goroutines. Threads that run no goroutine have the functions as they were. It may
+    be called at any time, and again: objects that were made before, and functions that were
+    imported by name, are patched too.
+
+    Args:
+        modules: those whose functions are meant, such as "time" and "socket". By default all that
+            golibx knows, as patched() has them.
+
+    Returns:
+        For each of them that is left as it is, why.
+
+    Raises:
+        ValueError: golibx patches nothing of a module of that name. Nothing is changed then.
+    """
+    wanted = [*_core.patchable()] if modules is None else _known(modules)
+    for module in wanted:
+        reason = _core.patch(module)
+        if reason is None:
+            _reasons.pop(module, None)
+        else:
+            _reasons[module] = reason
+    return {module: _reasons[module] for module in wanted if module in _reasons}
+
+
+def unpatch(modules: Iterable[str] | None = None) -> None:
+    """Takes patch_all() back: the functions are the interpreter's own again.
+
+    Args:
+        modules: those that are meant. By default all.
+
+    Raises:
+        ValueError: golibx patches nothing of a module of that name. Nothing is changed then.
+        RuntimeError: a goroutine waits in one of the functions.
+    """
+    for module in [*_core.patchable()] if modules is None else _known(modules):
+        _core.unpatch(module)
+        _reasons.pop(module, None)
+
+
+def patched() -> dict[str, str]:
+    """For each module that golibx can patch: "patched", "native", or why it is left as it is."""
+    return {
+        module: "patched" if is_patched else _reasons.get(module, "native")
+        for module, is_patched in _core.patchable().items()
+    }
+
+
+def _known(modules: Iterable[str]) -> list[str]:
+    known = _core.patchable()
+    wanted = list(modules)
+    for module in wanted:
+        if module not in known:
+            raise ValueError(
+                f"golibx patches nothing of a module {module!r}; it knows {', '.join(known)}"
+            )
+    return wanted

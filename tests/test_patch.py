@@ -1,0 +1,577 @@
+"""The standard library's blocking functions in goroutines: golibx.patch_all()."""
+
+from __future__ import annotations
+
+import _thread
+import queue
+import select
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from time import sleep  # a reference from before
+
+import pytest
+
+import golibx
+from golibx import _core, context, go, run
+from golibx.testing import wait_until_parked
+
+MODULES = ("time", "threading", "queue", "socket", "select")
+LOCK = threading.Lock()  # from before, too
+
+
+@pytest.fixture(autouse=True)
+def patched() -> Iterator[None]:
+    assert golibx.patch_all() == {}
+    yield
+    golibx.unpatch()
+
+
+def threads_used(main: Callable[[], object]) -> int:
+    """How many threads the run of main() has at its end."""
+
+    def body() -> int:
+        main()
+        return int(golibx.stats()["threads"])
+
+    return run(body)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+# ---- what parks ----
+
+
+def test_a_thousand_sleeps_take_no_threads() -> None:
+    def main() -> None:
+        for each in [go(sleep, 0.05) for _ in range(1000)]:
+            each.join()
+
+    assert threads_used(main) < 5
+
+
+def test_a_lock_from_before_parks() -> None:
+    order: list[int] = []
+
+    def main() -> None:
+        def one(i: int) -> None:
+            with LOCK:
+                order.append(i)
+
+        with LOCK:
+            waiting = [go(one, i) for i in range(100)]
+            for each in waiting:
+                wait_until_parked(each)
+        for each in waiting:
+            each.join()
+
+    assert threads_used(main) < 5
+    assert sorted(order) == list(range(100))
+
+
+def test_sockets_park() -> None:
+    def main() -> None:
+        def echo(end: socket.socket, timeout: float | None) -> None:
+            end.settimeout(timeout)
+            for _ in range(5):
+                end.sendall(end.recv(100))
+
+        def ask(end: socket.socket) -> None:
+            buffer = bytearray(10)
+            for _ in range(5):
+                assert end.send(b"hello") == 5
+                assert end.recv_into(buffer) == 5
+                assert buffer[:5] == b"hello"
+
+        ends = [pair() for _ in range(100)]
+        started = [go(ask, one) for one, _ in ends]
+        started += [go(echo, other, (None, 5.0)[i % 2]) for i, (_, other) in enumerate(ends)]
+        for each in started:
+            each.result()
+        for end in (end for both in ends for end in both):
+            end.close()
+
+    assert threads_used(main) < 5
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_servers_and_clients_park(timeout: float | None) -> None:
+    def main() -> None:
+        def answer(connection: socket.socket) -> None:
+            with connection:
+                while data := connection.recv(100):
+                    connection.sendall(data)
+
+        def serve(listener: socket.socket) -> None:
+            for _ in range(50):
+                connection, _address = listener.accept()
+                go(answer, connection)
+
+        def ask(address: tuple[str, int]) -> None:
+            with closing(socket.create_connection(address, timeout)) as client:
+                assert client.gettimeout() == timeout
+                client.sendall(b"x" * 50)
+                assert client.recv(100) == b"x" * 50
+
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+            listener.settimeout(timeout)
+            server = go(serve, listener)
+            wait_until_parked(server)
+            for each in [go(ask, listener.getsockname()) for _ in range(50)]:
+                each.result()
+            server.result()
+
+    assert threads_used(main) < 5
+
+
+def test_datagrams_and_messages_park() -> None:
+    def main() -> None:
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        buffer = bytearray(10)
+        calls = (
+            lambda: other.recvfrom(10),
+            lambda: other.recvfrom_into(buffer),
+            lambda: other.recvmsg(10),
+            lambda: other.recvmsg_into([buffer]),
+        )
+        for call in calls:
+            receiver = go(call)
+            wait_until_parked(receiver)
+            assert one.sendto(b"hello", other.getsockname()) == 5
+            got = receiver.result()
+            assert got[0] in (b"hello", 5)
+        one.close()
+        other.close()
+
+    assert threads_used(main) < 5
+
+
+def test_a_large_sendall_parks_until_all_is_sent() -> None:
+    data = bytes(range(256)) * 40_000
+
+    def main() -> None:
+        one, other = pair()
+        sender = go(one.sendall, data)
+        wait_until_parked(sender)
+        got = bytearray()
+        while len(got) < len(data):
+            got += other.recv(1 << 20)
+        sender.result()
+        assert got == data
+        one.close()
+        other.close()
+
+    assert threads_used(main) < 5
+
+
+def test_select_poll_and_epoll_park() -> None:
+    def main() -> None:
+        one, other = pair()
+        poller = select.poll()
+        poller.register(one, select.POLLIN)
+        watcher = select.epoll()
+        watcher.register(one, select.EPOLLIN)
+        looks: list[tuple[Callable[[], object], object]] = [
+            (lambda: select.select([one], [], []), ([one], [], [])),
+            (lambda: select.select([one], [], [], 20), ([one], [], [])),
+            (lambda: poller.poll(), [(one.fileno(), select.POLLIN)]),
+            (lambda: poller.poll(20_000), [(one.fileno(), select.POLLIN)]),
+            (lambda: watcher.poll(), [(one.fileno(), select.EPOLLIN)]),
+            (lambda: watcher.poll(20), [(one.fileno(), select.EPOLLIN)]),
+        ]
+        for look, expected in looks:
+            waiting = go(look)
+            wait_until_parked(waiting)
+            other.send(b"x")
+            assert waiting.result() == expected
+            one.recv(1)
+        for look in (
+            lambda: select.select([one], [], [], 0.01),
+            lambda: poller.poll(10),
+            lambda: watcher.poll(0.01),
+        ):
+            assert look() in ([], ([], [], []))
+        watcher.close()
+        one.close()
+        other.close()
+
+    assert threads_used(main) < 5
+
+
+def test_many_descriptors_in_one_select() -> None:
+    def main() -> None:
+        ends = [pair() for _ in range(40)]
+        for _, other in ends:
+            waiting = go(select.select, [one for one, _ in ends], [], [])
+            wait_until_parked(waiting)
+            other.send(b"x")
+            (ready,) = waiting.result()[0]
+            assert ready.recv(1) == b"x"
+        for end in (end for both in ends for end in both):
+            end.close()
+
+    assert threads_used(main) < 5
+
+
+def test_simple_queues_park() -> None:
+    def main() -> None:
+        q: queue.SimpleQueue[int] = queue.SimpleQueue()
+        getters = [go(q.get) for _ in range(50)]
+        for each in getters:
+            wait_until_parked(each)
+        for i in range(50):
+            (q.put, q.put_nowait)[i % 2](i)
+        assert sorted(each.result() for each in getters) == list(range(50))
+        with pytest.raises(queue.Empty):
+            q.get(timeout=0.01)
+        with pytest.raises(queue.Empty):
+            q.get(block=False)
+        with pytest.raises(ValueError, match="non-negative"):
+            q.get(timeout=-1)
+
+    assert threads_used(main) < 5
+
+
+def test_what_is_built_on_locks_parks() -> None:
+    def main() -> None:
+        event = threading.Event()
+        barrier = threading.Barrier(20)
+        full: queue.Queue[int] = queue.Queue(1)
+        waiting = [go(event.wait) for _ in range(20)] + [go(barrier.wait) for _ in range(19)]
+        producers = [go(full.put, i) for i in range(20)]
+        for each in waiting:
+            wait_until_parked(each)
+        event.set()
+        barrier.wait()
+        assert sorted(full.get() for _ in range(20)) == list(range(20))
+        for each in waiting + producers:
+            each.result()
+
+    assert threads_used(main) < 5
+
+
+# ---- threads and goroutines ----
+
+
+def test_threads_and_goroutines_share_locks() -> None:
+    counts = [0, 0]
+    lock = threading.Lock()
+
+    def add(times: int) -> None:
+        for _ in range(times):
+            with lock:
+                before = counts[0]
+                sleep(0)
+                counts[0] = before + 1
+
+    def main() -> None:
+        threads = [threading.Thread(target=add, args=(200,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        started = [go(add, 200) for _ in range(10)]
+        for each in started:
+            each.result()
+        for thread in threads:
+            thread.join()
+
+    run(main)
+    assert counts[0] == 13 * 200
+
+
+def test_a_thread_that_begins_is_no_deadlock() -> None:
+    """It may be about to release what all goroutines wait for, before it is counted."""
+
+    def main() -> None:
+        for _ in range(3000):
+            lock = _thread.allocate_lock()
+            lock.acquire()
+            _thread.start_new_thread(lock.release, ())
+            lock.acquire()
+
+    run(main)
+
+
+def test_a_lock_that_nobody_releases_is_a_deadlock() -> None:
+    def main() -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+
+    with pytest.raises(golibx.Deadlock, match="lock"):
+        run(main)
+
+
+def test_threads_keep_the_originals() -> None:
+    before = _core.replaced()
+    one, other = pair()
+
+    def outside() -> None:
+        sleep(0.001)
+        with LOCK:
+            one.send(b"x")
+        other.recv(1)
+        select.select([], [one], [])
+
+    thread = threading.Thread(target=outside)
+    thread.start()
+    thread.join()
+    one.close()
+    other.close()
+    now = _core.replaced()
+    for name in ("time.sleep", "_socket.socket.recv", "_socket.socket.send", "select.select"):
+        assert now[name] == before[name]
+
+
+# ---- time-outs, errors and ends ----
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda end: end.recv(1),
+        lambda end: end.recv_into(bytearray(1)),
+        lambda end: end.recvfrom(1),
+        lambda end: end.recvmsg(1),
+        lambda end: end.sendall(bytes(1 << 24)),
+    ],
+)
+def test_time_outs_are_python_s(call: Callable[[socket.socket], object]) -> None:
+    def main() -> None:
+        one, other = pair()
+        one.settimeout(0.01)
+        with pytest.raises(TimeoutError) as raised:
+            call(one)
+        assert raised.value.args == ("timed out",)
+        one.close()
+        other.close()
+
+    run(main)
+
+
+def test_accept_and_connect_time_out() -> None:
+    def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(0.01)
+            with pytest.raises(TimeoutError, match="timed out"):
+                listener.accept()
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            for connects in (True, False):
+                with socket.socket() as client:
+                    client.settimeout(0.01)
+                    if connects:
+                        with pytest.raises(TimeoutError, match="timed out"):
+                            client.connect(full.getsockname())
+                    else:
+                        assert client.connect_ex(full.getsockname()) == 11
+            for filler in fillers:
+                filler.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_refused_connection_says_so(timeout: float | None) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = unused.getsockname()
+
+        def main() -> None:
+            for connects in (True, False):
+                with socket.socket() as client:
+                    client.settimeout(timeout)
+                    if connects:
+                        with pytest.raises(ConnectionRefusedError):
+                            client.connect(address)
+                    else:
+                        assert client.connect_ex(address) == 111
+                    assert client.gettimeout() == timeout
+                    assert client.getblocking()
+
+        run(main)
+
+
+def test_a_socket_without_waiting_stays_so() -> None:
+    def main() -> None:
+        one, other = pair()
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(1)
+        one.setblocking(True)
+        with pytest.raises(BlockingIOError):
+            one.recv(1, socket.MSG_DONTWAIT)
+        one.close()
+        other.close()
+
+    run(main)
+
+
+def test_a_close_ends_the_waits() -> None:
+    def main() -> None:
+        one, other = pair()
+        waiting = go(one.recv, 1)
+        wait_until_parked(waiting)
+        one.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            waiting.result()
+        other.close()
+
+    run(main)
+
+
+def test_a_number_that_is_another_file_s_by_now() -> None:
+    """What C code has closed is found out: its number is watched for the new file."""
+    import ctypes
+
+    close = ctypes.CDLL(None).close
+
+    def main() -> None:
+        for _ in range(3):
+            one, other = pair()
+            assert select.select([one], [], [], 0.001) == ([], [], [])
+            number = one.detach()
+            assert close(number) == 0
+            new, end = pair()
+            assert new.fileno() == number
+            waiting = go(new.recv, 1)
+            wait_until_parked(waiting)
+            end.send(b"x")
+            assert waiting.result() == b"x"
+            for each in (other, new, end):
+                each.close()
+
+    run(main)
+
+
+def test_a_cancellation_ends_the_waits() -> None:
+    def main() -> None:
+        one, other = pair()
+        LOCK.acquire()
+        calls = [partial(sleep, 100), partial(one.recv, 1), LOCK.acquire]
+        calls += [partial(select.select, [one], [], []), queue.SimpleQueue[int]().get]
+        for call in calls:
+            waiting = go(call)
+            wait_until_parked(waiting)
+            waiting.cancel()
+            with pytest.raises(golibx.Cancelled):
+                waiting.result()
+        LOCK.release()
+        one.close()
+        other.close()
+
+    run(main)
+
+
+def test_a_deadline_ends_sleeps_and_sockets() -> None:
+    def main() -> None:
+        one, other = pair()
+        for call in (partial(sleep, 100), partial(one.recv, 1)):
+            ctx, cancel = context.with_timeout(context.background(), 0.01)
+            with pytest.raises(golibx.DeadlineExceeded), ctx:
+                call()
+            cancel()
+        one.close()
+        other.close()
+
+    run(main)
+
+
+def on_a_socket(call: Callable[[socket.socket], object]) -> Callable[[], object]:
+    def body() -> object:
+        with socket.socket() as end:
+            return call(end)
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda: sleep(-1), ValueError),
+        (lambda: sleep("1"), TypeError),  # type: ignore[arg-type]
+        (lambda: sleep(float("nan")), ValueError),
+        (lambda: sleep(1e300), OverflowError),
+        (lambda: LOCK.acquire(timeout=-2), ValueError),
+        (lambda: LOCK.acquire(False, 1), ValueError),
+        (lambda: LOCK.acquire(1, 2, 3), TypeError),  # type: ignore[call-arg]
+        (lambda: LOCK.release(), RuntimeError),
+        (lambda: select.select([-1], [], [], 1), ValueError),
+        (lambda: select.select(1, [], []), TypeError),  # type: ignore[call-overload]
+        (lambda: select.select([], [], [], -1), ValueError),
+        (lambda: select.poll().poll("1"), TypeError),  # type: ignore[arg-type]
+        (lambda: select.poll().poll(1 << 70), OverflowError),
+        (on_a_socket(lambda end: end.recv(-1)), ValueError),
+        (on_a_socket(lambda end: end.recv_into(bytearray(1), 2)), ValueError),
+        (on_a_socket(lambda end: end.recv_into(b"1")), TypeError),  # type: ignore[arg-type]
+        (on_a_socket(lambda end: end.send("text")), TypeError),  # type: ignore[arg-type]
+        (on_a_socket(lambda end: end.recv()), TypeError),  # type: ignore[call-arg]
+        (on_a_socket(lambda end: end.connect("text")), TypeError),
+        (on_a_socket(lambda end: end.recv(1)), OSError),
+        (on_a_socket(lambda end: end.sendall(b"x")), OSError),
+    ],
+)
+def test_errors_are_python_s(call: Callable[[], object], kind: type[Exception]) -> None:
+    def message() -> str:
+        with pytest.raises(kind) as raised:
+            call()
+        return str(raised.value)
+
+    assert run(message) == message()
+
+
+# ---- patching itself ----
+
+
+def test_what_is_patched_is_told_and_taken_back() -> None:
+    assert golibx.patched() == dict.fromkeys(MODULES, "patched")
+    golibx.unpatch(["time"])
+    assert golibx.patched()["time"] == "native"
+    assert "time.sleep" not in _core.replaced()
+    assert golibx.patch_all(["time", "socket"]) == {}
+    assert golibx.patched() == dict.fromkeys(MODULES, "patched")
+    golibx.unpatch()
+    assert golibx.patched() == dict.fromkeys(MODULES, "native")
+    names = {"time", "_socket", "select", "_queue"}
+    assert not [name for name in _core.replaced() if name.split(".")[0] in names]
+    assert "_thread.lock.acquire" not in _core.replaced()
+
+
+@pytest.mark.parametrize("change", [golibx.patch_all, golibx.unpatch])
+def test_an_unknown_module_is_named(change: Callable[[list[str]], object]) -> None:
+    with pytest.raises(ValueError, match="nothing of a module 'tine'; it knows time, threading"):
+        change(["time", "tine"])
+    assert golibx.patched()["time"] == "patched"
+
+
+def test_not_while_somebody_waits() -> None:
+    def main() -> None:
+        with LOCK:
+            waiting = go(LOCK.acquire)
+            wait_until_parked(waiting)
+            with pytest.raises(RuntimeError, match="goroutines wait in what is patched"):
+                golibx.unpatch()
+        waiting.result()
+        LOCK.release()
+
+    run(main)
+    assert golibx.patched()["time"] == "patched"
+
+
+def test_names_and_signatures_stay() -> None:
+    assert sleep.__module__ == "time"
+    assert sleep.__name__ == "sleep"
+    assert type(sleep) is type(len)
+    assert type(LOCK).acquire.__name__ == "acquire"
+    assert type(LOCK).__module__ == "_thread"
+    assert sys.modules["time"].sleep is sleep

@@ -1,0 +1,91 @@
+//! queue.SimpleQueue in goroutines: get() from an empty one parks the goroutine until something is
+//! put in. Who puts, a goroutine or a thread, wakes the one that has waited longest.
+const py = @import("../py.zig");
+const host = @import("../host/host.zig");
+const arguments = @import("../arguments.zig");
+const identity = @import("../host/identity.zig");
+const parking = @import("../host/parking.zig");
+const replace = @import("../host/replace.zig");
+const timeouts = @import("../timeouts.zig");
+
+const lane = &host.the_lane;
+
+/// What it looks like inside differs between versions: its own methods are asked.
+const Queue = extern struct {
+    ob: py.Object,
+
+    pub fn tryTake(q: *Queue, _: u64) bool {
+        const empty = Empty.callOriginal(.{ .self = &q.ob, .args = undefined, .n = 0 }) orelse {
+            py.PyErr_Clear();
+            return true; // get() says what is wrong
+        };
+        defer py.decref(empty);
+        return !py.isTrue(empty);
+    }
+};
+
+/// It has only been told: what there is for the first that takes it.
+fn give(_: *const parking.Waiter) bool {
+    return false;
+}
+
+const signature: arguments.Signature = .of("get(block=True, timeout=None)");
+
+const Get = replace.Replacement("_queue", "SimpleQueue.get", identity.inGoroutine, get);
+
+fn get(c: replace.Call) ?*py.Object {
+    const q: *Queue = @ptrCast(c.self.?);
+    if (q.tryTake(0) or lane.here() == null) return Get.callOriginal(c);
+    const given = arguments.parse(signature, c.args, c.n, c.names) orelse return null;
+    const blocks = if (given[0]) |block| py.PyObject_IsTrue(block) else 1;
+    if (blocks < 0) return null;
+    if (blocks == 0) return Get.callOriginal(c);
+    var limit: timeouts.Limit = .forever;
+    if (given[1]) |timeout| if (timeout != py.none()) {
+        const seconds = py.PyFloat_AsDouble(timeout);
+        // A negative one is refused, in this version's words.
+        if (!(seconds >= 0) or py.PyErr_Occurred() != null) {
+            py.PyErr_Clear();
+            return Get.callOriginal(c);
+        }
+        limit = timeouts.fromSeconds(seconds) orelse return null;
+    };
+    if (limit == .poll) return Get.callOriginal(c);
+    // Either there is something, or the original raises Empty.
+    _ = parking.take(q, 0, limit, .may_raise, give) orelse return null;
+    return Get.callOriginal(.{ .self = c.self, .class = c.class, .args = &.{py.false_()}, .n = 1 });
+}
+
+inline fn isWaitedFor() bool {
+    return parking.waiting > 0;
+}
+
+fn Putting(comptime path: [:0]const u8) type {
+    return struct {
+        const Replaced = replace.Replacement("_queue", path, isWaitedFor, put);
+
+        fn put(c: replace.Call) ?*py.Object {
+            const result = Replaced.callOriginal(c) orelse return null;
+            parking.wakeNextHere(c.self.?);
+            return result;
+        }
+    };
+}
+
+/// Never replaced: what it does is asked for.
+const Empty = replace.Replacement("_queue", "SimpleQueue.empty", never, unused);
+
+inline fn never() bool {
+    return false;
+}
+
+fn unused(c: replace.Call) ?*py.Object {
+    return Empty.callOriginal(c);
+}
+
+pub const all = .{
+    Empty,
+    Get,
+    Putting("SimpleQueue.put").Replaced,
+    Putting("SimpleQueue.put_nowait").Replaced,
+};
