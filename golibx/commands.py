@@ -936,6 +936,8 @@ def info_command(show_include: bool, show_library: bool, show_patched: bool) -> 
 
 
 def _show_patched() -> None:
+    import ssl  # noqa: F401 - or it would be shown as left for later
+
     from golibx.patch import stdlib
 
     before = set(_core.replaced())
@@ -951,7 +953,7 @@ def _show_patched() -> None:
     _show_table(("module", "state", "functions"), rows)
 
 
-_MODULES = {"_thread": "threading", "_socket": "socket", "_queue": "queue"}
+_MODULES = {"_thread": "threading", "_socket": "socket", "_queue": "queue", "_ssl": "ssl"}
 
 
 def _native_rows() -> list[tuple[str, str]]:

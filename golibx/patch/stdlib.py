@@ -7,10 +7,12 @@ matter who has imported it before. Only goroutines notice.
 from __future__ import annotations
 
 from golibx import _core
+from golibx.patch.imports import when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import ModuleType
 
 __all__ = ["patch_all", "patched", "unpatch"]
 
@@ -38,12 +40,30 @@ def patch_all(modules: Iterable[str] | None = None) -> dict[str, str]:
     """
     wanted = [*_core.patchable()] if modules is None else _known(modules)
     for module in wanted:
-        reason = _core.patch(module)
-        if reason is None:
-            _reasons.pop(module, None)
+        _wanted.add(module)
+        if module == "ssl":
+            # To import it takes longer than all else here, and most programs do without.
+            when_imported("ssl", _patch_ssl)
         else:
-            _reasons[module] = reason
+            _patch(module)
     return {module: _reasons[module] for module in wanted if module in _reasons}
+
+
+def _patch(module: str) -> None:
+    reason = _core.patch(module)
+    if reason is None:
+        _reasons.pop(module, None)
+    else:
+        _reasons[module] = reason
+
+
+def _patch_ssl(_: ModuleType) -> None:
+    if "ssl" in _wanted:
+        _patch("ssl")
+
+
+_wanted: set[str] = set()
+"""What is to be patched, now or when it is imported."""
 
 
 def unpatch(modules: Iterable[str] | None = None) -> None:
@@ -58,15 +78,22 @@ def unpatch(modules: Iterable[str] | None = None) -> None:
     """
     for module in [*_core.patchable()] if modules is None else _known(modules):
         _core.unpatch(module)
+        _wanted.discard(module)
         _reasons.pop(module, None)
 
 
 def patched() -> dict[str, str]:
-    """For each module that golibx can patch: "patched", "native", or why it is left as it is."""
-    return {
-        module: "patched" if is_patched else _reasons.get(module, "native")
-        for module, is_patched in _core.patchable().items()
-    }
+    """For each module that golibx can patch: "patched", "native", or why it is left as it is.
+
+    One that is patched as soon as the program imports it is "when imported".
+    """
+    return {module: _state(module, is_patched) for module, is_patched in _core.patchable().items()}
+
+
+def _state(module: str, is_patched: bool) -> str:
+    if is_patched:
+        return "patched"
+    return _reasons.get(module, "when imported" if module in _wanted else "native")
 
 
 def _known(modules: Iterable[str]) -> list[str]:

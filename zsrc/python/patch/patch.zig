@@ -15,6 +15,7 @@ const polls = @import("polls.zig");
 const queues = @import("queues.zig");
 const sleep = @import("sleep.zig");
 const sockets = @import("sockets.zig");
+const tls = @import("tls.zig");
 
 const groups = .{
     .{ "time", sleep },
@@ -22,6 +23,7 @@ const groups = .{
     .{ "queue", queues },
     .{ "socket", sockets },
     .{ "select", polls },
+    .{ "ssl", tls },
 };
 
 var is_patched: [groups.len]bool = @splat(false);
