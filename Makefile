@@ -93,6 +93,10 @@ stress-tsan: $(VENV)/ready ## The same with ThreadSanitizer, without preemption
 test-cpython: $(DIST)/built ## Compare CPython's own tests on golibx with plain Python's; ARGS="--on 3.13 test_signal"
 	@$(PYTHON) tools/test_cpython.py $(DIST) $(ARGS)
 
+.PHONY: test-stdlib
+test-stdlib: $(DIST)/built ## Compare CPython's own tests of the modules that golibx patches; ARGS="--on 3.13 --unpatched test_ssl"
+	@$(PYTHON) tools/test_cpython.py $(DIST) --stdlib $(ARGS)
+
 .PHONY: pythons
 pythons: ## Install the Pythons to test on that this machine lacks (Debian, as root): tools/install_pythons.sh
 	@tools/install_pythons.sh $(ARGS)

@@ -413,6 +413,27 @@ def test_a_lock_that_nobody_releases_is_a_deadlock() -> None:
         run(main)
 
 
+def test_a_lock_that_nobody_can_release_is_a_leak() -> None:
+    def wait() -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+
+    def main() -> None:
+        lost = go(wait)
+        held = threading.Lock()
+        held.acquire()
+        waits = go(held.acquire)
+        wait_until_parked(lost, waits, state="lock")
+        assert golibx.leaks() == [lost]
+        held.release()
+        waits.result()
+        lost.cancel()
+        lost.join()
+
+    run(main)
+
+
 def test_threads_keep_the_originals() -> None:
     before = _core.replaced()
     one, other = pair()

@@ -3,9 +3,11 @@
     python3 tools/test_cpython.py build/dist/fast               all modules on all Pythons
     python3 tools/test_cpython.py build/dist/fast --on 3.13 test_threading test_signal
     python3 tools/test_cpython.py build/dist/fast --on 3.13 test_signal --match '*wakeup*'
+    python3 tools/test_cpython.py build/dist/fast --stdlib      those of what golibx patches
 
 Each module runs twice in processes of its own: by `python -m test NAME`, and by `python -m golibx
-run -m test NAME`, which has it in the main goroutine. A test that passes in the first and not in
+run -m test NAME`, which has it in the main goroutine, with the standard library patched unless
+--unpatched is given. A test that passes in the first and not in
 the second is a difference. It is run once more, alone, since some of these tests depend on how busy
 the machine is in plain Python too; those that pass then are named as repeated. A test that ends the
 process, or stands still, is a difference too, and the module goes on without it.
@@ -66,11 +68,40 @@ MODULES = (
     "test_queue",
     "test_context",
 )
+STDLIB = (
+    "test_socket",
+    "test_ssl",
+    "test_select",
+    "test_selectors",
+    "test_poll",
+    "test_epoll",
+    "test_threading",
+    "test_thread",
+    "test_threading_local",
+    "test_queue",
+    "test_timeout",
+    "test_signal",
+    "test_subprocess",
+    "test_socketserver",
+    "test_httpservers",
+    "test_httplib",
+    "test_urllib2_localnet",
+    "test_smtplib",
+    "test_poplib",
+    "test_imaplib",
+    "test_asyncio",
+    "test_logging",
+    "test_sched",
+    "test_context",
+    "test_sqlite3",
+    "test_wsgiref",
+)
 MODULE_LIMIT = 20 * 60.0  # seconds
 STALL_LIMIT = 120.0  # seconds without a word from a module: more than any test of these takes
 MOST_BROKEN = 12  # tests of a module that end or hang it; then the rest is given up
 PLAIN = ("-m", "test")
 ON_GOLIBX = ("-m", "golibx", "run", "-m", "test")
+UNPATCHED = ("-m", "golibx", "run", "--set", "patch.stdlib=false", "-m", "test")
 BEGINNING = re.compile(r"^\w+ \((test\.[\w.]+)\)", re.MULTILINE)  # of a test, as -v shows it
 
 
@@ -121,10 +152,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--on", action="append", help="a version, as 3.12; default: all")
     parser.add_argument("--match", action="append", default=[], help="only tests of this pattern")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--stdlib", action="store_true", help="those of what golibx patches")
+    parser.add_argument("--unpatched", action="store_true", help="with [patch] stdlib = false")
     parser.add_argument("--fresh", action="store_true", help="run the plain tests again")
     options = parser.parse_intermixed_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     exclusions = read_exclusions()
+    way = UNPATCHED if options.unpatched else ON_GOLIBX
     if options.fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -136,14 +170,14 @@ def main(arguments: Sequence[str]) -> int:
             say(f"Python {version} is not on this machine: left out")
             continue
         python = environment(version, found, wheel)
-        wanted = options.modules or MODULES
+        wanted = options.modules or (STDLIB if options.stdlib else MODULES)
         modules = [m for m in wanted if has_module(python, m)]
         say(f"Python {version}: {len(modules)} modules")
         if missing := [m for m in wanted if m not in modules]:
             say(f"Python {version} has no {', '.join(missing)}: left out")
         with ThreadPoolExecutor(options.jobs) as pool:
             jobs = [
-                pool.submit(compare, python, version, module, options.match, exclusions)
+                pool.submit(compare, python, version, module, options.match, exclusions, way)
                 for module in modules
             ]
             for job in jobs:
@@ -175,6 +209,7 @@ def compare(
     module: str,
     match: Sequence[str],
     exclusions: Sequence[Exclusion],
+    way: Sequence[str] = ON_GOLIBX,
 ) -> Comparison:
     """Runs a module both ways."""
     prefix = f"test.{module}."
@@ -190,7 +225,7 @@ def compare(
     ]
     for test in plain.left_out:
         result.lines.append(f"    {test}: left out, since it breaks off in plain Python")
-    ours = our_run(python, module, match, [*alone, *plain.left_out], result.lines)
+    ours = our_run(python, way, module, match, [*alone, *plain.left_out], result.lines)
     if not ours and any(test not in alone for test in wanted):
         result.counts = Counts(failed=1)  # none of it begins: not to be tried one by one
         return result
@@ -198,12 +233,12 @@ def compare(
     for test in wanted:
         excluded = next((e for e in mine if e.applies(test, version)), None)
         if excluded is not None and excluded.alone:
-            got = run_alone(python, module, test)
+            got = run_alone(python, way, module, test)
         else:
             got = ours.get(test, Outcome("failed", "it was not run"))
             if got.state != "passed" and excluded is None:
                 first = got
-                got = run_alone(python, module, test)
+                got = run_alone(python, way, module, test)
                 if got.state == "passed":
                     result.lines.append(f"    {test}: {first.state}; passed when repeated")
                     result.lines.extend(indented(first.text))
@@ -231,12 +266,17 @@ def indented(text: str) -> Iterator[str]:
 
 
 def our_run(
-    python: Path, module: str, match: Sequence[str], ignore: Sequence[str], lines: list[str]
+    python: Path,
+    way: Sequence[str],
+    module: str,
+    match: Sequence[str],
+    ignore: Sequence[str],
+    lines: list[str],
 ) -> dict[str, Outcome]:
     """What golibx makes of the module, also of the tests that end the process or hang."""
     broken: dict[str, Outcome] = {}
     while True:
-        ran = run_module(python, ON_GOLIBX, module, match=match, ignore=[*ignore, *broken])
+        ran = run_module(python, way, module, match=match, ignore=[*ignore, *broken])
         if ran.broken:
             lines.append(f"    {module}: {ran.broken}")
         if not ran.at or ran.at in broken or len(broken) == MOST_BROKEN:
@@ -266,9 +306,9 @@ def plain_run(python: Path, version: str, module: str) -> Module:
     return done
 
 
-def run_alone(python: Path, module: str, test: str) -> Outcome:
+def run_alone(python: Path, way: Sequence[str], module: str, test: str) -> Outcome:
     """One test in a process of its own."""
-    ran = run_module(python, ON_GOLIBX, module, match=[test])
+    ran = run_module(python, way, module, match=[test])
     return ran.tests.get(test, Outcome("failed", ran.broken or "it was not run"))
 
 
