@@ -47,7 +47,7 @@ PYTHON_LAYERS = (
     {"pluginmanager"},
     {"console", "runtime"},
     {"__init__", "program", "testing"},
-    {"top"},
+    {"integrations", "top"},
     {"cli", "commands"},
     {"__main__"},
 )
@@ -201,7 +201,7 @@ def imported_module(module: str, name: str) -> str:
     if module != "golibx":
         return module.split(".")[1]
     is_module = any((PACKAGE / f"{name}{suffix}").exists() for suffix in ("", ".py", ".pyi"))
-    return name if is_module else "__init__"
+    return name if name and is_module else "__init__"
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)

@@ -1,0 +1,1 @@
+"""golibx in servers, task queues and other programs that run what others wrote."""
