@@ -227,6 +227,51 @@ def test_many_descriptors_in_one_select() -> None:
     assert threads_used(main) < FEW
 
 
+def test_buffered_files_of_sockets_take_no_threads() -> None:
+    """As http.client reads: the wait is in the middle of the interpreter's BufferedReader."""
+
+    def main() -> None:
+        def read(end: socket.socket) -> list[bytes]:
+            with end.makefile("rb") as file:
+                return [file.readline(), *file, file.read()]
+
+        ends = [pair() for _ in range(100)]
+        readers = [go(read, one) for one, _ in ends]
+        for part in (b"one\ntw", b"o\nthr", b"ee"):
+            for each in readers:
+                wait_until_parked(each, state="IO wait (read)")
+            for _, other in ends:
+                other.sendall(part)
+        for _, other in ends:
+            other.close()
+        for each in readers:
+            assert each.result() == [b"one\n", b"two\n", b"three", b""]
+        for one, _ in ends:
+            one.close()
+
+    assert threads_used(main) < FEW
+
+
+def test_a_buffered_file_that_many_read() -> None:
+    """Its lock knows threads: goroutines that have been on one thread have it one after another."""
+
+    def main() -> None:
+        one, other = pair()
+        with one.makefile("rb", buffering=16) as file:
+            readers = [go(file.read, 3) for _ in range(20)]
+            sleep(0)
+            for i in range(20):
+                other.sendall(b"%02d" % i)
+                sleep(0.001)
+                other.sendall(b"\n")
+            lines = sorted(each.result() for each in readers)
+        assert lines == [b"%02d\n" % i for i in range(20)]
+        one.close()
+        other.close()
+
+    run(main)
+
+
 TLS = Path(__file__).parent / "tls"
 
 

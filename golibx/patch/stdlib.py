@@ -6,6 +6,8 @@ matter who has imported it before. Only goroutines notice.
 
 from __future__ import annotations
 
+import io
+
 from golibx import _core
 from golibx.patch.imports import when_imported
 
@@ -46,6 +48,8 @@ def patch_all(modules: Iterable[str] | None = None) -> dict[str, str]:
             when_imported("ssl", _patch_ssl)
         else:
             _patch(module)
+        if module == "socket":
+            _Probe()
     return {module: _reasons[module] for module in wanted if module in _reasons}
 
 
@@ -55,6 +59,25 @@ def _patch(module: str) -> None:
         _reasons.pop(module, None)
     else:
         _reasons[module] = reason
+
+
+class _Probe(io.RawIOBase):
+    """Has the interpreter's own buffered reader look for the owner of its lock, while it is taken.
+
+    Where it is found, a goroutine that waits for a socket within one, as http.client's do, needs no
+    thread meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._reader = io.BufferedReader(self)
+        self._reader.read(1)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        _core.find_buffered_owner(self._reader, io.BufferedReader.__basicsize__)
+        return 0
 
 
 def _patch_ssl(_: ModuleType) -> None:

@@ -39,6 +39,7 @@ const identity = @import("host/identity.zig");
 const labels = @import("host/labels.zig");
 const owed = @import("host/owed.zig");
 const watching = @import("host/watching.zig");
+const buffered = @import("host/buffered.zig");
 const replace = @import("host/replace.zig");
 const patch = @import("patch/patch.zig");
 const fork = @import("run/fork.zig");
@@ -402,6 +403,10 @@ const functions = [_]class.Method(void){
     ),
     function("patchable()", patch.patchable,
         \\The modules that there are to patch, with whether each is patched.
+    ),
+    function("find_buffered_owner(file, size, /)", buffered.findOwner,
+        \\Looks for the owner of the lock in a buffered file, an object of size bytes, that the calling
+        \\thread is in the middle of reading. Returns whether it was found.
     ),
     function("replaced()", replace.replaced,
         \\The built-in functions that do something else in goroutines, with how often they did.

@@ -6,8 +6,13 @@
 //! as in the middle of foreign code (foreign.zig): then another one that wants the lock is on
 //! another thread, and waits for it.
 //!
-//! To be in the middle is counted: the methods are replaced where they are (replace.zig) by ones
-//! that count and call them. `for line in file` calls a function of the type's instead.
+//! To be in the middle is noted: the methods are replaced where they are (replace.zig) by ones that
+//! note it and call them. `for line in file` calls a function of the type's instead.
+//!
+//! Most files that wait are sockets', and a thread for each would be too many. Where the lock's
+//! owner was found in the object, a goroutine that waits for a socket in such a method puts itself
+//! in the place of its thread for that time: then any thread finds the lock another's, and waits
+//! for it. When the goroutine goes on, its thread of then is the owner.
 const std = @import("std");
 const py = @import("../py.zig");
 const host = @import("host.zig");
@@ -15,6 +20,62 @@ const goroutine = @import("goroutine.zig");
 const replace = @import("replace.zig");
 
 const lane = &host.the_lane;
+
+/// A call of such a method, on its goroutine's stack.
+pub const Call = struct {
+    file: *py.Object,
+    outer: ?*Call,
+    /// The goroutine is the owner in the place of its thread.
+    owned: bool = false,
+
+    fn owner(c: *const Call) *usize {
+        return &@as([*]usize, @ptrCast(@alignCast(c.file)))[owner_at.?];
+    }
+};
+
+/// Which word of a buffered file has the number of the thread that holds its lock, if that is
+/// known.
+var owner_at: ?usize = null;
+
+/// find_buffered_owner(file, size, /): of one that the caller is in the middle of reading, `size`
+/// bytes long. Whether it was found.
+pub fn findOwner(file: *py.Object, size: i64) bool {
+    const words: [*]const usize = @ptrCast(@alignCast(file));
+    const me = py.PyThread_get_thread_ident();
+    var found: ?usize = null;
+    for (2..@intCast(@max(2, @divTrunc(size, @sizeOf(usize))))) |i| {
+        if (words[i] != me) continue;
+        if (found != null) return false;
+        found = i;
+    }
+    owner_at = found;
+    return found != null;
+}
+
+/// Before a wait of the calling goroutine, which may go on on another thread. What `enterThread`
+/// is given after it.
+pub fn leaveThread(p: *goroutine.PyG) ?*Call {
+    if (p.buffered == null or owner_at == null) return null;
+    const calls = p.buffered;
+    const me = py.PyThread_get_thread_ident();
+    var it = calls;
+    while (it) |c| : (it = c.outer) {
+        c.owned = c.owner().* == me;
+        // No thread's number: those are addresses of their own memory.
+        if (c.owned) c.owner().* = @intFromPtr(p);
+    }
+    p.buffered = null;
+    return calls;
+}
+
+pub fn enterThread(p: *goroutine.PyG, calls: ?*Call) void {
+    const me = py.PyThread_get_thread_ident();
+    var it = calls orelse return;
+    p.buffered = it;
+    while (true) : (it = it.outer orelse return) {
+        if (it.owned and it.owner().* == @intFromPtr(p)) it.owner().* = me;
+    }
+}
 
 /// Methods that take the lock, by the class that has them. BufferedRWPair calls its two files'.
 const methods = [_]struct { [:0]const u8, []const [:0]const u8 }{
@@ -30,7 +91,7 @@ const all = blk: {
     @setEvalBranchQuota(100_000);
     var list: []const type = &.{};
     for (methods) |class| {
-        for (class[1]) |name| list = list ++ .{Counted(class[0] ++ "." ++ name)};
+        for (class[1]) |name| list = list ++ .{Noted(class[0] ++ "." ++ name)};
     }
     const done = list;
     break :blk done;
@@ -40,15 +101,16 @@ inline fn always() bool {
     return lane.live;
 }
 
-fn Counted(comptime path: [:0]const u8) type {
+fn Noted(comptime path: [:0]const u8) type {
     return struct {
         const Original = replace.Replacement("_io", path, always, call);
 
         fn call(c: replace.Call) ?*py.Object {
             const g = lane.onThread() orelse return Original.callOriginal(c);
             const p = goroutine.of(g);
-            p.in_buffered += 1;
-            defer p.in_buffered -= 1;
+            var inner: Call = .{ .file = c.self.?, .outer = p.buffered };
+            p.buffered = &inner;
+            defer p.buffered = inner.outer;
             return Original.callOriginal(c);
         }
     };
@@ -70,11 +132,12 @@ pub fn setUp() bool {
 
 var plain_next: @FieldType(py.Slots, "tp_iternext") = null;
 
-fn countedNext(o: *py.Object) callconv(.c) ?*py.Object {
+fn notedNext(o: *py.Object) callconv(.c) ?*py.Object {
     const g = if (lane.live) lane.onThread() else null;
     const p = goroutine.of(g orelse return plain_next.?(o));
-    p.in_buffered += 1;
-    defer p.in_buffered -= 1;
+    var inner: Call = .{ .file = o, .outer = p.buffered };
+    p.buffered = &inner;
+    defer p.buffered = inner.outer;
     return plain_next.?(o);
 }
 
@@ -85,9 +148,9 @@ fn replaceNext() bool {
         const class = replace.classOf("_io", name) orelse return false;
         defer py.decref(class);
         const present = py.getSlot(@ptrCast(class), "tp_iternext");
-        if (present == countedNext) continue;
+        if (present == notedNext) continue;
         plain_next = present;
-        py.replaceSlot(@ptrCast(class), "tp_iternext", present, countedNext);
+        py.replaceSlot(@ptrCast(class), "tp_iternext", present, notedNext);
     }
     return true;
 }

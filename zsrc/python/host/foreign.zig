@@ -202,7 +202,7 @@ pub noinline fn keepsThread(p: *PyG) bool {
     var frame = word(@frameAddress()); // golibx's, which calls this
     while (isKnownOwn(word(frame + @sizeOf(usize)))) frame = word(frame);
     if (frame == p.g.plain_frame) return false;
-    if (frame == p.seen.frame and p.seen.chains_freed == chains_freed and
+    if (p.buffered == null and frame == p.seen.frame and p.seen.chains_freed == chains_freed and
         matches(p.seen.links, frame + @sizeOf(usize))) return false;
     return keepsThreadSlow(p, frame);
 }
@@ -216,7 +216,7 @@ noinline fn keepsThreadSlow(p: *PyG, frame: usize) bool {
 
 /// `own_frame` is one of golibx's, which are built with frame pointers.
 fn keeper(p: *PyG, own_frame: usize) ?*const Module {
-    if (p.in_buffered > 0) return &buffered;
+    if (p.buffered != null) return &buffered;
     const stack = p.g.stack;
     var frame = own_frame;
     // The innermost call that is not golibx's.

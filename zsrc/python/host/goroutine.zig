@@ -22,6 +22,7 @@ const standin = @import("standin.zig");
 const tracing = @import("tracing.zig");
 const handle = @import("../types/handle.zig");
 const uncollected = @import("../run/uncollected.zig");
+const buffered = @import("buffered.zig");
 const foreign = @import("foreign.zig");
 const identity = @import("identity.zig");
 const fork = @import("../run/fork.zig");
@@ -84,10 +85,10 @@ pub const PyG = struct {
     ended: bool = false,
     /// The run's end has cancelled it.
     told_to_end: bool = false,
-    /// Whose code it waits in the middle of, while it keeps its thread for that; and in how many
-    /// calls of the interpreter's buffered files it is.
+    /// Whose code it waits in the middle of, while it keeps its thread for that; and in which calls
+    /// of the interpreter's buffered files it is, the innermost.
     kept_by: ?*const foreign.Module = null,
-    in_buffered: u32 = 0,
+    buffered: ?*buffered.Call = null,
     /// What was last found to lie below its calls.
     seen: foreign.Seen = .{},
     /// Its function is one in Python, or calls one and nothing else.
@@ -345,7 +346,7 @@ pub inline fn createAs(
     p.ended = false;
     p.told_to_end = false;
     p.kept_by = null;
-    p.in_buffered = 0;
+    p.buffered = null;
     p.runs_python = py.isFunction(function);
     p.parks = 0;
     p.request = .{};

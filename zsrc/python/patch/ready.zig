@@ -9,6 +9,7 @@ const netpoll = @import("../../netpoll/netpoll.zig");
 const sockets = @import("../../netpoll/sockets.zig");
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
+const buffered = @import("../host/buffered.zig");
 const goroutine = @import("../host/goroutine.zig");
 
 const lane = &host.the_lane;
@@ -75,7 +76,9 @@ pub fn any(files: []const File, deadline: ?u64) Waited {
         if (place.of.read) host.poller.link(&place.desc.read, &place.read);
         if (place.of.write) host.poller.link(&place.desc.write, &place.write);
     }
+    const calls = buffered.leaveThread(p);
     const how = lane.park(&p.g, if (reads) .io_read else .io_write, deadline);
+    buffered.enterThread(p, calls);
     const fired = if (how == .ready or how == .closed) p.g.fired else null;
     for (places) |*place| {
         if (place.of.read) unlink(&place.desc.read, &place.read, fired);
