@@ -405,8 +405,8 @@ const functions = [_]class.Method(void){
         \\The modules that there are to patch, with whether each is patched.
     ),
     function("find_buffered_owner(file, size, /)", buffered.findOwner,
-        \\Looks for the owner of the lock in a buffered file, an object of size bytes, that the calling
-        \\thread is in the middle of reading. Returns whether it was found.
+        \\Looks for the owner of the lock in a buffered file, an object of size bytes, that the
+        \\calling thread is in the middle of reading. Returns whether it was found.
     ),
     function("replaced()", replace.replaced,
         \\The built-in functions that do something else in goroutines, with how often they did.
