@@ -8,6 +8,7 @@ import queue
 import select
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -438,14 +439,15 @@ def test_threads_and_goroutines_share_locks() -> None:
 def test_a_thread_that_begins_is_no_deadlock() -> None:
     """It may be about to release what all goroutines wait for, before it is counted."""
 
-    def main() -> None:
+    def main() -> int:
         for _ in range(3000):
             lock = _thread.allocate_lock()
             lock.acquire()
             _thread.start_new_thread(lock.release, ())
             lock.acquire()
+        return 3000
 
-    run(main)
+    assert run(main) == 3000
 
 
 def test_a_lock_that_nobody_releases_is_a_deadlock() -> None:
@@ -498,6 +500,15 @@ def test_threads_keep_the_originals() -> None:
     now = _core.replaced()
     for name in ("time.sleep", "_socket.socket.recv", "_socket.socket.send", "select.select"):
         assert now[name] == before[name]
+
+
+def test_everything_at_once() -> None:
+    soak = Path(__file__).with_name("patch_soak.py")
+    done = subprocess.run(
+        [sys.executable, soak, "2"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("ok")
 
 
 # ---- time-outs, errors and ends ----
