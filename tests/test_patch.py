@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import json
 import os
 import queue
 import select
@@ -747,6 +748,42 @@ def test_not_while_somebody_waits() -> None:
 
     run(main)
     assert golibx.patched()["time"] == "patched"
+
+
+def printed_by(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "golibx", *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("true", MODULES),
+        ("false", ()),
+        ("socket,time", ("time", "socket")),
+    ],
+)
+def test_golibx_run_patches_before_the_program(value: str, expected: tuple[str, ...]) -> None:
+    code = "import ssl, json, golibx; print(json.dumps(golibx.patched()))"
+    states = json.loads(printed_by("run", "--set", f"patch.stdlib={value}", "-c", code))
+    assert states == {name: "patched" if name in expected else "native" for name in MODULES}
+
+
+def test_ssl_is_patched_when_it_is_imported() -> None:
+    code = (
+        "import sys, golibx; print('ssl' in sys.modules, golibx.patched()['ssl'])\n"
+        "import ssl; print(golibx.patched()['ssl'])"
+    )
+    assert printed_by("run", "-c", code) == "False when imported\npatched\n"
+
+
+def test_info_shows_what_is_patched() -> None:
+    rows = dict(line.split(None, 1) for line in printed_by("info", "--patched").splitlines()[1:])
+    assert tuple(rows) == MODULES
+    assert all(text.startswith("patched ") for text in rows.values())
+    assert "socket.recv_into" in rows["socket"]
 
 
 def test_names_and_signatures_stay() -> None:
