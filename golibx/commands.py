@@ -953,7 +953,14 @@ def _show_patched() -> None:
     _show_table(("module", "state", "functions"), rows)
 
 
-_MODULES = {"_thread": "threading", "_socket": "socket", "_queue": "queue", "_ssl": "ssl"}
+_MODULES = {
+    "_io": "io",
+    "_queue": "queue",
+    "_socket": "socket",
+    "_ssl": "ssl",
+    "_thread": "threading",
+    "posix": "os",
+}
 
 
 def _native_rows() -> list[tuple[str, str]]:

@@ -667,7 +667,7 @@ SCHEMA: Final = (
             "The modules whose functions park goroutines: all that there are, none, or these. It "
             "is for speed only: what is left as it is blocks its thread, and another goes on with "
             "the other goroutines.",
-            choices=("time", "threading", "queue", "socket", "select", "ssl"),
+            choices=("time", "threading", "queue", "socket", "select", "ssl", "io", "os"),
         ),
     ),
     Table(

@@ -24,7 +24,7 @@ import golibx
 from golibx import _core, context, go, run
 from golibx.testing import wait_until_parked
 
-MODULES = ("time", "threading", "queue", "socket", "select", "ssl")
+MODULES = ("time", "threading", "queue", "socket", "select", "ssl", "io", "os")
 FEW = 20
 """Threads: a call that takes long on a busy machine may have one to itself for a moment."""
 
@@ -270,6 +270,50 @@ def test_a_buffered_file_that_many_read() -> None:
         assert lines == [b"%02d\n" % i for i in range(20)]
         one.close()
         other.close()
+
+    run(main)
+
+
+def test_pipes_and_children_park() -> None:
+    def main() -> None:
+        pipes = [os.pipe() for _ in range(50)]
+        readers = [go(os.read, r, 10) for r, _ in pipes]
+        for each in readers:
+            wait_until_parked(each, state="IO wait (read)")
+        for _, w in pipes:
+            os.write(w, b"x")
+        assert [each.result() for each in readers] == [b"x"] * 50
+        files = [open(r, "rb") for r, _ in pipes]  # noqa: SIM115
+        readers = [go(file.read) for file in files]
+        for each in readers:
+            wait_until_parked(each, state="IO wait (read)")
+        for _, w in pipes:
+            os.write(w, b"to the end")
+            os.close(w)
+        assert [each.result() for each in readers] == [b"to the end"] * 50
+        for file in files:
+            file.close()
+        children = [go(subprocess.run, ["sleep", "0.2"]) for _ in range(20)]
+        asked = [go(subprocess.run, ["echo", "hello"], capture_output=True) for _ in range(20)]
+        assert {each.result().returncode for each in children} == {0}
+        assert {each.result().stdout for each in asked} == {b"hello\n"}
+
+    assert threads_used(main) < FEW
+
+
+def test_reads_that_do_not_wait_stay_so() -> None:
+    def main() -> None:
+        r, w = os.pipe()
+        os.set_blocking(r, False)
+        with pytest.raises(BlockingIOError):
+            os.read(r, 1)
+        with open(r, "rb", buffering=0) as file:
+            assert file.read(1) is None
+        os.close(w)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(os.getppid(), 0)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.read(r, 1)
 
     run(main)
 
@@ -724,8 +768,9 @@ def test_what_is_patched_is_told_and_taken_back() -> None:
     assert golibx.patched() == dict.fromkeys(MODULES, "patched")
     golibx.unpatch()
     assert golibx.patched() == dict.fromkeys(MODULES, "native")
-    names = {"time", "_socket", "select", "_queue"}
+    names = {"time", "_socket", "select", "_queue", "_ssl"}
     assert not [name for name in _core.replaced() if name.split(".")[0] in names]
+    assert not {"posix.read", "posix.waitpid", "_io.FileIO.read"} & _core.replaced().keys()
     assert "_thread.lock.acquire" not in _core.replaced()
 
 

@@ -53,6 +53,12 @@ pub fn transmitAsIs(_: Handle, _: [*]const u8, _: usize, _: c_int) Result {
     return .{ .failed = not_supported };
 }
 pub fn waitWritable(_: Handle, _: i64) void {}
+pub fn isBlocking(_: Handle) bool {
+    return false;
+}
+pub fn openProcess(_: i32) ?Handle {
+    return null;
+}
 pub fn setBlocking(_: Handle, _: bool) void {}
 pub fn acceptOne(_: Handle, _: *Address) Result {
     return .{ .failed = not_supported };

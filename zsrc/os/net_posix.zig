@@ -176,6 +176,15 @@ fn isReady(h: Handle, events: i16) bool {
     return c.poll(&fds, 1, 0) == 1;
 }
 
+const non_blocking: c_int = if (linux) 0o4000 else 4; // O_NONBLOCK
+
+/// A descriptor that is readable once that child has ended. Null where the system has none.
+pub fn openProcess(pid: i32) ?Handle {
+    if (!linux) return null;
+    const rc = std.os.linux.pidfd_open(pid, 0);
+    return if (std.os.linux.errno(rc) == .SUCCESS) .of(@intCast(rc)) else null;
+}
+
 /// For that many ns, negative for ever.
 pub fn waitWritable(h: Handle, timeout_ns: i64) void {
     var fds = [_]c.pollfd{.{ .fd = h.fd(), .events = c.POLL.OUT, .revents = 0 }};
@@ -183,9 +192,13 @@ pub fn waitWritable(h: Handle, timeout_ns: i64) void {
     _ = c.poll(&fds, 1, @intCast(std.math.clamp(ms, -1, std.math.maxInt(c_int))));
 }
 
+pub fn isBlocking(h: Handle) bool {
+    const flags = fcntl(h.fd(), 3); // F_GETFL
+    return flags >= 0 and flags & non_blocking == 0;
+}
+
 /// Of the file, for all who have it open.
 pub fn setBlocking(h: Handle, blocking: bool) void {
-    const non_blocking: c_int = if (linux) 0o4000 else 4; // O_NONBLOCK
     const flags = fcntl(h.fd(), 3); // F_GETFL
     if (flags < 0) return;
     const new = if (blocking) flags & ~non_blocking else flags | non_blocking;

@@ -10,6 +10,7 @@ const py = @import("../py.zig");
 const host = @import("../host/host.zig");
 const parking = @import("../host/parking.zig");
 const replace = @import("../host/replace.zig");
+const files = @import("files.zig");
 const locks = @import("locks.zig");
 const polls = @import("polls.zig");
 const queues = @import("queues.zig");
@@ -24,6 +25,8 @@ const groups = .{
     .{ "socket", sockets },
     .{ "select", polls },
     .{ "ssl", tls },
+    .{ "io", files },
+    .{ "os", files.by_number },
 };
 
 var is_patched: [groups.len]bool = @splat(false);
