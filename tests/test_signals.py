@@ -628,3 +628,44 @@ run(main)
 print(is_blocked())
 """)
     assert out == "True\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a mask is the thread's")
+def test_a_thread_that_the_kernel_keeps_lets_nothing_through_when_it_comes_back(
+    script: Script,
+) -> None:
+    # In posix_spawn(), which waits for the child: that opens two pipes, and waits for us there.
+    out = script.passes("""
+import ctypes, os, signal
+from golibx import go, run
+
+USR1, libc = signal.SIGUSR1, ctypes.CDLL(None, use_errno=True)
+handled = []
+signal.signal(USR1, lambda *_: handled.append(1))
+os.mkfifo("begun")
+os.mkfifo("end")
+
+def spawns():
+    actions, pid = ctypes.create_string_buffer(1024), ctypes.c_int()
+    libc.posix_spawn_file_actions_init(actions)
+    libc.posix_spawn_file_actions_addopen(actions, 7, b"begun", os.O_WRONLY, 0)
+    libc.posix_spawn_file_actions_addopen(actions, 8, b"end", os.O_RDONLY, 0)
+    argv = (ctypes.c_char_p * 2)(b"true", None)
+    assert libc.posix_spawnp(ctypes.byref(pid), b"true", actions, None, argv, None) == 0
+    return os.waitpid(pid.value, 0)[1]
+
+def main():
+    spawner = go(spawns)
+    os.close(os.open("begun", os.O_RDONLY))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [USR1])
+    os.kill(os.getpid(), USR1)
+    assert USR1 in signal.sigpending()
+    os.close(os.open("end", os.O_WRONLY))
+    assert spawner.result() == 0
+    print(USR1 in signal.sigpending(), handled)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [USR1])
+    print(handled)
+
+run(main)
+""")
+    assert out == "True []\n[1]\n"

@@ -102,7 +102,9 @@ pub fn allowInterrupts(allow: bool) void {
         if (handlerOf(sig) != from) continue;
         var action: c.Sigaction = std.mem.zeroes(c.Sigaction);
         action.handler = .{ .handler = if (allow) ours else c.SIG.DFL };
-        // Without SA_RESTART: the point is that the call ends.
+        // Without SA_RESTART: the point is that the call ends. And no other signal comes before the
+        // thread has the mask that it was asked to have: one that the mask blocks may be pending.
+        action.mask = allSignals();
         action.flags = if (allow) c.SA.ONSTACK | c.SA.SIGINFO else c.SA.ONSTACK;
         _ = c.sigaction(sig, &action, null);
     }
@@ -174,7 +176,8 @@ pub fn askForMask(t: Thread, mask: SignalMask) bool {
 }
 
 /// Returns when those that were asked have it. One that the kernel keeps for long is not waited
-/// for: it has the last mask that was asked for when it comes back, before it does anything.
+/// for: it has the last mask that was asked for when it comes back, before it does anything, since
+/// the kernel begins with the signals that were sent to the thread itself.
 pub fn awaitMasks() void {
     var late = false;
     for (asked[0..asked_count.load(.monotonic)]) |*each| {
