@@ -14,6 +14,7 @@ import pytest
 import golibx
 from conftest import Script
 from golibx import (
+    Cancelled,
     Chan,
     DeadlineExceeded,
     WaitGroup,
@@ -393,3 +394,19 @@ def test_threads_are_used_again() -> None:
 
     # A goroutine that lost its processor may keep some from this.
     assert len({go(locked).result() for _ in range(200)}) < 100
+
+
+def test_a_cancelled_goroutine_is_unlocked_in_its_clean_up() -> None:
+    def clean_up() -> bool:
+        lock_os_thread()
+        try:
+            me = current()
+            assert me is not None
+            me.cancel()
+        finally:
+            unlock_os_thread()
+        with pytest.raises(Cancelled):
+            gosched()
+        return me.locked
+
+    assert not go(clean_up).result()

@@ -28,8 +28,9 @@ pub fn lockFor(p: *goroutine.PyG) bool {
     return true;
 }
 
+/// Raises no cancellation: it is what a `finally` block does.
 pub fn unlock() ?*py.Object {
-    const p = goroutine.forPark() orelse return null;
+    const p = goroutine.forCall() orelse return null;
     if (!lane.unlockThread(&p.g))
         return py.raise(
             py.exc.runtimeError(),
