@@ -1,9 +1,10 @@
-"""Packages for asyncio beside goroutines: aiohttp, httpx and anyio, with golibx.net."""
+"""Packages for asyncio beside goroutines: aiohttp, httpx, anyio and uvloop, with golibx.net."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 
 import aiohttp
 import aiohttp.web
@@ -13,6 +14,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
+from conftest import Script
 from golibx import (
     Cancelled,
     Chan,
@@ -244,4 +246,97 @@ def test_an_executor_of_goroutines_for_a_client_that_waits() -> None:
             return await asyncio.gather(*calls)
 
     assert go(asyncio.run, main()).result() == [["GET", f"/{n}", ""] for n in range(20)]
+    listener.close()
+
+
+# ---- uvloop ----
+
+UVLOOP = """
+import asyncio, time, uvloop
+from golibx import go, gosched, run, sleep
+
+def hog():
+    while True: sum(range(1000))
+
+async def main():
+    try:
+        print("ready", flush=True)
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.001)
+        print("cleaned up", flush=True)
+
+def outer():
+    go(hog)
+    WAY
+
+try:
+    run(outer, config={"runtime": {"shutdown_timeout": "200ms"}})
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+UVLOOP_WAYS = {
+    "run": ("uvloop.run(main())", True),
+    "policy": (
+        "asyncio.set_event_loop_policy(uvloop.EventLoopPolicy()); asyncio.run(main())",
+        True,
+    ),
+    "factory": (
+        "with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner: runner.run(main())",
+        True,
+    ),
+    # Another goroutine's call has the main thread.
+    "main is elsewhere": ("go(time.sleep, 3600); gosched(); uvloop.run(main())", True),
+    # That loop looks for no signals. It has to have left the main thread for run() to return.
+    "another goroutine": ("go(uvloop.run, main()); sleep(3600)", False),
+    "a loop without asyncio.run()": (
+        "go(lambda: uvloop.new_event_loop().run_until_complete(main())); sleep(3600)",
+        False,
+    ),
+}
+
+
+@pytest.mark.goroutine(False)
+@pytest.mark.parametrize("way", UVLOOP_WAYS)
+def test_ctrl_c_in_uvloop(script: Script, way: str) -> None:
+    pytest.importorskip("uvloop", reason="uvloop is not installed: no wheel for this Python")
+    statement, cleans_up = UVLOOP_WAYS[way]
+    program = UVLOOP.replace("WAY", statement)
+    with script.start(program, python=("-W", "ignore")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert out == "cleaned up\n" * cleans_up + "interrupted\n", err
+    assert process.returncode == 0
+
+
+@pytest.mark.goroutine(leaks=False, preempt={"slice": "1ms"})
+def test_uvloop_in_goroutines() -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    url, listener = start_server()
+    done: Chan[int] = Chan()
+
+    async def use(n: int) -> list[object]:
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+        go(loop.call_soon_threadsafe, called.set)
+        await called.wait()
+        go(done.send, n)
+        parked = done.recv()  # below uvloop's C code
+        waited = await asyncio.gather(*(aio.wait(go(int, k)) for k in range(3)))
+        slept = await asyncio.to_thread(lambda: sleep(0.001))
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/{n}") as response:
+            return [
+                type(loop).__module__,
+                parked in range(9),
+                *waited,
+                slept,
+                await response.json(content_type=None),
+            ]
+
+    for n, goroutine in enumerate([go(uvloop.run, use(n)) for n in range(8)]):
+        assert goroutine.result() == ["uvloop", True, 0, 1, 2, None, ["GET", f"/{n}", ""]]
+        assert not goroutine.locked
+    assert uvloop.run(use(8)) == ["uvloop", True, 0, 1, 2, None, ["GET", "/8", ""]]
     listener.close()
