@@ -262,6 +262,21 @@ def test_no_frame_is_mistaken_for_the_goroutines_first(spacious: ctypes.CDLL) ->
     helper.cancel()
 
 
+@pytest.mark.goroutine(preempt={"slice": "100us"})
+def test_one_that_is_alone_goes_on_below_c_code() -> None:
+    """Its time slice ends, and there is nobody to give the processor to, from thread to thread."""
+    before = stats()
+
+    def compute() -> None:
+        until = stats()["preempt_requests"] + 10
+        while stats()["preempt_requests"] < until:
+            for _ in range(100_000):
+                pass
+
+    through_c(compute)
+    assert stats()["threads_kept"] == before["threads_kept"]
+
+
 @pytest.mark.goroutine(runtime={"foreign": "move"})
 def test_all_may_move() -> None:
     group = WaitGroup()

@@ -962,6 +962,7 @@ pub fn Lane(comptime Host: type) type {
         pub const giveWay = processor.giveWay;
         pub const goNext = processor.goNext;
         pub const pickNext = processor.pickNext;
+        pub const attend = processor.attend;
         pub const takeTied = processor.takeTied;
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;

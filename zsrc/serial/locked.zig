@@ -78,9 +78,14 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         }
 
         /// Whether others may run, on another thread, when a goroutine gives way that keeps its
-        /// own.
+        /// own. What was posted, and what sysmon asks at every preemption, is seen to here: where
+        /// nobody can go on after it, to go to another thread and back would cost two of its turns.
         pub fn othersWait(self: *Self) bool {
-            return self.anyRunnable() or self.wantsG0() or self.attention.load(.monotonic);
+            if (self.attention.load(.monotonic)) {
+                if (self.options.explore) return true; // where a turn is not to be taken twice
+                self.attend();
+            }
+            return self.anyRunnable() or self.wantsG0();
         }
 
         /// It ends: so does its thread, about which it may have changed what it liked.

@@ -161,7 +161,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         /// What was posted, and sysmon's requests: timers are due, the network was not looked at,
         /// preempted goroutines have waited.
-        noinline fn attend(self: *Self) void {
+        pub noinline fn attend(self: *Self) void {
             Host.inbox.attend(&self.attention, Host.attend);
             if (self.asked.swap(false, .acquire)) answerSysmon(self);
             if (self.options.explore) return chooseNext(self);
