@@ -526,6 +526,29 @@ def test_a_lock_that_nobody_can_release_is_a_leak() -> None:
     run(main)
 
 
+def test_a_queue_that_nobody_else_has_is_a_leak() -> None:
+    def wait() -> object:
+        mine: queue.SimpleQueue[int] = queue.SimpleQueue()
+        return mine.get()
+
+    class Own(queue.SimpleQueue[int]):
+        pass
+
+    def main() -> None:
+        kept: queue.SimpleQueue[int] = queue.SimpleQueue()
+        losers = [go(wait), go(lambda: queue.SimpleQueue[int]().get())]
+        others = [go(kept.get), go(lambda: kept.get(timeout=1000)), go(Own().get)]
+        wait_until_parked(*losers, *others)
+        assert set(golibx.leaks()) == set(losers)
+        kept.put(1)
+        assert others[0].result() == 1
+        for g in [*losers, *others]:
+            g.cancel()
+            g.join()
+
+    run(main)
+
+
 def test_threads_keep_the_originals() -> None:
     before = _core.replaced()
     one, other = pair()

@@ -10,6 +10,9 @@ const timeouts = @import("../timeouts.zig");
 
 const lane = &host.the_lane;
 
+/// That of the queues that are no subclass's, once somebody has waited at one.
+pub var queue_type: ?*py.Object = null;
+
 /// What it looks like inside differs between versions: its own methods are asked.
 const Queue = extern struct {
     ob: py.Object,
@@ -51,6 +54,7 @@ fn get(c: replace.Call) ?*py.Object {
         limit = timeouts.fromSeconds(seconds) orelse return null;
     };
     if (limit == .poll) return Get.callOriginal(c);
+    if (c.class) |class| queue_type = class;
     // Either there is something, or the original raises Empty.
     _ = parking.take(q, 0, limit, .may_raise, give) orelse return null;
     return Get.callOriginal(.{ .self = c.self, .class = c.class, .args = &.{py.false_()}, .n = 1 });

@@ -30,6 +30,7 @@ const chan = @import("../types/chan.zig");
 const select = @import("../types/select.zig");
 const rlock = @import("../host/rlock.zig");
 const locks = @import("../patch/locks.zig");
+const queues = @import("../patch/queues.zig");
 const classes = @import("../classes.zig");
 const timer = @import("../types/timer.zig");
 const contexts = @import("../types/context.zig");
@@ -264,8 +265,9 @@ const Wanted = struct {
 
 /// Of a wait that only those end who can reach the object.
 fn isJudgeable(o: *py.Object) bool {
+    const kind: *const py.Object = @ptrCast(o.type);
     return o == py.none() or o.type == rlock.rlock_type or o.type == locks.lock_type or
-        classes.isWaitedOn(o.type);
+        kind == queues.queue_type or classes.isWaitedOn(o.type);
 }
 
 /// The suspect of a (goroutine, frames) pair; null if it does not wait, not for ever, or has gone
