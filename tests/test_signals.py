@@ -669,3 +669,33 @@ def main():
 run(main)
 """)
     assert out == "True []\n[1]\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a mask is the thread's")
+def test_a_call_that_puts_its_own_mask_back_leaves_the_programs(script: Script) -> None:
+    # As system() does, at its end: it blocks SIGCHLD meanwhile.
+    out = script.passes("""
+import os, signal
+from golibx import go, run
+
+USR1 = signal.SIGUSR1
+os.mkfifo("begun")
+os.mkfifo("end")
+
+def calls():
+    assert os.system("echo > begun; read line < end") == 0
+    return USR1 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+def main():
+    for how in signal.SIG_BLOCK, signal.SIG_UNBLOCK:
+        caller = go(calls)
+        with open("begun") as begun:
+            begun.read()
+        signal.pthread_sigmask(how, [USR1])
+        with open("end", "w") as end:
+            end.write("line\\n")
+        print(caller.result(), USR1 in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+run(main)
+""")
+    assert out == "True True\nFalse False\n"

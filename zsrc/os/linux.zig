@@ -18,6 +18,7 @@ pub const askForMask = posix.askForMask;
 pub const awaitMasks = posix.awaitMasks;
 pub const letInterruptsThrough = posix.letInterruptsThrough;
 pub const sameMask = posix.sameMask;
+pub const setMask = posix.setMask;
 pub const SignalMask = posix.SignalMask;
 pub const signalMask = posix.signalMask;
 pub const nanotime = posix.nanotime;

@@ -21,7 +21,7 @@ const required = [_][]const u8{
     "peek",      "threadId",        "threadIds",            "onMainThread",   "threadCpuTime",
     "unguard",   "opens_guards",    "processId",            "takeSignal",     "writeSignals",
     "atFork",    "exitProcess",     "stackOf",              "endByInterrupt", "askForMask",
-    "sameMask",  "awaitMasks",      "letInterruptsThrough", "passSignals",
+    "sameMask",  "awaitMasks",      "letInterruptsThrough", "passSignals",    "setMask",
 };
 
 comptime {
@@ -75,6 +75,7 @@ pub const askForMask = impl.askForMask;
 pub const awaitMasks = impl.awaitMasks;
 pub const letInterruptsThrough = impl.letInterruptsThrough;
 pub const sameMask = impl.sameMask;
+pub const setMask = impl.setMask;
 pub const SignalMask = impl.SignalMask;
 pub const signalMask = impl.signalMask;
 pub const futexWait = impl.futexWait;

@@ -233,6 +233,11 @@ pub fn letInterruptsThrough() SignalMask {
     return signalMask();
 }
 
+/// Of the calling thread.
+pub fn setMask(mask: SignalMask) void {
+    _ = setSignalMask(mask);
+}
+
 pub fn sameMask(a: *const SignalMask, b: *const SignalMask) bool {
     return std.mem.eql(u8, std.mem.asBytes(a)[0..8], std.mem.asBytes(b)[0..8]);
 }

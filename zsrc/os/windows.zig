@@ -159,6 +159,7 @@ pub fn askForMask(_: Thread, _: SignalMask) bool {
 }
 pub fn awaitMasks() void {}
 pub fn letInterruptsThrough() SignalMask {}
+pub fn setMask(_: SignalMask) void {}
 pub fn sameMask(_: *const SignalMask, _: *const SignalMask) bool {
     return true;
 }

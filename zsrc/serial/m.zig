@@ -89,6 +89,9 @@ pub const M = struct {
     seen_attached: u32 = 0,
     /// The last mask of signals that it was asked to have; see shareMask.
     mask_turn: u32 = 0,
+    /// It was asked since its goroutine began a call, perhaps: that may put back the mask that it
+    /// found, as the C library's system() does. Under the lane's lock.
+    mask_again: bool = false,
     next_idle: ?*M = null,
     next_all: ?*M = null,
 

@@ -45,6 +45,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         /// free one, or queues itself and its M stops. As Go's exitsyscall.
         pub noinline fn regain(self: *Self, g: *G) void {
             const m = g.m.?;
+            if (m.mask_again) self.setMaskAgain(m);
             const came = if (self.ring.wants(.goroutine_unblock)) os.nanotime() else 0;
             if (self.owner.load(.monotonic) == null and !self.main_done) {
                 sysmon.own(self, m);

@@ -392,6 +392,12 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             os.awaitMasks();
         }
 
+        /// Of an M whose goroutine comes back from a call.
+        pub noinline fn setMaskAgain(self: *Self, m: *M) void {
+            m.mask_again = false;
+            os.setMask(self.signal_mask);
+        }
+
         /// False if one is not there yet, or there is no room for all.
         fn askAll(self: *Self, mask: os.SignalMask) bool {
             self.m_lock.lock();
@@ -401,6 +407,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             var it = self.all_m;
             while (it) |m| : (it = m.next_all) {
                 if (m.mask_turn == self.mask_turn) continue;
+                m.mask_again = true;
                 if ((m.main or m.known.load(.acquire)) and os.askForMask(m.thread.?, mask))
                     m.mask_turn = self.mask_turn
                 else

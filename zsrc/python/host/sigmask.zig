@@ -27,6 +27,8 @@ fn call(c: replace.Call) ?*py.Object {
     // Handlers of what was let through run in the call. It stays on its thread.
     const g = lane.here() orelse return Sigmask.callOriginal(c);
     const locked = if (lane.lockThread(g)) |_| true else |_| false;
+    // From here on the thread's own mask is what counts.
+    g.m.?.mask_again = false;
     const result = Sigmask.callOriginal(c);
     var t: ?*py.Object = null;
     var v: ?*py.Object = null;
