@@ -201,6 +201,19 @@ def test_a_goroutines_stack() -> None:
     ch.send(1)
 
 
+@pytest.mark.goroutine(False)
+def test_the_main_goroutines_stack_begins_with_the_program() -> None:
+    """Nothing of golibx lies below it."""
+
+    def main() -> str:
+        return golibx.stacks()
+
+    (entry,) = [e for e in golibx.run(main).split("\n\n") if e.startswith("goroutine 1 ")]
+    frames = [line for line in entry.splitlines() if line.startswith("    ")]
+    assert len(frames) == 1
+    assert ".main at " in frames[0]
+
+
 @pytest.mark.goroutine(leaks=False)
 def test_wait_reasons() -> None:
     ch: Chan[int] = Chan()
