@@ -231,7 +231,8 @@ def builtin_names() -> list[str]:
 
     import golibx.plugins
 
-    return sorted(module.name for module in pkgutil.iter_modules(golibx.plugins.__path__))
+    names = (module.name for module in pkgutil.iter_modules(golibx.plugins.__path__))
+    return sorted(name for name in names if not name.startswith("_"))  # what they share
 
 
 def installed_names() -> list[str]:

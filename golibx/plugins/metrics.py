@@ -6,8 +6,7 @@
 
 All is collected when somebody asks: between two scrapes the plugin does nothing, unless `latency`
 has one wake-up in eight measured for `golibx_sched_latency_seconds`. Requests are answered by a
-service thread, one at a time: it needs no turn, and while a goroutine waited for a socket, the
-scheduler would look at the network all the time.
+service thread, `golibx.plugins._http`.
 
 Only this machine may connect, unless `remote = true`: an address that others reach is refused
 before the run begins. Where only this machine may, the request has to name it too (`Host:`), since
@@ -18,10 +17,7 @@ It needs the package prometheus-client: `pip install 'golibx[metrics]'`.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import select
-import socket
 import sys
 import time
 from collections import Counter
@@ -31,10 +27,18 @@ from typing import TYPE_CHECKING, Any
 from golibx import goroutines
 from golibx.config import Key
 from golibx.hookspec import hookimpl
+from golibx.plugins._http import (
+    Limits,
+    Request,
+    Response,
+    Server,
+    is_local_name,
+    open_listener,
+    problem_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from threading import Thread
 
     from prometheus_client.metrics_core import Metric
 
@@ -220,9 +224,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
 _REFUSED = "native_preempt_refused_"
 _LATENCY_BOUNDS = tuple(1 << bits for bits in range(10, 36))
 """Nanoseconds, 1 µs to 34 s. Those of runtime.latencies() are one less than a power of two."""
-_REQUEST_LIMIT = 8192
-_PATIENCE_S = 2.0
-_LOCAL_NAMES = ("localhost", "")
+_LIMITS = Limits(connections=16, body_bytes=8192, requests=0, timeout_ns=2_000_000_000)
 
 
 class _Collector:
@@ -294,7 +296,7 @@ class Plugin:
     """One run's metrics."""
 
     def __init__(self) -> None:
-        self._server: Thread | None = None
+        self._server: Server | None = None
         self._has_failed = False
 
     @hookimpl
@@ -316,7 +318,7 @@ class Plugin:
             problem = "is empty, as `file` is: the metrics would go nowhere"
             raise config.error(f"plugins.{name}.listen", problem, value="")
         if self._listen:
-            problem = _problem_of(self._listen, is_remote=self._is_remote)
+            problem = problem_of(self._listen, is_remote=self._is_remote)
             if problem:
                 raise config.error(f"plugins.{name}.listen", problem, value=self._listen)
         if self._file:
@@ -333,47 +335,32 @@ class Plugin:
             runtime.latencies()  # from here on they are measured
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collector(runtime, has_latency=self._has_latency))
-        self._listener = _open(self._listen) if self._listen else None
+        listener = open_listener(self._listen) if self._listen else None
         if self._file:
             self._write()
-        self._waker = os.pipe()
-        self._server = runtime.start_thread(self._serve)
+        self._due_ns = time.monotonic_ns() + self._interval_ns
+        server = Server(listener, self._answer, _LIMITS, name="metrics", tick=self._tick)
+        server.start(runtime.start_thread)
+        self._server = server
 
     @hookimpl
     def golib_stop(self) -> None:
         if self._server is None:
             return
-        os.write(self._waker[1], b".")
-        self._server.join()
-        for end in self._waker:
-            os.close(end)
-        if self._listener is not None:
-            self._listener.close()
+        self._server.stop()
         if self._file:
             self._write()
 
-    def _serve(self) -> None:
-        """The thread."""
-        ready = select.poll()
-        ready.register(self._waker[0], select.POLLIN)
-        if self._listener is not None:
-            ready.register(self._listener, select.POLLIN)
-        due_ns = time.monotonic_ns() + self._interval_ns
-        while True:
-            left_ms = max(due_ns - time.monotonic_ns(), 0) / 1e6 if self._file else None
-            found = [descriptor for descriptor, _ in ready.poll(left_ms)]
-            if self._waker[0] in found:
-                return
-            if found and self._listener is not None:
-                with suppress(OSError):  # it has hung up, or taken longer than it may
-                    conn, _ = self._listener.accept()
-                    with conn:
-                        self._answer(conn)
-            if self._file and time.monotonic_ns() >= due_ns:
-                due_ns = time.monotonic_ns() + self._interval_ns
-                self._try_to_write()
-
     # ---- the file ----
+
+    def _tick(self) -> int | None:
+        """Writes it when it is due. By the server's thread."""
+        if not self._file:
+            return None
+        if time.monotonic_ns() >= self._due_ns:
+            self._due_ns = time.monotonic_ns() + self._interval_ns
+            self._try_to_write()
+        return self._due_ns - time.monotonic_ns()
 
     def _try_to_write(self) -> None:
         try:
@@ -401,98 +388,16 @@ class Plugin:
 
     # ---- HTTP ----
 
-    def _answer(self, conn: socket.socket) -> None:
-        end_s = time.monotonic() + _PATIENCE_S
-        head = b""
-        while b"\r\n\r\n" not in head:
-            conn.settimeout(max(end_s - time.monotonic(), 0.001))
-            part = conn.recv(_REQUEST_LIMIT)
-            head += part
-            if not part or len(head) > _REQUEST_LIMIT:
-                return
-        conn.settimeout(_PATIENCE_S)
-        conn.sendall(self._response(head.partition(b"\r\n\r\n")[0]))
-
-    def _response(self, request: bytes) -> bytes:
-        lines = request.decode("latin-1").split("\r\n")
-        method, _, rest = lines[0].partition(" ")
-        path, _, version = rest.rpartition(" ")
-        if not version.startswith("HTTP/1."):
-            return _http("400 Bad Request", "this is not a request of HTTP/1\n")
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        if not self._is_remote and not _is_local_name(headers.get("host", "")):
+    def _answer(self, request: Request) -> Response:
+        if not self._is_remote and not is_local_name(request.headers.get("host", "")):
             text = "only names of this machine: set remote = true to be reached by others\n"
-            return _http("403 Forbidden", text)
-        if method not in ("GET", "HEAD"):
-            return _http("405 Method Not Allowed", "only GET and HEAD\n", "Allow: GET, HEAD\r\n")
-        if path.partition("?")[0] not in ("/", "/metrics"):
-            return _http("404 Not Found", "the metrics are at /metrics\n")
+            return Response(403, text)
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, "only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
+        if request.path not in ("/", "/metrics"):
+            return Response(404, "the metrics are at /metrics\n")
         from prometheus_client.exposition import choose_encoder
 
-        generate, content_type = choose_encoder(headers.get("accept", ""))
+        generate, content_type = choose_encoder(request.headers.get("accept", ""))
         body: Any = generate(self._registry)
-        return _http("200 OK", body, content_type=content_type, head_only=method == "HEAD")
-
-
-def _http(
-    status: str,
-    body: str | bytes,
-    more: str = "",
-    *,
-    content_type: str = "text/plain; charset=utf-8",
-    head_only: bool = False,
-) -> bytes:
-    data = body.encode() if isinstance(body, str) else body
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(data)}\r\n"
-        f"{more}Connection: close\r\n\r\n"
-    )
-    return head.encode() if head_only else head.encode() + data
-
-
-def _is_local_name(host: str) -> bool:
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    name = name.strip("[]").lower()
-    return name in _LOCAL_NAMES or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def _problem_of(listen: str, *, is_remote: bool) -> str:
-    """What keeps it from being listened on, or ""."""
-    host, colon, port = listen.rpartition(":")
-    is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    if not colon or not port.isdecimal() or int(port) > 65535 or is_bare_ipv6:
-        return 'not "host:port", such as "127.0.0.1:9464" or "[::1]:9464"'
-    host = host.strip("[]")
-    try:
-        found = socket.getaddrinfo(
-            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as exc:
-        return f"no address of this machine: {exc.strerror}"
-    if not is_remote and not all(_is_loopback(str(where[0])) for *_, where in found):
-        return "other hosts reach it: set remote = true if they are to, or listen on 127.0.0.1"
-    try:
-        _open(listen).close()
-    except OSError as exc:
-        return f"can't be listened on: {os.strerror(exc.errno or 0)}"
-    return ""
-
-
-def _open(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    if not host and socket.has_dualstack_ipv6():
-        address = ("", int(port))
-        return socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)
-    family, *_ = socket.getaddrinfo(host or "0.0.0.0", int(port), type=socket.SOCK_STREAM)[0]
-    return socket.create_server((host, int(port)), family=family)
+        return Response(200, body, content_type)
