@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pluggy
 
-from golibx.rules import Snapshot, written
+from golibx.rules import Snapshot, TuningKey, written
 
 if TYPE_CHECKING:
     import click
@@ -82,6 +82,7 @@ __all__ = [
     "SysmonTick",
     "Tune",
     "Tuning",
+    "TuningKey",
     "Verdict",
     "hookimpl",
     "hookspec",

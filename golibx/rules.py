@@ -24,6 +24,7 @@ __all__ = [
     "METRICS",
     "Rule",
     "Snapshot",
+    "TuningKey",
     "as_written",
     "beyond",
     "flattened",
@@ -87,6 +88,25 @@ class Snapshot(NamedTuple):
     nanoseconds."""
     limits: Mapping[str, tuple[int, int]]
     """Between which values plugins may set each of them."""
+
+
+class TuningKey(NamedTuple):
+    """A value that may change while the program runs: see Runtime.tuning_keys()."""
+
+    value: int
+    """The present one; a duration in nanoseconds."""
+    configured: int
+    """What the run began with."""
+    low: int
+    """The least that plugins may set: by `[tune] limits`, or else by the key's own range."""
+    high: int
+    """The most."""
+    zero: str
+    """What 0 means, where that is allowed besides; else ""."""
+    is_duration: bool
+    """Whether it is a duration, and not a number."""
+    description: str
+    """What the key does, as docs/configuration.md says it; Markdown."""
 
 
 METRICS: dict[str, str] = {

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from typing import Any, ParamSpec, TextIO, TypeVar
 
     from golibx._core import Goroutine
-    from golibx.hookspec import PluginStats
+    from golibx.hookspec import PluginStats, TuningKey
     from golibx.pluginmanager import Plugin, PluginManager
     from golibx.scope import Scope
 
@@ -286,6 +286,10 @@ class Runtime:
     def tunables(self) -> dict[str, int]:
         """The present values of what may change while the program runs, as golibx.tunables()."""
         return tuning.tunables()
+
+    def tuning_keys(self) -> dict[str, TuningKey]:
+        """All that there is to say about each of them, by its key: range, beginning, meaning."""
+        return tuning.keys(self.config)
 
     def tune(self, changes: Mapping[str, int | str]) -> dict[str, int]:
         """Changes some of them within `[tune] limits`: tune({"preempt.slice": "2ms"}).

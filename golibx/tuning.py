@@ -20,9 +20,10 @@ TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from golibx.rules import Rule, Snapshot
+    from golibx.config import Config
+    from golibx.rules import Rule, Snapshot, TuningKey
 
-__all__ = ["BeyondLimits", "Meter", "RuleBook", "change", "limits_of", "tunables", "tune"]
+__all__ = ["BeyondLimits", "Meter", "RuleBook", "change", "keys", "limits_of", "tunables", "tune"]
 
 LATENCY_BIT = 1 << 31
 """Of the event mask: latencies are measured."""
@@ -73,6 +74,26 @@ def limits_of(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int
     from golibx.rules import KEYS, range_of
 
     return {path: limits.get(path) or range_of(key) for path, key in KEYS.items()}
+
+
+def keys(config: Config) -> dict[str, TuningKey]:
+    """What there is to say about each of tunables(), by its key."""
+    from golibx.rules import KEYS, TuningKey
+
+    values, limits = tunables(), limits_of(config.tune.limits)
+    found = {}
+    for path, key in KEYS.items():
+        section = getattr(config, path.partition(".")[0])
+        found[path] = TuningKey(
+            value=values[path],
+            configured=_meant(path, getattr(section, key.attribute)),
+            low=limits[path][0],
+            high=limits[path][1],
+            zero=key.zero if path not in config.tune.limits else "",
+            is_duration=key.kind == "duration",
+            description=key.description,
+        )
+    return found
 
 
 def change(

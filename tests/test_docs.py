@@ -128,8 +128,8 @@ def test_the_snapshot_is_documented() -> None:
     assert tuple(re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.M)) == Snapshot._fields
 
 
-@pytest.mark.parametrize("record", [hookspec.PluginStats, hookspec.HookStats])
-def test_what_plugins_take_is_documented(record: type[NamedTuple]) -> None:
+@pytest.mark.parametrize("record", [hookspec.PluginStats, hookspec.HookStats, hookspec.TuningKey])
+def test_what_plugins_are_given_is_documented(record: type[NamedTuple]) -> None:
     text = PLUGINS.read_text(encoding="utf-8").partition(f"| `{record.__name__}` | |\n")[2]
     rows = re.findall(r"^\| `(\w+)` \| .+ \|$", text.partition("\n\n")[0], re.M)
     assert tuple(rows) == record._fields

@@ -412,6 +412,7 @@ PUBLISHED_FIELDS = {
     "GilWait": "time_ns lane goroutine_id waited_ns offered",
     "PluginStats": "state share hooks",
     "HookStats": "calls total_ns longest_ns present_ns",
+    "TuningKey": "value configured low high zero is_duration description",
 }
 
 

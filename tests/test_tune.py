@@ -20,7 +20,7 @@ import golibx
 from conftest import Script
 from golibx import ConfigError, _core, go, gomaxprocs, sleep, stats
 from golibx.config import Config
-from golibx.hookspec import Snapshot, Tune, hookimpl
+from golibx.hookspec import Snapshot, Tune, TuningKey, hookimpl
 from golibx.pluginmanager import PluginManager
 from golibx.plugins import tuner
 from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number, written
@@ -417,6 +417,28 @@ def test_limits_are_for_plugins(
         'golibx: tune of plugin mine is refused: preempt.slice = "1ms": beyond what [tune] limits '
         "says (allowed: 2ms to 20ms)\n"
     )
+
+
+def test_tuning_keys_say_what_there_is(run_with: RunWith) -> None:
+    seen: list[dict[str, TuningKey]] = []
+
+    def golib_start(runtime: Any) -> None:
+        runtime.tune({SLICE: "3ms"})
+        seen.append(runtime.tuning_keys())
+
+    limits = f'tune.limits={{ "{SLICE}" = {{ min = "2ms" }} }}'
+    run_with(lambda: None, limits, "preempt.slice=4ms", mine=plugin(golib_start))
+    (found,) = seen
+    assert found.keys() == golibx.tunables().keys()
+    assert found[SLICE][:6] == (3 * MS, 4 * MS, 2 * MS, 60_000 * MS, "", True)
+    procs = found["runtime.gomaxprocs"]
+    assert (procs.low, procs.high, procs.is_duration) == (1, 1024, False)
+    assert procs.zero == "as many as there are CPUs this process may use"
+    assert procs.configured == procs.value == len(os.sched_getaffinity(0))
+    for path, key in KEYS.items():
+        assert found[path].description == key.description
+        if path != SLICE:
+            assert (found[path].low, found[path].high) == range_of(key)
 
 
 @pytest.mark.parametrize(
