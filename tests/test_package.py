@@ -30,6 +30,14 @@ pytestmark = pytest.mark.skipif(not DIST, reason="GOLIBX_DIST names no folder wi
 BINARIES = ("*.so", "*.pyd", "*.dll", "*.pdb", "*.o")
 
 
+PAGE = {
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "golibx" / "plugins" / "dashboard_page").rglob("*")
+    if path.is_file()
+}
+"""Of the plugin dashboard, with the library that it uses."""
+
+
 @pytest.fixture(scope="module")
 def wheel() -> zipfile.ZipFile:
     (path,) = Path(str(DIST)).glob("*.whl")
@@ -69,7 +77,7 @@ def test_wheel_is_the_package_and_the_library(wheel: zipfile.ZipFile) -> None:
     library = "golibx/_core.pyd" if sys.platform == "win32" else "golibx/_core.abi3.so"
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
     python = sources("golibx", "*.py", "*.pyi", "py.typed") | sources("pytest_golibx", "*.py")
-    assert files == python | {
+    assert files == python | PAGE | {
         library,
         "golibx/include/golibx.h",
     }
@@ -120,7 +128,8 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     )
     assert headers["License-Expression"] == "Apache-2.0"
     assert headers.get_payload()
-    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+    for licence in project["license-files"]:
+        assert any(name.endswith(f"/licenses/{licence}") for name in wheel.namelist())
 
 
 def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
@@ -128,7 +137,7 @@ def test_sdist_builds_the_wheel(sdist: set[str]) -> None:
     needed = {"pyproject.toml", "hatch_build.py", "build.zig", "README.md", "LICENSE", "PKG-INFO"}
     needed |= sources("zsrc", "*.zig", "*.h") | sources("golibx", "*.py", "*.pyi", "py.typed")
     needed |= sources("pytest_golibx", "*.py")
-    assert needed <= sdist
+    assert needed | PAGE <= sdist
     made = [name for name in sdist for pattern in BINARIES if fnmatch(name, pattern)]
     made += [name for name in sdist if name.startswith(("build/", "zig-out/", ".venv/", ".zig"))]
     assert not made

@@ -72,6 +72,7 @@ def test_builtin() -> None:
     assert (plugin.name, plugin.origin) == ("schedtrace", "built-in")
     assert builtin_names() == [
         "chaos",
+        "dashboard",
         "metrics",
         "otel",
         "profile",
@@ -676,6 +677,14 @@ def test_metrics(tmp_path: Path) -> None:
     result = run(tmp_path, "print('hello')\n", *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
     assert (tmp_path / "m.txt").read_text().endswith("# EOF\n")
+
+
+def test_dashboard(tmp_path: Path) -> None:
+    """What it does is tested in test_dashboard.py."""
+    result = run(tmp_path, "print('hello')\n", "--set", "plugins.enabled=dashboard")
+    assert (result.returncode, result.stdout) == (0, "hello\n")
+    address = r"golibx: dashboard: http://127\.0\.0\.1:\d+/#token=[\w-]{32}\n"
+    assert re.fullmatch(address, result.stderr)
 
 
 def test_otel(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ WITHOUT_CORE = {"config", "errors", "hookspec", "rules", "schema", "values", "ve
 WITHOUT_CORE |= {"places", "pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec", "golibx.signal"}
-PLUGIN_API |= {f"golibx.plugins.{name}" for name in ("_http", "metrics")}
+PLUGIN_API |= {f"golibx.plugins.{name}" for name in ("_http", "_looks", "metrics", "profile")}
 
 COLUMNS = 100
 FUNCTION_LINES = 70
