@@ -886,12 +886,17 @@ def test_one_profile_at_a_time_which_can_be_stopped(script: Script) -> None:
 
 
 def test_a_profile_that_cannot_be_taken_says_why(script: Script) -> None:
-    """Another plugin is at it."""
-    program = f'{HOG}shown(main, plugins=("dashboard", "profile"))\n'
+    """Another plugin is at it, and goes on with that."""
+    program = f'{HOG}shown(main, plugins=("profile", "dashboard"))\n'
     with started(script, program) as found:
         failed = profile(found, "cpu")
         assert failed["state"] == "failed"
-        assert failed["problem"]
+        assert failed["problem"].startswith("another CPU profile is being taken")
+        assert profile(found, "block")["state"] == "done"
+        code, _, err = found.end()
+        assert code == 0
+        assert "golibx: profile: the cpu profile is in " in err
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

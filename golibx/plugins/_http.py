@@ -134,7 +134,8 @@ def _leave_to_parent() -> None:
         server.abandon()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Server:

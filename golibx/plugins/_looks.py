@@ -82,6 +82,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _MOST_FRAMES = 64
 _MOST_GROUPS = 300
 _MOST_MEMBERS = 20
+_MOST_WORDS = 16
 _MOST_TEXT = 200
 """Characters of a name or a label's value that are told."""
 _MOST_BARS = 4000
@@ -142,6 +143,7 @@ class History:
         self._points: deque[tuple[int, str]] = deque(maxlen=length)
         self._number = 0
         self._due_ns = time.monotonic_ns()
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._states: dict[str, int] = {}
         self._states_due_ns = 0
         self.gil_waits = self.gil_waited_ns = 0
@@ -162,7 +164,9 @@ class History:
         """Adds a point if it is time for one. How many nanoseconds there are to the next."""
         now_ns = time.monotonic_ns()
         if now_ns >= self._due_ns:
-            self._due_ns = max(self._due_ns + self._interval_ns, now_ns)
+            self._due_ns += self._interval_ns
+            if self._due_ns <= now_ns:  # C code has kept the interpreter's lock for so long
+                self._due_ns = now_ns + self._interval_ns
             self._add()
         return self._due_ns - time.monotonic_ns()
 
@@ -181,7 +185,7 @@ class History:
         waits = self._waits()
         self._number += 1
         point = (
-            round(time.time(), 3),
+            round((self._epoch_ns + now["now_ns"]) / 1e9, 3),  # whatever is done to the clock
             *(now[name] for name in _GAUGES),
             *(rate(name) for name in _RATES),
             rate(*_NATIVE_PREEMPTIONS),
@@ -270,12 +274,12 @@ def groups(query: str, *, system: bool, most: int) -> dict[str, Any]:
     """The goroutines, by where they wait: for JSON.
 
     Args:
-        query: words that each of them has to have in its name, labels, state or stack.
+        query: up to 16 words that each of them has to have in its name, labels, state or stack.
         system: also those of the runtime.
         most: how many are looked at.
     """
     every = goroutines(system=system)
-    words = query.lower().split()
+    words = query.lower().split()[:_MOST_WORDS]
     found: dict[tuple[Any, ...], list[Goroutine[Any]]] = {}
     matching = 0
     for goroutine in every[:most]:
@@ -442,6 +446,8 @@ class Profiler:
         self._number += 1
         self._began_ns = time.monotonic_ns()
         self._collector.start()
+        if self._collector.problem:
+            self._collector.interrupt()
         self._is_done = False
         self._waiter = self._runtime.start_thread(self._wait)
 

@@ -205,6 +205,11 @@ def _labels(goroutine: Goroutine[Any], *more: tuple[str, str | int]) -> Labels:
 # ---- collecting ----
 
 
+_taking: dict[int, Collector] = {}
+"""By the process: who takes its CPU profile. runtime.sample() is for one at a time, and between two
+calls of one collector's another one would come in."""
+
+
 class Collector:
     """Takes profiles until it is stopped or the time is up.
 
@@ -251,7 +256,10 @@ class Collector:
             profile.begun_ns = time.time_ns()
         self._waker = os.pipe()
         if "cpu" in self.profiles:
-            self._threads.append(self._start_thread(self._take_samples))
+            if _taking.setdefault(os.getpid(), self) is self:
+                self._threads.append(self._start_thread(self._take_samples))
+            else:
+                self.problem = "another CPU profile is being taken: there can be one at a time"
         if "block" in self.profiles or "mutex" in self.profiles:
             self._threads.append(self._start_thread(self._keep_looking))
 
@@ -271,6 +279,8 @@ class Collector:
         self.interrupt()
         for thread in self._threads:
             thread.join()
+        if _taking.get(os.getpid()) is self:
+            del _taking[os.getpid()]
         with self._waking:
             assert self._waker is not None
             for end in self._waker:

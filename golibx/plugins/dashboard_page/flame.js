@@ -6,6 +6,7 @@ import { $, api, baseName, element, formatNs, formatSpan, formatWhole, hash, set
 const ROW = 20;
 const NARROWEST = 0.0012; // of the width: what is narrower can't be seen
 const [NAME, FILE, LINE, NS, COUNT, BELOW] = [0, 1, 2, 3, 4, 5];
+const LEGIBLE = 28; // pixels: in what is narrower no name can be read
 const TINTS = 7;
 
 const state = { profile: null, root: null, zoom: null, shown: "", taking: false };
@@ -55,6 +56,9 @@ function draw() {
   const wanted = $("flame-search").value.trim().toLowerCase();
   const bars = shown.map(([each, left, share, isAbove, level], i) => {
     const made = drawnBar(each, isAbove && each !== zoom, wanted);
+    if (share * $("bars").clientWidth < LEGIBLE) {
+      made.textContent = "";
+    }
     const row = isAbove ? i : level;
     depth = Math.max(depth, row + 1);
     made.style.left = `${left * 100}%`;
