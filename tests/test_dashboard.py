@@ -410,6 +410,27 @@ shown(main, interval="100ms")
         assert found.end()[0] == 0
 
 
+def test_it_answers_in_a_program_that_is_patched(script: Script) -> None:
+    program = """
+golibx.patch_all()
+
+def hog():
+    while True: pass
+
+def main():
+    go(hog)
+    ends()
+shown(main, timeout="500ms", connections=4)
+"""
+    with started(script, program) as found:
+        silent = [socket.create_connection(("127.0.0.1", found.port)) for _ in range(10)]
+        assert found.get("/api/goroutines?q=hog")["matching"] == 1
+        assert len(found.ask("/uplot/uPlot.iife.min.js").body) > 50_000
+        for conn in silent:
+            conn.close()
+        assert found.end() == (0, "", "")
+
+
 def test_a_deadlock_is_still_found(script: Script) -> None:
     program = """
 try:

@@ -519,11 +519,13 @@ inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
 }
 
 noinline fn swapByInterpreter(m: *M, next: *py.ThreadState, may_end: bool) void {
-    const asked = the_lane.lockAsked();
-    if (swaps.askedLate(next)) {
+    const offers = swaps.askedLate(next);
+    // Others may have the lock meanwhile where it is offered, and from 3.12 on by every swap.
+    const is_noted = the_lane.ring.wants(.gil_wait) and (offers or py.minor() >= 12);
+    const asked = if (is_noted) os.nanotime() else 0;
+    if (offers) {
         offerLockAndAttach(next);
     } else _ = if (may_end) swapStates(next) else py.PyThreadState_Swap(next);
-    // From 3.12 on others may have had the lock.
     if (asked != 0 and the_lane.owner.load(.monotonic) == m) the_lane.noteOffer(asked);
 }
 
