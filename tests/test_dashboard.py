@@ -536,6 +536,7 @@ def test_the_library_has_its_licence_beside_it() -> None:
     }
     version = re.search(r"uPlot (\d+\.\d+\.\d+)", (folder / "README.md").read_text())
     assert version is not None
+    assert f"uPlot {version[1]}," in str(dashboard.__doc__)
     first_line = (folder / "uPlot.iife.min.js").read_text().partition("\n")[0]
     assert f"(v{version[1]})" in first_line
     assert (folder / "LICENSE").read_text().startswith("The MIT License")

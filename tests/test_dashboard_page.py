@@ -18,7 +18,7 @@ from test_dashboard import TOKEN, Dashboard, started
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium"),
-    pytest.mark.limit(40),
+    pytest.mark.limit(120),
 ]
 
 PROGRAM = """

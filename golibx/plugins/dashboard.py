@@ -17,8 +17,10 @@ neither that nor scripts within the page. What comes from the program, such as n
 functions, is only ever text in it.
 
 A service thread answers (`golibx.plugins._http`) and adds a point to the charts each `interval`: it
-needs no turn, and so is on time while goroutines compute. The charts are drawn by uPlot, which lies
-in `dashboard_page/uplot/` with its licence.
+needs no turn, and so is on time while goroutines compute.
+
+The charts are drawn by uPlot 1.6.32, which is the package `uplot` of the npm registry. It lies in
+`dashboard_page/uplot/`, unchanged, with its licence, MIT.
 """
 
 from __future__ import annotations

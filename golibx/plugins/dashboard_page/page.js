@@ -101,8 +101,10 @@ async function begin() {
 
 let timer = 0;
 let isAsking = false;
+let isWanted = false; // meanwhile
 
 async function round() {
+  isWanted = isAsking;
   if (isAsking || document.hidden) {
     return;
   }
@@ -130,7 +132,7 @@ async function round() {
     const pause = (page.about?.interval_s ?? 1) * 1000;
     const slower = Math.min(pause * 2 ** Math.min(page.failures, 3), Math.max(pause, LONGEST_PAUSE_MS));
     if (page.view !== "login") {
-      timer = setTimeout(round, slower);
+      timer = setTimeout(round, isWanted ? 0 : slower);
     }
   }
 }
