@@ -563,7 +563,8 @@ def test_preemptions_and_retakes_reach_their_hooks(tmp_path: Path) -> None:
         "goroutines = [golibx.go(hog), golibx.go(hog), golibx.go(time.sleep, 0.3)]\n"
         "for goroutine in goroutines: goroutine.join()\n"
     )
-    result = run(tmp_path, program, "--set", "plugins.enabled=./seen.py")
+    options = ("--set", "plugins.enabled=./seen.py", "--set", "patch.stdlib=false")
+    result = run(tmp_path, program, *options)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "[('preempt', True), ('retake', True)]\n"
 
