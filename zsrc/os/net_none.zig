@@ -53,6 +53,10 @@ pub fn transmitAsIs(_: Handle, _: [*]const u8, _: usize, _: c_int) Result {
     return .{ .failed = not_supported };
 }
 pub fn waitWritable(_: Handle, _: i64) void {}
+pub const reading: i16 = 1;
+pub const writing: i16 = 4;
+pub const no_hang: c_int = 1;
+pub const stream: c_int = 1;
 pub fn isBlocking(_: Handle) bool {
     return false;
 }

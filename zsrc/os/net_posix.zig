@@ -178,6 +178,13 @@ fn isReady(h: Handle, events: i16) bool {
 
 const non_blocking: c_int = if (linux) 0o4000 else 4; // O_NONBLOCK
 
+/// Events that a look for reading or writing asks poll() for.
+pub const reading: i16 = c.POLL.IN | c.POLL.RDNORM;
+pub const writing: i16 = c.POLL.OUT | if (linux) 0x100 else 0; // POLLWRNORM, elsewhere POLLOUT
+/// Of waitpid().
+pub const no_hang: c_int = 1;
+pub const stream: c_int = c.SOCK.STREAM;
+
 /// A descriptor that is readable once that child has ended. Null where the system has none.
 pub fn openProcess(pid: i32) ?Handle {
     if (!linux) return null;

@@ -85,7 +85,7 @@ pub const by_number = struct {
         const pid = if (c.n == 2 and c.names == null) numberIn(c.args[0]) orelse 0 else 0;
         if (pid <= 0 or numberIn(c.args[1]) != 0 or lane.here() == null)
             return WaitPid.callOriginal(c);
-        const no_hang = py.PyLong_FromLongLong(std.c.W.NOHANG) orelse return null;
+        const no_hang = py.PyLong_FromLongLong(os.net.no_hang) orelse return null;
         defer py.decref(no_hang);
         const args = [_]*py.Object{ c.args[0], no_hang };
         const now: replace.Call = .{ .self = c.self, .args = &args, .n = 2 };

@@ -187,18 +187,14 @@ fn registered(dict: *py.Object, files: *Files) bool {
         const fd = std.math.cast(i32, py.PyLong_AsLongLong(key.?)) orelse return false;
         const events = std.math.cast(i16, py.PyLong_AsLongLong(value.?)) orelse return false;
         const of: ready.Directions = .{
-            .read = events & reads != 0,
-            .write = events & writes != 0,
+            .read = events & os.net.reading != 0,
+            .write = events & os.net.writing != 0,
         };
-        if (!of.read and (!of.write or events & ~writes != 0)) return false;
+        if (!of.read and (!of.write or events & ~os.net.writing != 0)) return false;
         files.add(.{ .fd = fd, .of = of }) catch return false;
     }
     return true;
 }
-
-// The normal bands are the same on Linux, where nothing else is told of.
-const reads: i16 = std.c.POLL.IN | std.c.POLL.RDNORM;
-const writes: i16 = std.c.POLL.OUT | 0x100; // POLLWRNORM
 
 // ---- epoll objects ----
 
@@ -253,7 +249,7 @@ pub fn layoutIsKnown() ?bool {
     defer py.decref(register);
     const fd = py.PyLong_FromLongLong(0) orelse return null;
     defer py.decref(fd);
-    const mask = py.PyLong_FromLongLong(std.c.POLL.IN) orelse return null;
+    const mask = py.PyLong_FromLongLong(os.net.reading) orelse return null;
     defer py.decref(mask);
     py.decref(py.call(register, &.{ fd, mask }) orelse return null);
     const p: *PollObject = @ptrCast(@alignCast(poller));

@@ -254,7 +254,7 @@ fn connectEx(c: replace.Call) ?*py.Object {
 }
 
 inline fn waitsToConnect(s: *const Socket) bool {
-    return s.type & 0xf == std.c.SOCK.STREAM and s.fd >= 0 and blocks(s);
+    return s.type & 0xf == net.stream and s.fd >= 0 and blocks(s);
 }
 
 const timed_out = -1;
