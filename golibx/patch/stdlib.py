@@ -76,7 +76,7 @@ class _Probe(io.RawIOBase):
         return True
 
     def readinto(self, _: object) -> int:
-        _core.find_buffered_owner(self._reader, io.BufferedReader.__basicsize__)
+        _core.find_buffered_owner(self._reader)
         return 0
 
 

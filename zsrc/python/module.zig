@@ -291,6 +291,18 @@ fn throwMain(exception: *py.Object) ?*py.Object {
     return py.returnNone();
 }
 
+fn throwAtOnce(object: *py.Object, exception: *py.Object) ?*py.Object {
+    if (!handle.Class.is(object) or !py.isException(exception)) {
+        const text = "throw_at_once() needs a goroutine and an exception";
+        return py.raise(py.exc.typeError(), text, .{});
+    }
+    const p = goroutine.liveOf(object) orelse return py.boolean(false);
+    if (lane.onThread() == &p.g)
+        return py.raise(py.exc.runtimeError(), "a goroutine raises by itself", .{});
+    goroutine.throwAtOnce(p, py.incref(exception));
+    return py.boolean(true);
+}
+
 fn interruptMain() ?*py.Object {
     const e = py.PyObject_CallObject(py.exc.keyboardInterrupt(), null) orelse return null;
     defer py.decref(e);
@@ -404,9 +416,9 @@ const functions = [_]class.Method(void){
     function("patchable()", patch.patchable,
         \\The modules that there are to patch, with whether each is patched.
     ),
-    function("find_buffered_owner(file, size, /)", buffered.findOwner,
-        \\Looks for the owner of the lock in a buffered file, an object of size bytes, that the
-        \\calling thread is in the middle of reading. Returns whether it was found.
+    function("find_buffered_owner(file, /)", buffered.findOwner,
+        \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the
+        \\middle of reading. Returns whether it was found.
     ),
     function("replaced()", replace.replaced,
         \\The built-in functions that do something else in goroutines, with how often they did.
@@ -473,6 +485,10 @@ const functions = [_]class.Method(void){
     ),
     function("throw_main(exception, /)", throwMain,
         \\Raises exception in the main goroutine, wherever it is.
+    ),
+    function("throw_at_once(goroutine, exception, /)", throwAtOnce,
+        \\Has another goroutine raise exception where it waits, or before its next bytecode where it
+        \\computes. Returns False if it had ended already, else True.
     ),
     function("interrupt_main()", interruptMain,
         \\Raises KeyboardInterrupt in the main goroutine, wherever it is.

@@ -738,6 +738,10 @@ pub inline fn isList(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 25) != 0; // Py_TPFLAGS_LIST_SUBCLASS
 }
 
+pub inline fn isStr(o: *Object) bool {
+    return PyType_GetFlags(o.type) & (1 << 28) != 0; // Py_TPFLAGS_UNICODE_SUBCLASS
+}
+
 pub inline fn isDict(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 29) != 0; // Py_TPFLAGS_DICT_SUBCLASS
 }

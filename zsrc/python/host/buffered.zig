@@ -37,19 +37,29 @@ pub const Call = struct {
 /// known.
 var owner_at: ?usize = null;
 
-/// find_buffered_owner(file, size, /): of one that the caller is in the middle of reading, `size`
-/// bytes long. Whether it was found.
-pub fn findOwner(file: *py.Object, size: i64) bool {
+/// find_buffered_owner(file, /): of one that the caller is in the middle of reading. Whether it was
+/// found; null with an exception set.
+pub fn findOwner(file: *py.Object) ?bool {
+    const class = replace.classOf("_io", "BufferedReader") orelse return null;
+    defer py.decref(class);
+    if (@as(*py.Object, @ptrCast(file.type)) != class) {
+        _ = py.raise(py.exc.typeError(), "find_buffered_owner() needs a BufferedReader", .{});
+        return null;
+    }
+    const size = py.PyObject_GetAttrString(class, "__basicsize__") orelse return null;
+    defer py.decref(size);
+    const bytes: usize = @intCast(py.PyLong_AsLongLong(size));
     const words: [*]const usize = @ptrCast(@alignCast(file));
     const me = py.PyThread_get_thread_ident();
     var found: ?usize = null;
-    for (2..@intCast(@max(2, @divTrunc(size, @sizeOf(usize))))) |i| {
-        if (words[i] != me) continue;
+    for (words[2 .. bytes / @sizeOf(usize)], 2..) |word, i| {
+        if (word != me) continue;
         if (found != null) return false;
         found = i;
     }
+    if (found == null) return false; // nobody is in the middle of it
     owner_at = found;
-    return found != null;
+    return true;
 }
 
 /// Before a wait of the calling goroutine, which may go on on another thread. What `enterThread`

@@ -34,7 +34,7 @@ var is_patched: [groups.len]bool = @splat(false);
 /// patch(module, /): None, or why it is left as it is.
 pub fn patch(name: *py.Object) ?*py.Object {
     inline for (groups, 0..) |group, i| {
-        if (py.PyUnicode_CompareWithASCIIString(name, group[0]) == 0) {
+        if (isNamed(name, group[0])) {
             if (is_patched[i]) return py.returnNone();
             const reason = install(group[1]) orelse return null;
             is_patched[i] = reason.len == 0;
@@ -47,7 +47,7 @@ pub fn patch(name: *py.Object) ?*py.Object {
 /// unpatch(module, /)
 pub fn unpatch(name: *py.Object) ?*py.Object {
     inline for (groups, 0..) |group, i| {
-        if (py.PyUnicode_CompareWithASCIIString(name, group[0]) == 0) {
+        if (isNamed(name, group[0])) {
             if (is_patched[i] and parking.waiting > 0) return py.raise(
                 py.exc.runtimeError(),
                 "goroutines wait in what is patched: unpatch when no run goes on",
@@ -72,6 +72,10 @@ pub fn patchable() ?*py.Object {
         }
     }
     return dict;
+}
+
+fn isNamed(name: *py.Object, text: [*:0]const u8) bool {
+    return py.isStr(name) and py.PyUnicode_CompareWithASCIIString(name, text) == 0;
 }
 
 fn unknown(name: *py.Object) ?*py.Object {

@@ -41,7 +41,8 @@ fn otherThreads() bool {
 fn anyBegins() bool {
     var it = py.PyInterpreterState_ThreadHead(host.interpreter);
     while (it) |state| : (it = py.PyThreadState_Next(state)) {
-        if (idents.has(host.identOf(state).*) or isOwn(state)) continue;
+        const ident = host.identOf(state).*;
+        if (idents.has(ident) or ident == idents.idle() or isOwn(state)) continue;
         const frame = py.PyThreadState_GetFrame(state) orelse return true;
         py.decref(@ptrCast(frame));
     }
