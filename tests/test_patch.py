@@ -505,6 +505,30 @@ def test_a_lock_that_nobody_releases_is_a_deadlock() -> None:
         run(main)
 
 
+def test_a_thread_state_of_c_code_hides_no_deadlock() -> None:
+    program = """
+import ctypes, threading, golibx
+api = ctypes.pythonapi
+api.PyInterpreterState_Get.restype = ctypes.c_void_p
+api.PyThreadState_New.restype = ctypes.c_void_p
+api.PyThreadState_New(ctypes.c_void_p(api.PyInterpreterState_Get()))  # runs nothing, ever
+
+def main():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+golibx.patch_all()
+try:
+    golibx.run(main)
+except golibx.Deadlock:
+    print("found")
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout == "found\n"
+
+
 def test_a_lock_that_nobody_can_release_is_a_leak() -> None:
     def wait() -> None:
         lock = threading.Lock()

@@ -3,6 +3,7 @@
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
 const idents = @import("../host/idents.zig");
+const parking = @import("../host/parking.zig");
 const goroutine = @import("../host/goroutine.zig");
 const standin = @import("../host/standin.zig");
 
@@ -26,7 +27,8 @@ pub fn report() bool {
 /// Threads of the program's own may still send to a channel, unless they wait as well, for as long
 /// as it takes.
 fn otherThreads() bool {
-    if (anyBegins()) return true;
+    // A thread that has just been started may be about to let such a lock go.
+    if (parking.waiting > 0) letThemBegin();
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
     // The thread that called run() counts if it is not the main one, which never does.
@@ -36,7 +38,20 @@ fn otherThreads() bool {
     return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
 }
 
-/// Whether a thread has been started and may not be counted yet. It counts itself before it runs
+/// A millisecond at a time, until each thread that has been started is counted, or has had the
+/// interpreter's lock often enough: threads of C code may have a state and run nothing for ever.
+fn letThemBegin() void {
+    const ms = py.PyFloat_FromDouble(1e-3) orelse return py.PyErr_Clear();
+    defer py.decref(ms);
+    for (0..most_looks) |_| {
+        if (!anyBegins()) return;
+        py.decref(call("time", "sleep", ms) orelse return py.PyErr_Clear());
+    }
+}
+
+const most_looks = 50;
+
+/// Whether a thread may have been started and not be counted yet. It counts itself before it runs
 /// its function: until then its state has no frame, nor at first a number.
 fn anyBegins() bool {
     var it = py.PyInterpreterState_ThreadHead(host.interpreter);
