@@ -895,26 +895,23 @@ def test_what_computes_raises_at_once() -> None:
     class Ended(Exception):
         pass
 
-    def main() -> None:
-        started = Event()
+    started = Event()
 
-        def compute() -> None:
-            started.set()
-            while True:
-                pass
+    def compute() -> None:
+        started.set()
+        while True:
+            pass
 
-        computing, waiting = go(compute), go(Chan[int]().recv)
-        started.wait()
-        for each in (computing, waiting):
-            assert _core.throw_at_once(each, Ended())
-            with pytest.raises(Ended):
-                each.result()
-            assert not _core.throw_at_once(each, Ended())
-        me = golibx.current()
-        assert me is not None
-        with pytest.raises(RuntimeError, match="raises by itself"):
-            _core.throw_at_once(me, Ended())
-        with pytest.raises(TypeError, match="a goroutine and an exception"):
-            _core.throw_at_once(me, Ended)  # type: ignore[arg-type]
-
-    golibx.run(main)
+    computing, waiting = go(compute), go(Chan[int]().recv)
+    started.wait()
+    for each in (computing, waiting):
+        assert _core.throw_at_once(each, Ended())
+        with pytest.raises(Ended):
+            each.result()
+        assert not _core.throw_at_once(each, Ended())
+    me = current()
+    assert me is not None
+    with pytest.raises(RuntimeError, match="raises by itself"):
+        _core.throw_at_once(me, Ended())
+    with pytest.raises(TypeError, match="a goroutine and an exception"):
+        _core.throw_at_once(me, Ended)  # type: ignore[arg-type]
