@@ -13,6 +13,7 @@ const g_mod = @import("../../serial/g.zig");
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const replace = @import("replace.zig");
 const timeouts = @import("../timeouts.zig");
 const signals = @import("signals.zig");
 
@@ -76,6 +77,29 @@ pub fn wakeNext(on: *anyopaque) void {
 /// As `wakeNext`, by whoever has just called the original function, of whatever interpreter.
 pub noinline fn wakeNextHere(on: *anyopaque) void {
     if (py.PyInterpreterState_Get() == host.interpreter) wakeNext(on);
+}
+
+inline fn anyWaits() bool {
+    return waiting > 0;
+}
+
+/// A method that leaves its object to the next of those that wait for it, also where a thread calls
+/// it.
+pub fn Waking(comptime module: [:0]const u8, comptime path: [:0]const u8) type {
+    return struct {
+        pub const Replaced = replace.Replacement(module, path, anyWaits, call);
+
+        fn call(c: replace.Call) ?*py.Object {
+            const result = Replaced.callOriginal(c) orelse return null;
+            wakeNextHere(c.self.?);
+            return result;
+        }
+    };
+}
+
+/// For objects that nobody can take for another: who waits has only been told.
+pub fn giveNothing(_: *const Waiter) bool {
+    return false;
 }
 
 /// In the child of a fork nobody waits.

@@ -13,7 +13,6 @@ const identity = @import("../host/identity.zig");
 const lock_arguments = @import("../host/lock_arguments.zig");
 const parking = @import("../host/parking.zig");
 const replace = @import("../host/replace.zig");
-const timeouts = @import("../timeouts.zig");
 
 const lane = &host.the_lane;
 
@@ -78,29 +77,13 @@ fn Acquiring(comptime path: [:0]const u8) type {
     };
 }
 
-inline fn isWaitedFor() bool {
-    return parking.waiting > 0;
-}
-
-fn Releasing(comptime path: [:0]const u8) type {
-    return struct {
-        const Replaced = replace.Replacement("_thread", path, isWaitedFor, release);
-
-        fn release(c: replace.Call) ?*py.Object {
-            const result = Replaced.callOriginal(c) orelse return null;
-            parking.wakeNextHere(c.self.?);
-            return result;
-        }
-    };
-}
-
 pub const all = .{
     Acquiring("lock.acquire").Replaced,
     Acquiring("lock.acquire_lock").Replaced,
     Acquiring("lock.__enter__").Replaced,
-    Releasing("lock.release").Replaced,
-    Releasing("lock.release_lock").Replaced,
-    Releasing("lock.__exit__").Replaced,
+    parking.Waking("_thread", "lock.release").Replaced,
+    parking.Waking("_thread", "lock.release_lock").Replaced,
+    parking.Waking("_thread", "lock.__exit__").Replaced,
 };
 
 /// Looks at one before, while and after it is taken. Null with an exception set.

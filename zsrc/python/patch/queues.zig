@@ -27,11 +27,6 @@ const Queue = extern struct {
     }
 };
 
-/// It has only been told: what there is for the first that takes it.
-fn give(_: *const parking.Waiter) bool {
-    return false;
-}
-
 const signature: arguments.Signature = .of("get(block=True, timeout=None)");
 
 const Get = replace.Replacement("_queue", "SimpleQueue.get", identity.inGoroutine, get);
@@ -56,24 +51,8 @@ fn get(c: replace.Call) ?*py.Object {
     if (limit == .poll) return Get.callOriginal(c);
     if (c.class) |class| queue_type = class;
     // Either there is something, or the original raises Empty.
-    _ = parking.take(q, 0, limit, .may_raise, give) orelse return null;
+    _ = parking.take(q, 0, limit, .may_raise, parking.giveNothing) orelse return null;
     return Get.callOriginal(.{ .self = c.self, .class = c.class, .args = &.{py.false_()}, .n = 1 });
-}
-
-inline fn isWaitedFor() bool {
-    return parking.waiting > 0;
-}
-
-fn Putting(comptime path: [:0]const u8) type {
-    return struct {
-        const Replaced = replace.Replacement("_queue", path, isWaitedFor, put);
-
-        fn put(c: replace.Call) ?*py.Object {
-            const result = Replaced.callOriginal(c) orelse return null;
-            parking.wakeNextHere(c.self.?);
-            return result;
-        }
-    };
 }
 
 /// Never replaced: what it does is asked for.
@@ -90,6 +69,6 @@ fn unused(c: replace.Call) ?*py.Object {
 pub const all = .{
     Empty,
     Get,
-    Putting("SimpleQueue.put").Replaced,
-    Putting("SimpleQueue.put_nowait").Replaced,
+    parking.Waking("_queue", "SimpleQueue.put").Replaced,
+    parking.Waking("_queue", "SimpleQueue.put_nowait").Replaced,
 };

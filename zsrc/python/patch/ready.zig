@@ -101,7 +101,11 @@ pub fn deadlineOf(timeout_ns: i64) ?u64 {
 }
 
 pub fn timedOut() ?*py.Object {
+    return raiseTimeout("timed out", .{});
+}
+
+pub fn raiseTimeout(comptime format: []const u8, args: anytype) ?*py.Object {
     const timeout_error = py.importFrom("builtins", "TimeoutError") orelse return null;
     defer py.decref(timeout_error);
-    return py.raise(timeout_error, "timed out", .{});
+    return py.raise(timeout_error, format, args);
 }

@@ -95,10 +95,6 @@ const Writing = struct {
 
 var writing: ?*Writing = null;
 
-fn giveNothing(_: *const parking.Waiter) bool {
-    return false;
-}
-
 inline fn applies() bool {
     return attempts != null or identity.inGoroutine();
 }
@@ -118,7 +114,7 @@ fn Waiting(comptime name: [:0]const u8, comptime kind: Kind) type {
             if (s.timeout == 0 or s.fd < 0 or !identity.inGoroutine() or lane.here() == null)
                 return Replaced.callOriginal(c);
             if (kind != .write) return repeat(c, s);
-            _ = parking.take(tls, 0, .forever, .may_raise, giveNothing) orelse return null;
+            _ = parking.take(tls, 0, .forever, .may_raise, parking.giveNothing) orelse return null;
             var w: Writing = .{ .tls = tls, .next = writing };
             w.begin();
             defer w.end();
@@ -147,14 +143,12 @@ fn Waiting(comptime name: [:0]const u8, comptime kind: Kind) type {
 }
 
 fn timedOut(kind: Kind) ?*py.Object {
-    const timeout_error = py.importFrom("builtins", "TimeoutError") orelse return null;
-    defer py.decref(timeout_error);
     const what = switch (kind) {
         .handshake => "handshake",
         .write => "write",
         .read, .shutdown => "read",
     };
-    return py.raise(timeout_error, "The {s} operation timed out", .{what});
+    return ready.raiseTimeout("The {s} operation timed out", .{what});
 }
 
 /// What the exception that is set waits for; it is cleared then. Null: it is another.
