@@ -424,7 +424,7 @@ shown(main, timeout="500ms", connections=4)
 """
     with started(script, program) as found:
         silent = [socket.create_connection(("127.0.0.1", found.port)) for _ in range(10)]
-        assert found.get("/api/goroutines?q=hog")["matching"] == 1
+        found.wait_for("/api/goroutines?q=hog", lambda groups: groups["matching"] == 1)
         assert len(found.ask("/uplot/uPlot.iife.min.js").body) > 50_000
         for conn in silent:
             conn.close()

@@ -24,6 +24,8 @@ var poll_note: os.Note = .{};
 var swap_waits: ?*M = null;
 var swap_may_end: std.atomic.Value(bool) = .init(false);
 var deadlocks: u32 = 0;
+/// Of a thread that comes in while it is looked whether there is a deadlock.
+var let_in: ?*os.Note = null;
 var offer_interval_ns: u64 = std.math.maxInt(u64);
 var offers: u32 = 0;
 /// Kept for events.
@@ -172,10 +174,15 @@ const Host = struct {
     pub fn hopesForSignals() bool {
         return false;
     }
-    pub fn onDeadlock() bool {
+    pub fn onDeadlock() ?u64 {
         deadlocks += 1;
         swap_may_end.store(true, .release);
-        return false;
+        if (let_in) |note| {
+            mutex.unlock();
+            _ = note.sleep(null);
+            mutex.lock();
+        }
+        return 100 * std.time.ns_per_ms;
     }
     pub fn onSignal() void {}
     pub fn keepPlace(g: *G) u32 {
@@ -523,6 +530,37 @@ test "a thread makes goroutines ready, whether the lane is idle, busy or blocked
     poster.join();
     try std.testing.expectEqual(S.rounds * S.waiters, S.arrived);
     try std.testing.expectEqual(0, deadlocks);
+}
+
+test "who is woken while a deadlock is looked for runs at once" {
+    const S = struct {
+        var waits: *G = undefined;
+        var done: os.Note = .{};
+
+        fn main(t: *T) void {
+            lane.prepare(&t.g);
+            waits = &t.g;
+            _ = lane.park(&t.g, .lock, null);
+        }
+        fn wake(_: ?*anyopaque) void {
+            while (true) : (os.sleepNs(1000)) {
+                lock();
+                defer unlock();
+                if (deadlocks == 0) continue;
+                std.debug.assert(lane.claim(waits, .ready));
+                lane.readyLast(waits);
+                return done.wake();
+            }
+        }
+    };
+    deadlocks = 0;
+    let_in = &S.done;
+    defer let_in = null;
+    const waker = try os.spawn(S.wake, null, .{});
+    var main: T = .{ .function = S.main };
+    try runMain(&main);
+    waker.join();
+    try std.testing.expectEqual(0, lane.counters.idle);
 }
 
 test "a wait group waits for all" {

@@ -20,8 +20,6 @@ const Timer = timer_mod.Timer;
 /// its registers on. Measured: with two more, or two less, a turn among a thousand takes longer.
 const warm_lines = 7;
 const warm_below = 128;
-/// How often to look again whether all goroutines are asleep for good.
-const stuck_recheck_ns = 100 * std.time.ns_per_ms;
 /// A goroutine that was woken last runs next, but not more often in a row than this, so that a
 /// pair that wakes each other does not starve the queue.
 const next_turns = ranks.others_turns;
@@ -312,7 +310,12 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (wantsG0(self)) continue;
                 if (m.main) Host.onSignal();
                 if (anyRunnable(self)) continue;
-                if (stuck(self) and Host.onDeadlock()) continue;
+                var look_again_ns: ?u64 = null;
+                if (stuck(self)) {
+                    look_again_ns = Host.onDeadlock() orelse continue;
+                    // It may have left the lock to threads, which tell nobody while the P is held.
+                    if (wantsG0(self) or anyRunnable(self)) continue;
+                }
                 if (mayJump(self) and (looked or self.net_waiters == 0)) {
                     looked = false;
                     // Not when somebody next looks, which sysmon may bring about at any time.
@@ -335,7 +338,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 }
                 // One that waits for a native goroutine often need not wait long.
                 if (self.outside_waiters > 0 and spinForPosts(self)) continue;
-                if (!waitForWork(self, m)) return null;
+                if (!waitForWork(self, m, look_again_ns)) return null;
                 looked = true;
             }
         }
@@ -358,15 +361,15 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         };
 
         /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
-        fn waitForWork(self: *Self, m: *M) bool {
+        /// Only somebody outside can help, and may go away without a word, where it is to look again.
+        fn waitForWork(self: *Self, m: *M, look_again_ns: ?u64) bool {
             var deadline = if (self.virtual_ns == 0)
                 self.timers.earliest.load(.monotonic)
             else if (mayJump(self))
                 os.nanotime() + virtual_grace_ns
             else
                 timer_mod.Heap.never;
-            // Only somebody outside can help, and may go away without a word.
-            if (stuck(self)) deadline = @min(deadline, os.nanotime() + stuck_recheck_ns);
+            if (look_again_ns) |ns| deadline = @min(deadline, os.nanotime() + ns);
             if (Host.inbox.fallAsleep()) return true;
             self.poller = m;
             self.poller_deadline = deadline;

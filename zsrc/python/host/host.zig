@@ -458,7 +458,9 @@ pub const Host = struct {
         return signals.hopeFor();
     }
 
-    pub fn onDeadlock() bool {
+    /// All goroutines sleep. Null if one has been woken for it, else when to ask again, in ns. May
+    /// leave the lock meanwhile.
+    pub fn onDeadlock() ?u64 {
         return deadlock.report();
     }
 

@@ -1,5 +1,6 @@
 //! "All goroutines are asleep": nothing in the program can ever wake one. The main goroutine then
 //! raises Deadlock, with every goroutine's stack.
+const std = @import("std");
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
 const idents = @import("../host/idents.zig");
@@ -9,11 +10,23 @@ const standin = @import("../host/standin.zig");
 
 const lane = &host.the_lane;
 
-/// With the lock, on g0. True if the main goroutine has been woken for it.
-pub fn report() bool {
-    const main = goroutine.main orelse return false;
-    if (main.g.status != .waiting or otherThreads()) return false;
-    const exception = make() orelse py.takeException() orelse return false;
+/// How often to look again whether all goroutines are asleep for good.
+const recheck_ns = 100 * std.time.ns_per_ms;
+/// While a thread may have been started and not be counted yet, and how often: threads of C code
+/// may have a state and run nothing for ever.
+const begins_recheck_ns = std.time.ns_per_ms;
+const most_looks = 50;
+/// In this wait of the program's, which began with that turn.
+var looks: u32 = 0;
+var turn: u64 = 0;
+
+/// With the lock, on g0. Null if the main goroutine has been woken for it, else when to ask again.
+pub fn report() ?u64 {
+    const main = goroutine.main orelse return recheck_ns;
+    // A thread that has just been started may be about to let a patched lock go.
+    if (parking.waiting > 0 and mayBegin()) return begins_recheck_ns;
+    if (main.g.status != .waiting or otherThreads()) return recheck_ns;
+    const exception = make() orelse py.takeException() orelse return recheck_ns;
     // A thread that has ended since may have woken somebody first.
     if (main.g.status != .waiting or lane.anyRunnable()) {
         py.decref(exception);
@@ -21,14 +34,20 @@ pub fn report() bool {
         lane.record(.deadlock, main.g.id, lane.user_count, 0);
         goroutine.interrupt(main, exception);
     }
-    return true;
+    return null;
+}
+
+fn mayBegin() bool {
+    const now = lane.tick.load(.monotonic);
+    if (now != turn) looks = 0;
+    turn = now;
+    looks += 1;
+    return looks <= most_looks and anyBegins();
 }
 
 /// Threads of the program's own may still send to a channel, unless they wait as well, for as long
 /// as it takes.
 fn otherThreads() bool {
-    // A thread that has just been started may be about to let such a lock go.
-    if (parking.waiting > 0) letThemBegin();
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
     // The thread that called run() counts if it is not the main one, which never does.
@@ -37,19 +56,6 @@ fn otherThreads() bool {
     if (on_main_thread) return false;
     return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
 }
-
-/// A millisecond at a time, until each thread that has been started is counted, or has had the
-/// interpreter's lock often enough: threads of C code may have a state and run nothing for ever.
-fn letThemBegin() void {
-    const ms = py.PyFloat_FromDouble(1e-3) orelse return py.PyErr_Clear();
-    defer py.decref(ms);
-    for (0..most_looks) |_| {
-        if (!anyBegins()) return;
-        py.decref(call("time", "sleep", ms) orelse return py.PyErr_Clear());
-    }
-}
-
-const most_looks = 50;
 
 /// Whether a thread may have been started and not be counted yet. It counts itself before it runs
 /// its function: until then its state has no frame, nor at first a number.
