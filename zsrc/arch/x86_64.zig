@@ -1,19 +1,65 @@
 //! Context switch for x86-64: System V (Linux, macOS) and Windows.
 //!
-//! A saved context is one word, the stack pointer; the callee-saved registers lie on the stack it
-//! points to, with the floating-point environment: MXCSR and the x87 control word. Both are slow to
-//! load, and seldom differ: they are loaded only if they do. Windows also saves xmm6-15 and the
-//! four fields of the thread information block that describe the current stack, which exception
-//! dispatch checks.
+//! A saved context is one word, the stack pointer. The stack it points to has the floating-point
+//! environment, the frame pointer, and where to go on. The environment is MXCSR and the x87 control
+//! word: both are slow to load, and seldom differ, so that they are loaded only if they do.
+//!
+//! A switch is part of the function that switches, for the compiler an instruction that changes all
+//! other registers. So what that function needs afterwards, and what its caller does, is saved once
+//! and not a second time. It leaves by a jump: a return would have the processor's stack of return
+//! addresses be one off for all the returns that follow. Nothing may lie below the stack pointer
+//! (build.zig: no red zone).
+//!
+//! On Windows a switch is a call that saves what callees have to, xmm6-15 among it, and the four
+//! fields of the thread information block that describe the current stack, which exception dispatch
+//! checks.
+const std = @import("std");
 const builtin = @import("builtin");
 const windows = builtin.os.tag == .windows;
 const stackLimit = @import("../os/windows.zig").stackLimit;
 
 /// Saves the caller's context, stores its stack pointer to `save`, and continues at `to`.
 pub inline fn switchTo(save: *usize, to: usize) void {
-    const f: *const fn (*usize, usize) callconv(.c) void = @ptrCast(&switchNaked);
-    f(save, to);
+    if (windows) {
+        const f: *const fn (*usize, usize) callconv(.c) void = @ptrCast(&switchNaked);
+        return f(save, to);
+    }
+    // What is given in registers is changed there, too.
+    var first: usize = undefined;
+    var second: usize = undefined;
+    asm volatile (push_context ++
+            \\ movl (%%rsp), %%eax
+            \\ movw 4(%%rsp), %%cx
+            \\ movq %%rsp, (%%rdi)
+            \\ movq %%rsi, %%rsp
+            \\ cmpl (%%rsp), %%eax
+            \\ jne 1f
+            \\ cmpw 4(%%rsp), %%cx
+            \\ je 2f
+            \\1:
+            \\ ldmxcsr (%%rsp)
+            \\ fldcw 4(%%rsp)
+            \\2:
+            \\ movq 8(%%rsp), %%rbp
+            \\ movq 16(%%rsp), %%rax
+            \\ addq $24, %%rsp
+            \\ jmpq *%%rax
+            \\9:
+        : [first] "={rdi}" (first),
+          [second] "={rsi}" (second),
+        : [save] "{rdi}" (save),
+          [to] "{rsi}" (to),
+        : changed_by_switch);
 }
+
+const changed_by_switch: std.lang.assembly.Clobbers = clobbers: {
+    var all: std.lang.assembly.Clobbers = .{ .memory = true };
+    const others = .{ "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14" };
+    for (others ++ .{ "r15", "cc" }) |name| @field(all, name) = true;
+    for (0..16) |i| @field(all, std.fmt.comptimePrint("xmm{d}", .{i})) = true;
+    for (0..8) |i| @field(all, std.fmt.comptimePrint("st{d}", .{i})) = true;
+    break :clobbers all;
+};
 
 /// Lays out a fresh stack so that the first `switchTo` it enters `entry`. `lo` and `hi` bound the
 /// stack, lowest address first; `hi` is 16-byte aligned. It runs in that environment.
@@ -40,7 +86,7 @@ pub fn prepare(
 // more word keeps `entry` on a stack aligned as after a call.
 const environment_word = if (windows) 20 else 0; // after xmm6-15
 const gs_word = 21;
-const return_word = if (windows) 21 + 4 + 8 else 1 + 6;
+const return_word = if (windows) 21 + 4 + 8 else 2;
 const frame_words = if (windows) return_word + 5 else return_word + 2;
 
 /// The floating-point environment: MXCSR, and the x87 control word above it.
@@ -69,34 +115,20 @@ noinline fn loadEnvironment(wanted: u64) void {
         : .{ .memory = true });
 }
 
-/// Puts a context on the stack, but on Windows.
+/// Puts a context on the stack that goes on at the label 9, but on Windows.
 const push_context =
+    \\ leaq 9f(%%rip), %%rax
+    \\ pushq %%rax
     \\ pushq %%rbp
-    \\ pushq %%rbx
-    \\ pushq %%r12
-    \\ pushq %%r13
-    \\ pushq %%r14
-    \\ pushq %%r15
     \\ subq $8, %%rsp
     \\ stmxcsr (%%rsp)
     \\ fnstcw 4(%%rsp)
     \\
 ;
-/// Takes it off again, and goes on behind it.
-const pop_context =
-    \\
-    \\ addq $8, %%rsp
-    \\ popq %%r15
-    \\ popq %%r14
-    \\ popq %%r13
-    \\ popq %%r12
-    \\ popq %%rbx
-    \\ popq %%rbp
-    \\ retq
-;
 
+/// For Windows.
 fn switchNaked() callconv(.naked) void {
-    if (windows) asm volatile (
+    asm volatile (
         \\ pushq %%rbp
         \\ pushq %%rbx
         \\ pushq %%rdi
@@ -158,30 +190,35 @@ fn switchNaked() callconv(.naked) void {
         \\ popq %%rbx
         \\ popq %%rbp
         \\ retq
-    ) else asm volatile (push_context ++
-            \\ movl (%%rsp), %%eax
-            \\ movw 4(%%rsp), %%cx
-            \\ movq %%rsp, (%%rdi)
-            \\ movq %%rsi, %%rsp
-            \\ cmpl (%%rsp), %%eax
-            \\ jne 1f
-            \\ cmpw 4(%%rsp), %%cx
-            \\ je 2f
-            \\1:
-            \\ ldmxcsr (%%rsp)
-            \\ fldcw 4(%%rsp)
-            \\2:
-        ++ pop_context);
+    );
 }
 
-/// As `switchNaked` saves a context, and leaves it where it is during the call. Who unwinds the
-/// stack, as pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
+/// Leaves a context of its caller's where it is during the call, as `switchTo` saves one, with all
+/// registers that callers expect to find unchanged above it. Who unwinds the stack, as
+/// pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
 pub fn callFromNaked() callconv(.naked) void {
     if (builtin.os.tag == .linux and (builtin.unwind_tables != .none or !builtin.strip_debug_info))
         asm volatile (".cfi_undefined %%rip");
-    asm volatile (push_context ++
-            \\ movq %%rsp, (%%rdi)
-            \\ movq %%rdx, %%rdi
-            \\ callq *%%rsi
-        ++ pop_context);
+    asm volatile (
+        \\ pushq %%rbp
+        \\ pushq %%rbx
+        \\ pushq %%r12
+        \\ pushq %%r13
+        \\ pushq %%r14
+        \\ pushq %%r15
+        \\
+    ++ push_context ++
+        \\ movq %%rsp, (%%rdi)
+        \\ movq %%rdx, %%rdi
+        \\ callq *%%rsi
+        \\ addq $24, %%rsp
+        \\9:
+        \\ popq %%r15
+        \\ popq %%r14
+        \\ popq %%r13
+        \\ popq %%r12
+        \\ popq %%rbx
+        \\ popq %%rbp
+        \\ retq
+    );
 }
