@@ -36,6 +36,7 @@ const mainthread = @import("mainthread.zig");
 const fork = @import("../run/fork.zig");
 const places = @import("../run/places.zig");
 const swaps = @import("swap.zig");
+const stores = @import("swap_stores.zig");
 
 const G = g_mod.G;
 const M = m_mod.M;
@@ -218,9 +219,8 @@ pub const Host = struct {
         // In between neither is the current one for sure. Whoever is delayed there does not block.
         m.state.store(null, .monotonic);
         if (!swaps.byHand(@ptrCast(state)))
-            swapByInterpreter(m, @ptrCast(state), next == null or !deadlock.on_main_thread);
+            swapOtherwise(m, @ptrCast(state), next == null or !deadlock.on_main_thread);
         m.state.store(if (next == null) null else state, .monotonic);
-        if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, state);
     }
 
     pub inline fn stateOf(g: *G) *anyopaque {
@@ -520,7 +520,8 @@ inline fn swapStates(state: *py.ThreadState) ?*py.ThreadState {
     return before;
 }
 
-noinline fn swapByInterpreter(m: *M, next: *py.ThreadState, may_end: bool) void {
+noinline fn swapOtherwise(m: *M, next: *py.ThreadState, may_end: bool) void {
+    if (stores.in_use) return stores.exchange(next);
     const offers = swaps.askedLate(next);
     // Others may have the lock meanwhile where it is offered, and from 3.12 on by every swap.
     const is_noted = the_lane.ring.wants(.gil_wait) and (offers or py.minor() >= 12);
@@ -529,6 +530,7 @@ noinline fn swapByInterpreter(m: *M, next: *py.ThreadState, may_end: bool) void 
         offerLockAndAttach(next);
     } else _ = if (may_end) swapStates(next) else py.PyThreadState_Swap(next);
     if (asked != 0 and the_lane.owner.load(.monotonic) == m) the_lane.noteOffer(asked);
+    if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, next);
 }
 
 /// Lets others have the lock, if there are any who want it, and goes on with `state`.
@@ -774,6 +776,7 @@ pub fn forgetStates() void {
     main_base = null;
     swaps.in_use = false;
     swaps.doomed = 0;
+    stores.forget();
 }
 
 /// 3.11. The child of a fork has a slot of its own.

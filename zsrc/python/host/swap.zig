@@ -1,5 +1,5 @@
 //! The swap of thread states, without the interpreter's lock changing hands. Linux, x86-64, 3.12
-//! on.
+//! on; for 3.11, where that is simple, see swap_stores.zig.
 //!
 //! From 3.12 on PyThreadState_Swap lets the lock go and takes it again: two mutexes, a wake-up in
 //! vain for whoever waits, and that one's switch interval begins anew. What it comes to while the
@@ -30,6 +30,7 @@ const builtin = @import("builtin");
 const os = @import("../../os/os.zig");
 const arch = @import("../../arch/arch.zig");
 const py = @import("../py.zig");
+const stores = @import("swap_stores.zig");
 
 pub const supported = os.segments.supported and builtin.cpu.arch == .x86_64;
 
@@ -41,6 +42,17 @@ pub const Field = extern struct {
 
     inline fn word(f: *const Field, state: *py.ThreadState) *u64 {
         return @ptrFromInt(@intFromPtr(state) +% f.at);
+    }
+
+    /// Not 0 where one of the two is not as it has to be before a swap.
+    inline fn unusual(f: *const Field, before: *py.ThreadState, next: *py.ThreadState) u64 {
+        return ((f.word(before).* ^ f.on) | (f.word(next).* ^ ~f.on)) & f.mask;
+    }
+
+    /// sysmon reads it.
+    inline fn turn(f: *const Field, state: *py.ThreadState) void {
+        const its = f.word(state);
+        @atomicStore(u64, its, @atomicLoad(u64, its, .unordered) ^ f.mask, .unordered);
     }
 };
 
@@ -93,28 +105,22 @@ inline fn exchange(next: *py.ThreadState) bool {
     const thread = arch.threadPointer();
     const current: **py.ThreadState = @ptrFromInt(thread +% w.current);
     const before = current.*;
-    const f = &w.fields;
-    const before_0 = f[0].word(before).*;
-    const before_1 = f[1].word(before).*;
-    const next_0 = f[0].word(next).*;
-    const next_1 = f[1].word(next).*;
     const breaker = @atomicLoad(u64, w.breakerOf(before), .monotonic);
     const next_breaker = @atomicLoad(u64, w.breakerOf(next), .monotonic);
-    const unusual = ((before_0 ^ f[0].on) & f[0].mask) | ((before_1 ^ f[1].on) & f[1].mask) |
-        (~(next_0 ^ f[0].on) & f[0].mask) | (~(next_1 ^ f[1].on) & f[1].mask) |
+    const unusual = w.fields[0].unusual(before, next) | w.fields[1].unusual(before, next) |
         ((breaker | next_breaker) & w.request_mask) |
-        @atomicLoad(u32, w.pending, .monotonic) | @atomicLoad(
-        u32,
-        w.pending_main,
-        .monotonic,
-    ) | doomed;
-    if (unusual != 0) return false;
+        @atomicLoad(u32, w.pending, .monotonic) |
+        @atomicLoad(u32, w.pending_main, .monotonic) | doomed;
+    if (unusual != 0) {
+        @branchHint(.unlikely);
+        return false;
+    }
     if ((breaker ^ next_breaker) & w.version_mask != 0) takeVersion(next, breaker);
-    // sysmon reads these. Where there is one only, the second is the same without any bit.
-    @atomicStore(u64, f[1].word(before), before_1 ^ f[1].mask, .monotonic);
-    @atomicStore(u64, f[1].word(next), next_1 ^ f[1].mask, .monotonic);
-    @atomicStore(u64, f[0].word(before), before_0 ^ f[0].mask, .monotonic);
-    @atomicStore(u64, f[0].word(next), next_0 ^ f[0].mask, .monotonic);
+    // Where there is one field only, the second is the same without any bit.
+    w.fields[1].turn(before);
+    w.fields[1].turn(next);
+    w.fields[0].turn(before);
+    w.fields[0].turn(next);
     @atomicStore(?*py.ThreadState, w.last_holder, next, .monotonic);
     if (w.gilstate != 0) {
         @as(**py.ThreadState, @ptrFromInt(thread +% w.gilstate)).* = next;
@@ -152,6 +158,7 @@ pub fn settle() void {
 pub fn setUp(wanted: bool) void {
     in_use = false;
     unused_for = if (wanted) "the interpreter's memory is not as it was" else "runtime.swap";
+    stores.setUp(wanted);
     if (!supported or !wanted) return;
     way = known orelse return;
     const state = py.PyThreadState_Get();
@@ -167,6 +174,7 @@ pub fn setUp(wanted: bool) void {
 /// For `golibx info`: why the interpreter does all swaps of the present run, or would of one; null
 /// where it doesn't.
 pub fn whyNot(is_live: bool) ?[:0]const u8 {
+    if (if (is_live) stores.in_use else stores.known != null) return null;
     if (is_live and !in_use) return if (known == null and reason.len > 0) reason else unused_for;
     return if (known == null) reason else null;
 }
@@ -174,6 +182,7 @@ pub fn whyNot(is_live: bool) ?[:0]const u8 {
 /// On a new thread of the runtime's, which has just attached `state`: its thread-local data may lie
 /// elsewhere, where the interpreter was loaded late.
 pub inline fn check(state: *py.ThreadState) void {
+    stores.check();
     if (!supported or !in_use or isHere(state)) return;
     in_use = false;
     unused_for = "another thread keeps its state elsewhere";
@@ -186,4 +195,28 @@ fn isHere(state: *py.ThreadState) bool {
     // A slot's word is not known by its place in a library's data.
     if (way.slot == null or way.gilstate == 0) return true;
     return @as(*const ?*py.ThreadState, @ptrFromInt(thread +% way.gilstate)).* == state;
+}
+
+/// Of what the C library has at the thread pointer. In glibc's 2304 bytes the first 32 slots are
+/// those from 784 to 1296.
+const own_words = 1536 / @sizeOf(usize);
+
+/// Where among the thread's own data the C library keeps a slot, as an offset from the thread
+/// pointer: the one word that had `a` and has `b` when the slot has. Null if it keeps it elsewhere.
+pub fn findOwnWord(slot: os.Slot, a: *py.ThreadState, b: *py.ThreadState) ?usize {
+    const thread = arch.threadPointer();
+    const before = os.slotGet(slot);
+    defer os.slotSet(slot, before);
+    os.slotSet(slot, a);
+    var own: [own_words]usize = undefined;
+    if (!os.peek(thread, std.mem.asBytes(&own))) return null;
+    os.slotSet(slot, b);
+    var found: ?usize = null;
+    for (own, 0..) |word, i| {
+        const now: *const volatile usize = @ptrFromInt(thread + i * @sizeOf(usize));
+        if (word != @intFromPtr(a) or now.* != @intFromPtr(b)) continue;
+        if (found != null) return null;
+        found = i * @sizeOf(usize);
+    }
+    return found;
 }

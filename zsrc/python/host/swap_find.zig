@@ -17,6 +17,7 @@ const arch = @import("../../arch/arch.zig");
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const swap = @import("swap.zig");
+const stores = @import("swap_stores.zig");
 
 const State = *py.ThreadState;
 
@@ -26,9 +27,6 @@ const tries = 4;
 /// The start of a thread state; the least of them has 330 bytes.
 const state_words = 32;
 const Words = [state_words]u64;
-/// Of what the C library has at the thread pointer. In glibc's 2304 bytes the first 32 slots are
-/// those from 784 to 1296.
-const own_words = 1536 / @sizeOf(usize);
 /// Of an interpreter's start, with all that is about pending calls.
 const interpreter_bytes = 16 * 1024;
 const most_data = 4 << 20;
@@ -73,7 +71,6 @@ pub fn find(on_main: bool) bool {
 }
 
 fn look() Error!swap.Way {
-    if (py.minor() < first_minor) return unknown("it takes no lock before Python 3.12");
     if (!swap.supported) return unknown("only known on Linux on x86-64");
     if (py.minor() > last_minor) return unknown("this version of Python is not known");
     const own = py.PyThreadState_Get();
@@ -81,6 +78,7 @@ fn look() Error!swap.Way {
     defer remove(a);
     const b = try newState();
     defer remove(b);
+    if (py.minor() < first_minor) return unknown(stores.find(a, b) orelse "");
     defer if (py.PyThreadState_Get() != own) {
         _ = py.PyThreadState_Swap(own);
     };
@@ -188,24 +186,11 @@ fn findThreadWords(w: *swap.Way, block: []const usize, a: State, b: State) Error
     }
     w.slot = if (gilstate.len == 0) os.findSlot(b) else null;
     const slot = w.slot orelse return unknown("the thread's state for PyGILState was not found");
-    var own: [own_words]usize = undefined;
-    if (!os.peek(thread, std.mem.asBytes(&own))) own = @splat(0);
     _ = py.PyThreadState_Swap(a);
     if (os.slotGet(slot) != @as(?*anyopaque, a))
         return unknown("the thread's state for PyGILState was not found");
     // The C library has to set it if it keeps it elsewhere.
-    w.gilstate = findOwn(thread, &own, b, a) orelse 0;
-}
-
-/// Where the thread's own data, which was `before`, had `from` and has `to` now; an offset.
-fn findOwn(thread: usize, before: *const [own_words]usize, from: State, to: State) ?usize {
-    var found: Followers = .{};
-    for (before, 0..) |word, i| if (word == @intFromPtr(from) and found.len < found.items.len) {
-        found.items[found.len] = thread + i * @sizeOf(usize);
-        found.len += 1;
-    };
-    found.keep(@intFromPtr(to));
-    return (found.one() orelse return null) - thread;
+    w.gilstate = swap.findOwnWord(slot, b, a) orelse 0;
 }
 
 fn findHolder(w: *swap.Way, end: usize, a: State, b: State) Error!void {
