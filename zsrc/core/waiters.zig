@@ -167,7 +167,26 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
             b.init(me, deadline != null);
             w.who = b.who();
             if (place == .front) q.pushFront(w) else q.push(w);
-            const wake = b.block(reason, deadline, unlockIt(Lock), lock);
+            return q.ended(lock, w, b.block(reason, deadline, unlockIt(Lock), lock));
+        }
+
+        /// As `wait` without a deadline, for what is called so often that the wait is worth to be
+        /// among the instructions of each place that it is called from.
+        pub inline fn waitHere(
+            q: *Self,
+            lock: *Lock,
+            w: *Waiter,
+            me: Rt.Me,
+            reason: WaitReason,
+        ) Wake {
+            var b: Rt.Blocker = undefined;
+            b.init(me, false);
+            w.who = b.who();
+            q.push(w);
+            return q.ended(lock, w, b.blockHere(reason, unlockIt(Lock), lock));
+        }
+
+        inline fn ended(q: *Self, lock: *Lock, w: *Waiter, wake: Wake) Wake {
             if (wake == .ready or wake == .closed) return wake;
             lock.lock();
             q.remove(w);

@@ -203,6 +203,11 @@ pub const G = extern struct {
         return g.contest.?.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
     }
 
+    /// Its waits are not just waits: it is a stand-in, or has a context that may end them.
+    pub inline fn isSpecial(g: *const G) bool {
+        return @intFromPtr(g.thread) | @intFromPtr(g.context) != 0;
+    }
+
     pub inline fn transition(g: *G, from: Status, to: Status) void {
         if (std.debug.runtime_safety and (g.status != from or !from.mayBecome(to)))
             fatal("goroutine {d} is {t}, cannot go from {t} to {t}", .{ g.id, g.status, from, to });

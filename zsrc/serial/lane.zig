@@ -410,6 +410,15 @@ pub fn Lane(comptime Host: type) type {
             return self.hereSlow(frame);
         }
 
+        /// As `here`, if the goroutine has the P and may be switched out just like that. Null if
+        /// that takes a closer look: `here` does.
+        pub inline fn hereIfPlain(self: *Self) ?*G {
+            const g = self.running orelse return null;
+            if (g.plain_frame != @frameAddress()) return null;
+            g.deep = false;
+            return g;
+        }
+
         noinline fn hereSlow(self: *Self, frame: usize) ?*G {
             if (self.running) |g| {
                 if (g.stack.contains(frame)) {
@@ -626,13 +635,43 @@ pub fn Lane(comptime Host: type) type {
         /// Before a goroutine puts itself into a queue of waiters.
         pub inline fn prepare(_: *Self, g: *G) void {
             g.claimed = .open;
-            g.fired = null;
             g.transition(.running, .parking);
         }
 
         /// Parks the calling goroutine, which `prepare` announced, until somebody claims it and
         /// makes it ready, until `deadline` (monotonic ns), or until its context is done.
-        pub fn park(self: *Self, g: *G, reason: g_mod.WaitReason, deadline: ?u64) g_mod.Wake {
+        pub inline fn park(
+            self: *Self,
+            g: *G,
+            reason: g_mod.WaitReason,
+            deadline: ?u64,
+        ) g_mod.Wake {
+            const when = deadline orelse return self.parkForLong(g, reason);
+            return self.parkUntil(g, reason, when);
+        }
+
+        noinline fn parkForLong(self: *Self, g: *G, reason: g_mod.WaitReason) g_mod.Wake {
+            return self.parkHere(g, reason);
+        }
+
+        /// As `park`, without a deadline, among the instructions of who calls.
+        pub inline fn parkHere(self: *Self, g: *G, reason: g_mod.WaitReason) g_mod.Wake {
+            if (g.isSpecial()) return self.parkUntil(g, reason, null);
+            g.reason = reason;
+            g.parked_at = self.clock.raw;
+            if (self.ring.wants(.goroutine_park)) self.notePark(g);
+            self.leave(g);
+            g.reason = .none;
+            g.waiting_on = null;
+            return g.wake;
+        }
+
+        noinline fn parkUntil(
+            self: *Self,
+            g: *G,
+            reason: g_mod.WaitReason,
+            deadline: ?u64,
+        ) g_mod.Wake {
             g.reason = reason;
             if (g.thread != null) return blockThread(g, deadline);
             if (g.context) |c| self.watchContext(c, g);
@@ -643,9 +682,9 @@ pub fn Lane(comptime Host: type) type {
                     // Without memory for the timer the wait cannot be bounded: end it now.
                     if (self.claim(g, .timeout)) self.ready(g);
                 };
-                self.leave(g);
-                self.disarmTimer(g);
-            } else self.leave(g);
+            }
+            self.leave(g);
+            self.disarmTimer(g);
             context.unwatch(g);
             g.reason = .none;
             g.waiting_on = null;
@@ -775,7 +814,7 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// Leaves a goroutine that parks.
-        fn leave(self: *Self, g: *G) void {
+        inline fn leave(self: *Self, g: *G) void {
             if (g.deep and self.keepsThread(g)) return self.leaveKept(g);
             if (self.pickStarted()) |next| {
                 self.switchTo(g, next, null);

@@ -92,15 +92,23 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 if (self.high.len > 0) if (self.pickHigh()) |g| return g;
             }
             self.turn +%= 1;
-            if (self.turn % poll_turns == 0) lookRarely(self);
+            if (self.turn % next_turns == 0) return pickFromQueue(self);
             if (self.runnext) |g| {
                 self.runnext = null;
-                if (self.turn % next_turns != 0) return g;
-                self.runq.push(g);
+                return g;
             }
             const g = self.runq.pop() orelse return pickSlow(self);
             warmNext(self);
             return g;
+        }
+
+        /// In the turn that is not for who was woken last.
+        noinline fn pickFromQueue(self: *Self) ?*G {
+            comptime std.debug.assert(poll_turns % next_turns == 0);
+            if (self.turn % poll_turns == 0) lookRarely(self);
+            if (self.runnext) |g| self.runq.push(g);
+            self.runnext = null;
+            return self.runq.pop() orelse pickSlow(self);
         }
 
         /// The next goroutine, if it waits on a thread of its own, another than `m`, and there is

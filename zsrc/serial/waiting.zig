@@ -70,6 +70,17 @@ pub fn Waiting(comptime Lane: type) type {
                 _ = unlock(context);
                 return Lane.get().park(b.g, reason, deadline);
             }
+
+            /// As `block` without a deadline, and without a call.
+            pub inline fn blockHere(
+                b: *const Blocker,
+                reason: g_mod.WaitReason,
+                unlock: *const fn (*anyopaque) bool,
+                context: *anyopaque,
+            ) Wake {
+                _ = unlock(context);
+                return Lane.get().parkHere(b.g, reason);
+            }
         };
     };
 }

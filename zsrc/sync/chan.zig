@@ -12,22 +12,26 @@
 //! An element is a T, a plain value such as a pointer; or, without a T, so many bytes as the
 //! channel says when it is made. The layer above owns what it refers to. `Rt` is what channels run
 //! on; where its lock has no code, what is said about locks costs nothing.
+const std = @import("std");
 const Waiters = @import("../core/waiters.zig").Waiters;
-const Wake = @import("../core/wait.zig").Wake;
+const wait = @import("../core/wait.zig");
+const Wake = wait.Wake;
+const WaitReason = wait.WaitReason;
 
-pub const Outcome = enum { done, closed, would_block, timeout, interrupted };
+/// First how a wait can have ended, as `Wake` has it.
+pub const Outcome = enum(u8) { done, closed, timeout, interrupted, would_block };
 pub const Side = enum { send, recv };
 
 /// Of bytes.
 pub const largest_elem = 64 * 1024;
 
-pub fn outcomeOf(wake: Wake) Outcome {
-    return switch (wake) {
-        .ready => .done,
-        .closed => .closed,
-        .timeout => .timeout,
-        .interrupted => .interrupted,
-    };
+pub inline fn outcomeOf(wake: Wake) Outcome {
+    comptime {
+        const pairs = .{ .{ Wake.ready, Outcome.done }, .{ Wake.closed, Outcome.closed } } ++
+            .{ .{ Wake.timeout, Outcome.timeout }, .{ Wake.interrupted, Outcome.interrupted } };
+        for (pairs) |pair| std.debug.assert(@backingInt(pair[0]) == @backingInt(pair[1]));
+    }
+    return @fromBackingInt(@backingInt(wake));
 }
 
 pub fn Chan(comptime Rt: type, comptime T: ?type) type {
@@ -206,9 +210,23 @@ pub fn Chan(comptime Rt: type, comptime T: ?type) type {
             me: Rt.Me,
             deadline: ?u64,
         ) Outcome {
-            var w: Waiter = .{ .data = elem };
-            const reason = if (side == .send) .chan_send else .chan_receive;
+            var w: Waiter = undefined; // what queues it sets the rest
+            w.data = elem;
+            const reason: WaitReason = if (side == .send) .chan_send else .chan_receive;
             return outcomeOf(c.queue(side).wait(&c.lock, &w, me, reason, deadline));
+        }
+
+        /// As `block` without a deadline: see Waiters.waitHere.
+        pub inline fn blockHere(
+            c: *Self,
+            comptime side: Side,
+            elem: Place,
+            me: Rt.Me,
+        ) Outcome {
+            var w: Waiter = undefined; // as in `block`
+            w.data = elem;
+            const reason: WaitReason = if (side == .send) .chan_send else .chan_receive;
+            return outcomeOf(c.queue(side).waitHere(&c.lock, &w, me, reason));
         }
 
         /// False if it was closed before. Receivers that wait find it drained, senders fail.

@@ -900,6 +900,13 @@ pub inline fn forWait() ?*PyG {
     return if (isIndebted(p) and !mayWait(p)) null else p;
 }
 
+/// As forWait, if nothing has to be looked at or done first, as is usual, so that nobody else has
+/// run meanwhile. Null, without an exception, if that may be: forWait tells.
+pub inline fn forPlainWait() ?*PyG {
+    const p = of(lane.hereIfPlain() orelse return null);
+    return if (isIndebted(p)) null else p;
+}
+
 /// As forWait, for one that is not to be interrupted.
 pub inline fn forLock() ?*PyG {
     return of(lane.here() orelse return standin.forCall());

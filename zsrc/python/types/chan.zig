@@ -125,7 +125,21 @@ pub fn send(ch: *Chan, value: *py.Object, timeout: ?*py.Object) ?*py.Object {
         },
         else => {},
     }
-    return sendSlow(c, value, timeout);
+    return if (timeout == null) sendWaiting(c, value) else sendSlow(c, value, timeout);
+}
+
+/// As most do: nothing has happened since the first answer, and only a receiver ends the wait.
+noinline fn sendWaiting(c: *C, value: *py.Object) ?*py.Object {
+    const p = goroutine.forPlainWait() orelse return sendSlow(c, value, null);
+    var sent = value;
+    const outcome = c.blockHere(.send, &sent, waitingOn(p, c));
+    if (outcome == .done) return py.returnNone();
+    return unsent(outcome, p, value);
+}
+
+noinline fn unsent(outcome: chan_mod.Outcome, p: *goroutine.PyG, value: *py.Object) ?*py.Object {
+    py.decref(value);
+    return failed(outcome, p, "send");
 }
 
 noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object {
@@ -144,9 +158,7 @@ noinline fn sendSlow(c: *C, value: *py.Object, timeout: ?*py.Object) ?*py.Object
         .timeout
     else
         c.block(.send, &sent, waitingOn(p, c), limit.deadline());
-    if (outcome == .done) return py.returnNone();
-    py.decref(value);
-    return failed(outcome, p, "send");
+    return if (outcome == .done) py.returnNone() else unsent(outcome, p, value);
 }
 
 /// What remains of a receive that cannot be done at once. `p` holds the P.
@@ -172,7 +184,20 @@ fn failed(outcome: chan_mod.Outcome, p: *goroutine.PyG, comptime what: []const u
 pub fn recv(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     var value: *py.Object = undefined;
     if (ch.c().now(.recv, &value) == .done) return value;
-    return recvSlow(ch.c(), timeout);
+    return if (timeout == null) recvWaiting(ch.c()) else recvSlow(ch.c(), timeout);
+}
+
+/// As most do: nothing has happened since the first answer, and only a sender ends the wait.
+noinline fn recvWaiting(c: *C) ?*py.Object {
+    if (c.closed) return recvSlow(c, null);
+    const p = goroutine.forPlainWait() orelse return recvSlow(c, null);
+    var value: *py.Object = undefined;
+    const outcome = c.blockHere(.recv, &value, waitingOn(p, c));
+    return if (outcome == .done) value else unreceived(outcome, p);
+}
+
+noinline fn unreceived(outcome: chan_mod.Outcome, p: *goroutine.PyG) ?*py.Object {
+    return failed(outcome, p, "receive");
 }
 
 noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
@@ -181,7 +206,7 @@ noinline fn recvSlow(c: *C, timeout: ?*py.Object) ?*py.Object {
     const limit = if (timeout == null) .forever else timeouts.parse(timeout) orelse return null;
     const p = goroutine.forWait() orelse return null;
     const outcome = recvWait(c, p, &value, limit);
-    return if (outcome == .done) value else failed(outcome, p, "receive");
+    return if (outcome == .done) value else unreceived(outcome, p);
 }
 
 pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
@@ -198,7 +223,7 @@ pub fn recvOk(ch: *Chan, timeout: ?*py.Object) ?*py.Object {
     return switch (outcome) {
         .done => py.pair(value, true),
         .closed => py.pair(py.returnNone(), false),
-        else => failed(outcome, p, "receive"),
+        else => unreceived(outcome, p),
     };
 }
 
@@ -242,13 +267,27 @@ pub fn next(ch: *Chan) ?*py.Object {
     switch (c.now(.recv, &value)) {
         .done => return value,
         .closed => return null,
-        else => {},
+        else => return nextWaiting(c),
     }
+}
+
+noinline fn nextWaiting(c: *C) ?*py.Object {
+    const p = goroutine.forPlainWait() orelse return nextSlow(c);
+    var value: *py.Object = undefined;
+    return switch (c.blockHere(.recv, &value, waitingOn(p, c))) {
+        .done => value,
+        .closed => null,
+        else => |outcome| unreceived(outcome, p),
+    };
+}
+
+noinline fn nextSlow(c: *C) ?*py.Object {
+    var value: *py.Object = undefined;
     const p = goroutine.forWait() orelse return null;
     return switch (recvWait(c, p, &value, .forever)) {
         .done => value,
         .closed => null,
-        else => |outcome| failed(outcome, p, "receive"),
+        else => |outcome| unreceived(outcome, p),
     };
 }
 
