@@ -126,8 +126,6 @@ fn module(
         .link_libc = true,
         .strip = if (optimize == .debug) false else null,
         .omit_frame_pointer = false,
-        // A switch puts a context there: arch/x86_64.zig.
-        .red_zone = false,
         .pic = true,
     });
     const options = b.addOptions();

@@ -1,8 +1,8 @@
 //! Context switch for x86-64: System V (Linux, macOS) and Windows.
 //!
-//! A saved context is one word, the stack pointer. The stack it points to has the floating-point
-//! environment, the frame pointer, and where to go on. The environment is MXCSR and the x87 control
-//! word: both are slow to load, and seldom differ, so that they are loaded only if they do.
+//! A saved context is one word, the address of a few on its stack: the floating-point environment,
+//! the frame pointer, where to go on, and the stack pointer. The environment is MXCSR and the x87
+//! control word: both are slow to load, and seldom differ, so that they are loaded only if they do.
 //!
 //! A switch is part of the function that switches, for the compiler an instruction that changes all
 //! other registers. So what that function needs afterwards, and what its caller does, is saved once
@@ -18,43 +18,51 @@ const builtin = @import("builtin");
 const windows = builtin.os.tag == .windows;
 const stackLimit = @import("../os/windows.zig").stackLimit;
 
-/// Saves the caller's context, stores its stack pointer to `save`, and continues at `to`.
+/// Saves the caller's context, stores where that is to `save`, and continues at `to`.
 pub inline fn switchTo(save: *usize, to: usize) void {
     if (windows) {
         const f: *const fn (*usize, usize) callconv(.c) void = @ptrCast(&switchNaked);
         return f(save, to);
     }
+    var context: [context_words]usize = undefined;
     // What is given in registers is changed there, too.
     var first: usize = undefined;
     var second: usize = undefined;
-    asm volatile (push_context ++
-            \\ movl (%%rsp), %%eax
-            \\ movw 4(%%rsp), %%cx
-            \\ movq %%rsp, (%%rdi)
-            \\ movq %%rsi, %%rsp
-            \\ cmpl (%%rsp), %%eax
-            \\ jne 1f
-            \\ cmpw 4(%%rsp), %%cx
-            \\ je 2f
-            \\1:
-            \\ ldmxcsr (%%rsp)
-            \\ fldcw 4(%%rsp)
-            \\2:
-            \\ movq 8(%%rsp), %%rbp
-            \\ movq 16(%%rsp), %%rax
-            \\ addq $24, %%rsp
-            \\ jmpq *%%rax
-            \\9:
+    var third: usize = undefined;
+    asm volatile (
+        \\ leaq 9f(%%rip), %%rax
+        \\ movq %%rax, 16(%%rdx)
+        \\ movq %%rbp, 8(%%rdx)
+        \\ movq %%rsp, 24(%%rdx)
+        \\ stmxcsr (%%rdx)
+        \\ fnstcw 4(%%rdx)
+        \\ movl (%%rdx), %%eax
+        \\ movw 4(%%rdx), %%cx
+        \\ movq %%rdx, (%%rdi)
+        \\ movq 24(%%rsi), %%rsp
+        \\ movq 8(%%rsi), %%rbp
+        \\ cmpl (%%rsi), %%eax
+        \\ jne 1f
+        \\ cmpw 4(%%rsi), %%cx
+        \\ je 2f
+        \\1:
+        \\ ldmxcsr (%%rsi)
+        \\ fldcw 4(%%rsi)
+        \\2:
+        \\ jmpq *16(%%rsi)
+        \\9:
         : [first] "={rdi}" (first),
           [second] "={rsi}" (second),
+          [third] "={rdx}" (third),
         : [save] "{rdi}" (save),
           [to] "{rsi}" (to),
+          [context] "{rdx}" (&context),
         : changed_by_switch);
 }
 
 const changed_by_switch: std.lang.assembly.Clobbers = clobbers: {
     var all: std.lang.assembly.Clobbers = .{ .memory = true };
-    const others = .{ "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14" };
+    const others = .{ "rax", "rbx", "rcx", "r8", "r9", "r10", "r11", "r12", "r13", "r14" };
     for (others ++ .{ "r15", "cc" }) |name| @field(all, name) = true;
     for (0..16) |i| @field(all, std.fmt.comptimePrint("xmm{d}", .{i})) = true;
     for (0..8) |i| @field(all, std.fmt.comptimePrint("st{d}", .{i})) = true;
@@ -69,25 +77,28 @@ pub fn prepare(
     entry: *const fn () callconv(.c) noreturn,
     environment_there: u64,
 ) usize {
-    const words: [*]usize = @ptrFromInt(hi - frame_words * @sizeOf(usize));
-    @memset(words[0..frame_words], 0);
+    const words: [*]usize = @ptrFromInt(hi - prepared_words * @sizeOf(usize));
+    @memset(words[0..prepared_words], 0);
     words[environment_word] = environment_there;
     if (windows) {
         words[gs_word + 0] = lo; // DeallocationStack
         words[gs_word + 1] = stackLimit(lo, hi); // StackLimit
         words[gs_word + 2] = hi; // StackBase
         words[gs_word + 3] = ~@as(usize, 0); // no exception handlers yet
-    }
+    } else words[stack_word] = hi - @sizeOf(usize);
     words[return_word] = @intFromPtr(entry);
     return @intFromPtr(words);
 }
 
-// What a stack holds, lowest address first: the saved registers, then the return address. One
-// more word keeps `entry` on a stack aligned as after a call.
+// What a context has, lowest address first. On Windows that is the saved registers and then the
+// return address.
 const environment_word = if (windows) 20 else 0; // after xmm6-15
 const gs_word = 21;
 const return_word = if (windows) 21 + 4 + 8 else 2;
-const frame_words = if (windows) return_word + 5 else return_word + 2;
+const stack_word = 3;
+const context_words = 4;
+/// One word above keeps `entry` on a stack aligned as after a call.
+const prepared_words = if (windows) return_word + 5 else context_words + 2;
 
 /// The floating-point environment: MXCSR, and the x87 control word above it.
 pub inline fn environment() u64 {
@@ -114,17 +125,6 @@ noinline fn loadEnvironment(wanted: u64) void {
         : [words] "{rax}" (&words),
         : .{ .memory = true });
 }
-
-/// Puts a context on the stack that goes on at the label 9, but on Windows.
-const push_context =
-    \\ leaq 9f(%%rip), %%rax
-    \\ pushq %%rax
-    \\ pushq %%rbp
-    \\ subq $8, %%rsp
-    \\ stmxcsr (%%rsp)
-    \\ fnstcw 4(%%rsp)
-    \\
-;
 
 /// For Windows.
 fn switchNaked() callconv(.naked) void {
@@ -206,13 +206,17 @@ pub fn callFromNaked() callconv(.naked) void {
         \\ pushq %%r13
         \\ pushq %%r14
         \\ pushq %%r15
-        \\
-    ++ push_context ++
+        \\ subq $40, %%rsp
+        \\ leaq 9f(%%rip), %%rax
+        \\ movq %%rax, 16(%%rsp)
+        \\ movq %%rsp, 24(%%rsp)
+        \\ stmxcsr (%%rsp)
+        \\ fnstcw 4(%%rsp)
         \\ movq %%rsp, (%%rdi)
         \\ movq %%rdx, %%rdi
         \\ callq *%%rsi
-        \\ addq $24, %%rsp
         \\9:
+        \\ addq $40, %%rsp
         \\ popq %%r15
         \\ popq %%r14
         \\ popq %%r13
