@@ -351,6 +351,7 @@ pub extern fn PyObject_Str(*Object) ?*Object;
 pub extern fn PyObject_Size(*Object) Ssize;
 pub extern fn PyObject_ClearWeakRefs(*Object) void;
 pub extern fn PyObject_Free(?*anyopaque) void;
+pub extern fn PyObject_Init(*Object, *Type) ?*Object;
 pub extern fn PyObject_GC_Track(*Object) void;
 pub extern fn PyObject_GC_UnTrack(*Object) void;
 pub extern fn PyObject_GC_IsTracked(*Object) c_int;

@@ -314,11 +314,8 @@ pub inline fn createAs(
 ) GoError!*PyG {
     const nkw: usize = if (kwnames) |kw| @intCast(py.PyTuple_Size(kw)) else 0;
     const total = nargs + nkw;
-    const object = py._PyObject_GC_New(handle.Class.python_type) orelse return error.Raised;
-    const h: *Handle = @ptrCast(object);
-    // Everything after the header starts as zero.
-    @memset(@as([*]u8, @ptrCast(h))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
-    errdefer py.decref(object);
+    const h = handle.make() orelse return error.Raised;
+    errdefer py.decref(&h.ob);
     const p = alloc() catch {
         _ = py.PyErr_NoMemory();
         return error.Raised;
@@ -607,7 +604,7 @@ fn clearState(p: *PyG) void {
     preempt.cancelRequest(p);
     recursion.settle(p);
     if (p == main) return;
-    preempt.stopTracing();
+    preempt.stopTracing(p.state.?);
     p.clean = true;
     if (p.thread != null) identity.forgetThread(p);
     if (host.isUsed(p.state.?)) {

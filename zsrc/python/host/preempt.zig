@@ -726,21 +726,83 @@ const Tracing = struct {
     get: ?*py.Object = null,
 
     fn inUse(t: *Tracing, comptime name: [*:0]const u8) bool {
-        if (t.get == null) t.get = py.incref(py.PySys_GetObject(name) orelse return false);
+        return !t.shows(py.none(), name);
+    }
+
+    /// Whether it returns that. False if it raises.
+    fn shows(t: *Tracing, expected: *py.Object, comptime name: [*:0]const u8) bool {
+        if (t.get == null)
+            t.get = py.incref(py.PySys_GetObject(name) orelse return expected == py.none());
         const function = py.call(t.get.?, &.{}) orelse {
             py.PyErr_Clear();
-            return true;
+            return false;
         };
         defer py.decref(function);
-        return function != py.none();
+        return function == expected;
     }
 };
 var tracing: Tracing = .{};
 var profiling: Tracing = .{};
 
+/// Where a thread state keeps what sys.gettrace() and sys.getprofile() return, in words; 0 where
+/// that is not known. They are null where those return None.
+var shown_at: struct { trace: usize = 0, profile: usize = 0 } = .{};
+var looked_for_shown = false;
+
+/// The two words lie side by side, and before them, in the same order, the functions: all four are
+/// null in a new thread state. One more that is null follows, on 3.11 three, and then a pointer into
+/// the state itself. Where that is so, sys.gettrace() and sys.getprofile() have to return what is
+/// put there. Before the first run, with the lock. False with an exception set.
+pub fn findShown() bool {
+    if (looked_for_shown) return true;
+    const probe = py.PyThreadState_New(host.interpreter) orelse {
+        _ = py.PyErr_NoMemory();
+        return false;
+    };
+    looked_for_shown = true;
+    const own = host.exchange(probe);
+    const fields: []usize = @constCast(host.wordsOf(probe, most_words));
+    const nulls: usize = if (py.minor() == 11) 3 else 1;
+    for (fields, 0..) |value, end| {
+        if (end < 4 + nulls or value -% @intFromPtr(probe) > most_state) continue;
+        if (!std.mem.allEqual(usize, fields[end - nulls - 4 .. end], 0)) continue;
+        const at = end - nulls - 1;
+        if (!isShown(&fields[at], &tracing, "gettrace")) continue;
+        if (isShown(&fields[at - 1], &profiling, "getprofile"))
+            shown_at = .{ .trace = at, .profile = at - 1 };
+    }
+    _ = host.exchange(own.?);
+    py.PyThreadState_Clear(probe);
+    py.PyThreadState_Delete(probe);
+    return true;
+}
+
+/// Of a thread state, in which they are.
+const most_words = 48;
+/// Bytes: none is as large.
+const most_state = 2048;
+
+fn isShown(field: *usize, by: *Tracing, comptime name: [*:0]const u8) bool {
+    const object = py.boolean(true);
+    defer py.decref(object);
+    field.* = @intFromPtr(object);
+    defer field.* = 0;
+    return by.shows(object, name);
+}
+
+inline fn isUntraced(state: *py.ThreadState) bool {
+    const words: [*]const usize = @ptrCast(@alignCast(state));
+    if (words[shown_at.trace] | words[shown_at.profile] != 0) return false;
+    return shown_at.trace != 0 and (way != .trace or words[trace_at] == 0);
+}
+
 /// A finished goroutine leaves no trace or profile function behind for the next user of its thread
-/// state.
-pub fn stopTracing() void {
+/// state, the current one.
+pub inline fn stopTracing(state: *py.ThreadState) void {
+    if (!isUntraced(state)) stopTracingSlow();
+}
+
+noinline fn stopTracingSlow() void {
     if (way == .trace) {
         const state = py.PyThreadState_Get();
         if (traceFunction(state) != null) setTrace(state, null, null);

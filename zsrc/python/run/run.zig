@@ -14,6 +14,7 @@ const native = @import("native.zig");
 const standin = @import("../host/standin.zig");
 const refused = @import("../host/refused.zig");
 const preempt = @import("../host/preempt.zig");
+const handle = @import("../types/handle.zig");
 const deadlock = @import("deadlock.zig");
 const fault = @import("../host/fault.zig");
 const signals = @import("../host/signals.zig");
@@ -124,7 +125,7 @@ pub fn run(
     const options = readOptions(given) orelse return null;
     fork.settle();
     if (!kept and (!errors.load() or !tracing.watch() or !host.findUsedWords() or
-        !datastack.setUp() or !identity.setUp() or
+        !preempt.findShown() or !datastack.setUp() or !identity.setUp() or
         !rlock.setUp() or
         !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
         !sigmask.setUp() or !compiling.setUp())) return null;
@@ -241,6 +242,7 @@ fn takeDown() void {
     if (fork.here() == null) fault.remove();
     preempt.tearDown();
     host.releaseStates();
+    handle.freeSpare();
     host.poller.deinit();
 }
 

@@ -291,7 +291,47 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     Class.clearWeakrefs(o);
     clear(h);
     py.clear(&h.code);
-    Class.free(o);
+    leave(o);
+}
+
+/// Memory of handles that are no more, linked by what is the place of the result in one that is.
+/// Programs start goroutines by the thousand, and forget them by the thousand: the interpreter would
+/// give pages back to the system and fetch them again. The collector's header is as it has left it.
+var spare: ?*Handle = null;
+
+/// A new one, which the collector does not know. Null with an exception set.
+pub fn make() ?*Handle {
+    const h = spare orelse {
+        const object = py._PyObject_GC_New(Class.python_type) orelse return null;
+        return cleared(@ptrCast(object));
+    };
+    spare = @ptrCast(h.result);
+    _ = py.PyObject_Init(&h.ob, Class.python_type);
+    return cleared(h);
+}
+
+/// Everything after the header starts as zero.
+inline fn cleared(h: *Handle) *Handle {
+    @memset(@as([*]u8, @ptrCast(h))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
+    return h;
+}
+
+/// The last of a dealloc.
+fn leave(o: *py.Object) void {
+    if (!lane.live) return Class.free(o);
+    const t = o.type;
+    const h = Class.of(o);
+    h.result = @ptrCast(spare);
+    spare = h;
+    py.decref(&t.ob);
+}
+
+/// After a run. With the lock.
+pub fn freeSpare() void {
+    while (spare) |h| {
+        spare = @ptrCast(h.result);
+        py.PyObject_GC_Del(&h.ob);
+    }
 }
 
 fn reportDouble(h: *Handle) void {
@@ -300,9 +340,7 @@ fn reportDouble(h: *Handle) void {
     var tb: ?*py.Object = null;
     py.PyErr_Fetch(&t, &v, &tb);
     defer py.PyErr_Restore(t, v, tb);
-    const object = py._PyObject_GC_New(Class.python_type) orelse return py.PyErr_Clear();
-    const d: *Handle = @ptrCast(object);
-    @memset(@as([*]u8, @ptrCast(d))[@sizeOf(py.Object)..@sizeOf(Handle)], 0);
+    const d = make() orelse return py.PyErr_Clear();
     d.id = h.id;
     d.parent = h.parent;
     d.outcome = h.outcome;
@@ -312,7 +350,7 @@ fn reportDouble(h: *Handle) void {
     if (h.code) |x| d.code = py.incref(x);
     if (h.exception) |x| d.exception = py.incref(x);
     goroutine.report(d);
-    py.decref(object);
+    py.decref(&d.ob);
 }
 
 pub const Class = class.Class(Handle, .{
