@@ -76,7 +76,7 @@ pub fn createChecked(
     }
     const callee = asynchronous.look(name, args[0]);
     if (callee == .refused) return null;
-    if (!lane.live or lane.stray() != null) {
+    if (lane.hereOnStack() == null and (!lane.live or lane.stray() != null)) {
         errors.notInGoroutine();
         return null;
     }

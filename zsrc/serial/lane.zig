@@ -444,6 +444,12 @@ pub fn Lane(comptime Host: type) type {
             return g;
         }
 
+        /// The goroutine that calls, if it has the P and is on its own stack. Null tells nothing.
+        pub inline fn hereOnStack(self: *const Self) ?*G {
+            const g = self.running orelse return null;
+            return if (g.stack.contains(@frameAddress())) g else null;
+        }
+
         /// The goroutine on this thread, whether or not it holds the P.
         pub fn onThread(self: *Self) ?*G {
             const m = m_mod.current() orelse return null;

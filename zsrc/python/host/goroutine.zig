@@ -260,14 +260,16 @@ pub const Birth = struct {
 
 /// As a child of who calls. Sets an exception when it fails.
 pub inline fn bear(system: bool) GoError!Birth {
-    if (ending and !system and lane.onThread() == null) {
+    const here = lane.hereOnStack();
+    const caller = here orelse lane.onThread();
+    if (ending and !system and caller == null) {
         errors.runEnds();
         return error.Raised;
     }
-    const state = py.PyThreadState_Get();
+    const state = if (here) |g| of(g).state.? else py.PyThreadState_Get();
     var b: Birth = .{ .variables = if (host.hasVariables(state)) try copyVariables() else null };
     takePlace(&b, py.PyThreadState_GetFrame(state));
-    if (lane.onThread()) |g| {
+    if (caller) |g| {
         b.parent = g.id;
         if (!system) {
             b.priority = g.priority;
@@ -457,7 +459,7 @@ pub fn runBody(p: *PyG) void {
     if (p != main) tracing.start();
     const on_end = watching.begin(p);
     foreign.enterBody(p);
-    const returned = if (raiseThrown(p))
+    const returned = if (p.owes.pending != null and raiseThrown(p))
         null
     else
         py.extra.PyObject_Vectorcall(p.function.?, p.args, p.nargs, p.kwnames);

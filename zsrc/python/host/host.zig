@@ -615,10 +615,9 @@ fn deleteState(state: *py.ThreadState) void {
 /// must not find.
 pub fn isUsed(state: *py.ThreadState) bool {
     const fields: [*]const usize = @ptrCast(@alignCast(state));
-    for (mechanisms.used_words[0..mechanisms.used_count]) |at| {
-        if (fields[at] != 0) return true;
-    }
-    return false;
+    var all: usize = 0;
+    for (mechanisms.used_words[0..mechanisms.used_count]) |at| all |= fields[at];
+    return all != 0;
 }
 
 /// The same, except for its dict.

@@ -282,14 +282,31 @@ pub fn endRun() void {
     chosen = false;
 }
 
-inline fn randomBelow(n: u32) u32 {
+inline fn random() u64 {
     var x = random_state;
     x ^= x << 13;
     x ^= x >> 7;
     x ^= x << 17;
     random_state = x;
-    return @intCast((x >> 32) * n >> 32);
+    return x;
 }
+
+/// Numbers for the places of a few cases, each below one more than the number of cases before it.
+/// 16 bits decide on each.
+const Places = struct {
+    bits: u64 = 0,
+    left: u32 = 0,
+
+    inline fn next(places: *Places, before: usize) usize {
+        if (before == 0) return 0;
+        if (before >= few_cases) return @intCast((random() >> 32) * (before + 1) >> 32);
+        if (places.left == 0) places.* = .{ .bits = random(), .left = 4 };
+        places.left -= 1;
+        const number: u16 = @truncate(places.bits);
+        places.bits >>= 16;
+        return @as(usize, number) * (before + 1) >> 16;
+    }
+};
 
 /// Puts one of those that can go on before all others, which keep their order.
 noinline fn chooseFirst(sources: []Source, order: []u16) void {
@@ -421,9 +438,10 @@ inline fn selectFrom(
     var guard: native.Guard = .{ .sources = sources.ptr };
     if (args.len > 0) guard.waitsOn(@ptrCast(args.ptr), @intCast(args.len));
     defer guard.deinit();
+    var places: Places = .{};
     for (args, sources, order, 0..) |arg, *source, *place, i| {
         if (!sourceOf(arg, source, i, &guard)) return null;
-        const j = if (chosen) i else randomBelow(@intCast(i + 1));
+        const j = if (chosen) i else places.next(i);
         place.* = order[j];
         order[j] = @intCast(i);
     }
@@ -471,19 +489,12 @@ fn failed(outcome: Outcome, p: *goroutine.PyG) ?*py.Object {
 
 /// Takes the reference to `value`.
 fn triple(index: i64, value: *py.Object, ok: bool) ?*py.Object {
-    const tuple = py.PyTuple_New(3) orelse {
-        py.decref(value);
-        return null;
-    };
-    const number = py.PyLong_FromLongLong(index) orelse {
-        py.decref(value);
-        py.decref(tuple);
-        return null;
-    };
-    _ = py.PyTuple_SetItem(tuple, 0, number);
-    _ = py.PyTuple_SetItem(tuple, 1, value);
-    _ = py.PyTuple_SetItem(tuple, 2, py.boolean(ok));
-    return tuple;
+    defer py.decref(value);
+    const number = py.PyLong_FromLongLong(index) orelse return null;
+    defer py.decref(number);
+    const flag = py.boolean(ok);
+    defer py.decref(flag);
+    return py.PyTuple_Pack(3, number, value, flag);
 }
 
 /// Receives from one timer channel, which `o` is, for its own methods. Null without an exception
