@@ -131,7 +131,7 @@ fn gosched(given: class.Given) ?*py.Object {
     );
     const p = goroutine.forPark() orelse return null;
     p.g.gave_way = true;
-    lane.gosched(&p.g);
+    lane.goschedHere(&p.g);
     return if (goroutine.raiseAfterTurn(p)) null else py.returnNone();
 }
 

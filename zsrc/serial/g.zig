@@ -203,6 +203,15 @@ pub const G = extern struct {
         return g.contest.?.cmpxchgStrong(0, 1, .acq_rel, .monotonic) == null;
     }
 
+    /// Whether a call to the runtime with that frame, of the goroutine that runs, comes straight
+    /// from its own code.
+    pub inline fn isPlain(g: *const G, frame: usize) bool {
+        if (g.plain_frame == frame) return true;
+        if (g.near_frame != frame) return false;
+        const returns_to: *const usize = @ptrFromInt(frame + @sizeOf(usize));
+        return returns_to.* == g.near_return;
+    }
+
     /// Its waits are not just waits: it is a stand-in, or has a context that may end them.
     pub inline fn isSpecial(g: *const G) bool {
         return @intFromPtr(g.thread) | @intFromPtr(g.context) != 0;

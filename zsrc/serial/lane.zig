@@ -398,7 +398,7 @@ pub fn Lane(comptime Host: type) type {
         pub inline fn here(self: *Self) ?*G {
             const frame = @frameAddress();
             if (self.running) |g| {
-                if (g.plain_frame == frame) {
+                if (g.isPlain(frame)) {
                     g.deep = false;
                     return g;
                 }
@@ -414,7 +414,7 @@ pub fn Lane(comptime Host: type) type {
         /// that takes a closer look: `here` does.
         pub inline fn hereIfPlain(self: *Self) ?*G {
             const g = self.running orelse return null;
-            if (g.plain_frame != @frameAddress()) return null;
+            if (!g.isPlain(@frameAddress())) return null;
             g.deep = false;
             return g;
         }
@@ -422,10 +422,8 @@ pub fn Lane(comptime Host: type) type {
         noinline fn hereSlow(self: *Self, frame: usize) ?*G {
             if (self.running) |g| {
                 if (g.stack.contains(frame)) {
-                    const returns_to: *const usize = @ptrFromInt(frame + @sizeOf(usize));
-                    const is_near = frame == g.near_frame;
-                    g.deep = !is_near or returns_to.* != g.near_return;
-                    if (!is_near) g.deep_frame = frame;
+                    g.deep = true;
+                    if (frame != g.near_frame) g.deep_frame = frame;
                     return g;
                 }
             }
@@ -750,6 +748,11 @@ pub fn Lane(comptime Host: type) type {
 
         /// Gives the other goroutines a turn.
         pub fn gosched(self: *Self, g: *G) void {
+            self.goschedHere(g);
+        }
+
+        /// The same, among the instructions of who calls.
+        pub inline fn goschedHere(self: *Self, g: *G) void {
             if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
             if (g.rank == .low) return self.goschedLow(g);
             const next = self.pickStarted();
