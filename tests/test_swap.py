@@ -16,11 +16,7 @@ import pytest
 from conftest import Script, c_library
 from golibx import _core
 
-KNOWN = (
-    sys.platform == "linux"
-    and platform.machine() == "x86_64"
-    and sys.version_info < (3, 16)
-)
+KNOWN = sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 16)
 WAYS = ["auto", "interpreter"]
 both_ways = pytest.mark.parametrize("way", WAYS)
 

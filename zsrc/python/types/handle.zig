@@ -295,8 +295,9 @@ fn dealloc(o: *py.Object) callconv(.c) void {
 }
 
 /// Memory of handles that are no more, linked by what is the place of the result in one that is.
-/// Programs start goroutines by the thousand, and forget them by the thousand: the interpreter would
-/// give pages back to the system and fetch them again. The collector's header is as it has left it.
+/// Programs start goroutines by the thousand, and forget them by the thousand: the interpreter
+/// would give pages back to the system and fetch them again. The collector's header is as it has
+/// left it.
 var spare: ?*Handle = null;
 
 /// A new one, which the collector does not know. Null with an exception set.
