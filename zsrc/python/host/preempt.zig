@@ -751,8 +751,8 @@ var looked_for_shown = false;
 
 /// The two words lie side by side, and before them, in the same order, the functions: all four are
 /// null in a new thread state. One more that is null follows, on 3.11 three, and then a pointer
-/// into the state itself. Where that is so, sys.gettrace() and sys.getprofile() have to return what is
-/// put there. Before the first run, with the lock. False with an exception set.
+/// into the state itself. Where that is so, sys.gettrace() and sys.getprofile() have to return what
+/// is put there. Before the first run, with the lock. False with an exception set.
 pub fn findShown() bool {
     if (looked_for_shown) return true;
     const probe = py.PyThreadState_New(host.interpreter) orelse {
