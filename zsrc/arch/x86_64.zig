@@ -7,8 +7,7 @@
 //! A switch is part of the function that switches, for the compiler an instruction that changes all
 //! other registers. So what that function needs afterwards, and what its caller does, is saved once
 //! and not a second time. It leaves by a jump: a return would have the processor's stack of return
-//! addresses be one off for all the returns that follow. Nothing may lie below the stack pointer
-//! (build.zig: no red zone).
+//! addresses be one off for all the returns that follow.
 //!
 //! On Windows a switch is a call that saves what callees have to, xmm6-15 among it, and the four
 //! fields of the thread information block that describe the current stack, which exception dispatch
