@@ -369,7 +369,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         };
 
         /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
-        /// Only somebody outside can help, and may go away without a word, where it is to look again.
+        /// To look again is for when only somebody outside can help, who may go without a word.
         fn waitForWork(self: *Self, m: *M, look_again_ns: ?u64) bool {
             var deadline = if (self.virtual_ns == 0)
                 self.timers.earliest.load(.monotonic)
