@@ -16,6 +16,7 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from types import ModuleType
 
 from golibx import _core
+from golibx.errors import Deadlock
 from golibx.frames import without_own_frames
 from golibx.runtime import Runtime
 from golibx.values import current_directory
@@ -128,13 +129,76 @@ class Program:
             from golibx import console
 
             function = console.after(main, lambda: vars(sys.modules["__main__"]), program_frames)
+        shown: list[BaseException] = []
+        if runtime.config.patch.threads:
+            function = _with_threads(function, shown)
         try:
             runtime.run(function, (), {})
         except SystemExit:
             raise
         except BaseException as exc:
-            show_only(exc, program_frames(exc.__traceback__))
+            if exc not in shown:
+                show_only(exc, program_frames(exc.__traceback__))
             raise
+
+
+def _with_threads(
+    function: Callable[[], object], shown: list[BaseException]
+) -> Callable[[], object]:
+    """The same, with threads that are goroutines, which it waits for at its end.
+
+    What the function raises is shown first, as by the interpreter, and put into the list.
+    """
+
+    def main() -> object:
+        from golibx.patch import goroutine_threads
+
+        reason = goroutine_threads.install()
+        if reason is not None:
+            sys.stderr.write(f"golibx: [patch] threads: threads stay threads: {reason}\n")
+            return function()
+        waits = True
+        try:
+            return function()
+        except SystemExit:
+            raise
+        except Deadlock:
+            waits = False  # nobody ends by itself
+            raise
+        except BaseException as exc:
+            if goroutine_threads.others_to_wait_for():
+                _show_now(exc)
+                shown.append(exc)
+            raise
+        finally:
+            try:
+                if waits:
+                    goroutine_threads.wait_for_others()
+            finally:
+                goroutine_threads.uninstall()
+
+    return main
+
+
+def _show_now(exc: BaseException) -> None:
+    """What the interpreter shows of it when it has ended the program; and nothing then."""
+    exc.__traceback__ = program_frames(exc.__traceback__)
+    hook = getattr(sys, "excepthook", None)
+    if hook is None:
+        return
+    try:
+        hook(type(exc), exc, exc.__traceback__)
+    except BaseException as wrong:
+        sys.__excepthook__(type(wrong), wrong, wrong.__traceback__)
+
+    def excepthook(
+        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    ) -> None:
+        sys.excepthook = hook
+        if value is not exc:
+            hook(kind, value, traceback)
+
+    sys.excepthook = excepthook
 
 
 def _absolute(path: str) -> str:

@@ -630,7 +630,7 @@ class Runtime:
         began_ns = time.monotonic_ns()
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         try:
-            left = _core.cancel_all(timeout_ns)
+            left = _core.cancel_all(timeout_ns) - len(threads.daemons)
             if left and timeout_ns:
                 goroutines = "1 goroutine" if left == 1 else f"{left} goroutines"
                 timeout = format_duration(timeout_ns)
@@ -848,7 +848,11 @@ def _names_of_left(*, system: bool = False) -> str:
     from golibx.dump import printable
 
     main = _core.current()
-    left = [g for g in reversed(_core.goroutines()) if g is not main and (system or not g.system)]
+    left = [
+        g
+        for g in reversed(_core.goroutines())
+        if g is not main and (system or not (g.system or g.id in threads.daemons))
+    ]
     lines = []
     for goroutine in left[:_MOST_NAMED]:
         place = f" started at {goroutine.started_at}" if goroutine.started_at else ""

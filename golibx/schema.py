@@ -265,6 +265,7 @@ class Stack(Section):
 class Patch(Section):
     __slots__ = ()
     stdlib: tuple[str, ...]
+    threads: bool
 
 
 class Hooks(Section):
@@ -668,6 +669,13 @@ SCHEMA: Final = (
             "is for speed only: what is left as it is blocks its thread, and another goes on with "
             "the other goroutines.",
             choices=("time", "threading", "queue", "socket", "select", "ssl", "io", "os"),
+        ),
+        Key(
+            "threads",
+            "bool",
+            False,
+            "Whether threads that the program starts are goroutines of its run. Only `golibx run` "
+            "does that.",
         ),
     ),
     Table(

@@ -40,7 +40,7 @@ def patch_all(modules: Iterable[str] | None = None) -> dict[str, str]:
     Raises:
         ValueError: golibx patches nothing of a module of that name. Nothing is changed then.
     """
-    wanted = [*_core.patchable()] if modules is None else _known(modules)
+    wanted = _names() if modules is None else _known(modules)
     for module in wanted:
         _wanted.add(module)
         if module == "ssl":
@@ -99,7 +99,7 @@ def unpatch(modules: Iterable[str] | None = None) -> None:
         ValueError: golibx patches nothing of a module of that name. Nothing is changed then.
         RuntimeError: a goroutine waits in one of the functions.
     """
-    for module in [*_core.patchable()] if modules is None else _known(modules):
+    for module in _names() if modules is None else _known(modules):
         _core.unpatch(module)
         _wanted.discard(module)
         _reasons.pop(module, None)
@@ -110,7 +110,8 @@ def patched() -> dict[str, str]:
 
     One that is patched as soon as the program imports it is "when imported".
     """
-    return {module: _state(module, is_patched) for module, is_patched in _core.patchable().items()}
+    is_patched = _core.patchable()
+    return {module: _state(module, is_patched[module]) for module in _names()}
 
 
 def _state(module: str, is_patched: bool) -> str:
@@ -119,8 +120,13 @@ def _state(module: str, is_patched: bool) -> str:
     return _reasons.get(module, "when imported" if module in _wanted else "native")
 
 
+def _names() -> list[str]:
+    # Threads are a program's, and only in its run: see goroutine_threads.py.
+    return [module for module in _core.patchable() if module != "threads"]
+
+
 def _known(modules: Iterable[str]) -> list[str]:
-    known = _core.patchable()
+    known = _names()
     wanted = list(modules)
     for module in wanted:
         if module not in known:

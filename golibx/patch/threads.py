@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GoroutineThread",
+    "OsThread",
     "bystanders",
     "count_bystanders",
+    "daemons",
     "do_nothing",
+    "end_main_thread",
+    "end_pools",
     "end_process",
     "install",
     "join_others",
@@ -40,6 +44,10 @@ get when they have ended, with the frame that each began in, which tells.
 """
 
 
+daemons: set[int] = set()
+"""The ids of the goroutines that are daemon threads, as long as they have not ended."""
+
+
 def count_bystanders() -> int:
     """How many of them, and of IPython's own threads, have not ended."""
     now = sys._current_frames()
@@ -51,6 +59,10 @@ def count_bystanders() -> int:
     if notebook.is_loaded():
         known |= notebook.tool_threads() & now.keys()
     return len(known)
+
+
+class OsThread(threading.Thread):
+    """One that is a thread of the operating system's, whoever starts it."""
 
 
 def start_bystander(fn: Callable[..., object], args: tuple[Any, ...]) -> threading.Thread:
@@ -66,7 +78,7 @@ def start_bystander(fn: Callable[..., object], args: tuple[Any, ...]) -> threadi
         finally:
             bystanders.pop(ident, None)
 
-    thread = threading.Thread(target=body, name=f"golibx {fn.__qualname__}", daemon=True)
+    thread = OsThread(target=body, name=f"golibx {fn.__qualname__}", daemon=True)
     thread.start()
     known.wait()
     return thread
@@ -199,15 +211,21 @@ def join_others() -> None:
     """
     this = threading.current_thread()
     if this is threading.main_thread():
-        lock: Any = getattr(this, "_tstate_lock", None)  # up to Python 3.12
-        if lock is not None and lock.locked():
-            lock.release()
-        for end in ("_stop", "_handle._set_done", "_os_thread_handle._set_done"):
-            with suppress(AttributeError):
-                attrgetter(end)(this)()
+        end_main_thread()
     while others := [t for t in threading.enumerate() if t is not this and not t.daemon]:
         for thread in others:
             thread.join()
+
+
+def end_main_thread() -> None:
+    """Has threads see that the main thread, which calls, has ended."""
+    this = threading.main_thread()
+    lock: Any = getattr(this, "_tstate_lock", None)  # up to Python 3.12
+    if lock is not None and lock.locked():
+        lock.release()
+    for end in ("_stop", "_handle._set_done", "_os_thread_handle._set_done"):
+        with suppress(AttributeError):
+            attrgetter(end)(this)()
 
 
 def let_go(error: BaseException) -> None:
@@ -229,7 +247,7 @@ def let_go(error: BaseException) -> None:
             errors += [each.__cause__, each.__context__]
 
 
-def _end_pools() -> None:
+def end_pools() -> None:
     """Calls what is to be called before a program's end waits for its threads.
 
     Pools tell their idle threads there that they are to end: concurrent.futures does.
@@ -255,7 +273,7 @@ def end_process(error: BaseException) -> int:
     through a thread state that is not there any more.
     """
     status = _show(error)
-    _end_pools()
+    end_pools()
     _call(join_others)  # until Ctrl-C
     atexit._run_exitfuncs()
     _call(_flush_files)

@@ -42,6 +42,7 @@ const watching = @import("host/watching.zig");
 const buffered = @import("host/buffered.zig");
 const replace = @import("host/replace.zig");
 const patch = @import("patch/patch.zig");
+const threads = @import("patch/threads.zig");
 const fork = @import("run/fork.zig");
 const figures = @import("run/figures.zig");
 const tuning = @import("run/tuning.zig");
@@ -92,6 +93,18 @@ fn go(given: class.Given) ?*py.Object {
 
 fn goSystem(given: class.Given) ?*py.Object {
     return goroutine.launch(createChecked("go_system", given, true) orelse return null);
+}
+
+/// go_thread(daemon, fn, /, *args)
+fn goThread(given: class.Given) ?*py.Object {
+    if (given.n < 2)
+        return py.raise(py.exc.typeError(), "go_thread() takes a bool and a callable first", .{});
+    const is_daemon = py.PyObject_IsTrue(given.args[0]);
+    if (is_daemon < 0) return null;
+    const p = createChecked("go_thread", given.after(1), false) orelse return null;
+    goroutine.inheritNothing(p);
+    p.is_daemon = is_daemon != 0;
+    return goroutine.launch(p);
 }
 
 /// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
@@ -415,6 +428,21 @@ const functions = [_]class.Method(void){
     ),
     function("patchable()", patch.patchable,
         \\The modules that there are to patch, with whether each is patched.
+    ),
+    function("set_thread_functions(functions, /)", threads.setFunctions,
+        \\What start_new_thread() and others of the module _thread do in goroutines, by their names:
+        \\NotImplemented is for what they do elsewhere. None: no threads are goroutines.
+    ),
+    function("begin_thread_handle(handle, ident, /)", threads.beginHandle,
+        \\Has a new _thread._ThreadHandle be that of a thread which runs, with that number; with 0
+        \\the number is told later. Returns False if it is another's already.
+    ),
+    function("report_thread_error(function, error, /)", threads.reportError,
+        \\Tells sys.unraisablehook of what was raised in a thread that function was started in.
+    ),
+    function("go_thread(daemon, fn, /, *args)", goThread,
+        \\As go(), of who does not start a goroutine but a thread: nothing is inherited. A daemon is
+        \\not cancelled at the end of the run, and never goes on.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the

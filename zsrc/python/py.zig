@@ -537,6 +537,8 @@ pub const Extra = struct {
     _PyType_Lookup: ?*const fn (*Type, *Object) callconv(.c) ?*Object,
     PyDict_AddWatcher: ?*const fn (DictWatcher) callconv(.c) c_int,
     PySys_Audit: ?*const fn ([*:0]const u8, [*:0]const u8, ...) callconv(.c) c_int,
+    _PyErr_WriteUnraisableMsg: ?*const fn ([*:0]const u8, *Object) callconv(.c) void,
+    PyErr_FormatUnraisable: ?*const fn ([*:0]const u8, ...) callconv(.c) void,
     PyDict_Watch: ?*const fn (c_int, *Object) callconv(.c) c_int,
 
     pub fn load(self: *Extra) ?[:0]const u8 {

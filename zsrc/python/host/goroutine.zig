@@ -85,6 +85,8 @@ pub const PyG = struct {
     ended: bool = false,
     /// The run's end has cancelled it.
     told_to_end: bool = false,
+    /// As a daemon thread: nobody ends it, and it does not go on after the run.
+    is_daemon: bool = false,
     /// Whose code it waits in the middle of, while it keeps its thread for that; and in which calls
     /// of the interpreter's buffered files it is, the innermost.
     kept_by: ?*const foreign.Module = null,
@@ -344,6 +346,7 @@ pub inline fn createAs(
     p.runs_handlers = false;
     p.ended = false;
     p.told_to_end = false;
+    p.is_daemon = false;
     p.kept_by = null;
     p.buffered = null;
     p.runs_python = py.isFunction(function);
@@ -383,6 +386,16 @@ pub fn createQuietly(b: *const Birth, function: *py.Object) ?*PyG {
         py.PyErr_Clear();
         return null;
     };
+}
+
+/// Of one that was made just now: it begins as a thread, with nothing of who started it.
+pub fn inheritNothing(p: *PyG) void {
+    p.g.context = null;
+    p.g.rank = .normal;
+    p.g.priority = .normal;
+    py.clear(&p.ambient);
+    trackVariables(p);
+    py.clear(&p.context);
 }
 
 /// Undoes `create` for one that is not to be launched.
@@ -969,8 +982,7 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
         while (it) |g| {
             it = g.all_next;
             const p = of(g);
-            if (g.system or p == caller) continue;
-            if (p.ended) continue;
+            if (g.system or p.is_daemon or p == caller or p.ended) continue;
             straggler = p;
             runnable = runnable or g.status == .runnable;
             if (p.told_to_end or p.handle.live == null) continue;
@@ -1019,7 +1031,7 @@ fn watchLoops(caller: *PyG) void {
     while (it) |g| {
         const p = of(g);
         const id = g.id;
-        if (!g.system and p != caller and !isParked(p)) {
+        if (!g.system and !p.is_daemon and p != caller and !isParked(p)) {
             owed.settle(p);
             if (p.owes.pending != null) backedge.watch(p);
         }

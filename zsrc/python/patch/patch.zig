@@ -16,6 +16,7 @@ const polls = @import("polls.zig");
 const queues = @import("queues.zig");
 const sleep = @import("sleep.zig");
 const sockets = @import("sockets.zig");
+const threads = @import("threads.zig");
 const tls = @import("tls.zig");
 
 const groups = .{
@@ -27,6 +28,7 @@ const groups = .{
     .{ "ssl", tls },
     .{ "io", files },
     .{ "os", files.by_number },
+    .{ "threads", threads },
 };
 
 var is_patched: [groups.len]bool = @splat(false);

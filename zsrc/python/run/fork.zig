@@ -47,6 +47,7 @@ const refused = @import("../host/refused.zig");
 const sampling = @import("sampling.zig");
 const requests = @import("requests.zig");
 const parking = @import("../host/parking.zig");
+const threads = @import("../patch/threads.zig");
 const tls = @import("../patch/tls.zig");
 const rlock = @import("../host/rlock.zig");
 const run = @import("run.zig");
@@ -262,6 +263,7 @@ fn inChild() callconv(.c) void {
         renumber(py.PyThreadState_Get(), false);
     }
     parking.forget();
+    threads.forget();
     tls.forget();
     mainthread.forget();
     native.afterFork();
