@@ -673,9 +673,9 @@ SCHEMA: Final = (
         Key(
             "threads",
             "bool",
-            False,
+            True,
             "Whether threads that the program starts are goroutines of its run. Only `golibx run` "
-            "does that.",
+            "does that, and `golibx.patch_all()` does not.",
         ),
     ),
     Table(

@@ -362,6 +362,7 @@ def test_threads_that_wait_for_each_other_are_a_deadlock(tmp_path: Path) -> None
     assert status == 1
     assert "Deadlock" in stderr
     assert "waits" in stderr
+    assert re.search(r"created by goroutine 1 at .*program.py:3\n", stderr)
 
 
 def test_threads_outside_of_goroutines_stay_threads(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import sys
 import threading
 
 from golibx import _core
@@ -25,13 +24,18 @@ from golibx.patch.threads import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import NotImplementedType
     from typing import Any
 
 __all__ = ["install", "others_to_wait_for", "uninstall", "wait_for_others"]
 
 _sentinels: dict[int, _thread.LockType] = {}
 """Up to Python 3.12: what is released at a thread's end, by the thread's number."""
+
+_IN_START = 2
+"""Frames between who calls Thread.start() and this module."""
+
+_running = 0
+"""How many have begun and not ended."""
 
 _goroutines: dict[object, _core.Goroutine[None]] = {}
 """From Python 3.13 on: by the handles of threads that have not ended."""
@@ -50,7 +54,7 @@ def install() -> str | None:
 
 
 def uninstall() -> None:
-    """New threads are threads again. Nobody waits any more for the end of one that has not ended."""
+    """New threads are threads again. Nobody waits any more for one that has not ended."""
     _core.set_thread_functions(None)
     for lock in _sentinels.values():
         if lock.locked():
@@ -60,6 +64,8 @@ def uninstall() -> None:
 
 
 def _forget() -> None:
+    global _running
+    _running = 0
     _sentinels.clear()
     _goroutines.clear()
     daemons.clear()
@@ -78,7 +84,7 @@ def _start(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     /,
-) -> int | NotImplementedType:
+) -> object:
     named = {} if kwargs is None else kwargs
     if not (callable(function) and isinstance(args, tuple) and isinstance(named, dict)):
         return NotImplemented  # which raises what it does
@@ -86,11 +92,13 @@ def _start(
         return NotImplemented
     thread = getattr(function, "__self__", None)
     if isinstance(thread, threading.Thread):
-        _core.go_thread(thread.daemon, _run, function, args, named, None, thread.daemon, None)
+        _core.go_thread(
+            thread.daemon, _IN_START, _run, function, args, named, None, thread.daemon, None
+        )
         return 0  # Thread.start() waits for the thread itself
     # _thread itself knows no daemons: nobody waits for what it has started.
     number = _core.Chan[int](1)
-    _core.go_thread(True, _run, function, args, named, None, True, number)
+    _core.go_thread(True, 1, _run, function, args, named, None, True, number)
     return number.recv()
 
 
@@ -107,7 +115,7 @@ def _start_joinable(
     if type(handle) is not kind or not _core.begin_thread_handle(handle, 0):
         return NotImplemented
     _goroutines[handle] = _core.go_thread(
-        daemon, _run, function, (), {}, handle, daemon, None
+        daemon, _IN_START, _run, function, (), {}, handle, daemon, None
     )
     return handle
 
@@ -121,9 +129,11 @@ def _run(
     number: _core.Chan[int] | None,
 ) -> None:
     """What the goroutine does."""
+    global _running
     current = _core.current()
     assert current is not None
     ident = _core.ident()
+    _running += 1
     if is_daemon:
         daemons.add(current.id)
     if handle is not None:
@@ -142,6 +152,7 @@ def _run(
     except BaseException as error:
         _core.report_thread_error(function, error)
     finally:
+        _running -= 1
         daemons.discard(current.id)
         lock = _sentinels.pop(ident, None)
         if lock is not None and lock.locked():
@@ -151,7 +162,7 @@ def _run(
             handle._set_done()
 
 
-def _join(handle: object, timeout: float | None = None) -> None | NotImplementedType:
+def _join(handle: object, timeout: float | None = None) -> object:
     """A handle's join()."""
     if not (timeout is None or isinstance(timeout, (int, float))):
         return NotImplemented
@@ -177,13 +188,17 @@ def _is_of_main_thread(handle: object) -> bool:
     return any(attributes.get(name) is handle for name in ("_handle", "_os_thread_handle"))
 
 
+def _count(others: int) -> int:
+    return others + _running
+
+
 def _set_sentinel() -> _thread.LockType:
     lock = _thread.allocate_lock()
     _sentinels[_core.ident()] = lock
     return lock
 
 
-def _excepthook(args: Any, /) -> None | NotImplementedType:
+def _excepthook(args: Any, /) -> object:
     """A goroutine that was told to end has ended: nobody is told, as with SystemExit."""
     return None if issubclass(args.exc_type, Cancelled) else NotImplemented
 
@@ -195,6 +210,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "_ThreadHandle.join": _join,
     "_set_sentinel": _set_sentinel,
     "_excepthook": _excepthook,
+    "_count": _count,
 }
 
 

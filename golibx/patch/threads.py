@@ -128,9 +128,15 @@ _attributes: dict[str, object] = {}
 
 
 def _new(cls: type[threading.Thread]) -> threading.Thread:
-    if cls is threading._DummyThread and _core.in_goroutine():
+    if cls is threading._DummyThread and _core.in_goroutine() and not _is_dummy():
         cls = GoroutineThread
     return object.__new__(cls)
+
+
+def _is_dummy() -> bool:
+    """Whether it is a goroutine that stands for a thread which threading does not know."""
+    current = _core.current() if daemons else None
+    return current is not None and current.id in daemons
 
 
 class GoroutineThread(threading._DummyThread):

@@ -95,14 +95,19 @@ fn goSystem(given: class.Given) ?*py.Object {
     return goroutine.launch(createChecked("go_system", given, true) orelse return null);
 }
 
-/// go_thread(daemon, fn, /, *args)
+/// go_thread(daemon, frames, fn, /, *args)
 fn goThread(given: class.Given) ?*py.Object {
-    if (given.n < 2)
-        return py.raise(py.exc.typeError(), "go_thread() takes a bool and a callable first", .{});
+    if (given.n < 3) return py.raise(
+        py.exc.typeError(),
+        "go_thread() takes a bool, an int and a callable first",
+        .{},
+    );
     const is_daemon = py.PyObject_IsTrue(given.args[0]);
-    if (is_daemon < 0) return null;
-    const p = createChecked("go_thread", given.after(1), false) orelse return null;
+    const frames = py.PyLong_AsLongLong(given.args[1]);
+    if (is_daemon < 0 or py.PyErr_Occurred() != null) return null;
+    const p = createChecked("go_thread", given.after(2), false) orelse return null;
     goroutine.inheritNothing(p);
+    goroutine.takePlaceAbove(p, frames);
     p.is_daemon = is_daemon != 0;
     return goroutine.launch(p);
 }
@@ -440,9 +445,10 @@ const functions = [_]class.Method(void){
     function("report_thread_error(function, error, /)", threads.reportError,
         \\Tells sys.unraisablehook of what was raised in a thread that function was started in.
     ),
-    function("go_thread(daemon, fn, /, *args)", goThread,
+    function("go_thread(daemon, frames, fn, /, *args)", goThread,
         \\As go(), of who does not start a goroutine but a thread: nothing is inherited. A daemon is
-        \\not cancelled at the end of the run, and never goes on.
+        \\not cancelled at the end of the run, and never goes on. It was started so many frames above
+        \\the function that calls.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the

@@ -421,6 +421,17 @@ inline fn takePlace(of_what: anytype, where: ?*py.Frame) void {
     py.xdecref(old);
 }
 
+/// It was started so many frames above the function that calls.
+pub fn takePlaceAbove(p: *PyG, frames: i64) void {
+    var frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
+    for (0..@intCast(@max(0, frames))) |_| {
+        const above = py.PyFrame_GetBack(frame) orelse break;
+        py.decref(@ptrCast(frame));
+        frame = above;
+    }
+    takePlace(p.handle, frame);
+}
+
 /// Makes it a child of somebody who looks after it: `on_end` is called with its handle when it has
 /// ended, and what it raises counts as collected. It runs under `context`, and was started where
 /// the function that calls was called. A value is received from `places`, if there is one, at its

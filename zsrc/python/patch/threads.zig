@@ -94,6 +94,16 @@ pub fn reportError(function: *py.Object, exception: *py.Object) ?*py.Object {
 /// More are refused by the original.
 const most_args = 8;
 
+/// How many there are: those, and the ones of the operating system.
+const Count = replace.Replacement("_thread", "_count", applies, count);
+
+fn count(c: replace.Call) ?*py.Object {
+    const threads = Count.callOriginal(c) orelse return null;
+    const function = py.PyDict_GetItemString(functions.?, "_count") orelse return threads;
+    defer py.decref(threads);
+    return py.call(function, &.{threads});
+}
+
 /// Python 3.12 has no handles.
 const JoinOfHandle = struct {
     const It = Replaced("_ThreadHandle.join").It;
@@ -114,6 +124,7 @@ pub const all = .{
     JoinOfHandle,
     Replaced("_set_sentinel").It,
     Replaced("_excepthook").It,
+    Count,
 };
 
 // ---- handles ----
@@ -222,9 +233,9 @@ pub fn beginHandle(handle: *py.Object, ident: i64) ?*py.Object {
     const inner = @constCast(@as(*Handle, @ptrCast(handle)).inner);
     const state: *u32 = @ptrCast(@alignCast(inner + l.state));
     const where: *u64 = @ptrCast(@alignCast(inner + l.ident));
-    const is_known = @atomicLoad(u32, state, .seq_cst) == l.running and
+    const is_to_learn = ident != 0 and @atomicLoad(u32, state, .seq_cst) == l.running and
         @atomicLoad(u64, where, .seq_cst) == 0;
-    if (!is_known and @atomicLoad(u32, state, .seq_cst) != l.not_started) return py.boolean(false);
+    if (!is_to_learn and @atomicLoad(u32, state, .seq_cst) != l.not_started) return py.boolean(false);
     @atomicStore(u64, where, @bitCast(ident), .seq_cst);
     @atomicStore(u32, state, l.running, .seq_cst);
     return py.boolean(true);
