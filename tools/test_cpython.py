@@ -14,7 +14,8 @@ process, or stands still, is a difference too, and the module goes on without it
 
 tests/cpython/exclusions.toml has the differences that are meant, each with its reason. An exclusion
 that applies and yet passes is a failure: it has to go. Those that would end or hang the process
-(`alone = true`) are kept out of their module's run and have a process of their own.
+(`alone = true`) are kept out of their module's run and have a process of their own. Those with
+`patched = true` are not meant to differ with --unpatched.
 
 What plain Python made of a module is kept in build/cpython and used again; --fresh forgets it. The
 last line is a sum, as "900 passed, 0 failed, 31 skipped"; the exit code is 0 if nothing differed.
@@ -101,7 +102,8 @@ STALL_LIMIT = 120.0  # seconds without a word from a module: more than any test 
 MOST_BROKEN = 12  # tests of a module that end or hang it; then the rest is given up
 PLAIN = ("-m", "test")
 ON_GOLIBX = ("-m", "golibx", "run", "-m", "test")
-UNPATCHED = ("-m", "golibx", "run", "--set", "patch.stdlib=false", "-m", "test")
+OFF = ("--set", "patch.stdlib=false", "--set", "patch.threads=false")
+UNPATCHED = ("-m", "golibx", "run", *OFF, "-m", "test")
 BEGINNING = re.compile(r"^\w+ \((test\.[\w.]+)\)", re.MULTILINE)  # of a test, as -v shows it
 
 
@@ -113,6 +115,7 @@ class Exclusion:
     reason: str
     on: tuple[str, ...] = ()
     alone: bool = False
+    patched: bool = False
 
     def applies(self, test: str, version: str) -> bool:
         return (not self.on or version in self.on) and fnmatch.fnmatchcase(test, self.test)
@@ -153,11 +156,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--match", action="append", default=[], help="only tests of this pattern")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--stdlib", action="store_true", help="those of what golibx patches")
-    parser.add_argument("--unpatched", action="store_true", help="with [patch] stdlib = false")
+    parser.add_argument("--unpatched", action="store_true", help="without what [patch] does")
     parser.add_argument("--fresh", action="store_true", help="run the plain tests again")
     options = parser.parse_intermixed_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    exclusions = read_exclusions()
+    exclusions = [e for e in read_exclusions() if not (options.unpatched and e.patched)]
     way = UNPATCHED if options.unpatched else ON_GOLIBX
     if options.fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
