@@ -447,8 +447,8 @@ const functions = [_]class.Method(void){
     ),
     function("go_thread(daemon, frames, fn, /, *args)", goThread,
         \\As go(), of who does not start a goroutine but a thread: nothing is inherited. A daemon is
-        \\not cancelled at the end of the run, and never goes on. It was started so many frames above
-        \\the function that calls.
+        \\not cancelled at the end of the run, and never goes on. It was started so many frames
+        \\above the function that calls.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the

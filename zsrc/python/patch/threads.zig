@@ -233,9 +233,9 @@ pub fn beginHandle(handle: *py.Object, ident: i64) ?*py.Object {
     const inner = @constCast(@as(*Handle, @ptrCast(handle)).inner);
     const state: *u32 = @ptrCast(@alignCast(inner + l.state));
     const where: *u64 = @ptrCast(@alignCast(inner + l.ident));
-    const is_to_learn = ident != 0 and @atomicLoad(u32, state, .seq_cst) == l.running and
-        @atomicLoad(u64, where, .seq_cst) == 0;
-    if (!is_to_learn and @atomicLoad(u32, state, .seq_cst) != l.not_started) return py.boolean(false);
+    const now = @atomicLoad(u32, state, .seq_cst);
+    const is_to_learn = ident != 0 and now == l.running and @atomicLoad(u64, where, .seq_cst) == 0;
+    if (!is_to_learn and now != l.not_started) return py.boolean(false);
     @atomicStore(u64, where, @bitCast(ident), .seq_cst);
     @atomicStore(u32, state, l.running, .seq_cst);
     return py.boolean(true);
