@@ -21,6 +21,7 @@ from time import sleep  # a reference from before
 import pytest
 
 import golibx
+from conftest import c_library
 from golibx import _core, context, go, run
 from golibx.testing import wait_until_parked
 
@@ -527,6 +528,53 @@ except golibx.Deadlock:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout == "found\n"
+
+
+LATE = """
+#include <pthread.h>
+#include <unistd.h>
+void PyEval_AcquireThread(void *), PyThreadState_Clear(void *), PyThreadState_DeleteCurrent(void);
+void *PyObject_CallMethod(void *, const char *, const char *);
+static void *late[2];
+static void *body(void *unused) {
+    usleep(300000);
+    PyEval_AcquireThread(late[0]);
+    PyObject_CallMethod(late[1], "release", 0);
+    PyThreadState_Clear(late[0]);
+    PyThreadState_DeleteCurrent();
+    return unused;
+}
+int start(void *state, void *lock) {
+    static pthread_t thread;
+    late[0] = state;
+    late[1] = lock;
+    return pthread_create(&thread, 0, body, 0);
+}
+"""
+
+
+def test_a_thread_that_begins_late_is_no_deadlock(tmp_path: Path) -> None:
+    """On a busy machine a thread that has been started may have to wait for long."""
+    path = c_library(tmp_path, "late", LATE)
+    program = f"""
+import _thread, ctypes, golibx
+api, late = ctypes.pythonapi, ctypes.PyDLL({str(path)!r})
+api.PyInterpreterState_Get.restype = api.PyThreadState_New.restype = ctypes.c_void_p
+
+def main():
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    state = api.PyThreadState_New(ctypes.c_void_p(api.PyInterpreterState_Get()))
+    assert late.start(ctypes.c_void_p(state), ctypes.py_object(lock)) == 0
+    lock.acquire()
+    return "released"
+
+golibx.patch_all()
+print(golibx.run(main))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout == "released\n"
 
 
 def test_a_lock_that_nobody_can_release_is_a_leak() -> None:

@@ -301,6 +301,7 @@ pub extern fn PyThreadState_Get() *ThreadState;
 pub extern fn PyThreadState_Swap(?*ThreadState) ?*ThreadState;
 pub extern fn PyThreadState_GetDict() ?*Object;
 pub extern fn PyThreadState_SetAsyncExc(c_ulong, ?*Object) c_int;
+pub extern fn PyThreadState_GetID(*ThreadState) u64;
 pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
 pub extern fn PyInterpreterState_Get() *Interpreter;
 pub extern fn PyInterpreterState_ThreadHead(*Interpreter) ?*ThreadState;

@@ -1,6 +1,7 @@
 //! "All goroutines are asleep": nothing in the program can ever wake one. The main goroutine then
 //! raises Deadlock, with every goroutine's stack.
 const std = @import("std");
+const os = @import("../../os/os.zig");
 const py = @import("../py.zig");
 const host = @import("../host/host.zig");
 const idents = @import("../host/idents.zig");
@@ -12,19 +13,25 @@ const lane = &host.the_lane;
 
 /// How often to look again whether all goroutines are asleep for good.
 const recheck_ns = 100 * std.time.ns_per_ms;
-/// While a thread may have been started and not be counted yet, and how often: threads of C code
-/// may have a state and run nothing for ever.
+/// While a thread may have been started and not be counted yet; and more seldom, when it has not
+/// been for so long. A busy machine lets it wait.
 const begins_recheck_ns = std.time.ns_per_ms;
-const most_looks = 50;
-/// In this wait of the program's, which began with that turn.
-var looks: u32 = 0;
+const late_recheck_ns = 50 * std.time.ns_per_ms;
+const late_ns = 50 * std.time.ns_per_ms;
+/// Threads of C code may have a state and run nothing for ever. After this time no thread is taken
+/// for one that begins which was there before.
+const patience_ns = 3 * std.time.ns_per_s;
+/// The last of them has this number, and so has none that is made later.
+var known_idle: u64 = 0;
+/// When this wait of the program's was first looked at, which began with that turn.
+var since: u64 = 0;
 var turn: u64 = 0;
 
 /// With the lock, on g0. Null if the main goroutine has been woken for it, else when to ask again.
 pub fn report() ?u64 {
     const main = goroutine.main orelse return recheck_ns;
     // A thread that has just been started may be about to let a patched lock go.
-    if (parking.waiting > 0 and mayBegin()) return begins_recheck_ns;
+    if (parking.waiting > 0) if (beginsSoon()) |recheck| return recheck;
     if (main.g.status != .waiting or otherThreads()) return recheck_ns;
     const exception = make() orelse py.takeException() orelse return recheck_ns;
     // A thread that has ended since may have woken somebody first.
@@ -37,12 +44,18 @@ pub fn report() ?u64 {
     return null;
 }
 
-fn mayBegin() bool {
-    const now = lane.tick.load(.monotonic);
-    if (now != turn) looks = 0;
-    turn = now;
-    looks += 1;
-    return looks <= most_looks and anyBegins();
+/// When to ask again, if a thread may be about to begin.
+fn beginsSoon() ?u64 {
+    const now = os.nanotime();
+    const this_turn = lane.tick.load(.monotonic);
+    if (this_turn != turn) since = now;
+    turn = this_turn;
+    const newest = newestThatBegins() orelse return null;
+    const waited = now - since;
+    if (waited < late_ns) return begins_recheck_ns;
+    if (waited < patience_ns) return late_recheck_ns;
+    known_idle = newest;
+    return null;
 }
 
 /// Threads of the program's own may still send to a channel, unless they wait as well, for as long
@@ -57,17 +70,23 @@ fn otherThreads() bool {
     return if (standin.mainWaits()) mainMayHandle() else !mainJoins();
 }
 
-/// Whether a thread may have been started and not be counted yet. It counts itself before it runs
-/// its function: until then its state has no frame, nor at first a number.
-fn anyBegins() bool {
+/// Of the threads that may have been started and not be counted yet. A thread counts itself before
+/// it runs its function: until then its state has no frame, nor at first a number.
+fn newestThatBegins() ?u64 {
+    var newest: ?u64 = null;
     var it = py.PyInterpreterState_ThreadHead(host.interpreter);
     while (it) |state| : (it = py.PyThreadState_Next(state)) {
         const ident = host.identOf(state).*;
         if (idents.has(ident) or ident == idents.idle() or isOwn(state)) continue;
-        const frame = py.PyThreadState_GetFrame(state) orelse return true;
+        const number = py.PyThreadState_GetID(state);
+        if (number <= known_idle) continue;
+        const frame = py.PyThreadState_GetFrame(state) orelse {
+            newest = @max(newest orelse 0, number);
+            continue;
+        };
         py.decref(@ptrCast(frame));
     }
-    return false;
+    return newest;
 }
 
 /// Whether it is that of an M or of the main goroutine.
