@@ -66,6 +66,10 @@ pictures: build/bench-ready build/library-$(OPTIMIZE) ## Draw the README's pictu
 bench: build/bench-ready build/library-$(OPTIMIZE) ## Compare with gevent, asyncio and Go: bench/README.md
 	@$(BIN)/python bench/run.py $(ARGS)
 
+.PHONY: bench-real
+bench-real: $(VENV)/ready build/bench-real-ready build/library-$(OPTIMIZE) ## Compare an ordinary program of many threads: on golibx, threads, gevent; ARGS="--install" for the servers
+	@$(BIN)/python bench/real/compare.py $(ARGS)
+
 .PHONY: test-matrix
 test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each, and a notebook, on every Python at hand; ARGS as for test
 	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py \
@@ -180,6 +184,10 @@ $(DIST)/built: $(VENV)/ready build/SDIST-sources $(SDIST_SOURCES)
 	@echo "--- building the wheel ($(OPTIMIZE)) and the sdist"
 	@rm -rf $(DIST)
 	@$(BIN)/python -m hatchling build --directory $(DIST)
+	@touch $@
+
+build/bench-real-ready: $(VENV)/ready bench/real/requirements.txt
+	@$(BIN)/python -m pip install --quiet --requirement bench/real/requirements.txt
 	@touch $@
 
 build/bench-ready: $(VENV)/ready bench/requirements.txt

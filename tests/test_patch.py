@@ -275,7 +275,7 @@ def test_a_buffered_file_that_many_read() -> None:
     run(main)
 
 
-def test_pipes_and_children_park() -> None:
+def test_pipes_park() -> None:
     def main() -> None:
         pipes = [os.pipe() for _ in range(50)]
         readers = [go(os.read, r, 10) for r, _ in pipes]
@@ -294,12 +294,24 @@ def test_pipes_and_children_park() -> None:
         assert [each.result() for each in readers] == [b"to the end"] * 50
         for file in files:
             file.close()
-        children = [go(subprocess.run, ["sleep", "0.2"]) for _ in range(20)]
-        asked = [go(subprocess.run, ["echo", "hello"], capture_output=True) for _ in range(20)]
-        assert {each.result().returncode for each in children} == {0}
-        assert {each.result().stdout for each in asked} == {b"hello\n"}
 
     assert threads_used(main) < FEW
+
+
+def test_who_waits_for_children_parks() -> None:
+    def main() -> None:
+        children = [subprocess.Popen("cat", stdin=subprocess.PIPE) for _ in range(20)]
+        waiting = [go(child.wait) for child in children]
+        for each in waiting:
+            wait_until_parked(each)
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+        assert {each.result() for each in waiting} == {0}
+        asked = [go(subprocess.run, ["echo", "hello"], capture_output=True) for _ in range(20)]
+        assert {each.result().stdout for each in asked} == {b"hello\n"}
+
+    run(main)
 
 
 def test_reads_that_do_not_wait_stay_so() -> None:
@@ -933,3 +945,33 @@ def test_names_and_signatures_stay() -> None:
     assert type(LOCK).acquire.__name__ == "acquire"
     assert type(LOCK).__module__ == "_thread"
     assert sys.modules["time"].sleep is sleep
+
+
+# ---- drivers ----
+
+
+def test_psycopg_waits_for_its_server_without_a_thread() -> None:
+    waiting = pytest.importorskip("psycopg.waiting")
+
+    def answer(conn: socket.socket) -> Iterator[object]:
+        """As psycopg's own: tells what it waits for, and is told what there is."""
+        while (yield waiting.Wait.R) != waiting.Ready.R:
+            pass
+        return conn.recv(10)
+
+    def main() -> int:
+        pairs = [socket.socketpair() for _ in range(50)]
+        wait = partial(waiting.wait, interval=0.1)
+        started = [go(wait, answer(ours), ours.fileno()) for ours, _ in pairs]
+        for each in started:
+            wait_until_parked(each)
+        threads = golibx.stats()["threads"]
+        for _, theirs in pairs:
+            theirs.send(b"row")
+        assert [each.result() for each in started] == [b"row"] * 50
+        for pair in pairs:
+            for conn in pair:
+                conn.close()
+        return threads
+
+    assert run(main) < FEW

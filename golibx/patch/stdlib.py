@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 
 from golibx import _core
+from golibx.patch import drivers
 from golibx.patch.imports import when_imported
 
 TYPE_CHECKING = False
@@ -50,6 +51,8 @@ def patch_all(modules: Iterable[str] | None = None) -> dict[str, str]:
             _patch(module)
         if module == "socket":
             _Probe()
+        if module == "select":
+            drivers.install()
     return {module: _reasons[module] for module in wanted if module in _reasons}
 
 
@@ -101,6 +104,8 @@ def unpatch(modules: Iterable[str] | None = None) -> None:
     """
     for module in _names() if modules is None else _known(modules):
         _core.unpatch(module)
+        if module == "select":
+            drivers.uninstall()
         _wanted.discard(module)
         _reasons.pop(module, None)
 
