@@ -34,8 +34,8 @@ _sentinels: dict[int, _thread.LockType] = {}
 _IN_START = 2
 """Frames between who calls Thread.start() and this module."""
 
-_running = 0
-"""How many have begun and not ended."""
+_ids: set[int] = set()
+"""Those goroutines, as long as they have not ended."""
 
 _goroutines: dict[object, _core.Goroutine[None]] = {}
 """From Python 3.13 on: by the handles of threads that have not ended."""
@@ -64,8 +64,7 @@ def uninstall() -> None:
 
 
 def _forget() -> None:
-    global _running
-    _running = 0
+    _ids.clear()
     _sentinels.clear()
     _goroutines.clear()
     daemons.clear()
@@ -129,11 +128,10 @@ def _run(
     number: _core.Chan[int] | None,
 ) -> None:
     """What the goroutine does."""
-    global _running
     current = _core.current()
     assert current is not None
     ident = _core.ident()
-    _running += 1
+    _ids.add(current.id)
     if is_daemon:
         daemons.add(current.id)
     if handle is not None:
@@ -152,7 +150,7 @@ def _run(
     except BaseException as error:
         _core.report_thread_error(function, error)
     finally:
-        _running -= 1
+        _ids.discard(current.id)
         daemons.discard(current.id)
         lock = _sentinels.pop(ident, None)
         if lock is not None and lock.locked():
@@ -189,7 +187,7 @@ def _is_of_main_thread(handle: object) -> bool:
 
 
 def _count(others: int) -> int:
-    return others + _running
+    return others + len(_ids)
 
 
 def _set_sentinel() -> _thread.LockType:
@@ -203,6 +201,18 @@ def _excepthook(args: Any, /) -> object:
     return None if issubclass(args.exc_type, Cancelled) else NotImplemented
 
 
+def _refuse_in_threads(name: str) -> Callable[..., object]:
+    """Of a function for the main thread: the others refuse it, whichever thread they run on."""
+
+    def function(*_args: object) -> object:
+        current = _core.current()
+        if current is not None and current.id in _ids:
+            raise ValueError(f"{name} only works in main thread of the main interpreter")
+        return NotImplemented
+
+    return function
+
+
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "start_new_thread": _start,
     "start_new": _start,
@@ -211,6 +221,8 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "_set_sentinel": _set_sentinel,
     "_excepthook": _excepthook,
     "_count": _count,
+    "signal": _refuse_in_threads("signal"),
+    "set_wakeup_fd": _refuse_in_threads("set_wakeup_fd"),
 }
 
 

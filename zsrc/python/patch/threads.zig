@@ -45,10 +45,10 @@ inline fn applies() bool {
     return functions != null and identity.inGoroutine();
 }
 
-fn Replaced(comptime path: [:0]const u8) type {
+fn Replaced(comptime module: [:0]const u8, comptime path: [:0]const u8) type {
     return struct {
         const is_method = std.mem.indexOfScalar(u8, path, '.') != null;
-        const It = replace.Replacement("_thread", path, applies, call);
+        const It = replace.Replacement(module, path, applies, call);
 
         fn call(c: replace.Call) ?*py.Object {
             if (lane.onThread()) |g| if (g.system) return It.callOriginal(c);
@@ -106,7 +106,7 @@ fn count(c: replace.Call) ?*py.Object {
 
 /// Python 3.12 has no handles.
 const JoinOfHandle = struct {
-    const It = Replaced("_ThreadHandle.join").It;
+    const It = Replaced("_thread", "_ThreadHandle.join").It;
 
     pub fn install() replace.Error!void {
         return if (layout == null) error.Missing else It.install();
@@ -118,13 +118,16 @@ const JoinOfHandle = struct {
 };
 
 pub const all = .{
-    Replaced("start_new_thread").It,
-    Replaced("start_new").It,
-    Replaced("start_joinable_thread").It,
+    Replaced("_thread", "start_new_thread").It,
+    Replaced("_thread", "start_new").It,
+    Replaced("_thread", "start_joinable_thread").It,
     JoinOfHandle,
-    Replaced("_set_sentinel").It,
-    Replaced("_excepthook").It,
+    Replaced("_thread", "_set_sentinel").It,
+    Replaced("_thread", "_excepthook").It,
     Count,
+    // C asks for the thread of the operating system's.
+    Replaced("_signal", "signal").It,
+    Replaced("_signal", "set_wakeup_fd").It,
 };
 
 // ---- handles ----
