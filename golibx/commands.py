@@ -18,13 +18,14 @@ import click
 
 from golibx import _core, cli
 from golibx.config import Config, refuse_unread
-from golibx.errors import ConfigError
+from golibx.errors import ConfigError, toml_value
 from golibx.runtime import Runtime
+from golibx.schema import SCHEMA
 from golibx.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from golibx.pluginfinder import Found
 
@@ -64,9 +65,13 @@ def main(arguments: Sequence[str]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks must not end a dump.
             stream.reconfigure(errors="backslashreplace")
+    # What the application raises is none of the command's errors, and ends it as it ends python.
+    serve: Callable[[], int] | None = None
     try:
         status = group.main(list(arguments), prog_name="golibx", standalone_mode=False)
         sys.stdout.flush()
+        if callable(status):
+            serve, status = status, 0
     except click.ClickException as exc:
         exc.show()
         status = exc.exit_code
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         sys.stdout = None
         click.echo(f"golibx: can't write the output: {exc.strerror}", err=True)
         status = 1
-    sys.exit(status)
+    sys.exit(status if serve is None else serve())
 
 
 class _Group(click.Group):
@@ -238,6 +243,116 @@ def run_command(run: cli.Run) -> None:
     the console.
     """
     cli.launch(run)
+
+
+def _serve_options(command: Callable[..., object]) -> Callable[..., object]:
+    """An option for each key of [serve] but the application, which is an argument."""
+    for key in reversed(next(table.keys for table in SCHEMA if table.name == "serve")):
+        if key.name == "app":
+            continue
+        help_text = key.description.replace("`", "")
+        default = ", ".join(key.default) if isinstance(key.default, list) else key.default
+        if default != "":
+            help_text += f"  [default: {default}]"
+        command = click.option(
+            f"--{key.name.replace('_', '-')}",
+            key.name,
+            metavar=_METAVARS.get(key.name, _METAVARS.get(key.kind)),
+            multiple=key.kind == "strings",
+            help=help_text,
+        )(command)
+    return command
+
+
+_METAVARS = {
+    "bind": "ADDRESS",
+    "access_log": "FILE",
+    "int": "N",
+    "size": "SIZE",
+    "duration": "TIME",
+}
+
+
+@group.command(
+    "serve",
+    short_help="Serve a WSGI application.",
+    epilog="""\b
+Examples:
+  golibx serve shop:app
+  golibx serve 'shop:make_app()' --bind 0.0.0.0:8080 --workers 4
+  golibx serve shop.wsgi:application --bind unix:/run/shop.sock --access-log -
+  golibx serve --config golib.toml        app in [serve] of the file
+  golibx serve shop:app --body-size 10MiB --keep-alive 5s
+""",
+)
+@config_option
+@click.option("--no-config", is_flag=True, help="Do not use ./golib.toml.")
+@set_option
+@_serve_options
+@click.argument("app", required=False, metavar="[MODULE:APP]")
+def serve_command(
+    config: str | None, no_config: bool, overrides: Sequence[str], app: str | None, **options: Any
+) -> Callable[[], int]:
+    """Serve a WSGI application, with a goroutine for each connection.
+
+    MODULE:APP names it; MODULE:FACTORY() has the function make it. The application is ordinary
+    blocking code: what would block a thread parks the goroutine of the request. SIGTERM and SIGINT
+    end it when the requests that are being served have ended.
+
+    Each option is a key of [serve] in the configuration as well. A SIZE is such as 10MiB, a TIME
+    such as 30s.
+    """
+    path = _chosen(config)
+    if path is not None and no_config:
+        raise click.UsageError("--config and --no-config are opposites: give one of them.")
+    is_named = path is not None
+    if not is_named and not no_config:
+        path = cli.default_config()
+    given = {"app": app, **options}
+    overrides = [*overrides, *(f"serve.{k}={_as_set(v)}" for k, v in given.items() if v)]
+    settings = Config.load(path, overrides=overrides)
+    _check_served(settings)
+    if path is not None and not is_named:
+        click.echo(f"golibx: using ./{path}", err=True)
+    return lambda: _serve(settings)
+
+
+def _as_set(value: object) -> str:
+    return toml_value(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_served(settings: Config) -> None:
+    """Raises click.UsageError if there is nothing to serve, or nothing to serve it with."""
+    from importlib.util import find_spec
+
+    app = settings.serve.app
+    if not app:
+        raise click.UsageError(
+            "There is nothing to serve: name MODULE:APP, or have a golib.toml whose [serve] app "
+            "does."
+        )
+    if find_spec("httptools") is None:
+        raise click.ClickException(
+            "golibx serve needs httptools, which reads HTTP: pip install 'golibx[serve]'"
+        )
+    from golibx.serve.application import is_reference
+
+    if not is_reference(app):
+        raise click.UsageError(f"{app!r} is not MODULE:APP or MODULE:FACTORY(), such as shop:app")
+    if not settings.serve.bind:
+        raise click.UsageError("There is nowhere to listen: [serve] bind is empty.")
+
+
+def _serve(settings: Config) -> int:
+    from golibx.serve.launch import ListenError, launch
+
+    try:
+        return launch(settings)
+    except ConfigError as exc:
+        cli.report_config_error(exc)
+    except ListenError as exc:
+        click.echo(f"golibx: {exc}", err=True)
+        return 1
 
 
 @group.command(

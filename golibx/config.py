@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Program,
         Retake,
         Runtime,
+        Serve,
         Stack,
         Sysmon,
         Tune,
@@ -463,6 +464,7 @@ class Config:
         "program",
         "retake",
         "runtime",
+        "serve",
         "stack",
         "sysmon",
         "tune",
@@ -478,6 +480,7 @@ class Config:
     native: Native
     stack: Stack
     patch: Patch
+    serve: Serve
     debug: Debug
     hooks: Hooks
     tune: Tune

@@ -285,6 +285,18 @@ def listen(
         OSError: the address can't be used.
         ValueError: it is not an address.
     """
+    plain = listening_socket(address, backlog=backlog, reuse_port=reuse_port)
+    try:
+        return _core.adopt_socket(Listener, plain)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def listening_socket(
+    address: Address, *, backlog: int = DEFAULT_BACKLOG, reuse_port: bool = False
+) -> socket.socket:
+    """What listen() makes a Listener of: a socket of the standard library, which does not block."""
     host, port = _split(address)
     last_error: OSError | None = None
     for family, kind, proto, _, where in _resolve(host, port, passive=True):
@@ -299,7 +311,7 @@ def listen(
                 plain.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             plain.bind(where)
             plain.listen(backlog)
-            return _core.adopt_socket(Listener, plain)
+            return plain
         except OSError as exc:
             plain.close()
             last_error = OSError(exc.errno, f"cannot listen on {_text(host, port)}: {exc.strerror}")
@@ -407,7 +419,7 @@ def serve(
             except OSError as exc:
                 if exc.errno == errno.EBADF and listener.closed:
                     return
-                if exc.errno not in _PASSING_ERRORS:
+                if exc.errno not in PASSING_ERRORS:
                     raise
                 _core.sleep(_PASSING_ERROR_PAUSE)
                 continue
@@ -416,7 +428,7 @@ def serve(
 
 # Nothing is wrong with the listener: too many descriptors or too little memory for now, or the peer
 # has gone before it was accepted.
-_PASSING_ERRORS = frozenset(
+PASSING_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED}
 )
 _PASSING_ERROR_PAUSE = 0.05  # seconds

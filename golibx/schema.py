@@ -288,6 +288,24 @@ class Tune(Section):
     cooldown_ns: int
 
 
+class Serve(Section):
+    __slots__ = ()
+    app: str
+    bind: tuple[str, ...]
+    workers: int
+    connections: int
+    backlog: int
+    target_size: int
+    headers: int
+    header_size: int
+    header_timeout_ns: int
+    body_size: int
+    io_timeout_ns: int
+    keep_alive_ns: int
+    graceful_timeout_ns: int
+    access_log: str
+
+
 class Debug(Section):
     __slots__ = ()
     leaks: bool
@@ -792,6 +810,126 @@ SCHEMA: Final = (
             low="1ms",
             high="24h",
             zero="not at all",
+        ),
+    ),
+    Table(
+        "serve",
+        "What `golibx serve` serves, where, and within which limits: [serve.md](serve.md). Each "
+        "key is an option of that command, too.",
+        Serve,
+        Key(
+            "app",
+            "string",
+            "",
+            "The WSGI application, `module:app`, or `module:factory()` for what a function "
+            "returns.",
+        ),
+        Key(
+            "bind",
+            "strings",
+            ["127.0.0.1:8000"],
+            "Where to listen: `host:port`, with an IPv6 host in brackets and port 0 for a free "
+            "one, or `unix:path`.",
+        ),
+        Key(
+            "workers",
+            "int",
+            1,
+            "How many processes serve. One that dies is started again.",
+            low=1,
+            high=1024,
+        ),
+        Key(
+            "connections",
+            "int",
+            10_000,
+            "How many connections a process has at a time. Others wait in the queue of the socket.",
+            low=1,
+            high=1_000_000,
+        ),
+        Key(
+            "backlog",
+            "int",
+            4096,
+            "How long that queue is; the system has a limit of its own.",
+            low=1,
+            high=65_535,
+        ),
+        Key(
+            "target_size",
+            "size",
+            "8KiB",
+            "How long the path and query of a request may be. More is answered with 414.",
+            low="64B",
+            high="1MiB",
+        ),
+        Key(
+            "headers",
+            "int",
+            100,
+            "How many headers a request may have. More is answered with 431.",
+            low=1,
+            high=10_000,
+        ),
+        Key(
+            "header_size",
+            "size",
+            "32KiB",
+            "How large all headers of a request may be together. More is answered with 431.",
+            low="256B",
+            high="16MiB",
+        ),
+        Key(
+            "header_timeout",
+            "duration",
+            "10s",
+            "How long the head of a request may take to come, or a new connection to say "
+            "something. A part of a head is answered with 408 then.",
+            low="10ms",
+            high="1h",
+        ),
+        Key(
+            "body_size",
+            "size",
+            "1GiB",
+            "How large the body of a request may be. More is answered with 413.",
+            low="1B",
+            high="1TiB",
+            zero="as large as it is",
+        ),
+        Key(
+            "io_timeout",
+            "duration",
+            "1m",
+            "How long nothing of a body may come, or nothing of an answer be taken, before the "
+            "connection is given up.",
+            low="10ms",
+            high="24h",
+        ),
+        Key(
+            "keep_alive",
+            "duration",
+            "75s",
+            "How long a connection may be idle between two requests. Behind a proxy, longer than "
+            "that keeps its own.",
+            low="10ms",
+            high="24h",
+        ),
+        Key(
+            "graceful_timeout",
+            "duration",
+            "30s",
+            "How long requests may take to end after SIGTERM or SIGINT.",
+            low="10ms",
+            high="24h",
+            zero="they are cut off",
+        ),
+        Key(
+            "access_log",
+            "string",
+            "",
+            "The file that gets a line for each request, in the combined format; `-` for stdout. "
+            "Empty: none.",
         ),
     ),
     Table(

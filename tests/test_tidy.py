@@ -47,7 +47,7 @@ PYTHON_LAYERS = (
     {"pluginmanager"},
     {"console", "runtime"},
     {"__init__", "program", "testing"},
-    {"integrations", "top"},
+    {"integrations", "serve", "top"},
     {"cli", "commands"},
     {"__main__"},
 )

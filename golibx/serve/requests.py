@@ -1,0 +1,391 @@
+"""Bytes to requests: what a client sends, read by httptools (llhttp), within limits.
+
+httptools calls a method for the target, for each header, for the end of the head, for each part of
+the body and for its end. These build the WSGI environment as they come: there is no other form of a
+request. It reads strictly: no bare line feeds, no folded headers, no control characters, not both
+Content-Length and Transfer-Encoding, not two lengths. What is refused here besides is what makes
+two programs read one request differently: an unknown transfer coding, chunks in HTTP/1.0, no or two
+hosts in HTTP/1.1. Headers whose names have an underscore are left out, since X_Real_IP and
+X-Real-IP would be the same to an application.
+
+What arrives is given to httptools up to the first empty line, the rest when that request has been
+answered. So a client that sends thousands of requests in one go has one or two of them in memory.
+
+A request that asks for another protocol is answered as if it did not. httptools reads no body of
+such a request; it is given a head of the same length once more, as whose body it then reads it.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Environ: TypeAlias = dict[str, Any]
+
+__all__ = ["Limits", "Parser", "Refused", "Request"]
+
+_END = b"\r\n\r\n"
+_KEYS_MAX = 1000
+_keys: dict[bytes, str] = {}
+"""The key of the environment for a header's name as clients write it; "" for one left out."""
+_HEADER_EXTRA = 4
+"""Bytes of a header that are neither its name nor its value."""
+_HEAD_EXTRA = 64
+"""Bytes of a head that neither the target nor a header has: the method, the version."""
+
+
+class Limits(NamedTuple):
+    """How large a request may be.
+
+    Attributes:
+        target: bytes of what the first line asks for.
+        header_size: bytes of all of them.
+        headers: how many.
+        body: bytes; 0: any number.
+    """
+
+    target: int
+    header_size: int
+    headers: int
+    body: int
+
+
+class Refused(OSError):
+    """A request that is not, or not wholly, given to the application.
+
+    Attributes:
+        status: the answer's.
+        why: in words.
+    """
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+
+
+class Request:
+    """One whose head is there.
+
+    Attributes:
+        environ: the WSGI environment, without the input.
+        is_head: whether the method is HEAD.
+        is_1_1: whether the version is HTTP/1.1, otherwise it is HTTP/1.0.
+        keeps_alive: whether the client allows for more requests.
+        expects: whether the client waits for a "100 Continue" before it sends the body.
+        parts: what has come of the body and nobody has read.
+        received: how much has come of it.
+        length: of the body, as the client has said; -1 where it comes in chunks.
+        complete: whether all of it has come.
+    """
+
+    __slots__ = (
+        "complete",
+        "environ",
+        "expects",
+        "is_1_1",
+        "is_head",
+        "keeps_alive",
+        "length",
+        "parts",
+        "received",
+    )
+
+    def __init__(self, environ: Environ, *, is_head: bool, is_1_1: bool, keeps_alive: bool) -> None:
+        self.environ = environ
+        self.is_head = is_head
+        self.is_1_1 = is_1_1
+        self.keeps_alive = keeps_alive
+        self.expects = False
+        self.parts: list[bytes] = []
+        self.received = 0
+        self.length = 0
+        self.complete = False
+
+
+class Parser:
+    """Reads what one client sends.
+
+    Args:
+        base: what the environment of each request has.
+        peer: the client's address and port, as text.
+        limits: how large requests may be.
+
+    Attributes:
+        requests: whose heads are there and that nobody has taken.
+        error: why nothing more can be read; None if it can.
+    """
+
+    __slots__ = (
+        "_at",
+        "_base",
+        "_environ",
+        "_http",
+        "_limits",
+        "_peer",
+        "_places",
+        "_request",
+        "_rest",
+        "_room",
+        "_silent",
+        "_substitute",
+        "_target",
+        "error",
+        "requests",
+    )
+
+    def __init__(self, base: Environ, peer: tuple[str, str], limits: Limits) -> None:
+        self._base = base
+        self._peer = peer
+        self._limits = limits
+        self._environ: Environ | None = None  # of the head that is being read
+        self._target = b""
+        self._room = self._places = 0  # what its headers may still take
+        self._request: Request | None = None  # whose body is being read
+        self._silent = 0  # bytes since there was something to tell of
+        self._substitute = b""
+        self._rest = b""
+        self._at = 0  # where in that the next request may begin
+        self.requests: list[Request] = []
+        self.error: Refused | None = None
+        self._http: Any = HttpRequestParser(self)
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether something is there that has not been read."""
+        return bool(self._rest)
+
+    @property
+    def is_within(self) -> bool:
+        """Whether a head has begun and not ended."""
+        return self._environ is not None or self._silent > 0
+
+    def feed(self, data: bytes) -> None:
+        """Reads what has come, when there is no rest. What is wrong is in `error` then."""
+        end = data.find(_END) + len(_END)
+        if end < len(_END) or end == len(data):
+            self._read(data)
+            return
+        self._rest = data
+        self._at = end
+        self._read(memoryview(data)[:end])
+
+    def feed_rest(self) -> None:
+        """The same, for the next part of what is left."""
+        rest, at = self._rest, self._at
+        end = rest.find(_END, at) + len(_END)
+        if end < len(_END) or end == len(rest):
+            self._rest = b""
+            self._read(memoryview(rest)[at:])
+        else:
+            self._at = end
+            self._read(memoryview(rest)[at:end])
+
+    def close(self) -> None:
+        """Lets go of httptools' parser, which refers to this one."""
+        self._http = None
+        self._rest = b""
+
+    def _read(self, data: bytes | memoryview) -> None:
+        self._silent += len(data)
+        try:
+            self._http.feed_data(data)
+        except HttpParserUpgrade as exc:
+            self._read_on(data, exc.args[0])
+        except HttpParserCallbackError as exc:
+            if not isinstance(exc.__context__, Refused):
+                raise
+            self.error = exc.__context__
+        except HttpParserError as exc:
+            self.error = Refused(HTTPStatus.BAD_REQUEST, f"this is no request of HTTP/1: {exc}")
+        limits = self._limits
+        if self._silent > limits.target + limits.header_size + _HEAD_EXTRA and self.error is None:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self.error = Refused(status, f"headers have at most {limits.header_size} bytes")
+
+    def _read_on(self, data: bytes | memoryview, offset: int) -> None:
+        """After a request for another protocol, which there is none of here."""
+        substitute, self._substitute = self._substitute, b""
+        if substitute:
+            self._read(substitute)
+        if self.error is None and offset < len(data):
+            self._read(memoryview(data)[offset:])
+
+    # ---- what httptools calls ----
+
+    def on_url(self, part: bytes) -> None:
+        """The target, or a part of it."""
+        if self._environ is None:
+            if self._request is not None:
+                return  # that of a substitute
+            self._environ = environ = self._base.copy()
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self._peer
+            self._target = part
+            limits = self._limits
+            self._room = limits.header_size
+            self._places = limits.headers
+        else:
+            self._target += part
+        if len(self._target) > self._limits.target:
+            raise Refused(
+                HTTPStatus.REQUEST_URI_TOO_LONG,
+                f"the target of a request has at most {self._limits.target} bytes",
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header, or a trailer of chunks, which nobody asks for."""
+        environ = self._environ
+        if environ is None:
+            return
+        self._room -= len(name) + len(value) + _HEADER_EXTRA
+        self._places -= 1
+        if self._room < 0 or self._places < 0:
+            limits = self._limits
+            raise Refused(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"there are at most {limits.headers} headers of {limits.header_size} bytes",
+            )
+        key = _keys.get(name)
+        if key is None:
+            key = _key_of(name)
+        if not key:
+            return
+        text = value.decode("latin-1").strip(" \t")
+        if key in environ:
+            text = _joined(key, environ[key], text)
+        environ[key] = text
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        environ, self._environ = self._environ, None
+        if environ is None:
+            return  # that of a substitute
+        self._silent = 0
+        http = self._http
+        method = http.get_method().decode()
+        version = http.get_http_version()
+        is_1_1 = version == "1.1"
+        if is_1_1:
+            if "HTTP_HOST" not in environ:
+                raise Refused(HTTPStatus.BAD_REQUEST, "there is no header Host")
+        elif version != "1.0":
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken here")
+        environ["REQUEST_METHOD"] = method
+        environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
+        _put_target(environ, self._target, method)
+        request = Request(
+            environ,
+            is_head=method == "HEAD",
+            is_1_1=is_1_1,
+            keeps_alive=http.should_keep_alive(),
+        )
+        if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
+            self._expect_body(request)
+        if "HTTP_EXPECT" in environ:
+            if environ["HTTP_EXPECT"].lower() != "100-continue":
+                raise Refused(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+            request.expects = is_1_1
+        self._request = request
+        self.requests.append(request)
+
+    def _expect_body(self, request: Request) -> None:
+        environ = request.environ
+        coding = environ.get("HTTP_TRANSFER_ENCODING")
+        if coding is not None:
+            if coding.lower() != "chunked":
+                raise Refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding is chunked")
+            if not request.is_1_1:
+                raise Refused(HTTPStatus.BAD_REQUEST, "there are no chunks in HTTP/1.0")
+            request.length = -1
+            how = b"Transfer-Encoding: chunked"
+        else:
+            request.length = int(environ["CONTENT_LENGTH"])
+            if request.length > self._limits.body > 0:
+                raise self._too_large()
+            how = b"Content-Length: %d" % request.length
+        if request.length and "HTTP_UPGRADE" in environ and self._http.should_upgrade():
+            self._substitute = b"POST / HTTP/1.1\r\nHost: -\r\n%b\r\n\r\n" % how
+
+    def _too_large(self) -> Refused:
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return Refused(status, f"the body of a request has at most {self._limits.body} bytes")
+
+    def on_body(self, part: bytes) -> None:
+        """A part of the body."""
+        request = self._request
+        assert request is not None
+        self._silent = 0
+        request.received += len(part)
+        if request.received > self._limits.body > 0:
+            raise self._too_large()
+        request.parts.append(part)
+
+    def on_message_complete(self) -> None:
+        """The request is there as a whole."""
+        self._silent = 0
+        if self._substitute:
+            return  # it is as whose body that of the request is read
+        assert self._request is not None
+        self._request.complete = True
+        self._request = None
+
+
+def _key_of(name: bytes) -> str:
+    text = name.decode("latin-1").upper().replace("-", "_")
+    if b"_" in name:
+        key = ""
+    elif text in ("CONTENT_LENGTH", "CONTENT_TYPE"):
+        key = text
+    else:
+        key = f"HTTP_{text}"
+    if len(_keys) < _KEYS_MAX:  # clients may think of any number of them
+        _keys[name] = key
+    return key
+
+
+def _joined(key: str, first: str, second: str) -> str:
+    """The value of a header that is there twice."""
+    if key in ("HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"):
+        name = key.removeprefix("HTTP_").replace("_", "-").title()
+        raise Refused(HTTPStatus.BAD_REQUEST, f"there is more than one header {name}")
+    return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
+
+
+def _put_target(environ: Environ, target: bytes, method: str) -> None:
+    if method == "CONNECT":
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
+    path = target
+    if target[:1] != b"/":
+        path = _path_of(environ, target, method)
+    path, _, query = path.partition(b"?")
+    if b"#" in target:
+        raise Refused(HTTPStatus.BAD_REQUEST, "the target of a request has no fragment")
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    environ["PATH_INFO"] = path.decode("latin-1")
+    environ["QUERY_STRING"] = query.decode("latin-1")
+    environ["RAW_URI"] = target.decode("latin-1")
+
+
+def _path_of(environ: Environ, target: bytes, method: str) -> bytes:
+    """Of a target that has the host too, as proxies get them; or of `*`, for OPTIONS."""
+    if target == b"*" and method == "OPTIONS":
+        return b"/"
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or scheme.lower() not in (b"http", b"https"):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the target of a request begins with /")
+    end = min((at for at in map(rest.find, (b"/", b"?")) if at >= 0), default=len(rest))
+    environ["HTTP_HOST"] = rest[:end].decode("latin-1")
+    path = rest[end:]
+    return path if path.startswith(b"/") else b"/" + path
