@@ -69,11 +69,6 @@ class Connection:
         self._is_broken = False
         self._was_asked = False
 
-    @property
-    def may_be_kept(self) -> bool:
-        """Whether another request may follow the present one."""
-        return self._parser.error is None and not self.server.gives_up_connections
-
     def serve(self) -> None:
         """Until the client, or the server, has had enough."""
         try:
@@ -112,20 +107,40 @@ class Connection:
 
     def _next_request(self) -> Request | None:
         """Waits for a request. None if there will be none. Raises Refused and OSError."""
-        parser = self._parser
-        until = 0.0
-        while not parser.requests:
+        parser, server, conn = self._parser, self.server, self._conn
+        requests = parser.requests
+        while not requests:
             if parser.error is not None:
                 raise parser.error
-            if parser.has_rest:
+            if parser.rest:
                 parser.feed_rest()
                 continue
-            if not parser.is_within:
-                if not self._wait_idle():
+            if parser.silent:
+                if not self._receive_head():
                     return None
                 continue
-            if not until:
-                until = time.monotonic() + self.server.header_timeout_s
+            if self._was_asked:
+                waiting, timeout = server.idle, server.idle_timeout_s
+            else:
+                waiting, timeout = server.fresh, server.header_timeout_s
+            waiting[self] = True  # first: whoever stops the server closes those that are in there
+            if server.gives_up_connections and (self._was_asked or server.is_stopping):
+                timeout = 0  # what is there is answered
+            conn.settimeout(timeout)
+            try:
+                data = conn.recv(_PART)
+            except OSError:  # the time is over, the server has closed it, or the client has
+                return None
+            if not waiting.pop(self, False) or not data:
+                return None
+            parser.feed(data)
+        return requests.pop(0)
+
+    def _receive_head(self) -> bool:
+        """Waits for all of a head that has begun. False if the client has gone."""
+        parser = self._parser
+        until = time.monotonic() + self.server.header_timeout_s
+        while not parser.requests and parser.error is None:
             self._conn.settimeout(max(until - time.monotonic(), 0.001))
             try:
                 data = self._conn.recv(_PART)
@@ -133,29 +148,10 @@ class Connection:
                 status = HTTPStatus.REQUEST_TIMEOUT
                 raise Refused(status, "the head of a request has not come in time") from None
             if not data:
-                return None
+                return False
             parser.feed(data)
-        return parser.requests.pop(0)
-
-    def _wait_idle(self) -> bool:
-        """Waits for a request to begin. False if the connection is to end."""
-        server = self.server
-        conn = self._conn
-        if self._was_asked:
-            waiting, timeout = server.idle, server.idle_timeout_s
-        else:
-            waiting, timeout = server.fresh, server.header_timeout_s
-        waiting[self] = True  # first: whoever stops the server closes those that are in there
-        if server.is_stopping or (server.gives_up_connections and self._was_asked):
-            timeout = 0  # what is there is answered
-        conn.settimeout(timeout)
-        try:
-            data = conn.recv(_PART)
-        except OSError:  # the time is over, the server has closed it, or the client has
-            return False
-        if not waiting.pop(self, False) or not data:
-            return False
-        self._parser.feed(data)
+            while parser.rest and not parser.requests and parser.error is None:
+                parser.feed_rest()
         return True
 
     def receive_body(self, request: Request) -> bool:
@@ -171,7 +167,7 @@ class Connection:
                 return False
             if parser.error is not None:
                 raise parser.error
-            if parser.has_rest:
+            if parser.rest:
                 parser.feed_rest()
                 continue
             if request.expects:
@@ -201,9 +197,15 @@ class Connection:
             body = self._body_of(request)
             environ["wsgi.input"] = body
         response = Response(self, request)
+        result: Any = None
         try:
-            self._call(request, response)
+            result = server.application(environ, response.start)
+            response.give(result)
+        except (Exception, SystemExit) as exc:
+            self._answer_failure(request, response, exc)
         finally:
+            if type(result) is not list and hasattr(result, "close"):
+                self._close_result(request, result)
             # Whoever has kept it must not read what belongs to another request.
             if body is not None:
                 body.close()
@@ -216,30 +218,22 @@ class Connection:
         if not request.complete and not (response.keeps_alive and self._drain(request)):
             self._linger()
             return False
-        return response.keeps_alive
+        return response.keeps_alive and self._parser.error is None
 
     def _body_of(self, request: Request) -> io.IOBase:
         parser = self._parser
-        while parser.has_rest and not request.complete and parser.error is None:
+        while parser.rest and not request.complete and parser.error is None:
             parser.feed_rest()
         if request.complete:
-            parts, request.parts = request.parts, []
+            parts, request.parts = request.parts, ()
             return io.BytesIO(parts[0] if len(parts) == 1 else b"".join(parts))
         return io.BufferedReader(_Body(self, request))
 
-    def _call(self, request: Request, response: Response) -> None:
-        result: Any = None
+    def _close_result(self, request: Request, result: Any) -> None:
         try:
-            result = self.server.application(request.environ, response.start)
-            response.give(result)
+            result.close()
         except (Exception, SystemExit) as exc:
-            self._answer_failure(request, response, exc)
-        finally:
-            if type(result) is not list and hasattr(result, "close"):
-                try:
-                    result.close()
-                except (Exception, SystemExit) as exc:
-                    self.server.report(request.environ, exc)
+            self.server.report(request.environ, exc)
 
     def _answer_failure(self, request: Request, response: Response, exc: BaseException) -> None:
         """What the application has raised."""
@@ -318,7 +312,7 @@ class Connection:
         most = request.received + _DRAINED_MAX
         try:
             while self.receive_body(request):
-                request.parts.clear()
+                request.parts = []
                 if request.received > most:
                     return False
         except OSError:
@@ -361,7 +355,8 @@ class _Body(io.RawIOBase):
             request = self._request
             if not self._connection.receive_body(request):
                 return False
-            self._part = memoryview(request.parts.pop(0))
+            parts, request.parts = request.parts, []
+            self._part = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
         return True
 
     def readinto(self, buffer: Any) -> int:

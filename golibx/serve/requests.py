@@ -18,8 +18,8 @@ such a request; it is given a head of the same length once more, as whose body i
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from httptools import (
     HttpParserCallbackError,
@@ -29,6 +29,7 @@ from httptools import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeAlias
 
     Environ: TypeAlias = dict[str, Any]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Parser", "Refused", "Request"]
 
 _END = b"\r\n\r\n"
+_PROTOCOLS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
 _KEYS_MAX = 1000
 _keys: dict[bytes, str] = {}
 """The key of the environment for a header's name as clients write it; "" for one left out."""
@@ -45,20 +47,27 @@ _HEAD_EXTRA = 64
 """Bytes of a head that neither the target nor a header has: the method, the version."""
 
 
-class Limits(NamedTuple):
+class Limits:
     """How large a request may be.
 
-    Attributes:
+    Args:
         target: bytes of what the first line asks for.
-        header_size: bytes of all of them.
+        header_size: bytes of all headers.
         headers: how many.
         body: bytes; 0: any number.
+
+    Attributes:
+        head: bytes of all that comes before the body, or between two parts of it.
     """
 
-    target: int
-    header_size: int
-    headers: int
-    body: int
+    __slots__ = ("body", "head", "header_size", "headers", "target")
+
+    def __init__(self, target: int, header_size: int, headers: int, body: int) -> None:
+        self.target = target
+        self.header_size = header_size
+        self.headers = headers
+        self.body = body
+        self.head = target + header_size + _HEAD_EXTRA
 
 
 class Refused(OSError):
@@ -90,28 +99,17 @@ class Request:
         complete: whether all of it has come.
     """
 
-    __slots__ = (
-        "complete",
-        "environ",
-        "expects",
-        "is_1_1",
-        "is_head",
-        "keeps_alive",
-        "length",
-        "parts",
-        "received",
-    )
+    is_head = False
+    expects = False
+    parts: Sequence[bytes] = ()
+    received = 0
+    length = 0
+    complete = False
 
-    def __init__(self, environ: Environ, *, is_head: bool, is_1_1: bool, keeps_alive: bool) -> None:
+    def __init__(self, environ: Environ, is_1_1: bool, keeps_alive: bool) -> None:
         self.environ = environ
-        self.is_head = is_head
         self.is_1_1 = is_1_1
         self.keeps_alive = keeps_alive
-        self.expects = False
-        self.parts: list[bytes] = []
-        self.received = 0
-        self.length = 0
-        self.complete = False
 
 
 class Parser:
@@ -124,6 +122,8 @@ class Parser:
 
     Attributes:
         requests: whose heads are there and that nobody has taken.
+        rest: what has come and has not been read, but for what lies before a place in it.
+        silent: bytes since there was something to tell of: 0 if no head has begun.
         error: why nothing more can be read; None if it can.
     """
 
@@ -136,13 +136,13 @@ class Parser:
         "_peer",
         "_places",
         "_request",
-        "_rest",
         "_room",
-        "_silent",
         "_substitute",
         "_target",
         "error",
         "requests",
+        "rest",
+        "silent",
     )
 
     def __init__(self, base: Environ, peer: tuple[str, str], limits: Limits) -> None:
@@ -153,52 +153,23 @@ class Parser:
         self._target = b""
         self._room = self._places = 0  # what its headers may still take
         self._request: Request | None = None  # whose body is being read
-        self._silent = 0  # bytes since there was something to tell of
+        self.silent = 0  # bytes since there was something to tell of
         self._substitute = b""
-        self._rest = b""
+        self.rest = b""
         self._at = 0  # where in that the next request may begin
         self.requests: list[Request] = []
         self.error: Refused | None = None
         self._http: Any = HttpRequestParser(self)
 
-    @property
-    def has_rest(self) -> bool:
-        """Whether something is there that has not been read."""
-        return bool(self._rest)
-
-    @property
-    def is_within(self) -> bool:
-        """Whether a head has begun and not ended."""
-        return self._environ is not None or self._silent > 0
-
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Reads what has come, when there is no rest. What is wrong is in `error` then."""
-        end = data.find(_END) + len(_END)
-        if end < len(_END) or end == len(data):
-            self._read(data)
-            return
-        self._rest = data
-        self._at = end
-        self._read(memoryview(data)[:end])
-
-    def feed_rest(self) -> None:
-        """The same, for the next part of what is left."""
-        rest, at = self._rest, self._at
-        end = rest.find(_END, at) + len(_END)
-        if end < len(_END) or end == len(rest):
-            self._rest = b""
-            self._read(memoryview(rest)[at:])
-        else:
-            self._at = end
-            self._read(memoryview(rest)[at:end])
-
-    def close(self) -> None:
-        """Lets go of httptools' parser, which refers to this one."""
-        self._http = None
-        self._rest = b""
-
-    def _read(self, data: bytes | memoryview) -> None:
-        self._silent += len(data)
+        if type(data) is bytes:
+            end = data.find(_END) + len(_END)
+            if len(_END) <= end < len(data):
+                self.rest = data
+                self._at = end
+                data = memoryview(data)[:end]
+        self.silent += len(data)
         try:
             self._http.feed_data(data)
         except HttpParserUpgrade as exc:
@@ -209,38 +180,53 @@ class Parser:
             self.error = exc.__context__
         except HttpParserError as exc:
             self.error = Refused(HTTPStatus.BAD_REQUEST, f"this is no request of HTTP/1: {exc}")
-        limits = self._limits
-        if self._silent > limits.target + limits.header_size + _HEAD_EXTRA and self.error is None:
+        if self.silent > self._limits.head and self.error is None:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            self.error = Refused(status, f"headers have at most {limits.header_size} bytes")
+            self.error = Refused(status, f"headers have at most {self._limits.header_size} bytes")
+
+    def feed_rest(self) -> None:
+        """The same, for the next part of what is left."""
+        rest, at = self.rest, self._at
+        end = rest.find(_END, at) + len(_END)
+        if end < len(_END) or end == len(rest):
+            self.rest = b""
+            self.feed(memoryview(rest)[at:])
+        else:
+            self._at = end
+            self.feed(memoryview(rest)[at:end])
+
+    def close(self) -> None:
+        """Lets go of httptools' parser, which refers to this one."""
+        self._http = None
+        self.rest = b""
 
     def _read_on(self, data: bytes | memoryview, offset: int) -> None:
         """After a request for another protocol, which there is none of here."""
         substitute, self._substitute = self._substitute, b""
         if substitute:
-            self._read(substitute)
+            self.feed(memoryview(substitute))
         if self.error is None and offset < len(data):
-            self._read(memoryview(data)[offset:])
+            self.feed(memoryview(data)[offset:])
 
     # ---- what httptools calls ----
 
     def on_url(self, part: bytes) -> None:
         """The target, or a part of it."""
+        limits = self._limits
         if self._environ is None:
             if self._request is not None:
                 return  # that of a substitute
-            self._environ = environ = self._base.copy()
-            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self._peer
+            self._environ = self._base.copy()
             self._target = part
-            limits = self._limits
             self._room = limits.header_size
             self._places = limits.headers
+            self.silent += 1  # for a head behind the end of a body
         else:
             self._target += part
-        if len(self._target) > self._limits.target:
+        if len(self._target) > limits.target:
             raise Refused(
                 HTTPStatus.REQUEST_URI_TOO_LONG,
-                f"the target of a request has at most {self._limits.target} bytes",
+                f"the target of a request has at most {limits.target} bytes",
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -271,25 +257,30 @@ class Parser:
         environ, self._environ = self._environ, None
         if environ is None:
             return  # that of a substitute
-        self._silent = 0
+        self.silent = 0
         http = self._http
         method = http.get_method().decode()
-        version = http.get_http_version()
-        is_1_1 = version == "1.1"
-        if is_1_1:
-            if "HTTP_HOST" not in environ:
-                raise Refused(HTTPStatus.BAD_REQUEST, "there is no header Host")
-        elif version != "1.0":
-            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken here")
         environ["REQUEST_METHOD"] = method
-        environ["SERVER_PROTOCOL"] = f"HTTP/{version}"
-        _put_target(environ, self._target, method)
-        request = Request(
-            environ,
-            is_head=method == "HEAD",
-            is_1_1=is_1_1,
-            keeps_alive=http.should_keep_alive(),
-        )
+        protocol = _PROTOCOLS.get(http.get_http_version())
+        if protocol is None:
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken here")
+        environ["SERVER_PROTOCOL"] = protocol
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self._peer
+        is_1_1 = protocol == "HTTP/1.1"
+        if is_1_1 and "HTTP_HOST" not in environ:
+            raise Refused(HTTPStatus.BAD_REQUEST, "there is no header Host")
+        target = self._target.decode("latin-1")
+        environ["RAW_URI"] = target
+        if target[0] != "/" or method == "CONNECT":
+            target = _path_of(environ, target, method)
+        path, _, query = target.partition("?")
+        if "#" in target:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the target of a request has no fragment")
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        request = Request(environ, is_1_1, http.should_keep_alive())
+        if method == "HEAD":
+            request.is_head = True
         if "HTTP_TRANSFER_ENCODING" in environ or "CONTENT_LENGTH" in environ:
             self._expect_body(request)
         if "HTTP_EXPECT" in environ:
@@ -301,6 +292,7 @@ class Parser:
 
     def _expect_body(self, request: Request) -> None:
         environ = request.environ
+        request.parts = []
         coding = environ.get("HTTP_TRANSFER_ENCODING")
         if coding is not None:
             if coding.lower() != "chunked":
@@ -325,15 +317,16 @@ class Parser:
         """A part of the body."""
         request = self._request
         assert request is not None
-        self._silent = 0
+        self.silent = 0
         request.received += len(part)
         if request.received > self._limits.body > 0:
             raise self._too_large()
+        assert isinstance(request.parts, list)
         request.parts.append(part)
 
     def on_message_complete(self) -> None:
         """The request is there as a whole."""
-        self._silent = 0
+        self.silent = 0
         if self._substitute:
             return  # it is as whose body that of the request is read
         assert self._request is not None
@@ -362,30 +355,16 @@ def _joined(key: str, first: str, second: str) -> str:
     return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first},{second}"
 
 
-def _put_target(environ: Environ, target: bytes, method: str) -> None:
+def _path_of(environ: Environ, target: str, method: str) -> str:
+    """Of a target that has the host too, as proxies get them; or of `*`, for OPTIONS."""
     if method == "CONNECT":
         raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
-    path = target
-    if target[:1] != b"/":
-        path = _path_of(environ, target, method)
-    path, _, query = path.partition(b"?")
-    if b"#" in target:
-        raise Refused(HTTPStatus.BAD_REQUEST, "the target of a request has no fragment")
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    environ["PATH_INFO"] = path.decode("latin-1")
-    environ["QUERY_STRING"] = query.decode("latin-1")
-    environ["RAW_URI"] = target.decode("latin-1")
-
-
-def _path_of(environ: Environ, target: bytes, method: str) -> bytes:
-    """Of a target that has the host too, as proxies get them; or of `*`, for OPTIONS."""
-    if target == b"*" and method == "OPTIONS":
-        return b"/"
-    scheme, mark, rest = target.partition(b"://")
-    if not mark or scheme.lower() not in (b"http", b"https"):
+    if target == "*" and method == "OPTIONS":
+        return "/"
+    scheme, mark, rest = target.partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
         raise Refused(HTTPStatus.BAD_REQUEST, "the target of a request begins with /")
-    end = min((at for at in map(rest.find, (b"/", b"?")) if at >= 0), default=len(rest))
-    environ["HTTP_HOST"] = rest[:end].decode("latin-1")
+    end = min((at for at in map(rest.find, "/?") if at >= 0), default=len(rest))
+    environ["HTTP_HOST"] = rest[:end]
     path = rest[end:]
-    return path if path.startswith(b"/") else b"/" + path
+    return path if path.startswith("/") else f"/{path}"

@@ -101,35 +101,20 @@ class Response:
         shortfall: how many the application has given less than it said, or, below 0, more.
     """
 
-    __slots__ = (
-        "_connection",
-        "_has_body",
-        "_headers",
-        "_in_chunks",
-        "_left",
-        "_length",
-        "_own",
-        "_request",
-        "is_begun",
-        "keeps_alive",
-        "sent",
-        "shortfall",
-        "status",
-    )
+    _headers = ""
+    _own = 0  # which of Date and Server are the application's
+    _length = _left = -1
+    _in_chunks = False
+    _is_bodiless = False
+    status = ""
+    is_begun = False
+    sent = 0
+    shortfall = 0
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
         self._request = request
-        self._headers = ""
-        self._own = 0  # which of Date and Server are the application's
-        self._length = self._left = -1
-        self._in_chunks = False
-        self._has_body = not request.is_head
-        self.status = ""
         self.keeps_alive = request.keeps_alive
-        self.is_begun = False
-        self.sent = 0
-        self.shortfall = 0
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
@@ -143,7 +128,7 @@ class Response:
         first = _statuses.get(status)
         if first is None:
             first = _first_line(status)
-        length, own, lines = -1, 0, [first]
+        length, own, text = -1, 0, first
         for name, value in headers:
             kind = _kinds.get(name)
             if kind is None:
@@ -158,14 +143,14 @@ class Response:
                     if kind == _CONNECTION and "close" in value.lower():
                         self.keeps_alive = False
                     continue
-            lines.append(f"{name}: {value}\r\n")
-        if length >= 0 and status.startswith("204"):
+            text += f"{name}: {value}\r\n"
+        self._is_bodiless = status.startswith(_BODILESS)
+        if self._is_bodiless and length >= 0 and status.startswith("204"):
             raise ValueError("a response 204 has no Content-Length")
         self.status = status
-        self._headers = "".join(lines)
+        self._headers = text
         self._own = own & (_DATE | _SERVER)
         self._length = self._left = length
-        self._has_body = not (self._request.is_head or status.startswith(_BODILESS))
         return self.write
 
     def _check_again(self, exc_info: Any) -> None:
@@ -175,37 +160,39 @@ class Response:
         if self.is_begun:
             raise exc_info[1].with_traceback(exc_info[2])
 
+    @property
+    def _has_body(self) -> bool:
+        return not (self._is_bodiless or self._request.is_head)
+
     # ---- the body ----
 
     def give(self, result: Iterable[bytes]) -> None:
         """Sends what the application has returned, all of it."""
-        if type(result) is list or type(result) is tuple:
-            self._give_whole(result[0] if len(result) == 1 else b"".join(result))
-            return
-        if not (isinstance(result, FileWrapper) and self._give_file(result)):
-            for block in result:
-                if block:
-                    self.write(block)
-        self.end()
-
-    def _give_whole(self, body: bytes) -> None:
-        if type(body) is not bytes:
-            body = _checked(body)
-        if self.is_begun or self._length not in (-1, len(body)):
-            if body:
-                self.write(body)
+        if type(result) is not list and type(result) is not tuple:
+            if not (isinstance(result, FileWrapper) and self._give_file(result)):
+                for block in result:
+                    if block:
+                        self.write(block)
             self.end()
             return
-        head = self._head(len(body))
+        body = result[0] if len(result) == 1 else b"".join(result)
+        if type(body) is not bytes:
+            body = _checked(body)
+        size = len(body)
+        if self.is_begun or (self._length >= 0 and self._length != size):
+            self.write(body)
+            self.end()
+            return
+        data = self._head(size)
         self.is_begun = True
-        if self._has_body:
-            self.sent = len(body)
-            if len(body) > _COPIED_MAX:
-                self._connection.send(head)
-                head = body
+        if not (self._is_bodiless or self._request.is_head):
+            self.sent = size
+            if size > _COPIED_MAX:
+                self._connection.send(data)
+                data = body
             else:
-                head += body
-        self._connection.send(head)
+                data += body
+        self._connection.send(data)
 
     def write(self, block: bytes, /) -> None:
         """Sends some of it; the write() of the application."""
@@ -263,25 +250,24 @@ class Response:
         """The head, where the application has given a body of that length, if any (-1)."""
         if not self.status:
             raise AssertionError("the application has not called start_response()")
-        connection, request = self._connection, self._request
+        server, request = self._connection.server, self._request
         text = self._headers
-        if self._length < 0 and not self.status.startswith(_BODILESS):
+        if self._length < 0 and not self._is_bodiless:
             text += self._framing(length)
         if not request.complete:
             self.keeps_alive = self.keeps_alive and _will_be_drained(request)
             request.expects = False  # to be told to go on, in the midst of this
-        if not (self.keeps_alive and connection.may_be_kept):
+        if not self.keeps_alive or server.gives_up_connections:
             self.keeps_alive = False
             text += "Connection: close\r\n"
         elif not request.is_1_1:
             text += "Connection: keep-alive\r\n"
-        if not self._own:
-            text += connection.server.stamp()
-        else:
-            server, _, date = connection.server.stamp().partition("\r\n")
-            text += "" if self._own & _SERVER else f"{server}\r\n"
-            text += "" if self._own & _DATE else date
-        return f"{text}\r\n".encode("latin-1")
+        stamp = server.stamp()
+        if self._own:
+            name, _, date = stamp.partition("\r\n")
+            stamp = "" if self._own & _SERVER else f"{name}\r\n"
+            stamp += "" if self._own & _DATE else date
+        return f"{text}{stamp}\r\n".encode("latin-1")
 
     def _framing(self, length: int) -> str:
         """The header that says where the body ends, of which the application has said nothing."""
@@ -301,7 +287,7 @@ class Response:
         self.keeps_alive = False
         line = f"{status.value} {status.phrase}"
         self.start(line, [("Content-Type", "text/plain; charset=utf-8")])
-        self._give_whole(f"{text}\n".encode())
+        self.give([f"{text}\n".encode()])
 
 
 def _will_be_drained(request: Request) -> bool:
@@ -348,6 +334,8 @@ def _check_value(name: str, value: object) -> None:
 
 
 def _length_of(value: str, before: int) -> int:
-    if not (value.isascii() and value.isdecimal()) or before not in (-1, int(value)):
-        raise ValueError(f"{value!r:.60} is no Content-Length, or a second one")
-    return int(value)
+    if value.isascii() and value.isdecimal():
+        length = int(value)
+        if before < 0 or before == length:
+            return length
+    raise ValueError(f"{value!r:.60} is no Content-Length, or a second one")
