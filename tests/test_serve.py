@@ -704,7 +704,7 @@ def test_requests_that_wait_and_one_that_computes(serve: Serve) -> None:
         server.get("/begun")
         bodies = [each.body for each in pool.map(server.get, ["/sleep"] * 100)]
         assert bodies == [b"slept"] * 100
-        assert server.json("/stats")["threads"] < 20
+        assert server.json("/stats")["threads"] < 50
         assert not hog.done()
         assert server.get("/finish").body == b"finished"
         assert hog.result().body == b"the hog ended"

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import golibx
+from golibx.errors import ChannelClosed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,12 +66,16 @@ class AccessLog:
             began: when, in seconds since the epoch.
         """
         request = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
-        self._lines.send(
+        line = (
             f"{environ['REMOTE_ADDR'] or '-'} - - [{self._time(int(began))}] "
             f'"{escaped(request)}" {status[:3] or "-"} {sent or "-"} '
             f'"{escaped(environ.get("HTTP_REFERER", "-"))}" '
             f'"{escaped(environ.get("HTTP_USER_AGENT", "-"))}"\n'
         )
+        try:
+            self._lines.send(line)
+        except ChannelClosed:
+            pass  # of a request that was cut off at the end
 
     def _time(self, second: int) -> str:
         if second != self._second:

@@ -111,6 +111,7 @@ class Server:
         self._listeners = listeners
         self._is_multiprocess = settings.workers > 1
         self._places = golibx.Semaphore(settings.connections)
+        self._waiting = 0  # listeners with a connection for which there is no place
         self._stamp = ""
         self._stamp_until = 0.0
         self._quiet_until = 0.0
@@ -177,12 +178,16 @@ class Server:
     def _wait_for_place(self, listener: Listener) -> None:
         """Once somebody waits who has none."""
         golibx.select(listener.on_accept())
+        self._waiting += 1
         self.gives_up_connections = True
         try:
             self._close_longest_idle()
             self._places.acquire()
         finally:
-            self.gives_up_connections = self.is_stopping
+            self._waiting -= 1
+            self.gives_up_connections = False
+            if self._waiting or self.is_stopping:  # looked at last: either may begin meanwhile
+                self.gives_up_connections = True
 
     def _close_longest_idle(self) -> bool:
         """False if no connection is idle."""
