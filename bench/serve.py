@@ -6,7 +6,8 @@
 Needs wrk, which makes the requests, and two CPUs: the server is on the first, wrk on the second. In
 the current environment have to be golibx[serve], flask, gunicorn, gevent and granian; one that is
 missing is named and left out. Servers take turns in each round. What is printed are medians: the
-requests a second, and those of golibx divided by those of each other one.
+requests a second, those of golibx divided by those of each other one, and the CPU time of a
+request, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -97,19 +98,25 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.2f}; without {set(SERVERS) - {*servers} or 'none'}")
     cases = [case for case in CASES if case.app == "plain" or find_spec("flask") is not None]
     for case in cases:
-        rates: dict[str, list[float]] = {name: [] for name in servers}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(options.rounds):
             for name in servers:
-                with running(name, case.app, case.threads) as (_, port):
-                    rates[name].append(rate(port, case, options.seconds))
-        show(case.name, {name: statistics.median(each) for name, each in rates.items()})
-    print(f"{options.idle} idle connections: {idle(options.idle):.1f} KiB each in golibx serve")
+                with running(name, case.app, case.threads) as (pid, port):
+                    found[name].append(measure(pid, port, case, options.seconds))
+        show(case.name, found)
+    print(f"\n{options.idle} idle connections: {idle(options.idle):.1f} KiB each in golibx serve")
 
 
-def show(case: str, rates: dict[str, float]) -> None:
-    own = rates["golibx"]
-    cells = (f"{name} {each:.0f} ({own / each:.2f})" for name, each in rates.items())
-    print(f"{case}: requests a second, and golibx by each: {', '.join(cells)}", flush=True)
+def show(case: str, found: dict[str, list[tuple[float, float]]]) -> None:
+    print(f"\n{case:14} requests/s  golibx/it  CPU us each  golibx/it")
+    medians = {
+        name: [statistics.median(column) for column in zip(*each, strict=True)]
+        for name, each in found.items()
+    }
+    own_rate, own_cpu = medians["golibx"]
+    for name, (each, cpu) in medians.items():
+        row = f"{each:10.0f} {own_rate / each:10.2f} {cpu:12.1f} {own_cpu / cpu:10.2f}"
+        print(f"  {name:12} {row}", flush=True)
 
 
 @contextmanager
@@ -142,7 +149,8 @@ def wait_for(port: int) -> None:
     until = time.monotonic() + 20
     while True:
         try:
-            ask([socket.create_connection(("127.0.0.1", port), timeout=5)])
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+                ask([sock])
             return
         except OSError:
             if time.monotonic() > until:
@@ -150,15 +158,26 @@ def wait_for(port: int) -> None:
             time.sleep(0.05)
 
 
-def rate(port: int, case: Case, seconds: int) -> float:
+def measure(pid: int, port: int, case: Case, seconds: int) -> tuple[float, float]:
+    """Requests a second, and microseconds of CPU time for each."""
     url = f"http://127.0.0.1:{port}{case.path}"
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", url]
+    before = cpu_time(pid)
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
-    assert found is not None, result.stdout
-    if "Non-2xx" in result.stdout:
+    spent = cpu_time(pid) - before
+    requests = re.search(r"(\d+) requests in", result.stdout)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
+    if requests is None or rate is None or "Non-2xx" in result.stdout:
         raise SystemExit(f"{case.name}: not all is well\n{result.stdout}")
-    return float(found[1])
+    return float(rate[1]), spent / int(requests[1]) * 1e6
+
+
+def cpu_time(pid: int) -> float:
+    """Seconds, of a process and its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(cpu_time(int(each)) for each in children)
 
 
 def idle(count: int) -> float:
@@ -168,11 +187,10 @@ def idle(count: int) -> float:
     limits = ("--connections", str(count + 100), "--keep-alive", "10m")
     with running("golibx", "plain", 1, *limits) as (pid, port), ExitStack() as stack:
         before = resident(pid)
-        for start in range(0, count, 100):
+        for _ in range(0, count, 100):
             address = ("127.0.0.1", port)
             some = [stack.enter_context(socket.create_connection(address)) for _ in range(100)]
             ask(some)
-            assert start < count
         return (resident(pid) - before) / count
 
 
