@@ -761,6 +761,7 @@ Examples:
   golibx run --set plugins.enabled=trace server.py    writes golibx-trace.json
   golibx trace golibx-trace.json                      what it says
   golibx trace golibx-trace.json --svg trace.svg      and a picture of it
+  golibx trace golibx-trace.json --convert t.json     for viewers, if its process was killed
   golibx trace --flight 1234                          the last seconds of process 1234
 """,
 )
@@ -768,17 +769,29 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, on one line.")
 @click.option("--svg", metavar="OUT", type=click.Path(), help="Draw the busiest goroutines in OUT.")
 @click.option(
+    "--convert",
+    metavar="OUT",
+    type=click.Path(),
+    help="Write in OUT, for viewers, what FILE says, whose process was killed or goes on.",
+)
+@click.option(
     "--flight", "pid", metavar="PID", type=int, help="Have this process write its last seconds."
 )
 @timeout_option
 def trace_command(
-    file: str | None, as_json: bool, svg: str | None, pid: int | None, timeout: float
+    file: str | None,
+    as_json: bool,
+    svg: str | None,
+    convert: str | None,
+    pid: int | None,
+    timeout: float,
 ) -> None:
     """Show what FILE says, which the plugin trace has written.
 
     That is: what goroutines waited for and how long, which ones ran longest without giving way,
     blocking calls, how long it took to the first turn. The file itself can be looked at with
-    https://ui.perfetto.dev or chrome://tracing.
+    https://ui.perfetto.dev or chrome://tracing, when its run has ended. With --convert that can be
+    done with the file of a process that was killed.
 
     With --flight, process PID, whose plugin trace has mode = "flight", writes its last seconds, and
     the path of that file is printed. Only its own user and root may ask.
@@ -786,8 +799,10 @@ def trace_command(
     if (file is None) == (pid is None):
         raise click.UsageError("Name either a FILE, or a process by --flight PID.")
     if file is None:
-        if as_json or svg is not None:
-            raise click.UsageError("--json and --svg are for a FILE; --flight has one written.")
+        if as_json or svg is not None or convert is not None:
+            raise click.UsageError(
+                "--json, --svg and --convert are for a FILE; --flight has one written."
+            )
         from golibx import control
 
         with _refusals_told():
@@ -797,6 +812,8 @@ def trace_command(
 
     try:
         found = tracefile.summary(file)
+        if convert is not None:
+            tracefile.convert(file, convert)
         if svg is not None:
             _write_picture(svg, tracefile.picture(file, found))
     except tracefile.TraceFileError as exc:

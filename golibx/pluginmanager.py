@@ -28,20 +28,20 @@ from inspect import (
     isgeneratorfunction,
 )
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pluggy
 
 from golibx import hookspec
 from golibx.errors import ConfigError
+from golibx.eventbatch import EVENT_HOOKS, KINDS, LANES, EventBatch, RawEvent
 from golibx.hookspec import HookStats, PluginStats
-from golibx.places import line_of, name_of_call
 from golibx.pluginfinder import Loader, Plugin, builtin_names, installed_names, nearest
 from golibx.values import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
-    from types import CodeType, TracebackType
+    from types import TracebackType
 
     import click
 
@@ -49,138 +49,16 @@ if TYPE_CHECKING:
     from golibx.runtime import Runtime
 
 __all__ = [
-    "EVENT_HOOKS",
     "Plugin",
     "PluginManager",
-    "RawEvent",
     "builtin_names",
     "calling_plugin",
     "installed_names",
     "set_running",
 ]
 
-_LANES = ("python", "native")
 _IN_NO_RUN = ("golib_configure", "golib_cli")
 """Hooks that are called when nobody counts yet how many times Ctrl-C was pressed."""
-
-_OUTCOMES = ("returned", "raised", "cancelled")
-
-RawEvent = tuple[int, int, int, int, Any, int]
-"""As the native core records it: kind, time_ns, goroutine_id, two values that depend on the kind,
-the second of them a number, a text or a tuple, and the lane, an index of _LANES."""
-
-
-def _goroutine_create(time_ns: int, lane: str, goroutine_id: int, parent_id: int, _: int) -> object:
-    return hookspec.GoroutineCreate(time_ns, lane, goroutine_id, parent_id)
-
-
-def _goroutine_start(time_ns: int, lane: str, goroutine_id: int, parent_id: int, _: int) -> object:
-    return hookspec.GoroutineStart(time_ns, lane, goroutine_id, parent_id)
-
-
-def _goroutine_park(time_ns: int, lane: str, goroutine_id: int, _: int, reason: str) -> object:
-    return hookspec.GoroutinePark(time_ns, lane, goroutine_id, reason)
-
-
-def _goroutine_ready(time_ns: int, lane: str, goroutine_id: int, waker_id: int, _: int) -> object:
-    return hookspec.GoroutineReady(time_ns, lane, goroutine_id, waker_id)
-
-
-def _goroutine_exit(
-    time_ns: int, lane: str, goroutine_id: int, lifetime_ns: int, outcome: int
-) -> object:
-    return hookspec.GoroutineExit(time_ns, lane, goroutine_id, lifetime_ns, _OUTCOMES[outcome])
-
-
-def _goroutine_panic(time_ns: int, lane: str, goroutine_id: int, _: int, exception: str) -> object:
-    return hookspec.GoroutinePanic(time_ns, lane, goroutine_id, exception)
-
-
-def _preempt(time_ns: int, lane: str, goroutine_id: int, ran_ns: int, handed_off: int) -> object:
-    return hookspec.Preempt(time_ns, lane, goroutine_id, ran_ns, bool(handed_off))
-
-
-def _retake(time_ns: int, lane: str, goroutine_id: int, blocked_ns: int, in_vain: int) -> object:
-    return hookspec.Retake(time_ns, lane, goroutine_id, blocked_ns, bool(in_vain))
-
-
-def _netpoll_ready(time_ns: int, lane: str, goroutine_id: int, fd: int, mode: int) -> object:
-    return hookspec.NetpollReady(time_ns, lane, goroutine_id, fd, bool(mode & 1), bool(mode & 2))
-
-
-def _steal(time_ns: int, lane: str, goroutine_id: int, processors: int, stolen: int) -> object:
-    thief, victim = processors >> 32, processors & 0xFFFF_FFFF
-    return hookspec.Steal(time_ns, lane, goroutine_id, stolen, thief, victim)
-
-
-def _sysmon_tick(time_ns: int, lane: str, _: int, slept_ns: int, idle_rounds: int) -> object:
-    return hookspec.SysmonTick(time_ns, lane, slept_ns, idle_rounds)
-
-
-def _deadlock(time_ns: int, lane: str, goroutine_id: int, goroutines: int, _: int) -> object:
-    return hookspec.DeadlockFound(time_ns, lane, goroutine_id, goroutines)
-
-
-def _gomaxprocs(time_ns: int, _: str, _id: int, before: int, after: int) -> object:
-    # Before the native lane has started, the Python lane records the change on its behalf.
-    return hookspec.GomaxprocsChange(time_ns, "native", before, after)
-
-
-def _tune(time_ns: int, lane: str, _id: int, _: int, change: tuple[str, str, int, int]) -> object:
-    return hookspec.Tune(time_ns, lane, *change)
-
-
-def _goroutine_run(time_ns: int, lane: str, goroutine_id: int, waited_ns: int, _: int) -> object:
-    return hookspec.GoroutineRun(time_ns, lane, goroutine_id, waited_ns)
-
-
-def _goroutine_block(
-    time_ns: int,
-    lane: str,
-    goroutine_id: int,
-    blocked_ns: int,
-    where: tuple[CodeType, int] | None,
-) -> object:
-    function = place = ""
-    if where is not None:
-        code, _ = where
-        function = name_of_call(*where)
-        place = f"{code.co_filename}:{line_of(*where)} in {code.co_qualname}"
-    return hookspec.GoroutineBlock(time_ns, lane, goroutine_id, blocked_ns, function, place)
-
-
-def _goroutine_unblock(time_ns: int, lane: str, goroutine_id: int, a: int, b: int) -> object:
-    # Two numbers of 48 bits: the second one is all of `b`, and what `a` has above the first.
-    blocked_ns, waited_ns = a & 0xFFFF_FFFF_FFFF, a >> 48 << 32 | b
-    return hookspec.GoroutineUnblock(time_ns, lane, goroutine_id, blocked_ns, waited_ns)
-
-
-def _gil_wait(time_ns: int, lane: str, goroutine_id: int, waited_ns: int, offered: int) -> object:
-    return hookspec.GilWait(time_ns, lane, goroutine_id, waited_ns, bool(offered))
-
-
-EVENT_HOOKS: tuple[tuple[str, Callable[..., object]], ...] = (
-    ("on_goroutine_create", _goroutine_create),
-    ("on_goroutine_start", _goroutine_start),
-    ("on_goroutine_park", _goroutine_park),
-    ("on_goroutine_ready", _goroutine_ready),
-    ("on_goroutine_exit", _goroutine_exit),
-    ("on_goroutine_panic", _goroutine_panic),
-    ("on_preempt", _preempt),
-    ("on_retake", _retake),
-    ("on_netpoll_ready", _netpoll_ready),
-    ("on_steal", _steal),
-    ("on_sysmon_tick", _sysmon_tick),
-    ("on_deadlock", _deadlock),
-    ("on_gomaxprocs", _gomaxprocs),
-    ("on_tune", _tune),
-    ("on_goroutine_run", _goroutine_run),
-    ("on_goroutine_block", _goroutine_block),
-    ("on_goroutine_unblock", _goroutine_unblock),
-    ("on_gil_wait", _gil_wait),
-)
-"""By the native core's event kind: the hook, and what makes its event of the recorded numbers."""
-
 
 calling_plugin: ContextVar[str] = ContextVar("calling_plugin")
 """The name of the plugin whose hook is called, and whose hook has started the goroutine."""
@@ -249,6 +127,8 @@ class PluginManager:
 
     Attributes:
         plugins: those that are loaded and have not failed, in the order they were loaded.
+        single_mask: bit k is set if some plugin has a hook for the core's events of kind k.
+        batch_mask: and if some plugin takes those with many others.
         calling: the plugin and the hook that are being called, or None.
     """
 
@@ -265,12 +145,14 @@ class PluginManager:
         self._hooks: dict[str, list[_Hook]] = {}
         self._accounts: dict[str, dict[str, _Account]] = {}
         self._states: dict[str, str] = {}
+        self._takes: dict[str, tuple[str, ...]] = {}
         self._looks: dict[str, _Look] = {}
         self._looked_ns = self._began_ns = monotonic_ns()
         self._disabling = threading.RLock()  # hooks are called in other goroutines than looks
         self._checker = pluggy.PluginManager("golibx")
         self._checker.add_hookspecs(hookspec)
         self.plugins: list[Plugin] = []
+        self.single_mask = self.batch_mask = 0
         self.calling: _Hook | None = None
         loader = Loader(config)
         references = [*config.plugins.enabled]
@@ -326,6 +208,22 @@ class PluginManager:
                 if isgeneratorfunction(impl.function):
                     problem = f"has a generator for {caller.name}, of which nothing would run"
                     raise self._error(reference, problem)
+            if caller.name == "take_events":
+                self._check_takes(plugin, reference)
+
+    def _check_takes(self, plugin: Plugin, reference: str) -> None:
+        takes = getattr(plugin.object, "takes", None)
+        if not isinstance(takes, tuple | list) or not takes:
+            problem = (
+                "has take_events, and no attribute `takes`: the names of the hooks whose events "
+                f"that is given, such as {('on_goroutine_park', 'on_goroutine_ready')}"
+            )
+            raise self._error(reference, problem)
+        for name in takes:
+            if name not in KINDS:
+                problem = f"takes {name!r}, which is not the hook of an event"
+                raise self._error(reference, problem, nearest(str(name), KINDS))
+        self._takes[plugin.name] = tuple(takes)
 
     def _error(self, reference: str, problem: str, near: str | None = None) -> ConfigError:
         return self._config.error("plugins.enabled", problem, value=reference, nearest=near)
@@ -346,6 +244,9 @@ class PluginManager:
             ]
             for name in self.hook_names()
         }
+        self.single_mask = _mask_of(name for name, _ in EVENT_HOOKS if self._hooks[name])
+        takers = [hook.plugin.name for hook in self._hooks["take_events"]]
+        self.batch_mask = _mask_of(name for taker in takers for name in self._takes[taker])
 
     def _hook(self, plugin: Plugin, name: str, impl: pluggy.HookImpl) -> _Hook:
         accounts = self._accounts.setdefault(plugin.name, {})
@@ -356,7 +257,9 @@ class PluginManager:
     def hook_names() -> list[str]:
         """The names of all hooks there are."""
         return [
-            name for name in vars(hookspec) if name.startswith(("golib_", "on_")) or name == "tune"
+            name
+            for name in vars(hookspec)
+            if name.startswith(("golib_", "on_")) or name in ("tune", "take_events")
         ]
 
     def hooks_of(self, plugin: Plugin) -> list[str]:
@@ -369,10 +272,14 @@ class PluginManager:
         """Whether some plugin implements `hook`."""
         return bool(self._hooks.get(hook))
 
+    def wants_event(self, hook: str) -> bool:
+        """Whether some plugin is given the events of `hook`, one by one or many at once."""
+        return bool(self.event_mask >> KINDS[hook] & 1)
+
     @property
     def event_mask(self) -> int:
-        """Bit k is set if some plugin has a hook for the native core's events of kind k."""
-        return sum(1 << kind for kind, (name, _) in enumerate(EVENT_HOOKS) if self._hooks.get(name))
+        """Bit k is set if some plugin wants the native core's events of kind k."""
+        return self.single_mask | self.batch_mask
 
     def configure(self, runtime: Runtime, problems: list[ConfigError] | None = None) -> None:
         """Calls golib_configure.
@@ -430,7 +337,7 @@ class PluginManager:
             name, make_event = EVENT_HOOKS[kind]
             # A hook may have failed, and its plugin gone, since the event was recorded.
             if hooks := self._hooks.get(name):
-                event = make_event(time_ns, _LANES[lane], goroutine_id, a, b)
+                event = make_event(time_ns, LANES[lane], goroutine_id, a, b)
                 for hook in hooks:  # a new list takes its place if a plugin is disabled
                     # An event is all that there is to take.
                     use = None if name != "on_preempt" else _user_of(judge, event)
@@ -438,6 +345,11 @@ class PluginManager:
             if time.monotonic_ns() - began_ns >= budget_ns:
                 pause()
                 began_ns = time.monotonic_ns()
+
+    def dispatch_batch(self, batch: EventBatch) -> None:
+        """Calls take_events."""
+        for hook in tuple(self._hooks.get("take_events", ())):
+            self._call(hook, {"batch": batch})
 
     def deliver(self, name: str, event: object) -> None:
         """Calls the hooks `name` for one event, which is made already."""
@@ -598,6 +510,14 @@ class PluginManager:
             if (since_ns := account.since_ns) and _has_a_share(hook):
                 return f", and one of {hook} that goes on since {(now_ns - since_ns) / 1e9:.3g} s"
         return ""
+
+
+def _mask_of(hooks: Iterable[str]) -> int:
+    """Of the kinds of these hooks' events, in the core."""
+    mask = 0
+    for name in hooks:
+        mask |= 1 << KINDS[name]
+    return mask
 
 
 def set_running(manager: PluginManager | None) -> None:

@@ -769,11 +769,17 @@ class Runtime:
 
     def _deliver_events(self) -> None:
         """The pump goroutine: takes the recorded events to the plugins' hooks."""
+        from golibx.eventbatch import EventBatch
+
         plugins = self._plugins
         assert plugins is not None
         budget_ns = self.config.hooks.budget_ns
-        while (events := _core.events_wait()) is not None:
+        reasons = _core.wait_reasons()
+        while taken := _core.events_wait(plugins.single_mask, plugins.batch_mask):
+            events, data, objects = taken
             with self._hooks_lock:
+                if data:
+                    plugins.dispatch_batch(EventBatch(data, objects, reasons))
                 plugins.dispatch(
                     events, budget_ns=budget_ns, pause=_core.gosched, judge=_core.judge
                 )
@@ -805,7 +811,7 @@ class Runtime:
         is_request_to_end = isinstance(exc, SystemExit | KeyboardInterrupt)
         if not is_request_to_end:
             _report_panic(goroutine, exc)
-            if self._plugins is not None and self._plugins.wants("on_goroutine_panic"):
+            if self._plugins is not None and self._plugins.wants_event("on_goroutine_panic"):
                 _core.record_panic(goroutine.id, _last_line(exc))
         request: BaseException
         if is_request_to_end:

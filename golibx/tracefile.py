@@ -12,13 +12,18 @@ known of their first turn, and from the counters that the scheduler itself measu
 from __future__ import annotations
 
 import json
+import struct
 from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from golibx import tracelines
+from golibx.tracelines import MAGIC, lines_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
-__all__ = ["Summary", "TraceFileError", "picture", "summary", "text"]
+__all__ = ["Summary", "TraceFileError", "convert", "picture", "summary", "text"]
 
 _PIECE = 1 << 18
 """Bytes that are read at once."""
@@ -283,6 +288,11 @@ def _pieces(
     first = 2
     try:
         with open(path, "rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                file.seek(0)
+                yield from _unconverted(path, file, found)
+                return
+            file.seek(0)
             if file.readline() != b"[\n":
                 raise TraceFileError(f"{path}:1: {_NOT_ONE}: its first line is not [")
             while lines := file.readlines(_PIECE):
@@ -301,6 +311,35 @@ def _pieces(
                 first += count
     except OSError as exc:
         raise TraceFileError(f"{path}: can't be read: {exc.strerror}") from None
+
+
+def _unconverted(
+    path: str, file: BinaryIO, found: Summary | None
+) -> Iterator[tuple[int, list[bytes], list[dict[str, Any]]]]:
+    """As _pieces(), of one whose process was killed, or writes it still."""
+    first = 2
+    try:
+        for number, lines in enumerate(lines_of(file)):
+            text = "".join(lines if number else lines[1:])
+            if text.endswith("\n]\n"):
+                text = text.removesuffix("]\n")
+                if found is not None:
+                    found.is_whole = True
+            yield first, [], json.loads("[" + text.rstrip(",\n") + "]")
+            first += text.count("\n")
+    except (ValueError, KeyError, TypeError, IndexError, struct.error) as exc:
+        raise TraceFileError(f"{path}: {_NOT_ONE}: {exc}") from None
+
+
+def convert(path: str, new_path: str) -> None:
+    """Makes of a file whose process was killed one that viewers read. Raises TraceFileError."""
+    try:
+        with open(path, "rb") as file, open(new_path, "wb") as out:
+            tracelines.convert(file, out)
+    except OSError as exc:
+        raise TraceFileError(f"{exc.filename or new_path}: {exc.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError, struct.error) as exc:
+        raise TraceFileError(f"{path}: not a file that is to be converted: {exc}") from None
 
 
 def _wrong_line(path: str, first: int, lines: list[bytes]) -> TraceFileError:

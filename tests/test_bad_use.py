@@ -175,7 +175,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "waitgroup go": lambda: WaitGroup().go(print),
     "blocking": lambda: blocking(print),
     "cancel_all": lambda: _core.cancel_all(0),
-    "events_wait": _core.events_wait,
+    "events_wait": lambda: _core.events_wait(0, 0),
 }
 
 

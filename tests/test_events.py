@@ -32,6 +32,7 @@ from golibx import (
     testing,
 )
 from golibx.config import Config
+from golibx.eventbatch import EventBatch
 from golibx.hookspec import (
     DeadlockFound,
     GilWait,
@@ -50,6 +51,7 @@ from golibx.hookspec import (
     Retake,
     Steal,
     SysmonTick,
+    Tune,
     hookimpl,
 )
 from golibx.pluginmanager import PluginManager
@@ -327,6 +329,8 @@ def test_waits_for_the_gil(record: Record) -> None:
     record(main, "on_gil_wait", into=events)
     assert {type(e) for e in events} == {GilWait}
     assert all(e.lane == "python" and e.waited_ns >= 1_000_000 for e in events)
+    # Only one that was offered is on behalf of a goroutine.
+    assert all(e.goroutine_id == 0 or e.offered for e in events)
 
 
 def test_short_waits_for_the_gil_are_no_events(record: Record) -> None:
@@ -427,6 +431,147 @@ def test_nothing_is_recorded_without_a_plugin() -> None:
 
     found = golibx.run(main)
     assert (found["events_recorded"], found["events_dropped"]) == (0, 0)
+
+
+# ---- by the batch ----
+
+
+class Taker:
+    """Takes events by the batch; `events` is for a plugin that is given them one by one."""
+
+    takes = tuple(EVENT_HOOKS)
+
+    def __init__(self) -> None:
+        self.batches: list[EventBatch] = []
+        self.events: list[Any] = []
+
+    @hookimpl
+    def take_events(self, batch: EventBatch) -> None:
+        self.batches.append(batch)
+
+    @hookimpl
+    def golib_stop(self, runtime: Any) -> None:
+        self.counted = runtime.stats()
+
+    def taken(self) -> list[Any]:
+        return [event for batch in self.batches for event in batch]
+
+
+def run_taking(
+    main: Callable[[], object],
+    monkeypatch: pytest.MonkeyPatch,
+    *overrides: str,
+    also_single: bool = False,
+    takes: tuple[str, ...] = Taker.takes,
+) -> Taker:
+    taker = Taker()
+    taker.takes = takes
+    single = {name: single_hook(name, taker.events) for name in takes if also_single}
+    plugins = {"taker": taker, "single": SimpleNamespace(**single)}
+    monkeypatch.setitem(sys.modules, "taking", SimpleNamespace(**plugins))
+    enabled = "taking:taker,taking:single" if also_single else "taking:taker"
+    options = [f"plugins.enabled={enabled}", "hooks.flush_interval=1ms", *overrides]
+    golibx.run(main, config=Config.load(environ={}, overrides=options))
+    return taker
+
+
+def single_hook(name: str, events: list[Any]) -> Any:
+    def hook(event: object) -> None:
+        events.append(event)
+
+    hook.__name__ = name
+    return hookimpl(hook)
+
+
+def test_batches_have_what_single_hooks_are_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise Oops("in a goroutine")
+
+    def main() -> None:
+        group = WaitGroup()
+        group.go(fail)
+        for _ in range(20):
+            group.go(sleep, 0.0005)
+            group.go(until_retaken, lambda: time.sleep(0.001))
+        group.wait()
+        golibx.tune({"preempt.slice": "2ms"})
+        ch = Chan[int]()
+        goroutine = go(lambda: [ch.send(i) for i in range(3000)])
+        for _ in range(3000):
+            ch.recv()
+        goroutine.join()
+
+    taker = run_taking(main, monkeypatch, "hooks.ring_size=65536", also_single=True)
+    taken = taker.taken()
+    assert taken == taker.events
+    # What happens while the last hooks are called is recorded, and not delivered.
+    recorded = taker.counted["events_recorded"] + taker.counted["native_events_recorded"]
+    assert recorded - 50 < len(taken) <= recorded
+    assert taker.counted["events_dropped"] == 0
+    assert {GoroutinePanic, GoroutineBlock, GoroutineUnblock, Tune} <= {type(e) for e in taken}
+    times = [e.time_ns for e in taken]
+    assert times == sorted(times)
+    assert "panicked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ring_size", [64, 65536])
+def test_what_batches_have_and_what_is_dropped_is_all(
+    monkeypatch: pytest.MonkeyPatch, ring_size: int
+) -> None:
+    def main() -> None:
+        for _ in range(40):
+            group = WaitGroup()
+            for _ in range(100):
+                group.go(int)
+            group.wait()
+
+    takes = tuple(hooks("create", "start", "exit"))
+    taker = run_taking(main, monkeypatch, f"hooks.ring_size={ring_size}", takes=takes)
+    taken, dropped = sum(map(len, taker.batches)), taker.counted["events_dropped"]
+    assert taken == taker.counted["events_recorded"]
+    assert taken + dropped == 3 * 40 * 100
+    assert (dropped > 0) == (ring_size == 64)
+
+
+def test_a_ring_that_is_half_full_is_emptied_before_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise nothing would be taken for ten seconds, and most be dropped."""
+
+    def main() -> None:
+        ch = Chan[int]()
+        goroutine = go(lambda: [ch.send(i) for i in range(20_000)])
+        for _ in range(20_000):
+            ch.recv()
+        goroutine.join()
+
+    overrides = ("hooks.ring_size=4096", "hooks.flush_interval=10s", "preempt.async=false")
+    takes = tuple(hooks("park", "ready"))
+    taker = run_taking(main, monkeypatch, *overrides, takes=takes)
+    assert taker.counted["events_dropped"] == 0
+    assert len(taker.batches) > 4
+    assert 20_000 < sum(map(len, taker.batches)) <= taker.counted["events_recorded"]
+
+
+def test_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        for _ in range(20):
+            go(int).join()
+
+    taker = run_taking(main, monkeypatch, takes=tuple(hooks("create", "exit")))
+    for batch in taker.batches:
+        events = [*batch]
+        assert (batch.first_ns, batch.last_ns) == (events[0].time_ns, events[-1].time_ns)
+        for event in events:
+            later = [e for e in events if e.time_ns >= event.time_ns]
+            assert [*batch.since(event.time_ns)] == later
+        assert len(batch.since(0)) == len(batch)
+        nothing = batch.since(batch.last_ns + 1)
+        assert [*nothing] == []
+        with pytest.raises(IndexError, match="has no events"):
+            _ = nothing.first_ns
 
 
 # ---- the native lane ----

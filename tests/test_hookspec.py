@@ -11,6 +11,8 @@ import pytest
 
 from golibx import hookspec
 from golibx.config import Config
+from golibx.errors import ConfigError
+from golibx.eventbatch import EVENT_HOOKS, EventBatch, RawEvent
 from golibx.hookspec import (
     DeadlockFound,
     GilWait,
@@ -32,7 +34,7 @@ from golibx.hookspec import (
     Tune,
     hookimpl,
 )
-from golibx.pluginmanager import EVENT_HOOKS, PluginManager, RawEvent
+from golibx.pluginmanager import PluginManager
 
 EVENTS = (
     GoroutineCreate,
@@ -67,6 +69,8 @@ def manager_of(plugin: object, monkeypatch: pytest.MonkeyPatch) -> PluginManager
 
 class Recorder:
     """A plugin with one hook of every kind that takes all of its arguments."""
+
+    takes = tuple(KINDS)
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -346,6 +350,76 @@ def test_tune(recorder: Recorder, manager: PluginManager) -> None:
     assert recorder.calls == [("tune", {"snapshot": snapshot})]
 
 
+REASONS = ("", "chan receive", "sleep")
+
+
+def batch_of(*raws: RawEvent) -> EventBatch:
+    """As the core makes it of what it has recorded."""
+    objects: list[object] = []
+    data = bytearray()
+    for kind, time_ns, goroutine_id, a, b, lane in raws:
+        if isinstance(b, int):
+            number = b
+        elif b in REASONS:
+            number = REASONS.index(b)
+        else:
+            number = len(objects)
+            objects.append(b)
+        data += EventBatch.RECORD.pack(time_ns, goroutine_id, a, number, kind, lane)
+    return EventBatch(bytes(data), objects, REASONS)
+
+
+def test_take_events(recorder: Recorder, manager: PluginManager) -> None:
+    """The same events as those of the hooks, of each kind."""
+    raws: list[RawEvent] = []
+    others: dict[str, object] = {
+        "on_goroutine_park": "sleep",
+        "on_goroutine_panic": "ValueError: no",
+        "on_tune": ("program", "preempt.slice", 1, 2),
+        "on_goroutine_block": (test_tune.__code__, -1),
+        "on_goroutine_exit": 2,
+        "on_gomaxprocs": 7,
+    }
+    for number, name in enumerate(KINDS):
+        raws.append(raw_event(name, number, 7, 5 << 32 | 9, others.get(name, 1), lane=number % 2))
+    raws.append(raw_event("on_goroutine_block", 99, 7, 25_000, None, lane=0))
+    batch = batch_of(*raws)
+    manager.dispatch_batch(batch)
+    assert recorder.calls == [("take_events", {"batch": batch})]
+    recorder.calls.clear()
+    manager.dispatch(raws)
+    assert [*batch] == [arguments["event"] for _, arguments in recorder.calls]
+    assert len(batch) == len(raws)
+    assert repr(batch) == f"<EventBatch: {len(raws)} events>"
+
+
+def test_what_takes_has_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taker:
+        takes: object = ("on_retake",)
+
+        @hookimpl
+        def take_events(self, batch: EventBatch) -> None: ...
+
+        @hookimpl
+        def on_preempt(self) -> None: ...
+
+    manager = manager_of(Taker(), monkeypatch)
+    assert manager.batch_mask == 1 << KINDS["on_retake"]
+    assert manager.single_mask == 1 << KINDS["on_preempt"]
+    assert manager.event_mask == manager.batch_mask | manager.single_mask
+    for takes, problem in (
+        (None, "has take_events, and no attribute `takes`"),
+        ((), "has take_events, and no attribute `takes`"),
+        (("on_retakes",), "takes 'on_retakes', which is not the hook of an event"),
+        (("golib_stop",), "takes 'golib_stop', which is not the hook of an event"),
+        ((7,), "takes 7, which is not the hook of an event"),
+    ):
+        taker = Taker()
+        taker.takes = takes
+        with pytest.raises(ConfigError, match=problem):
+            manager_of(taker, monkeypatch)
+
+
 def test_events_are_immutable() -> None:
     event = GoroutineStart(1, "python", 2, 3)
     with pytest.raises(AttributeError):
@@ -390,6 +464,7 @@ PUBLISHED_ARGUMENTS = {
     "on_goroutine_unblock": ("event",),
     "on_gil_wait": ("event",),
     "tune": ("snapshot",),
+    "take_events": ("batch",),
 }
 PUBLISHED_FIELDS = {
     "GoroutineCreate": "time_ns lane goroutine_id parent_id",

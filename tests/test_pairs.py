@@ -19,7 +19,8 @@ import conftest
 import pytest_golibx
 from golibx import _core, dump, hookspec, include, testing, tuning
 from golibx.config import Config
-from golibx.pluginmanager import _LANES, _OUTCOMES, EVENT_HOOKS, PluginManager
+from golibx.eventbatch import _OUTCOMES, _WITH_OBJECT, EVENT_HOOKS, LANES, EventBatch
+from golibx.pluginmanager import PluginManager
 from golibx.rules import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,11 +57,24 @@ def test_kinds_of_events() -> None:
     assert kinds == [name for name in PluginManager.hook_names() if name.startswith("on_")]
 
 
+def test_kinds_of_events_with_an_object() -> None:
+    source = text_of("zsrc/python/run/events.zig")
+    (body,) = re.findall(r"^fn hasObject\(.*?\{(.*?)^\}", source, re.M | re.S)
+    kinds = {f"on_{kind}" for kind in re.findall(r"\.(\w+)", body)}
+    assert kinds == {EVENT_HOOKS[kind][0] for kind in _WITH_OBJECT}
+
+
+def test_records_of_events() -> None:
+    fields = zig_fields("zsrc/python/run/events.zig", "Record = extern struct")
+    assert fields == ["time_ns", "goroutine", "a", "b", "kind", "origin", "unused"]
+    assert EventBatch.RECORD.size == 32
+
+
 def test_lanes() -> None:
     (body,) = re.findall(
         r"^pub const Origin = enum\(u8\) \{ (.+) \};", text_of("zsrc/event/event.zig"), re.M
     )
-    assert tuple(body.split(", ")) == _LANES
+    assert tuple(body.split(", ")) == LANES
 
 
 def test_outcomes_of_goroutines() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from golibx.config import Config
 from golibx.errors import ConfigError
+from golibx.eventbatch import EVENT_HOOKS
 from golibx.pluginfinder import builtin_names, find, installed_names
-from golibx.pluginmanager import EVENT_HOOKS, PluginManager
+from golibx.pluginmanager import PluginManager
 
 HEADER = "from golibx.hookspec import hookimpl\ncalls = []\n"
 START = (1, 1, 2, 1, 0, 0)
@@ -483,6 +484,34 @@ def run(folder: Path, program: str, *options: str) -> subprocess.CompletedProces
     (folder / "program.py").write_text(program)
     command = [sys.executable, "-m", "golibx", "run", *options, "program.py"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(("budget", "is_between"), [("10us", True), ("10s", False)])
+def test_hooks_of_a_batch_let_others_run(tmp_path: Path, budget: str, is_between: bool) -> None:
+    """After `[hooks] budget`: each hook takes longer than the shorter one."""
+    body = """
+import time
+@hookimpl
+def on_goroutine_exit():
+    calls.append(turns[0])
+    until = time.monotonic_ns() + 50_000
+    while time.monotonic_ns() < until: pass
+turns = [0]
+"""
+    write(tmp_path / "slow.py", body)
+    program = """
+import sys, golibx
+for _ in range(20): golibx.go(int)
+while "golibx_plugin_slow" not in sys.modules: pass
+slow = sys.modules["golibx_plugin_slow"]
+while len(slow.calls) < 20:
+    golibx.gosched()
+    slow.turns[0] += 1
+print(len({*slow.calls}) == 20, len({*slow.calls}) == 1)
+"""
+    options = ("plugins.enabled=./slow.py", f"hooks.budget={budget}", "preempt.async=false")
+    result = run(tmp_path, program, *(part for o in options for part in ("--set", o)))
+    assert (result.stdout, result.stderr) == (f"{is_between} {not is_between}\n", "")
 
 
 FULL_PLUGIN = """

@@ -12,6 +12,7 @@ import pytest
 
 import golibx
 from golibx import ConfigError, go, hookspec, sleep
+from golibx.eventbatch import EventBatch
 from golibx.hookspec import (
     GoroutineExit,
     GoroutinePark,
@@ -77,6 +78,24 @@ def test_feed() -> None:
     assert seen.stats.state == "active"
     assert seen.stats.hooks["on_goroutine_park"].calls == 2
     assert repr(seen).startswith("<Seen: 4 calls of golib_configure, on_goroutine_park, ")
+
+
+def test_feed_of_a_batch() -> None:
+    class Counts:
+        takes = ("on_goroutine_ready",)
+
+        def __init__(self) -> None:
+            self.events: list[object] = []
+
+        @hookimpl
+        def take_events(self, batch: EventBatch) -> None:
+            self.events.extend(batch)
+
+    kind = EventBatch.HOOKS.index("on_goroutine_ready")
+    batch = EventBatch(EventBatch.RECORD.pack(1_200, 7, 2, 0, kind, 0), (), ())
+    seen = feed(Counts, batch)
+    assert seen.plugin.events == [GoroutineReady(1_200, "python", 7, 2)]
+    assert seen.calls == [Call("take_events", (batch,), None)]
 
 
 def test_feed_to_a_class_and_by_another_name() -> None:

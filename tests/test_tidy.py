@@ -42,8 +42,10 @@ PYTHON_LAYERS = (
     {"config", "context", "dump", "include", "labels", "net", "patch", "singleflight", "sync"}
     | {"time", "tuning", "watchers"},
     {"aio", "control", "futures", "hookspec", "logrecords", "native", "plugins", "scope"}
-    | {"signal", "tracefile"},
-    {"pluginfinder"},
+    | {"signal"},
+    {"eventbatch", "pluginfinder"},
+    {"tracelines"},
+    {"tracefile"},
     {"pluginmanager"},
     {"console", "runtime"},
     {"__init__", "program", "testing"},
@@ -55,9 +57,10 @@ PYTHON_LAYERS = (
 PYTHON_PAIRS = ({"leaked", "schema", "values"}, {"cli", "commands"})
 # What describes and checks a configuration works without the native library.
 WITHOUT_CORE = {"config", "errors", "hookspec", "rules", "schema", "values", "version"}
-WITHOUT_CORE |= {"places", "pluginfinder", "pluginmanager"}
+WITHOUT_CORE |= {"eventbatch", "places", "pluginfinder", "pluginmanager"}
 # What a plugin imports: what a third party's could.
 PLUGIN_API = {"golibx", "golibx.config", "golibx.errors", "golibx.hookspec", "golibx.signal"}
+PLUGIN_API |= {"golibx.eventbatch", "golibx.tracelines"}
 PLUGIN_API |= {f"golibx.plugins.{name}" for name in ("_http", "_looks", "metrics", "profile")}
 
 COLUMNS = 100

@@ -22,7 +22,7 @@ import pytest
 
 import golibx
 from conftest import Script
-from golibx import ConfigError, control, go, gomaxprocs, native, tracefile
+from golibx import ConfigError, control, go, gomaxprocs, native, tracefile, tracelines
 from golibx.config import Config
 from golibx.dump import DumpError
 from golibx.plugins import trace
@@ -106,6 +106,15 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         check=False,
         env={**os.environ, "NO_COLOR": "1"},
     )
+
+
+def so_far(path: Path) -> str:
+    """What a file says that is written still: "" if it has no beginning yet."""
+    try:
+        with path.open("rb") as file:
+            return "".join(line for lines in tracelines.lines_of(file) for line in lines)
+    except (OSError, ValueError):
+        return ""
 
 
 def run_traced(main: Any, path: Path, *overrides: str) -> Events:
@@ -293,7 +302,7 @@ def test_tracks_have_names(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
 
     def named_in_the_file() -> bool:
-        return f"worker {ids[0]}" in path.read_text(encoding="ascii")
+        return f"worker {ids[0]}" in so_far(path)
 
     def main() -> None:
         def worker() -> None:
@@ -457,15 +466,55 @@ def main():
 """
     path = script.cwd / "golibx-trace.json"
     with script.start(program_of(body)) as process:
-        wait_until(lambda: path.exists() and '"name":"sleep"' in path.read_text(encoding="ascii"))
+        wait_until(lambda: '"name":"sleep"' in so_far(path))
         process.kill()
         process.wait()
-    events = read_cut(path)
+    result = command("trace", path, "--convert", script.cwd / "converted.json")
+    assert result.returncode == 0, result.stderr
+    assert "The file has no end" in result.stdout
+    events = read_cut(script.cwd / "converted.json")
     assert sorted(still_open(events).values()) == [["goroutine join"], ["sleep"]]
+    assert tracefile.summary(str(script.cwd / "converted.json")).shown() == (
+        tracefile.summary(str(path)).shown()
+    )
     summary = tracefile.summary(str(path))
     assert not summary.is_whole
     assert "The file has no end" in tracefile.text(summary)
     assert {wait["reason"] for wait in summary.shown()["longest_waits"]} >= {"sleep"}
+
+
+def test_a_file_that_is_cut_anywhere_says_what_is_whole_in_it(tmp_path: Path) -> None:
+    """As one of a process that was killed in the midst of a write."""
+    kept = tmp_path / "kept"
+
+    def main() -> None:
+        with trace.region("r", x="1"):
+            for _ in range(50):
+                go(golibx.sleep, 0.0001).join()
+        golibx.tune({"preempt.slice": "2ms"})
+        wait_until(lambda: '"name":"tune"' in so_far(tmp_path / "trace.json"))
+        kept.write_bytes((tmp_path / "trace.json").read_bytes())
+
+    events = run_traced(main, tmp_path / "trace.json")
+    content = kept.read_bytes()
+    whole = so_far(kept)
+    cut = tmp_path / "cut"
+    lengths = {0, len(content), *range(40, len(content), max(len(content) // 60, 1))}
+    for length in sorted(lengths):
+        cut.write_bytes(content[:length])
+        text = so_far(cut)
+        assert whole.startswith(text)
+        if text:
+            found = tracefile.summary(str(cut))
+            assert not found.is_whole
+            assert found.events <= len(events)
+            picture = tracefile.picture(str(cut), found)
+            assert picture.endswith("</svg>\n")
+    assert text == whole
+    for wrong in (content[:40], content + b"XXXX\4\0\0\0{}{}", content[:32] + b"A" * 99):
+        cut.write_bytes(wrong)
+        with pytest.raises(TraceFileError, match="no file of the plugin trace"):
+            tracefile.summary(str(cut))
 
 
 def test_max_size(script: Script) -> None:
@@ -687,6 +736,28 @@ def test_a_panic_has_a_flight_written(script: Script) -> None:
     assert named(events, "panic")
     assert [path.name for path in script.cwd.glob("*.json")] == ["golibx-trace.json"]
     assert "1 more exceptions or long waits have no file of their own" in result.stderr
+
+
+def test_exceptions_have_so_many_flights_written(script: Script) -> None:
+    body = """
+def fails():
+    raise ValueError("no such user")
+def main():
+    for name in ("golibx-trace.json", "golibx-trace.2.json"):
+        go(fails)
+        wait_until(lambda: os.path.exists(name))
+        sleep(0.02)
+    group = golibx.WaitGroup()
+    group.go(fails)
+    group.go(fails)
+    group.wait()
+"""
+    settings = {"flight": "10ms", "flight_on": ["exception"], "max_files": 2}
+    result = script(program_of(body, mode="flight", **settings))
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in script.cwd.glob("*.json"))
+    assert names == ["golibx-trace.2.json", "golibx-trace.json"]
+    assert "2 more exceptions or long waits have no file of their own" in result.stderr
 
 
 def test_an_exception_that_ends_the_program_has_a_flight_written(script: Script) -> None:
@@ -949,7 +1020,7 @@ def test_a_picture(script: Script) -> None:
     [
         ([], 2, "Name either a FILE, or a process by --flight PID."),
         (["x.json", "--flight", "1"], 2, "Name either a FILE, or a process"),
-        (["--flight", "1", "--json"], 2, "--json and --svg are for a FILE"),
+        (["--flight", "1", "--json"], 2, "--json, --svg and --convert are for a FILE"),
         (["no/such.json"], 1, "no/such.json: can't be read: No such file or directory"),
         (["--flight", "2147483647"], 1, "there is no process 2147483647"),
     ],

@@ -17,46 +17,49 @@ A program marks what it does itself. Where no trace is on, that costs next to no
 writes them when it is asked: `flight()`, `golibx trace --flight PID`, a signal, an exception, a
 long wait for a turn.
 
-Hooks and regions only append to a deque. A service goroutine makes lines of what is there, one for
-each event of the Trace Event Format, and writes them all at once; so does who finds the deque long.
-The lines are put together by hand: json would take several times as long.
+Events are taken by the batch, and written as they come: nothing is done for a single one. What has
+been written is made a file for the viewers when the run has ended (golibx.tracelines). In mode
+"flight" the batches are kept instead, and made a file when somebody asks.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
-from golibx import Chan, Mutex, current, goroutines, labels, sleep
+from golibx import Chan, Mutex, current, goroutines, labels
 from golibx.config import Key
-from golibx.hookspec import (
-    DeadlockFound,
-    GomaxprocsChange,
-    GoroutineCreate,
-    GoroutineExit,
-    GoroutinePanic,
-    GoroutinePark,
-    GoroutineReady,
-    GoroutineStart,
-    NetpollReady,
-    Preempt,
-    Retake,
-    Snapshot,
-    Steal,
-    Tune,
-    hookimpl,
-    written,
+from golibx.eventbatch import EventBatch
+from golibx.hookspec import GoroutinePanic, Snapshot, hookimpl
+from golibx.tracelines import (
+    MAGIC,
+    REGIONS,
+    THREADS,
+    Counters,
+    Lines,
+    Own,
+    about,
+    blocks_of,
+    convert,
+    end_block,
+    head_block,
+    names_block,
+    note_block,
+    reasons_block,
+    to_json,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import BinaryIO
 
@@ -102,7 +105,8 @@ KEYS = (
         "max_events",
         "int",
         100_000,
-        'How many events mode `"flight"` keeps at most, at about 200 bytes each.',
+        'How many events mode `"flight"` keeps at most, at 32 bytes each, or about 300 for a '
+        "region or mark.",
         low=100,
         high=1_000_000,
     ),
@@ -133,39 +137,15 @@ KEYS = (
 )
 
 _FLUSH_S = 0.05
-_MOST_HELD = 4096
-"""Events of mode "file" that are in memory, before who adds one writes them."""
+_MOST_COLLECTED = 1_000_000
+"""Events of mode "file" that are in memory, at 32 bytes each, before who has more writes them."""
+_MOST_HELD = 1024
+"""Regions and marks of mode "file" that are in memory, before who adds one writes them."""
 _NAMING_SHARE = 50
 """Looking for goroutines' names may take one part in this many of the time."""
 _NAMING_NS = 200
 """What it takes for each goroutine, about."""
-_PYTHON, _NATIVE, _SCHEDULER, _REGIONS, _THREADS = 1, 2, 3, 4, 5
-"""The "processes" of the file, which are groups of tracks."""
-_GROUPS = (
-    (_PYTHON, "Python goroutines"),
-    (_NATIVE, "native goroutines"),
-    (_SCHEDULER, "scheduler"),
-    (_REGIONS, "regions of goroutines"),
-    (_THREADS, "regions of threads"),
-)
-_CHANGES, _COUNTERS, _OF_THE_FILE = 0, 1, 2
-"""The scheduler's tracks. Events come later than what is counted or noted: one would not do."""
-_GROUP_OF = {"python": _PYTHON, "native": _NATIVE}
-
-
 # ---- what programs mark themselves ----
-
-
-class _Own(NamedTuple):
-    """A region's begin or end, or a mark. `time_ns` is first, as in all events."""
-
-    time_ns: int
-    phase: str
-    group: int
-    track: int
-    track_name: str
-    name: str
-    arguments: str
 
 
 _recorder: _Recorder | None = None
@@ -211,13 +191,13 @@ def mark(text: str, /, **arguments: object) -> None:
         recorder.add("i", text, arguments)
 
 
-def _begin_labels(own: Mapping[str, str]) -> _Own | None:
+def _begin_labels(own: Mapping[str, str]) -> Own | None:
     """Blocks of golibx.labels() are regions."""
     recorder = _recorder
     return None if recorder is None else recorder.add("B", "labels", own)
 
 
-def _end_labels(began: _Own | None) -> None:
+def _end_labels(began: Own | None) -> None:
     recorder = _recorder
     if recorder is not None and began is not None:
         recorder.record(began._replace(time_ns=time.monotonic_ns(), phase="E"))
@@ -237,319 +217,6 @@ def flight(why: str = "the program") -> str:
             "--set plugins.trace.mode=flight"
         )
     return recorder.write_flight(why)
-
-
-def _json(value: object) -> str:
-    """As JSON, in ASCII; by repr() what JSON does not have."""
-    try:
-        return json.dumps(value, default=repr, allow_nan=False, separators=(",", ":"))
-    except (ValueError, TypeError, RecursionError):
-        if isinstance(value, dict):
-            return json.dumps({str(key): repr(each) for key, each in value.items()})
-        return json.dumps(repr(value))
-
-
-# ---- lines of the file ----
-
-
-def _after_create(event: GoroutineCreate) -> str:
-    return f'"name":"ready","cat":"ready","args":{{"after":"create","by":{event.parent_id}}}'
-
-
-def _after_start(event: GoroutineStart) -> str:
-    return f'"name":"running","cat":"run","args":{{"after":"start","by":{event.parent_id}}}'
-
-
-_waits: dict[str, str] = {}
-"""By reason, of which there are few."""
-
-
-def _after_park(event: GoroutinePark) -> str:
-    text = _waits.get(event.reason)
-    if text is None:
-        text = _waits[event.reason] = f'"name":{json.dumps(event.reason)},"cat":"wait"'
-    return text
-
-
-_RUNNABLE = '"name":"ready or running","cat":"runnable","args":{'
-
-
-def _after_preempt(event: Preempt) -> str:
-    ran = f'"ran_us":{_us(event.ran_ns)},"handed_off":{_bool(event.handed_off)}'
-    return f'{_RUNNABLE}"after":"preempt",{ran}}}'
-
-
-def _after_retake(event: Retake) -> str:
-    return (
-        '"name":"blocking call or after it","cat":"call","args":{"after":"retake",'
-        f'"blocked_us":{_us(event.blocked_ns)},"in_vain":{_bool(event.in_vain)}}}'
-    )
-
-
-_STRETCHES: dict[type, Callable[[Any], str]] = {
-    GoroutineCreate: _after_create,
-    GoroutineStart: _after_start,
-    Preempt: _after_preempt,
-    Retake: _after_retake,
-}
-"""The events after which a goroutine does something else, but for park and ready."""
-
-
-def _us(ns: int) -> str:
-    return f"{ns // 1000}.{ns % 1000:03d}"
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-class _Lines:
-    """Makes lines of events, and knows what is open on each track.
-
-    Args:
-        begun_ns: where the file's time begins. Events before that are moved there.
-        names: what Python goroutines are called, as far as anybody knows.
-        services: the service goroutines, of which only some events are reported.
-    """
-
-    def __init__(self, begun_ns: int, names: dict[int, str], services: set[int]) -> None:
-        self._names = names
-        self._services = services
-        self._begun_ns = begun_ns
-        self._open: dict[str, set[int]] = {"python": set(), "native": set()}
-        self._regions: dict[tuple[int, int], list[_Own]] = {}
-        self._named_services: set[int] = set()
-        self.unnamed: set[int] = set()
-        self.events = 0
-
-    def head(self) -> list[str]:
-        lines = ["[\n"]
-        for group, name in _GROUPS:
-            arguments = f'"args":{{"name":"{name}"}}'
-            lines.append(f'{{"ph":"M","pid":{group},"tid":0,"name":"process_name",{arguments}}},\n')
-        for track, name in ((_CHANGES, "changes"), (_OF_THE_FILE, "this file")):
-            lines.append(self._name_line(_SCHEDULER, track, name))
-        about = {
-            "process": os.getpid(),
-            "program": sys.argv[0] if sys.argv else "",
-            "python": sys.version.partition(" ")[0],
-            "unix_ns": time.time_ns() - (time.monotonic_ns() - self._begun_ns),
-            "monotonic_ns": self._begun_ns,
-        }
-        lines.append(self.note(self._begun_ns, "trace begins", about))
-        return lines
-
-    def begin_main(self, time_ns: int) -> str:
-        """Python's main goroutine, whose start is not reported."""
-        ts = _us(max(time_ns - self._begun_ns, 0))
-        self._open["python"].add(1)
-        arguments = '"args":{"after":"start","by":0}'
-        return (
-            self._name_line(_PYTHON, 1, "main 1")
-            + f'{{"ph":"B","pid":1,"tid":1,"ts":{ts},"name":"running","cat":"run",{arguments}}},\n'
-        )
-
-    def note(
-        self, time_ns: int, name: str, arguments: dict[str, Any], track: int = _OF_THE_FILE
-    ) -> str:
-        """An instant of one of the scheduler's tracks."""
-        ts = _us(max(time_ns - self._begun_ns, 0))
-        return (
-            f'{{"ph":"i","s":"g","pid":{_SCHEDULER},"tid":{track},"ts":{ts},"name":"{name}",'
-            f'"args":{_json(arguments)}}},\n'
-        )
-
-    def add(self, events: Iterable[Any], lines: list[str]) -> None:
-        """Appends the lines of the events."""
-        append = lines.append
-        begun_ns = self._begun_ns
-        count = 0
-        for event in events:
-            count += 1
-            kind = event.__class__
-            if kind is GoroutinePark:  # it and the next one are most of all
-                time_ns, lane, track, reason = event
-                what = _waits.get(reason) or _after_park(event)
-            elif kind is GoroutineReady:
-                time_ns, lane, track, waker = event
-                what = f'{_RUNNABLE}"after":"wake","by":{waker}}}'
-            elif stretch := _STRETCHES.get(kind):
-                time_ns, lane, track = event[:3]
-                what = stretch(event)
-            else:
-                self._add_other(event, lines)
-                continue
-            passed = time_ns - begun_ns if time_ns > begun_ns else 0
-            where = (
-                f'"pid":{1 if lane == "python" else 2},"tid":{track},'
-                f'"ts":{passed // 1000}.{passed % 1000:03d}'
-            )
-            opened = self._open[lane]
-            if track in opened:
-                append(f'{{"ph":"E",{where}}},\n{{"ph":"B",{where},{what}}},\n')
-            elif lane == "python" and track in self._services:
-                self._add_of_service(event, what, lines)
-            else:
-                opened.add(track)
-                if lane == "python":
-                    self.unnamed.add(track)
-                else:
-                    append(self._name_line(_NATIVE, track, f"goroutine {track}"))
-                if kind is GoroutineReady:
-                    append(self._earlier_wait(lane, track))
-                    append(f'{{"ph":"E",{where}}},\n')
-                append(f'{{"ph":"B",{where},{what}}},\n')
-        self.events += count
-
-    def _add_of_service(self, event: Any, what: str, lines: list[str]) -> None:
-        """As an instant: when it does something else again is not reported."""
-        if event.goroutine_id not in self._named_services:
-            self._named_services.add(event.goroutine_id)
-            name = self._names.get(event.goroutine_id, "service")
-            self.name(event.goroutine_id, f"(service) {name}", lines)
-        name = "preempted" if event.__class__ is Preempt else "retaken"
-        arguments = json.loads(f"{{{what}}}")["args"]
-        lines.append(self._instant(event, name, arguments))
-
-    @staticmethod
-    def _earlier_wait(lane: str, track: int) -> str:
-        """What a goroutine did that is woken, and began to before the file did."""
-        where = f'"pid":{_GROUP_OF[lane]},"tid":{track},"ts":0.000'
-        return f'{{"ph":"B",{where},"name":"a wait that began before","cat":"wait"}},\n'
-
-    def _add_other(self, event: Any, lines: list[str]) -> None:
-        kind = event.__class__
-        if kind is _Own:
-            self._add_own(event, lines)
-        elif kind is Snapshot:
-            lines.extend(self._counters(event))
-        elif kind is GoroutineExit:
-            self._add_exit(event, lines)
-        elif kind is Tune:
-            what = {"key": event.key, "old": written(event.key, event.old)}
-            what |= {"new": written(event.key, event.new), "who": event.who}
-            lines.append(self.note(event.time_ns, "tune", what, _CHANGES))
-        elif kind is GomaxprocsChange:
-            what = {"before": event.before, "after": event.after}
-            lines.append(self.note(event.time_ns, "gomaxprocs", what, _CHANGES))
-        elif kind is DeadlockFound:
-            what = {"goroutines": event.goroutines}
-            lines.append(self.note(event.time_ns, "deadlock", what, _CHANGES))
-        elif kind is GoroutinePanic:
-            lines.append(self._instant(event, "panic", {"exception": event.exception}))
-        elif kind is NetpollReady:
-            what = {"fd": event.fd, "readable": event.readable, "writable": event.writable}
-            lines.append(self._instant(event, "socket ready", what))
-        elif kind is Steal:
-            what = {"stolen": event.stolen, "processor": event.processor, "victim": event.victim}
-            lines.append(self._instant(event, "stolen", what))
-
-    def _instant(self, event: Any, name: str, arguments: dict[str, Any]) -> str:
-        ts = _us(max(event.time_ns - self._begun_ns, 0))
-        return (
-            f'{{"ph":"i","s":"t","pid":{_GROUP_OF[event.lane]},"tid":{event.goroutine_id},'
-            f'"ts":{ts},"name":"{name}","args":{_json(arguments)}}},\n'
-        )
-
-    def _add_exit(self, event: GoroutineExit, lines: list[str]) -> None:
-        track = event.goroutine_id
-        group = _GROUP_OF[event.lane]
-        if event.lane == "python" and track in self.unnamed:
-            self.name(track, self._names.get(track, "goroutine"), lines)
-        opened = self._open[event.lane]
-        if track in opened:
-            opened.remove(track)
-            ts = _us(max(event.time_ns - self._begun_ns, 0))
-            lines.append(f'{{"ph":"E","pid":{group},"tid":{track},"ts":{ts}}},\n')
-        what = {"outcome": event.outcome, "lifetime_us": event.lifetime_ns / 1000}
-        lines.append(self._instant(event, "exit", what))
-
-    def _counters(self, snapshot: Snapshot) -> Iterable[str]:
-        values: dict[str, float] = {
-            "goroutines": snapshot.goroutines,
-            "runnable": snapshot.runnable,
-            "threads": snapshot.threads,
-            "threads blocked": snapshot.threads_blocked,
-        }
-        if snapshot.latency_p99_ns is not None and snapshot.latency_max_ns is not None:
-            values["latency p99 (us)"] = snapshot.latency_p99_ns / 1000
-            values["latency max (us)"] = snapshot.latency_max_ns / 1000
-        ts = _us(max(snapshot.time_ns - self._begun_ns, 0))
-        for name, value in values.items():
-            yield (
-                f'{{"ph":"C","pid":{_SCHEDULER},"tid":{_COUNTERS},"ts":{ts},"name":"{name}",'
-                f'"args":{{"value":{value}}}}},\n'
-            )
-
-    def _add_own(self, event: _Own, lines: list[str]) -> None:
-        key = (event.group, event.track)
-        opened = self._regions.get(key)
-        if opened is None:
-            opened = self._regions[key] = []
-            lines.append(self._name_line(*key, f"{event.track_name} {event.track}"))
-        if event.group == _REGIONS and event.track in self.unnamed:
-            self.name(event.track, event.track_name, lines)
-        if event.phase == "B":
-            opened.append(event)
-            lines.append(self._own_line(event))
-        elif event.phase == "i":
-            lines.append(self._own_line(event))
-        else:
-            self._end_region(opened, event, lines)
-
-    def _end_region(self, opened: list[_Own], event: _Own, lines: list[str]) -> None:
-        """The last one, unless generators have their ends in another order than nesting has."""
-        own = (each for each in reversed(opened) if each.arguments is event.arguments)
-        began = next((each for each in own if each.name == event.name), None)
-        if began is None:  # before the file began
-            return
-        above = opened[opened.index(began) + 1 :]
-        ends = [each._replace(time_ns=event.time_ns, phase="E") for each in (began, *above)]
-        lines.extend(self._own_line(each) for each in reversed(ends))
-        lines.extend(self._own_line(each._replace(time_ns=event.time_ns)) for each in above)
-        opened.remove(began)
-
-    def _own_line(self, event: _Own) -> str:
-        ts = _us(max(event.time_ns - self._begun_ns, 0))
-        where = f'"pid":{event.group},"tid":{event.track},"ts":{ts}'
-        if event.phase == "E":
-            return f'{{"ph":"E",{where}}},\n'
-        scope = '"s":"t",' if event.phase == "i" else ""
-        arguments = f',"args":{event.arguments}' if event.arguments != "{}" else ""
-        category = "mark" if event.phase == "i" else "region"
-        return (
-            f'{{"ph":"{event.phase}",{scope}{where},"name":{_json(event.name)},'
-            f'"cat":"{category}"{arguments}}},\n'
-        )
-
-    def name(self, track: int, name: str, lines: list[str]) -> None:
-        """Names the track of a Python goroutine."""
-        self.unnamed.discard(track)
-        lines.append(self._name_line(_PYTHON, track, f"{name} {track}"))
-
-    def name_known(self, lines: list[str]) -> None:
-        """Names the tracks that are not yet, and whose goroutine's name is known."""
-        for track in sorted(self.unnamed & self._names.keys()):
-            self.name(track, self._names[track], lines)
-
-    def _name_line(self, group: int, track: int, name: str) -> str:
-        arguments = f'"args":{{"name":{_json(name)}}}'
-        return f'{{"ph":"M","pid":{group},"tid":{track},"name":"thread_name",{arguments}}},\n'
-
-    def close(self, time_ns: int, lines: list[str]) -> None:
-        """Ends all that is open, and names what has none."""
-        for track in sorted(self.unnamed):
-            self.name(track, self._names.get(track, "goroutine"), lines)
-        ts = _us(max(time_ns - self._begun_ns, 0))
-        for lane, group in _GROUP_OF.items():
-            lines.extend(
-                f'{{"ph":"E","pid":{group},"tid":{track},"ts":{ts}}},\n'
-                for track in sorted(self._open[lane])
-            )
-            self._open[lane].clear()
-        for opened in self._regions.values():
-            lines.extend(self._own_line(e._replace(time_ns=time_ns, phase="E")) for e in opened)
-            opened.clear()
 
 
 # ---- the recorder ----
@@ -573,35 +240,46 @@ class _Recorder:
         self._path = path
         self._flight_ns = flight_ns
         self._max_size = max_size
-        self._events: deque[Any] = deque(maxlen=most_events if flight_ns else None)
-        # All that a hook does with an event.
-        self.record: Callable[[Any], object] = self._events.append if flight_ns else self._hold
+        self._most_events = most_events
+        self._events: deque[EventBatch | Own | Counters] = deque()
+        self._marks: deque[Own | Counters] = deque(maxlen=most_events)
+        self._kept = 0
+        self._collected = 0
+        self._written = 0
+        self._is_over = threading.Event()
+        self._forgotten_ns = 0
+        self._reasons: Sequence[str] = ()
+        self._new_reasons: Sequence[str] = ()
+        # All that a hook or a region does with what it has.
+        self.record: Callable[[Own | Counters], object] = self._mark if flight_ns else self._hold
+        self.take: Callable[[EventBatch], object] = self._keep if flight_ns else self._collect
         self._lock = Mutex()
         self._names: dict[int, str] = {}
         self._services: set[int] = set()
-        self._most_names = most_events
-        self._lines = _Lines(time.monotonic_ns(), self._names, self._services)
+        self._new_names: dict[int, str] = {}
+        self._new_services: set[int] = set()
+        self._begun_ns = time.monotonic_ns()
         self._file: BinaryIO | None = None
         self._size = 0
-        self._full = False
         self._left_out = 0
         self._dropped = 0
         self._next_look_ns = 0
         self._newest_seen = 0
+        self._region_numbers = itertools.count(1)
         self._numbers = itertools.count(1)  # of flights
         self._unused_numbers: list[int] = []
 
-    def add(self, phase: str, name: str, arguments: Mapping[str, object]) -> _Own:
+    def add(self, phase: str, name: str, arguments: Mapping[str, object]) -> Own:
         """What the program marks. Returns the event."""
-        text = _json(dict(arguments))
+        text = to_json(dict(arguments))
+        number = next(self._region_numbers)
         goroutine = current()
         if goroutine is not None:
-            event = _Own(0, phase, _REGIONS, goroutine.id, goroutine.name, str(name), text)
+            group, track, own = REGIONS, goroutine.id, goroutine.name
         else:
-            thread = threading.current_thread().name
-            number = threading.get_native_id()
-            event = _Own(0, phase, _THREADS, number, thread, str(name), text)
-        event = event._replace(time_ns=time.monotonic_ns())
+            own = threading.current_thread().name
+            group, track = THREADS, threading.get_native_id()
+        event = Own(time.monotonic_ns(), phase, group, track, own, str(name), text, number)
         self.record(event)
         return event
 
@@ -609,10 +287,16 @@ class _Recorder:
 
     def open(self) -> None:
         """Begins the file. Raises OSError."""
-        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
-        self._write([*self._lines.head(), self._lines.begin_main(time.monotonic_ns())])
+        # What is no file can be written only once, when all is known.
+        is_file = not os.path.exists(self._path) or os.path.isfile(self._path)
+        if is_file:
+            self._file = open(self._path, "w+b", buffering=0)  # noqa: SIM115
+        else:
+            self._file = _unnamed_file()
+        main_ns = time.monotonic_ns()
+        self._write([MAGIC, head_block(self._begun_ns, main_ns)])
 
-    def _hold(self, event: Any) -> None:
+    def _hold(self, event: Own | Counters) -> None:
         self._events.append(event)
         # If somebody writes already, that one takes this along.
         if len(self._events) >= _MOST_HELD and self._lock.try_lock():
@@ -621,44 +305,56 @@ class _Recorder:
             finally:
                 self._lock.unlock()
 
+    def _collect(self, batch: EventBatch) -> None:
+        if self._reasons is not batch.reasons:
+            self._reasons = self._new_reasons = batch.reasons
+        self._events.append(batch)
+        self._collected += len(batch)
+        self.look_for_names()
+        # The thread may be held up for long. Meanwhile others wait, and events are dropped.
+        if self._collected - self._written > _MOST_COLLECTED:
+            with self._lock:
+                self._flush()
+
     def keep_writing(self) -> None:
-        """A service goroutine."""
-        while True:
-            sleep(_FLUSH_S)
+        """A thread.
+
+        A write lets the interpreter's lock go, and who delivers events has no time to wait for that
+        again.
+        """
+        while not self._is_over.wait(_FLUSH_S):
             self.look_for_names()
             with self._lock:
                 self._flush()
 
+    def stop_writing(self) -> None:
+        """Ends the thread."""
+        self._is_over.set()
+
     def _flush(self) -> None:
         """Writes what is held. The lock is the caller's."""
         events = self._events
-        batch = [events.popleft() for _ in range(len(events))]
-        if not batch:
+        held = [events.popleft() for _ in range(len(events))]
+        self._written += sum(len(each) for each in held if isinstance(each, EventBatch))
+        names, self._new_names = self._new_names, {}
+        services, self._new_services = self._new_services, set()
+        if not held and not names:
             return
-        if self._file is None or self._full:
-            self._left_out += len(batch)
+        is_full = bool(self._max_size) and self._size >= self._max_size
+        if self._file is None or is_full:
+            self._left_out += _count(held)
             return
-        lines: list[str] = []
-        done = 0
+        blocks = [names_block(names, services)] if names else []
+        if self._new_reasons:
+            blocks.append(reasons_block(self._new_reasons))
+            self._new_reasons = ()
         try:
-            while done < len(batch) and not self._full:
-                piece = batch[done : done + 256]
-                self._lines.add(piece, lines)
-                done += len(piece)
-                size = sum(map(len, lines))
-                self._full = bool(self._max_size) and self._size + size >= self._max_size
-            self._lines.name_known(lines)
-            self._note_dropped(lines)
-            if self._full:
-                now_ns = time.monotonic_ns()
-                self._lines.close(now_ns, lines)
-                what = {"max_size": self._max_size}
-                lines.append(self._lines.note(now_ns, "max_size is reached", what))
-            self._write(lines)
+            blocks.extend(blocks_of(held))
+            self._note_dropped(blocks)
+            self._write(blocks)
         except BaseException:  # of a signal's handler, perhaps: what is lost is counted
-            self._left_out += len(batch)
+            self._left_out += _count(held)
             raise
-        self._left_out += len(batch) - done
 
     def look_for_names(self, *, now: bool = False) -> None:
         """Of goroutines that have come since the last look. There may be many that have not."""
@@ -671,55 +367,54 @@ class _Recorder:
         for goroutine in present:
             number = goroutine.id
             if number > seen:
-                self._names[number] = _name_of(goroutine)
+                self._names[number] = self._new_names[number] = _name_of(goroutine)
                 if goroutine.system:
                     self._services.add(number)
+                    self._new_services.add(number)
                 newest = max(newest, number)
         self._newest_seen = newest
         names = self._names
-        for number in list(itertools.islice(names, max(len(names) - self._most_names, 0))):
+        for number in list(itertools.islice(names, max(len(names) - self._most_events, 0))):
             names.pop(number, None)
 
-    def _note_dropped(self, text: list[str]) -> None:
+    def _note_dropped(self, blocks: list[bytes]) -> None:
         stats = self._runtime.stats()
         dropped = stats["events_dropped"] + stats["native_events_dropped"]
         if dropped > self._dropped:
             what = {"events": dropped - self._dropped}
             self._dropped = dropped
-            text.append(self._lines.note(time.monotonic_ns(), "events dropped", what))
+            blocks.append(note_block(time.monotonic_ns(), "events dropped", what))
 
-    def _write(self, lines: list[str]) -> None:
-        data = "".join(lines).encode("ascii")
+    def _write(self, blocks: list[bytes]) -> None:
         assert self._file is not None
-        self._size += len(data)
         try:
-            _write_all(self._file, data)
+            for block in blocks:
+                _write_all(self._file, block)
+                self._size += len(block)
         except OSError as exc:
             self._file.close()
             self._file = None
             _say(f"{self._path} can't be written: {exc.strerror}; the trace ends there")
 
     def close(self) -> None:
-        """Writes the rest, at the end of the run."""
+        """Writes the rest, at the end of the run, and makes lines of all."""
         with self._lock:
+            self.look_for_names(now=True)
             self._flush()
+            if self._file is not None:
+                blocks: list[bytes] = []
+                self._note_dropped(blocks)
+                blocks.append(end_block(time.monotonic_ns(), self._dropped, self._left_out))
+                self._write(blocks)
             if self._file is None:
                 return
-            now_ns = time.monotonic_ns()
-            lines: list[str] = []
-            self._note_dropped(lines)
-            self.look_for_names(now=True)
-            self._lines.close(now_ns, lines)
-            what = {
-                "events": self._lines.events,
-                "dropped": self._dropped,
-                "left_out": self._left_out,
-            }
-            lines.append(self._lines.note(now_ns, "trace ends", what).rstrip(",\n") + "\n]\n")
-            self._write(lines)
-            if self._file is not None:
-                self._file.close()
+            with self._file as file:
                 self._file = None
+                try:
+                    self._left_out = self._convert(file)
+                except OSError as exc:
+                    _say(f"{self._path} can't be written: {exc.strerror}; the trace ends there")
+                    return
         if self._dropped:
             _say(
                 f"{self._dropped} events are missing in {self._path}: they came faster than they "
@@ -731,7 +426,52 @@ class _Recorder:
                 "max_size of [plugins.trace]"
             )
 
+    def _convert(self, file: BinaryIO) -> int:
+        """Puts lines in the place of blocks. How many events have none."""
+        file.seek(0)
+        new = f"{self._path}.new"
+        is_file = os.path.isfile(self._path)
+        try:
+            out = open(new, "wb") if is_file else open(self._path, "wb")  # noqa: SIM115
+        except PermissionError:  # its folder is not ours to write to: the file is
+            with _unnamed_file() as unnamed:
+                left_out = convert(file, unnamed, self._max_size)
+                unnamed.seek(0)
+                with open(self._path, "wb") as place:
+                    shutil.copyfileobj(unnamed, place)
+            return left_out
+        try:
+            with out:
+                left_out = convert(file, out, self._max_size)
+            if is_file:
+                os.replace(new, self._path)
+        except BaseException:
+            if is_file:
+                with suppress(OSError):
+                    os.unlink(new)
+            raise
+        return left_out
+
     # ---- the last of it ----
+
+    def _mark(self, event: Own | Counters) -> None:
+        self._marks.append(event)
+
+    def _keep(self, batch: EventBatch) -> None:
+        """Of the pump's only."""
+        self.look_for_names()
+        self._reasons = batch.reasons
+        self._events.append(batch)
+        self._kept += len(batch)
+        while self._kept - len(oldest := self._batch(0)) >= self._most_events:
+            self._forgotten_ns = oldest.last_ns
+            self._events.popleft()
+            self._kept -= len(oldest)
+
+    def _batch(self, at: int) -> EventBatch:
+        batch = self._events[at]
+        assert isinstance(batch, EventBatch)
+        return batch
 
     def write_flight(self, why: str) -> str:
         """Writes what is kept to a new file; its path. See `flight`."""
@@ -741,16 +481,17 @@ class _Recorder:
                 'With mode = "flight" the last seconds can be asked for'
             )
         # Without the lock: a signal's handler may ask for a flight in the midst of another.
-        held = self._events.copy()
+        held, marks = self._events.copy(), self._marks.copy()
         now_ns = time.monotonic_ns()
-        from_ns = now_ns - self._flight_ns
-        events = [event for event in held if event[0] >= from_ns]
-        is_short = len(events) == self._events.maxlen
-        begun_ns = min((event[0] for event in events), default=now_ns)
         self.look_for_names(now=True)
-        lines = _Lines(begun_ns, self._names, self._services)
-        text = lines.head()
-        lines.add(events, text)
+        batches, own, is_short = self._last(held, marks, now_ns - self._flight_ns)
+        times = [batch.first_ns for batch in batches] + [each.time_ns for each in own]
+        begun_ns = min(times, default=now_ns)
+        lines = Lines(begun_ns, self._names, self._services)
+        lines.know(self._reasons)
+        text = lines.head(about(begun_ns))
+        for each in (*batches, *own):
+            lines.add(each, text)
         lines.close(now_ns, text)
         stats = self._runtime.stats()
         what = {
@@ -759,7 +500,34 @@ class _Recorder:
             "dropped": stats["events_dropped"] + stats["native_events_dropped"],
             "limited_by_max_events": is_short,
         }
-        text.append(lines.note(now_ns, "trace ends", what).rstrip(",\n") + "\n]\n")
+        text.append(lines.end(now_ns, what))
+        path = self._write_next(text)
+        _say(f"the last {(now_ns - begun_ns) / 1e9:.3f} s are in {path} ({why})")
+        return path
+
+    def _last(
+        self,
+        held: Iterable[EventBatch | Own | Counters],
+        marks: Iterable[Own | Counters],
+        from_ns: int,
+    ) -> tuple[list[EventBatch], list[Own | Counters], bool]:
+        """What has happened since, `max_events` at most; and whether that was a limit."""
+        batches = [e.since(from_ns) for e in held if isinstance(e, EventBatch)]
+        own = [each for each in marks if each.time_ns >= from_ns]
+        most = self._most_events
+        is_short = self._forgotten_ns >= from_ns or len(own) == most
+        if sum(map(len, batches)) + len(own) > most:
+            is_short = True
+            times = [record[0] for b in batches for record in b.RECORD.iter_unpack(b.data)]
+            times += [each.time_ns for each in own]
+            times.sort()
+            from_ns = times[-most]
+            batches = [each.since(from_ns) for each in batches]
+            own = [each for each in own if each.time_ns >= from_ns]
+        return [each for each in batches if len(each)], own, is_short
+
+    def _write_next(self, text: list[str]) -> str:
+        """To a file of its own. The path."""
         path = self._path
         number = self._unused_numbers.pop() if self._unused_numbers else next(self._numbers)
         if number > 1:
@@ -771,7 +539,6 @@ class _Recorder:
         except OSError:
             self._unused_numbers.append(number)
             raise
-        _say(f"the last {(now_ns - begun_ns) / 1e9:.3f} s are in {path} ({why})")
         return path
 
 
@@ -779,6 +546,15 @@ def _name_of(goroutine: Goroutine[Any]) -> str:
     """With its labels: those that it has been started with, unless it has begun with others."""
     own = ", ".join(f"{name}={value}" for name, value in goroutine.labels.items())
     return f"{goroutine.name} ({own})" if own else goroutine.name
+
+
+def _count(items: Iterable[EventBatch | Own | Counters]) -> int:
+    """The events of all these."""
+    return sum(len(each) if isinstance(each, EventBatch) else 1 for each in items)
+
+
+def _unnamed_file() -> BinaryIO:
+    return cast("BinaryIO", tempfile.TemporaryFile(buffering=0))
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
@@ -814,8 +590,24 @@ def _why_unwritable(path: str) -> str:
 class Plugin:
     """One run's trace."""
 
+    takes = (
+        "on_goroutine_create",
+        "on_goroutine_start",
+        "on_goroutine_park",
+        "on_goroutine_ready",
+        "on_goroutine_exit",
+        "on_goroutine_panic",
+        "on_preempt",
+        "on_retake",
+        "on_netpoll_ready",
+        "on_steal",
+        "on_deadlock",
+        "on_gomaxprocs",
+        "on_tune",
+    )
+
     def __init__(self) -> None:
-        self._writer: Goroutine[None] | None = None
+        self._writer: threading.Thread | None = None
         self._listener: Goroutine[None] | None = None
         self._by_themselves: list[Goroutine[None]] = []
         self._stop_watching: Callable[[], None] = lambda: None
@@ -862,7 +654,6 @@ class Plugin:
             settings.max_events,
             settings.max_size,
         )
-        self._record = self._recorder.record
 
     @hookimpl
     def golib_start(self, runtime: Runtime) -> None:
@@ -877,7 +668,7 @@ class Plugin:
                 self._listener = runtime.go_system(self._listen, came)
         else:
             self._recorder.open()
-            self._writer = runtime.go_system(self._recorder.keep_writing)
+            self._writer = runtime.start_thread(self._recorder.keep_writing)
         self._recorder.look_for_names(now=True)
         _recorder = self._recorder
         self._stop_watching = labels.watch(_begin_labels, _end_labels)
@@ -887,10 +678,12 @@ class Plugin:
         global _recorder
         _recorder = None
         self._stop_watching()
-        for goroutine in (self._writer, self._listener):
-            if goroutine is not None:
-                goroutine.cancel()
-                goroutine.join()
+        if self._writer is not None:
+            self._recorder.stop_writing()
+            self._writer.join()
+        if self._listener is not None:
+            self._listener.cancel()
+            self._listener.join()
         for goroutine in self._by_themselves:
             goroutine.join()
         if not self._is_flight:
@@ -931,66 +724,18 @@ class Plugin:
     @hookimpl
     def tune(self, snapshot: Snapshot) -> None:
         """Changes nothing: the counters are wanted."""
-        self._record(snapshot)
+        self._recorder.record(Counters.of(snapshot))
         latency_ns = snapshot.latency_max_ns
         if self._latency_ns and latency_ns is not None and latency_ns >= self._latency_ns:
             self._write_by_itself(f"a goroutine waited {latency_ns / 1e6:.3f} ms for its turn")
 
     @hookimpl
-    def on_goroutine_create(self, event: GoroutineCreate) -> None:
-        self._record(event)
-        # Later it may have ended, and nobody knows what it was called.
-        self._recorder.look_for_names()
-
-    @hookimpl
-    def on_goroutine_start(self, event: GoroutineStart) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_goroutine_park(self, event: GoroutinePark) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_goroutine_ready(self, event: GoroutineReady) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_goroutine_exit(self, event: GoroutineExit) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_goroutine_panic(self, event: GoroutinePanic) -> None:
-        self._record(event)
-        if self._on_exception:
-            self._write_by_itself(event.exception.partition("\n")[0])
-
-    @hookimpl
-    def on_preempt(self, event: Preempt) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_retake(self, event: Retake) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_netpoll_ready(self, event: NetpollReady) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_steal(self, event: Steal) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_deadlock(self, event: DeadlockFound) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_gomaxprocs(self, event: GomaxprocsChange) -> None:
-        self._record(event)
-
-    @hookimpl
-    def on_tune(self, event: Tune) -> None:
-        self._record(event)
+    def take_events(self, batch: EventBatch) -> None:
+        self._recorder.take(batch)
+        if batch.objects and self._on_exception:
+            for event in batch:
+                if isinstance(event, GoroutinePanic):
+                    self._write_by_itself(event.exception.partition("\n")[0])
 
 
 def _forget() -> None:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from golibx import hookspec
 from golibx.config import Config
+from golibx.eventbatch import EVENT_HOOKS, EventBatch
 from golibx.hookspec import PluginStats, Snapshot, Tune, hookimpl
-from golibx.pluginmanager import EVENT_HOOKS
 from golibx.runtime import Runtime, refuse_async
 from golibx.tuning import limits_of, tunables
 
@@ -122,6 +122,8 @@ class _Recording(Runtime):
         assert self._plugins is not None
         if isinstance(event, Snapshot):
             self._plugins.ask_tune(event, lambda *_: None)
+        elif isinstance(event, EventBatch):
+            self._plugins.dispatch_batch(event)
         else:
             self._plugins.deliver(_HOOKS[type(event)], event)
 
@@ -229,7 +231,8 @@ def feed(
 
     Args:
         plugin: as for run_with().
-        events: of golibx.hookspec, a Snapshot for `tune` among them: see snapshot().
+        events: of golibx.hookspec, a Snapshot for `tune` among them: see snapshot(); or an
+            EventBatch for `take_events`.
         name: as for run_with().
         settings: as for run_with().
         config: as for run_with().
@@ -239,7 +242,7 @@ def feed(
         TypeError: one of `events` is none.
     """
     for event in events:
-        if not isinstance(event, (Snapshot, *_HOOKS)):
+        if not isinstance(event, (EventBatch, Snapshot, *_HOOKS)):
             raise TypeError(f"{event!r} is no event: golibx.hookspec has their types")
     with _prepared(plugin, name, settings, config) as (runtime, seen):
         for event in events:

@@ -105,6 +105,8 @@ pub fn RingOf(comptime Env: type) type {
         wanted: u32 = 0,
         /// Written by the producer only, read by anybody.
         dropped: u64 = 0,
+        /// Its producer and consumer hold one lock in turn: see `pushLocked`.
+        locked: bool = false,
 
         const Self = @This();
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
@@ -179,6 +181,29 @@ pub fn RingOf(comptime Env: type) type {
             return head == if (planted == .tail_read_before) tail else r.tail.load(.seq_cst);
         }
 
+        /// As `push`, of a ring whose producer and consumer hold one lock in turn: that orders
+        /// them, and no event is half written where the consumer looks.
+        pub inline fn pushLocked(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
+            std.debug.assert(r.locked);
+            const head = r.head.load(.monotonic);
+            const tail = r.tail.load(.monotonic);
+            if (head - tail == r.events.len) {
+                @atomicStore(u64, &r.dropped, r.dropped + 1, .monotonic);
+                return false;
+            }
+            const slot = &r.events[head & (r.events.len - 1)];
+            Env.writes(slot);
+            slot.* = .{
+                .time_ns = Env.nanotime(),
+                .goroutine = goroutine,
+                .a = a,
+                .b = b,
+                .kind = kind,
+            };
+            r.head.store(head + 1, .monotonic);
+            return head == tail;
+        }
+
         /// The consumer's: whether all events whose time is before now are in the ring. If
         /// `writing` is not set here, the next event's clock is read after this look; if it was
         /// cleared before, the event is visible.
@@ -201,11 +226,19 @@ pub fn RingOf(comptime Env: type) type {
             const slot = &r.events[tail & (r.events.len - 1)];
             Env.reads(slot);
             const e = slot.*;
-            r.tail.store(tail + 1, .seq_cst); // pairs with the loads in `push`
+            if (r.locked)
+                r.tail.store(tail + 1, .monotonic)
+            else
+                r.tail.store(tail + 1, .seq_cst); // pairs with the loads in `push`
             return e;
         }
 
-        pub fn len(r: *const Self) usize {
+        /// The producer's.
+        pub inline fn isHalfFull(r: *const Self) bool {
+            return r.len() >= r.events.len / 2;
+        }
+
+        pub inline fn len(r: *const Self) usize {
             return r.head.load(.monotonic) - r.tail.load(.monotonic);
         }
     };

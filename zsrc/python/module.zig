@@ -616,10 +616,15 @@ const functions = [_]class.Method(void){
         \\Takes the exceptions that nobody has collected yet for those that nobody will.
     ),
     function("set_event_mask(mask, /)", events.setMask, "Bit k: record events of kind k."),
-    function("events_wait()", events.wait,
-        \\The recorded events of both lanes, in the order of their times, as (kind, time_ns,
-        \\goroutine_id, a, b, lane), or None after events_stop(). b is an object for kinds that have
-        \\one; lane is 0 for Python's, 1 for the native one.
+    function("events_wait(single, batched, /)", events.wait,
+        \\The recorded events of both lanes, in the order of their times, or None after
+        \\events_stop(): those whose kinds are in the mask `single` as a list of (kind, time_ns,
+        \\goroutine_id, a, b, lane), those in `batched` as bytes, of which golibx/eventbatch.py says
+        \\more, and a list of objects. b is an object for kinds that have one, in bytes its place in
+        \\that list; lane is 0 for Python's, 1 for the native one.
+    ),
+    function("wait_reasons()", events.waitReasons,
+        \\What goroutines wait for, by the numbers that the bytes of events_wait() have for it.
     ),
     function("events_stop()", events.stop,
         \\Makes events_wait() return None once all events were taken.

@@ -254,6 +254,8 @@ pub fn Lane(comptime Host: type) type {
         counters: Counters = .{},
         latency: latency_mod.Latency = .{},
         events_note: ?*G = null,
+        /// Its ring is half full: it is to be woken.
+        events_hurry: bool = false,
         events_timer: Timer = .{},
         events_stopped: bool = false,
 
@@ -344,6 +346,7 @@ pub fn Lane(comptime Host: type) type {
                 self.stacks.reserve_size = stack_mod.reserveSize(options.stack_size);
             self.ring = try .init(gpa, options.hooks_ring_size);
             errdefer self.ring.deinit(gpa);
+            self.ring.locked = true; // the host's lock
             self.ring.setMask(options.event_mask);
             if (self.ring.wants(.sysmon_tick))
                 self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
@@ -1129,6 +1132,8 @@ pub fn Lane(comptime Host: type) type {
         pub const recordTick = recording.recordTick;
         pub const postEvents = recording.postEvents;
         pub const flushSoon = recording.flushSoon;
+        pub const hurry = recording.hurry;
+        pub const hurryUp = recording.hurryUp;
         pub const stopEvents = recording.stopEvents;
         pub const forgetEvents = recording.forgetEvents;
 

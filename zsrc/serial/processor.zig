@@ -177,6 +177,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         fn answerSysmon(self: *Self) void {
             if (self.lock_wanted.load(.monotonic)) offerLock(self);
+            if (self.events_hurry) self.hurryUp();
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.

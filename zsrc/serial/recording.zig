@@ -2,7 +2,7 @@
 //!
 //! The P writes its ring; sysmon and threads without the lock have the pump look by posting. The
 //! pump is a goroutine of the runtime's own (golibx/runtime.py); it is woken when the flush
-//! interval is over after the first event that it has not seen.
+//! interval is over after the first event that it has not seen, or the P's ring is half full.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const event = @import("../event/event.zig");
@@ -30,8 +30,24 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
         /// For a kind that is wanted. False if it was dropped.
         pub noinline fn recordSlow(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) bool {
             const dropped = self.ring.dropped;
-            if (self.ring.push(kind, id, a, b)) self.flushSoon();
+            // With the host's lock, as its consumer has it.
+            if (self.ring.pushLocked(kind, id, a, b)) self.flushSoon();
+            if (self.ring.isHalfFull()) self.hurry();
             return self.ring.dropped == dropped;
+        }
+
+        /// The pump, if it waits, is woken in the next turn: before its time is over the rest of
+        /// the ring may be full, too. Not from here, where a goroutine may be between two states.
+        pub noinline fn hurry(self: *Self) void {
+            if (self.events_note == null or self.events_hurry or self.options.explore) return;
+            self.events_hurry = true;
+            self.askAttention();
+        }
+
+        /// What `hurry` has asked for.
+        pub fn hurryUp(self: *Self) void {
+            self.events_hurry = false;
+            wakePump(self);
         }
 
         /// Those of the runtime's own, the pump among them, would never come to an end.

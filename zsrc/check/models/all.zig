@@ -162,6 +162,12 @@ pub const of_the_runtime = [_]Entry{
         },
     },
     .{
+        .name = "event ring, locked",
+        .Model = event.Locked,
+        .options = .{ .preemptions = 4, .delays = 1 },
+        .plants = &.{.{ .bug = .unlocked, .expects = "no ordering separates" }},
+    },
+    .{
         .name = "event ring, wake-up",
         .Model = event.Wakeup,
         .options = .{ .preemptions = 4, .delays = 1 },

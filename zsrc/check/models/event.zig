@@ -81,6 +81,56 @@ pub fn Ring(comptime Sim: type) type {
     };
 }
 
+/// As Ring, of one that a lock is held for on either side.
+pub fn Locked(comptime Sim: type) type {
+    return struct {
+        ring: event.RingOf(Sim) = .{},
+        lock: Sim.Lock = .{},
+        last: u64 = 0,
+        received: u64 = 0,
+
+        const Self = @This();
+        const total = 4;
+        pub const threads = .{ .{ "producer", produce }, .{ "consumer", consume } };
+
+        pub fn init(m: *Self, gpa: std.mem.Allocator) !void {
+            m.ring = try .init(gpa, 2);
+            m.ring.locked = true;
+        }
+
+        fn produce(m: *Self) void {
+            for (1..total + 1) |i| {
+                if (Sim.planted != .unlocked) m.lock.lock();
+                defer if (Sim.planted != .unlocked) m.lock.unlock();
+                const was_empty = m.ring.len() == 0;
+                const told = m.ring.pushLocked(.preempt, i, i * 3, @intCast(i * 5));
+                check.expect(told == was_empty, "its consumer is told when it is not empty");
+            }
+        }
+
+        fn consume(m: *Self) void {
+            for (0..total) |_| {
+                m.lock.lock();
+                defer m.lock.unlock();
+                if (m.ring.pop()) |e| m.receive(e);
+            }
+        }
+
+        fn receive(m: *Self, e: event.Event) void {
+            const whole = e.a == e.goroutine * 3 and e.b == e.goroutine * 5;
+            check.expect(whole, "an event is torn");
+            check.expect(e.goroutine > m.last, "events are out of order, or one came twice");
+            m.last = e.goroutine;
+            m.received += 1;
+        }
+
+        pub fn end(m: *Self) void {
+            while (m.ring.pop()) |e| m.receive(e);
+            check.expect(m.received + m.ring.dropped == total, "an event is lost, and not counted");
+        }
+    };
+}
+
 /// Two rings, whose events are taken in the order of their times, also across batches.
 pub fn Order(comptime Sim: type) type {
     return struct {

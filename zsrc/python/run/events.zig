@@ -20,8 +20,10 @@ const places = @import("places.zig");
 const lane = &host.the_lane;
 const Merge = merge.Merge;
 
-/// A backlog stays in the rings, where an event takes a tenth of the memory.
-const largest_batch = 1024;
+const largest_batch = 4096;
+/// Of events that are made objects: a backlog stays in the rings, where one takes a tenth of the
+/// memory.
+const largest_of_objects = 1024;
 
 const Taken = struct { event: event.Event, origin: event.Origin };
 
@@ -85,13 +87,15 @@ pub fn measureLatency() void {
     lane.ring.setMask(lane.ring.wanted | event.latency_bit);
 }
 
-pub fn wait() ?*py.Object {
+/// events_wait(single, batched, /)
+pub fn wait(single: i64, batched: i64) ?*py.Object {
     const p = goroutine.forPark() orelse return null;
-    var n = take();
+    const wanted: Wanted = .{ .single = bits(single), .batched = bits(batched) };
+    var n = take(wanted);
     while (n == 0) {
         // The P may have been taken in the switch that woke it; getting it back lets others run.
         _ = lane.here();
-        n = take();
+        n = take(wanted);
         if (n > 0) break;
         if (lane.events_stopped) return py.returnNone();
         lane.prepare(&p.g);
@@ -104,16 +108,35 @@ pub fn wait() ?*py.Object {
             _ = goroutine.raisePending(p);
             return null;
         }
-        n = take();
+        n = take(wanted);
     }
-    return listOf(batch[0..n]);
+    return tell(batch[0..n], wanted);
 }
+
+fn bits(mask: i64) u32 {
+    return @truncate(@as(u64, @bitCast(mask)));
+}
+
+/// The kinds of which each event is an object of its own, and those that come as bytes.
+const Wanted = struct {
+    single: u32,
+    batched: u32,
+
+    fn isSingle(w: Wanted, e: *const event.Event) bool {
+        return w.single & e.kind.bit() != 0;
+    }
+
+    fn isBatched(w: Wanted, e: *const event.Event) bool {
+        return w.batched & e.kind.bit() != 0;
+    }
+};
 
 /// Whether events are in the rings after `take` has found none.
 var left = false;
 
 /// Takes what happened up to now into `batch`; how many there are.
-fn take() usize {
+fn take(wanted: Wanted) usize {
+    const most: usize = if (wanted.single == 0) batch.len else largest_of_objects;
     native_lane.procs_lock.lock();
     defer native_lane.procs_lock.unlock();
     rings[0] = &lane.ring;
@@ -137,7 +160,7 @@ fn take() usize {
         left = true;
         return 0;
     };
-    while (n < largest_batch) {
+    while (n < most) {
         const taken = merging.next() orelse break;
         batch[n] = .{
             .event = taken.event,
@@ -151,21 +174,105 @@ fn take() usize {
     return n;
 }
 
-fn listOf(taken: []const Taken) ?*py.Object {
-    const list = py.PyList_New(0) orelse return null;
-    for (taken) |*each| {
-        const tuple = tupleOf(each);
-        if (tuple == null or py.PyList_Append(list, tuple.?) != 0) {
-            py.xdecref(tuple);
-            py.decref(list);
-            return null;
-        }
-        py.decref(tuple.?);
-    }
-    return list;
+/// An event of a batch, as golibx/eventbatch.py reads it.
+pub const Record = extern struct {
+    time_ns: u64,
+    goroutine: u64,
+    a: u64,
+    /// Of kinds that have an object, its place in the list of those.
+    b: u32,
+    kind: u8,
+    origin: u8,
+    unused: u16 = 0,
+};
+
+comptime {
+    std.debug.assert(@sizeOf(Record) == 32);
 }
 
-fn tupleOf(taken: *const Taken) ?*py.Object {
+/// The events as (a list of tuples, bytes, a list of the objects that the bytes refer to).
+fn tell(taken: []const Taken, wanted: Wanted) ?*py.Object {
+    const singles = py.PyList_New(0);
+    const objects = py.PyList_New(0);
+    const data = bytesFor(taken, wanted);
+    if (singles != null and objects != null and data != null and
+        fill(taken, wanted, singles.?, objects.?, records(data.?)))
+    {
+        if (py.PyTuple_New(3)) |tuple| {
+            // They become the tuple's, also where it fails.
+            _ = py.PyTuple_SetItem(tuple, 0, singles.?);
+            _ = py.PyTuple_SetItem(tuple, 1, data.?);
+            _ = py.PyTuple_SetItem(tuple, 2, objects.?);
+            return tuple;
+        }
+    }
+    py.xdecref(singles);
+    py.xdecref(objects);
+    py.xdecref(data);
+    return null;
+}
+
+fn bytesFor(taken: []const Taken, wanted: Wanted) ?*py.Object {
+    var count: usize = 0;
+    for (taken) |*each| count += @intFromBool(wanted.isBatched(&each.event));
+    return py.PyBytes_FromStringAndSize(null, @intCast(count * @sizeOf(Record)));
+}
+
+/// Where they are to be written. Bytes begin at a multiple of 8 at most.
+fn records(data: *py.Object) [*]align(1) Record {
+    return @ptrCast(py.PyBytes_AsString(data).?);
+}
+
+fn fill(
+    taken: []const Taken,
+    wanted: Wanted,
+    singles: *py.Object,
+    objects: *py.Object,
+    data: [*]align(1) Record,
+) bool {
+    var n: usize = 0;
+    for (taken) |*each| {
+        const e = &each.event;
+        const object = if (hasObject(e.kind)) objectOf(e) orelse return false else null;
+        defer py.xdecref(object);
+        if (wanted.isBatched(e)) {
+            data[n] = .{
+                .time_ns = e.time_ns,
+                .goroutine = e.goroutine,
+                .a = e.a,
+                .b = if (object == null) e.b else @intCast(py.PyList_Size(objects)),
+                .kind = @backingInt(e.kind),
+                .origin = @backingInt(each.origin),
+            };
+            n += 1;
+            if (object) |o| if (py.PyList_Append(objects, o) != 0) return false;
+        }
+        if (!wanted.isSingle(e)) continue;
+        const tuple = tupleOf(each, object) orelse return false;
+        defer py.decref(tuple);
+        if (py.PyList_Append(singles, tuple) != 0) return false;
+    }
+    return true;
+}
+
+fn hasObject(kind: event.Kind) bool {
+    return switch (kind) {
+        .goroutine_panic, .tune, .goroutine_block => true,
+        else => false,
+    };
+}
+
+/// What is kept of it beside the rings. It is there once.
+fn objectOf(e: *const event.Event) ?*py.Object {
+    return switch (e.kind) {
+        .goroutine_panic => takePanic(e.goroutine),
+        .tune => takeTuning(e.a),
+        .goroutine_block => places.take(e.b),
+        else => unreachable,
+    };
+}
+
+fn tupleOf(taken: *const Taken, object: ?*py.Object) ?*py.Object {
     const e = &taken.event;
     const tuple = py.PyTuple_New(6) orelse return null;
     const items = [_]?*py.Object{
@@ -173,13 +280,12 @@ fn tupleOf(taken: *const Taken) ?*py.Object {
         number(e.time_ns),
         number(e.goroutine),
         number(e.a),
-        switch (e.kind) {
-            .goroutine_park => reasonText(e.b),
-            .goroutine_panic => takePanic(e.goroutine),
-            .tune => takeTuning(e.a),
-            .goroutine_block => places.take(e.b),
-            else => number(e.b),
-        },
+        if (object) |o|
+            py.incref(o)
+        else if (e.kind == .goroutine_park)
+            reasonText(e.b)
+        else
+            number(e.b),
         number(@backingInt(taken.origin)),
     };
     var complete = true;
@@ -198,6 +304,20 @@ fn number(value: u64) ?*py.Object {
 fn reasonText(code: u32) ?*py.Object {
     const reason: g_mod.WaitReason = @fromBackingInt(@intCast(code));
     return py.PyUnicode_InternFromString(reason.text());
+}
+
+/// wait_reasons()
+pub fn waitReasons() ?*py.Object {
+    const codes = std.enums.values(g_mod.WaitReason);
+    const tuple = py.PyTuple_New(codes.len) orelse return null;
+    for (codes, 0..) |_, code| {
+        const text = reasonText(@intCast(code)) orelse {
+            py.decref(tuple);
+            return null;
+        };
+        _ = py.PyTuple_SetItem(tuple, @intCast(code), text);
+    }
+    return tuple;
 }
 
 /// record_panic(goroutine_id, text, /)
