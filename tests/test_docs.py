@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
@@ -184,6 +185,90 @@ def test_builtin_plugin_is_documented(name: str) -> None:
 def test_builtin_plugin_has_a_test(name: str) -> None:
     source = (ROOT / "tests" / "test_pluginmanager.py").read_text(encoding="utf-8")
     assert f"def test_{name}(" in source
+
+
+# ---- and each has a test ----
+
+SOURCES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("**/*.py")}
+
+
+def sets(source: str, table: str, key: str) -> bool:
+    """Whether a test has it: as an override, a variable, in a dict, or in a text of TOML."""
+    patterns = (
+        rf"\b{re.escape(table)}\.{key}\b",
+        rf"\bGOLIB_{table.replace('.', '_').upper()}_{key.upper()}\b",
+        rf'\b{table}"?(?:: | ?= ?)\{{[^}}]*"{key}":',
+        rf"^\[{re.escape(table)}\]\n(?:[^\[\n].*\n)*?{key} = ",
+    )
+    return any(re.search(pattern, source, re.M) for pattern in patterns)
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS, ids=ids)
+def test_key_has_a_test(table: str, key: Key) -> None:
+    """Of what it does: test_config.py has a value of each, and says only that it is read."""
+    others = (text for name, text in SOURCES.items() if name != "test_config.py")
+    assert any(sets(text, table, key.name) for text in others)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_each_key_of_a_builtin_plugin_has_a_test(name: str) -> None:
+    own = {"schedtrace": "test_pluginmanager.py", "tuner": "test_tune.py"}
+    source = SOURCES[own.get(name, f"test_{name}.py")]
+    for key in importlib.import_module(f"golibx.plugins.{name}").KEYS:
+        given = rf"\b{key.name}=|\"{key.name}\":|^{key.name} = "
+        is_given = sets(source, f"plugins.{name}", key.name) or re.search(given, source, re.M)
+        assert is_given, f"plugins.{name}.{key.name}"
+
+
+def are_whole(record: type[NamedTuple], nodes: Iterable[ast.AST]) -> bool:
+    """Whether one of these makes such a record, with all of its fields."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == record.__name__
+        and len(node.args) + len(node.keywords) == len(record._fields)
+        and not any(isinstance(each, ast.Starred) for each in node.args)
+        for node in nodes
+    )
+
+
+def assert_fields_have_tests(record: type[NamedTuple], file: str) -> None:
+    """That each is looked at, or compared together with the others."""
+    nodes = [*ast.walk(ast.parse(SOURCES[file]))]
+    if are_whole(record, nodes):
+        return
+    looked_at = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    for field in record._fields:
+        assert field in looked_at, f"{record.__name__}.{field}, in {file}"
+
+
+HOOKS_OF_EVENTS = [name for name in PluginManager.hook_names() if name.startswith("on_")]
+
+
+@pytest.mark.parametrize("name", HOOKS_OF_EVENTS)
+def test_every_field_of_an_event_has_a_test(name: str) -> None:
+    """Of what it is made of, and of a program that brings it about."""
+    event = getattr(hookspec, getattr(hookspec, name).__annotations__["event"])
+    (test,) = (
+        node
+        for node in ast.parse(SOURCES["test_hookspec.py"]).body
+        if isinstance(node, ast.FunctionDef) and node.name == f"test_{name}"
+    )
+    assert are_whole(event, ast.walk(test))
+    assert_fields_have_tests(event, "test_tune.py" if name == "on_tune" else "test_events.py")
+
+
+@pytest.mark.parametrize(
+    ("record", "file"),
+    [
+        (Snapshot, "test_tune.py"),
+        (hookspec.TuningKey, "test_tune.py"),
+        (hookspec.PluginStats, "test_plugin_stats.py"),
+        (hookspec.HookStats, "test_plugin_stats.py"),
+    ],
+)
+def test_every_field_that_plugins_are_given_has_a_test(record: type[NamedTuple], file: str) -> None:
+    assert_fields_have_tests(record, file)
 
 
 def test_kinds_of_keys_are_documented() -> None:

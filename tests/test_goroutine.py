@@ -8,6 +8,7 @@ import decimal
 import functools
 import gc
 import inspect
+import mmap
 import re
 import sys
 import threading
@@ -1250,3 +1251,28 @@ def test_threads_of_the_programs_own() -> None:
     thread.start()
     thread.join()
     assert out == [None, "mine"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is resident is asked of Linux")
+def test_stacks_of_ended_goroutines_are_kept_or_given_back(script: Script) -> None:
+    """By `[stack] keep`: each has touched a page of its stack at least."""
+    program = """
+import mmap
+from golibx import Chan, go, run
+def resident():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * mmap.PAGESIZE
+def main():
+    chan = Chan()
+    waiting = [go(chan.recv_ok) for _ in range(1500)]
+    for each in waiting:
+        while not each.waiting: golibx.gosched()
+    before = resident()
+    chan.close()
+    for each in waiting: each.join()
+    return before - resident()
+import golibx
+print(run(main, config={"stack": {"keep": KEEP}}))
+"""
+    given_back = [int(script.passes(program.replace("KEEP", keep))) for keep in ('"1GiB"', "0")]
+    assert given_back[1] - given_back[0] >= 1500 * mmap.PAGESIZE // 2

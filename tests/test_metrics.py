@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -21,6 +22,28 @@ from golibx.plugins import metrics
 
 ROOT = Path(__file__).parent.parent
 REFUSED = "native_preempt_refused_"
+# What dashboards and alerts were made with. Names are added here, never taken away or changed: see
+# "Compatibility" in docs/plugins.md.
+PUBLISHED_COUNTERS = """
+    switches spawns preemptions preempt_requests handoffs retakes retakes_in_vain lock_offers
+    threads_kept threads_not_kept threads_awaited steals netpolls netpoll_wakeups idle tunings
+    events_recorded events_dropped native_spawns native_switches native_steals
+    native_thread_limit_hits native_handoffs native_retakes native_netpolls
+    native_netpoll_wakeups native_timer_fires native_timer_steals native_preempt_requests
+    native_preempt_yields native_preempt_klt native_preempt_coop native_events_recorded
+    native_events_dropped
+"""
+PUBLISHED_GAUGES = """
+    threads threads_idle threads_blocked threads_waiting timers runnable_goroutines stacks
+    stacks_free stack_size_bytes native_gomaxprocs native_goroutines native_threads
+    native_threads_idle native_timers native_stacks native_stacks_free native_procs_idle
+    native_threads_spinning native_queue_global native_queue_local
+"""
+KEYS_OF_OTHER_NAMES = {
+    "runnable_goroutines": "runq",
+    "stacks": "stacks_total",
+    "stack_size_bytes": "stack_bytes",
+}
 
 HEADER = """
 import json, socket, sys, threading, time
@@ -107,6 +130,48 @@ def test_every_metric_is_documented() -> None:
     }
     assert {name: documented[name] for name in expected} == expected
     assert documented.keys() == expected.keys() | others
+
+
+class Numbered:
+    """A runtime whose counters are all different."""
+
+    def __init__(self) -> None:
+        self.counted = {key: 1000 + number for number, key in enumerate(golibx.stats())}
+
+    def stats(self) -> dict[str, int]:
+        return self.counted
+
+    def latencies(self) -> dict[int, int]:
+        return {1023: 3, 2047: 5}
+
+
+def test_published_metrics_have_their_numbers() -> None:
+    runtime: Any = Numbered()
+    families = {
+        family.name: family for family in metrics._Collector(runtime, has_latency=True).collect()
+    }
+    published = {
+        f"golibx_{name}": (kind, name)
+        for kind, names in (("counter", PUBLISHED_COUNTERS), ("gauge", PUBLISHED_GAUGES))
+        for name in names.split()
+    }
+    others = {"golibx_goroutines", "golibx_native_preempt_refused", "golibx_sched_latency_seconds"}
+    assert families.keys() == published.keys() | others, "publish the new one here"
+    for full, (kind, name) in published.items():
+        (sample,) = families[full].samples
+        assert families[full].type == kind
+        assert sample.value == runtime.counted[KEYS_OF_OTHER_NAMES.get(name, name)], full
+    refused = {
+        s.labels["reason"]: s.value for s in families["golibx_native_preempt_refused"].samples
+    }
+    assert refused == {
+        key.removeprefix(REFUSED): value
+        for key, value in runtime.counted.items()
+        if key.startswith(REFUSED)
+    }
+    latency = {s.name: s.value for s in families["golibx_sched_latency_seconds"].samples}
+    assert latency["golibx_sched_latency_seconds_count"] == 8
+    assert latency["golibx_sched_latency_seconds_sum"] == (3 * 1023 + 5 * 2047) / 1e9
 
 
 def test_the_numbers_are_those_of_stats(script: Script) -> None:

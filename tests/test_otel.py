@@ -14,6 +14,7 @@ from conftest import Script
 from golibx import ConfigError
 from golibx.config import Config
 from golibx.plugins import metrics, otel
+from test_metrics import PUBLISHED_COUNTERS, PUBLISHED_GAUGES
 
 ROOT = Path(__file__).parent.parent
 
@@ -518,6 +519,21 @@ def test_every_metric_is_documented() -> None:
     assert {name: rows[name] for name in expected} == expected
     assert {name: rows[name][0] for name in others} == others
     assert rows.keys() == expected.keys() | others
+
+
+def test_names_are_the_published_ones_of_prometheus() -> None:
+    """As OpenTelemetry writes them; its exporter for Prometheus makes those of them again."""
+    published = {
+        "counter": PUBLISHED_COUNTERS.split(),
+        "gauge": [name.removesuffix("_bytes") for name in PUBLISHED_GAUGES.split()],
+    }
+    expected = {
+        "golibx." + re.sub("^native_", "native.", name): kind
+        for kind, names in published.items()
+        for name in names
+    }
+    assert {name: kind for name, (kind, _, _) in otel.INSTRUMENTS.items()} == expected
+    assert otel._REFUSED_NAME == "golibx.native.preempt_refused"
 
 
 def test_every_attribute_is_documented(script: Script) -> None:

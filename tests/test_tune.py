@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +19,15 @@ import pytest
 
 import golibx
 from conftest import Script
-from golibx import ConfigError, _core, go, gomaxprocs, sleep, stats
+from golibx import ConfigError, _core, go, gomaxprocs, net, sleep, stats
 from golibx.config import Config
 from golibx.hookspec import Snapshot, Tune, TuningKey, hookimpl
 from golibx.pluginmanager import PluginManager
 from golibx.plugins import tuner
 from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number, written
-from golibx.testing import wait_until
+from golibx.testing import wait_until, wait_until_parked
 from golibx.tuning import Meter, RuleBook, quantile
+from test_events import until_retaken
 
 MS = 1_000_000
 SLICE = "preempt.slice"
@@ -266,7 +268,8 @@ def test_what_the_hook_returns_is_set(run_with: RunWith, watcher: Watcher) -> No
         wait_until(lambda: bool(watcher.changes))
 
     run_with(main, mine=with_tune(lambda _: {SLICE: "2ms"}), watcher=watcher)
-    assert [event[2:] for event in watcher.changes] == [("plugin mine", SLICE, 10 * MS, 2 * MS)]
+    (event,) = watcher.changes
+    assert event[1:] == Tune(0, "python", "plugin mine", SLICE, 10 * MS, 2 * MS)[1:]
 
 
 def test_snapshots(run_with: RunWith, watcher: Watcher) -> None:
@@ -834,3 +837,93 @@ def test_a_meter_counts_from_the_look_before() -> None:
         assert second.limits[SLICE] == (MS, 2 * MS)
 
     golibx.run(main)
+
+
+def test_what_a_meter_counts() -> None:
+    def main() -> None:
+        _core.measure_latency()
+        before = stats()
+        meter = Meter({})
+        since = stats()
+        make_all_happen(before)
+        until = stats()
+        found = meter.snapshot()
+        after = stats()
+        for name in ("spawns", "switches", "preemptions", "retakes", "netpoll_wakeups", "idle"):
+            counted = getattr(found, name)
+            assert 0 < until[name] - since[name] <= counted <= after[name] - before[name], name
+        assert found.preemptions + found.retakes + found.netpoll_wakeups + found.idle > 3
+        longest = max(_core.latencies())
+        assert found.latency_p50_ns is not None
+        assert found.latency_p90_ns is not None
+        assert found.latency_p99_ns is not None
+        assert found.latency_p50_ns <= found.latency_p90_ns <= found.latency_p99_ns <= longest
+        assert found.latency_max_ns == longest
+
+    golibx.run(main, config={"preempt": {"slice": "1ms"}})
+
+
+def make_all_happen(before: dict[str, int]) -> None:
+    """A retake, an idle wait, one that is woken by its socket, a preemption, a latency."""
+
+    def is_preempted() -> bool:
+        other = go(int)
+        for _ in range(100_000):
+            pass
+        other.join()
+        return stats()["preemptions"] > before["preemptions"]
+
+    until_retaken(lambda: time.sleep(0.001))
+    with net.listen(("127.0.0.1", 0)) as listener:
+        accepting = go(listener.accept)
+        wait_until_parked(accepting)
+        with net.dial(listener.address):
+            accepting.result()[0].close()
+    sleep(0.001)
+    wait_until(is_preempted)
+    wait_until(lambda: go(int).join() and bool(_core.latencies()))
+
+
+def test_a_snapshot_tells_who_is_ready_and_who_blocks() -> None:
+    def main() -> None:
+        reads, writes = os.pipe()
+        blocked = go(os.read, reads, 1)
+        wait_until(lambda: stats()["threads_blocked"] == 1)
+        meter = Meter({})
+        ready = [go(int) for _ in range(3)]
+        found = meter.snapshot()
+        assert (found.runnable, found.threads_blocked) == (3, 1)
+        for each in ready:
+            each.join()
+        assert meter.snapshot().runnable == 0
+        os.write(writes, b"x")
+        assert blocked.result() == b"x"
+        os.close(reads)
+        os.close(writes)
+
+    golibx.run(main)
+
+
+def test_a_rule_leaves_a_key_alone_that_it_has_set(script: Script) -> None:
+    """For `[tune] cooldown`; another key, set by a later rule, says that the second was due."""
+    program = """
+import golibx
+from golibx import Chan, go, tunables
+from golibx.testing import wait_until
+rules = [
+    {"when": "goroutines > 2", "set": {"preempt.slice": "2ms"}},
+    {"when": "goroutines <= 2", "set": {"preempt.slice": "5ms"}},
+    {"when": "goroutines <= 2", "set": {"native.spinning": 25}},
+]
+def main():
+    chan = Chan()
+    waiting = [go(chan.recv_ok) for _ in range(3)]
+    wait_until(lambda: tunables()["preempt.slice"] == 2_000_000)
+    chan.close()
+    for each in waiting: each.join()
+    wait_until(lambda: tunables()["native.spinning"] == 25)
+    print(tunables()["preempt.slice"])
+often = {"tune_interval": "1ms"}
+golibx.run(main, config={"tune": {"cooldown": "1h", "rules": rules}, "hooks": often})
+"""
+    assert script.passes(program) == "2000000\n"

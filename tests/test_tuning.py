@@ -220,6 +220,21 @@ def test_sysmon_is_woken_from_a_sleep_that_is_too_long(record: Record) -> None: 
     assert slept_at(ticks, "python", changed_ns[0]) < 500 * MS
 
 
+def test_sysmon_s_sleeps_grow_after_so_many_rounds(record: Record) -> None:  # noqa: F811
+    def main() -> None:
+        while not longest():
+            gosched()
+
+    def longest() -> list[SysmonTick]:
+        return [e for e in ticks if e.lane == "python" and e.slept_ns >= 16 * 200_000]
+
+    ticks: list[SysmonTick] = []
+    overrides = ("preempt.slice=1m", "sysmon.sleep_min=200us", "sysmon.idle_rounds=2")
+    record(main, "on_sysmon_tick", overrides=overrides, into=ticks)
+    # By default it takes 50 rounds until they begin to grow.
+    assert min(e.idle_rounds for e in longest()) < 50
+
+
 def test_native_goroutines_have_the_new_slice(
     record: Record,  # noqa: F811
     c: ctypes.CDLL,  # noqa: F811
@@ -293,6 +308,59 @@ def test_the_gil_is_offered_by_the_new_interval() -> None:
 
     runtime: dict[str, object] = {"swap": "interpreter", "offer_interval": "10s"}
     assert in_run(main, runtime=runtime) >= 5
+
+
+# ---- the network, and who waits for work ----
+
+
+def test_sockets_are_looked_at_by_the_new_interval() -> None:
+    """Two goroutines compute and give way, and never wait."""
+
+    def main() -> int:
+        with golibx.net.listen(("127.0.0.1", 0)) as listener:
+            accepting = go(listener.accept)
+            stop: list[bool] = []
+            other = go(lambda: [gosched() for _ in iter(lambda: bool(stop), True)])
+            gosched()
+            _core.tune({"netpoll.interval": 100_000})
+            before = stats()["netpolls"]
+            while stats()["netpolls"] < before + 5:
+                gosched()
+            stop.append(True)
+            other.join()
+            accepting.cancel()
+            return stats()["netpolls"] - before
+
+    assert in_run(main, netpoll={"interval": "10s"}) >= 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+def test_the_poller_is_the_one_that_is_asked_for() -> None:
+    def main() -> str:
+        with golibx.net.listen(("127.0.0.1", 0)) as listener:
+            accepting = go(listener.accept)
+            with golibx.net.dial(listener.address):
+                accepting.result()[0].close()
+        return _core.info()["netpoll"]
+
+    assert in_run(main, netpoll={"backend": "epoll"}) == "epoll"
+
+
+@pytest.mark.parametrize("spin", ["0", "1ms"])
+def test_threads_hand_values_over_whether_they_spin_or_not(spin: str) -> None:
+    def main() -> int:
+        there, back = golibx.Chan[int](), golibx.Chan[int]()
+        thread = threading.Thread(target=lambda: [back.send(x + 1) for x in there])
+        thread.start()
+        total = 0
+        for i in range(50):
+            there.send(i)
+            total += back.recv()
+        there.close()
+        thread.join()
+        return total
+
+    assert in_run(main, runtime={"spin": spin}) == sum(range(1, 51))
 
 
 # ---- several at once ----
