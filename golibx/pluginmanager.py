@@ -234,13 +234,14 @@ class PluginManager:
 
         def order(impl: pluggy.HookImpl) -> tuple[int, int]:
             # pluggy would call the last one first; ours are called as they are listed.
-            return (impl.trylast - impl.tryfirst, positions[id(impl.plugin)])
+            return (impl.trylast - impl.tryfirst, positions.get(id(impl.plugin), 0))
 
         self._hooks = {
             name: [
                 hook
                 for impl in sorted(getattr(self._checker.hook, name).get_hookimpls(), key=order)
-                if (hook := self._hook(by_object[id(impl.plugin)], name, impl)).account.is_on
+                if id(impl.plugin) in by_object
+                and (hook := self._hook(by_object[id(impl.plugin)], name, impl)).account.is_on
             ]
             for name in self.hook_names()
         }
@@ -422,11 +423,17 @@ class PluginManager:
     def _disable(self, hook: _Hook, exc: BaseException) -> None:
         plugin = hook.plugin
         with self._disabling:
+            is_first = self._states[plugin.name] != "raised"
             self._states[plugin.name] = "raised"
             self._switch_off(plugin)
-            self.plugins.remove(plugin)
-            self._checker.unregister(plugin.object)
+            # It may have failed in another hook meanwhile, or have taken itself out of these.
+            if plugin in self.plugins:
+                self.plugins.remove(plugin)
+            if self._checker.is_registered(plugin.object):
+                self._checker.unregister(plugin.object)
             self._collect_hooks()
+        if not is_first:
+            return
         # The first frame is the one of _call.
         frames = exc.__traceback__.tb_next if exc.__traceback__ is not None else None
         _report(f"golibx: plugin {plugin.name} raised in {hook.name} and is disabled:", exc, frames)
