@@ -185,7 +185,7 @@ def end_block(time_ns: int, dropped: int, left_out: int) -> bytes:
 
 
 def blocks_of(items: Iterable[EventBatch | Own | Counters]) -> Iterator[bytes]:
-    """Of what has been collected, in its order."""
+    """Of what has been collected, in its order; some come in two parts."""
     own: list[Own] = []
     for item in items:
         if isinstance(item, Own):
@@ -198,8 +198,10 @@ def blocks_of(items: Iterable[EventBatch | Own | Counters]) -> Iterator[bytes]:
             yield _json_block(_COUNTED, item)
         else:
             objects = json.dumps(item.objects).encode("ascii") if item.objects else b""
-            content = b"".join((_COUNT.pack(len(objects)), objects, item.data))
-            yield _block(_EVENTS, content)
+            length = _COUNT.size + len(objects) + len(item.data)
+            # Not as one: that would copy it.
+            yield _BLOCK.pack(_EVENTS, length) + _COUNT.pack(len(objects)) + objects
+            yield item.data
     if own:
         yield _json_block(_OWN, own)
 

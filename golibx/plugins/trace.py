@@ -139,6 +139,8 @@ KEYS = (
 _FLUSH_S = 0.05
 _MOST_COLLECTED = 1_000_000
 """Events of mode "file" that are in memory, at 32 bytes each, before who has more writes them."""
+_MOST_BLOCKS = 512
+"""Written by one call, if the system does so: it may take no more than a thousand."""
 _MOST_HELD = 1024
 """Regions and marks of mode "file" that are in memory, before who adds one writes them."""
 _NAMING_SHARE = 50
@@ -388,9 +390,11 @@ class _Recorder:
     def _write(self, blocks: list[bytes]) -> None:
         assert self._file is not None
         try:
-            for block in blocks:
-                _write_all(self._file, block)
-                self._size += len(block)
+            # Many at once: after each call the interpreter's lock has to be waited for.
+            for first in range(0, len(blocks), _MOST_BLOCKS):
+                some = blocks[first : first + _MOST_BLOCKS]
+                _write_parts(self._file, some)
+                self._size += sum(map(len, some))
         except OSError as exc:
             self._file.close()
             self._file = None
@@ -561,6 +565,16 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+def _write_parts(file: BinaryIO, parts: list[bytes]) -> None:
+    """Without a copy of them, where the system can."""
+    if not hasattr(os, "writev"):
+        _write_all(file, b"".join(parts))
+        return
+    written = os.writev(file.fileno(), parts)
+    if written < sum(map(len, parts)):
+        _write_all(file, b"".join(parts)[written:])
 
 
 def _say(text: str) -> None:
