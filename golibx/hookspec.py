@@ -22,10 +22,10 @@ What every plugin may rely on:
 
 - The native core records an event only if some plugin has a hook for it; a hook that nobody
   implements costs nothing.
-- Events are delivered in batches (`[hooks] flush_interval`), in the order of their timestamps, in a
-  goroutine of its own. Hooks may use the whole API of golibx, and so may wait; meanwhile events
-  collect, and when a processor has `[hooks] ring_size` of them, further ones are dropped and
-  counted.
+- Events are delivered in batches (`[hooks] flush_interval`, sooner where a ring is half full), in
+  the order of their timestamps, in a goroutine of its own. Hooks may use the whole API of golibx,
+  and so may wait; meanwhile events collect, and when a processor has `[hooks] ring_size` of them,
+  further ones are dropped and counted.
 - Events are those of this run. What the native lane, which outlives runs, did between two runs is
   not reported.
 - All hooks of a run are called one after the other, never two at once. They return nothing, but
