@@ -635,6 +635,23 @@ def test_more_connections_than_may_be_wait(serve: Serve) -> None:
     server.end()
 
 
+def test_so_many_connections_wait_in_the_backlog(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    server = serve(f"--bind=unix:{path}", "--connections=1", "--backlog=1")
+    busy = server.connect()
+    busy.sendall(get("/slow"))
+    waiting = []
+    with pytest.raises(BlockingIOError):
+        for _ in range(10):
+            sock = socket.socket(socket.AF_UNIX)
+            waiting.append(sock)
+            sock.setblocking(False)
+            sock.connect(str(path))
+    assert len(waiting) <= 4  # one more than asked for, one that was being accepted
+    for sock in (busy, *waiting):
+        sock.close()
+
+
 # ---- what clients do to a server ----
 
 
