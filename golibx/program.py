@@ -145,13 +145,13 @@ class Program:
 def _with_threads(
     function: Callable[[], object], shown: list[BaseException]
 ) -> Callable[[], object]:
-    """The same, with threads that are goroutines, which it waits for at its end.
+    """The same, with threads that are goroutines, and an end as the interpreter's.
 
-    What the function raises is shown first, as by the interpreter, and put into the list.
+    What the function raises is shown first, and put into the list.
     """
 
     def main() -> object:
-        from golibx.patch import goroutine_threads
+        from golibx.patch import goroutine_threads, threads
 
         reason = goroutine_threads.install()
         if reason is not None:
@@ -160,20 +160,19 @@ def _with_threads(
         waits = True
         try:
             return function()
-        except SystemExit:
-            raise
-        except Deadlock:
-            waits = False  # nobody ends by itself
+        except SystemExit as exc:
+            if goroutine_threads.are_left():
+                exc.code = threads.show_exit(exc.code)
             raise
         except BaseException as exc:
-            if goroutine_threads.others_to_wait_for():
+            waits = not isinstance(exc, Deadlock)  # of which nobody ends by itself
+            if goroutine_threads.are_left():
                 _show_now(exc)
                 shown.append(exc)
             raise
         finally:
             try:
-                if waits:
-                    goroutine_threads.wait_for_others()
+                goroutine_threads.end(waits=waits)
             finally:
                 goroutine_threads.uninstall()
 

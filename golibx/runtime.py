@@ -630,7 +630,7 @@ class Runtime:
         began_ns = time.monotonic_ns()
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         try:
-            left = _core.cancel_all(timeout_ns) - len(threads.daemons)
+            left = _core.cancel_all(timeout_ns)
             if left and timeout_ns:
                 goroutines = "1 goroutine" if left == 1 else f"{left} goroutines"
                 timeout = format_duration(timeout_ns)
@@ -857,7 +857,7 @@ def _names_of_left(*, system: bool = False) -> str:
     left = [
         g
         for g in reversed(_core.goroutines())
-        if g is not main and (system or not (g.system or g.id in threads.daemons))
+        if g is not main and (system or not (g.system or g.id in threads.of_program))
     ]
     lines = []
     for goroutine in left[:_MOST_NAMED]:
@@ -907,7 +907,11 @@ def _report_leaks() -> None:
     from golibx import dump
 
     main = _core.current()
-    left = [g for g in reversed(_core.goroutines()) if g is not main and not g.system and g.waiting]
+    left = [
+        g
+        for g in reversed(_core.goroutines())
+        if g is not main and g.waiting and not (g.system or g.id in threads.of_program)
+    ]
     if not left:
         return
     goroutines = "1 goroutine" if len(left) == 1 else f"{len(left)} goroutines"

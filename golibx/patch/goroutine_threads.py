@@ -8,17 +8,21 @@ stands on functions of the module _thread, whose place those of `_FUNCTIONS` tak
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import threading
+from types import MethodType
 
 from golibx import _core
-from golibx.errors import Cancelled
+from golibx.errors import Cancelled, Deadlock
+from golibx.frames import without_own_frames
 from golibx.patch.threads import (
     GoroutineThread,
     OsThread,
-    daemons,
     end_main_thread,
     end_pools,
+    is_thread,
+    of_program,
 )
 
 TYPE_CHECKING = False
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-__all__ = ["install", "others_to_wait_for", "uninstall", "wait_for_others"]
+__all__ = ["are_left", "end", "install", "uninstall"]
 
 _sentinels: dict[int, _thread.LockType] = {}
 """Up to Python 3.12: what is released at a thread's end, by the thread's number."""
@@ -34,8 +38,8 @@ _sentinels: dict[int, _thread.LockType] = {}
 _IN_START = 2
 """Frames between who calls Thread.start() and this module."""
 
-_ids: set[int] = set()
-"""Those goroutines, as long as they have not ended."""
+_FOR_EVER = 9e9
+"""Seconds: Python's own limit is 2**63 ns."""
 
 _goroutines: dict[object, _core.Goroutine[None]] = {}
 """From Python 3.13 on: by the handles of threads that have not ended."""
@@ -56,6 +60,8 @@ def install() -> str | None:
 def uninstall() -> None:
     """New threads are threads again. Nobody waits any more for one that has not ended."""
     _core.set_thread_functions(None)
+    for handle in list(_goroutines):
+        handle._set_done()  # type: ignore[attr-defined]
     for lock in _sentinels.values():
         if lock.locked():
             lock.release()
@@ -64,18 +70,21 @@ def uninstall() -> None:
 
 
 def _forget() -> None:
-    _ids.clear()
     _sentinels.clear()
     _goroutines.clear()
-    daemons.clear()
+    of_program.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _is_to_be_a_thread(function: Callable[..., object]) -> bool:
-    return isinstance(getattr(function, "__self__", None), OsThread)
+def _thread_of(function: Callable[..., object]) -> threading.Thread | None:
+    """The one whose start() has the function called."""
+    if type(function) is not MethodType or function.__name__ != "_bootstrap":
+        return None
+    thread = function.__self__
+    return thread if isinstance(thread, threading.Thread) else None
 
 
 def _start(
@@ -87,17 +96,14 @@ def _start(
     named = {} if kwargs is None else kwargs
     if not (callable(function) and isinstance(args, tuple) and isinstance(named, dict)):
         return NotImplemented  # which raises what it does
-    if _is_to_be_a_thread(function):
+    thread = _thread_of(function)
+    if isinstance(thread, OsThread):
         return NotImplemented
-    thread = getattr(function, "__self__", None)
-    if isinstance(thread, threading.Thread):
-        _core.go_thread(
-            thread.daemon, _IN_START, _run, function, args, named, None, thread.daemon, None
-        )
+    if thread is not None:
+        _core.go_thread(_IN_START, _run, function, args, named, thread, None, None)
         return 0  # Thread.start() waits for the thread itself
-    # _thread itself knows no daemons: nobody waits for what it has started.
     number = _core.Chan[int](1)
-    _core.go_thread(True, 1, _run, function, args, named, None, True, number)
+    _core.go_thread(1, _run, function, args, named, None, None, number)
     return number.recv()
 
 
@@ -106,16 +112,26 @@ def _start_joinable(
     handle: Any = None,
     daemon: bool = True,
 ) -> object:
-    if not callable(function) or _is_to_be_a_thread(function):
+    if not callable(function):
         return NotImplemented
+    thread = _thread_of(function)
     kind = _thread._ThreadHandle  # type: ignore[attr-defined]
     if handle is None:
         handle = kind()
-    if type(handle) is not kind or not _core.begin_thread_handle(handle, 0):
+    if (
+        isinstance(thread, OsThread)
+        or type(handle) is not kind
+        or not _core.begin_thread_handle(handle, 0)
+    ):
         return NotImplemented
-    _goroutines[handle] = _core.go_thread(
-        daemon, _IN_START, _run, function, (), {}, handle, daemon, None
-    )
+    try:
+        goroutine = _core.go_thread(_IN_START, _run, function, (), {}, thread, handle, None)
+    except BaseException:
+        handle._set_done()
+        raise
+    _goroutines[handle] = goroutine
+    if handle.is_done():  # before it was there for `_run` to take it away
+        _goroutines.pop(handle, None)
     return handle
 
 
@@ -123,25 +139,22 @@ def _run(
     function: Callable[..., object],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    thread: Any,
     handle: Any,
-    is_daemon: bool,
     number: _core.Chan[int] | None,
 ) -> None:
     """What the goroutine does."""
     current = _core.current()
     assert current is not None
     ident = _core.ident()
-    _ids.add(current.id)
-    if is_daemon:
-        daemons.add(current.id)
-    if handle is not None:
-        _core.begin_thread_handle(handle, ident)
-    if number is not None:
-        number.send(ident)
-    thread = getattr(function, "__self__", None)
-    if isinstance(thread, threading.Thread):
-        current.name = thread.name
+    of_program.add(current.id)
     try:
+        if handle is not None:
+            _core.begin_thread_handle(handle, ident)
+        if number is not None:
+            number.send(ident)
+        if thread is not None:
+            current.name = str(thread._name)  # its class may make something else of `name`
         function(*args, **kwargs)
     except SystemExit:
         pass
@@ -150,20 +163,34 @@ def _run(
     except BaseException as error:
         _core.report_thread_error(function, error)
     finally:
-        _ids.discard(current.id)
-        daemons.discard(current.id)
+        of_program.discard(current.id)
         lock = _sentinels.pop(ident, None)
-        if lock is not None and lock.locked():
-            lock.release()
+        if lock is not None:
+            _end(thread, lock)
         if handle is not None:
-            _goroutines.pop(handle, None)
             handle._set_done()
+            _goroutines.pop(handle, None)
+
+
+def _end(thread: Any, lock: _thread.LockType) -> None:
+    """Up to Python 3.12: lets go on who waits for the thread.
+
+    Each of them releases the lock, which another has by then. That must not be the thread's any
+    more: threading asserts that nobody has it.
+    """
+    if getattr(thread, "_tstate_lock", None) is lock:
+        thread._tstate_lock = None
+        thread._stop()
+    if lock.locked():
+        lock.release()
 
 
 def _join(handle: object, timeout: float | None = None) -> object:
     """A handle's join()."""
     if not (timeout is None or isinstance(timeout, (int, float))):
         return NotImplemented
+    if timeout is not None and not timeout < _FOR_EVER:
+        return NotImplemented  # it is too large, or no number
     limit = timeout if timeout is None or timeout >= 0 else None
     goroutine = _goroutines.get(handle)
     if goroutine is None:
@@ -187,7 +214,7 @@ def _is_of_main_thread(handle: object) -> bool:
 
 
 def _count(others: int) -> int:
-    return others + len(_ids)
+    return others + len(of_program)
 
 
 def _set_sentinel() -> _thread.LockType:
@@ -196,21 +223,14 @@ def _set_sentinel() -> _thread.LockType:
     return lock
 
 
+def _set_name(name: str) -> object:
+    """From Python 3.14 on: the name of the system's thread, which is nobody's own."""
+    return None if isinstance(name, str) and is_thread() else NotImplemented
+
+
 def _excepthook(args: Any, /) -> object:
     """A goroutine that was told to end has ended: nobody is told, as with SystemExit."""
     return None if issubclass(args.exc_type, Cancelled) else NotImplemented
-
-
-def _refuse_in_threads(name: str) -> Callable[..., object]:
-    """Of a function for the main thread: the others refuse it, whichever thread they run on."""
-
-    def function(*_args: object) -> object:
-        current = _core.current()
-        if current is not None and current.id in _ids:
-            raise ValueError(f"{name} only works in main thread of the main interpreter")
-        return NotImplemented
-
-    return function
 
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {
@@ -218,17 +238,49 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "start_new": _start,
     "start_joinable_thread": _start_joinable,
     "_ThreadHandle.join": _join,
+    "set_name": _set_name,
     "_set_sentinel": _set_sentinel,
     "_excepthook": _excepthook,
     "_count": _count,
-    "signal": _refuse_in_threads("signal"),
-    "set_wakeup_fd": _refuse_in_threads("set_wakeup_fd"),
 }
 
 
-def others_to_wait_for() -> bool:
-    """Whether there are any that a program waits for at its end, as goroutines."""
-    return any(True for _ in _others())
+def are_left() -> bool:
+    """Whether there are threads that have not ended."""
+    return bool(of_program)
+
+
+def end(*, waits: bool) -> None:
+    """In the main goroutine: does what the interpreter does when a program has ended.
+
+    It waits for threads that are no daemons, and then calls what is to be called at exit, in the
+    middle of the daemons. The interpreter itself, later, finds that all this is done.
+
+    Raises:
+        Deadlock: no thread will ever end.
+    """
+    if not are_left():
+        return
+    _core.owe_nothing()
+    try:
+        if waits:
+            _wait_for_others()
+    except Deadlock:
+        raise
+    except BaseException as error:
+        error.__traceback__ = without_own_frames(error.__traceback__)
+        _core.report_shutdown_error(error)
+    finally:
+        atexit._run_exitfuncs()
+
+
+def _wait_for_others() -> None:
+    end_pools()
+    end_main_thread()
+    _main_has_ended.set()
+    while others := [*_others()]:  # those that end may start others
+        for thread in others:
+            thread.join()
 
 
 def _others() -> Iterator[threading.Thread]:
@@ -239,18 +291,3 @@ def _others() -> Iterator[threading.Thread]:
         # One may be said to have ended, by a join() that was interrupted, and not have.
         if thread.is_alive():
             yield thread
-
-
-def wait_for_others() -> None:
-    """In the main goroutine, at the program's end: waits as the interpreter does for threads.
-
-    Those that end may start others. The interpreter itself, later, finds that it is done.
-    """
-    if not others_to_wait_for():
-        return
-    end_main_thread()
-    _main_has_ended.set()
-    end_pools()
-    while others_to_wait_for():
-        for thread in list(_others()):
-            thread.join()

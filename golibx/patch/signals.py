@@ -3,7 +3,8 @@
 The interpreter calls a handler in whatever goroutine its main thread runs. So it gets a
 SignalHandler for each, which has the program's called as the main goroutine's
 (zsrc/python/host/signals.zig). signal.signal() and getsignal() give and take the program's own.
-What only the main thread may do any goroutine may, on whatever thread it is.
+What only the main thread may do any goroutine may, on whatever thread it is, but for those that are
+the program's threads.
 
 Handlers that mean the whole process rather than the program, a test's time limit above all, are set
 by `set_plain`: the interpreter calls them as they are.
@@ -16,7 +17,7 @@ import signal
 import sys
 
 from golibx import _core
-from golibx.patch import faults
+from golibx.patch import faults, threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +116,10 @@ def handled() -> frozenset[int]:
 
 
 def _signal_signal(signalnum: int, handler: Any, /) -> Any:
-    return _change(operator.index(signalnum), handler)
+    number = operator.index(signalnum)
+    if threads.is_thread():
+        raise ValueError("signal only works in main thread of the main interpreter")
+    return _change(number, handler)
 
 
 @_core.whole

@@ -25,14 +25,16 @@ __all__ = [
     "OsThread",
     "bystanders",
     "count_bystanders",
-    "daemons",
     "do_nothing",
     "end_main_thread",
     "end_pools",
     "end_process",
     "install",
+    "is_thread",
     "join_others",
     "let_go",
+    "of_program",
+    "show_exit",
     "start_bystander",
 ]
 
@@ -44,8 +46,8 @@ get when they have ended, with the frame that each began in, which tells.
 """
 
 
-daemons: set[int] = set()
-"""The ids of the goroutines that are daemon threads, as long as they have not ended."""
+of_program: set[int] = set()
+"""The ids of the goroutines that are the program's threads, as long as they have not ended."""
 
 
 def count_bystanders() -> int:
@@ -128,15 +130,15 @@ _attributes: dict[str, object] = {}
 
 
 def _new(cls: type[threading.Thread]) -> threading.Thread:
-    if cls is threading._DummyThread and _core.in_goroutine() and not _is_dummy():
+    if cls is threading._DummyThread and _core.in_goroutine() and not is_thread():
         cls = GoroutineThread
     return object.__new__(cls)
 
 
-def _is_dummy() -> bool:
-    """Whether it is a goroutine that stands for a thread which threading does not know."""
-    current = _core.current() if daemons else None
-    return current is not None and current.id in daemons
+def is_thread() -> bool:
+    """Whether the calling goroutine is a thread of the program's."""
+    current = _core.current() if of_program else None
+    return current is not None and current.id in of_program
 
 
 class GoroutineThread(threading._DummyThread):
@@ -215,8 +217,9 @@ def join_others() -> None:
 
     They may wait for this one, which has ended as far as they can tell.
     """
-    this = threading.current_thread()
-    if this is threading.main_thread():
+    this = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]
+    # None: a thread that has forked, and by that is the main one, and has ended.
+    if this is None or this is threading.main_thread():
         end_main_thread()
     while others := [t for t in threading.enumerate() if t is not this and not t.daemon]:
         for thread in others:
@@ -309,7 +312,7 @@ _INTERRUPTED = -1
 def _show(error: BaseException) -> int:
     """Says what ends the program, as the interpreter does; returns its status."""
     if isinstance(error, SystemExit):
-        return _show_exit(error.code)
+        return show_exit(error.code)
     try:
         hook = getattr(sys, "excepthook", None)
         if hook is None:
@@ -317,7 +320,7 @@ def _show(error: BaseException) -> int:
             hook = sys.__excepthook__
         hook(type(error), error, error.__traceback__)
     except SystemExit as exc:
-        return _show_exit(exc.code)
+        return show_exit(exc.code)
     except BaseException as wrong:
         with suppress(BaseException):
             sys.stderr.write("Error in sys.excepthook:\n")
@@ -327,7 +330,8 @@ def _show(error: BaseException) -> int:
     return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
 
 
-def _show_exit(code: object) -> int:
+def show_exit(code: object) -> int:
+    """Says what SystemExit has to say, as the interpreter does; returns the program's status."""
     if code is None:
         return 0
     if isinstance(code, int):

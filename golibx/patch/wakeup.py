@@ -13,6 +13,7 @@ import signal
 from functools import partial
 
 from golibx import _core
+from golibx.patch import threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ def _open_pipe() -> None:
 
 
 def _signal_set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
-    return _change(operator.index(fd), bool(warn_on_full_buffer))
+    number = operator.index(fd)
+    if threads.is_thread():
+        raise ValueError("set_wakeup_fd only works in main thread of the main interpreter")
+    return _change(number, bool(warn_on_full_buffer))
 
 
 @_core.whole

@@ -95,20 +95,19 @@ fn goSystem(given: class.Given) ?*py.Object {
     return goroutine.launch(createChecked("go_system", given, true) orelse return null);
 }
 
-/// go_thread(daemon, frames, fn, /, *args)
+/// go_thread(frames, fn, /, *args)
 fn goThread(given: class.Given) ?*py.Object {
-    if (given.n < 3) return py.raise(
+    if (given.n < 2) return py.raise(
         py.exc.typeError(),
-        "go_thread() takes a bool, an int and a callable first",
+        "go_thread() takes an int and a callable first",
         .{},
     );
-    const is_daemon = py.PyObject_IsTrue(given.args[0]);
-    const frames = py.PyLong_AsLongLong(given.args[1]);
-    if (is_daemon < 0 or py.PyErr_Occurred() != null) return null;
-    const p = createChecked("go_thread", given.after(2), false) orelse return null;
+    const frames = py.PyLong_AsLongLong(given.args[0]);
+    if (frames == -1 and py.PyErr_Occurred() != null) return null;
+    const p = createChecked("go_thread", given.after(1), false) orelse return null;
     goroutine.inheritNothing(p);
     goroutine.takePlaceAbove(p, frames);
-    p.is_daemon = is_daemon != 0;
+    p.is_thread = true;
     return goroutine.launch(p);
 }
 
@@ -282,7 +281,8 @@ fn cancelAll(ns: i64) ?*py.Object {
         py.restoreException(if (have_ended) exception else errors.takeAfter(exception));
         return null;
     }
-    return if (have_ended) py.PyLong_FromUnsignedLongLong(lane.user_count - 1) else null;
+    if (!have_ended) return null;
+    return py.PyLong_FromUnsignedLongLong(lane.user_count - 1 - goroutine.countThreads());
 }
 
 /// judge(goroutine_id, since_ns, slice_ns, /)
@@ -445,10 +445,13 @@ const functions = [_]class.Method(void){
     function("report_thread_error(function, error, /)", threads.reportError,
         \\Tells sys.unraisablehook of what was raised in a thread that function was started in.
     ),
-    function("go_thread(daemon, frames, fn, /, *args)", goThread,
-        \\As go(), of who does not start a goroutine but a thread: nothing is inherited. A daemon is
-        \\not cancelled at the end of the run, and never goes on. It was started so many frames
-        \\above the function that calls.
+    function("report_shutdown_error(error, /)", threads.reportShutdownError,
+        \\The same of what was raised while the program's end waited for its threads.
+    ),
+    function("go_thread(frames, fn, /, *args)", goThread,
+        \\As go(), of who does not start a goroutine but a thread: nothing is inherited. It is not
+        \\cancelled at the end of the run, and never goes on. It was started so many frames above
+        \\the function that calls.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the
@@ -514,8 +517,8 @@ const functions = [_]class.Method(void){
         \\What the local variables of frame hold, a list; None where that is not known.
     ),
     function("cancel_all(timeout_ns, /)", cancelAll,
-        \\Cancels all other goroutines of the program's and waits for them; returns how many are
-        \\left.
+        \\Cancels all other goroutines of the program's but its threads, and waits for them; returns
+        \\how many are left.
     ),
     function("throw_main(exception, /)", throwMain,
         \\Raises exception in the main goroutine, wherever it is.
@@ -611,6 +614,9 @@ const functions = [_]class.Method(void){
     function("owe(exception, /)", owed.owe,
         \\Has the calling goroutine raise it again where it waits next, if it is what the goroutine
         \\was made to raise last. Returns whether it is.
+    ),
+    function("owe_nothing()", owed.oweNothing,
+        \\From here on what the calling goroutine is made to raise may be ignored.
     ),
     function("report_uncollected()", uncollected.reportAll,
         \\Takes the exceptions that nobody has collected yet for those that nobody will.

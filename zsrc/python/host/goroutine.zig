@@ -85,8 +85,10 @@ pub const PyG = struct {
     ended: bool = false,
     /// The run's end has cancelled it.
     told_to_end: bool = false,
-    /// As a daemon thread: nobody ends it, and it does not go on after the run.
-    is_daemon: bool = false,
+    /// The program's thread: nobody ends it, and it does not go on after the run.
+    is_thread: bool = false,
+    /// The program has ended: what it is made to raise may be ignored. See owed.zig.
+    owes_nothing: bool = false,
     /// Whose code it waits in the middle of, while it keeps its thread for that; and in which calls
     /// of the interpreter's buffered files it is, the innermost.
     kept_by: ?*const foreign.Module = null,
@@ -346,7 +348,8 @@ pub inline fn createAs(
     p.runs_handlers = false;
     p.ended = false;
     p.told_to_end = false;
-    p.is_daemon = false;
+    p.is_thread = false;
+    p.owes_nothing = false;
     p.kept_by = null;
     p.buffered = null;
     p.runs_python = py.isFunction(function);
@@ -973,8 +976,16 @@ pub var ending = false;
 /// How long a goroutine that was told to end has to park, before its loops are watched.
 const grace_ns = 10 * std.time.ns_per_ms;
 
-/// Cancels every goroutine of the program's but the caller, and those that they start meanwhile,
-/// and waits for their ends until `deadline`. False with an exception set.
+/// How many goroutines there are that are the program's threads.
+pub fn countThreads() usize {
+    var n: usize = 0;
+    var it = lane.all_g;
+    while (it) |g| : (it = g.all_next) n += @intFromBool(of(g).is_thread and !g.system);
+    return n;
+}
+
+/// Cancels every goroutine of the program's but its threads and the caller, and those that they
+/// start meanwhile, and waits for their ends until `deadline`. False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: u64) bool {
     ending = true;
     // In an explored run its time limit, too, is for those that do not end.
@@ -993,7 +1004,7 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
         while (it) |g| {
             it = g.all_next;
             const p = of(g);
-            if (g.system or p.is_daemon or p == caller or p.ended) continue;
+            if (g.system or p.is_thread or p == caller or p.ended) continue;
             straggler = p;
             runnable = runnable or g.status == .runnable;
             if (p.told_to_end or p.handle.live == null) continue;
@@ -1042,7 +1053,7 @@ fn watchLoops(caller: *PyG) void {
     while (it) |g| {
         const p = of(g);
         const id = g.id;
-        if (!g.system and !p.is_daemon and p != caller and !isParked(p)) {
+        if (!g.system and !p.is_thread and p != caller and !isParked(p)) {
             owed.settle(p);
             if (p.owes.pending != null) backedge.watch(p);
         }

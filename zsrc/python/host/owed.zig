@@ -66,9 +66,16 @@ pub fn owe(exception: *py.Object) bool {
     return true;
 }
 
+/// owe_nothing(): of the calling goroutine.
+pub fn oweNothing() ?*py.Object {
+    if (lane.onThread()) |g| goroutine.of(g).owes_nothing = true;
+    return py.returnNone();
+}
+
 /// Who calls owes the exception again, if that is what it was made to raise; null if not.
 fn takeAgain(exception: *py.Object) ?*PyG {
     const p = goroutine.of(lane.onThread() orelse lane.stray() orelse return null);
+    if (p.owes_nothing) return null;
     if (exception != p.raised.exception or exception.type != p.raised.type) return null;
     p.raised = .{};
     const old = p.owes.eaten;

@@ -45,10 +45,10 @@ inline fn applies() bool {
     return functions != null and identity.inGoroutine();
 }
 
-fn Replaced(comptime module: [:0]const u8, comptime path: [:0]const u8) type {
+fn Replaced(comptime path: [:0]const u8) type {
     return struct {
         const is_method = std.mem.indexOfScalar(u8, path, '.') != null;
-        const It = replace.Replacement(module, path, applies, call);
+        const It = replace.Replacement("_thread", path, applies, call);
 
         fn call(c: replace.Call) ?*py.Object {
             if (lane.onThread()) |g| if (g.system) return It.callOriginal(c);
@@ -79,8 +79,7 @@ fn Replaced(comptime module: [:0]const u8, comptime path: [:0]const u8) type {
 
 /// report_thread_error(function, error, /)
 pub fn reportError(function: *py.Object, exception: *py.Object) ?*py.Object {
-    if (py.PyErr_GivenExceptionMatches(exception, py.exc.baseException()) == 0)
-        return py.raise(py.exc.typeError(), "report_thread_error() needs an exception", .{});
+    if (!isException(exception)) return null;
     py.restoreException(py.incref(exception));
     if (py.extra.PyErr_FormatUnraisable) |report|
         report("Exception ignored in thread started by %R", function)
@@ -89,6 +88,26 @@ pub fn reportError(function: *py.Object, exception: *py.Object) ?*py.Object {
     else
         py.PyErr_WriteUnraisable(function);
     return py.returnNone();
+}
+
+/// report_shutdown_error(error, /)
+pub fn reportShutdownError(exception: *py.Object) ?*py.Object {
+    if (!isException(exception)) return null;
+    const threading = py.PyImport_ImportModule("threading") orelse return null;
+    defer py.decref(threading);
+    py.restoreException(py.incref(exception));
+    if (py.extra.PyErr_FormatUnraisable) |report|
+        report("Exception ignored on threading shutdown %R", threading)
+    else
+        py.PyErr_WriteUnraisable(threading);
+    return py.returnNone();
+}
+
+/// False with an exception set.
+fn isException(o: *py.Object) bool {
+    if (py.PyErr_GivenExceptionMatches(o, py.exc.baseException()) != 0) return true;
+    _ = py.raise(py.exc.typeError(), "an error to report is an exception", .{});
+    return false;
 }
 
 /// More are refused by the original.
@@ -106,7 +125,7 @@ fn count(c: replace.Call) ?*py.Object {
 
 /// Python 3.12 has no handles.
 const JoinOfHandle = struct {
-    const It = Replaced("_thread", "_ThreadHandle.join").It;
+    const It = Replaced("_ThreadHandle.join").It;
 
     pub fn install() replace.Error!void {
         return if (layout == null) error.Missing else It.install();
@@ -118,16 +137,14 @@ const JoinOfHandle = struct {
 };
 
 pub const all = .{
-    Replaced("_thread", "start_new_thread").It,
-    Replaced("_thread", "start_new").It,
-    Replaced("_thread", "start_joinable_thread").It,
+    Replaced("start_new_thread").It,
+    Replaced("start_new").It,
+    Replaced("start_joinable_thread").It,
     JoinOfHandle,
-    Replaced("_thread", "_set_sentinel").It,
-    Replaced("_thread", "_excepthook").It,
+    Replaced("_set_sentinel").It,
+    Replaced("_excepthook").It,
+    Replaced("set_name").It,
     Count,
-    // C asks for the thread of the operating system's.
-    Replaced("_signal", "signal").It,
-    Replaced("_signal", "set_wakeup_fd").It,
 };
 
 // ---- handles ----
