@@ -161,7 +161,8 @@ def _with_threads(
         try:
             return function()
         except SystemExit as exc:
-            if goroutine_threads.are_left():
+            # Without sys.stderr the interpreter knows another.
+            if goroutine_threads.are_left() and sys.stderr is not None:
                 exc.code = threads.show_exit(exc.code)
             raise
         except BaseException as exc:
@@ -181,7 +182,10 @@ def _with_threads(
 
 def _show_now(exc: BaseException) -> None:
     """What the interpreter shows of it when it has ended the program; and nothing then."""
-    exc.__traceback__ = program_frames(exc.__traceback__)
+    frames = exc.__traceback__ = program_frames(exc.__traceback__)
+    sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, frames
+    if sys.version_info >= (3, 12):
+        sys.last_exc = exc
     hook = getattr(sys, "excepthook", None)
     if hook is None:
         return

@@ -165,7 +165,7 @@ for i in range(3): jobs.put(i)
 threading._register_atexit(print, "before", done is None)
 """,
     "a lock that a daemon holds at exit": """
-import atexit, threading
+import atexit, sys, threading
 lock, held, at_exit = threading.Lock(), threading.Event(), threading.Event()
 def hold():
     with lock:
@@ -176,8 +176,8 @@ held.wait()
 @atexit.register
 def end():
     at_exit.set()
-    with lock: print("at exit")
-raise ValueError
+    with lock: print("at exit", repr(sys.last_value))
+raise ValueError(3)
 """,
     "what functions at exit raise": """
 import atexit, threading

@@ -166,7 +166,7 @@ const Handle = extern struct {
 };
 
 /// Bytes of it that are looked at.
-const most_bytes = 96;
+const most_bytes = 64;
 
 /// Whether it is, or this version has none. Null with an exception set.
 pub fn layoutIsKnown() ?bool {
@@ -183,6 +183,7 @@ fn find(class: *py.Object) error{Raised}!?Layout {
     const make = py.importFrom("_thread", "_make_thread_handle") orelse return error.Raised;
     defer py.decref(make);
     const new = py.call(class, &.{}) orelse return error.Raised;
+    defer py.decref(new);
     defer py.decref(new);
     const known = [_]u64{ 0x5a5a_1234_5678, 0x6b6b_8765_4321 };
     var made: [2]*py.Object = undefined;
