@@ -137,7 +137,9 @@ class Program:
         except SystemExit:
             raise
         except BaseException as exc:
-            if exc not in shown:
+            if exc in shown:
+                _show_no_more(exc)
+            else:
                 show_only(exc, program_frames(exc.__traceback__))
             raise
 
@@ -181,7 +183,7 @@ def _with_threads(
 
 
 def _show_now(exc: BaseException) -> None:
-    """What the interpreter shows of it when it has ended the program; and nothing then."""
+    """What the interpreter shows of it when it has ended the program."""
     frames = exc.__traceback__ = program_frames(exc.__traceback__)
     sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, frames
     if sys.version_info >= (3, 12):
@@ -193,6 +195,13 @@ def _show_now(exc: BaseException) -> None:
         hook(type(exc), exc, exc.__traceback__)
     except BaseException as wrong:
         sys.__excepthook__(type(wrong), wrong, wrong.__traceback__)
+
+
+def _show_no_more(exc: BaseException) -> None:
+    """Has the interpreter's report of `exc`, which has been shown, show nothing."""
+    hook = getattr(sys, "excepthook", None)
+    if hook is None:
+        return
 
     def excepthook(
         kind: type[BaseException], value: BaseException, traceback: TracebackType | None
