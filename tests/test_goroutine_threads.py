@@ -98,6 +98,7 @@ print(seen[0][:2], seen[0][2] == ident)
 import threading, time, atexit
 atexit.register(print, "at exit")
 def work():
+    threading.main_thread().join()
     time.sleep(0.05)
     print("worked", threading.main_thread().is_alive())
 threading.Thread(target=work).start()
