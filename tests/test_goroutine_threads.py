@@ -397,24 +397,6 @@ server.shutdown()
 server.server_close()
 print(len(seen), set(seen))
 """,
-    "signals": """
-import asyncio, signal, threading
-def refused(call, *args):
-    try: call(*args)
-    except Exception as e: print(type(e).__name__, e)
-    else: print("done")
-async def add():
-    refused(asyncio.get_running_loop().add_signal_handler, signal.SIGUSR1, print)
-def work():
-    refused(signal.signal, signal.SIGUSR1, lambda *a: None)
-    refused(signal.set_wakeup_fd, -1)
-    asyncio.run(add())
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
-refused(signal.signal, signal.SIGUSR1, lambda *a: print("handled"))
-signal.raise_signal(signal.SIGUSR1)
-""",
     "pipeline": """
 import queue, threading
 first, second = queue.Queue(2), queue.Queue(2)
