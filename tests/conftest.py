@@ -72,6 +72,7 @@ LOOK_AT_ALL_OBJECTS = ("test_leaks.py", "test_leaks_frames.py", "test_kernels.py
 OF_ANY_PYTHON = (
     "test_bench_smoke.py",
     "test_dashboard_page.py",
+    "test_dask_hosts.py",
     "test_docs.py",
     "test_include.py",
     "test_native_c.py",
