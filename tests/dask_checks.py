@@ -1,8 +1,8 @@
 """A Dask client, its scheduler and workers: `python dask_checks.py one-host|hosts`.
 
-Prints a line of JSON, {"name of the check": "what went wrong, or nothing"}. A process of its own,
-since distributed leaves threads behind. tests/test_dask.py runs it, and is where the checks are
-said to be what.
+Prints a line of JSON, {"name of the check": "what went wrong, or nothing"}. It is a process of its
+own, since distributed leaves threads behind, and has its files in the current directory.
+tests/test_dask.py and test_dask_hosts.py run it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -124,7 +123,7 @@ def worker(
 ) -> Iterator[subprocess.Popen[str]]:
     command = [*(python or (sys.executable,)), "-m", "dask", "worker", address, "--no-nanny"]
     command += ["--nthreads", str(nthreads), "--preload", MODULE, "--no-dashboard"]
-    command += ["--name", name, "--local-directory", tempfile.mkdtemp()]
+    command += ["--name", name, "--local-directory", os.getcwd()]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -150,7 +149,7 @@ def check_one_host() -> None:
         threads_per_worker=50,
         preload=MODULE,
         dashboard_address=None,
-        local_directory=tempfile.mkdtemp(),
+        local_directory=os.getcwd(),
     ) as cluster:
         cluster.scale(2)
         with (
@@ -353,6 +352,7 @@ async def use_a_worker() -> None:
             scheduler.address,
             nthreads=20,
             executor=GoroutineThreadPoolExecutor(20),
+            local_directory=os.getcwd(),
             host="127.0.0.1",
         ) as one,
         Client(scheduler.address, asynchronous=True) as client,

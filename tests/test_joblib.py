@@ -276,3 +276,26 @@ print("main ends", flush=True)
     assert out.count("ended") == 3
     assert "interrupted" in out
     assert "main ends" in out
+
+
+@pytest.mark.parametrize("what", ["sys.exit, 3", "int, 'x'"])
+def test_a_goroutine_that_ends_the_program(script: Script, what: str) -> None:
+    result = script(
+        f"""
+import sys, time
+import joblib
+import golibx
+import golibx.integrations.joblib
+
+def task():
+    golibx.go({what})
+    time.sleep(1000)
+
+with joblib.parallel_config(backend="golibx", n_jobs=3):
+    joblib.Parallel()(joblib.delayed(task)() for _ in range(2))
+""",
+        env={"GOLIB_RUNTIME_ON_PANIC": "exit"},
+    )
+    assert result.returncode in (1, -2, 130), result.stderr
+    assert "KeyboardInterrupt" in result.stderr
+    assert ("ValueError" in result.stderr) == ("int" in what)

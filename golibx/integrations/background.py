@@ -3,6 +3,7 @@
 Whoever gives work to goroutines holds the run for as long as there is some. The first one begins
 it, and after the last one it ends. Where the program is in a run already, that one is used. The
 environment's GOLIB_… variables configure the run. At the program's end what is left is cancelled.
+sys.exit() in a goroutine ends the program as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class _Background:
                     self._thread.join()  # it was told to end, or a goroutine has ended it
                     self._thread = None
                 if not _core.active():
-                    self._thread = self._start()
+                    self._start()
             except BaseException:
                 self.release()
                 raise
@@ -77,21 +78,22 @@ class _Background:
                     self._thread.join()
                     self._thread = None
 
-    def _start(self) -> threading.Thread:
+    def _start(self) -> None:
         begun = threading.Event()
         over = self._over = golibx.Event()
         failures: list[BaseException] = []
 
         def main() -> None:
             begun.set()
-            while not over.wait(_DAY_S):  # what may time out is no part of a deadlock
-                pass
+            try:
+                while not over.wait(_DAY_S):  # what may time out is no part of a deadlock
+                    pass
+            except SystemExit:  # a goroutine has asked for the program's end
+                _thread.interrupt_main()
 
         def run() -> None:
             try:
                 golibx.run(main)
-            except SystemExit:
-                _thread.interrupt_main()  # a goroutine has asked for the program's end
             except BaseException as error:
                 if begun.is_set():
                     raise
@@ -99,12 +101,11 @@ class _Background:
             finally:
                 begun.set()
 
-        thread = threading.Thread(target=run, name="golibx background run", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(target=run, name="golibx background run", daemon=True)
+        self._thread.start()
         begun.wait()
         if failures:
             raise failures[0]
-        return thread
 
     def _end(self) -> None:
         """At the program's end, which other threads do not live to see."""
