@@ -38,6 +38,13 @@ def in_a_thread(function: Callable[[], Any]) -> Any:
     return result
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _unpatch() -> Iterator[None]:
+    """The backend patches this process, which other tests do not expect."""
+    yield
+    golibx.unpatch()
+
+
 @pytest.fixture(params=[in_a_goroutine, in_a_thread])
 def where(request: pytest.FixtureRequest) -> Iterator[Run]:
     with joblib.parallel_config(backend="golibx", n_jobs=50):
