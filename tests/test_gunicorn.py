@@ -60,6 +60,9 @@ def app(environ, start_response):
         raise ValueError("of the application")
     elif path == "/echo":
         text = environ["wsgi.input"].read().decode()
+    elif path == "/config":
+        from golibx import runtime
+        text = str(runtime._entered.config.preempt.slice_ns)
     else:
         text = json.dumps({"threads": golibx.stats()["threads"], "pid": os.getpid()})
     start_response("200 OK", [("Content-Length", str(len(text)))])
@@ -137,6 +140,13 @@ def test_many_requests_wait_at_once(serve: Serve) -> None:
     status, text = server.get("/")
     assert status == 200
     assert json.loads(text)["threads"] < 20
+    server.stop()
+
+
+def test_workers_read_the_configuration_of_their_folder(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "golib.toml").write_text('[preempt]\nslice = "7ms"\n')
+    server = serve()
+    assert server.get("/config") == (200, "7000000")
     server.stop()
 
 

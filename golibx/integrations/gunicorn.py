@@ -22,7 +22,9 @@ from gunicorn.workers.base_async import AsyncWorker
 
 import golibx
 from golibx import context
+from golibx.cli import default_config
 from golibx.errors import DeadlineExceeded
+from golibx.runtime import config_of
 
 if TYPE_CHECKING:
     import socket
@@ -44,8 +46,9 @@ class Worker(AsyncWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """Sets the process up and serves until it is told to stop, in the main goroutine."""
-        golibx.patch_all()
-        golibx.run(super().init_process)
+        config = config_of(default_config())
+        golibx.patch_all(config.patch.stdlib)
+        golibx.run(super().init_process, config=config)
 
     def timeout_ctx(self) -> _QuietTimeout:
         """What a request's first line has to come within."""
