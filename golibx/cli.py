@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from golibx.config import Config, refuse_unread
+from golibx.config import DEFAULT_CONFIG, Config, default_config, refuse_unread
 from golibx.errors import ConfigError
 from golibx.patch.stdlib import patch_all
 from golibx.program import Program, show_only
@@ -30,7 +30,6 @@ __all__ = ["main"]
 
 CONFIG_EXIT_CODE = 2
 INTERRUPT_EXIT_CODE = 130  # what shells say of a process that SIGINT has ended
-DEFAULT_CONFIG = "golib.toml"
 _PROGRAMS = {"-c": "command", "-m": "module"}
 _OPTIONS = ("--config", "--no-config", "--set", "-c", "-i", "-m", "--help")
 
@@ -80,16 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from golibx import commands
 
     commands.main(arguments)
-
-
-def default_config() -> str | None:
-    """The golib.toml that is used when none is named: the current directory's, if there is one.
-
-    None under `python -P` and `-I`, for which what happens to lie there does not count.
-    """
-    if sys.flags.safe_path or not os.path.exists(DEFAULT_CONFIG):
-        return None
-    return DEFAULT_CONFIG
 
 
 def parse_run(arguments: Sequence[str]) -> Run:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from golibx import _core, cli
-from golibx.config import Config, refuse_unread
+from golibx.config import DEFAULT_CONFIG, Config, default_config, refuse_unread
 from golibx.errors import ConfigError, toml_value
 from golibx.runtime import Runtime
 from golibx.schema import SCHEMA
@@ -130,8 +130,8 @@ class _Group(click.Group):
             return text if path is None else f"{text}; golibx check-config --config {path} has more"
         if path is not None:
             return f"No plugin of {path} adds it: golibx --config {path} --help has the commands"
-        if cli.default_config() is not None:
-            path = cli.DEFAULT_CONFIG
+        if default_config() is not None:
+            path = DEFAULT_CONFIG
             return f"Plugins of {path} may add it: golibx --config {path} {name}"
         return ""
 
@@ -307,7 +307,7 @@ def serve_command(
         raise click.UsageError("--config and --no-config are opposites: give one of them.")
     is_named = path is not None
     if not is_named and not no_config:
-        path = cli.default_config()
+        path = default_config()
     given = {"app": app, **options}
     overrides = [*overrides, *(f"serve.{k}={_as_set(v)}" for k, v in given.items() if v)]
     settings = Config.load(path, overrides=overrides)
@@ -380,7 +380,7 @@ def check_config(file: str | None, config: str | None, overrides: Sequence[str])
     config = _chosen(config)
     if file is not None and config is not None:
         raise click.UsageError("Name the file once: as FILE, or by --config.")
-    path = file or config or cli.DEFAULT_CONFIG
+    path = file or config or DEFAULT_CONFIG
     settings, problems = Config.examine(path, overrides=overrides)
     program = cli.configured_program(settings) if settings.program.entry else None
     if program is not None:
@@ -545,7 +545,7 @@ def _list_plugins(config: str | None, overrides: Sequence[str]) -> None:
     from golibx.pluginmanager import PluginManager
 
     config = _chosen(config)
-    path = config or cli.default_config()
+    path = config or default_config()
     settings, problems = Config.examine(path, overrides=overrides)
     try:
         refuse_unread(problems)
@@ -604,13 +604,13 @@ def config_command(config: str | None, overrides: Sequence[str], show: bool) -> 
 
     That is the default, the file, the environment or the command line. What is printed is TOML.
     """
-    path = _chosen(config) or cli.default_config()
+    path = _chosen(config) or default_config()
     try:
         settings = Config.load(path, overrides=overrides)
     except ConfigError as exc:
         cli.report_config_error(exc)
     if not show:
-        click.echo(path or f"no file: there is no ./{cli.DEFAULT_CONFIG}")
+        click.echo(path or f"no file: there is no ./{DEFAULT_CONFIG}")
         return
     rows = [(f"{s.path} = {s.value}", f"# {s.origin}") for s in settings.settings()]
     width = max(len(setting) for setting, _ in rows if len(setting) < 60)

@@ -46,7 +46,29 @@ if TYPE_CHECKING:
         Tune,
     )
 
-__all__ = ["Config", "Key", "Section", "Setting", "refuse_unread"]
+__all__ = [
+    "DEFAULT_CONFIG",
+    "Config",
+    "Key",
+    "Section",
+    "Setting",
+    "default_config",
+    "refuse_unread",
+]
+
+DEFAULT_CONFIG = "golib.toml"
+"""What a configuration is named where nobody names one."""
+
+
+def default_config() -> str | None:
+    """The golib.toml that is used when none is named: the current directory's, if there is one.
+
+    None under `python -P` and `-I`, for which what happens to lie there does not count.
+    """
+    if sys.flags.safe_path or not os.path.exists(DEFAULT_CONFIG):
+        return None
+    return DEFAULT_CONFIG
+
 
 _TABLES: Final = {table.name: table for table in SCHEMA}
 _PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

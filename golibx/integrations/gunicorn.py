@@ -22,7 +22,7 @@ from gunicorn.workers.base_async import AsyncWorker
 
 import golibx
 from golibx import context
-from golibx.cli import default_config
+from golibx.config import default_config
 from golibx.errors import DeadlineExceeded
 from golibx.runtime import config_of
 
