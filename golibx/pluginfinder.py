@@ -15,7 +15,7 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from inspect import ismodule
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from golibx.values import is_file_reference, split_file_reference
+from golibx.values import is_file_reference, is_missing, split_file_reference
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -252,8 +252,7 @@ def _import(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        # If the one that is missing is another module, then this one exists but does not work.
-        if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+        if is_missing(name, exc):
             return None
         raise
 

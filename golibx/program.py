@@ -19,12 +19,15 @@ from golibx import _core
 from golibx.errors import Deadlock
 from golibx.frames import without_own_frames
 from golibx.runtime import Runtime
-from golibx.values import current_directory
+from golibx.values import current_directory, is_missing
 
 TYPE_CHECKING = False  # typing costs more to import than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import CodeType, TracebackType
+
+    _Frames = TracebackType | None
+    _Hook = Callable[[type[BaseException], BaseException, _Frames], object]
 
 __all__ = ["Program", "program_frames", "show_only"]
 
@@ -199,18 +202,14 @@ def _show_now(exc: BaseException) -> None:
 
 def _show_no_more(exc: BaseException) -> None:
     """Has the interpreter's report of `exc`, which has been shown, show nothing."""
-    hook = getattr(sys, "excepthook", None)
-    if hook is None:
-        return
 
-    def excepthook(
-        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    def report(
+        hook: _Hook, kind: type[BaseException], value: BaseException, traceback: _Frames
     ) -> None:
-        sys.excepthook = hook
         if value is not exc:
             hook(kind, value, traceback)
 
-    sys.excepthook = excepthook
+    _report_once(report)
 
 
 def _absolute(path: str) -> str:
@@ -333,7 +332,7 @@ def _run_function(reference: str) -> None:
     try:
         __import__(module_name)
     except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+        if not is_missing(module_name, exc):
             raise
         sys.exit(f"golibx: No module named {exc.name}")
     function: object = sys.modules[module_name]
@@ -352,19 +351,32 @@ def _run_function(reference: str) -> None:
 
 def show_only(exc: BaseException, frames: TracebackType | None) -> None:
     """Makes the interpreter's report of `exc`, which is on its way up, show no other frames."""
-    hook = getattr(sys, "excepthook", None)
-    if hook is None:
-        return  # of which the interpreter tells
 
-    def excepthook(
-        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    def report(
+        hook: _Hook, kind: type[BaseException], value: BaseException, traceback: _Frames
     ) -> None:
-        # For this one report only: what is raised later, at exit, is none of golibx's business.
-        sys.excepthook = hook
         if value is exc:
             # The hook may look at the exception or at sys.last_traceback instead of its argument.
             traceback = value.__traceback__ = sys.last_traceback = frames
         hook(kind, value, traceback)
+
+    _report_once(report)
+
+
+def _report_once(
+    report: Callable[[_Hook, type[BaseException], BaseException, _Frames], None],
+) -> None:
+    """Has `report` called in the place of sys.excepthook, which it is given, the next time.
+
+    What is raised later, at exit, is none of golibx's business.
+    """
+    hook = getattr(sys, "excepthook", None)
+    if hook is None:
+        return  # of which the interpreter tells
+
+    def excepthook(kind: type[BaseException], value: BaseException, traceback: _Frames) -> None:
+        sys.excepthook = hook
+        report(hook, kind, value, traceback)
 
     sys.excepthook = excepthook
 

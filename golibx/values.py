@@ -20,6 +20,7 @@ __all__ = [
     "format_duration",
     "format_size",
     "is_file_reference",
+    "is_missing",
     "is_module_function",
     "parse_duration",
     "parse_size",
@@ -226,6 +227,14 @@ def is_module_function(text: str) -> bool:
     module, colon, function = text.partition(":")
     names = [*module.split("."), *function.split(".")]
     return bool(colon) and all(name.isidentifier() for name in names)
+
+
+def is_missing(name: str, error: ModuleNotFoundError) -> bool:
+    """Whether importing `name` has failed because that module does not exist, or its package.
+
+    If the one that is missing is another module, then this one exists but does not work.
+    """
+    return error.name is not None and f"{name}.".startswith(f"{error.name}.")
 
 
 def is_file_reference(text: str) -> bool:

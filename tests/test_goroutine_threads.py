@@ -424,17 +424,21 @@ def ended(command: list[str], program: Path) -> tuple[str, str, int]:
     return (done.stdout, re.sub("0x[0-9a-f]+|pid=[0-9]+", "…", done.stderr), done.returncode)
 
 
+def written(folder: Path, code: str) -> Path:
+    program = folder / "program.py"
+    program.write_text(code)
+    return program
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_it_is_as_under_python(tmp_path: Path, name: str) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(SAME[name])
+    program = written(tmp_path, SAME[name])
     plain = ended([sys.executable], program)
     assert ended(RUN, program) == plain
 
 
 def run(tmp_path: Path, code: str) -> str:
-    program = tmp_path / "program.py"
-    program.write_text(code)
+    program = written(tmp_path, code)
     stdout, stderr, status = ended(RUN, program)
     assert (stderr, status) == ("", 0)
     return stdout
@@ -485,12 +489,12 @@ print(ticks)
 
 
 def test_threads_that_wait_for_each_other_are_a_deadlock(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
+    program = written(
+        tmp_path,
         "import queue, threading\n"
         "thread = threading.Thread(target=queue.Queue().get, name='waits')\n"
         "thread.start()\n"
-        "thread.join()\n"
+        "thread.join()\n",
     )
     _, stderr, status = ended(RUN, program)
     assert status == 1
@@ -520,27 +524,27 @@ print(seen)
 
 
 def test_they_are_threads_unless_it_is_asked_for(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
+    program = written(
+        tmp_path,
         "import threading, golibx\n"
         "thread = threading.Thread(target=lambda: print(golibx.current()))\n"
         "thread.start()\n"
-        "thread.join()\n"
+        "thread.join()\n",
     )
     command = [sys.executable, "-m", "golibx", "run", "--set", "patch.threads=false"]
     assert ended(command, program) == ("None\n", "", 0)
 
 
 def test_ctrl_c_while_they_are_waited_for(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
+    program = written(
+        tmp_path,
         "import os, signal, threading, time\n"
         "def work():\n"
         "    time.sleep(0.05)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(100)\n"
         "threading.Thread(target=work).start()\n"
-        "print('end', flush=True)\n"
+        "print('end', flush=True)\n",
     )
     stdout, stderr, status = ended(RUN, program)
     assert (stdout, status) == ("end\n", 0)  # as under python

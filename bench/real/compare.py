@@ -6,9 +6,10 @@
     python bench/real/compare.py --hog                 a thread computes meanwhile
     python bench/real/compare.py --install             the servers, Debian's packages; as root
 
-bench/real/program.py is started by `python`, by `python -m gevent.monkey` and by `golibx run`, one
-after the other in each round. The servers are started here, with data in a temporary folder, and
-ended. A row whose server or package is missing is left out, and the reason is printed.
+bench/real/program.py is started by `python`, by `python -m gevent.monkey` and by `golibx run` with
+`[patch] threads`, one after the other in each round. The servers are started here, with data in a
+temporary folder, and ended. A row whose server or package is missing is left out, and the reason is
+printed.
 
 The targets: at least 1.0 of the better of the others in rate, at most 1.0 of the better in p99.
 With --check the exit code is 1 if one was missed.
@@ -234,12 +235,11 @@ class Servers:
 
 
 def find_program(*names: str) -> str:
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin", *folders])
     for name in names:
-        for found in (shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"),):
-            if found:
-                return found
-        for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True):
-            return str(path)
+        if found := shutil.which(name, path=path):
+            return found
     raise MissingError(f"there is no program {names[0]}: --install installs the servers")
 
 
@@ -288,6 +288,15 @@ def unless_root(owner: str) -> str | None:
     return owner if getpass.getuser() == "root" else None
 
 
+def make_data(command: Sequence[str], folder: Path, owner: str | None) -> None:
+    """What a server of databases begins with. Raises MissingError."""
+    made = subprocess.run(
+        command, cwd=folder, user=owner, capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise MissingError(f"{Path(command[0]).name} failed: {made.stderr.strip()}")
+
+
 @contextmanager
 def http() -> Iterator[int]:
     program, port = find_program("nginx"), free_port()
@@ -331,19 +340,11 @@ def postgres() -> Iterator[int]:
     owner = unless_root("postgres")
     with folder_of(owner) as folder:
         data = str(folder / "data")
-        made = subprocess.run(
-            (initdb, "--pgdata", data, "--username", "postgres", "--auth", "trust"),
-            cwd=folder,
-            user=owner,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise MissingError(f"initdb failed: {made.stderr.strip()}")
+        command = (initdb, "--pgdata", data, "--username", "postgres", "--auth", "trust")
+        make_data(command, folder, owner)
         settings = (f"port={port}", f"unix_socket_directories={folder}", "max_connections=1100")
-        command = [program, "-D", data, *(part for each in settings for part in ("-c", each))]
-        with started(command, port, folder, owner):
+        options = [part for each in settings for part in ("-c", each)]
+        with started([program, "-D", data, *options], port, folder, owner):
             yield port
 
 
@@ -353,16 +354,8 @@ def mysql() -> Iterator[int]:
     port, owner = free_port(), unless_root("mysql")
     with folder_of(owner) as folder:
         data = f"--datadir={folder / 'data'}"
-        made = subprocess.run(
-            (install, "--no-defaults", data, "--auth-root-authentication-method=normal"),
-            cwd=folder,
-            user=owner,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise MissingError(f"mariadb-install-db failed: {made.stderr.strip()}")
+        method = "--auth-root-authentication-method=normal"
+        make_data((install, "--no-defaults", data, method), folder, owner)
         command = (
             program,
             "--no-defaults",

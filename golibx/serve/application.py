@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from golibx import _core
+from golibx.pluginfinder import nearest
+from golibx.values import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +40,8 @@ def load(reference: str) -> Callable[..., Any]:
     found: Any = _imported(module_name)
     for name in path.split("."):
         if not hasattr(found, name):
-            near = get_close_matches(name, [*vars(found)] if hasattr(found, "__dict__") else [], 1)
-            hint = f": did you mean {near[0]}?" if near else ""
+            near = nearest(name, getattr(found, "__dict__", ()))
+            hint = f": did you mean {near}?" if near else ""
             sys.exit(f"golibx: module {module_name} has no {path}{hint}")
         found = getattr(found, name)
     if is_factory:
@@ -55,7 +56,7 @@ def _imported(module_name: str) -> Any:
     try:
         __import__(module_name)
     except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+        if not is_missing(module_name, exc):
             raise  # one that the module imports
         sys.exit(
             f"golibx: No module named {exc.name}: it is looked for in the current directory "

@@ -14,7 +14,6 @@ import resource
 import signal
 import socket
 import stat
-import sys
 from typing import TYPE_CHECKING
 
 import golibx
@@ -26,7 +25,7 @@ from golibx.runtime import Runtime
 from golibx.serve.accesslog import AccessLog
 from golibx.serve.application import load
 from golibx.serve.processes import Supervisor
-from golibx.serve.server import Server
+from golibx.serve.server import Server, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,7 @@ def launch(config: Config) -> int:
         lifeline: socket.socket | None = None
         if settings.workers > 1:
             patience = settings.graceful_timeout_ns + config.runtime.shutdown_timeout_ns
-            supervisor = Supervisor(settings.workers, patience / _NS + _LEEWAY_S, _say)
+            supervisor = Supervisor(settings.workers, patience / _NS + _LEEWAY_S, say)
             status = supervisor.run(lambda: _announce(config, sockets), sockets)
             if status is not None:
                 return status
@@ -128,14 +127,14 @@ def _serve(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     left = server.stop(settings.graceful_timeout_ns / _NS)
     if left:
-        _say(f"{left} connections were not done in time, and are cut off (process {os.getpid()})")
+        say(f"{left} connections were not done in time, and are cut off (process {os.getpid()})")
 
 
 def _announce(config: Config, sockets: Sequence[socket.socket | net.Listener]) -> None:
     where = ", ".join(_shown(each.getsockname()) for each in sockets)
     workers = config.serve.workers
     processes = f", {workers} workers" if workers > 1 else ""
-    _say(f"serving {config.serve.app} on {where} (process {os.getpid()}{processes})")
+    say(f"serving {config.serve.app} on {where} (process {os.getpid()}{processes})")
 
 
 def _shown(address: object) -> str:
@@ -143,12 +142,6 @@ def _shown(address: object) -> str:
         return f"unix:{address}"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     return f"http://{host}:{address[1]}"
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"golibx: {text}\n")
-        sys.stderr.flush()
 
 
 def _open_log(path: str) -> AccessLog:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from golibx.schema import Serve
 
-__all__ = ["Server"]
+__all__ = ["Server", "say"]
 
 _PAUSE_S = 0.05
 """Before the next attempt when a connection can't be accepted."""
@@ -203,7 +203,7 @@ class Server:
             self._quiet_until = now + _QUIET_S
             again = "" if exc.errno in PASSING_ERRORS else ", which is unusual"
             text = f"can't accept connections{again}: {exc.strerror}; others are tried"
-            _say(f"{text} on {listener.address}")
+            say(f"{text} on {listener.address}")
         if not room_made:
             golibx.sleep(_PAUSE_S)
 
@@ -245,20 +245,21 @@ class Server:
         """The application has raised something: here it is, and the client hears nothing of it."""
         frames = without_own_frames(exc.__traceback__) or exc.__traceback__
         lines = traceback.format_exception(type(exc), exc, frames)
-        _say(f"{_request_of(environ)} failed:\n{''.join(lines)}".rstrip("\n"))
+        say(f"{_request_of(environ)} failed:\n{''.join(lines)}".rstrip("\n"))
 
     def report_length(self, environ: Mapping[str, Any], shortfall: int) -> None:
         """The application has not kept to the Content-Length that it has named."""
         what = "less" if shortfall > 0 else "more"
         text = f"bytes {what} than its Content-Length has been given"
-        _say(f"{_request_of(environ)}: {abs(shortfall)} {text}")
+        say(f"{_request_of(environ)}: {abs(shortfall)} {text}")
 
 
 def _request_of(environ: Mapping[str, Any]) -> str:
     return f"{environ['REQUEST_METHOD']} {escaped(environ['RAW_URI'])}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """On stderr, if there is one."""
     if sys.stderr is not None:
         sys.stderr.write(f"golibx: {text}\n")
         sys.stderr.flush()

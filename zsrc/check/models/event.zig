@@ -37,12 +37,29 @@ pub fn Wakeup(comptime Sim: type) type {
     };
 }
 
+/// What has come out of a ring whose producer makes a number's event of it.
+const Arrived = struct {
+    last: u64 = 0,
+    count: u64 = 0,
+
+    fn take(a: *Arrived, e: event.Event) void {
+        const whole = e.a == e.goroutine * 3 and e.b == e.goroutine * 5;
+        check.expect(whole, "an event is torn");
+        check.expect(e.goroutine > a.last, "events are out of order, or one came twice");
+        a.last = e.goroutine;
+        a.count += 1;
+    }
+
+    fn expectAll(a: *const Arrived, sent: u64, dropped: u64) void {
+        check.expect(a.count + dropped == sent, "an event is lost, and not counted");
+    }
+};
+
 /// What the producer does not drop arrives once, whole and in order.
 pub fn Ring(comptime Sim: type) type {
     return struct {
         ring: event.RingOf(Sim) = .{},
-        last: u64 = 0,
-        received: u64 = 0,
+        arrived: Arrived = .{},
 
         const Self = @This();
         const total = 4;
@@ -66,17 +83,14 @@ pub fn Ring(comptime Sim: type) type {
         }
 
         fn receive(m: *Self, e: event.Event) void {
-            const whole = e.a == e.goroutine * 3 and e.b == e.goroutine * 5 and
-                e.kind == .preempt and e.time_ns == e.goroutine + 1;
+            const whole = e.kind == .preempt and e.time_ns == e.goroutine + 1;
             check.expect(whole, "an event is torn");
-            check.expect(e.goroutine > m.last, "events are out of order, or one came twice");
-            m.last = e.goroutine;
-            m.received += 1;
+            m.arrived.take(e);
         }
 
         pub fn end(m: *Self) void {
             while (m.ring.pop()) |e| m.receive(e);
-            check.expect(m.received + m.ring.dropped == total, "an event is lost, and not counted");
+            m.arrived.expectAll(total, m.ring.dropped);
         }
     };
 }
@@ -86,8 +100,7 @@ pub fn Locked(comptime Sim: type) type {
     return struct {
         ring: event.RingOf(Sim) = .{},
         lock: Sim.Lock = .{},
-        last: u64 = 0,
-        received: u64 = 0,
+        arrived: Arrived = .{},
 
         const Self = @This();
         const total = 4;
@@ -112,21 +125,13 @@ pub fn Locked(comptime Sim: type) type {
             for (0..total) |_| {
                 m.lock.lock();
                 defer m.lock.unlock();
-                if (m.ring.pop()) |e| m.receive(e);
+                if (m.ring.pop()) |e| m.arrived.take(e);
             }
         }
 
-        fn receive(m: *Self, e: event.Event) void {
-            const whole = e.a == e.goroutine * 3 and e.b == e.goroutine * 5;
-            check.expect(whole, "an event is torn");
-            check.expect(e.goroutine > m.last, "events are out of order, or one came twice");
-            m.last = e.goroutine;
-            m.received += 1;
-        }
-
         pub fn end(m: *Self) void {
-            while (m.ring.pop()) |e| m.receive(e);
-            check.expect(m.received + m.ring.dropped == total, "an event is lost, and not counted");
+            while (m.ring.pop()) |e| m.arrived.take(e);
+            m.arrived.expectAll(total, m.ring.dropped);
         }
     };
 }
