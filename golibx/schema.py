@@ -691,7 +691,7 @@ SCHEMA: Final = (
         Key(
             "threads",
             "bool",
-            False,
+            True,
             "Whether threads that the program starts are goroutines of its run. Only `golibx run` "
             "does that, and `golibx.patch_all()` does not.",
         ),

@@ -62,7 +62,7 @@ SAMPLES: dict[str, tuple[str, object, list[str]]] = {
         ("time", "socket"),
         ['["tine"]', '"time"', "1"],
     ),
-    "patch.threads": ("true", True, ['"yes"', "1"]),
+    "patch.threads": ("false", False, ['"yes"', "1"]),
     "hooks.flush_interval": ('"2ms"', 2_000_000, ['"99us"', '"11s"', "10"]),
     "hooks.ring_size": ("1024", 1024, ["32", "1000", "33554432", '"1024"']),
     "hooks.budget": ('"3ms"', 3_000_000, ['"1us"', '"11s"', "1"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-RUN = [sys.executable, "-m", "golibx", "run", "--set", "patch.threads=true"]
+RUN = [sys.executable, "-m", "golibx", "run"]
 
 # What each prints, and how it ends, is the same under python.
 SAME = {
@@ -42,6 +42,81 @@ import _thread
 refused(_thread.start_new_thread, 1, ())
 refused(_thread.start_new_thread, print, 1)
 refused(_thread.start_new_thread, print, (), 1)
+""",
+    "masks of signals": """
+import os, signal, subprocess, sys, threading
+USR1 = signal.SIGUSR1
+signal.signal(USR1, lambda *args: print("handled"))
+def blocked(): return USR1 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+def in_thread(fn):
+    thread = threading.Thread(target=fn)
+    thread.start()
+    thread.join()
+CHILD = "import signal; print(signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+def work():
+    print("its own", blocked(), signal.pthread_sigmask(signal.SIG_BLOCK, [USR1]), blocked())
+    in_thread(lambda: print("inherits", blocked()))
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True)
+    print("program", child.stdout.strip())
+    if os.fork() == 0:
+        print("fork", blocked(), flush=True)
+        os._exit(0)
+    os.wait()
+    ready.set()
+    go_on.wait()
+    print("still", blocked())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [USR1])
+    print("no more", blocked())
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+ready, go_on = threading.Event(), threading.Event()
+thread = threading.Thread(target=work)
+sys.stdout.flush()
+thread.start()
+ready.wait()
+print("main", blocked())
+in_thread(lambda: print("another", blocked()))
+os.kill(os.getpid(), USR1)
+print("sent")
+go_on.set()
+thread.join()
+print("after", blocked())
+in_thread(lambda: print("later", blocked()))
+""",
+    "what is the system's thread's": """
+import hashlib, os, threading
+def own():
+    return sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0), \\
+        os.sched_getscheduler(0)
+def block(): hashlib.pbkdf2_hmac("sha256", b"", b"", 30_000)
+before = own()
+def change():
+    block()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.nice(3)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    changed.append(own())
+    ready.set()
+    go_on.wait()
+    print(own() == changed[0], changed[0][1:])
+def look(when):
+    block()
+    if own() != before: print(when, own())
+def look_at_some(when):
+    threads = [threading.Thread(target=look, args=(when,)) for _ in range(6)]
+    for thread in threads: thread.start()
+    look(when)
+    for thread in threads: thread.join()
+    print(when)
+changed = []
+ready, go_on = threading.Event(), threading.Event()
+thread = threading.Thread(target=change)
+thread.start()
+block()
+ready.wait()
+look_at_some("meanwhile")
+go_on.set()
+thread.join()
+look_at_some("after")
 """,
     "time-out": """
 import threading
@@ -523,7 +598,7 @@ print(seen)
     assert run(tmp_path, program) == "[None, None]\n"
 
 
-def test_they_are_threads_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_they_stay_threads_where_that_is_asked_for(tmp_path: Path) -> None:
     program = written(
         tmp_path,
         "import threading, golibx\n"

@@ -41,7 +41,7 @@ PACKAGES = ("nginx-light", "redis-server", "postgresql", "mariadb-server")
 RUNTIMES = {
     "threads": (sys.executable, PROGRAM),
     "gevent": (sys.executable, "-m", "gevent.monkey", PROGRAM),
-    "golibx": (sys.executable, "-m", "golibx", "run", "--set", "patch.threads=true", PROGRAM),
+    "golibx": (sys.executable, "-m", "golibx", "run", PROGRAM),
 }
 # For each row, the Python package and the server that it needs.
 NEEDS = {

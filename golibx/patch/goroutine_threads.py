@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import os
+import signal
 import threading
 from types import MethodType
 
@@ -100,10 +101,10 @@ def _start(
     if isinstance(thread, OsThread):
         return NotImplemented
     if thread is not None:
-        _core.go_thread(_IN_START, _run, function, args, named, thread, None, None)
+        _core.go_thread(_IN_START, _run, function, args, named, thread, None, None, _own_mask())
         return 0  # Thread.start() waits for the thread itself
     number = _core.Chan[int](1)
-    _core.go_thread(1, _run, function, args, named, None, None, number)
+    _core.go_thread(1, _run, function, args, named, None, None, number, _own_mask())
     return number.recv()
 
 
@@ -125,7 +126,9 @@ def _start_joinable(
     ):
         return NotImplemented
     try:
-        goroutine = _core.go_thread(_IN_START, _run, function, (), {}, thread, handle, None)
+        goroutine = _core.go_thread(
+            _IN_START, _run, function, (), {}, thread, handle, None, _own_mask()
+        )
     except BaseException:
         handle._set_done()
         raise
@@ -135,6 +138,11 @@ def _start_joinable(
     return handle
 
 
+def _own_mask() -> set[int] | None:
+    """The signals that the calling goroutine blocks, where these are not the program's."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if _core.has_own_mask() else None
+
+
 def _run(
     function: Callable[..., object],
     args: tuple[Any, ...],
@@ -142,6 +150,7 @@ def _run(
     thread: Any,
     handle: Any,
     number: _core.Chan[int] | None,
+    mask: set[int] | None,
 ) -> None:
     """What the goroutine does."""
     current = _core.current()
@@ -149,6 +158,8 @@ def _run(
     ident = _core.ident()
     of_program.add(current.id)
     try:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if handle is not None:
             _core.begin_thread_handle(handle, ident)
         if number is not None:

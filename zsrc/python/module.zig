@@ -31,6 +31,7 @@ const errors = @import("errors.zig");
 const events = @import("run/events.zig");
 const leaks = @import("run/leaks.zig");
 const os_thread = @import("host/os_thread.zig");
+const sigmask = @import("host/sigmask.zig");
 const greenlets = @import("host/greenlets.zig");
 const run = @import("run/run.zig");
 const sampling = @import("run/sampling.zig");
@@ -447,6 +448,10 @@ const functions = [_]class.Method(void){
     ),
     function("report_shutdown_error(error, /)", threads.reportShutdownError,
         \\The same of what was raised while the program's end waited for its threads.
+    ),
+    function("has_own_mask()", sigmask.callerHasOwn,
+        \\Whether the calling goroutine, which is a thread of the program, blocks other signals than
+        \\the program.
     ),
     function("go_thread(frames, fn, /, *args)", goThread,
         \\As go(), of who does not start a goroutine but a thread: nothing is inherited. It is not

@@ -1079,6 +1079,7 @@ pub fn Lane(comptime Host: type) type {
         pub const obtainM = threads.obtainM;
         pub const wakeM = threads.wakeM;
         pub const shareMask = threads.shareMask;
+        pub const keepMask = threads.keepMask;
         pub const setMaskAgain = threads.setMaskAgain;
 
         // ---- goroutines with a thread of their own, in locked.zig ----

@@ -92,6 +92,8 @@ pub const M = struct {
     /// It was asked since its goroutine began a call, perhaps: that may put back the mask that it
     /// found, as the C library's system() does. Under the lane's lock.
     mask_again: bool = false,
+    /// It has a mask of its own, for the goroutine that is locked to it.
+    keeps_mask: bool = false,
     next_idle: ?*M = null,
     next_all: ?*M = null,
 

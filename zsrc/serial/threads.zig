@@ -392,6 +392,12 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             os.awaitMasks();
         }
 
+        /// From here on the calling thread's mask, which is that of all, is its own.
+        pub fn keepMask(self: *Self, own: *M) void {
+            if (own.mask_again) setMaskAgain(self, own);
+            own.keeps_mask = true;
+        }
+
         /// Of an M whose goroutine comes back from a call.
         pub noinline fn setMaskAgain(self: *Self, m: *M) void {
             m.mask_again = false;
@@ -406,7 +412,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             var all = true;
             var it = self.all_m;
             while (it) |m| : (it = m.next_all) {
-                if (m.mask_turn == self.mask_turn) continue;
+                if (m.mask_turn == self.mask_turn or m.keeps_mask) continue;
                 m.mask_again = true;
                 if ((m.main or m.known.load(.acquire)) and os.askForMask(m.thread.?, mask))
                     m.mask_turn = self.mask_turn

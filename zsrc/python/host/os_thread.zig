@@ -3,6 +3,7 @@
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
+const sigmask = @import("sigmask.zig");
 
 const lane = &host.the_lane;
 
@@ -31,7 +32,9 @@ pub fn lockFor(p: *goroutine.PyG) bool {
 /// Raises no cancellation: it is what a `finally` block does.
 pub fn unlock() ?*py.Object {
     const p = goroutine.forCall() orelse return null;
-    if (!lane.unlockThread(&p.g))
+    // The lock that a mask of its own needs is not the program's.
+    const is_masks = p.g.lock_count == 1 and sigmask.hasOwn(&p.g);
+    if (is_masks or !lane.unlockThread(&p.g))
         return py.raise(
             py.exc.runtimeError(),
             "goroutine {d} is not locked to its thread",

@@ -19,6 +19,7 @@ const deadlock = @import("deadlock.zig");
 const fault = @import("../host/fault.zig");
 const signals = @import("../host/signals.zig");
 const sigmask = @import("../host/sigmask.zig");
+const system_thread = @import("../host/system_thread.zig");
 const recursion = @import("../host/recursion.zig");
 const compiling = @import("../host/compiling.zig");
 const errors = @import("../errors.zig");
@@ -128,7 +129,7 @@ pub fn run(
         !preempt.findShown() or !datastack.setUp() or !identity.setUp() or
         !rlock.setUp() or
         !import_lock.setUp() or !buffered.setUp() or !fault.setUp() or !fork.setUp() or
-        !sigmask.setUp() or !compiling.setUp())) return null;
+        !sigmask.setUp() or !system_thread.setUp() or !compiling.setUp())) return null;
     if (swaps_by_hand and !swap_find.find(deadlock.on_main_thread)) return null;
     var few: [8]*py.Object = undefined;
     const size = py.PyTuple_Size(args);
