@@ -5,6 +5,9 @@
 //! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It
 //! sleeps 20 us between rounds while something happens, then twice as long each round up to 10 ms
 //! but never past the end of a slice, and until it is woken while the lane is idle.
+//!
+//! A server is idle and busy thousands of times a second, which must not keep sysmon awake: when it
+//! was woken its sleeps grow from the first round on that finds nothing to do.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -143,6 +146,8 @@ fn Rounds(comptime Lane: type) type {
         lane: Lane,
         /// So many in a row have found nothing.
         idle: u32 = 0,
+        /// The sleeps grow from the first of these on: nothing was to do since it was woken.
+        grows: bool = false,
         delay: u64,
         began: u64 = 0,
 
@@ -155,7 +160,7 @@ fn Rounds(comptime Lane: type) type {
             const longest = t.sysmon_sleep_max_ns.get();
             if (r.idle == 0) {
                 r.delay = shortest;
-            } else if (r.idle > t.sysmon_idle_rounds.get()) {
+            } else if (r.grows or r.idle > t.sysmon_idle_rounds.get()) {
                 r.delay *= 2;
             }
             // Where runs are short and many it stays out of their way.
@@ -177,12 +182,17 @@ fn Rounds(comptime Lane: type) type {
             if (r.began != 0) r.lane.recordTick(os.nanotime() - r.began, r.idle);
         }
 
+        /// The lane, which was idle, has something to do. That may be over in microseconds, again
+        /// and again.
         pub fn woken(r: *Self) void {
             r.idle = 0;
+            r.grows = true;
         }
 
         pub fn look(r: *Self) void {
-            r.idle = if (round(r.lane, os.nanotime())) 0 else r.idle +| 1;
+            const busy = round(r.lane, os.nanotime());
+            r.idle = if (busy) 0 else r.idle +| 1;
+            r.grows = r.grows and !busy;
         }
     };
 }
