@@ -866,6 +866,18 @@ def test_errors_are_python_s(call: Callable[[], object], kind: type[Exception]) 
 # ---- patching itself ----
 
 
+def test_what_fails_at_once_waits_for_nothing() -> None:
+    program = Path(__file__).with_name("failing_calls.py")
+    found = [
+        subprocess.run([sys.executable, *how, str(program)], capture_output=True, text=True)
+        for how in ((), ("-m", "golibx", "run"))
+    ]
+    assert found[0].returncode == 0, found[0].stderr
+    assert "Waited" not in found[0].stdout
+    assert found[1].stdout.splitlines() == found[0].stdout.splitlines()
+    assert (found[1].returncode, found[1].stderr) == (0, found[0].stderr)
+
+
 def test_what_is_patched_is_told_and_taken_back() -> None:
     assert golibx.patched() == dict.fromkeys(MODULES, "patched")
     golibx.unpatch(["time"])

@@ -57,7 +57,10 @@ pub const reading: i16 = 1;
 pub const writing: i16 = 4;
 pub const no_hang: c_int = 1;
 pub const stream: c_int = 1;
-pub fn isBlocking(_: Handle) bool {
+pub fn readBlocks(_: Handle) bool {
+    return false;
+}
+pub fn listens(_: Handle) bool {
     return false;
 }
 pub fn openProcess(_: i32) ?Handle {

@@ -199,9 +199,18 @@ pub fn waitWritable(h: Handle, timeout_ns: i64) void {
     _ = c.poll(&fds, 1, @intCast(std.math.clamp(ms, -1, std.math.maxInt(c_int))));
 }
 
-pub fn isBlocking(h: Handle) bool {
+/// Whether a read of it waits while there is nothing to read: not where it is open for writing
+/// only, which is an error.
+pub fn readBlocks(h: Handle) bool {
     const flags = fcntl(h.fd(), 3); // F_GETFL
-    return flags >= 0 and flags & non_blocking == 0;
+    return flags >= 0 and flags & non_blocking == 0 and flags & 3 != 1; // O_ACCMODE, O_WRONLY
+}
+
+pub fn listens(h: Handle) bool {
+    var value: c_int = 0;
+    var size: c.socklen_t = @sizeOf(c_int);
+    const found = getsockopt(h.fd(), c.SOL.SOCKET, c.SO.ACCEPTCONN, &value, &size);
+    return found == 0 and value != 0;
 }
 
 /// Of the file, for all who have it open.

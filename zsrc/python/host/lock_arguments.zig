@@ -25,11 +25,17 @@ pub const Parsed = union(enum) {
     raised,
 };
 
+fn refused() Parsed {
+    py.PyErr_Clear();
+    return .refused;
+}
+
 pub fn parse(c: replace.Call) Parsed {
     if (c.n == 0 and c.names == null) return .{ .limit = .forever };
-    const given = arguments.parse(signature, c.args, c.n, c.names) orelse return .raised;
+    const given = arguments.parse(signature, c.args, c.n, c.names) orelse return refused();
     var wait = true;
     if (given[0]) |b| {
+        if (!py.isInt(b)) return .refused; // some versions do
         const truth = py.PyObject_IsTrue(b);
         if (truth < 0) return .raised;
         wait = truth != 0;
@@ -37,7 +43,7 @@ pub fn parse(c: replace.Call) Parsed {
     const none: timeouts.Limit = if (wait) .forever else .poll;
     const seconds = py.PyFloat_AsDouble(given[1] orelse return .{ .limit = none });
     if (seconds == -1.0)
-        return if (py.PyErr_Occurred() == null) .{ .limit = none } else .raised;
+        return if (py.PyErr_Occurred() == null) .{ .limit = none } else refused();
     if (!wait or !(seconds >= 0 and seconds <= longest_s)) return .refused;
     return .{ .limit = timeouts.fromSeconds(seconds) orelse return .raised };
 }

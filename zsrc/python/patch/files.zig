@@ -1,6 +1,6 @@
 //! Reads of pipes, terminals and the like in goroutines: what has nothing to read parks the
 //! goroutine. Files of a disk are always ready, and go to the original, as does a descriptor that
-//! does not block.
+//! does not block, and a call that fails at once, or has nothing to read into.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const py = @import("../py.zig");
@@ -16,13 +16,20 @@ const in = identity.inGoroutine;
 const FileIO = extern struct {
     ob: py.Object,
     fd: c_int,
+    is: packed struct(c_uint) {
+        created: bool,
+        readable: bool,
+        writable: bool,
+        appending: bool,
+        _: u28,
+    },
 };
 
 /// False with an exception set.
 fn waitToRead(fd: c_int) bool {
     if (fd < 0 or lane.here() == null) return true;
     while (!os.net.readable(.of(fd))) {
-        if (!os.net.isBlocking(.of(fd))) return true;
+        if (!os.net.readBlocks(.of(fd))) return true;
         switch (ready.one(fd, .{ .read = true }, null)) {
             .ready => {},
             .unwatched => return true,
@@ -38,9 +45,36 @@ fn Reading(comptime name: [:0]const u8) type {
 
         fn call(c: replace.Call) ?*py.Object {
             const file: *FileIO = @ptrCast(@alignCast(c.self.?));
-            return if (waitToRead(file.fd)) Replaced.callOriginal(c) else null;
+            const reads = file.is.readable and c.names == null and wantsData(c);
+            return if (!reads or waitToRead(file.fd)) Replaced.callOriginal(c) else null;
+        }
+
+        fn wantsData(c: replace.Call) bool {
+            if (comptime std.mem.eql(u8, name, "readinto")) return c.n == 1 and hasRoom(c.args[0]);
+            if (comptime std.mem.eql(u8, name, "read")) if (c.n == 1) return isSize(c.args[0]);
+            return c.n == 0;
         }
     };
+}
+
+/// Of read(): None, and a negative one, are for everything. A 0 waits for nothing.
+fn isSize(o: *py.Object) bool {
+    if (o == py.none()) return true;
+    if (!py.isInt(o)) return false;
+    const size = py.PyLong_AsLongLong(o);
+    if (size == -1 and py.PyErr_Occurred() != null) py.PyErr_Clear();
+    return size != 0;
+}
+
+/// Of readinto().
+fn hasRoom(o: *py.Object) bool {
+    var view: py.Buffer = undefined;
+    if (py.PyObject_GetBuffer(o, &view, py.PyBUF_WRITABLE) != 0) {
+        py.PyErr_Clear();
+        return false;
+    }
+    defer py.PyBuffer_Release(&view);
+    return view.len > 0;
 }
 
 pub const all = .{
@@ -53,16 +87,25 @@ pub const all = .{
 pub fn layoutIsKnown() ?bool {
     const class = replace.classOf("_io", "FileIO") orelse return null;
     defer py.decref(class);
+    const reads = isKnown(class, "r") orelse return null;
+    return reads and isKnown(class, "w") orelse return null;
+}
+
+fn isKnown(class: *py.Object, mode: [:0]const u8) ?bool {
     const path = py.PyUnicode_FromString("/dev/null") orelse return null;
     defer py.decref(path);
-    const o = py.call(class, &.{path}) orelse return null;
+    const how = py.PyUnicode_FromString(mode) orelse return null;
+    defer py.decref(how);
+    const o = py.call(class, &.{ path, how }) orelse return null;
     defer py.decref(o);
     const fileno = py.PyObject_GetAttrString(o, "fileno") orelse return null;
     defer py.decref(fileno);
     const number = py.call(fileno, &.{}) orelse return null;
     defer py.decref(number);
     const file: *const FileIO = @ptrCast(@alignCast(o));
-    const known = file.fd == py.PyLong_AsLongLong(number);
+    const is_read = mode[0] == 'r';
+    const known = file.fd == py.PyLong_AsLongLong(number) and file.is.readable == is_read and
+        file.is.writable != is_read and !file.is.created and !file.is.appending;
     const close = py.PyObject_GetAttrString(o, "close") orelse return null;
     defer py.decref(close);
     py.decref(py.call(close, &.{}) orelse return null);
@@ -76,7 +119,8 @@ pub const by_number = struct {
     pub const all = .{ Read, WaitPid };
 
     fn read(c: replace.Call) ?*py.Object {
-        const fd = if (c.n == 2 and c.names == null) numberIn(c.args[0]) else null;
+        const reads = c.n == 2 and c.names == null and (numberIn(c.args[1]) orelse 0) > 0;
+        const fd = if (reads) numberIn(c.args[0]) else null;
         return if (waitToRead(fd orelse -1)) Read.callOriginal(c) else null;
     }
 

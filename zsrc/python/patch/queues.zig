@@ -34,18 +34,15 @@ const Get = replace.Replacement("_queue", "SimpleQueue.get", identity.inGoroutin
 fn get(c: replace.Call) ?*py.Object {
     const q: *Queue = @ptrCast(c.self.?);
     if (q.tryTake(0) or lane.here() == null) return Get.callOriginal(c);
-    const given = arguments.parse(signature, c.args, c.n, c.names) orelse return null;
+    const given = arguments.parse(signature, c.args, c.n, c.names) orelse return refuse(c);
     const blocks = if (given[0]) |block| py.PyObject_IsTrue(block) else 1;
     if (blocks < 0) return null;
     if (blocks == 0) return Get.callOriginal(c);
     var limit: timeouts.Limit = .forever;
     if (given[1]) |timeout| if (timeout != py.none()) {
         const seconds = py.PyFloat_AsDouble(timeout);
-        // A negative one is refused, in this version's words.
-        if (!(seconds >= 0) or py.PyErr_Occurred() != null) {
-            py.PyErr_Clear();
-            return Get.callOriginal(c);
-        }
+        if (!(seconds >= 0 and seconds < longest_s) or py.PyErr_Occurred() != null)
+            return refuse(c);
         limit = timeouts.fromSeconds(seconds) orelse return null;
     };
     if (limit == .poll) return Get.callOriginal(c);
@@ -54,6 +51,15 @@ fn get(c: replace.Call) ?*py.Object {
     _ = parking.take(q, 0, limit, .may_raise, parking.giveNothing) orelse return null;
     return Get.callOriginal(.{ .self = c.self, .class = c.class, .args = &.{py.false_()}, .n = 1 });
 }
+
+/// Of what the original refuses at once, in this version's words.
+fn refuse(c: replace.Call) ?*py.Object {
+    py.PyErr_Clear();
+    return Get.callOriginal(c);
+}
+
+/// Longer ones are refused, or are not told from for ever: 2**63 ns.
+const longest_s = 9.2e9;
 
 /// Never replaced: what it does is asked for.
 const Empty = replace.Replacement("_queue", "SimpleQueue.empty", never, unused);

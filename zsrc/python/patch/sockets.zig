@@ -3,8 +3,9 @@
 //! The descriptor's flags stay as they are. recv(), recv_into(), send() and sendall() try with
 //! MSG_DONTWAIT, one system call where the original makes two when it has a time-out. The others
 //! wait until the descriptor is ready and call the original, which then does not wait; where
-//! somebody was quicker it does, as any C call may. connect() makes the descriptor non-blocking for
-//! the instant in which it begins the connection.
+//! somebody was quicker it does, as any C call may. What fails at once must not wait: whether the
+//! arguments are right the original says, of a socket that is closed. connect() makes the
+//! descriptor non-blocking for the instant in which it begins the connection.
 //!
 //! Sockets with time-out 0, calls with flags that say how to wait, and whatever looks odd go to the
 //! original.
@@ -190,13 +191,47 @@ fn whenReady(comptime R: type, of: ready.Directions, c: replace.Call) ?*py.Objec
     var patience: Patience = .{};
     while (s.fd >= 0) {
         const is_ready = if (of.read) net.readable(s.handle()) else net.writable(s.handle());
-        if (is_ready) break;
+        if (is_ready or !wouldWait(R, s, c)) break;
         const ended = park(&patience, s, of) orelse continue;
         if (ended == .raised) return null;
         break;
     }
     return R.callOriginal(c);
 }
+
+/// A closed one, which takes the place of those whose calls may be wrong.
+var closed: ?*py.Object = null;
+
+/// Whether the original waits, or says at once that something is wrong.
+fn wouldWait(comptime R: type, s: *const Socket, c: replace.Call) bool {
+    const listens = net.listens(s.handle());
+    if (listens or R == Accept) return listens and R == Accept;
+    if (hasBuffers(R)) {
+        // An iterator gives them only once.
+        const again = c.n > 0 and (py.isList(c.args[0]) or py.isTuple(c.args[0]));
+        if (!again) return false;
+    }
+    const o = closed orelse return false;
+    const stand_in: *Socket = .of(o);
+    stand_in.family = s.family;
+    stand_in.type = s.type;
+    stand_in.proto = s.proto;
+    const call: replace.Call = .{ .self = o, .class = c.class, .args = c.args, .n = c.n };
+    if (R.callOriginal(call)) |result| {
+        py.decref(result); // of what transfers nothing
+        return false;
+    }
+    const is_right = py.PyErr_ExceptionMatches(py.exc.osError()) != 0;
+    py.PyErr_Clear();
+    return is_right;
+}
+
+fn hasBuffers(comptime R: type) bool {
+    const path = R.entry.path;
+    return std.mem.endsWith(u8, path, "recvmsg_into") or std.mem.endsWith(u8, path, "sendmsg");
+}
+
+const Accept = Waiting("_accept", .{ .read = true }, null).Replaced;
 
 /// `flags` is the argument that has them, if any has.
 fn Waiting(
@@ -353,7 +388,7 @@ pub const all = .{
     Connect,
     ConnectEx,
     Close,
-    Waiting("_accept", .{ .read = true }, null).Replaced,
+    Accept,
     Waiting("recvfrom", .{ .read = true }, 1).Replaced,
     Waiting("recvfrom_into", .{ .read = true }, 2).Replaced,
     Waiting("recvmsg", .{ .read = true }, 2).Replaced,
@@ -381,6 +416,10 @@ pub fn layoutIsKnown() ?bool {
     const shut = py.PyObject_GetAttrString(o, "close") orelse return null;
     defer py.decref(shut);
     py.decref(py.call(shut, &.{}) orelse return null);
+    if (known and closed == null) {
+        closed = py.incref(o);
+        Socket.of(o).timeout = -1;
+    }
     return known;
 }
 
