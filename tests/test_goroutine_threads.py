@@ -610,6 +610,26 @@ def test_they_stay_threads_where_that_is_asked_for(tmp_path: Path) -> None:
     assert ended(command, program) == ("None\n", "", 0)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="a Thread has a handle there, and no lock")
+def test_one_that_is_joined_amid_its_end_has_ended(tmp_path: Path) -> None:
+    program = """
+import threading
+class Slow(threading.Thread):
+    def _stop(self):
+        ends.set()
+        go_on.wait()
+        super()._stop()
+ends, go_on = threading.Event(), threading.Event()
+thread = Slow()
+thread.start()
+ends.wait()
+thread.join()
+print(thread.is_alive())
+go_on.set()
+"""
+    assert run(tmp_path, program) == "False\n"
+
+
 def test_ctrl_c_while_they_are_waited_for(tmp_path: Path) -> None:
     program = written(
         tmp_path,

@@ -187,13 +187,16 @@ def _end(thread: Any, lock: _thread.LockType) -> None:
     """Up to Python 3.12: lets go on who waits for the thread.
 
     Each of them releases the lock, which another has by then. That must not be the thread's any
-    more: threading asserts that nobody has it.
+    more: threading asserts that nobody has it. And it asserts that one without it has stopped.
     """
-    if getattr(thread, "_tstate_lock", None) is lock:
+    knows = getattr(thread, "_tstate_lock", None) is lock
+    if knows:
+        thread._is_stopped = True
         thread._tstate_lock = None
-        thread._stop()
     if lock.locked():
         lock.release()
+    if knows:
+        thread._stop()
 
 
 def _join(handle: object, timeout: float | None = None) -> object:
