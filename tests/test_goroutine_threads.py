@@ -402,6 +402,18 @@ for i in range(20):
     thread.join()
 print(name() == before, thread.name)
 """,
+    "names of the system's threads": """
+import _thread, threading
+name = getattr(_thread, "_get_name", lambda: None)
+def work():
+    print(name())
+    threading.current_thread().name = "renamed to what is longer"
+    print(name())
+thread = threading.Thread(target=work, name="mine")
+thread.start()
+thread.join()
+print(thread.name)
+""",
     "fork": """
 import os, threading, time
 def child():

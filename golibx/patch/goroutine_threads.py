@@ -11,7 +11,9 @@ import _thread
 import atexit
 import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 from types import MethodType
 
 from golibx import _core
@@ -41,6 +43,9 @@ _IN_START = 2
 
 _FOR_EVER = 9e9
 """Seconds: Python's own limit is 2**63 ns."""
+
+_names: dict[int, str] = {}
+"""From Python 3.14 on: the names of the system's threads, by the ids of goroutines."""
 
 _goroutines: dict[object, _core.Goroutine[None]] = {}
 """From Python 3.13 on: by the handles of threads that have not ended."""
@@ -72,6 +77,7 @@ def uninstall() -> None:
 
 def _forget() -> None:
     _sentinels.clear()
+    _names.clear()
     _goroutines.clear()
     of_program.clear()
 
@@ -175,6 +181,7 @@ def _run(
         _core.report_thread_error(function, error)
     finally:
         of_program.discard(current.id)
+        _names.pop(current.id, None)
         lock = _sentinels.pop(ident, None)
         if lock is not None:
             _end(thread, lock)
@@ -238,8 +245,23 @@ def _set_sentinel() -> _thread.LockType:
 
 
 def _set_name(name: str) -> object:
-    """From Python 3.14 on: the name of the system's thread, which is nobody's own."""
-    return None if isinstance(name, str) and is_thread() else NotImplemented
+    """From Python 3.14 on: the name of the system's thread, which is nobody's own.
+
+    The goroutine has it, whole, and `_get_name` what would be left of it there.
+    """
+    current = _core.current()
+    if current is None or not (isinstance(name, str) and is_thread()):
+        return NotImplemented
+    encoded = name.encode(sys.getfilesystemencoding(), "replace").partition(b"\0")[0]
+    _names[current.id] = os.fsdecode(encoded[: getattr(_thread, "_NAME_MAXLEN", None)])
+    with suppress(ValueError):  # one that a goroutine cannot have
+        current.name = name
+    return None
+
+
+def _get_name() -> object:
+    current = _core.current()
+    return NotImplemented if current is None else _names.get(current.id, NotImplemented)
 
 
 def _excepthook(args: Any, /) -> object:
@@ -253,6 +275,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "start_joinable_thread": _start_joinable,
     "_ThreadHandle.join": _join,
     "set_name": _set_name,
+    "_get_name": _get_name,
     "_set_sentinel": _set_sentinel,
     "_excepthook": _excepthook,
     "_count": _count,

@@ -144,6 +144,7 @@ pub const all = .{
     Replaced("_set_sentinel").It,
     Replaced("_excepthook").It,
     Replaced("set_name").It,
+    Replaced("_get_name").It,
     Count,
 };
 
