@@ -963,6 +963,69 @@ def test_a_summary_takes_little_memory(script: Script) -> None:
     assert grown < 8
 
 
+OPEN_A_MILLION = """
+import resource, sys
+most = 200 * 1000 * 1000
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+from golibx.cli import main
+main(["trace", "long.json", "--svg", "long.svg"])
+"""
+
+
+@LINUX
+def test_a_million_events_open_within_200_mb(script: Script) -> None:
+    """In the summary and the picture: lines of the file, all of which would take more."""
+    made(script.cwd / "long.json", 1_000_000)
+    text = script.passes(OPEN_A_MILLION, limit=55)
+    counted = dict(line.split(maxsplit=1) for line in text.splitlines()[:3])
+    assert counted["events"] == str(1 + 500_000 + 499_900)
+    (waits,) = (line.split() for line in text.splitlines() if "chan receive  100.0us" in line)
+    assert waits[-1] == "250000"
+    rows = ET.parse(script.cwd / "long.svg").getroot().findall(".//*[@text-anchor='end']")
+    assert len(rows) == 30
+
+
+def written_otherwise(path: Path, new_path: Path) -> None:
+    """The same events, in lines that only a reader of JSON makes sense of."""
+    events = json.loads(path.read_text(encoding="ascii"))
+    lines = ",\n".join(json.dumps(event, sort_keys=True) for event in events)
+    new_path.write_text(f"[\n{lines}\n]\n", encoding="ascii")
+
+
+def test_what_is_read_does_not_depend_on_how_lines_are_written(script: Script) -> None:
+    """Most lines are not read as JSON."""
+    script.passes(program_of(TOTALS, "counting:plugin"))
+    path, other = script.cwd / "golibx-trace.json", script.cwd / "other.json"
+    written_otherwise(path, other)
+    found, same = tracefile.summary(str(path)), tracefile.summary(str(other))
+    assert found.shown() == same.shown()
+    for most in range(1, len(found.tracks)):
+        assert found.busiest(most) == same.busiest(most)
+    assert tracefile.picture(str(path), found) == tracefile.picture(str(other), same)
+
+
+def test_the_busiest_are_drawn(tmp_path: Path) -> None:
+    def begins(track: int, ts: int, what: str) -> str:
+        where = f'"pid":1,"tid":{track},"ts":{ts}.000'
+        end = f'{{"ph":"E",{where}}},\n' if ts else ""
+        return f'{end}{{"ph":"B",{where},{what}}},\n'
+
+    run = '"name":"running","cat":"run","args":{"after":"start","by":1}'
+    wait = '"name":"sleep","cat":"wait"'
+    woken = '"name":"ready or running","cat":"runnable","args":{"after":"wake","by":0}'
+    lines = [begins(track, 0, run) for track in (2, 3, 4)]
+    lines += [begins(2, 100, wait), begins(3, 10, wait), begins(3, 20, woken), begins(3, 50, wait)]
+    lines += [begins(4, 15, wait), begins(4, 80, woken), begins(4, 82, wait)]
+    path = tmp_path / "busy.json"
+    path.write_text(HEAD + "".join(lines))
+    found = tracefile.summary(str(path))
+    assert [found.busiest(most) for most in (1, 2, 3)] == [
+        [(1, 2)],
+        [(1, 2), (1, 3)],
+        [(1, 2), (1, 3), (1, 4)],
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
