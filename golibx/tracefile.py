@@ -3,7 +3,7 @@
 The file is read in pieces, and what is kept of it does not grow with its length, but with the
 number of goroutines: a few numbers for each. The picture takes a second reading, once it is known
 which goroutines were the busiest. Of a million events, which are two million lines, the first one
-takes some 2 s, and both 4 s: nearly all lines are of two kinds, which one regular expression finds.
+takes some 2 s, and both 3 s: nearly all lines are of two kinds, which one regular expression finds.
 
 Only what the events say is told. They do not say when a goroutine that was woken or preempted ran
 again, so a stretch "ready or running" is not divided; how long goroutines wait for their turn is
