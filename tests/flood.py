@@ -25,11 +25,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import golibx
-from golibx import WaitGroup, go, include, native, sleep
+from golibx import WaitGroup, go, include, native, sleep, stats
 from golibx.config import Config
 from golibx.eventbatch import KINDS, LANES, EventBatch
 from golibx.hookspec import hookimpl
 from golibx.runtime import Runtime
+from golibx.testing import wait_until
 
 SOURCE = Path(__file__).resolve().parent / "native" / "python" / "functions.c"
 TAKES = ("on_goroutine_create", "on_goroutine_start", "on_goroutine_exit")
@@ -136,6 +137,8 @@ class Flood:
         for each in flooding:
             each.join()
         self.lasted = time.monotonic() - began
+        # A call returns a little before the goroutine that it was made in has ended.
+        wait_until(lambda: stats()["native_goroutines"] == 0)
 
 
 def check(flood: Flood, taker: Taker) -> None:

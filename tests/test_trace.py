@@ -248,6 +248,118 @@ def test_totals_are_those_of_the_hooks(script: Script) -> None:
     assert summary.shown()["goroutines"] == {"python": after["create"] + 1, "native": 0}
 
 
+COUNTERS = """
+import ctypes, json, socket
+from golibx import native
+c = ctypes.CDLL(LIBRARY)
+seen = {}
+
+@hookimpl
+def golib_stop(runtime):
+    seen["stop"] = runtime.stats()
+    print(json.dumps(seen))
+sys.modules["counting"] = types.SimpleNamespace(plugin=types.SimpleNamespace(golib_stop=golib_stop))
+
+def main():
+    seen["begin"] = golibx.stats()
+    chan = Chan()
+    go(lambda: [chan.send(i) for i in range(50)])
+    for _ in range(50):
+        chan.recv()
+    far, near = socket.socketpair()
+    done = []
+
+    def hog():
+        while not done:
+            pass
+
+    def grown(*names):
+        now = golibx.stats()
+        return sum(now[name] - seen["begin"][name] for name in names)
+
+    hogs = [go(hog), go(hog)]
+    wait_until(lambda: grown("preemptions", "handoffs") > 3)
+    done.append(True)
+    for each in hogs:
+        each.join()
+    while grown("retakes") < 2:
+        blocked = go(time.sleep, 0.005)
+        go(sleep, 0.001).join()
+        blocked.join()
+    with trace.region("native"):
+        native.call(c.start_many, 100)
+    trace.mark("done")
+    golibx.tune({"preempt.slice": "1m", "native.spinning": 33})
+    wait_until(lambda: golibx.stats()["native_goroutines"] == 0)
+    seen["end"] = golibx.stats()
+"""
+
+
+@NEEDS_NATIVE
+def test_totals_are_the_counters_and_every_field_is_documented(
+    script: Script,
+    library_path: Path,  # noqa: F811
+) -> None:
+    """Viewers read what the Trace Event Format says; what is in the file is what happened."""
+    body = COUNTERS.replace("LIBRARY", repr(str(library_path)))
+    seen = json.loads(script.passes(program_of(body, "counting:plugin")))
+    events = read(script.cwd / "golibx-trace.json")
+    for event in events:
+        documented(event)
+    after = Counter((e["pid"], e["args"]["after"]) for e in events if "after" in e.get("args", {}))
+    of_services = Counter(e["name"] for e in events if e["ph"] == "i" and e["pid"] == PYTHON)
+    in_file = {
+        ("spawns",): after[PYTHON, "create"],
+        ("native_spawns",): after[NATIVE, "create"],
+        ("preemptions", "handoffs"): after[PYTHON, "preempt"] + of_services["preempted"],
+        ("retakes",): after[PYTHON, "retake"] + of_services["retaken"],
+        ("tunings",): len(named(events, "tune")),
+    }
+    end, stop = seen["end"], seen["stop"]
+    services = {"spawns": seen["begin"]["spawns"]}
+    for names, count in in_file.items():
+        least, most = (sum(at[n] - services.get(n, 0) for n in names) for at in (end, stop))
+        assert least <= count <= most, names
+        assert count > 0, names
+    assert after[NATIVE, "create"] == after[NATIVE, "start"] == 101
+    assert after[PYTHON, "create"] + 1 == after[PYTHON, "start"]
+    assert args_of(events, "trace ends")["dropped"] == stop["events_dropped"] == 0
+
+
+_INTEGER, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_ALWAYS: dict[str, tuple[type, ...]] = {"ph": _TEXT, "pid": _INTEGER, "tid": _INTEGER}
+_NAMED = _ALWAYS | {"ts": _NUMBER, "name": _TEXT}
+DOCUMENTED: dict[str, tuple[dict[str, tuple[type, ...]], dict[str, tuple[type, ...]]]] = {
+    "B": (_NAMED, {"cat": _TEXT, "args": (dict,)}),
+    "E": (_ALWAYS | {"ts": _NUMBER}, {"args": (dict,)}),
+    "i": (_NAMED | {"s": _TEXT}, {"cat": _TEXT, "args": (dict,)}),
+    "C": (_NAMED | {"args": (dict,)}, {}),
+    "M": (_ALWAYS | {"name": _TEXT, "args": (dict,)}, {}),
+}
+"""By the phase: the fields that an event has, and those that it may have. The format has others."""
+
+
+def documented(event: dict[str, Any]) -> None:
+    """Whether the event is as the Trace Event Format has it."""
+    assert list(event)[0] == "ph"
+    has, may_have = DOCUMENTED[event["ph"]]
+    assert has.keys() <= event.keys() <= has.keys() | may_have.keys(), event
+    for name, value in event.items():
+        assert type(value) in (has | may_have)[name], (name, event)
+    assert 0 <= event["pid"] < 1 << 31
+    assert 0 <= event["tid"] < 1 << 31
+    assert event.get("ts", 0) >= 0
+    if event["ph"] == "i":
+        assert event["s"] in ("g", "p", "t")
+    elif event["ph"] == "C":  # each value is one curve of it
+        assert event["args"]
+        assert {type(value) for value in event["args"].values()} <= {int, float}
+    elif event["ph"] == "M":
+        assert event["name"] in ("process_name", "thread_name")
+        assert event["args"].keys() == {"name"}
+        assert type(event["args"]["name"]) is str
+
+
 def test_what_the_events_say(tmp_path: Path) -> None:
     def fails() -> None:
         raise ValueError('"no such user"\n')
