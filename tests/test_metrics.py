@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -28,6 +30,7 @@ from conftest import Script
 from golibx import ConfigError
 from golibx.config import Config
 from golibx.plugins import metrics
+from test_dashboard import NEEDS_ROOT, as_another_user
 
 ROOT = Path(__file__).parent.parent
 REFUSED = "native_preempt_refused_"
@@ -377,6 +380,9 @@ def main():
     print(scrape(method="HEAD")[::2])
     print(scrape(host="attacker.example")[0])
     print(scrape(host="attacker.example", method="POST")[0])
+    print(scrape(more="Origin: http://attacker.example\\n")[0])
+    print(scrape(more="Sec-Fetch-Site: cross-site\\n")[0])
+    print(scrape(more=f"Origin: http://localhost:{PORT}\\nSec-Fetch-Site: same-origin\\n")[0])
     print(scrape(host="[::1]")[0], scrape(host="127.0.0.1")[0])
     print(ask("nonsense\\n\\n")[0])
     print(ask("GET /metrics HTTP/1.1\\n" + "X: y\\n" * 3000)[0])
@@ -390,11 +396,58 @@ measured(main)
         "('HTTP/1.1 200 OK', '')",
         "HTTP/1.1 403 Forbidden",
         "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 200 OK",
         "HTTP/1.1 200 OK HTTP/1.1 200 OK",
         "HTTP/1.1 400 Bad Request",
         "HTTP/1.1 431 Request Header Fields Too Large",
         "HTTP/1.1 200 OK",
     ]
+
+
+ANOTHER_USER = """
+import encodings.idna, os, sys, urllib.request
+os.setgroups([])
+os.setuid(65534)
+for ask in (lambda: urllib.request.urlopen(sys.argv[1], timeout=30), lambda: open(sys.argv[2])):
+    try:
+        with ask() as file:
+            print("# EOF" in str(file.read()))
+    except OSError as exc:
+        print(type(exc).__name__)
+"""
+TOLD = """
+import os
+def main():
+    print(PORT, flush=True)
+    sys.stdin.read()
+os.umask(int(sys.argv[2], 8))
+measured(main, file=sys.argv[1], **({"listen": ""} if sys.argv[3:] else {}))
+"""
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("umask", "more", "said"),
+    [
+        ("022", [], ["False", "True"]),  # over HTTP what asks for no OpenMetrics has no such end
+        ("077", [], ["False", "PermissionError"]),
+        ("077", ["listens nowhere"], ["URLError", "PermissionError"]),
+    ],
+)
+def test_what_another_user_reads(
+    script: Script, umask: str, more: list[str], said: list[str]
+) -> None:
+    """As the page says: what listens, everybody; a file, who may by the program's umask."""
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "golibx.prom")
+        with script.start(HEADER + TOLD, path, umask, *more, limit=55) as process:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}/metrics"
+            assert as_another_user(ANOTHER_USER, url, path).split() == said
+            process.communicate("")
 
 
 def test_who_sends_slowly_keeps_nobody_waiting(script: Script) -> None:
