@@ -59,7 +59,7 @@ def rows_of(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("order", top.ORDERS)
 def test_one_look_for_a_pipe(script: Script, order: str) -> None:
     with asked(script) as process:
-        result = golibx("top", process.pid, "--sort", order)
+        result = golibx("top", process.pid, "--sort", order, "--interval", "0.1")
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
     lines = result.stdout.splitlines()
@@ -119,7 +119,7 @@ def shares_of(text: str) -> dict[str, float]:
 
 def test_who_runs_longest_comes_first(script: Script) -> None:
     with computing(script) as process:
-        result = golibx("top", process.pid, "--once", "--sort", "run", "--interval", "1")
+        result = golibx("top", process.pid, "--once", "--sort", "run", "--interval", "0.5")
     assert (result.returncode, result.stderr) == (0, "")
     rows, shares = rows_of(result.stdout), shares_of(result.stdout)
     assert rows[0][1] == next(iter(shares)) == "computes"
