@@ -698,8 +698,7 @@ def hog_until(done: Callable[[], bool], over: Callable[[], bool] = lambda: True)
     while not done():
         for _ in range(1000):
             pass
-    while not over():
-        sleep(0.001)
+    wait_until(over)
     ends.append(True)
     for each in dozing:
         each.join()
@@ -794,8 +793,7 @@ def test_another_terminal_reaches_the_goal_and_goes_back(
         hog_until(reached)
         somebody.join()
         says("2s")
-        while len(watcher.changes) < 2:
-            sleep(0.001)
+        wait_until(lambda: len(watcher.changes) == 2)
 
     run_with(main, *HOGS, watcher=watcher)
     assert p99s(watcher.snapshots)[0] > GOAL
