@@ -76,10 +76,11 @@ test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each,
 		tests/test_notebook.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, then everything at once for ten minutes: tests/soak.py
+soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, floods of events, then everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/forks.py 10000 1200
 	@$(BIN)/python tests/endings.py 5000 600
 	@$(BIN)/python tests/patch_soak.py 60
+	@$(BIN)/python tests/flood.py 30
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@$(ZIG_BUILD) check -Dcheck-seconds=60
 

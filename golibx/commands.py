@@ -946,7 +946,8 @@ def _progress(what: str, seconds: float, *, shown: bool) -> Iterator[Callable[[f
     short_help="Watch what a process does.",
     epilog="""\b
 Examples:
-  golibx top 1234                         q quits; w, s and i order the goroutines
+  golibx top 1234                         q quits; w, r, s and i order the goroutines
+  golibx top 1234 --sort run              who runs for longest: takes a CPU profile meanwhile
   golibx top 1234 --once --sort state     one look, as text
 """,
 )
@@ -955,10 +956,11 @@ Examples:
 @click.option(
     "--sort",
     "order",
-    type=click.Choice(("wait", "state", "id")),
+    type=click.Choice(("wait", "run", "state", "id")),
     default="wait",
     show_default=True,
-    help="How goroutines are ordered: the longest wait first, by what they do, by number.",
+    help="How goroutines are ordered: the longest wait first, who runs for longest first, by what "
+    "they do, by number.",
 )
 @click.option(
     "--interval",
@@ -978,7 +980,7 @@ def top_command(pid: int, once: bool, order: str, interval: float, timeout: floa
 
     with _refusals_told():
         if once or not top.is_live():
-            top.once(pid, order, timeout)
+            top.once(pid, order, interval, timeout)
         else:
             top.watch(pid, order, interval, timeout)
 

@@ -158,7 +158,8 @@ class _Attached:
         # Plugins are loaded by name: they lie above this module.
         module = importlib.import_module("golibx.plugins.profile")
         kind, format_ = wanted["kind"], wanted["format"]
-        if kind not in module.KINDS or format_ not in module.FORMATS:
+        formats = (*module.FORMATS, module.TOTALS) if kind == "cpu" else module.FORMATS
+        if kind not in module.KINDS or format_ not in formats:
             raise ValueError(f"there is no {kind} profile for {format_}")
         hz, interval_ns = int(wanted["hz"]), int(wanted["interval_ns"])
         duration_ns = int(wanted["duration_ns"])
@@ -322,7 +323,8 @@ def profile(
         pid: its process id.
         seconds: how long; "leak" takes as long as it takes.
         kind: "cpu", "block", "mutex" or "leak".
-        format_: "pprof" or "speedscope".
+        format_: "pprof" or "speedscope"; of "cpu" also "totals": JSON, the time for which it was
+            taken and that of each goroutine in it, {"total_ns": …, "goroutines": {"7": …}}.
         hz: samples a second, of "cpu".
         interval: seconds between two looks, of "block" and "mutex".
         timeout: seconds to wait for each answer, and for the end when the time is up.

@@ -4,14 +4,19 @@ It asks twice a round, for the counters and for the goroutines, through golibx.c
 shows of counters is how much they have grown in a second since the round before. On a terminal rich
 draws it, and keys change the order of the goroutines; elsewhere, and with `--once`, the same is
 printed once.
+
+The scheduler does not count how long each goroutine runs: that would take a reading of the clock at
+each switch. Where they are ordered by it, a CPU profile is taken between two looks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,15 +27,16 @@ from rich.table import Table
 from rich.text import Text
 
 from golibx import control
-from golibx.dump import printable
+from golibx.dump import DumpError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["ORDERS", "Look", "is_live", "once", "take", "watch"]
 
-ORDERS = ("wait", "state", "id")
-"""How goroutines may be ordered: the longest wait first, by what they do, by their numbers."""
+ORDERS = ("wait", "run", "state", "id")
+"""How goroutines may be ordered: the longest wait first, who has run for longest between two looks,
+by what they do, by their numbers."""
 
 _RATES = (
     ("switches", "switches"),
@@ -40,8 +46,8 @@ _RATES = (
     ("netpoll_wakeups", "socket wake-ups"),
 )
 _LATENCIES = ("p50_ns", "p90_ns", "p99_ns", "max_ns")
-_KEYS = {"w": "wait", "s": "state", "i": "id"}
-_UNSHOWN_LINES = 12
+_KEYS = {"w": "wait", "r": "run", "s": "state", "i": "id"}
+_UNSHOWN_LINES = 13
 """Of a screen: what is above the goroutines, and the line of keys."""
 
 
@@ -53,28 +59,61 @@ class Look(NamedTuple):
         stats: what control.stats() has.
         goroutines: those of the program, as control.goroutines() has them; None: its interpreter
             is stuck.
+        ran: which share of the time before it each of them ran, by its number; a text: why that is
+            not known.
     """
 
     at_s: float
     stats: dict[str, Any]
     goroutines: list[dict[str, Any]] | None
+    ran: dict[int, float] | str
 
 
-def take(pid: int, timeout: float) -> Look:
+_NOT_MEASURED = "how long goroutines run is shown from the next look on"
+
+
+class _Runs(threading.Thread):
+    """Finds out who runs, for some seconds."""
+
+    def __init__(self, pid: int, seconds: float, timeout: float) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._seconds, self._timeout = pid, seconds, timeout
+        self.found: dict[int, float] | str = ""
+        self.start()
+
+    def run(self) -> None:
+        try:
+            data = control.profile(
+                self._pid, self._seconds, format_="totals", timeout=self._timeout
+            )
+        except DumpError as exc:
+            self.found = f"how long goroutines run is not known: {exc}"
+            return
+        told = json.loads(data)
+        whole_ns = max(told["total_ns"], 1)
+        self.found = {int(each): ns / whole_ns for each, ns in told["goroutines"].items()}
+
+    def ended(self) -> dict[int, float] | str:
+        self.join()
+        return self.found
+
+
+def take(pid: int, timeout: float, ran: dict[int, float] | str = _NOT_MEASURED) -> Look:
     """Asks. Raises DumpError."""
     stats = control.stats(pid, timeout=timeout)
     at_s = time.monotonic()
     if not stats["interpreter"]:
-        return Look(at_s, stats, None)
+        return Look(at_s, stats, None, ran)
     found = control.goroutines(pid, timeout=timeout)["goroutines"]
-    return Look(at_s, stats, [each for each in found if not each["system"]])
+    return Look(at_s, stats, [each for each in found if not each["system"]], ran)
 
 
-def once(pid: int, order: str, timeout: float) -> None:
-    """Prints one look, with all goroutines."""
+def once(pid: int, order: str, interval: float, timeout: float) -> None:
+    """Prints one look, with all goroutines; after the interval if who has run is asked for."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
-        console.print(_picture(pid, take(pid, timeout), None, order, most=None))
+        ran = _Runs(pid, interval, timeout).ended() if order == "run" else _NOT_MEASURED
+        console.print(_picture(pid, take(pid, timeout, ran), None, order, most=None))
     for line in captured.get().splitlines():
         print(line.rstrip())
 
@@ -94,6 +133,7 @@ def watch(pid: int, order: str, interval: float, timeout: float) -> None:
             most = max(console.height - _UNSHOWN_LINES, 1)
             live.update(_picture(pid, look, before, order, most=most), refresh=True)
             due = time.monotonic() + interval
+            runs = _Runs(pid, interval, timeout) if order == "run" else None
             while (left := due - time.monotonic()) > 0:
                 key = _pressed(keyboard, left)
                 if key in ("q", "\x03", "\x04"):
@@ -101,7 +141,8 @@ def watch(pid: int, order: str, interval: float, timeout: float) -> None:
                 if key in _KEYS:
                     order = _KEYS[key]
                     live.update(_picture(pid, look, before, order, most=most), refresh=True)
-            before, look = look, take(pid, timeout)
+            ran = _NOT_MEASURED if runs is None else runs.ended()
+            before, look = look, take(pid, timeout, ran)
 
 
 @contextlib.contextmanager
@@ -146,11 +187,13 @@ def _picture(pid: int, look: Look, before: Look | None, order: str, *, most: int
     if look.goroutines is None:
         stuck = "its interpreter has not answered: C code holds its lock, and "
         return Group(head, figures, Text(f"{stuck}`golibx dump {pid}` says which", style="bold"))
-    table = _goroutines(look.goroutines, order, most)
-    if most is None:
-        return Group(head, figures, table)
-    keys = Text("q quits; order: w wait, s state, i id", style="dim")
-    return Group(head, figures, table, keys)
+    table = _goroutines(look.goroutines, order, most, look.ran)
+    parts: list[Text | Table] = [head, figures, table]
+    if order == "run" and isinstance(look.ran, str):
+        parts.insert(2, Text(look.ran, no_wrap=True, overflow="ellipsis"))
+    if most is not None:
+        parts.append(Text("q quits; order: w wait, r run, s state, i id", style="dim"))
+    return Group(*parts)
 
 
 def _plain_table() -> Table:
@@ -185,8 +228,13 @@ def _rates(counters: Mapping[str, int], look: Look, before: Look | None) -> Text
     return Text(", ".join(parts))
 
 
-def _goroutines(goroutines: list[dict[str, Any]], order: str, most: int | None) -> Table:
-    if order == "wait":
+def _goroutines(
+    goroutines: list[dict[str, Any]], order: str, most: int | None, ran: dict[int, float] | str
+) -> Table:
+    shares = {} if isinstance(ran, str) else ran
+    if order == "run":
+        ordered = sorted(goroutines, key=lambda each: (-shares.get(each["id"], 0.0), each["id"]))
+    elif order == "wait":
         ordered = sorted(goroutines, key=lambda each: (-each["waited_ns"], each["id"]))
     elif order == "state":
         ordered = sorted(goroutines, key=lambda each: (each["state"], -each["waited_ns"]))
@@ -196,12 +244,15 @@ def _goroutines(goroutines: list[dict[str, Any]], order: str, most: int | None) 
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("name", no_wrap=True, max_width=30)
     table.add_column("state", no_wrap=True)
-    table.add_column("waited", justify="right", no_wrap=True)
+    table.add_column("ran" if order == "run" else "waited", justify="right", no_wrap=True)
     table.add_column("where", no_wrap=True, overflow="ellipsis")
     for each in ordered[:most]:
-        waited = _duration(each["waited_ns"]) if each["reason"] else ""
         number, state = str(each["id"]), each["state"]
-        table.add_row(number, Text(each["name"]), Text(state), waited, Text(_place(each)))
+        if order == "run":
+            figure = f"{100 * shares[each['id']]:.1f}%" if each["id"] in shares else ""
+        else:
+            figure = _duration(each["waited_ns"]) if each["reason"] else ""
+        table.add_row(number, Text(each["name"]), Text(state), figure, Text(_place(each)))
     if most is not None and len(ordered) > most:
         table.add_row("", Text(f"… and {len(ordered) - most} more"), "", "", "")
     return table

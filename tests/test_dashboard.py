@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,6 +245,68 @@ def test_the_own_origin_is_right(plain: Dashboard) -> None:
         assert answer.status == 200
     # A link of another site's may lead to the page, which says nothing by itself.
     assert plain.ask("/", Sec_Fetch_Site="cross-site", Authorization=None).status == 200
+
+
+# What another user of the machine can try: to ask, and to find the token in what is told of the
+# process. Only data that would be wrong to tell is printed, and what asking without came to.
+ANOTHER_USER = """
+import encodings.idna, glob, http.client, json, os, sys  # none can be read any more then
+port, process, token = sys.stdin.readline().split()
+os.setgroups([])
+os.setuid(65534)
+statuses = set()
+for method, names in (("GET", sys.argv[1].split()), ("POST", sys.argv[2].split())):
+    for name in names:
+        for given in ({}, {"Authorization": "Bearer " + process}):
+            body = None if method == "GET" else json.dumps({"changes": {"preempt.slice": "1ms"}})
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
+            headers = {"Content-Type": "application/json", **given}
+            connection.request(method, "/api/" + name, body, headers)
+            statuses.add(connection.getresponse().status)
+            connection.close()
+print("answered with", *statuses)
+read = []
+for path in glob.glob(f"/proc/{process}/*"):
+    try:
+        with open(path, "rb") as file:
+            found = file.read(1 << 20)
+    except OSError:
+        continue
+    read.append(os.path.basename(path))
+    if token.encode() in found:
+        print("the token is in", path)
+print("cmdline" in read, "environ" in read, "mem" in read)
+"""
+
+
+def as_another_user(program: str, *arguments: str, stdin: str = "") -> str:
+    """What it prints; it becomes nobody by itself, once it has what only we can read."""
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+NEEDS_ROOT = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to be somebody else"
+)
+
+
+@NEEDS_ROOT
+def test_another_user_is_told_nothing_and_does_not_find_the_token(script: Script) -> None:
+    with started(script, "shown(ends)\n") as found:
+        before = found.get("/api/tuning")
+        known = f"{found.port} {found.process.pid} {found.token}\n"
+        said = as_another_user(ANOTHER_USER, " ".join(GETS), " ".join(POSTS), stdin=known)
+        assert said == "answered with 401\nTrue False False\n"
+        assert found.get("/api/tuning") == before
+        assert found.get("/api/about")["pid"] == found.process.pid
 
 
 def test_a_preflight_is_not_answered(plain: Dashboard) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -829,6 +830,16 @@ def test_events_that_find_a_ring_full_are_counted(
     head = f"import ctypes\nfrom golibx import native\nc = ctypes.CDLL({str(library_path)!r})\n"
     lines = script.passes(head + SMALL_RINGS).splitlines()
     assert lines == ["True True True", "True"] * 2
+
+
+@NEEDS_NATIVE
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc for the memory")
+def test_a_flood_arrives_or_is_counted(script: Script, library_path: Path) -> None:  # noqa: F811
+    """As many as the machine can make; ten seconds of it are a part of `make soak`."""
+    flood = Path(__file__).with_name("flood.py")
+    result = script(flood, "0.5", str(library_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "native: " in result.stdout
 
 
 @NEEDS_NATIVE

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import socket
+import subprocess
 import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -19,6 +30,7 @@ from conftest import Script
 from golibx import ConfigError
 from golibx.config import Config
 from golibx.plugins import metrics
+from test_dashboard import NEEDS_ROOT, as_another_user
 
 ROOT = Path(__file__).parent.parent
 REFUSED = "native_preempt_refused_"
@@ -266,6 +278,100 @@ measured(main)
     assert "golibx_switches" in {family.name for family in openmetrics_families(text)}
 
 
+SCRAPED = """
+def main():
+    chan = Chan()
+    waiting = [go(chan.recv_ok) for _ in range(5)]
+    while sum(g.state == "chan receive" for g in waiting) < 5:
+        sleep(0.001)
+    for _ in range(20):
+        go(int).join()
+    print(json.dumps([PORT, stats()]), flush=True)
+    sys.stdin.read()
+    print(json.dumps(stats()), flush=True)
+    chan.close()
+measured(main, latency=True)
+"""
+STEADY = ("spawns", "stack_bytes", "native_gomaxprocs", "events_dropped", "tunings")
+"""Those that stay as they are while the program waits for its input."""
+
+
+@contextmanager
+def prometheus(folder: Path, port: int) -> Iterator[str]:
+    """A real one that scrapes that port, and where it answers."""
+    scrapes = {"job_name": "golibx", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}}
+    (folder / "prometheus.yml").write_text(json.dumps({**config, "scrape_configs": [scrapes]}))
+    command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    process = subprocess.Popen(
+        [*command, "--web.listen-address=127.0.0.1:0"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.search(r'"Listening on" address=(127\.0\.0\.1:\d+)', line):
+            break
+    else:
+        pytest.fail(said)
+    rest = threading.Thread(target=process.stderr.read)
+    rest.start()
+    try:
+        yield f"http://{found[1]}/api/v1/query?query="
+    finally:
+        process.kill()
+        process.wait()
+        rest.join()
+        process.stderr.close()
+
+
+def last(metric: str) -> str:
+    """A query for the last value there is, even if the scrape after it has failed."""
+    return f"last_over_time({metric}[1h])"
+
+
+def queried(address: str, query: str) -> dict[str, float]:
+    """The values by their labels; empty as long as there are none."""
+    try:
+        with urllib.request.urlopen(address + quote(query), timeout=30) as answer:
+            found = json.load(answer)["data"]["result"]
+    except HTTPError as exc:
+        if exc.code != 503:
+            raise
+        return {}  # it has not begun to answer
+    own = ("__name__", "instance", "job")
+    return {
+        ",".join(f"{name}={value}" for name, value in each["metric"].items() if name not in own): (
+            float(each["value"][1])
+        )
+        for each in found
+    }
+
+
+@pytest.mark.skipif(not which("prometheus"), reason="apt-get install prometheus, on Debian")
+def test_a_real_prometheus_has_the_numbers_of_stats(script: Script) -> None:
+    with script.start(HEADER + SCRAPED, limit=55) as process:
+        assert process.stdout is not None
+        port, counted = json.loads(process.stdout.readline())
+        with prometheus(script.cwd, port) as address:
+            while not (up := queried(address, "max_over_time(up[1h])")).get("", 0.0):
+                assert process.poll() is None, up
+            for key in STEADY:
+                assert queried(address, last(metrics_name(key))) == {"": counted[key]}, key
+            states = queried(address, last("golibx_goroutines"))
+            assert states["state=chan receive"] == 5
+            buckets = last("golibx_sched_latency_seconds_bucket")
+            waits = queried(address, f"histogram_quantile(0.5, {buckets})")
+            assert 0 < waits[""] < 60
+            # The others have gone on, and are between what they were before and after.
+            switches = queried(address, last("golibx_switches_total"))[""]
+            out, _ = process.communicate("")
+            assert counted["switches"] <= switches <= json.loads(out)["switches"]
+
+
 def test_what_is_no_scrape_is_refused(script: Script) -> None:
     program = """
 def main():
@@ -274,6 +380,9 @@ def main():
     print(scrape(method="HEAD")[::2])
     print(scrape(host="attacker.example")[0])
     print(scrape(host="attacker.example", method="POST")[0])
+    print(scrape(more="Origin: http://attacker.example\\n")[0])
+    print(scrape(more="Sec-Fetch-Site: cross-site\\n")[0])
+    print(scrape(more=f"Origin: http://localhost:{PORT}\\nSec-Fetch-Site: same-origin\\n")[0])
     print(scrape(host="[::1]")[0], scrape(host="127.0.0.1")[0])
     print(ask("nonsense\\n\\n")[0])
     print(ask("GET /metrics HTTP/1.1\\n" + "X: y\\n" * 3000)[0])
@@ -287,11 +396,58 @@ measured(main)
         "('HTTP/1.1 200 OK', '')",
         "HTTP/1.1 403 Forbidden",
         "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 403 Forbidden",
+        "HTTP/1.1 200 OK",
         "HTTP/1.1 200 OK HTTP/1.1 200 OK",
         "HTTP/1.1 400 Bad Request",
         "HTTP/1.1 431 Request Header Fields Too Large",
         "HTTP/1.1 200 OK",
     ]
+
+
+ANOTHER_USER = """
+import encodings.idna, os, sys, urllib.request
+os.setgroups([])
+os.setuid(65534)
+for ask in (lambda: urllib.request.urlopen(sys.argv[1], timeout=30), lambda: open(sys.argv[2])):
+    try:
+        with ask() as file:
+            print("# EOF" in str(file.read()))
+    except OSError as exc:
+        print(type(exc).__name__)
+"""
+TOLD = """
+import os
+def main():
+    print(PORT, flush=True)
+    sys.stdin.read()
+os.umask(int(sys.argv[2], 8))
+measured(main, file=sys.argv[1], **({"listen": ""} if sys.argv[3:] else {}))
+"""
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("umask", "more", "said"),
+    [
+        ("022", [], ["False", "True"]),  # over HTTP what asks for no OpenMetrics has no such end
+        ("077", [], ["False", "PermissionError"]),
+        ("077", ["listens nowhere"], ["URLError", "PermissionError"]),
+    ],
+)
+def test_what_another_user_reads(
+    script: Script, umask: str, more: list[str], said: list[str]
+) -> None:
+    """As the page says: what listens, everybody; a file, who may by the program's umask."""
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "golibx.prom")
+        with script.start(HEADER + TOLD, path, umask, *more, limit=55) as process:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}/metrics"
+            assert as_another_user(ANOTHER_USER, url, path).split() == said
+            process.communicate("")
 
 
 def test_who_sends_slowly_keeps_nobody_waiting(script: Script) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from conftest import Script
-from golibx import top
+from golibx import control, top
+from golibx.dump import DumpError, request
 from test_control import golibx, running
 from test_dump import until_ready
 
@@ -57,7 +59,7 @@ def rows_of(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("order", top.ORDERS)
 def test_one_look_for_a_pipe(script: Script, order: str) -> None:
     with asked(script) as process:
-        result = golibx("top", process.pid, "--sort", order)
+        result = golibx("top", process.pid, "--sort", order, "--interval", "0.1")
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
     lines = result.stdout.splitlines()
@@ -77,6 +79,70 @@ def test_one_look_for_a_pipe(script: Script, order: str) -> None:
     (red,) = (row for row in rows if row[0] == "2")
     assert red[1:3] == [r"a \x1b[31mred\nname", "chan receive"]
     assert red[-1] == "receives at program.py:5"
+
+
+COMPUTING = """
+import golibx
+from golibx import Chan, go, sleep
+def computes():
+    while True:
+        pass
+def computes_little():
+    while True:
+        for _ in range(20_000): pass
+        sleep(0.05)
+def main():
+    go(Chan().recv)
+    for function in (computes_little, computes):
+        go(function).name = function.__name__
+    go(Chan().recv)
+    sleep(0.01)
+    print("ready")
+    sleep(600)
+golibx.run(main)
+"""
+
+
+@contextmanager
+def computing(script: Script) -> Iterator[subprocess.Popen[str]]:
+    with script.start(COMPUTING, limit=55) as process:
+        until_ready(process)
+        yield process
+        process.kill()
+
+
+def shares_of(text: str) -> dict[str, float]:
+    """How much those ran of whom that is known, in the order of the rows."""
+    found = re.findall(r"^ *\d+ +(\S+) .* (\d+\.\d)%", text, re.M)
+    return {name: float(share) for name, share in found}
+
+
+def test_who_runs_longest_comes_first(script: Script) -> None:
+    with computing(script) as process:
+        result = golibx("top", process.pid, "--once", "--sort", "run", "--interval", "0.5")
+    assert (result.returncode, result.stderr) == (0, "")
+    rows, shares = rows_of(result.stdout), shares_of(result.stdout)
+    assert rows[0][1] == next(iter(shares)) == "computes"
+    assert [*shares.values()] == sorted(shares.values(), reverse=True)
+    assert shares["computes"] > 2 * shares.get("computes_little", 0.0)
+    assert 0 < sum(shares.values()) <= 101
+    others = [int(row[0]) for row in rows[len(shares) :]]
+    assert others == sorted(others)
+    assert len(rows) == 5
+
+
+def test_why_it_is_not_known_who_runs(script: Script) -> None:
+    """The profile of somebody else, who need not come for it: this process."""
+    wanted = {"kind": "cpu", "format": "totals", "hz": 10}
+    wanted |= {"interval_ns": 10**7, "duration_ns": 10**7}
+    with computing(script) as process:
+        with pytest.raises(DumpError, match="there is no block profile for totals"):
+            control.profile(process.pid, 0.01, kind="block", format_="totals")
+        assert request(process.pid, f"profile {json.dumps({'do': 'start', **wanted})}") == "{}\n"
+        result = golibx("top", process.pid, "--once", "--sort", "run", "--interval", "0.1")
+    said = f"process {process.pid} refuses: process {os.getpid()} takes a profile of it already"
+    assert f"how long goroutines run is not known: {said}\n" in result.stdout
+    assert len(rows_of(result.stdout)) == 5
 
 
 def test_of_a_process_that_is_in_no_run() -> None:
@@ -139,6 +205,18 @@ def test_the_live_view(script: Script) -> None:
         for key, pattern in (("i", by_number), ("s", others), ("i", by_number), ("w", others)):
             terminal.press(key)
             terminal.until(pattern)
+        terminal.press("q")
+        terminal.until(LEAVES)
+        assert terminal.end() == 0
+
+
+def test_the_live_view_orders_by_who_runs(script: Script) -> None:
+    with computing(script) as process:
+        terminal = Terminal(process.pid)
+        terminal.until("waited.*q quits")
+        terminal.press("r")
+        terminal.until(r"is shown from the next look on.*ran.*where.*q quits")
+        terminal.until(r"ran[^%]*where[^%]*computes [^%]*\d\.\d%.*q quits")
         terminal.press("q")
         terminal.until(LEAVES)
         assert terminal.end() == 0

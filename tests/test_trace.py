@@ -248,6 +248,119 @@ def test_totals_are_those_of_the_hooks(script: Script) -> None:
     assert summary.shown()["goroutines"] == {"python": after["create"] + 1, "native": 0}
 
 
+COUNTERS = """
+import ctypes, json, socket
+from golibx import native
+c = ctypes.CDLL(LIBRARY)
+seen = {}
+
+@hookimpl
+def golib_stop(runtime):
+    seen["stop"] = runtime.stats()
+    print(json.dumps(seen))
+sys.modules["counting"] = types.SimpleNamespace(plugin=types.SimpleNamespace(golib_stop=golib_stop))
+
+def main():
+    seen["begin"] = golibx.stats()
+    chan = Chan()
+    go(lambda: [chan.send(i) for i in range(50)])
+    for _ in range(50):
+        chan.recv()
+    far, near = socket.socketpair()
+    done = []
+
+    def hog():
+        while not done:
+            pass
+
+    def grown(*names):
+        now = golibx.stats()
+        return sum(now[name] - seen["begin"][name] for name in names)
+
+    hogs = [go(hog), go(hog)]
+    wait_until(lambda: grown("preemptions", "handoffs") > 3)
+    done.append(True)
+    for each in hogs:
+        each.join()
+    while grown("retakes") < 2:
+        blocked = go(time.sleep, 0.005)
+        go(sleep, 0.001).join()
+        blocked.join()
+    with trace.region("native"):
+        native.call(c.start_many, 100)
+    trace.mark("done")
+    golibx.tune({"preempt.slice": "1m", "native.spinning": 33})
+    wait_until(lambda: golibx.stats()["native_goroutines"] == 0)
+    seen["end"] = golibx.stats()
+"""
+
+
+@NEEDS_NATIVE
+def test_totals_are_the_counters_and_every_field_is_documented(
+    script: Script,
+    library_path: Path,  # noqa: F811
+) -> None:
+    """Viewers read what the Trace Event Format says; what is in the file is what happened."""
+    body = COUNTERS.replace("LIBRARY", repr(str(library_path)))
+    seen = json.loads(script.passes(program_of(body, "counting:plugin")))
+    events = read(script.cwd / "golibx-trace.json")
+    for event in events:
+        documented(event)
+    after = Counter((e["pid"], e["args"]["after"]) for e in events if "after" in e.get("args", {}))
+    of_services = Counter(e["name"] for e in events if e["ph"] == "i" and e["pid"] == PYTHON)
+    in_file = {
+        ("spawns",): after[PYTHON, "create"],
+        ("native_spawns",): after[NATIVE, "create"],
+        ("preemptions", "handoffs"): after[PYTHON, "preempt"] + of_services["preempted"],
+        ("retakes",): after[PYTHON, "retake"] + of_services["retaken"],
+        ("tunings",): len(named(events, "tune")),
+    }
+    begin, end, stop = seen["begin"], seen["end"], seen["stop"]
+    stop["spawns"] -= begin["spawns"]  # the runtime's own
+    for names, count in in_file.items():
+        # What is there of it at the beginning may have been before the file was begun.
+        least, most = sum(end[n] - begin[n] for n in names), sum(stop[n] for n in names)
+        assert least <= count <= most, names
+        assert count > 0, names
+    assert after[NATIVE, "create"] == after[NATIVE, "start"] == 101
+    assert after[PYTHON, "create"] + 1 == after[PYTHON, "start"]
+    assert args_of(events, "trace ends")["dropped"] == stop["events_dropped"] == 0
+
+
+_INTEGER, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_ALWAYS: dict[str, tuple[type, ...]] = {"ph": _TEXT, "pid": _INTEGER, "tid": _INTEGER}
+_NAMED = _ALWAYS | {"ts": _NUMBER, "name": _TEXT}
+DOCUMENTED: dict[str, tuple[dict[str, tuple[type, ...]], dict[str, tuple[type, ...]]]] = {
+    "B": (_NAMED, {"cat": _TEXT, "args": (dict,)}),
+    "E": (_ALWAYS | {"ts": _NUMBER}, {"args": (dict,)}),
+    "i": (_NAMED | {"s": _TEXT}, {"cat": _TEXT, "args": (dict,)}),
+    "C": (_NAMED | {"args": (dict,)}, {}),
+    "M": (_ALWAYS | {"name": _TEXT, "args": (dict,)}, {}),
+}
+"""By the phase: the fields that an event has, and those that it may have. The format has others."""
+
+
+def documented(event: dict[str, Any]) -> None:
+    """Whether the event is as the Trace Event Format has it."""
+    assert list(event)[0] == "ph"
+    has, may_have = DOCUMENTED[event["ph"]]
+    assert has.keys() <= event.keys() <= has.keys() | may_have.keys(), event
+    for name, value in event.items():
+        assert type(value) in (has | may_have)[name], (name, event)
+    assert 0 <= event["pid"] < 1 << 31
+    assert 0 <= event["tid"] < 1 << 31
+    assert event.get("ts", 0) >= 0
+    if event["ph"] == "i":
+        assert event["s"] in ("g", "p", "t")
+    elif event["ph"] == "C":  # each value is one curve of it
+        assert event["args"]
+        assert {type(value) for value in event["args"].values()} <= {int, float}
+    elif event["ph"] == "M":
+        assert event["name"] in ("process_name", "thread_name")
+        assert event["args"].keys() == {"name"}
+        assert type(event["args"]["name"]) is str
+
+
 def test_what_the_events_say(tmp_path: Path) -> None:
     def fails() -> None:
         raise ValueError('"no such user"\n')
@@ -961,6 +1074,72 @@ def test_a_summary_takes_little_memory(script: Script) -> None:
     events, grown = map(int, script.passes(MEASURE, "short.json", "long.json", limit=50).split())
     assert events == 49_901
     assert grown < 8
+
+
+OPEN_A_MILLION = """
+import resource, sys
+from golibx import commands, tracefile
+from golibx.cli import main
+with open("/proc/self/statm") as file:
+    most = int(file.read().split()[0]) * resource.getpagesize() + 80 * 1000 * 1000
+assert most < 500 * 1000 * 1000, most
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+main(["trace", "long.json", "--svg", "long.svg"])
+"""
+
+
+@LINUX
+def test_a_million_events_open_within_80_mb(script: Script) -> None:
+    """In the summary and the picture: lines of the file, all of which would take more."""
+    made(script.cwd / "long.json", 1_000_000)
+    text = script.passes(OPEN_A_MILLION, limit=55)
+    counted = dict(line.split(maxsplit=1) for line in text.splitlines()[:3])
+    assert counted["events"] == str(1 + 500_000 + 499_900)
+    (waits,) = (line.split() for line in text.splitlines() if "chan receive  100.0us" in line)
+    assert waits[-1] == "250000"
+    rows = ET.parse(script.cwd / "long.svg").getroot().findall(".//*[@text-anchor='end']")
+    assert len(rows) == 30
+
+
+def written_otherwise(path: Path, new_path: Path) -> None:
+    """The same events, in lines that only a reader of JSON makes sense of."""
+    events = json.loads(path.read_text(encoding="ascii"))
+    lines = ",\n".join(json.dumps(event, sort_keys=True) for event in events)
+    new_path.write_text(f"[\n{lines}\n]\n", encoding="ascii")
+
+
+def test_what_is_read_does_not_depend_on_how_lines_are_written(script: Script) -> None:
+    """Most lines are not read as JSON."""
+    script.passes(program_of(TOTALS, "counting:plugin"))
+    path, other = script.cwd / "golibx-trace.json", script.cwd / "other.json"
+    written_otherwise(path, other)
+    found, same = tracefile.summary(str(path)), tracefile.summary(str(other))
+    assert found.shown() == same.shown()
+    for most in range(1, len(found.tracks)):
+        assert found.busiest(most) == same.busiest(most)
+    assert tracefile.picture(str(path), found) == tracefile.picture(str(other), same)
+
+
+def test_the_busiest_are_drawn(tmp_path: Path) -> None:
+    def begins(track: int, ts: int, what: str) -> str:
+        where = f'"pid":1,"tid":{track},"ts":{ts}.000'
+        end = f'{{"ph":"E",{where}}},\n' if ts else ""
+        return f'{end}{{"ph":"B",{where},{what}}},\n'
+
+    run = '"name":"running","cat":"run","args":{"after":"start","by":1}'
+    wait = '"name":"sleep","cat":"wait"'
+    woken = '"name":"ready or running","cat":"runnable","args":{"after":"wake","by":0}'
+    lines = [begins(track, 0, run) for track in (2, 3, 4)]
+    lines += [begins(2, 100, wait), begins(3, 10, wait), begins(3, 20, woken), begins(3, 50, wait)]
+    lines += [begins(4, 15, wait), begins(4, 80, woken), begins(4, 82, wait)]
+    path = tmp_path / "busy.json"
+    path.write_text(HEAD + "".join(lines))
+    found = tracefile.summary(str(path))
+    assert [found.busiest(most) for most in (1, 2, 3)] == [
+        [(1, 2)],
+        [(1, 2), (1, 3)],
+        [(1, 2), (1, 3), (1, 4)],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ test_control.py.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from golibx.config import Config
 from golibx.hookspec import Snapshot, Tune, TuningKey, hookimpl
 from golibx.pluginmanager import PluginManager
 from golibx.plugins import tuner
-from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number, written
+from golibx.rules import KEYS, METRICS, parse_limits, parse_rules, range_of, read_number
 from golibx.testing import wait_until, wait_until_parked
 from golibx.tuning import Meter, RuleBook, quantile
 from test_events import until_retaken
@@ -682,8 +683,11 @@ HOGS = ("preempt.slice=2s", "hooks.tune_interval=10ms", "retake.enabled=false")
 """A goroutine that computes gives way after a tenth of that, once it was preempted."""
 
 
-def hog_until(done: Callable[[], bool]) -> None:
-    """Computes all the time, while other goroutines sleep for a millisecond at a time."""
+def hog_until(done: Callable[[], bool], over: Callable[[], bool] = lambda: True) -> None:
+    """Computes all the time, while other goroutines sleep for a millisecond at a time.
+
+    They go on with that until it is over.
+    """
     ends: list[bool] = []
 
     def doze() -> None:
@@ -694,6 +698,7 @@ def hog_until(done: Callable[[], bool]) -> None:
     while not done():
         for _ in range(1000):
             pass
+    wait_until(over)
     ends.append(True)
     for each in dozing:
         each.join()
@@ -727,27 +732,76 @@ def test_without_a_tuner_the_goal_is_missed(run_with: RunWith, watcher: Watcher)
     assert watcher.changes == []
 
 
-def test_the_tuner_reaches_the_goal(run_with: RunWith, watcher: Watcher) -> None:
+def test_the_tuner_reaches_the_goal_and_goes_back(run_with: RunWith, watcher: Watcher) -> None:
     def reached() -> bool:
         return any(p99 <= GOAL for p99 in p99s(watcher.snapshots)) and bool(watcher.changes)
 
-    settings = (f"plugins.tuner.goal={written(SLICE, GOAL)}", "plugins.tuner.least=1")
-    run_with(lambda: hog_until(reached), *HOGS, *settings, watcher=watcher, tuner=tuner.Plugin())
+    def is_back() -> bool:
+        return bool(watcher.changes[-1].new == 2000 * MS)
+
+    settings = [f"plugins.tuner.{each}" for each in (f"goal={GOAL}ns", "least=1", "calm=1")]
+    run_with(
+        lambda: hog_until(reached, is_back),
+        *HOGS,
+        *settings,
+        watcher=watcher,
+        tuner=tuner.Plugin(),
+    )
     assert p99s(watcher.snapshots)[0] > GOAL
     assert {event.who for event in watcher.changes} == {"plugin tuner"}
     assert watcher.changes[0].new < watcher.changes[0].old == 2000 * MS
 
 
-def test_a_rule_reaches_the_goal(run_with: RunWith, watcher: Watcher) -> None:
-    rules = '[{ when = "latency_p99 > 100ms", set = { "preempt.slice" = "10ms" } }]'
+def test_a_rule_reaches_the_goal_and_another_goes_back(run_with: RunWith, watcher: Watcher) -> None:
+    """While something computes there is always somebody who can run."""
+    rules = (
+        '[{ when = "latency_p99 > 100ms", set = { "preempt.slice" = "10ms" } }, '
+        '{ when = "idle > 0", set = { "preempt.slice" = "2s" } }]'
+    )
 
     def reached() -> bool:
         return any(p99 <= GOAL for p99 in p99s(watcher.snapshots)) and bool(watcher.changes)
 
     options = (f"tune.rules={rules}", "tune.confirm=1")
-    run_with(lambda: hog_until(reached), *HOGS, *options, watcher=watcher)
+    run_with(
+        lambda: hog_until(reached, lambda: len(watcher.changes) == 2),
+        *HOGS,
+        *options,
+        watcher=watcher,
+    )
     assert p99s(watcher.snapshots)[0] > GOAL
-    assert [e[2:] for e in watcher.changes] == [("rule 1", SLICE, 2000 * MS, 10 * MS)]
+    assert [e[2:] for e in watcher.changes] == [
+        ("rule 1", SLICE, 2000 * MS, 10 * MS),
+        ("rule 2", SLICE, 10 * MS, 2000 * MS),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the socket is Linux's")
+def test_another_terminal_reaches_the_goal_and_goes_back(
+    run_with: RunWith, watcher: Watcher
+) -> None:
+    def says(value: str) -> None:
+        command = [sys.executable, "-m", "golibx", "tune", str(os.getpid()), f"{SLICE}={value}"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, timeout=50, check=True)
+
+    def reached() -> bool:
+        return any(p99 <= GOAL for p99 in p99s(watcher.snapshots)) and bool(watcher.changes)
+
+    def main() -> None:
+        somebody = threading.Thread(target=says, args=("10ms",))
+        somebody.start()
+        hog_until(reached)
+        somebody.join()
+        says("2s")
+        wait_until(lambda: len(watcher.changes) == 2)
+
+    run_with(main, *HOGS, watcher=watcher)
+    assert p99s(watcher.snapshots)[0] > GOAL
+    assert {event.who.partition(" (")[0] for event in watcher.changes} == {"golibx tune"}
+    assert [e[3:] for e in watcher.changes] == [
+        (SLICE, 2000 * MS, 10 * MS),
+        (SLICE, 10 * MS, 2000 * MS),
+    ]
 
 
 def tuner_after(looks: list[int | None], limits: tuple[int, int] = (1, 10_000)) -> list[int]:
@@ -805,8 +859,6 @@ def test_the_tour_with_the_tuner(tmp_path: Path) -> None:
         "@hookimpl\ndef on_tune(event): print('changed', event.who, event.new < event.old)\n"
     )
     (tmp_path / "watch.py").write_text(watch)
-    import subprocess
-
     options = ("plugins.enabled=tuner,./watch.py", "plugins.tuner.goal=500us", "preempt.slice=50ms")
     command = [sys.executable, "-m", "golibx", "run", "--no-config"]
     command += [part for option in options for part in ("--set", option)]

@@ -33,6 +33,7 @@ from golibx.plugins._http import (
     Response,
     Server,
     is_local_name,
+    is_same_origin,
     open_listener,
     problem_of,
 )
@@ -392,6 +393,8 @@ class Plugin:
         if not self._is_remote and not is_local_name(request.headers.get("host", "")):
             text = "only names of this machine: set remote = true to be reached by others\n"
             return Response(403, text)
+        if not self._is_remote and not is_same_origin(request.headers):
+            return Response(403, "a page of another site may not ask\n")
         if request.method not in ("GET", "HEAD"):
             return Response(405, "only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
         if request.path not in ("/", "/metrics"):

@@ -46,10 +46,23 @@ if TYPE_CHECKING:
     Sample: TypeAlias = Callable[[float, int], Rows]
     Labels: TypeAlias = tuple[tuple[str, str | int], ...]
 
-__all__ = ["FORMATS", "KEYS", "KINDS", "Collector", "Plugin", "Profile", "encode", "write"]
+__all__ = [
+    "FORMATS",
+    "KEYS",
+    "KINDS",
+    "TOTALS",
+    "Collector",
+    "Plugin",
+    "Profile",
+    "encode",
+    "write",
+]
 
 KINDS = ("cpu", "block", "mutex", "leak")
 FORMATS = ("pprof", "speedscope")
+TOTALS = "totals"
+"""Beside these, of "cpu", for who asks over the control socket: nanoseconds by the numbers of the
+goroutines, as JSON: `{"total_ns": …, "goroutines": {"7": …}}`."""
 EXTENSIONS = {"pprof": ".pb.gz", "speedscope": ".speedscope.json"}
 
 KEYS = (
@@ -451,8 +464,19 @@ class _Waits:
 
 
 def encode(profile: Profile, format_: str) -> bytes:
-    """The bytes of a file in one of FORMATS."""
+    """The bytes of a file in one of FORMATS, or of TOTALS."""
+    if format_ == TOTALS:
+        return _totals(profile)
     return _pprof(profile) if format_ == "pprof" else _speedscope(profile)
+
+
+def _totals(profile: Profile) -> bytes:
+    goroutines: dict[str, int] = {}
+    for (_, labels), (_, ns) in profile.samples.items():
+        number = dict(labels).get("id")
+        if number is not None:
+            goroutines[str(number)] = goroutines.get(str(number), 0) + ns
+    return json.dumps({"total_ns": profile.duration_ns, "goroutines": goroutines}).encode()
 
 
 def write(path: str, data: bytes) -> None:
