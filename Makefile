@@ -75,6 +75,13 @@ test-matrix: $(DIST)/built ## Packages with C code in a hundred goroutines each,
 	@GOLIBX_EXTRAS=test,matrix $(PYTHON) tools/run_tests.py $(DIST) tests/test_matrix.py tests/test_greenlets.py \
 		tests/test_notebook.py $(ARGS)
 
+# On these Pythons, unless ARGS names others.
+PROGRAMS_ON := --on 3.11 --on 3.13
+.PHONY: test-programs
+test-programs: $(DIST)/built ## Thirty packages' ordinary programs and servers, unchanged, against real servers: on 3.11 and 3.13; ARGS as for test
+	@GOLIBX_REQUIREMENTS=tests/programs/requirements.txt $(PYTHON) tools/run_tests.py $(DIST) --jobs 1 \
+		$(if $(findstring --on,$(ARGS)),,$(PROGRAMS_ON)) tests/programs/check_programs.py $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, floods of events, then everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/forks.py 10000 1200

@@ -668,3 +668,16 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         file = (page.parent / name).resolve() if name else page
         assert file.exists() or file in made, target
         assert not anchor or anchor in headings_of(file), target
+
+
+def test_programs_are_documented_and_have_a_test() -> None:
+    """What `make test-programs` installs is named in docs/patching.md, and each program is run."""
+    folder = ROOT / "tests" / "programs"
+    page = (ROOT / "docs" / "patching.md").read_text(encoding="utf-8").lower()
+    needed = "".join(file.read_text() for file in folder.glob("requirements*.txt"))
+    names = re.findall(r"^[A-Za-z0-9-]+", needed.replace("psycopg2-binary", "psycopg2"), re.M)
+    assert [name for name in names if name.lower() not in page] == []
+    tests = (folder / "check_programs.py").read_text(encoding="utf-8")
+    programs = [file.stem.removeprefix("with_") for file in folder.glob("with_*.py")]
+    assert programs
+    assert [name for name in programs if f'"{name}"' not in tests] == []

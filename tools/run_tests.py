@@ -12,6 +12,10 @@ Two are tested at a time where there are two processors; --jobs 1 shows each as 
 what is the same on every Python (tests/conftest.py lists their files) run on the first one only,
 unless files are named.
 
+GOLIBX_EXTRAS names the extras of the wheel that are installed with it. GOLIBX_REQUIREMENTS names a
+file of what else is, in a virtual environment of its own, build/venv-FOLDER for the file's folder.
+What a file NAME-compiled.txt beside it names is left out, with a word, where it can't be installed.
+
 All arguments but --on and --jobs go to pytest. The last line holds the sum of all Pythons, as
 "12 passed, 0 failed, 3 skipped"; it is also in build/test/summary. The exit code is 0 if nothing
 failed.
@@ -146,11 +150,16 @@ def candidates(version: str) -> Iterator[str]:
 
 def environment(version: str, python: str, wheel: Path) -> Path:
     """The interpreter of the version's virtual environment, which has the wheel installed."""
-    folder = ROOT / "build" / "venv" / version
+    extras = os.environ.get("GOLIBX_EXTRAS", "test")
+    named = os.environ.get("GOLIBX_REQUIREMENTS")
+    requirements = [Path(named)] if named else []
+    optional = [file for r in requirements if (file := r.with_stem(f"{r.stem}-compiled")).exists()]
+    kind = "-".join(["venv", *(r.resolve().parent.name for r in requirements)])
+    folder = ROOT / "build" / kind / version
     installed = folder / "installed"
     interpreter = folder / "bin" / "python"
-    extras = os.environ.get("GOLIBX_EXTRAS", "test")
-    state = hashlib.sha256(wheel.read_bytes() + extras.encode()).hexdigest()
+    contents = b"".join(file.read_bytes() for file in [wheel, *requirements, *optional])
+    state = hashlib.sha256(contents + extras.encode()).hexdigest()
     if installed.exists() and installed.read_text() == state:
         return interpreter
     if not installed.exists():
@@ -161,7 +170,12 @@ def environment(version: str, python: str, wheel: Path) -> Path:
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # pip keeps what is installed under the same version, whatever the wheel's contents.
     subprocess.run([*pip, "uninstall", "--yes", "golibx"], stderr=subprocess.DEVNULL, check=True)
-    subprocess.run([*pip, "install", f"{wheel}[{extras}]"], check=True)
+    more = [part for file in requirements for part in ("--requirement", str(file))]
+    subprocess.run([*pip, "install", f"{wheel}[{extras}]", *more], check=True)
+    for file in optional:
+        tried = subprocess.run([*pip, "install", "--requirement", str(file)], check=False)
+        if tried.returncode != 0:
+            say(f"Python {version}: what {file.name} names is left out: pip could not install it")
     installed.write_text(state)
     return interpreter
 

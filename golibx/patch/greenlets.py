@@ -47,7 +47,8 @@ def _refusing(name: str, function: Any) -> Any:
         if _core.num_goroutine() > 0:
             raise RuntimeError(
                 f"gevent.monkey.{name}() inside golibx.run(): goroutines need the standard "
-                "library as it is; blocking calls give way there without gevent"
+                "library as it is; leave gevent out, since blocking calls give way there without "
+                "it, or start a program that stands on gevent with python"
             )
         return function(*args, **kwargs)
 
