@@ -833,6 +833,7 @@ def test_the_tuner_halves_and_doubles() -> None:
     assert tuner_after([5, 6, 6, 3, None]) == [10_000, 5_000, 2_500, 2_500, 2_500]
     assert tuner_after([6, 1, 1, 1, 1]) == [5_000, 5_000, 10_000, 10_000, 10_000]
     assert tuner_after([6, 6, 6, 6], limits=(3_000, 10_000)) == [5_000, 3_000, 3_000, 3_000]
+    assert tuner_after([11, 11, 21, 21]) == [2_500, 625, 100, 100]
     assert tuner_after([60] * 9)[-1] == 100
 
 

@@ -1,10 +1,11 @@
 """Shortens the time slice until goroutines wait for their turn no longer than a goal says.
 
 The plugin is asked at each `[hooks] tune_interval`. While the 99th percentile of the waits is over
-the goal it halves `preempt.slice`, down to 100us or what `[tune] limits` allows. When it has been
-under a quarter of the goal for a while, the slice doubles again, up to what it was at the start: a
-short slice costs switches. Between the two nothing changes. If a doubling has to be taken back at
-once, the next one takes twice as long to come, so that it does not go to and fro.
+the goal it halves `preempt.slice`, or goes to a quarter or an eighth where it is over twice or four
+times the goal, down to 100us or what `[tune] limits` allows. When it has been under a quarter of
+the goal for a while, the slice doubles again, up to what it was at the start: a short slice costs
+switches. Between the two nothing changes. If a doubling has to be taken back at once, the next one
+takes twice as long to come, so that it does not go to and fro.
 
 A look with few waits says little about their 99th percentile, and is passed over.
 """
@@ -75,7 +76,10 @@ class Plugin:
             if self._grown:
                 self._put_off = min(2 * self._put_off, _LONGEST_CALM)
                 self._grown = False
-            wanted_ns = max(slice_ns // 2, shortest_ns)
+            share = 2 if latency_ns <= 2 * self._goal_ns else 4
+            if latency_ns > 4 * self._goal_ns:
+                share = 8
+            wanted_ns = max(slice_ns // share, shortest_ns)
             return {_SLICE: wanted_ns} if wanted_ns < slice_ns else None
         if latency_ns > self._goal_ns // 4:
             self._calm_looks = 0
