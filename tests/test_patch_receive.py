@@ -18,10 +18,7 @@ import golibx
 from golibx import Goroutine, go
 from golibx.testing import wait_until, wait_until_parked
 
-pytestmark = [
-    pytest.mark.goroutine,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.goroutine
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +159,7 @@ def test_a_socket_that_does_not_wait_in_between(kind: str) -> None:
 
 
 @KINDS
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_socket_that_is_collected_while_it_is_open(kind: str) -> None:
     """Its number, and its address, are soon those of another."""
     numbers = set()
