@@ -83,10 +83,11 @@ test-programs: $(DIST)/built ## Thirty packages' ordinary programs and servers, 
 		$(if $(findstring --on,$(ARGS)),,$(PROGRAMS_ON)) tests/programs/check_programs.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/ready build/library-$(OPTIMIZE) ## Forks, ends of runs, floods of events, then everything at once for ten minutes: tests/soak.py
+soak: $(VENV)/lint-ready build/library-$(OPTIMIZE) ## Forks, ends of runs, servers treated badly, floods of events, then everything at once for ten minutes: tests/soak.py
 	@$(BIN)/python tests/forks.py 10000 1200
 	@$(BIN)/python tests/endings.py 5000 600
 	@$(BIN)/python tests/patch_soak.py 60
+	@GOLIBX_HARDSHIP=50 $(BIN)/python -m pytest tests/test_hardship.py
 	@$(BIN)/python tests/flood.py 30
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@$(ZIG_BUILD) check -Dcheck-seconds=60

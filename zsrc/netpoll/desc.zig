@@ -109,6 +109,8 @@ pub fn Desc(comptime Rt: type) type {
         lock: Rt.Lock = .{},
         /// A read may give less than there is, though it asked for more.
         stops_short: bool = false,
+        /// It is watched in both directions until its close, whoever waits.
+        steady: bool = false,
         index: u32 = 0,
         /// From `open` to `recycle`. A call inside may read it.
         fd: os.Handle = .none,
@@ -126,6 +128,7 @@ pub fn Desc(comptime Rt: type) type {
             Env.writes(&d.fd);
             d.fd = fd;
             d.stops_short = false;
+            d.steady = false;
             d.read = .{};
             d.write = .{};
             const generation = d.present();

@@ -100,7 +100,7 @@ pub fn Poller(comptime Lane: type) type {
         pub fn watch(p: *Self, fd: Handle, of: netpoll.Directions) !*Desc {
             const d = p.by_fd.get(fd) orelse return p.openFor(fd, &nobodys, of);
             var all: netpoll.Directions = .both;
-            if (d.owner == &nobodys) all = .{
+            if (d.owner == &nobodys and !d.steady) all = .{
                 .read = of.read or d.read.waiters.head != null,
                 .write = of.write or d.write.waiters.head != null,
             };
@@ -108,6 +108,22 @@ pub fn Poller(comptime Lane: type) type {
             // Its file is gone, and the number perhaps another's.
             p.lose(d);
             return p.openFor(fd, &nobodys, of);
+        }
+
+        /// As `watch`, for a file that whoever closes it tells of: from now on its marks say what
+        /// may be tried. A read of it has just found nothing, or will be tried first.
+        pub fn watchSteadily(p: *Self, fd: Handle) !*Desc {
+            const d = try p.watch(fd, .both);
+            d.steady = true;
+            // What has come since is told of, by the watch that has just begun.
+            d.read.ready = false;
+            return d;
+        }
+
+        /// The descriptor that `watchSteadily` gave for the file of this number, if it is open.
+        pub inline fn steady(p: *const Self, fd: Handle) ?*Desc {
+            const d = p.by_fd.get(fd) orelse return null;
+            return if (d.steady) d else null;
         }
 
         /// Where those of `watch` would have their handle.

@@ -156,6 +156,8 @@ pub fn Lane(comptime Host: type) type {
         /// About when such a one last began to run.
         hog_at: u64 = 0,
         turn: u32 = 0,
+        /// The one in which a look at the network was the last, and nobody was found.
+        turn_in_vain: u32 = 0,
         running: ?*G = null,
         owner: std.atomic.Value(?*M) = .init(null),
         poller: ?*M = null,

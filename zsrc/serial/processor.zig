@@ -148,9 +148,13 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
 
         fn pickSlow(self: *Self) ?*G {
             if (self.timers.len() > 0) runTimers(self);
-            pollIfWaiting(self);
+            // Not again when the goroutine that waits has looked, and g0 does next, which waits in
+            // the poller then.
+            const looked = self.turn -% self.turn_in_vain == 1 and !self.options.explore;
+            if (!looked) pollIfWaiting(self);
             if (self.runq.pop()) |g| return g;
             const g = self.preempted.pop() orelse {
+                if (!looked) self.turn_in_vain = self.turn;
                 if (self.high.len + self.low.len == 0) return null;
                 const last = self.pickLast() orelse return null;
                 if (last.rank == .low) self.hog_tick.store(self.tick.raw +% 1, .monotonic);

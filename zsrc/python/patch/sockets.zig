@@ -1,11 +1,12 @@
 //! socket.socket in goroutines: what would wait parks the goroutine instead.
 //!
 //! The descriptor's flags stay as they are. recv(), recv_into(), send() and sendall() try with
-//! MSG_DONTWAIT, one system call where the original makes two when it has a time-out. The others
-//! wait until the descriptor is ready and call the original, which then does not wait; where
-//! somebody was quicker it does, as any C call may. What fails at once must not wait: whether the
-//! arguments are right the original says, of a socket that is closed. connect() makes the
-//! descriptor non-blocking for the instant in which it begins the connection.
+//! MSG_DONTWAIT, one system call where the original makes two when it has a time-out, and recv()
+//! not even that where it would be in vain (steady.zig). The others wait until the descriptor is
+//! ready and call the original, which then does not wait; where somebody was quicker it does, as
+//! any C call may. What fails at once must not wait: whether the arguments are right the original
+//! says, of a socket that is closed. connect() makes the descriptor non-blocking for the instant in
+//! which it begins the connection.
 //!
 //! Sockets with time-out 0, calls with flags that say how to wait, and whatever looks odd go to the
 //! original.
@@ -17,6 +18,7 @@ const identity = @import("../host/identity.zig");
 const replace = @import("../host/replace.zig");
 const socket = @import("../types/socket.zig");
 const ready = @import("ready.zig");
+const steady = @import("steady.zig");
 
 const lane = &host.the_lane;
 const net = os.net;
@@ -29,6 +31,7 @@ pub const Socket = extern struct {
     family: c_int,
     type: c_int,
     proto: c_int,
+    /// What raises OSError by errno; see steady.zig.
     errorhandler: ?*const anyopaque,
     /// ns, negative for none.
     timeout: i64,
@@ -52,9 +55,8 @@ const Patience = struct {
     deadline: ?u64 = null,
     asked: bool = false,
 
-    fn wait(p: *Patience, s: *const Socket, of: ready.Directions) ready.Waited {
+    fn ask(p: *Patience, s: *const Socket) void {
         if (!p.asked) p.* = .{ .deadline = ready.deadlineOf(s.timeout), .asked = true };
-        return ready.one(s.fd, of, p.deadline);
     }
 };
 
@@ -62,13 +64,52 @@ const Patience = struct {
 const Ended = enum { raised, original };
 
 fn park(p: *Patience, s: *const Socket, of: ready.Directions) ?Ended {
-    switch (p.wait(s, of)) {
+    p.ask(s);
+    return ended(ready.one(s.fd, of, p.deadline));
+}
+
+fn parkToReceive(p: *Patience, s: *Socket) ?Ended {
+    p.ask(s);
+    return ended(steady.wait(s, p.deadline));
+}
+
+fn ended(waited: ready.Waited) ?Ended {
+    switch (waited) {
         .ready => return null,
         .raised => {},
         .timeout => _ = ready.timedOut(),
         .unwatched => return .original,
     }
     return .raised;
+}
+
+/// Receives until that succeeds or fails; parks before an attempt that would be in vain.
+fn receive(s: *Socket, buffer: [*]u8, size: usize, flags: c_int) union(enum) {
+    done: usize,
+    raised,
+    original,
+} {
+    var patience: Patience = .{};
+    while (true) {
+        const watched = steady.of(s);
+        const may = if (watched) |d| d.take(&d.read) else true;
+        if (may) switch (net.receive(s.handle(), buffer, size, flags)) {
+            .done => |n| {
+                if (watched) |d| steady.settle(d, n > 0 and n < size and flags == 0);
+                return .{ .done = n };
+            },
+            .failed => |e| {
+                if (watched) |d| steady.settle(d, false);
+                _ = socket.osError(e);
+                return .raised;
+            },
+            .again => if (watched) |d| d.refused(&d.read),
+        };
+        if (parkToReceive(&patience, s)) |how| return switch (how) {
+            .raised => .raised,
+            .original => .original,
+        };
+    }
 }
 
 /// A small int that was given; null for anything else.
@@ -99,12 +140,10 @@ fn recv(c: replace.Call) ?*py.Object {
     const size = small(c.args[0]) orelse return Recv.callOriginal(c);
     const flags = flagsIn(c, 1) orelse return Recv.callOriginal(c);
     if (size == 0 or size > socket.scratch.len) return whenReady(Recv, .{ .read = true }, c);
-    var patience: Patience = .{};
-    while (true) switch (net.receive(s.handle(), &socket.scratch, size, flags)) {
-        .done => |n| return py.PyBytes_FromStringAndSize(&socket.scratch, @intCast(n)),
-        .failed => |e| return socket.osError(e),
-        .again => if (park(&patience, s, .{ .read = true })) |ended|
-            return if (ended == .raised) null else Recv.callOriginal(c),
+    return switch (receive(s, &socket.scratch, size, flags)) {
+        .done => |n| py.PyBytes_FromStringAndSize(&socket.scratch, @intCast(n)),
+        .raised => null,
+        .original => Recv.callOriginal(c),
     };
 }
 
@@ -124,12 +163,10 @@ fn recvInto(c: replace.Call) ?*py.Object {
     const bytes = socket.bytesOf(&view);
     const size = if (wanted == 0) bytes.len else wanted;
     if (size == 0 or size > bytes.len) return RecvInto.callOriginal(c);
-    var patience: Patience = .{};
-    while (true) switch (net.receive(s.handle(), bytes.ptr, size, flags)) {
-        .done => |n| return py.PyLong_FromLongLong(@intCast(n)),
-        .failed => |e| return socket.osError(e),
-        .again => if (park(&patience, s, .{ .read = true })) |ended|
-            return if (ended == .raised) null else RecvInto.callOriginal(c),
+    return switch (receive(s, bytes.ptr, size, flags)) {
+        .done => |n| py.PyLong_FromLongLong(@intCast(n)),
+        .raised => null,
+        .original => RecvInto.callOriginal(c),
     };
 }
 
@@ -165,8 +202,8 @@ fn transmit(comptime R: type, c: replace.Call, comptime all_of_it: bool) ?*py.Ob
                 if (sent == bytes.len) return py.returnNone();
             },
             .failed => |e| return socket.osError(e),
-            .again => if (park(&patience, s, .{ .write = true })) |ended| {
-                if (ended == .raised) return null;
+            .again => if (park(&patience, s, .{ .write = true })) |how| {
+                if (how == .raised) return null;
                 return theRest(R, c, &view, sent);
             },
         }
@@ -192,8 +229,8 @@ fn whenReady(comptime R: type, of: ready.Directions, c: replace.Call) ?*py.Objec
     while (s.fd >= 0) {
         const is_ready = if (of.read) net.readable(s.handle()) else net.writable(s.handle());
         if (is_ready or !wouldWait(R, s, c)) break;
-        const ended = park(&patience, s, of) orelse continue;
-        if (ended == .raised) return null;
+        const how = park(&patience, s, of) orelse continue;
+        if (how == .raised) return null;
         break;
     }
     return R.callOriginal(c);
@@ -396,12 +433,14 @@ pub const all = .{
     Waiting("sendmsg", .{ .write = true }, 2).Replaced,
 };
 
-/// Looks at one. Null with an exception set.
+/// Looks at two. Null with an exception set.
 pub fn layoutIsKnown() ?bool {
     const class = replace.classOf("_socket", "socket") orelse return null;
     defer py.decref(class);
     const o = py.call(class, &.{}) orelse return null;
     defer py.decref(o);
+    const other = py.call(class, &.{}) orelse return null;
+    defer py.decref(other);
     const fileno = number(o, "fileno") orelse return null;
     const family = number(o, "family") orelse return null;
     const kind = number(o, "type") orelse return null;
@@ -413,9 +452,12 @@ pub fn layoutIsKnown() ?bool {
     py.decref(py.call(settimeout, &.{seconds}) orelse return null);
     const known = s.fd == fileno and s.family == family and s.type == kind and s.proto == 0 and
         s.timeout == 1_234_500_000_000;
-    const shut = py.PyObject_GetAttrString(o, "close") orelse return null;
-    defer py.decref(shut);
-    py.decref(py.call(shut, &.{}) orelse return null);
+    if (known) steady.learn(s, .of(other));
+    for ([_]*py.Object{ o, other }) |each| {
+        const shut = py.PyObject_GetAttrString(each, "close") orelse return null;
+        defer py.decref(shut);
+        py.decref(py.call(shut, &.{}) orelse return null);
+    }
     if (known and closed == null) {
         closed = py.incref(o);
         Socket.of(o).timeout = -1;
