@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import socket
-import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -31,7 +28,6 @@ from golibx import (
     gomaxprocs,
     gosched,
     native,
-    net,
     sleep,
     stats,
     testing,
@@ -426,32 +422,6 @@ def test_sysmon_tick(record: Record) -> None:
     assert {type(e) for e in events} == {SysmonTick}
     assert all(e.slept_ns > 0 and e.idle_rounds >= 0 for e in events)
     assert any(e.lane == "python" for e in events)
-
-
-def test_sysmon_stays_out_of_the_way_of_a_server(record: Record) -> None:
-    """That is idle for a moment between two requests of its client."""
-
-    code = """
-import socket, sys
-with socket.socket(fileno=int(sys.argv[1])) as sock:
-    for _ in range(3000):
-        sock.sendall(b"x")
-        sock.recv(1)
-"""
-
-    def main() -> None:
-        mine, theirs = socket.socketpair()
-        number = str(theirs.fileno())
-        command = [sys.executable, "-c", code, number]
-        with net.Conn(mine.detach()) as conn:
-            with theirs:
-                client = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
-            while data := conn.recv(1):
-                conn.sendall(data)
-        assert client.wait() == 0
-
-    sleeps = [e.slept_ns for e in record(main, "on_sysmon_tick") if e.lane == "python"]
-    assert statistics.mean(sleeps) > 150_000, len(sleeps)
 
 
 def test_nothing_is_recorded_without_a_plugin() -> None:

@@ -7,9 +7,7 @@
 //! but never past the end of a slice, and until it is woken while the lane is idle.
 //!
 //! A server is idle and busy thousands of times a second, which must not keep sysmon awake: when it
-//! was woken its sleeps grow from the first round on that finds nothing to do. A lane that was idle
-//! for a moment only is one that runs, unless it blocks: to begin with 20 us after each of them
-//! would take more time than the requests of few clients.
+//! was woken its sleeps grow from the first round on that finds nothing to do.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -59,10 +57,6 @@ const requests_before_hand_off = 3;
 const recent_retake_ns = 100 * std.time.ns_per_ms;
 const recent_retake_sleep_ns = 200 * std.time.ns_per_us;
 const backoff_start_ns = 50 * std.time.ns_per_us;
-/// A lane that was idle for longer has rested.
-const moment_ns = 5 * std.time.ns_per_ms;
-/// Between rounds while the lane is idle for moments: what blocks after one is seen by then.
-const moments_sleep_ns = std.time.ns_per_ms;
 
 pub fn start(lane: anytype) !void {
     const Lane = @TypeOf(lane);
@@ -156,8 +150,6 @@ fn Rounds(comptime Lane: type) type {
         grows: bool = false,
         delay: u64,
         began: u64 = 0,
-        /// When this round's sleep began.
-        since: u64 = 0,
 
         const Self = @This();
 
@@ -174,7 +166,6 @@ fn Rounds(comptime Lane: type) type {
             // Where runs are short and many it stays out of their way.
             r.delay = if (r.lane.options.keep) longest else @min(r.delay, longest);
             const now = os.nanotime();
-            r.since = now;
             if (now -| s.retake_at < recent_retake_ns)
                 r.delay = @min(r.delay, recent_retake_sleep_ns);
             if (isHog(r.lane, s.tick))
@@ -192,17 +183,10 @@ fn Rounds(comptime Lane: type) type {
         }
 
         /// The lane, which was idle, has something to do. That may be over in microseconds, again
-        /// and again: where it was idle for a moment only, the sleeps go on growing.
+        /// and again.
         pub fn woken(r: *Self) void {
-            const now = os.nanotime();
-            const blocks = now -| r.lane.sysmon.retake_at < recent_retake_ns;
+            r.idle = 0;
             r.grows = true;
-            if (blocks or now - r.since > r.delay +| moment_ns) {
-                r.idle = 0;
-                return;
-            }
-            r.idle +|= 1;
-            r.delay = @min(r.delay, moments_sleep_ns / 2); // of which sleepFor makes twice as much
         }
 
         pub fn look(r: *Self) void {
