@@ -71,27 +71,47 @@ LOOK_AT_ALL_OBJECTS = ("test_leaks.py", "test_leaks_frames.py", "test_kernels.py
 # ones of all, and names it to the others.
 OF_ANY_PYTHON = (
     "test_bench_smoke.py",
+    "test_dashboard.py",
     "test_dashboard_page.py",
     "test_dask_hosts.py",
     "test_docs.py",
     "test_include.py",
+    "test_metrics.py",
     "test_native_c.py",
     "test_native_stress.py",
+    "test_otel.py",
     "test_pairs.py",
     "test_plugin_example.py",
     "test_pytest_plugin.py",
     "test_tidy.py",
     "test_tidy_tests.py",
+    "test_tools.py",
+    "test_top.py",
+    "test_trace.py",
+)
+
+# They are slow, and hardly depend on the Python: that one and the last of them run these.
+OF_TWO_PYTHONS = (
+    "test_celery.py",
+    "test_dask.py",
+    "test_examples.py",
+    "test_gunicorn.py",
+    "test_hardship.py",
+    "test_joblib.py",
+    "test_serve.py",
+    "test_tune.py",
 )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LOOK_AT_ALL_OBJECTS)
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if os.environ.get("GOLIBX_TESTED_ON", own) != own:
-        elsewhere = [item for item in items if item.path.name in OF_ANY_PYTHON]
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item.path.name not in OF_ANY_PYTHON]
+    first, *last = os.environ.get("GOLIBX_TESTED_ON", own).split()
+    others = OF_ANY_PYTHON if own != first else ()
+    if own not in (first, *last):
+        others += OF_TWO_PYTHONS
+    config.hook.pytest_deselected(items=[item for item in items if item.path.name in others])
+    items[:] = [item for item in items if item.path.name not in others]
 
 
 def pytest_collection_finish() -> None:

@@ -10,7 +10,7 @@ tests can only import what the wheel brought, never the source tree.
 
 Two are tested at a time where there are two processors; --jobs 1 shows each as it goes. Tests of
 what is the same on every Python (tests/conftest.py lists their files) run on the first one only,
-unless files are named.
+some slow ones on the first and the last, unless files are named.
 
 GOLIBX_EXTRAS names the extras of the wheel that are installed with it. GOLIBX_REQUIREMENTS names a
 file of what else is, in a virtual environment of its own, build/venv-FOLDER for the file's folder.
@@ -93,7 +93,9 @@ def main(arguments: Sequence[str]) -> int:
     present = {version: python for version, python in pythons.items() if python is not None}
     jobs = min(options.jobs, len(present))
     # Whoever names tests wants them everywhere.
-    all_on = own if own in present and name_no_tests(pytest_arguments) else None
+    all_on = None
+    if own in present and name_no_tests(pytest_arguments):
+        all_on = f"{own} {[*present][-1]}"
 
     def test(version: str, python: str) -> Counts:
         try:
@@ -190,7 +192,8 @@ def run_tests(
 ) -> Counts:
     """Runs the tests on one Python. Beside others, what it prints comes in one piece.
 
-    Those that are the same on all Pythons only run on `all_on`, if that is given.
+    Those that are the same on all Pythons only run on the first of `all_on`, if that is given, and
+    some slow ones on both.
     """
     report = RESULTS / f"{version}.xml"
     report.unlink(missing_ok=True)
