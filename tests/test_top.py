@@ -42,8 +42,8 @@ golibx.run(main)
 
 
 @contextmanager
-def asked(script: Script) -> Iterator[subprocess.Popen[str]]:
-    with script.start(PROGRAM, limit=55) as process:
+def asked(script: Script, program: str = PROGRAM) -> Iterator[subprocess.Popen[str]]:
+    with script.start(program, limit=55) as process:
         until_ready(process)
         yield process
         process.kill()
@@ -103,14 +103,6 @@ golibx.run(main)
 """
 
 
-@contextmanager
-def computing(script: Script) -> Iterator[subprocess.Popen[str]]:
-    with script.start(COMPUTING, limit=55) as process:
-        until_ready(process)
-        yield process
-        process.kill()
-
-
 def shares_of(text: str) -> dict[str, float]:
     """How much those ran of whom that is known, in the order of the rows."""
     found = re.findall(r"^ *\d+ +(\S+) .* (\d+\.\d)%", text, re.M)
@@ -118,7 +110,7 @@ def shares_of(text: str) -> dict[str, float]:
 
 
 def test_who_runs_longest_comes_first(script: Script) -> None:
-    with computing(script) as process:
+    with asked(script, COMPUTING) as process:
         result = golibx("top", process.pid, "--once", "--sort", "run", "--interval", "0.5")
     assert (result.returncode, result.stderr) == (0, "")
     rows, shares = rows_of(result.stdout), shares_of(result.stdout)
@@ -135,7 +127,7 @@ def test_why_it_is_not_known_who_runs(script: Script) -> None:
     """The profile of somebody else, who need not come for it: this process."""
     wanted = {"kind": "cpu", "format": "totals", "hz": 10}
     wanted |= {"interval_ns": 10**7, "duration_ns": 10**7}
-    with computing(script) as process:
+    with asked(script, COMPUTING) as process:
         with pytest.raises(DumpError, match="there is no block profile for totals"):
             control.profile(process.pid, 0.01, kind="block", format_="totals")
         assert request(process.pid, f"profile {json.dumps({'do': 'start', **wanted})}") == "{}\n"
@@ -211,7 +203,7 @@ def test_the_live_view(script: Script) -> None:
 
 
 def test_the_live_view_orders_by_who_runs(script: Script) -> None:
-    with computing(script) as process:
+    with asked(script, COMPUTING) as process:
         terminal = Terminal(process.pid)
         terminal.until("waited.*q quits")
         terminal.press("r")

@@ -38,7 +38,7 @@ fn clock() u64 {
 }
 
 /// Longer waits are for ever: 292 years, the range of Go's time.Duration.
-const longest_s = 9.2e9;
+pub const longest_s = 9.2e9;
 
 /// Null with an exception set when it is no number.
 pub inline fn parse(value: ?*py.Object) ?Limit {

@@ -41,7 +41,8 @@ fn get(c: replace.Call) ?*py.Object {
     var limit: timeouts.Limit = .forever;
     if (given[1]) |timeout| if (timeout != py.none()) {
         const seconds = py.PyFloat_AsDouble(timeout);
-        if (!(seconds >= 0 and seconds < longest_s) or py.PyErr_Occurred() != null)
+        // Those that are for ever here, some versions refuse.
+        if (!(seconds >= 0 and seconds < timeouts.longest_s) or py.PyErr_Occurred() != null)
             return refuse(c);
         limit = timeouts.fromSeconds(seconds) orelse return null;
     };
@@ -57,9 +58,6 @@ fn refuse(c: replace.Call) ?*py.Object {
     py.PyErr_Clear();
     return Get.callOriginal(c);
 }
-
-/// Longer ones are refused, or are not told from for ever: 2**63 ns.
-const longest_s = 9.2e9;
 
 /// Never replaced: what it does is asked for.
 const Empty = replace.Replacement("_queue", "SimpleQueue.empty", never, unused);

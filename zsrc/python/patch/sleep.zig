@@ -11,13 +11,11 @@ const lane = &host.the_lane;
 const Sleep = replace.Replacement("time", "sleep", identity.inGoroutine, sleep);
 pub const all = .{Sleep};
 
-/// What is longer, or is no such number, the original says something of.
-const longest_s = 9.2e9;
-
 fn sleep(c: replace.Call) ?*py.Object {
     if (c.n != 1 or !(py.isInt(c.args[0]) or py.isFloat(c.args[0]))) return Sleep.callOriginal(c);
     const seconds = py.PyFloat_AsDouble(c.args[0]);
-    if (!(seconds >= 0 and seconds < longest_s)) {
+    // What is longer, or is no such number, the original says something of.
+    if (!(seconds >= 0 and seconds < timeouts.longest_s)) {
         py.PyErr_Clear(); // of an int that no float holds
         return Sleep.callOriginal(c);
     }
