@@ -5,6 +5,7 @@ The files of pprof are read by a decoder of this file's own, which knows only th
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import json
 import os
@@ -444,6 +445,35 @@ def test_one_thread_at_a_time_takes_samples() -> None:
     assert refused[0] == "another thread takes samples: there can be one CPU profile at a time"
 
 
+@linux
+def test_a_thread_that_samples_wakes_up_in_time() -> None:
+    """Else it would find a goroutine that runs for moments only where it waits. When it has done
+    so it is as it was, and so are threads that it starts."""
+
+    def slack() -> int:
+        return int(ctypes.CDLL(None).prctl(get_timerslack))
+
+    def watch() -> None:
+        native_id.append(threading.get_native_id())
+        before = slack()
+        began.set()
+        _core.sample(0.001, 500)
+        found.append((before, slack()))
+
+    get_timerslack = 30  # PR_GET_TIMERSLACK of <linux/prctl.h>
+    found: list[tuple[int, int]] = []
+    native_id: list[int] = []
+    began = threading.Event()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    began.wait()
+    path = Path(f"/proc/{native_id[0]}/timerslack_ns")
+    while path.read_text() != "1000\n":
+        assert thread.is_alive(), "it samples with the slack that it had"
+    thread.join()
+    assert found[0][0] == found[0][1] > 1000
+
+
 def test_samples_beside_goroutines_that_come_and_go() -> None:
     """What is noted is of a goroutine that lives, however short it does."""
 
@@ -505,8 +535,8 @@ def left():
     Chan().recv()
 def busy():
     while True:
-        add()
-        if not os.path.exists("x"): sleep(0.0001)
+        for _ in range(50): add()
+        sleep(0.0001)
 def main():
     go(left)
     go(busy)

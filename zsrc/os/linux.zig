@@ -75,6 +75,40 @@ pub fn promptWake() void {
     _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attr), 0);
 }
 
+/// What `preciseSleep` and `promptWake` change of the calling thread, and of those that it starts.
+pub const Promptness = struct {
+    slack: usize,
+    attr: ?SchedAttr,
+
+    pub fn ofThread() Promptness {
+        var attr: SchedAttr = .{};
+        const got = linux.syscall4(.sched_getattr, 0, @intFromPtr(&attr), @sizeOf(SchedAttr), 0);
+        const known = linux.errno(got) == .SUCCESS and attr.policy == SchedAttr.other;
+        return .{
+            .slack = linux.prctl(@backingInt(linux.PR.GET_TIMERSLACK), 0, 0, 0, 0),
+            .attr = if (known) attr else null,
+        };
+    }
+
+    pub fn restore(p: Promptness) void {
+        _ = linux.prctl(@backingInt(linux.PR.SET_TIMERSLACK), p.slack, 0, 0, 0);
+        var attr = p.attr orelse return;
+        attr.size = @sizeOf(SchedAttr);
+        _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attr), 0);
+    }
+};
+
+test "a thread is as prompt as before" {
+    const before: Promptness = .ofThread();
+    preciseSleep();
+    promptWake();
+    const prompt: Promptness = .ofThread();
+    try std.testing.expectEqual(1000, prompt.slack);
+    before.restore();
+    const after: Promptness = .ofThread();
+    try std.testing.expectEqual(before, after);
+}
+
 /// Waits while `word` holds `expected`. Spurious `woken` is possible, as with the system call.
 pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32, timeout_ns: ?u64) os.Wake {
     var ts: linux.timespec = undefined;

@@ -63,6 +63,23 @@ pub fn preciseSleep() void {
 /// For a thread that never computes for long: nothing more than its class does.
 pub fn promptWake() void {}
 
+/// What `preciseSleep` changes of the calling thread.
+pub const Promptness = struct {
+    class: c.qos_class_t,
+
+    pub fn ofThread() Promptness {
+        var class: c.qos_class_t = undefined;
+        var relative: c_int = undefined;
+        const rc = c.pthread_get_qos_class_np(c.pthread_self(), &class, &relative);
+        return .{ .class = if (rc == 0) class else .UNSPECIFIED };
+    }
+
+    /// A thread without a class, whose priority was set by hand, can't get one back: it had none.
+    pub fn restore(p: Promptness) void {
+        if (p.class != .UNSPECIFIED) _ = c.pthread_set_qos_class_self_np(p.class, 0);
+    }
+};
+
 /// Waits while `word` holds `expected`. Spurious `woken` is possible, as with the system call.
 pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32, timeout_ns: ?u64) os.Wake {
     // The call takes 0 as "for ever".

@@ -12,16 +12,17 @@ pub const impl = switch (builtin.os.tag) {
 };
 
 const required = [_][]const u8{
-    "Thread",    "spawn",           "threadExitHere",       "futexWait",      "futexWake",
-    "nanotime",  "sleepNs",         "cpuCount",             "page_size",      "reserve",
-    "release",   "discard",         "guard",                "slotGet",        "slotSet",
-    "findSlot",  "symbol",          "FaultStack",           "handleFault",    "writeStderr",
-    "openStack", "preciseSleep",    "promptWake",           "allocatedSize",  "thisThread",
-    "interrupt", "allowInterrupts", "SignalMask",           "signalMask",     "cpuQuota",
-    "peek",      "threadId",        "threadIds",            "onMainThread",   "threadCpuTime",
-    "unguard",   "opens_guards",    "processId",            "takeSignal",     "writeSignals",
-    "atFork",    "exitProcess",     "stackOf",              "endByInterrupt", "askForMask",
-    "sameMask",  "awaitMasks",      "letInterruptsThrough", "passSignals",    "setMask",
+    "Thread",     "spawn",           "threadExitHere",       "futexWait",      "futexWake",
+    "nanotime",   "sleepNs",         "cpuCount",             "page_size",      "reserve",
+    "release",    "discard",         "guard",                "slotGet",        "slotSet",
+    "findSlot",   "symbol",          "FaultStack",           "handleFault",    "writeStderr",
+    "openStack",  "preciseSleep",    "promptWake",           "allocatedSize",  "thisThread",
+    "interrupt",  "allowInterrupts", "SignalMask",           "signalMask",     "cpuQuota",
+    "peek",       "threadId",        "threadIds",            "onMainThread",   "threadCpuTime",
+    "unguard",    "opens_guards",    "processId",            "takeSignal",     "writeSignals",
+    "atFork",     "exitProcess",     "stackOf",              "endByInterrupt", "askForMask",
+    "sameMask",   "awaitMasks",      "letInterruptsThrough", "passSignals",    "setMask",
+    "Promptness",
 };
 
 comptime {
@@ -84,6 +85,7 @@ pub const nanotime = impl.nanotime;
 pub const sleepNs = impl.sleepNs;
 pub const preciseSleep = impl.preciseSleep;
 pub const promptWake = impl.promptWake;
+pub const Promptness = impl.Promptness;
 pub const cpuCount = impl.cpuCount;
 pub const cpuQuota = impl.cpuQuota;
 pub const threadId = impl.threadId;

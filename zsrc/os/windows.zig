@@ -27,6 +27,7 @@ pub const nanotime = waits.nanotime;
 pub const sleepNs = waits.sleepNs;
 pub const preciseSleep = waits.preciseSleep;
 pub const promptWake = waits.promptWake;
+pub const Promptness = waits.Promptness;
 pub const futexWait = waits.futexWait;
 pub const futexWake = waits.futexWake;
 

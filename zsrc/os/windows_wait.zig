@@ -146,6 +146,7 @@ pub fn sleepNs(ns: u64) void {
 pub fn preciseSleep() void {}
 
 extern "kernel32" fn GetCurrentThread() callconv(.winapi) *anyopaque;
+extern "kernel32" fn GetThreadPriority(thread: *anyopaque) callconv(.winapi) i32;
 extern "kernel32" fn SetThreadPriority(thread: *anyopaque, priority: i32) callconv(.winapi) i32;
 
 /// Has the calling thread, which never computes for long, run as soon as it wakes up.
@@ -153,6 +154,21 @@ pub fn promptWake() void {
     const highest = 2; // THREAD_PRIORITY_HIGHEST
     _ = SetThreadPriority(GetCurrentThread(), highest);
 }
+
+/// What `promptWake` changes of the calling thread.
+pub const Promptness = struct {
+    priority: i32,
+
+    const unknown = std.math.maxInt(i32); // THREAD_PRIORITY_ERROR_RETURN
+
+    pub fn ofThread() Promptness {
+        return .{ .priority = GetThreadPriority(GetCurrentThread()) };
+    }
+
+    pub fn restore(p: Promptness) void {
+        if (p.priority != unknown) _ = SetThreadPriority(GetCurrentThread(), p.priority);
+    }
+};
 
 // ---- futex ----
 
