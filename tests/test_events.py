@@ -144,6 +144,32 @@ def test_life_of_a_goroutine(record: Record) -> None:
     assert 0 < ended.lifetime_ns <= ended.time_ns - started.time_ns + 1_000_000
 
 
+def check_times(made: dict[int, int], spans: dict[int, tuple[int, int]]) -> None:
+    """They are told to some microseconds: the kernel may be changing the pace of its clock."""
+    assert spans.keys() <= made.keys()
+    for number, (before, after) in spans.items():
+        assert before - 5_000 <= made[number] <= after + 5_000
+
+
+def test_times_are_those_of_the_monotonic_clock(record: Record) -> None:
+    def main() -> None:
+        for _ in range(500):
+            before = time.monotonic_ns()
+            goroutine = go(int)
+            spans[goroutine.id] = before, time.monotonic_ns()
+            goroutine.join()
+            if goroutine.id % 50 == 0:
+                sleep(0.003)  # and what came before is delivered
+
+    spans: dict[int, tuple[int, int]] = {}
+    events = record(main, *hooks("create", "exit"))
+    check_times(
+        {e.goroutine_id: e.time_ns for e in events if isinstance(e, GoroutineCreate)}, spans
+    )
+    times = [e.time_ns for e in events]
+    assert times == sorted(times)
+
+
 def test_who_wakes_by_a_timer_is_nobody(record: Record) -> None:
     events = record(lambda: go(sleep, 0.002).join(), *hooks("park", "ready"))
     (parked,) = [e for e in events if isinstance(e, GoroutinePark) and e.reason == "sleep"]
@@ -602,6 +628,30 @@ def test_life_of_a_native_goroutine(record: Record, c: ctypes.CDLL) -> None:  # 
     assert isinstance(ended, GoroutineExit)
     assert ended.outcome == "returned"
     assert 0 < ended.lifetime_ns <= ended.time_ns - started.time_ns + 1_000_000
+
+
+@NEEDS_NATIVE
+def test_native_times_are_those_of_the_monotonic_clock(
+    record: Record,
+    c: ctypes.CDLL,  # noqa: F811
+) -> None:
+    def main() -> None:
+        cell = flag()
+        cell.value = 1
+        for number in range(500):
+            before = time.monotonic_ns()
+            goroutine = native.go(c.sleep_while_zero, ctypes.byref(cell))
+            spans[goroutine.id] = before, time.monotonic_ns()
+            goroutine.join()
+            if number % 50 == 0:
+                sleep(0.003)
+
+    spans: dict[int, tuple[int, int]] = {}
+    events = record(main, *hooks("create", "exit"))
+    native_ones = [e for e in events if isinstance(e, GoroutineCreate) and e.lane == "native"]
+    check_times({e.goroutine_id: e.time_ns for e in native_ones}, spans)
+    times = [e.time_ns for e in events]
+    assert times == sorted(times)
 
 
 @NEEDS_NATIVE

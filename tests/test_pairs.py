@@ -65,8 +65,8 @@ def test_kinds_of_events_with_an_object() -> None:
 
 
 def test_records_of_events() -> None:
-    fields = zig_fields("zsrc/python/run/events.zig", "Record = extern struct")
-    assert fields == ["time_ns", "goroutine", "a", "b", "kind", "origin", "unused"]
+    fields = zig_fields("zsrc/event/event.zig", "Event = extern struct")
+    assert fields == ["time", "goroutine", "a", "b", "kind", "origin", "unused"]
     assert EventBatch.RECORD.size == 32
 
 

@@ -3,6 +3,7 @@ test {
     _ = @import("os/os.zig");
     _ = @import("os/os.zig").impl;
     _ = @import("os/descriptors.zig");
+    _ = @import("os/counter.zig");
     _ = @import("os/handle.zig");
     _ = @import("arch/arch.zig");
     _ = @import("core/heap.zig");
@@ -17,6 +18,7 @@ test {
     _ = @import("serial/script.zig");
     _ = @import("serial/inbox.zig");
     _ = @import("serial/latency.zig");
+    _ = @import("event/clock.zig");
     _ = @import("event/event.zig");
     _ = @import("event/merge.zig");
     _ = @import("serial/lane_test.zig");

@@ -36,6 +36,8 @@ pub fn Env(comptime options: EnvOptions) type {
             return eng().now;
         }
 
+        pub const ticksInOrder = nanotime;
+
         pub fn reads(field: anytype) void {
             eng().access(@intFromPtr(field), false);
         }

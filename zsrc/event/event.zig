@@ -1,8 +1,9 @@
 //! Events for plugins: what happened, when, to which goroutine.
 //!
 //! A ring has one producer, whoever holds the P it belongs to, and one consumer, the pump. It is
-//! bounded; an event that finds it full is dropped and counted. Recording one costs a clock read
-//! and a few stores, and nothing but the test of its bit in a mask while nobody wants it.
+//! bounded; an event that finds it full is dropped and counted. Recording one costs a reading of
+//! the processor's counter (os/counter.zig) and a few stores, and nothing but the test of its bit
+//! in a mask while nobody wants it.
 //!
 //! The pump takes the events of several rings in the order of their times (merge.zig). What is
 //! `writing` tells it: an event may have its time already and not be in the ring yet.
@@ -77,12 +78,30 @@ pub const Two = struct {
 /// Whose goroutines an event is about: the two lanes number theirs each for itself.
 pub const Origin = enum(u8) { python, native };
 
-pub const Event = struct {
-    time_ns: u64,
+/// Also a record of what golibx/eventbatch.py reads: there the time is in nanoseconds of the
+/// monotonic clock, and of kinds that have an object `b` is that object's place in a list.
+pub const Event = extern struct {
+    /// In a ring as the counter has it.
+    time: u64,
     goroutine: u64,
     a: u64,
     b: u32,
     kind: Kind,
+    /// Set when it is taken out.
+    origin: Origin = .python,
+    unused: u16 = 0,
+};
+
+comptime {
+    std.debug.assert(@sizeOf(Event) == 32);
+}
+
+/// What `pushLocked` has done with an event.
+pub const Pushed = enum {
+    dropped,
+    /// The consumer has taken all that came before.
+    first,
+    next,
 };
 
 pub const Ring = RingOf(Real);
@@ -149,29 +168,29 @@ pub fn RingOf(comptime Env: type) type {
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and
         /// has to be told. That this is seen for certain takes a barrier on either side: here the
-        /// new head is stored, then `tail` read; in `pop` the new tail is stored, then `head` read.
+        /// new head is stored, then `tail` read; in `popUntil` the new tail, then `head` read.
         pub fn push(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             const head = r.head.load(.monotonic);
-            // Acquire pairs with the consumer's release in `pop`: the slot is free to be written.
+            // Acquire pairs with the consumer's release in `popUntil`: the slot may be written.
             const tail = r.tail.load(.acquire);
             if (planted != .never_full and head - tail == r.events.len) {
                 @atomicStore(u64, &r.dropped, r.dropped + 1, .monotonic);
                 return false;
             }
-            const early = if (planted == .clock_before_writing) Env.nanotime() else 0;
+            const early = if (planted == .clock_before_writing) Env.ticksInOrder() else 0;
             // A barrier before the clock is read: see `isSettled`.
             r.writing.store(1, .seq_cst);
             const slot = &r.events[head & (r.events.len - 1)];
             if (planted == .head_before_slot) r.head.store(head + 1, .release);
             Env.writes(slot);
             slot.* = .{
-                .time_ns = if (planted == .clock_before_writing) early else Env.nanotime(),
+                .time = if (planted == .clock_before_writing) early else Env.ticksInOrder(),
                 .goroutine = goroutine,
                 .a = a,
                 .b = b,
                 .kind = kind,
             };
-            // Pairs with the load in `pop`.
+            // Pairs with the load in `popUntil`.
             r.head.store(head + 1, switch (planted) {
                 .head_relaxed => .monotonic,
                 .tail_read_before => .release,
@@ -182,26 +201,34 @@ pub fn RingOf(comptime Env: type) type {
         }
 
         /// As `push`, of a ring whose producer and consumer hold one lock in turn: that orders
-        /// them, and no event is half written where the consumer looks.
-        pub inline fn pushLocked(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
+        /// them, and no event is half written where the consumer looks. `time` is what the counter
+        /// says.
+        pub inline fn pushLocked(
+            r: *Self,
+            time: u64,
+            kind: Kind,
+            goroutine: u64,
+            a: u64,
+            b: u32,
+        ) Pushed {
             std.debug.assert(r.locked);
             const head = r.head.load(.monotonic);
             const tail = r.tail.load(.monotonic);
             if (head - tail == r.events.len) {
                 @atomicStore(u64, &r.dropped, r.dropped + 1, .monotonic);
-                return false;
+                return .dropped;
             }
             const slot = &r.events[head & (r.events.len - 1)];
             Env.writes(slot);
             slot.* = .{
-                .time_ns = Env.nanotime(),
+                .time = time,
                 .goroutine = goroutine,
                 .a = a,
                 .b = b,
                 .kind = kind,
             };
             r.head.store(head + 1, .monotonic);
-            return head == tail;
+            return if (head == tail) .first else .next;
         }
 
         /// The consumer's: whether all events whose time is before now are in the ring. If
@@ -217,20 +244,32 @@ pub fn RingOf(comptime Env: type) type {
             if (r.head.load(.seq_cst) == tail) return null; // pairs with the store in `push`
             const slot = &r.events[tail & (r.events.len - 1)];
             Env.reads(slot);
-            return slot.time_ns;
+            return slot.time;
         }
 
         pub fn pop(r: *Self) ?Event {
+            var e: [1]Event = undefined;
+            return if (r.popUntil(std.math.maxInt(u64), &e) == 1) e[0] else null;
+        }
+
+        /// The consumer's: the events that happened up to `limit`, as many as `out` has room for.
+        pub fn popUntil(r: *Self, limit: u64, out: []Event) usize {
             const tail = r.tail.load(.monotonic);
-            if (r.head.load(.seq_cst) == tail) return null; // pairs with the store in `push`
-            const slot = &r.events[tail & (r.events.len - 1)];
-            Env.reads(slot);
-            const e = slot.*;
-            if (r.locked)
-                r.tail.store(tail + 1, .monotonic)
-            else
-                r.tail.store(tail + 1, .seq_cst); // pairs with the loads in `push`
-            return e;
+            const most = @min(r.head.load(.seq_cst) - tail, out.len); // pairs with that in `push`
+            var n: usize = 0;
+            while (n < most) : (n += 1) {
+                const slot = &r.events[(tail + n) & (r.events.len - 1)];
+                Env.reads(slot);
+                if (slot.time > limit) break;
+                out[n] = slot.*;
+            }
+            if (n > 0) {
+                if (r.locked)
+                    r.tail.store(tail + n, .monotonic)
+                else
+                    r.tail.store(tail + n, .seq_cst); // pairs with the loads in `push`
+            }
+            return n;
         }
 
         /// The producer's.

@@ -22,12 +22,12 @@ pub fn MergeOf(comptime Env: type) type {
         /// An event is written within some dozen instructions, unless its thread is off its CPU.
         const tries = 64;
 
-        pub const Taken = struct { event: event.Event, ring: usize };
+        pub const Taken = struct { events: []event.Event, ring: usize };
 
         /// Null if a writer is in the midst of an event: look again later. `times` has room
         /// for as many as there are `rings`, and is used until the end.
         pub fn begin(rings: []const *Ring, times: []u64) ?Self {
-            const now = Env.nanotime();
+            const now = Env.ticksInOrder();
             for (rings) |r| {
                 var left: u32 = tries;
                 while (!r.isSettled()) : (left -= 1) {
@@ -48,18 +48,22 @@ pub fn MergeOf(comptime Env: type) type {
             return .{ .rings = rings, .times = times[0..rings.len], .limit = limit };
         }
 
-        pub fn next(m: *Self) ?Taken {
+        /// The next ones that are of the same ring, one at least, in `out`.
+        pub fn next(m: *Self, out: []event.Event) ?Taken {
             var first: u64 = never;
+            var second: u64 = never;
             var at: usize = 0;
             for (m.times, 0..) |time, i| {
-                if (time >= first) continue;
-                first = time;
-                at = i;
+                if (time < first) {
+                    second = first;
+                    first = time;
+                    at = i;
+                } else second = @min(second, time);
             }
             if (first > m.limit) return null;
-            const taken: Taken = .{ .event = m.rings[at].pop().?, .ring = at };
+            const n = m.rings[at].popUntil(@min(second, m.limit), out);
             m.times[at] = m.rings[at].nextTime() orelse never;
-            return taken;
+            return .{ .events = out[0..n], .ring = at };
         }
     };
 }
@@ -77,16 +81,20 @@ test "events of several rings come in the order of their times" {
     var times: [3]u64 = undefined;
     var m = Merge.begin(&list, &times).?;
     var last: u64 = 0;
-    for (0..7) |i| {
-        const taken = m.next().?;
-        try std.testing.expect(taken.event.time_ns >= last);
-        try std.testing.expectEqual(i, taken.event.goroutine);
-        last = taken.event.time_ns;
+    var out: [4]event.Event = undefined;
+    var i: usize = 0;
+    while (m.next(&out)) |taken| {
+        for (taken.events) |e| {
+            try std.testing.expect(e.time >= last);
+            try std.testing.expectEqual(i, e.goroutine);
+            last = e.time;
+            i += 1;
+        }
     }
-    try std.testing.expectEqual(null, m.next());
+    try std.testing.expectEqual(7, i);
     // Not before its event is whole.
     rings[1].writing.raw = 1;
     try std.testing.expectEqual(null, Merge.begin(&list, &times));
     m = .beginLast(&list, &times);
-    try std.testing.expectEqual(null, m.next());
+    try std.testing.expectEqual(null, m.next(&out));
 }

@@ -3,6 +3,7 @@
 //! scheduling point (zsrc/check/sim.zig).
 const std = @import("std");
 const os = @import("os.zig");
+const counter = @import("counter.zig");
 
 pub const Real = struct {
     pub fn Atomic(comptime T: type) type {
@@ -32,6 +33,9 @@ pub const Real = struct {
     pub inline fn nanotime() u64 {
         return os.nanotime();
     }
+
+    /// The time of an event, see counter.zig.
+    pub const ticksInOrder = counter.readInOrder;
 
     /// Names a plain field that atomics protect, before it is read. The explorer tells when no
     /// ordering separates it from a write.

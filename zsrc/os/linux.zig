@@ -396,6 +396,13 @@ fn quotaOf1(group: []const u8) ?u32 {
     ));
 }
 
+/// Whether the kernel makes its clock of the processor's counter.
+pub fn trustsCounter() bool {
+    var text: [32]u8 = undefined;
+    const path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    return std.mem.eql(u8, readFile(path, &text) orelse return false, "tsc\n");
+}
+
 fn readFile(path: [*:0]const u8, buffer: []u8) ?[]const u8 {
     const fd = linux.open(path, .{ .CLOEXEC = true }, 0);
     if (linux.errno(fd) != .SUCCESS) return null;

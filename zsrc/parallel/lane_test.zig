@@ -316,10 +316,13 @@ const Pump = struct {
             n += 1;
         }
         var merge: @import("../event/merge.zig").Merge = .beginLast(list[0..n], &times);
-        while (merge.next()) |taken| {
-            try expect(taken.event.time_ns >= last);
-            last = taken.event.time_ns;
-            got.getPtr(taken.event.kind).* += 1;
+        var out: [16]event.Event = undefined;
+        while (merge.next(&out)) |taken| {
+            for (taken.events) |e| {
+                try expect(e.time >= last);
+                last = e.time;
+                got.getPtr(e.kind).* += 1;
+            }
         }
     }
 };

@@ -5,6 +5,7 @@
 //! interval is over after the first event that it has not seen, or the P's ring is half full.
 const std = @import("std");
 const os = @import("../os/os.zig");
+const counter = @import("../os/counter.zig");
 const event = @import("../event/event.zig");
 const g_mod = @import("g.zig");
 const timer_mod = @import("timer.zig");
@@ -28,12 +29,35 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
         }
 
         /// For a kind that is wanted. False if it was dropped.
+        ///
+        /// Nearly all of them are recorded here without a call, so that no registers are saved.
         pub noinline fn recordSlow(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) bool {
-            const dropped = self.ring.dropped;
+            if (!counter.isTrusted()) return recordBySystem(self, kind, id, a, b);
+            return recordAt(self, counter.read(), kind, id, a, b);
+        }
+
+        noinline fn recordBySystem(self: *Self, kind: event.Kind, id: u64, a: u64, b: u32) bool {
+            return recordAt(self, os.nanotime(), kind, id, a, b);
+        }
+
+        inline fn recordAt(
+            self: *Self,
+            time_ticks: u64,
+            kind: event.Kind,
+            id: u64,
+            a: u64,
+            b: u32,
+        ) bool {
             // With the host's lock, as its consumer has it.
-            if (self.ring.pushLocked(kind, id, a, b)) self.flushSoon();
+            const pushed = self.ring.pushLocked(time_ticks, kind, id, a, b);
+            if (pushed == .next and !self.ring.isHalfFull()) return true;
+            return tellPump(self, pushed);
+        }
+
+        noinline fn tellPump(self: *Self, pushed: event.Pushed) bool {
+            if (pushed == .first) self.flushSoon();
             if (self.ring.isHalfFull()) self.hurry();
-            return self.ring.dropped == dropped;
+            return pushed != .dropped;
         }
 
         /// The pump, if it waits, is woken in the next turn: before its time is over the rest of

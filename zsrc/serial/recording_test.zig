@@ -90,8 +90,8 @@ test "one that is new or woken is said to run, once, and how long it waited" {
                 s.waits = !s.waits;
                 if (e.kind != .goroutine_run) continue;
                 // It waited after it had run, and not for longer than this takes.
-                std.testing.expect(e.time_ns - e.a >= s.ran) catch unreachable;
-                s.ran = e.time_ns;
+                std.testing.expect(e.time - e.a >= s.ran) catch unreachable;
+                s.ran = e.time;
                 s.times += 1;
             }
             for (seen) |s| {

@@ -6,6 +6,7 @@
 const std = @import("std");
 const event = @import("../../event/event.zig");
 const merge = @import("../../event/merge.zig");
+const clock_mod = @import("../../event/clock.zig");
 const g_mod = @import("../../serial/g.zig");
 const lane_mod = @import("../../serial/lane.zig");
 const latency = @import("../../serial/latency.zig");
@@ -25,10 +26,9 @@ const largest_batch = 4096;
 /// memory.
 const largest_of_objects = 1024;
 
-const Taken = struct { event: event.Event, origin: event.Origin };
-
 // The pump's, between taking events out and making objects of them.
-var batch: [largest_batch]Taken = undefined;
+var batch: [largest_batch]event.Event = undefined;
+var clock: clock_mod.Clock = .unset;
 var rings: [2 + native_events.most_rings]*event.Ring = undefined;
 var times: [rings.len]u64 = undefined;
 
@@ -43,6 +43,7 @@ var changes: ?*py.Object = null;
 /// Before a run.
 pub fn begin(options: *const lane_mod.Options) void {
     tunings = 0;
+    clock = .begin();
     const caller: outside.Caller = .enter();
     defer caller.leave();
     native_events.begin(.{
@@ -153,45 +154,28 @@ fn take(wanted: Wanted) usize {
     }
     const all = rings[0..count];
     var n: usize = 0;
-    var merging = if (lane.events_stopped) Merge.beginLast(all, &times) else Merge.begin(
-        all,
-        &times,
-    ) orelse {
+    const takes_all = lane.events_stopped or clock.hasRestarted();
+    var merging = if (takes_all) Merge.beginLast(all, &times) else Merge.begin(all, &times) orelse {
         left = true;
         return 0;
     };
-    while (n < most) {
-        const taken = merging.next() orelse break;
-        batch[n] = .{
-            .event = taken.event,
-            .origin = if (taken.ring < native_from) .python else .native,
-        };
-        n += 1;
-    }
+    clock.advance();
+    const is_short = while (n < most) {
+        const taken = merging.next(batch[n..most]) orelse break false;
+        if (taken.ring >= native_from) {
+            for (taken.events) |*e| e.origin = .native;
+        }
+        n += taken.events.len;
+    } else true;
+    clock.convert(batch[0..n], if (is_short) null else merging.limit);
     left = for (all) |ring| {
         if (ring.nextTime() != null) break true;
     } else false;
     return n;
 }
 
-/// An event of a batch, as golibx/eventbatch.py reads it.
-pub const Record = extern struct {
-    time_ns: u64,
-    goroutine: u64,
-    a: u64,
-    /// Of kinds that have an object, its place in the list of those.
-    b: u32,
-    kind: u8,
-    origin: u8,
-    unused: u16 = 0,
-};
-
-comptime {
-    std.debug.assert(@sizeOf(Record) == 32);
-}
-
 /// The events as (a list of tuples, bytes, a list of the objects that the bytes refer to).
-fn tell(taken: []const Taken, wanted: Wanted) ?*py.Object {
+fn tell(taken: []const event.Event, wanted: Wanted) ?*py.Object {
     const singles = py.PyList_New(0);
     const objects = py.PyList_New(0);
     const data = bytesFor(taken, wanted);
@@ -212,48 +196,62 @@ fn tell(taken: []const Taken, wanted: Wanted) ?*py.Object {
     return null;
 }
 
-fn bytesFor(taken: []const Taken, wanted: Wanted) ?*py.Object {
+fn bytesFor(taken: []const event.Event, wanted: Wanted) ?*py.Object {
     var count: usize = 0;
-    for (taken) |*each| count += @intFromBool(wanted.isBatched(&each.event));
-    return py.PyBytes_FromStringAndSize(null, @intCast(count * @sizeOf(Record)));
+    for (taken) |*e| count += @intFromBool(wanted.isBatched(e));
+    return py.PyBytes_FromStringAndSize(null, @intCast(count * @sizeOf(event.Event)));
 }
 
 /// Where they are to be written. Bytes begin at a multiple of 8 at most.
-fn records(data: *py.Object) [*]align(1) Record {
+fn records(data: *py.Object) [*]align(1) event.Event {
     return @ptrCast(py.PyBytes_AsString(data).?);
 }
 
 fn fill(
-    taken: []const Taken,
+    taken: []const event.Event,
     wanted: Wanted,
     singles: *py.Object,
     objects: *py.Object,
-    data: [*]align(1) Record,
+    data: [*]align(1) event.Event,
 ) bool {
+    if (areAll(taken, wanted)) {
+        @memcpy(data[0..taken.len], taken);
+        return true;
+    }
     var n: usize = 0;
-    for (taken) |*each| {
-        const e = &each.event;
+    for (taken) |*e| {
         const object = if (hasObject(e.kind)) objectOf(e) orelse return false else null;
         defer py.xdecref(object);
         if (wanted.isBatched(e)) {
-            data[n] = .{
-                .time_ns = e.time_ns,
-                .goroutine = e.goroutine,
-                .a = e.a,
-                .b = if (object == null) e.b else @intCast(py.PyList_Size(objects)),
-                .kind = @backingInt(e.kind),
-                .origin = @backingInt(each.origin),
-            };
+            data[n] = e.*;
+            if (object) |o| {
+                data[n].b = @intCast(py.PyList_Size(objects));
+                if (py.PyList_Append(objects, o) != 0) return false;
+            }
             n += 1;
-            if (object) |o| if (py.PyList_Append(objects, o) != 0) return false;
         }
         if (!wanted.isSingle(e)) continue;
-        const tuple = tupleOf(each, object) orelse return false;
+        const tuple = tupleOf(e, object) orelse return false;
         defer py.decref(tuple);
         if (py.PyList_Append(singles, tuple) != 0) return false;
     }
     return true;
 }
+
+/// Whether they are what the bytes have: so it is where nobody but `trace` wants events.
+fn areAll(taken: []const event.Event, wanted: Wanted) bool {
+    var kinds: u32 = 0;
+    for (taken) |*e| kinds |= e.kind.bit();
+    return kinds & ~wanted.batched == 0 and kinds & (wanted.single | with_object) == 0;
+}
+
+const with_object = bits: {
+    var all: u32 = 0;
+    for (std.enums.values(event.Kind)) |kind| {
+        if (hasObject(kind)) all |= kind.bit();
+    }
+    break :bits all;
+};
 
 fn hasObject(kind: event.Kind) bool {
     return switch (kind) {
@@ -272,12 +270,11 @@ fn objectOf(e: *const event.Event) ?*py.Object {
     };
 }
 
-fn tupleOf(taken: *const Taken, object: ?*py.Object) ?*py.Object {
-    const e = &taken.event;
+fn tupleOf(e: *const event.Event, object: ?*py.Object) ?*py.Object {
     const tuple = py.PyTuple_New(6) orelse return null;
     const items = [_]?*py.Object{
         number(@backingInt(e.kind)),
-        number(e.time_ns),
+        number(e.time),
         number(e.goroutine),
         number(e.a),
         if (object) |o|
@@ -286,7 +283,7 @@ fn tupleOf(taken: *const Taken, object: ?*py.Object) ?*py.Object {
             reasonText(e.b)
         else
             number(e.b),
-        number(@backingInt(taken.origin)),
+        number(@backingInt(e.origin)),
     };
     var complete = true;
     for (items, 0..) |item, i| {

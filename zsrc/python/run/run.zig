@@ -1,6 +1,7 @@
 //! golibx.run(): its options, and everything of a run, set up and taken down.
 const std = @import("std");
 const os = @import("../../os/os.zig");
+const counter = @import("../../os/counter.zig");
 const lane_mod = @import("../../serial/lane.zig");
 const points = @import("../host/points.zig");
 const arguments = @import("../arguments.zig");
@@ -164,6 +165,7 @@ pub fn run(
 
 /// Everything of a run, set up and taken down. False with an exception set.
 fn runLane(options: lane_mod.Options, main: *goroutine.PyG, raised: *?*py.Object) bool {
+    if (options.event_mask != 0) counter.begin();
     if (kept and (!options.keep or !std.meta.eql(kept_settings, request_settings))) endKept();
     if (!kept and !setUp(&options)) {
         goroutine.abandon(main);
