@@ -93,7 +93,7 @@ pub fn sample(period: f64, count: i64) ?*py.Object {
 
 /// Without the lock at first, with the lock in the end. False with an exception set.
 fn takeAll(state: *py.ThreadState, period_ns: u64, count: u64) bool {
-    // A thread that wakes up late, at the end of another's time slice or with another's timer, finds
+    // A thread that wakes up late, at the end of another one's slice or with another timer, finds
     // a goroutine that runs for less than that only where it has just begun to wait.
     const before: os.Promptness = .ofThread();
     defer before.restore();
