@@ -1,8 +1,9 @@
 //! Events for plugins: what happened, when, to which goroutine.
 //!
-//! A ring has one producer, whoever holds the P it belongs to, and one consumer, the pump. It is
-//! bounded; an event that finds it full is dropped and counted. Recording one costs a clock read
-//! and a few stores, and nothing but the test of its bit in a mask while nobody wants it.
+//! A ring has one producer, the thread that holds the ring's P, and one consumer, the pump. A ring
+//! is bounded; an event that finds it full is dropped and counted. To record an event costs a clock
+//! read and a few stores. While no plugin wants its kind, it costs only the test of a bit in a
+//! mask.
 //!
 //! The pump takes the events of several rings in the order of their times (merge.zig). What is
 //! `writing` tells it: an event may have its time already and not be in the ring yet.
@@ -57,7 +58,7 @@ pub const Kind = enum(u8) {
 /// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
 /// are no events. See serial/latency.zig.
 pub const latency_bit: u32 = 1 << 31;
-/// For whose sake it is noted since when a goroutine waits for its turn.
+/// The bits that need the time at which a goroutine began to wait for its turn.
 const timing_bits = latency_bit | Kind.goroutine_run.bit();
 
 /// Two durations in nanoseconds, each of 78 hours at most, as an event's `a` and `b`.
@@ -74,7 +75,7 @@ pub const Two = struct {
     }
 };
 
-/// Whose goroutines an event is about: the two lanes number theirs each for itself.
+/// The lane of the goroutine that an event is about: each lane numbers its own.
 pub const Origin = enum(u8) { python, native };
 
 pub const Event = struct {
@@ -95,15 +96,15 @@ pub fn RingOf(comptime Env: type) type {
         head: Env.Atomic(usize) = .init(0),
         /// Next to read; only the consumer stores it.
         tail: Env.Atomic(usize) = .init(0),
-        /// 1 while the producer writes an event, whose time may be any since then.
+        /// 1 while the producer writes an event. The event's time may be any since then.
         writing: Env.Atomic(u32) = .init(0),
-        /// The kinds that are wanted, for rings that have a mask of their own. Anybody may read it.
-        /// Whether waits for a turn are timed is found out where a goroutine is made ready, by the
-        /// bit of that kind: it is set for either.
+        /// The kinds that are wanted, for rings that have a mask of their own. Any thread may read
+        /// it. Where a goroutine is made ready, the bit of that kind says whether waits for a turn
+        /// are timed: it is set for either.
         mask: u32 = 0,
         /// What the mask was made of.
         wanted: u32 = 0,
-        /// Written by the producer only, read by anybody.
+        /// Written by the producer only, read by any thread.
         dropped: u64 = 0,
         /// Its producer and consumer hold one lock in turn: see `pushLocked`.
         locked: bool = false,
@@ -181,8 +182,8 @@ pub fn RingOf(comptime Env: type) type {
             return head == if (planted == .tail_read_before) tail else r.tail.load(.seq_cst);
         }
 
-        /// As `push`, of a ring whose producer and consumer hold one lock in turn: that orders
-        /// them, and no event is half written where the consumer looks.
+        /// As `push`, of a ring with a producer and a consumer that hold one lock in turn. The lock
+        /// orders them, and no event is half written where the consumer looks.
         pub inline fn pushLocked(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             std.debug.assert(r.locked);
             const head = r.head.load(.monotonic);
@@ -204,9 +205,9 @@ pub fn RingOf(comptime Env: type) type {
             return head == tail;
         }
 
-        /// The consumer's: whether all events whose time is before now are in the ring. If
-        /// `writing` is not set here, the next event's clock is read after this look; if it was
-        /// cleared before, the event is visible.
+        /// The consumer's: whether all events with a time before now are in the ring. If `writing`
+        /// is not set here, the next event's clock is read after this look; if it was cleared
+        /// before, the event is visible.
         pub fn isSettled(r: *Self) bool {
             return r.writing.fetchAdd(0, .seq_cst) == 0;
         }

@@ -213,7 +213,7 @@ pub fn listens(h: Handle) bool {
     return found == 0 and value != 0;
 }
 
-/// Of the file, for all who have it open.
+/// Of the file, for all processes that have it open.
 pub fn setBlocking(h: Handle, blocking: bool) void {
     const flags = fcntl(h.fd(), 3); // F_GETFL
     if (flags < 0) return;
@@ -295,8 +295,8 @@ pub fn listenOn(address: *const Address, backlog: c_int) Result {
     return failClosing(fd);
 }
 
-/// A non-blocking socket whose connection is being made: when it is writable, `pendingError` says
-/// how that ended.
+/// A non-blocking socket that begins to connect: once it is writable, `pendingError` says how that
+/// ended.
 pub fn connectTo(address: *const Address) Result {
     const fd: c_int = switch (streamSocket(address)) {
         .done => |fd| @intCast(fd),

@@ -185,7 +185,7 @@ pub const Note = struct {
 
     const empty = 0;
     const woken = 1;
-    /// Somebody sleeps, or was about to: only then a wake-up takes a system call.
+    /// A thread sleeps, or was about to: only then a wake-up takes a system call.
     const slept_on = 2;
 
     /// What the sleeper reads next is as new as any wake-up that this takes away.
@@ -219,8 +219,8 @@ pub const Note = struct {
 
 /// Whether a thread that runs out of work should look for more on its CPU for a moment before it
 /// sleeps: to be woken takes the system tens of microseconds where it has to wake a CPU too. It
-/// does so only if its last rests were as short as that, and if there is another CPU for those who
-/// make the work.
+/// does so only if its last rests were as short as that, and if there is another CPU for the
+/// threads that make the work.
 pub const Rest = struct {
     /// How many more may be in vain.
     credit: u8 = 0,
@@ -250,7 +250,7 @@ pub const Rest = struct {
         r.credit = 0;
     }
 
-    /// After a sleep from `start` on, which somebody ended.
+    /// After a sleep from `start` on, which another thread ended.
     pub fn slept(r: *Rest, start: u64, spin_ns: u64) void {
         if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1)
             r.credit = @min(r.credit + 1, most_credit);
