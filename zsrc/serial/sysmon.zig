@@ -1,7 +1,7 @@
 //! sysmon: a thread without a P that watches the lane.
 //!
 //! Its three duties, as in Go's runtime: see that the network and the timers are looked at, take
-//! the P from an M whose goroutine blocks (retake), and have a goroutine that runs too long
+//! the P from an M with a goroutine that blocks (retake), and have a goroutine that runs too long
 //! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It
 //! sleeps 20 us between rounds while something happens, then twice as long each round up to 10 ms
 //! but never past the end of a slice, and until it is woken while the lane is idle.
@@ -19,7 +19,7 @@ pub const State = struct {
     thread: ?os.Thread = null,
     note: os.Note = .{},
     stopping: std.atomic.Value(bool) = .init(false),
-    /// Held while sysmon looks, and by who puts the lane to rest: resting.zig.
+    /// Held while sysmon looks, and by the M that puts the lane to rest: resting.zig.
     round: Lock = .{},
     /// There is nothing to look at. Under `round`.
     resting: bool = false,
@@ -34,7 +34,7 @@ pub const State = struct {
     tick: u64 = 0,
     tick_since: u64 = 0,
     detached_since: u64 = 0,
-    /// When somebody else had the host's lock, one of our helpers or a stranger.
+    /// When another thread had the host's lock, one of our helpers or a stranger.
     lock_busy_at: u64 = 0,
     requested_at: u64 = 0,
     requests: u32 = 0,
@@ -105,8 +105,8 @@ fn sleepWhileFree(lane: anytype) void {
     const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
     s.waiting.store(true, if (planted == .waits_late) .release else .seq_cst);
-    // Who stops it has nothing to look at: since `stopping` was seen false nothing has cleared the
-    // note, which is woken after that is stored.
+    // It need not look at `stopping` again: that was false a moment ago. The thread that stores it
+    // wakes the note afterwards, and nothing has cleared the note since.
     if (lane.owner.load(.seq_cst) == null or planted == .sleeps_blindly) {
         _ = s.note.sleep(null);
         s.note.clear();
@@ -122,7 +122,8 @@ pub fn watch(lane: anytype, rounds: anytype) void {
         const sleep_ns = rounds.sleepFor();
         if (planted == .clears_late) s.note.clear();
         _ = s.note.sleep(sleep_ns);
-        // Before it is found out again for how long to sleep: who wakes it has changed that.
+        // Before it finds out again for how long to sleep: the thread that wakes it has changed
+        // that.
         if (planted != .clears_late) s.note.clear();
         // What was cleared may have been `stop`.
         if (planted != .stops_unseen and s.stopping.load(.acquire)) return;
@@ -242,8 +243,8 @@ pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
     return if (end > now) end - now else std.math.maxInt(u64);
 }
 
-/// Until the host's lock is to be offered to others. Once the lane was asked it is time to look
-/// again by when it could be due for the next time.
+/// How long until the lane should offer the host's lock to others. Once the lane was asked, the
+/// next look is when the next offer could be due.
 fn untilOffer(lane: anytype, now: u64) u64 {
     if (lane.lock_wanted.load(.monotonic)) return lane.offerInterval();
     return lane.offered_at.load(.monotonic) +| lane.offerInterval() -| now;
@@ -357,8 +358,8 @@ pub fn stillBlocked(lane: anytype, m: anytype) bool {
     return lane.tick.load(.monotonic) == m.about.tick and lane.attachment(owner) != .attached;
 }
 
-/// Ms whose goroutines came back from a blocking call and compute without a P: those are asked to
-/// queue up like everybody else.
+/// Goroutines that came back from a blocking call and compute without a P: they are asked to queue
+/// up like all others.
 fn watchLost(lane: anytype) bool {
     var busy = false;
     var lost: ?*M = null;
