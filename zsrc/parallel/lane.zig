@@ -190,7 +190,7 @@ var watches_forks = false;
 pub const StartError = error{ OutOfMemory, ThreadLimit, Running, SystemLimit };
 
 pub fn start(o: Options) StartError!void {
-    // Whoever finds it running may use it at once: one that is on its way up or down is waited for.
+    // A thread that finds it running may use it at once. While it is on its way up or down, wait.
     while (state.cmpxchgStrong(.off, .starting, .acq_rel, .acquire)) |present| {
         if (present == .on) return error.Running;
         std.Thread.yield() catch {};
