@@ -253,7 +253,8 @@ pub fn Options(comptime T: type) type {
         clear: ?fn (*T) void = null,
         /// Lets go of all, if that is not what `clear` does.
         deinit: ?fn (*T) void = null,
-        /// Whether goroutines wait on objects of it until somebody who has the object wakes them.
+        /// Whether goroutines wait on objects of it until other code that has the object wakes
+        /// them.
         is_waited_on: bool = false,
         /// What it holds, where no cycle can lead through it and the collector need not know.
         held: ?fn (*T) *py.Object = null,

@@ -458,7 +458,7 @@ comptime {
     if (builtin.os.tag != .windows) asm (weakReferences());
 }
 
-/// Makes the references to all that is declared above weak ones: a symbol that nobody has is then
+/// Makes the references to all that is declared above weak ones: a symbol that is not there is then
 /// null, instead of keeping the library from being loaded or a program from being linked with it.
 /// Zig's `extern` cannot say so. On Windows an import is what it is: python3.dll has to be there.
 fn weakReferences() []const u8 {

@@ -99,7 +99,7 @@ pub const Entry = struct {
     }
 };
 
-/// A table of methods whose functions can be replaced, with its end mark.
+/// A table of methods with functions that can be replaced, and its end mark.
 pub const Table = struct {
     live: []py.MethodDef,
     plain: []const py.MethodDef,

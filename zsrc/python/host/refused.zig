@@ -14,7 +14,7 @@ const goroutine = @import("goroutine.zig");
 const PyG = goroutine.PyG;
 const lane = &host.the_lane;
 
-/// As that of other goroutines: destructors are anybody's code.
+/// As that of other goroutines: destructors may be any code.
 const stack_size = 1 << 20;
 
 /// Linked by `next_free`, in the order in which they were refused.

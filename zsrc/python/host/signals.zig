@@ -1,5 +1,5 @@
-//! Signal handlers of the program's: they are the main goroutine's business, whoever is on the main
-//! thread.
+//! Signal handlers of the program's: they are the main goroutine's business, whichever goroutine is
+//! on the main thread.
 //!
 //! The interpreter calls a handler on the main thread, between two bytecodes or in a call that the
 //! signal interrupted, and what it raises is raised there. That thread runs other goroutines too.
@@ -15,9 +15,9 @@
 //!
 //! Where the main goroutine is in a call of C code's on another thread it is told: the call is
 //! interrupted, and if it looks for signals then, as CPython's own do, it finds one of golibx's
-//! own, whose handler calls those in the queue (`callTold`). If that has not happened some
-//! milliseconds later the runner calls them, on a thread state of its own. What a handler raises,
-//! the main goroutine raises where it is.
+//! own. The handler of that one calls those in the queue (`callTold`). If that has not happened
+//! some milliseconds later the runner calls them, on a thread state of its own. What a handler
+//! raises, the main goroutine raises where it is.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const m_mod = @import("../../serial/m.zig");
@@ -84,7 +84,7 @@ pub fn hopeFor() bool {
     return hopes > 0;
 }
 
-/// A call that is to be made.
+/// A call of a handler that has yet to be made.
 const Call = struct { function: *py.Object, number: *py.Object };
 var queue: std.ArrayList(Call) = .empty;
 /// The goroutine that makes them, from its creation to its end.
@@ -128,8 +128,8 @@ fn whoIsTold() ?*G {
     return if ((g.status == .running or g.status == .syscall) and lane.onThread() != g) g else null;
 }
 
-/// Has g0 look for whom to tell: where the interpreter is about to call handlers it would take
-/// golibx's own signal for one that came before. False if there is nobody. With the lock.
+/// Has g0 look for a goroutine to tell: where the interpreter is about to call handlers it would
+/// take golibx's own signal for one that came before. False if there is none. With the lock.
 fn tellSoon() bool {
     if (whoIsTold() == null) return false;
     lane.signal_pending = true;
@@ -139,7 +139,7 @@ fn tellSoon() bool {
     return true;
 }
 
-/// On g0. False if there is nobody to be told.
+/// On g0. False if there is no goroutine to tell.
 fn tellMain() bool {
     const g = whoIsTold() orelse return false;
     const thread = lane.threadOf(g) orelse return false;
@@ -178,7 +178,7 @@ pub fn seeToQueue() void {
 
 fn launch() void {
     if (!launchAtSwitch()) return;
-    // Whoever was interrupted is not to finish its slice first.
+    // The goroutine that was interrupted should not finish its slice first.
     if (lane.running) |g| preempt.arm(goroutine.of(g));
 }
 
@@ -291,14 +291,14 @@ fn hold(function: *py.Object, number: *py.Object) bool {
     return true;
 }
 
-/// Whether the call is to be made already. Signals that come before the handler of the first was
-/// called are one, as the interpreter has it.
+/// Whether the call is queued already. Signals that come before the handler of the first was called
+/// are one, as the interpreter has it.
 fn isDue(function: *const py.Object, number: *py.Object) bool {
     const signal = py.PyLong_AsLongLong(number);
     for (queue.items) |c| {
         if (c.function == function and py.PyLong_AsLongLong(c.number) == signal) return true;
     }
-    if (signal == -1) py.PyErr_Clear(); // not a number: nobody but the program called it
+    if (signal == -1) py.PyErr_Clear(); // not a number: only the program can have called it
     return false;
 }
 
@@ -377,7 +377,8 @@ pub fn forward(read_end: i32, fd: i32, warn: bool) void {
 pub fn passOn() void {
     if (pipe_end < 0) return;
     const e = os.passSignals(pipe_end, program_fd, own_signal);
-    // What the program has closed since the signal came, here or at its other end, is nobody's.
+    // If the program has closed the file since the signal came, here or at its other end, that is
+    // no error.
     if (e == .SUCCESS or e == .BADF or e == .PIPE or (e == .AGAIN and !warns)) return;
     var buffer: [128]u8 = undefined;
     const text =
@@ -405,8 +406,8 @@ pub fn borrow(p: *PyG) void {
 }
 
 /// Handlers are called in the midst of a wait of g's, and may want the lock that this is for, or
-/// wait for somebody who does. So nobody counts on g meanwhile: as a thread does, it begins that
-/// wait anew when they have returned. With the lock.
+/// wait for a goroutine that does. So g must not be given the lock meanwhile: as a thread does, it
+/// begins that wait anew when they have returned. With the lock.
 pub fn leaveLock(g: *G) void {
     if (!g.reason.isForLock()) return;
     if (lane.claim(g, .interrupted)) lane.ready(g);

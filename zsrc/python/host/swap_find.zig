@@ -490,7 +490,7 @@ fn prove(w: *const swap.Way, own: State, a: State, b: State) Error!void {
     const saved = py.PyEval_SaveThread();
     py.PyEval_RestoreThread(saved.?);
     if (saved != b or !swap.byHand(a) or !agrees(a)) return unknown("a swap by hand does not last");
-    // Who asks for the lock finds the state that holds it.
+    // A thread that asks for the lock finds the state that holds it.
     var asker: Asker = .{ .w = w };
     try asker.start();
     const until = os.nanotime() + patience_ns;

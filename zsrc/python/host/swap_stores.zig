@@ -31,7 +31,7 @@ var words: Words = .{};
 
 /// With the lock, and only if it is in use.
 pub inline fn exchange(next: State) void {
-    // sysmon asks for it, and so does whoever takes the lock.
+    // sysmon asks for it, and so does a thread that takes the lock.
     @atomicStore(?State, words.current, next, .monotonic);
     if (words.slot == 0) return os.slotSet(host.mechanisms.gilstate_slot.?, next);
     own(words.slot).* = next;

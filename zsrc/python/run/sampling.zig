@@ -166,8 +166,8 @@ fn haveNoted(s: Seen) bool {
     return true;
 }
 
-/// Runs between two bytecodes of whoever holds the lock, and must not switch. One that comes too
-/// late, or in another goroutine or thread, finds nothing wanted of it.
+/// Runs between two bytecodes of the thread that holds the lock, and must not switch. One that
+/// comes too late, or in another goroutine or thread, finds nothing wanted of it.
 fn onPending(_: ?*anyopaque) callconv(.c) c_int {
     const g = lane.onThread() orelse return 0;
     if (wanted.cmpxchgStrong(g.id, 0, .acquire, .monotonic) != null) return 0;

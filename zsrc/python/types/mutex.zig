@@ -80,8 +80,9 @@ fn repr(m: *M) ?*py.Object {
 pub const Class = class.Class(M, .{
     .name = "golibx.Mutex",
     .doc =
-    \\Mutual exclusion, as Go's sync.Mutex: `with m:`. Fair under contention: who has waited for a
-    \\millisecond is next. It does not know its owner, and locking it twice waits for ever.
+    \\Mutual exclusion, as Go's sync.Mutex: `with m:`. Fair under contention: a goroutine that has
+    \\waited for a millisecond is next. It does not know its owner, and locking it twice waits for
+    \\ever.
     ,
     .new = class.constructor("Mutex()", M),
     .repr = repr,
@@ -109,8 +110,8 @@ pub const Class = class.Class(M, .{
 /// leave things undone.
 const Guard = struct {
     m: M = .{},
-    /// The fork.depth at which it was locked: whoever has it when a process forks is not there in
-    /// the child, where it is free.
+    /// The fork.depth at which it was locked: a goroutine that has it when another forks is not
+    /// there in the child, where it is free.
     depth: u32 = 0,
 
     fn tryLock(g: *Guard) bool {
