@@ -1,4 +1,4 @@
-"""Changing the scheduler while the program runs: who may set what, and what becomes of it.
+"""Changing the scheduler while the program runs: what may be set, and what becomes of it.
 
 Every change goes through `change`: by the program (golibx.tune), a plugin (Runtime.tune and the
 hook `tune`), a rule of [tune], or `golibx tune PID`. It checks all values before it sets one, sets

@@ -274,7 +274,7 @@ class Response:
         if length >= 0 and (length or not self._request.is_head):
             return f"Content-Length: {length}\r\n"
         if self._request.is_head:
-            return ""  # nobody knows what it would be
+            return ""  # what it would be is unknown
         if self._request.is_1_1:
             self._in_chunks = True
             return "Transfer-Encoding: chunked\r\n"
