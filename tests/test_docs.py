@@ -500,7 +500,7 @@ OUTPUTS = {
         "[0, 1, 4, 9, 16]\n",
         "quick\nnothing came in time\n",
         "(OSError('cannot read b'),)\ndone with ['a', 'b', 'c']\n",
-        "12499997500000\nsomebody else ran meanwhile: True\n",
+        "12499997500000\nothers ran meanwhile: True\n",
         "all goroutines are asleep - deadlock! (2 goroutines)\n",
     ],
 }
