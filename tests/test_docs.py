@@ -200,7 +200,7 @@ def sets(source: str, table: str, key: str) -> bool:
         rf'\b{table}"?(?:: | ?= ?)\{{[^}}]*"{key}":',
         rf"^\[{re.escape(table)}\]\n(?:[^\[\n].*\n)*?{key} = ",
     )
-    if table == "serve":  # whose keys are options of the command
+    if table == "serve":  # its keys are options of the command
         patterns += (rf'"(?:--)?{key.replace("_", "-")}[":=]',)
     return any(re.search(pattern, source, re.M) for pattern in patterns)
 

@@ -150,14 +150,14 @@ def serving(*command: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(port: str) -> None:
-    """Returns once somebody listens there."""
+    """Returns once a program listens there."""
     until = time.monotonic() + LIMIT
     while True:
         try:
             socket.create_connection(("127.0.0.1", int(port))).close()
             return
         except ConnectionRefusedError:
-            assert time.monotonic() < until, f"nobody listens on port {port}"
+            assert time.monotonic() < until, f"no program listens on port {port}"
             time.sleep(0.05)
 
 
