@@ -94,7 +94,7 @@ typedef struct golibx_config {
 int golibx_start(const golibx_config *config);
 
 /* Waits until no goroutine is left or `deadline` has passed, then ends the runtime's threads.
- * GOLIBX_TIMEOUT: goroutines were left, the runtime runs on. Not to be called by a goroutine. */
+ * GOLIBX_TIMEOUT: goroutines were left, the runtime runs on. A goroutine must not call it. */
 int golibx_stop(int64_t deadline);
 
 /* Starts the runtime, runs fn(arg) as a goroutine and returns when that has ended, without waiting

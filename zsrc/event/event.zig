@@ -55,8 +55,8 @@ pub const Kind = enum(u8) {
     }
 };
 
-/// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
-/// are no events. See serial/latency.zig.
+/// Beside the kinds in a mask: golibx measures how long goroutines wait for their turn. There are
+/// no events of that. See serial/latency.zig.
 pub const latency_bit: u32 = 1 << 31;
 /// The bits that need the time at which a goroutine began to wait for its turn.
 const timing_bits = latency_bit | Kind.goroutine_run.bit();
@@ -149,8 +149,8 @@ pub fn RingOf(comptime Env: type) type {
         }
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and
-        /// has to be told. That this is seen for certain takes a barrier on either side: here the
-        /// new head is stored, then `tail` read; in `pop` the new tail is stored, then `head` read.
+        /// has to be told. To see that for certain takes a barrier on either side: here the new
+        /// head is stored, then `tail` read; in `pop` the new tail is stored, then `head` read.
         pub fn push(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             const head = r.head.load(.monotonic);
             // Acquire pairs with the consumer's release in `pop`: the slot is free to be written.

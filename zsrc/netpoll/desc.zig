@@ -98,7 +98,7 @@ pub fn Desc(comptime Rt: type) type {
         pub const Side = struct {
             /// The mark: an attempt may succeed, and no caller is trying.
             ready: bool = Rt.starts_ready,
-            /// As far as is known it will never block again: no edge is to come.
+            /// As far as is known it will never block again: no edge will come.
             sticky: bool = false,
             /// Those that have waited longest come first.
             waiters: list.List(Waiter) = .{},
@@ -186,8 +186,8 @@ pub fn Desc(comptime Rt: type) type {
         }
 
         /// Null if it is closed already, or of another generation. Otherwise no call begins any
-        /// more, and those that wait come back, to be woken. The caller is inside until it has
-        /// called `drain` or `decref`.
+        /// more, and the waiters are returned: the caller wakes them. The caller is inside until it
+        /// has called `drain` or `decref`.
         pub fn close(d: *Self, generation: Generation) ?Woken {
             if (!d.enter(generation, closed_bit)) return null;
             // A caller that begins to wait with the lock after this sees that it is closed.

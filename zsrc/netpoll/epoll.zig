@@ -1,10 +1,10 @@
 //! The poller on Linux: epoll, edge-triggered.
 //!
-//! An eventfd wakes it, which is always readable and seldom watched: to wake is to have epoll watch
-//! it. golibx writes to no descriptor, since its number may have become another file's, and
-//! epoll_ctl() fails on any but the right pair. `add` refuses the number, so that no other file is
-//! watched under it. A program may close golibx's own descriptors all the same, though Python code
-//! can't. It ends with a line that says so, since nothing would wake its goroutines any more.
+//! An eventfd wakes it, which is always readable and seldom watched: a wake-up has epoll watch it.
+//! golibx writes to no descriptor, since its number may have become another file's, and epoll_ctl()
+//! fails on any but the right pair. `add` refuses the number, so that no other file is watched
+//! under it. A program may close golibx's own descriptors all the same, though Python code can't.
+//! It ends with a line that says so, since nothing would wake its goroutines any more.
 const std = @import("std");
 const linux = std.os.linux;
 const os = @import("../os/os.zig");

@@ -222,12 +222,12 @@ pub fn onMainThread() bool {
     return pthread_main_np() != 0;
 }
 
-/// CPU time that a thread has had: not to be known here.
+/// CPU time that a thread has had: not known here.
 pub fn threadCpuTime(_: i32) ?u64 {
     return null;
 }
 
-/// All threads of this process: not to be known here.
+/// All threads of this process: not known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;
 }

@@ -724,17 +724,17 @@ pub fn threadId() i32 {
     return 0;
 }
 
-/// Not to be known here; any may be.
+/// Not known here; any may be.
 pub fn onMainThread() bool {
     return true;
 }
 
-/// CPU time that a thread has had: not to be known here.
+/// CPU time that a thread has had: not known here.
 pub fn threadCpuTime(_: i32) ?u64 {
     return null;
 }
 
-/// All threads of this process: not to be known here.
+/// All threads of this process: not known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;
 }

@@ -42,11 +42,11 @@ pub const Arena = struct {
     /// The fewest that were warm since `scavenged_at`.
     low_water: usize = 0,
     scavenged_at: u64 = 0,
-    /// How many are still to be scavenged this time. sysmon's.
+    /// How many have yet to be scavenged this time. sysmon's.
     surplus: usize = 0,
     /// Numbers of the pieces that gave their pages back.
     cold: std.ArrayList(u32) = .empty,
-    /// A piece below `fresh` could not be opened: its memory is not there to be looked at.
+    /// A piece below `fresh` could not be opened: its memory must not be looked at.
     has_holes: bool = false,
     memory: []align(4096) u8 = &.{},
 

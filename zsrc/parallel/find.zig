@@ -40,7 +40,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return g;
         }
 
-        /// Work for an M that holds a P, however long it takes. Null if the thread is to end.
+        /// Work for an M that holds a P, however long it takes. Null if the thread has to end.
         pub fn findRunnable(s: *Self, m: *M) ?*G {
             while (true) {
                 const p = m.p.?;
@@ -92,7 +92,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic);
         }
 
-        /// The M gives up such a P, and has another one afterwards. False if the thread is to end.
+        /// The M gives up such a P, and has another one afterwards. False if the thread has to end.
         fn surrender(s: *Self, m: *M, p: *P) bool {
             const was_spinning = m.spinning;
             if (was_spinning) {
@@ -105,7 +105,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             s.lock.unlock();
             if (s.stopping.load(.monotonic)) return false; // no M is left to wake
             // What it handed over may wait for an M, as may what was made while this one counted as
-            // spinning, and so may timers, its own and those that it was to look after.
+            // spinning, and so may timers, its own and those that it had to look after.
             if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
             const due = if (planted == .only_its_own_timers)
                 p.timers.earliest.load(.acquire)

@@ -48,7 +48,7 @@ pub const Options = struct {
     seed: u64 = 0,
     /// See deadlock.zig.
     detect_deadlock: bool = false,
-    /// What is to change of the process's tunables, if the lane is started by this.
+    /// Changes of the process's tunables, if this starts the lane.
     tuned: tunables_mod.Change = .{},
 };
 
@@ -121,7 +121,7 @@ pub const Host = struct {
         events.record(p, .goroutine_ready, g.id, 0, 0);
     }
 
-    /// `thief` has taken `n` goroutines from `victim`, of which it runs `g`.
+    /// `thief` has taken `n` goroutines from `victim`, and runs `g` of them.
     pub inline fn noteSteal(thief: *P, victim: *P, g: *G, n: u64) void {
         events.record(thief, .steal, g.id, @as(u64, thief.id) << 32 | victim.id, @intCast(n));
     }
@@ -155,7 +155,7 @@ pub fn leaveThread(m: *M) void {
     setCurrentM(null);
 }
 
-/// sysmon's, when all Ps are idle: how soon it is to come again, ns; null: it need not.
+/// sysmon's, when all Ps are idle: after how many ns it has to come again; null: it need not.
 pub fn lookForDeadlock() ?u64 {
     if (!options.detect_deadlock) return null;
     deadlock.look();

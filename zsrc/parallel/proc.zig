@@ -167,7 +167,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (p) |refused| s.startM(refused, false);
         }
 
-        /// When all is to end: wakes the idle Ms, which do; how many there are, idle or not.
+        /// When all has to end: wakes the idle Ms, which end. Returns how many Ms there are, idle
+        /// or not.
         pub fn endIdleMs(s: *Self) u32 {
             s.lock.lock();
             defer s.lock.unlock();
@@ -274,7 +275,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (p) |refused| s.startM(refused, false);
         }
 
-        /// The thread that newM was to make could not be made. An M may have come free since.
+        /// newM could not make the thread. An M may have come free since.
         pub fn newMFailed(s: *Self, p: *P, spinning: bool) void {
             s.lock.lock();
             s.mcount -= 1;
@@ -336,7 +337,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         // ---- making goroutines runnable ----
 
-        /// By the owner of `p`. The goroutine that was to run next, if any, goes to the end.
+        /// By the owner of `p`. The goroutine that was next until now, if any, goes to the end.
         pub inline fn putNext(s: *Self, p: *P, g: *G) void {
             if (p.runq.pushNext(g)) |kicked| s.putSlow(p, kicked);
         }

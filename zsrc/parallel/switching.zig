@@ -97,7 +97,7 @@ pub fn Switching(comptime lane: type) type {
             _ = letGo(g);
         }
 
-        /// g0's loop, on an M with a P; returns when the thread is to end.
+        /// g0's loop, on an M with a P; returns when the thread has to end.
         pub fn loop(m: *M) void {
             while (true) {
                 if (m.locked_g) |own| {

@@ -178,7 +178,7 @@ pub fn Sysmon(comptime lane: type) type {
             // stay together, and sysmon wakes once a slice for all of them.
             const slice_ns = lane.tunables.preempt_slice_ns.get();
             const slice = slice_ns - slice_ns / slice_slack;
-            // One beyond GOMAXPROCS is to give its work up at once.
+            // One beyond GOMAXPROCS has to give its work up at once.
             if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice)
                 return;
             if (now -| p.requested_at < slice) return;

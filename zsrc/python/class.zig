@@ -2,8 +2,8 @@
 //!
 //! A class says once what there is to say, in `Options`: its methods and properties are Zig
 //! functions that take a *T, and what CPython wants of it, a type's slots, flags and tables, is
-//! derived. What kind of thing a `T` is, its memory tells: one that begins with the header of a
-//! Python object, `ob`, or with what it derives from, `base`, is the object; any other T lies in
+//! derived. The memory of a `T` tells what kind of thing it is: one that begins with the header of
+//! a Python object, `ob`, or with what it derives from, `base`, is the object; any other T lies in
 //! an object of its own (`Boxed`), with a place for weak references.
 //!
 //! All classes are listed in classes.zig, from where the module gets its types; one that is not

@@ -544,7 +544,7 @@ const functions = [_]class.Method(void){
         \\descriptor of write_signals(), 2 nothing.
     ),
     function("write_signals(fd, /)", signals.writeSignals,
-        \\The descriptor, which is never to block, for signals that were taken; -1 for none.
+        \\The descriptor, which must never block, for signals that were taken; -1 for none.
     ),
     function("recount_signals(names, /)", signals.recount,
         \\Counts the signals that have a handler of the program's, which may wake a goroutine. names
@@ -727,8 +727,8 @@ const functions = [_]class.Method(void){
         \\handlers are called there as anywhere.
     ),
     function("hold_back(handler, signal, /)", signals.holdBack,
-        \\Whether the caller, a signal's handler, is called in the midst of what nothing is to cut
-        \\in two: then it is called again, with that signal, after that, and returns now.
+        \\Whether the caller, a signal's handler, is called in the midst of what nothing may cut in
+        \\two: then it is called again, with that signal, after that, and returns now.
     ),
 };
 

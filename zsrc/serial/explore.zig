@@ -86,7 +86,7 @@ const Head = struct {
     /// By the seed's last digits, for those that go by priorities: in small tests these find least,
     /// and in long ones their changes are as good a little later.
     const of_seeds = [_]u8{ 0, 0, 2, 0, 0, 0, 0, 0, 3, 6, 0, 0, 4, 0, 0, 0, 0, 0, 5, 7 };
-    /// What the odd one has led to is not to be upset at once.
+    /// What the odd one has led to must not be upset at once.
     const after_odd = 3;
     /// An odd choice after this one leaves to chance which goroutine is next when one waits or
     /// ends: other orders than that of the queue also get their turn.

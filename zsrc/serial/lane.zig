@@ -372,7 +372,7 @@ pub fn Lane(comptime Host: type) type {
             return if (self.virtual_ns == 0) os.nanotime() else self.virtual_ns;
         }
 
-        /// Monotonic ns for what depends on how long the processor was used. The same seed is to
+        /// Monotonic ns for what depends on how long the processor was used. The same seed has to
         /// decide the same: in an explored run each turn of a goroutine takes a microsecond.
         pub inline fn pace(self: *const Self) u64 {
             return if (self.options.explore)

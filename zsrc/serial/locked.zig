@@ -84,7 +84,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         /// its turns.
         pub fn othersWait(self: *Self) bool {
             if (self.attention.load(.monotonic)) {
-                if (self.options.explore) return true; // where a turn is not to be taken twice
+                if (self.options.explore) return true; // where a turn must not be taken twice
                 self.attend();
             }
             return self.anyRunnable() or self.wantsG0();
@@ -99,7 +99,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             own.ending = !own.main;
         }
 
-        /// Whether the goroutine, which was picked, is to run on another thread; it is on its way
+        /// Whether the goroutine, which was picked, has to run on another thread; it is on its way
         /// there then. Or it is held, and runs nowhere yet. Without a lock that is the main one,
         /// which prefers the main thread, where signals interrupt what it waits for. On another
         /// thread it runs only while a goroutine blocks the main one.

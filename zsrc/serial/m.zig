@@ -47,7 +47,7 @@ pub const M = struct {
     /// The only goroutine that it runs, if that is locked to it; sysmon's thread and the main one
     /// read it.
     locked_g: ?*G = null,
-    /// It is to run that next: the P is this M's, or about to be.
+    /// It has to run that next: the P is this M's, or about to be.
     handed: bool = false,
     /// Its locked goroutine has ended: so does the thread.
     ending: bool = false,

@@ -186,7 +186,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
-            // In an explored run they count turns, of which there are as many each time.
+            // In an explored run they count turns: there are as many each time.
             if (self.options.explore) return;
             const now = os.nanotime();
             const slice_ns = self.tunables.preempt_slice_ns.get();

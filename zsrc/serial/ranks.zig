@@ -5,8 +5,7 @@
 //! a goroutine in `high`, `attention` stays set, so that pickNext takes its slow path; and no code
 //! looks into `low` before all other queues are empty. To make a goroutine ready takes one branch
 //! (`rank`).
-//!
-//! What keeps the others from starving, in turns, of which each lasts a slice at most:
+//! What keeps the others from starving, in turns that last a slice each at most:
 //!  - Every `others_turns`-th turn is not for `high`. The run queue has it, which goes before
 //!    `runnext` then; and if it is empty, one that was preempted.
 //!  - A high goroutine goes first when it begins, is woken or comes back from a blocking call. One

@@ -147,7 +147,7 @@ fn Rounds(comptime Lane: type) type {
         lane: Lane,
         /// So many in a row have found nothing.
         idle: u32 = 0,
-        /// The sleeps grow from the first of these on: nothing was to do since it was woken.
+        /// The sleeps grow from the first of these on: there was nothing to do since it was woken.
         grows: bool = false,
         delay: u64,
         began: u64 = 0,

@@ -57,8 +57,8 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             return true;
         }
 
-        /// A goroutine that is preempted while it holds a lock that knows threads has each of the
-        /// others that wants it block its thread, and is not to go on before all of them have.
+        /// A goroutine may be preempted while it holds a lock that knows threads. Then each other
+        /// that wants the lock blocks its thread. The holder must not wait until all of them have.
         fn endConvoy(self: *Self) void {
             self.convoy_base = @min(self.convoy_base, self.lost_count);
             if (self.lost_count < self.convoy_base + convoy) return;

@@ -214,7 +214,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         }
 
         /// One duty of an M on the idle list, which is off it afterwards if it is the main one and
-        /// on it again otherwise. False when the thread is to end; the M is gone then.
+        /// on it again otherwise. False when the thread has to end; the M is gone then.
         pub fn serve(self: *Self, m: *M) bool {
             const rested = m.rest(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);
@@ -303,7 +303,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return stays or endThread(self, m);
         }
 
-        /// False if the thread is to end.
+        /// False if the thread has to end.
         fn comeHome(self: *Self, m: *M) bool {
             // Where the lane ended meanwhile, no other thread will join this one.
             if (!self.owns(m)) return false;

@@ -1,4 +1,4 @@
-//! Semaphore: a number of permits, of which some are taken and given back.
+//! Semaphore: a number of permits that are taken and given back.
 //!
 //! Waiters get permits in the order in which they came: one that wants many is not passed by others
 //! that want few, and so gets them. A goroutine that gives some back takes waiters out under the

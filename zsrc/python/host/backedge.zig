@@ -1,4 +1,4 @@
-//! Ends a goroutine that does not park: raises in it what it is to raise, at a back edge of one of
+//! Ends a goroutine that does not park: raises in it what it has to raise, at a back edge of one of
 //! its loops.
 //!
 //! An exception from outside must not come between two lines: a lock would be acquired, and the

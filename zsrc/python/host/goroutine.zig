@@ -64,7 +64,7 @@ pub const PyG = struct {
     raised: owed.Raised = .{},
     /// Where what was eaten of that was reported.
     eaten_at: owed.Place = .{},
-    /// What it is to raise at those after that.
+    /// What it has to raise at those after that.
     later: ?*Thrown = null,
     /// The context that ends its waits when it ends, owned; and those that it entered.
     ambient: ?*py.Object = null,
@@ -113,11 +113,11 @@ pub const PyG = struct {
 };
 
 pub const Owes = extern struct {
-    /// What the goroutine is to raise at its next park, owned.
+    /// What the goroutine has to raise at its next park, owned.
     pending: ?*py.Object = null,
     /// What it was made to raise and has eaten, owned.
     eaten: ?*py.Object = null,
-    /// How much it is in the midst of that nothing is to cut in two: see whole.zig.
+    /// How much it is in the midst of that nothing may cut in two: see whole.zig.
     whole: u32 = 0,
 };
 
@@ -401,7 +401,7 @@ pub fn inheritNothing(p: *PyG) void {
     py.clear(&p.context);
 }
 
-/// Undoes `create` for one that is not to be launched.
+/// Undoes `create` for one that will not be launched.
 pub fn abandon(p: *PyG) void {
     const h = p.handle;
     h.live = null;
@@ -807,7 +807,7 @@ pub fn interrupt(p: *PyG, exception: *py.Object) void {
     wakePending(p);
 }
 
-/// As `interrupt`, at the park after those at which it raises what it is to raise already.
+/// As `interrupt`, at the park after those at which it raises what it already has to raise.
 pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
     const last = try host.gpa.create(Thrown);
     last.* = .{ .exception = exception };
@@ -817,7 +817,7 @@ pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
 }
 
 /// As `interrupt`, but the goroutine raises it before it executes another bytecode, wherever it is,
-/// and before what it is to raise where it parks.
+/// and before what it has to raise where it parks.
 pub fn throwAtOnce(p: *PyG, exception: *py.Object) void {
     if (p.owes.pending == null) {
         p.owes.pending = exception;
@@ -855,7 +855,7 @@ fn wakePending(p: *PyG) void {
     }
 }
 
-/// Raises what the goroutine is to raise where it parks. True if there was something; an exception
+/// Raises what the goroutine has to raise where it parks. True if there was something; an exception
 /// is set then.
 pub fn raisePending(p: *PyG) bool {
     return raiseThrown(p) or contexts.raiseAmbient(p) or standin.raiseEnded(p);
@@ -934,7 +934,7 @@ pub inline fn forPlainWait() ?*PyG {
     return if (isIndebted(p)) null else p;
 }
 
-/// As forWait, for one that is not to be interrupted.
+/// As forWait, for one that must not be interrupted.
 pub inline fn forLock() ?*PyG {
     return of(lane.here() orelse return standin.forCall());
 }
@@ -1024,7 +1024,7 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
             continue;
         }
         if (h.live == null) {
-            // It has ended but for what is still to be said of it.
+            // It has ended but for what has yet to be said of it.
             lane.prepare(&caller.g);
             _ = lane.park(&caller.g, .shutdown, lane.now() + std.time.ns_per_ms);
             if (raisePending(caller)) return false;

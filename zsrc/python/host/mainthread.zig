@@ -69,7 +69,7 @@ pub fn learn(function: *py.Object) void {
     }
 }
 
-/// Whether it refuses the thread, which it looks at before the signal, of which there is no such.
+/// Whether it refuses the thread. It looks at that before the signal, and there is no signal 0.
 fn isRefused(function: *py.Object) bool {
     const zero = py.PyLong_FromLongLong(0) orelse return false;
     defer py.decref(zero);
@@ -294,7 +294,7 @@ fn isMakingPendingCalls() bool {
     return calls_function != 0 and Search.of(calls_function).found;
 }
 
-/// In a C call of its own. Where it goes on after that it is to make way.
+/// In a C call of its own. Where it goes on after that it has to make way.
 fn raiseIn(g: *G) ?*py.Object {
     if (isInTheWay(g)) preempt.arm(goroutine.of(g));
     return errors.raise(.Cancelled, "the run has ended", .{});

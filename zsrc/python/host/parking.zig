@@ -143,7 +143,7 @@ pub fn take(
         };
         const p = goroutine.of(g);
         // Contexts are for what golibx itself waits for: code that locks for a moment, such as
-        // logging and imports, is to work in a `finally` block under one that is done.
+        // logging and imports, has to work in a `finally` block under one that is done.
         const context = g.context;
         g.context = null;
         defer g.context = context;

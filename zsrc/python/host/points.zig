@@ -110,7 +110,7 @@ pub const Table = struct {
         return made(entries, null);
     }
 
-    /// Functions of the module's, of which only those of these names are points.
+    /// Functions of the module's. Only those of these names are points.
     pub fn named(comptime entries: []const Entry, comptime names: []const []const u8) Table {
         return made(entries, names);
     }

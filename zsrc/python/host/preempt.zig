@@ -619,7 +619,8 @@ pub fn setUp() void {
 
 pub fn tearDown() void {
     asked.clearRetainingCapacity();
-    // What was given up while it blocked is to find its loops watched when it comes back.
+    // A goroutine that was given up while it blocked has to find its loops watched when it comes
+    // back.
     if (way == .monitoring and !backedge.any()) freeTool();
     way = .none;
 }

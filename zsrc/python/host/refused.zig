@@ -1,4 +1,4 @@
-//! Goroutines for which there was no memory when they were to start: they end before they began, as
+//! Goroutines for which there was no memory when they had to start: they end before they began, as
 //! others do that raised.
 //!
 //! The lane finds out in the middle of a switch, where no Python code may run, and their ends run a

@@ -89,7 +89,7 @@ const Call = struct { function: *py.Object, number: *py.Object };
 var queue: std.ArrayList(Call) = .empty;
 /// The goroutine that makes them, from its creation to its end.
 var runner: ?*PyG = null;
-/// It is to run.
+/// It has to run.
 var launched = false;
 /// The main goroutine has waited for its end, and does so no more: Ctrl-C has come meanwhile.
 var given_up = false;
@@ -224,8 +224,8 @@ fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.
     return result;
 }
 
-/// Where the caller is the main goroutine, and is to raise what another handler has raised: it does
-/// so, and the call is made later. False if there is nothing of that kind.
+/// Where the caller is the main goroutine, and has to raise what another handler has raised: it
+/// does so, and the call is made later. False if there is nothing of that kind.
 fn raisesBefore(function: *py.Object, args: *py.Object) bool {
     const main = goroutine.main orelse return false;
     if (!preempt.wantsRaise(main) or lane.onThread() != &main.g or py.PyTuple_Size(args) < 1)
@@ -243,7 +243,7 @@ fn isForMain(args: *py.Object) bool {
     return p != goroutine.main and !p.runs_handlers;
 }
 
-/// Whether the caller is the main goroutine in the midst of what nothing is to cut in two.
+/// Whether the caller is the main goroutine in the midst of what nothing may cut in two.
 fn isHeldBack() bool {
     const g = lane.onThread() orelse return false;
     return goroutine.of(g) == goroutine.main and holdsBack();
@@ -326,7 +326,7 @@ pub fn goOn() void {
 }
 
 /// Whether the main goroutine, once it goes on, raises something: further handlers are called after
-/// that. One that waits where nothing is to interrupt it does not go on.
+/// that. One that waits where nothing may interrupt it does not go on.
 fn mainRaisesFirst() bool {
     const main = goroutine.main orelse return false;
     return preempt.wantsRaise(main) and !goroutine.isParked(main);
@@ -450,8 +450,9 @@ fn endLate(made: bool) void {
 }
 
 /// Where the main goroutine is about to end, or to end the others: waits for the handlers that run
-/// beside it, as it was in a call that did not look for signals, and if the others are to end for
-/// those that come next. False with an exception set: one of theirs, or what has ended the wait.
+/// beside it, since it was in a call that did not look for signals. If the others have to end, it
+/// also waits for the handlers that come next. False with an exception set: one of theirs, or what
+/// has ended the wait.
 pub fn awaitHandlers(p: *PyG, which: enum { begun, launched }) bool {
     // First, since others may run before it returns.
     if (lane.here() != &p.g or preempt.wantsRaise(p)) return raiseHandlers(p);
@@ -508,7 +509,7 @@ pub fn giveBack(p: *PyG) bool {
 }
 
 /// The runner's thread has another thread state. From 3.12 on the interpreter's swap lets the lock
-/// go, and the state is still PyGILState's of this thread until it has it again: no other one is to
+/// go, and the state is still PyGILState's of this thread until it has it again: no other one may
 /// attach it meanwhile.
 pub fn leave() void {
     if (!borrows) lane.letGo();
@@ -544,8 +545,8 @@ fn throwToMain(exception: *py.Object) void {
     _ = tellSoon();
 }
 
-/// Has the main goroutine raise the exception, wherever it is, unless it is to raise one there
-/// already. Takes the reference.
+/// Has the main goroutine raise the exception, wherever it is, unless it already has to raise one
+/// there. Takes the reference.
 pub fn interruptMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
     if (preempt.wantsRaise(main)) return py.decref(exception);

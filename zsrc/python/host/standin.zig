@@ -62,7 +62,7 @@ const StandIn = struct {
     forever: bool = false,
     /// The run has ended its wait.
     run_ended: bool = false,
-    /// Of a wait that native code may end too: what is to arrive then.
+    /// Of a wait that native code may end too: the entry that arrives then.
     entry: ?*inbox.Entry = null,
     /// Of a wait that native code ends by itself, without the lock.
     over: Over = .unknown,

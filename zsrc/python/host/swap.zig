@@ -95,7 +95,7 @@ var unused_for: [:0]const u8 = "";
 /// States that will be deleted once they have been switched out.
 pub var doomed: u32 = 0;
 
-/// Makes `next` the current state. False where the interpreter is to do it. With the lock.
+/// Makes `next` the current state. False where the interpreter has to do it. With the lock.
 pub inline fn byHand(next: *py.ThreadState) bool {
     return supported and in_use and exchange(next);
 }

@@ -32,7 +32,7 @@ const interpreter_bytes = 16 * 1024;
 const most_data = 4 << 20;
 /// The low byte of an eval_breaker is for requests (3.13 to 3.15).
 const events = 0xff;
-/// For a thread that is to ask for the lock.
+/// For a thread that has to ask for the lock.
 const patience_ns = 200 * std.time.ns_per_ms;
 const quick_interval_s = 10e-6;
 

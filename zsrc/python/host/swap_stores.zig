@@ -68,8 +68,8 @@ pub fn forget() void {
     in_use = false;
 }
 
-/// `a` and `b` are two new states. With the lock, of which the interpreter's swaps do not let go.
-/// Why there is no way; null if it is `known`.
+/// `a` and `b` are two new states. With the lock, which the interpreter's swaps do not let go.
+/// Returns why there is no way; null if it is `known`.
 pub fn find(a: State, b: State) ?[:0]const u8 {
     const slot = host.mechanisms.gilstate_slot orelse
         return "the thread's state for PyGILState was not found";

@@ -10,7 +10,7 @@
 const py = @import("../py.zig");
 const identity = @import("identity.zig");
 
-/// Where threading.settrace() and setprofile() keep what new threads are to call.
+/// Where threading.settrace() and setprofile() keep what new threads call.
 const TraceHook = struct {
     name: [*:0]const u8,
     setter: [*:0]const u8,

@@ -81,7 +81,7 @@ var own_number: idents.Ident = idents.none;
 var thread_number: idents.Ident = idents.none;
 /// The survivor of this process, while it lives.
 var survivor: ?*PyG = null;
-/// What the end of the survivor is to raise in the program.
+/// What the end of the survivor has to raise in the program.
 var thrown: ?*py.Object = null;
 
 /// Of the thread that a survivor has become, and what C code that asks for the thread's number is
@@ -422,7 +422,7 @@ fn endBy(exception: *py.Object) noreturn {
     os.exitProcess(@truncate(@as(u64, @bitCast(status))));
 }
 
-/// Of golibx.patch.threads; null where it raised, of which it is told.
+/// Of golibx.patch.threads; null where it raised, which is reported.
 fn callPatch(name: [*:0]const u8, args: []const *py.Object) ?*py.Object {
     const function = py.importFrom("golibx.patch.threads", name);
     const r = if (function) |f| py.call(f, args) else null;

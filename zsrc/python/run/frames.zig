@@ -14,10 +14,10 @@
 //!
 //! But it may be past that already: it drops its operands one by one, or an exception takes the
 //! stack down value by value, and where one of them ends, a finalizer runs, and may park. What was
-//! dropped before is still to be seen on the stack, but is not owned any more, maybe freed. Then
-//! what is being ended lies on the stack without a reference, or it is of a type with a finalizer,
-//! and that is what the next frame runs. What lies above such a value is not believed, nor are
-//! operands beside it.
+//! dropped before can still be seen on the stack, but is not owned any more, maybe freed. Then what
+//! is being ended lies on the stack without a reference, or it is of a type with a finalizer, and
+//! that is what the next frame runs. What lies above such a value is not believed, nor are operands
+//! beside it.
 const std = @import("std");
 const py = @import("../py.zig");
 const whole = @import("../host/whole.zig");
@@ -362,8 +362,8 @@ pub const Entry = struct {
     taken: usize,
     parameters: ?Parameters,
 
-    /// `call_list`: the arguments may be a list, or anything that is iterable, of which the
-    /// interpreter makes a tuple.
+    /// `call_list`: the arguments may be a list, or anything that is iterable: the interpreter
+    /// makes a tuple of it.
     pub const Kind = enum {
         plain,
         call,

@@ -195,7 +195,7 @@ const Suspect = struct {
         }
     }
 
-    /// Whether select() was given a copy of a tuple that is nowhere to be found on the stack.
+    /// Whether select() was given a copy of a tuple that is nowhere on the stack.
     fn lacksArguments(s: Suspect) bool {
         if (py.PyTuple_Size(s.stack) == 0) return false;
         const entry: frames.Entry = .of(s.stack, 0);
@@ -492,7 +492,7 @@ const Graph = struct {
         }
     }
 
-    /// Those that are to end for reasons that are no references.
+    /// Those that will end for reasons that are no references.
     fn markContexts(g: *Graph) bool {
         var any = false;
         var it = g.nodes.iterator();

@@ -55,8 +55,8 @@ const most_looked_at = 1 << 20;
 
 var thread: ?os.Thread = null;
 
-/// With the interpreter's lock. What cannot be had here is no reason not to run. False if the
-/// signal for dumps is the program's own.
+/// With the interpreter's lock. If something is missing here, the program runs all the same. False
+/// if the signal for dumps is the program's own.
 pub fn start(s: Settings) bool {
     peek.calibrate();
     if (!requests.open(s.control)) return true;

@@ -39,8 +39,8 @@ const patience_ns = 200 * std.time.ns_per_us;
 
 /// A thread is in `sample`. With the lock.
 var busy = false;
-/// The goroutine that is to note its frames; 0: none. The thread stores it, the goroutine takes it:
-/// release and acquire, for `marked`.
+/// The goroutine that has to note its frames; 0: none. The thread stores it, the goroutine takes
+/// it: release and acquire, for `marked`.
 var wanted: std.atomic.Value(u64) = .init(0);
 /// The rows so far, owned. With the lock.
 var rows: ?*py.Object = null;

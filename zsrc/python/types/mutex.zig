@@ -30,7 +30,7 @@ noinline fn acquire(m: *M, limit: Limit) ?bool {
     }
 }
 
-/// Waits for it whatever the goroutine is to raise, which stays pending. False with an exception
+/// Waits for it whatever the goroutine has to raise, which stays pending. False with an exception
 /// set if the caller is no goroutine any more.
 pub fn acquireAlways(m: *M) bool {
     var since: u64 = 0;
@@ -147,7 +147,7 @@ pub const GuardClass = class.Class(Guard, .{
     .name = "golibx._core.Guard",
     .doc =
     \\A Mutex for `with`, in goroutines and threads, where waiting raises nothing: what the
-    \\goroutine is to raise stays pending, and signal handlers are called when it is left. In the
+    \\goroutine has to raise stays pending, and signal handlers are called when it is left. In the
     \\child of a fork it is free.
     ,
     .new = class.constructor("Guard()", Guard),

@@ -295,7 +295,7 @@ const Locked = struct {
     }
 };
 
-/// `elem` is sent, or receives. `timeout` is said at once where `limit` is to poll.
+/// Sends `elem`, or receives into it. Returns `timeout` at once where `limit` says to poll.
 fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) Ended {
     const c = ch.c;
     const first = attempt(side, c, elem);

@@ -45,7 +45,7 @@ const Shared = struct {
     sources: [*]select.Source,
     first: ?*State = null,
     caller: outside.Caller = undefined,
-    /// To be woken once the locks are released.
+    /// The wait to wake once the locks are released.
     woken: ?*switching.Wait = null,
     wait: switching.Wait = .{},
     entry: inbox.Entry = .{ .arrive = arrive },
@@ -114,7 +114,7 @@ pub const Guard = struct {
     waiting_on: ?*anyopaque = null,
     waiting_count: u32 = 0,
 
-    /// What dumps are to show: an object, or an array of `count` cases.
+    /// What dumps show: an object, or an array of `count` cases.
     pub inline fn waitsOn(g: *Guard, on: *const anyopaque, count: u32) void {
         g.waiting_on = @constCast(on);
         g.waiting_count = count;

@@ -138,7 +138,7 @@ pub fn isArmed(o: *py.Object) bool {
     return c.armed and c.timer.when != C.never;
 }
 
-// ---- a function to be called ----
+// ---- a function that a timer calls ----
 
 const Call = struct {
     timer: timer_mod.Timer = .{ .fire = start },
@@ -188,7 +188,7 @@ const Call = struct {
         c.function = null;
     }
 
-    /// It is not to come. May run Python code when `c` is no longer looked at.
+    /// It does not come any more. May run Python code when `c` is no longer looked at.
     fn drop(c: *Call) void {
         const function = c.function.?;
         const birth = c.birth;
@@ -199,7 +199,7 @@ const Call = struct {
         py.decref(function);
     }
 
-    /// Whether it was to come. The last that it does may run Python code.
+    /// Returns whether it was pending. The last that this does may run Python code.
     fn stop(c: *Call) bool {
         if (!c.pending()) return false;
         if (c.inHeap()) lane.removeTimer(&c.timer, true);
@@ -207,7 +207,7 @@ const Call = struct {
         return true;
     }
 
-    /// Null with an exception set; else whether it was to come before.
+    /// Null with an exception set; else whether it was pending before.
     fn set(c: *Call, function: *py.Object, when: u64) ?bool {
         if (!lane.live) {
             errors.notInGoroutine();
@@ -251,7 +251,7 @@ const again_ns = 10 * std.time.ns_per_ms;
 
 var pending_calls: List(Call) = .{};
 
-/// After a run: what was still to be called is not.
+/// After a run: functions that were pending are not called.
 pub fn dropCalls() void {
     while (pending_calls.head) |c| {
         c.timer.index = timer_mod.Timer.none;
