@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         config: path of the golib.toml; None if none was named.
-        without_config: whether ./golib.toml is not to be used either.
+        without_config: whether ./golib.toml is not used either.
         overrides: the --set arguments.
         interactive: whether an interactive console follows the program.
         program: the program; None for the one that the configuration names.

@@ -335,7 +335,7 @@ class _Builder:
             self._add_problem("netpoll.backend", "not available on this platform", '"auto"')
 
     def _check_rules(self) -> None:
-        """Rules keep within the limits, of which plugins' authors do not know."""
+        """Rules keep within the limits, which plugins' authors do not know."""
         limits = self.values["tune.limits"]
         rules = self.values["tune.rules"]
         if not limits or not rules:
@@ -434,7 +434,7 @@ def _checked(key: Key, path: str, value: object, source: _Source) -> object:
 
 
 def _checked_tuning(key: Key, path: str, value: object, source: _Source) -> object:
-    """What [tune] says, of which most runs have nothing."""
+    """What [tune] says. Most runs have nothing of it."""
     if source.is_text:
         value = toml_literal(str(value))
     if value == key.default:

@@ -289,7 +289,7 @@ class Runtime:
         return tuning.tunables()
 
     def tuning_keys(self) -> dict[str, TuningKey]:
-        """All that there is to say about each of them, by its key: range, beginning, meaning."""
+        """What is known about each of them, by its key: range, beginning, meaning."""
         return tuning.keys(self.config)
 
     def tune(self, changes: Mapping[str, int | str]) -> dict[str, int]:
@@ -332,7 +332,7 @@ class Runtime:
         goroutine, service goroutines and native ones do not call them.
 
         Args:
-            begin: given the goroutine. It is not to be kept: what a goroutine raises is reported
+            begin: given the goroutine. It must not be kept: what a goroutine raises is reported
                 only when no code has it any more.
             end: given what begin() has returned; "returned", "raised" or "cancelled"; and the
                 exception, or None.
@@ -622,7 +622,7 @@ class Runtime:
 
     @_core.whole
     def _end(self) -> None:
-        # A child that this goroutine has forked has left all that there is to end behind.
+        # A child that this goroutine has forked has left behind all that has to end.
         if self._pid != os.getpid():
             return
         self._ending = True

@@ -56,7 +56,7 @@ class Choice(NamedTuple):
 
     Attributes:
         kind: the index of its letter.
-        options: between how many; 0 in what is to happen by itself, whatever it is.
+        options: between how many; 0 in what has to happen by itself, whatever it is.
         free: how many of them, the first, are no preemption.
         taken: which of them.
     """
@@ -146,7 +146,7 @@ def parse(text: str) -> tuple[str, Schedule, str]:
 
 
 def check(text: str, made: Schedule, misfit: int) -> None:
-    """Raises WrongSchedule if a run made other choices than the schedule that it was to follow."""
+    """Raises WrongSchedule if a run made other choices than the schedule that it had to follow."""
     _, planned, expected = parse(text)
     begin = f"schedule {text} is not one of this program as it is now: "
     if misfit >= 0:

@@ -263,7 +263,7 @@ class Scope:
         return False
 
     def _raise(self, exc: BaseException | None, passing: list[BaseException]) -> bool:
-        """Raises what there is to raise; returns whether the block's exception is swallowed."""
+        """Raises what it has to raise; returns whether the block's exception is swallowed."""
         if self._quits:
             first = self._quits[0]
         elif self._errors:

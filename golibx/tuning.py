@@ -77,7 +77,7 @@ def limits_of(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int
 
 
 def keys(config: Config) -> dict[str, TuningKey]:
-    """What there is to say about each of tunables(), by its key."""
+    """What is known about each of tunables(), by its key."""
     from golibx.rules import KEYS, TuningKey
 
     values, limits = tunables(), limits_of(config.tune.limits)

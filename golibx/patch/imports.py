@@ -69,7 +69,7 @@ class _Loader:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # What asks the module for its loader, such as inspect, is to find the real one.
+        # Code that asks the module for its loader, such as inspect, has to find the real one.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

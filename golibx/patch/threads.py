@@ -259,7 +259,7 @@ def let_go(error: BaseException) -> None:
 def end_pools() -> None:
     """Calls the functions that come before a program's end waits for its threads.
 
-    Pools tell their idle threads there that they are to end: concurrent.futures does.
+    Pools tell their idle threads there that they have to end: concurrent.futures does.
     """
     threading._SHUTTING_DOWN = True  # type: ignore[attr-defined]
     for call in reversed(threading._threading_atexits):  # type: ignore[attr-defined]

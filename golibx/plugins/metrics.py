@@ -236,7 +236,7 @@ class _Collector:
         self._has_latency = has_latency
 
     def describe(self) -> list[Metric]:
-        """Nothing: registration is to collect nothing."""
+        """Nothing: registration must collect nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -209,7 +209,7 @@ class _Instruments:
             "How long goroutines waited from when they were ready until they ran.",
             explicit_bucket_boundaries_advisory=_LATENCY_BOUNDS,
         )
-        # Its callback records what the histogram is to have in the same collection.
+        # Its callback records what the histogram gets in the same collection.
         meter.create_observable_counter(
             _LATENCY_LEFT_OUT,
             [self._latencies],

@@ -42,7 +42,7 @@ _IDLE_ROUNDS = 1
 on one CPU a fifth of its time went to sysmon's looks. After a call that does block sysmon looks as
 often as in any program."""
 _LEEWAY_S = 5.0
-"""What a worker may take longer to end than it is to, before it is killed."""
+"""What a worker may take longer to end than it should, before it is killed."""
 
 
 class ListenError(Exception):

@@ -115,7 +115,7 @@ class Supervisor:
         return True
 
     def _first_serves(self) -> bool:
-        """Waits until it does. False if it has died, or all are to end."""
+        """Waits until it does. False if it has died, or all have to end."""
         while not self._signals:
             self._wait(_LOOK_S)
             try:
