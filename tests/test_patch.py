@@ -17,12 +17,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import sleep  # a reference from before
+from typing import Any
 
 import pytest
 
 import golibx
 from conftest import c_library
-from golibx import _core, context, go, run
+from golibx import Goroutine, _core, context, go, run
 from golibx.testing import wait_until_parked
 
 MODULES = ("time", "threading", "queue", "socket", "select", "ssl", "io", "os")
@@ -213,6 +214,34 @@ def test_select_poll_and_epoll_park() -> None:
         other.close()
 
     assert threads_used(main) < FEW
+
+
+def test_a_poll_object_has_one_caller_at_a_time() -> None:
+    """As in plain Python, and until the first one has ended, in whichever way."""
+
+    def main() -> None:
+        one, other = pair()
+        poller = select.poll()
+        poller.register(one, select.POLLIN)
+        ends: list[tuple[int | None, Callable[[Goroutine[Any]], object]]] = [
+            (None, lambda _: other.send(b"x")),
+            (None, Goroutine.cancel),
+            (200, lambda _: None),
+        ]
+        for limit, end in ends:
+            waiting = go(poller.poll, limit)
+            wait_until_parked(waiting)
+            for again in (None, 0):
+                with pytest.raises(RuntimeError, match=r"concurrent poll\(\) invocation"):
+                    poller.poll(again)
+            end(waiting)
+            waiting.join()
+            if poller.poll(0):
+                one.recv(1)
+        one.close()
+        other.close()
+
+    run(main)
 
 
 def test_many_descriptors_in_one_select() -> None:
