@@ -219,8 +219,8 @@ pub const Note = struct {
 
 /// Whether a thread that runs out of work should look for more on its CPU for a moment before it
 /// sleeps: to be woken takes the system tens of microseconds where it has to wake a CPU too. It
-/// does so only if its last rests were as short as that, and if there is another CPU for the threads
-/// that make the work.
+/// does so only if its last rests were as short as that, and if there is another CPU for the
+/// threads that make the work.
 ///
 /// Where other programs keep the CPUs busy, a thread that looks takes the CPU from the one that it
 /// waits for. Then a look is in vain, and yet the sleep after it is short. So a rest with a look in
