@@ -348,22 +348,30 @@ fn begin(
     };
     // One of the UNIX domain whose listener's queue is full has not begun.
     if (e == errnoOf(.AGAIN)) return .original;
-    if (e != errnoOf(.INPROGRESS)) return .{ .ended = e };
+    // The call of one without a time-out waits, also for what somebody else has begun.
+    const waits = e == errnoOf(.INPROGRESS) or e == errnoOf(.ALREADY) and timeout < 0;
+    if (!waits) return .{ .ended = e };
     while (true) switch (ready.one(s.fd, .{ .write = true }, deadline)) {
         .raised => return .raised,
         .timeout => return .{ .ended = timed_out },
         .ready => {
             if (s.fd < 0) return .{ .ended = errnoOf(.BADF) };
             if (!net.writable(s.handle())) continue;
-            const how = net.pendingError(s.handle());
+            const how = outcome(s, timeout);
             return .{ .ended = if (how == errnoOf(.ISCONN)) 0 else how };
         },
         .unwatched => {
             // It goes on by itself: to connect again would fail.
             net.waitWritable(s.handle(), timeout);
-            return .{ .ended = net.pendingError(s.handle()) };
+            return .{ .ended = outcome(s, timeout) };
         },
     };
+}
+
+/// Of a connection that has ended. The original leaves it for the next call to tell of, too, where
+/// it has a time-out, and in no other case.
+fn outcome(s: *const Socket, timeout: i64) c_int {
+    return if (timeout < 0) net.endConnection(s.handle()) else net.pendingError(s.handle());
 }
 
 /// Of what connect() or connect_ex() gave, the errno, 0 for none. Null with an exception set: it is
@@ -391,7 +399,8 @@ fn errnoIn(exception: *py.Object) ?c_int {
     };
     defer py.decref(value);
     const e = py.intIn(c_int, value) orelse return null;
-    return if (e == errnoOf(.INPROGRESS) or e == errnoOf(.AGAIN)) e else null;
+    const is_known = e == errnoOf(.INPROGRESS) or e == errnoOf(.ALREADY) or e == errnoOf(.AGAIN);
+    return if (is_known) e else null;
 }
 
 // ---- close() ----
