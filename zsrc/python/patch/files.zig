@@ -134,7 +134,11 @@ pub const by_number = struct {
         py.decref(found);
         if (os.net.openProcess(pid)) |child| {
             const waited = ready.one(child.fd(), .{ .read = true }, null);
-            host.poller.loseRange(child.fd(), child.fd() +| 1);
+            if (waited == .ready) {
+                host.poller.loseEnded(child);
+            } else {
+                host.poller.loseRange(child.fd(), child.fd() +| 1);
+            }
             os.net.close(child);
             if (waited == .raised) return null;
         }
