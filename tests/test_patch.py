@@ -919,6 +919,25 @@ def test_what_fails_at_once_waits_for_nothing() -> None:
     assert (found[1].returncode, found[1].stderr) == (0, found[0].stderr)
 
 
+def test_signals_disturb_no_call_of_a_thread() -> None:
+    program = str(Path(__file__).with_name("interrupted_calls.py"))
+    found = [
+        subprocess.run([sys.executable, *how, program], capture_output=True, text=True, timeout=100)
+        for how in ((), ("-m", "golibx", "run"))
+    ]
+    assert (found[0].returncode, found[0].stderr) == (0, "")
+    assert found[1].stdout.splitlines() == found[0].stdout.splitlines()
+    assert (found[1].returncode, found[1].stderr) == (0, "")
+
+
+def test_c_code_of_a_thread_may_be_interrupted() -> None:
+    """Other than in plain Python, as docs/patching.md says: it may be on the main thread."""
+    program = str(Path(__file__).with_name("interrupted_calls.py"))
+    command = [sys.executable, "-m", "golibx", "run", program, "c"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("c_poll ['interrupted'] 1 True\n", "")
+
+
 def test_what_is_patched_is_told_and_taken_back() -> None:
     assert golibx.patched() == dict.fromkeys(MODULES, "patched")
     golibx.unpatch(["time"])
