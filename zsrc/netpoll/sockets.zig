@@ -161,6 +161,12 @@ pub fn Poller(comptime Lane: type) type {
             }
         }
 
+        /// As `loseRange`, of a file that is no other's, is closed next, and has told all that it
+        /// will: the close ends the watch.
+        pub fn loseEnded(p: *Self, fd: Handle) void {
+            if (p.by_fd.get(fd)) |d| p.lose(d);
+        }
+
         fn loseWatched(p: *Self, d: *Desc) void {
             p.backend().remove(d.fd);
             p.lose(d);

@@ -323,6 +323,21 @@ pub fn pendingError(h: Handle) c_int {
     return value;
 }
 
+/// How a connection ended that was begun without waiting: as a connect() that waits does it, so
+/// that the next one tells nothing of this one. Until a program asks, Linux keeps it for that.
+pub fn endConnection(h: Handle) c_int {
+    if (!linux) return pendingError(h);
+    var peer: Address = .{};
+    if (peerName(h, &peer)) {
+        const address: *const c.sockaddr = @ptrCast(&peer.bytes);
+        return if (c.connect(h.fd(), address, peer.len) == 0) 0 else errno();
+    }
+    const e = pendingError(h);
+    const nowhere: Address = .{}; // AF_UNSPEC
+    _ = c.connect(h.fd(), @ptrCast(&nowhere.bytes), @sizeOf(c.sockaddr));
+    return if (e != 0) e else @backingInt(c.E.CONNABORTED);
+}
+
 /// The name of the socket. False with errno set.
 pub fn ownName(h: Handle, out: *Address) bool {
     out.len = out.bytes.len;

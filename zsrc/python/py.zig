@@ -759,6 +759,15 @@ pub fn isInt(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 24) != 0; // Py_TPFLAGS_LONG_SUBCLASS
 }
 
+/// An int that a T can be; null for anything else. No exception is set.
+pub fn intIn(comptime T: type, o: *Object) ?T {
+    if (!isInt(o)) return null;
+    const value = PyLong_AsLongLong(o);
+    if (value != -1 or PyErr_Occurred() == null) return std.math.cast(T, value);
+    PyErr_Clear();
+    return null;
+}
+
 pub fn isFloat(o: *Object) bool {
     return o.type == &PyFloat_Type or PyType_IsSubtype(o.type, &PyFloat_Type) != 0;
 }

@@ -39,13 +39,7 @@ pub fn watch() void {
 
 /// Null if it is no descriptor: then the function says so itself.
 fn descriptor(o: *py.Object) ?i32 {
-    if (!py.isInt(o)) return null;
-    const value = py.PyLong_AsLongLong(o);
-    if (value == -1 and py.PyErr_Occurred() != null) {
-        py.PyErr_Clear();
-        return null;
-    }
-    return std.math.cast(i32, value);
+    return py.intIn(i32, o);
 }
 
 fn refuse(e: std.c.E) ?*py.Object {
