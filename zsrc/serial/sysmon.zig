@@ -31,6 +31,8 @@ pub const State = struct {
     // What the last rounds saw; sysmon's own.
     /// There was no M to send.
     refused: bool = false,
+    /// The last round has seen that the goroutine is away, which it was not in the round before.
+    away_first: bool = false,
     tick: u64 = 0,
     tick_since: u64 = 0,
     detached_since: u64 = 0,
@@ -191,9 +193,12 @@ fn Rounds(comptime Lane: type) type {
         }
 
         pub fn look(r: *Self) void {
+            const s = &r.lane.sysmon;
             const busy = round(r.lane, os.nanotime());
+            const first = s.away_first;
             r.idle = if (busy) 0 else r.idle +| 1;
-            r.grows = r.grows and !busy;
+            // What was just seen to be away is looked at again soon, and mostly is back by then.
+            r.grows = r.grows and (!busy or first);
         }
     };
 }
@@ -263,6 +268,7 @@ fn anyLost(lane: anytype) bool {
 /// One look at the lane. True if something happened, so that the next look comes soon.
 pub fn round(lane: anytype, now: u64) bool {
     lane.clock.store(now, .monotonic);
+    lane.sysmon.away_first = false;
     const busy = watchOwner(lane, now);
     lane.watchDebt(now, lane.sysmon.refused);
     lane.sysmon.refused = false;
@@ -289,6 +295,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
         // at again soon.
         if (o.retake_enabled and lane.attachment(m) == .detached) {
             s.detached_since = now;
+            s.away_first = true;
             return true;
         }
         return false;
@@ -336,6 +343,7 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const s = &lane.sysmon;
     if (s.detached_since == 0) {
         s.detached_since = now;
+        s.away_first = true;
         return true;
     }
     const others = othersWait(lane, now) or lane.hogsWait();
