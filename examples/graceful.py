@@ -1,4 +1,4 @@
-"""A server that ends well: SIGTERM or Ctrl-C has it serve whom it serves, and nobody else.
+"""A server that ends well: after SIGTERM or Ctrl-C it still serves its clients, but no new ones.
 
     golibx run examples/graceful.py [port]
 

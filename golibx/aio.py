@@ -160,7 +160,7 @@ class _Background:
                     loop.run_forever()
                     return
                 except (KeyboardInterrupt, SystemExit) as error:
-                    # One that ends a task ends the loop, too. Who waits for the task raises it.
+                    # One that ends a task ends the loop, too. Code that awaits the task raises it.
                     if not self._is_outcome(error):
                         _core.throw_main(error)
 

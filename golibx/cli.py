@@ -4,8 +4,8 @@
 than everything that a run needs. So its command line is parsed here, by hand, and click and
 golibx.commands are imported for the other subcommands, for help and for usage errors.
 
-Without --config a run uses ./golib.toml, and says so: it may name plugins, whose code runs. Nothing
-else runs code because a file lies in the current directory.
+Without --config a run uses ./golib.toml, and says so: it may name plugins, and then runs their
+code. Nothing else runs code because a file lies in the current directory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         config: path of the golib.toml; None if none was named.
-        without_config: whether ./golib.toml is not to be used either.
+        without_config: whether ./golib.toml is not used either.
         overrides: the --set arguments.
         interactive: whether an interactive console follows the program.
         program: the program; None for the one that the configuration names.
@@ -85,7 +85,7 @@ def parse_run(arguments: Sequence[str]) -> Run:
     """What the command line after `golibx run` says. Raises UsageError."""
     run = Run()
     rest = list(arguments)
-    named = False  # the configuration's program is to be run
+    named = False  # whether to run the configuration's program
     while rest and run.program is None:
         argument = rest.pop(0)
         option, equals, value = argument.partition("=")
@@ -224,7 +224,7 @@ def _change_directory(config: Config) -> None:
 
 
 def report_config_error(exc: ConfigError) -> NoReturn:
-    """Says on stderr what is wrong, after the traceback of the plugin whose fault it is, if any."""
+    """Says on stderr what is wrong, after the traceback of the plugin at fault, if any."""
     for error in exc.errors if sys.stderr is not None else ():
         cause = error.__cause__
         frames = _plugin_frames(cause.__traceback__) if cause is not None else None

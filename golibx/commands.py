@@ -1,7 +1,7 @@
 """The subcommands of `golibx` and their help, for click; golibx.cli runs programs without it.
 
-None of them runs code that ./golib.toml names: who reads the help or a list in some folder has not
-asked for that. Naming a file by --config, GOLIB_PLUGINS_ENABLED and --set do ask.
+None of them runs code that ./golib.toml names: a user who reads the help or a list in some folder
+has not asked for that. To name a file by --config, GOLIB_PLUGINS_ENABLED and --set do ask.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class _Group(click.Group):
             from golibx.pluginmanager import PluginManager
 
             PluginManager(config, problems=problems).extend_cli(self)
-        # They must not keep anybody from reading the help.
+        # They must not keep a user from reading the help.
         self._plugins_failed = bool(problems)
         for problem in problems:
             for error in problem.errors:
@@ -152,7 +152,7 @@ class _Group(click.Group):
 
 
 class _RunCommand(click.Command):
-    """`golibx run`, whose command line is cli.parse_run's; click shows help and usage errors."""
+    """`golibx run`: cli.parse_run reads its command line; click shows help and usage errors."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # a shell wants to know how a word may go on

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 DEFAULT_CONFIG = "golib.toml"
-"""What a configuration is named where nobody names one."""
+"""The name of a configuration where the user names none."""
 
 
 def default_config() -> str | None:
@@ -335,7 +335,7 @@ class _Builder:
             self._add_problem("netpoll.backend", "not available on this platform", '"auto"')
 
     def _check_rules(self) -> None:
-        """Rules keep within the limits, of which plugins' authors do not know."""
+        """Rules keep within the limits, which plugins' authors do not know."""
         limits = self.values["tune.limits"]
         rules = self.values["tune.rules"]
         if not limits or not rules:
@@ -352,7 +352,7 @@ class _Builder:
         if any(problem.key in (smaller, larger) for problem in self.problems):
             return
         if self._number(smaller) > self._number(larger):
-            # Blame the one that was set: the other may be a default that nobody thought of.
+            # Blame the one that was set: the other may be a default that the user did not think of.
             set_by_user = self.sources[larger] is not self.default
             blamed, limit, relation = (
                 (larger, smaller, "less") if set_by_user else (smaller, larger, "more")
@@ -434,7 +434,7 @@ def _checked(key: Key, path: str, value: object, source: _Source) -> object:
 
 
 def _checked_tuning(key: Key, path: str, value: object, source: _Source) -> object:
-    """What [tune] says, of which most runs have nothing."""
+    """What [tune] says. Most runs have nothing of it."""
     if source.is_text:
         value = toml_literal(str(value))
     if value == key.default:
@@ -716,7 +716,7 @@ class Config:
 
 
 def refuse_unread(problems: Sequence[ConfigError]) -> None:
-    """Raises them if one is about a whole file: nobody knows what else that says."""
+    """Raises them if one is about a whole file: what else that says is unknown."""
     if any(not problem.key for problem in problems):
         raise ConfigError.of(problems)
 

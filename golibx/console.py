@@ -36,7 +36,7 @@ def after(
     Args:
         main: the program.
         names: gives the names that the program has left.
-        frames: takes from a traceback what is to be shown.
+        frames: takes from a traceback what to show.
     """
 
     def run() -> None:
@@ -57,7 +57,7 @@ def interact(names: dict[str, Any], frames: Frames, *, startup: bool = False) ->
 
     Args:
         names: the names that they see.
-        frames: takes from a traceback what is to be shown.
+        frames: takes from a traceback what to show.
         startup: whether this is all there is to run: with a banner, and PYTHONSTARTUP's file first.
     """
     _core.lock_os_thread()

@@ -1,8 +1,8 @@
 """What other processes may ask and change: `golibx stats`, `plugins`, `profile` and others.
 
 They connect to the socket that `golibx dump` asks through. zsrc/python/run/requests.zig has the
-protocol, and lets nobody in but the process's own user and root: of a request that it does not
-answer itself it calls `answer`, in a thread of its own. The requests:
+protocol, and lets only the process's own user and root in. For a request that it does not answer
+itself it calls `answer`, in a thread of its own. The requests:
 
     stats           counters, latencies, and the present values of what can be tuned; this is
                     answered in part where the interpreter is stuck
@@ -81,7 +81,7 @@ def answer(asked: str, pid: int) -> str:
         )
     except (ConfigError, RuntimeError, ValueError) as exc:
         return f"-{exc}\n"
-    except Exception as exc:  # Whoever asks is not to wait for what will not come.
+    except Exception as exc:  # A client must not wait for what will not come.
         return f"-{type(exc).__name__}: {exc}\n"
 
 
@@ -193,13 +193,13 @@ class _Attached:
             self._collector.join()
             self.problem = self._collector.problem
             self.data = encode(self._collector.profiles[kind], format_)
-        except Exception as exc:  # Whoever asks is to know.
+        except Exception as exc:  # The client has to know.
             self.problem = f"{type(exc).__name__}: {exc}"
         finally:
             self.data = self.data or b""
 
     def give_up(self) -> None:
-        """It ends soon, and nobody gets it."""
+        """It ends soon, and no client gets it."""
         self.is_given_up = True
         self._collector.interrupt()
 
@@ -210,7 +210,7 @@ class _Attached:
             self._thread.join(_MAKE_WAY_S)
 
     def is_owned(self) -> bool:
-        """Whether somebody may still come for it, who is in the way of others."""
+        """Whether its client may still come for it. Until then it is in the way of others."""
         if self.process != os.getpid() or self.is_given_up:
             return False  # it may be the parent's of a fork
         return os.path.exists(f"/proc/{self.asker}")

@@ -162,7 +162,7 @@ def describe(
     Args:
         goroutines: the goroutines.
         threads: the threads.
-        holders: who has an object in a local variable.
+        holders: which goroutines and threads have an object in a local variable.
     """
     members: list[_Shown] = [*map(_Member, goroutines), *threads]
     waiters: Having = {}
@@ -176,7 +176,7 @@ def describe(
 
 
 def _holders(goroutines: Sequence[Goroutine], threads: Sequence[_Thread]) -> Having:
-    """Which of them have an object that one of them waits on in a local variable."""
+    """Which of them have, in a local variable, an object that one of them waits on."""
     on = [*(_objects(g.waiting_on) for g in goroutines), *(thread.waits_on for thread in threads)]
     wanted = {id(each) for one in on for each in one}
     frames: list[tuple[Who, FrameType | None]] = [
@@ -291,7 +291,7 @@ class _Thread(_Shown):
 
 def _threads() -> list[_Thread]:
     """Those that run no goroutine and wait, the oldest wait first."""
-    # Not threading.enumerate(), whose lock one of those may hold that this would wait for.
+    # Not threading.enumerate(): it takes a lock, and this would wait for the thread that has it.
     active: dict[int, threading.Thread] = vars(threading)["_active"]
     found: dict[int, _Thread] = {}
     for number, ident, state, waiting_on, waited, frame in _core.waiting_threads():
@@ -461,7 +461,7 @@ def request(pid: int, what: str = "dump", *, timeout: float = 15.0) -> str:
 
 
 def _send(connection: socket.socket, line: bytes) -> None:
-    # Who refuses to be asked at all has hung up, perhaps, and has said why.
+    # A process that refuses to be asked has hung up, perhaps, and has said why.
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(line)
 
@@ -478,7 +478,7 @@ def _received(connection: socket.socket) -> list[bytes]:
 
 
 def _check_who_answers(connection: socket.socket, pid: int) -> None:
-    """Anybody may listen under the name that the process would have."""
+    """Any process may listen under the name that this one would have."""
     import socket
     import struct
 

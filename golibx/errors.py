@@ -59,7 +59,7 @@ class DeadlineExceeded(GolibxError, TimeoutError):
     Also a TimeoutError (hence an OSError), so that code written for sockets handles it unchanged.
 
     Attributes:
-        context: the Context whose deadline it was, or None: a call's own timeout.
+        context: the Context that had the deadline, or None: a call's own timeout.
     """
 
     context: Context | None = None

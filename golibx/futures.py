@@ -45,7 +45,7 @@ class Future(futures.Future[_T]):
         if ended is None:
             ended = _core.Event()
             self.add_done_callback(lambda _: ended.set())
-            self._ended = ended  # not sooner: who finds it waits for it
+            self._ended = ended  # not sooner: a thread that finds it waits for it
         ended.wait(None if timeout is None else max(0.0, timeout))
         return 0.0
 
@@ -293,11 +293,11 @@ class GoroutinePoolExecutor(futures.Executor):
                 dropped.extend(self._queue)
                 self._queue.clear()
             elif self._queue and isinstance(error, Cancelled):
-                # Whoever cancelled this one, or one that its call waited for, did not mean the
-                # other calls; unless it was the end of the run.
+                # The code that cancelled this one, or one that its call waited for, did not mean
+                # the other calls; unless it was the end of the run.
                 self._start_worker(replaces=True)
             elif error is not None and not self._workers:
-                # There was no memory for it. Nobody is left to make these.
+                # There was no memory for it. No worker is left to make these.
                 failed.extend(self._queue)
                 self._queue.clear()
             ended = self._has_ended()

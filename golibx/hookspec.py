@@ -20,7 +20,7 @@ class: it is instantiated, without arguments, for each run.
 
 What every plugin may rely on:
 
-- The native core records an event only if some plugin has a hook for it; a hook that nobody
+- The native core records an event only if some plugin has a hook for it; a hook that no plugin
   implements costs nothing.
 - Events are delivered in batches (`[hooks] flush_interval`, sooner where a ring is half full), in
   the order of their timestamps, in a goroutine of its own. Hooks may use the whole API of golibx,
@@ -173,7 +173,7 @@ class GoroutineExit(NamedTuple):
 
 
 class GoroutinePanic(NamedTuple):
-    """A goroutine ended with an exception that nobody collects."""
+    """A goroutine ended with an exception that no code collects."""
 
     time_ns: int
     """When that was found: when the goroutine ended, or its Goroutine was forgotten."""
@@ -214,7 +214,7 @@ class Retake(NamedTuple):
     blocked_ns: int
     """How long it had been in the call."""
     in_vain: bool
-    """Whether the call returned before anyone else could use the processor."""
+    """Whether the call returned before another thread could use the processor."""
 
 
 class NetpollReady(NamedTuple):
@@ -459,14 +459,14 @@ def on_goroutine_ready(event: GoroutineReady) -> None:
 
 @hookspec
 def on_goroutine_exit(event: GoroutineExit) -> None:
-    """A goroutine ended whose start this run could report: it returned, raised or was cancelled."""
+    """A goroutine ended: it returned, raised or was cancelled. This run could report its start."""
 
 
 @hookspec
 def on_goroutine_panic(event: GoroutinePanic) -> None:
-    """A goroutine ended with an exception that nobody collects.
+    """A goroutine ended with an exception that no code collects.
 
-    By then it was printed. That of a goroutine somebody may still join is not one yet.
+    By then it was printed. An exception that code may still collect is not reported yet.
     """
 
 
@@ -536,9 +536,9 @@ def on_goroutine_run(event: GoroutineRun) -> None:
     """A goroutine that was new or woken begins to run: how long it was ready and had no turn.
 
     Once for each time that it is made or woken, before on_goroutine_start for a new one; not when
-    it goes on after a preemption, after it gave way or after a blocking call. Whoever switches to
-    it records that; while there is such a hook each of these turns costs two readings of the clock
-    beside the event. Service goroutines are not reported.
+    it goes on after a preemption, after it gave way or after a blocking call. The thread that
+    switches to it records that; while there is such a hook each of these turns costs two readings
+    of the clock beside the event. Service goroutines are not reported.
 
         @hookimpl
         def on_goroutine_run(self, event):
@@ -578,11 +578,11 @@ def on_goroutine_unblock(event: GoroutineUnblock) -> None:
 def on_gil_wait(event: GilWait) -> None:
     """The Python lane waited for the GIL for `[hooks] gil_wait_min` or longer.
 
-    Other threads had it: those of the program, or C code that computes with the GIL. Not seen are
-    waits of which the interpreter tells nobody: of a goroutine whose call has ended (a part of
-    `blocked_ns` of on_goroutine_unblock), or that was interrupted in its bytecodes since a thread
-    had asked for the GIL. The thread that has waited records it. While there is such a hook, each
-    time that the runtime asks for the GIL costs two readings of the clock.
+    Other threads had it: those of the program, or C code that computes with the GIL. It does not
+    see waits that the interpreter does not tell of: of a goroutine that comes back from a call (a
+    part of `blocked_ns` of on_goroutine_unblock), or that was interrupted in its bytecodes since a
+    thread had asked for the GIL. The thread that has waited records it. While there is such a hook,
+    each time that the runtime asks for the GIL costs two readings of the clock.
 
         @hookimpl
         def on_gil_wait(self, event):

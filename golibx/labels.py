@@ -10,9 +10,9 @@ tasks that are started in the block, which keep them when it has ended. They are
 thread has its own, and starts with none unless it is given a context.
 
 What the variable holds is the innermost block. A block knows the one around it, so that blocks may
-end in any order, as those in generators do: who ends one makes those above it anew. A block that
-has ended lets go of the one around it: a goroutine that was started in it, and starts others in
-blocks of its own, would else keep each block that there ever was.
+end in any order, as those in generators do: the code that ends one makes those above it anew. A
+block that has ended lets go of the one around it: a goroutine that was started in it, and starts
+others in blocks of its own, would else keep each block that there ever was.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class _Block:
         self.notes = notes
 
     def let_go(self) -> None:
-        """It is over. What it is to those who have started with it stays as it is."""
-        # Where one that somebody else has begun ends here, it still goes on there.
+        """It is over. Goroutines that have started with it keep what they have of it."""
+        # Where one that another goroutine has begun ends here, it still goes on there.
         if self.owner == _core.ident():
             self.opener = self.around = self.notes = None
 
@@ -166,8 +166,8 @@ class labels:  # noqa: N801  # it is used as a function
         """Has begin(labels) called at the beginning of each block, for plugins that show them.
 
         Args:
-            begin: called with the block's own labels, by the goroutine or thread whose block it is.
-                What it raises, the block raises.
+            begin: called with the block's own labels, by the goroutine or thread that enters the
+                block. What it raises, the block raises.
             end: called when the block ends, with what begin() has returned for it.
 
         Returns:

@@ -1,7 +1,7 @@
 """leaks(): goroutines parked for ever, because only they can reach what they wait on.
 
-The search itself is zsrc/python/run/leaks.zig, whose essay says what it can and cannot see. It has
-to know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
+The search itself is zsrc/python/run/leaks.zig. Its essay says what it can and cannot see. It has to
+know every reference that a parked goroutine's stack holds. Before 3.14 the interpreter does not
 store, of a frame that has called a C function such as Chan.recv, how many values lie on its value
 stack; but that follows from the code: this module goes through it with the stack effects that dis
 knows.
@@ -36,13 +36,13 @@ __all__ = ["leaks", "variables"]
 
 
 def leaks() -> list[Goroutine]:
-    """The goroutines that nobody can wake any more, the oldest first: partial deadlocks.
+    """The goroutines that can't be woken any more, the oldest first: partial deadlocks.
 
     They are parked without a time-out on channels, WaitGroups, locks, stopped timers or other
     goroutines that no living part of the program can reach: no module, no goroutine that runs,
     sleeps or waits for something alive, no context with a deadline, no thread, and no C code. A
     goroutine that is found is certain to wait until it is cancelled; not all are found: what C code
-    or weak references may hold counts as alive. That somebody has a goroutine's Goroutine does not
+    or weak references may hold counts as alive. A reference to a goroutine's Goroutine does not
     keep it from being found. Garbage is collected first, which takes most of the time.
 
     Raises:
@@ -367,7 +367,7 @@ def _frames_are_known() -> bool:
 
 
 def _probe() -> bool:
-    """Looks at a frame whose variables are known."""
+    """Looks at a frame with known variables."""
     # 300 variables, 277 cells and 200 free variables: a number that no other field has.
     plain = "; ".join(f"a{i} = 0" for i in range(300))
     cells = "; ".join(f"b{i} = 0" for i in range(277))

@@ -262,7 +262,7 @@ def _convert_all(
 def _convert(
     number: int, value: Any, ctype: Any, *, is_pointer: bool = False
 ) -> tuple[str, Any, object]:
-    """An argument's kind (see _core.native_call), its value, and what is to be kept for it."""
+    """An argument's kind (see _core.native_call), its value, and what to keep for it."""
     if ctype is not _UNDECLARED:
         return _convert_to(number, value, ctype)
     if isinstance(value, bool | int):
@@ -344,7 +344,7 @@ def _byref_address(argument: Any) -> int:
 
 
 def _convert_to(number: int, value: Any, ctype: Any) -> tuple[str, Any, object]:
-    """As _convert, for an argument whose type is known."""
+    """As _convert, for an argument of a known type."""
     if not isinstance(ctype, type):
         raise TypeError(f"argument type {number} is no ctypes type: {ctype!r}")
     if issubclass(ctype, _SimpleData):

@@ -333,7 +333,7 @@ def dial(address: Address, timeout: float | None = None) -> Conn:
 
     Raises:
         DeadlineExceeded: the time was up.
-        OSError: nobody accepts connections there.
+        OSError: no program accepts connections there.
         ValueError: it is not an address.
     """
     host, port = _split(address)

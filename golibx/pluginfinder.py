@@ -120,7 +120,7 @@ class Loader:
             return Plugin(name, origin, thing() if isinstance(thing, type) else thing)
         except _NotFoundError as exc:
             raise _error(reference, config, exc) from None
-        except KeyboardInterrupt as exc:  # Ctrl-C, as far as anybody knows
+        except KeyboardInterrupt as exc:  # Ctrl-C, as far as golibx knows
             exc.add_note(f"golibx: plugin {reference} was being loaded")
             raise
         except BaseException as exc:

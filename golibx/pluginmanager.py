@@ -7,7 +7,8 @@ and must not keep the others from being called. Of pluggy's result handling noth
 `tune` and `on_preempt` return something, which each plugin answers for itself.
 
 Each call is timed, for Runtime.plugin_stats() and `[hooks] share`: an account for each hook of each
-plugin is written by whoever calls that hook, which is one at a time, and read by anybody.
+plugin is written by the thread that calls that hook, which is one at a time, and read by any
+thread.
 
 Importing this module imports pluggy: a run without plugins does without.
 """
@@ -58,10 +59,10 @@ __all__ = [
 ]
 
 _IN_NO_RUN = ("golib_configure", "golib_cli")
-"""Hooks that are called when nobody counts yet how many times Ctrl-C was pressed."""
+"""Hooks that are called before golibx counts how many times Ctrl-C was pressed."""
 
 calling_plugin: ContextVar[str] = ContextVar("calling_plugin")
-"""The name of the plugin whose hook is called, and whose hook has started the goroutine."""
+"""The name of the plugin that has a hook being called, or that has started the goroutine."""
 
 
 running: PluginManager | None = None
@@ -72,7 +73,7 @@ class _Account:
     """The time of one hook of one plugin.
 
     Attributes:
-        is_on: whether it is to be called.
+        is_on: whether it may be called.
         calls: how many have returned or raised.
         total_ns: how long these took.
         longest_ns: the longest of them.
@@ -327,7 +328,7 @@ class PluginManager:
         """Calls the event hooks.
 
         Args:
-            events: in the order in which they are to be delivered.
+            events: in the order of their delivery.
             budget_ns: nanoseconds after which `pause` is called, before the next event.
             pause: lets others run.
             judge: takes a verdict of on_preempt: the goroutine's id, when it was preempted, and a
@@ -462,14 +463,14 @@ class PluginManager:
         }
 
     def look_at_shares(self, most: int, *, disable: bool) -> list[str]:
-        """Who has taken more than allowed of the time since the last look: a line for each.
+        """The plugins that took more than allowed of the time since the last look: a line for each.
 
         And of the time before that look: a hook may have been held up once, by what others do on
         the machine. Each plugin is named once in a run.
 
         Args:
             most: percent of the wall time that a plugin's event hooks and `tune` may take.
-            disable: none of them is to be called any more.
+            disable: they are not called any more.
         """
         now_ns = monotonic_ns()
         lasted_ns = max(now_ns - self._looked_ns, 1)
@@ -582,7 +583,7 @@ _SHORTEST_SLICE_NS, _LONGEST_SLICE_NS = 10_000, 60_000_000_000
 
 
 def _refuse_unrun(result: object) -> None:
-    """Raises TypeError for what a hook has returned that somebody would have to run."""
+    """Raises TypeError for what a hook has returned that would have to be run."""
     if iscoroutine(result):
         result.close()
         raise TypeError("it returned a coroutine, which nothing would await")

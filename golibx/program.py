@@ -1,4 +1,4 @@
-"""Running somebody's program the way `python` does, inside a runtime.
+"""Running a user's program the way `python` does, inside a runtime.
 
 A program must not be able to tell that golibx started it, except by its goroutines: sys.argv,
 sys.path[0], the module `__main__`, exit codes, tracebacks, sys.excepthook, KeyboardInterrupt and
@@ -171,7 +171,7 @@ def _with_threads(
                 exc.code = threads.show_exit(exc.code)
             raise
         except BaseException as exc:
-            waits = not isinstance(exc, Deadlock)  # of which nobody ends by itself
+            waits = not isinstance(exc, Deadlock)  # of those none ends by itself
             if goroutine_threads.are_left():
                 _show_now(exc)
                 shown.append(exc)

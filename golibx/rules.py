@@ -59,7 +59,7 @@ class Snapshot(NamedTuple):
     threads: int
     """The runtime's OS threads."""
     threads_blocked: int
-    """Those of them whose goroutine is in a blocking call, without a processor."""
+    """Those of them with a goroutine in a blocking call, without a processor."""
     spawns: int
     """Goroutines that were started."""
     switches: int
@@ -73,7 +73,7 @@ class Snapshot(NamedTuple):
     idle: int
     """Times that no goroutine could run."""
     latencies: int
-    """Goroutines whose wait for their turn was measured: about one wake-up in eight."""
+    """How many waits of goroutines for their turn were measured: about one wake-up in eight."""
     latency_p50_ns: int | None
     """How long they waited from when they were ready until they ran: half of them no longer. None:
     none was measured."""
@@ -213,7 +213,7 @@ def beyond(rules: Any, limits: Any) -> Iterator[tuple[str, object, str]]:
 
 
 def flattened(table: Mapping[Any, object]) -> Iterator[tuple[str, object]]:
-    """The items of a table whose keys are paths: of `preempt.slice = …` TOML makes tables."""
+    """The items of a table with paths for keys: of `preempt.slice = …` TOML makes tables."""
     for name, value in table.items():
         if isinstance(value, dict) and name in {path.partition(".")[0] for path in KEYS}:
             yield from ((f"{name}.{inner}", each) for inner, each in value.items())

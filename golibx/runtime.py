@@ -9,7 +9,7 @@ The life of a run:
    the last events delivered, golib_stop called;
 4. the core stops, and the result or exception goes to the caller.
 
-How a goroutine's exception that nobody collects can end the program: `[runtime] on_panic = "exit"`
+How a goroutine's exception that no code collects can end the program: `[runtime] on_panic = "exit"`
 raises SystemExit(2) in the main goroutine once the exception was printed, and SystemExit and
 KeyboardInterrupt are always passed on to the main goroutine. So sys.exit() does the same in every
 goroutine, and `finally` blocks run however a program ends.
@@ -105,7 +105,7 @@ def run(
             return fn(*args, **kwargs)
         return Runtime(config_of(config)).run(fn, args, kwargs)
     except BaseException as exc:
-        # `raise` adds no frame: who called run() is followed by what was run.
+        # `raise` adds no frame: the caller of run() is followed by what was run.
         exc.__traceback__ = without_own_frames(exc.__traceback__)
         raise
 
@@ -229,7 +229,8 @@ class Runtime:
         """Starts `fn(*args)` as a service goroutine.
 
         It does not count as one of the program's: the program ends, and a deadlock is found, in
-        spite of it. Nobody cancels it when the program ends: whoever started it has to.
+        spite of it. golibx does not cancel it when the program ends: the code that started it has
+        to.
         """
         return _core.go_system(fn, *args)
 
@@ -237,8 +238,8 @@ class Runtime:
         """Starts `fn(*args)` in a service thread, for what has to be on time.
 
         A goroutine waits for its turn; a thread needs the interpreter's lock only. It does not keep
-        a deadlock from being found either, so it must not wake goroutines of the program. Whoever
-        started it has to end it. Its exceptions go to threading.excepthook.
+        a deadlock from being found either, so it must not wake goroutines of the program. The code
+        that started it has to end it. Its exceptions go to threading.excepthook.
         """
         return threads.start_bystander(fn, args)
 
@@ -288,14 +289,14 @@ class Runtime:
         return tuning.tunables()
 
     def tuning_keys(self) -> dict[str, TuningKey]:
-        """All that there is to say about each of them, by its key: range, beginning, meaning."""
+        """What is known about each of them, by its key: range, beginning, meaning."""
         return tuning.keys(self.config)
 
     def tune(self, changes: Mapping[str, int | str]) -> dict[str, int]:
         """Changes some of them within `[tune] limits`: tune({"preempt.slice": "2ms"}).
 
-        As golibx.tune(), which has no limits, and on behalf of the plugin in whose hook it is
-        called, or whose hook has started the goroutine.
+        As golibx.tune(), which has no limits, and on behalf of the plugin that calls it in a hook,
+        or in a goroutine that a hook has started.
 
         Raises:
             ConfigError: a key that cannot change, or a value that is not allowed, with what is;
@@ -308,7 +309,7 @@ class Runtime:
         return tuning.change(changes, who, self.config.tune.limits)
 
     def _calling_plugin(self) -> str:
-        """In whose hook this is, or in a goroutine that a hook has started; "" in no plugin's."""
+        """The plugin whose hook this is in, or whose hook started the goroutine; "" for none."""
         if self._plugins is None:
             return ""
         from golibx.pluginmanager import calling_plugin
@@ -324,15 +325,15 @@ class Runtime:
 
         Unlike hooks, which come later, these are called at once: by the goroutine itself, before
         its function, which has the context variables that begin() has set, and after it, before
-        anybody learns of its end. Many goroutines may be in them at a time, and they are not
+        other code learns of its end. Many goroutines may be in them at a time, and they are not
         accounted. They should not wait: the program would.
 
         What they raise is reported on stderr, once, and then they are not called any more. The main
         goroutine, service goroutines and native ones do not call them.
 
         Args:
-            begin: given the goroutine. It is not to be kept: what a goroutine raises is reported
-                only when nobody has it any more.
+            begin: given the goroutine. It must not be kept: what a goroutine raises is reported
+                only when no code has it any more.
             end: given what begin() has returned; "returned", "raised" or "cancelled"; and the
                 exception, or None.
 
@@ -350,8 +351,8 @@ class Runtime:
     ) -> Callable[[], None]:
         """Has begin(scope) called at the beginning of each block of golibx.scope().
 
-        It is called by the goroutine whose block it is. The context variables that begin() has set
-        are there in the block, and in its children. Otherwise as watch_goroutines().
+        It is called by the goroutine that enters the block. The context variables that begin() has
+        set are there in the block, and in its children. Otherwise as watch_goroutines().
 
         Args:
             begin: given the Scope.
@@ -387,7 +388,7 @@ class Runtime:
 
         Args:
             seed: 0 to 2**63 - 1.
-            preempt: one in so many calls gives way to all who can run; 0: none does.
+            preempt: one in so many calls gives way to all that can run; 0: none does.
             delay: before one in so many the goroutine sleeps; 0: before none.
             delay_ns: the longest of these sleeps, 1 to 10**10 nanoseconds.
 
@@ -501,7 +502,7 @@ class Runtime:
             signals.interrupts = self.on_interrupt
         if on_main_thread:
             signals.install()
-        self._wakes_on_signals = on_main_thread  # while nobody can tell
+        self._wakes_on_signals = on_main_thread  # until that is known
         self._wakes_on_signals = on_main_thread and wakeup.watch()
         self._take_own_signal(on_main_thread)
         if switch_interval := self.config.runtime.switch_interval_ns / 1e9:
@@ -513,7 +514,7 @@ class Runtime:
     def is_intact(self) -> bool:
         """Whether another run finds what `enter` has set up as it was, after one that has ended."""
         return (
-            self._plugins is None  # whose life is a run
+            self._plugins is None  # which live for one run
             and self._pid == os.getpid()
             and self._signal_changes == signals.changes
             and self._switch_interval == sys.getswitchinterval()
@@ -610,7 +611,7 @@ class Runtime:
         return result
 
     def _name_main(self) -> None:
-        """Not in `_main`, whose frame is to hold no goroutine: that holds what is raised."""
+        """Not in `_main`: its frame must hold no goroutine, which holds what is raised."""
         main = _core.current()
         assert main is not None
         self._main_id = main.id
@@ -621,7 +622,7 @@ class Runtime:
 
     @_core.whole
     def _end(self) -> None:
-        # A child that this goroutine has forked has left all that there is to end behind.
+        # A child that this goroutine has forked has left behind all that has to end.
         if self._pid != os.getpid():
             return
         self._ending = True
@@ -662,7 +663,7 @@ class Runtime:
             _write(f"golibx: the event loop of golibx.aio did not end within {timeout}\n")
 
     def _wait_for_native(self, spent_ns: int) -> None:
-        """Nobody can cancel native goroutines: those that do not end go on with the process."""
+        """Native goroutines can't be cancelled: those that do not end go on with the process."""
         timeout_ns = self.config.runtime.shutdown_timeout_ns
         left = _core.native_wait(max(0, timeout_ns - spent_ns))
         if left and timeout_ns:
@@ -729,7 +730,7 @@ class Runtime:
             self._follow_event_mask(plugins)
 
     def _apply(self, name: str, changes: Any) -> None:
-        """What a plugin's `tune` has returned. Raises what the plugin is to be disabled for."""
+        """What a plugin's `tune` has returned. Raises what disables the plugin."""
         if not hasattr(changes, "items"):
             raise TypeError(f"it returned {changes!r}, which is neither None nor a mapping")
         try:
@@ -751,7 +752,7 @@ class Runtime:
                 _write(text + "\n")
 
     def _watch_shares(self, plugins: PluginManager) -> None:
-        """A service goroutine: who takes more than `[hooks] share`. Also of a hook that hangs."""
+        """A service goroutine: finds plugins that take more than `[hooks] share`, or that hang."""
         settings = self.config.hooks
         while self._pause_asking(settings.share_interval_ns):
             disable = settings.over_share == "disable"
@@ -807,7 +808,7 @@ class Runtime:
         _core.interrupt_main()
 
     def on_panic(self, goroutine: Goroutine[object], exc: BaseException) -> None:
-        """Called in a goroutine that ended with an exception which nobody collects."""
+        """Called in a goroutine that ended with an exception which no code collects."""
         is_request_to_end = isinstance(exc, SystemExit | KeyboardInterrupt)
         if not is_request_to_end:
             _report_panic(goroutine, exc)
@@ -894,12 +895,12 @@ def _report_panic(goroutine: Goroutine[object], exc: BaseException) -> None:
         frames = without_own_frames(exc.__traceback__) or exc.__traceback__
         what = f"goroutine {goroutine.id} [{name}]{place} panicked:"
         try:
-            # The exception's text is made by the program's code, which Ctrl-C is to end.
+            # The exception's text is made by the program's code, which Ctrl-C has to end.
             lines = _core.open_to_signals(traceback.format_exception, type(exc), exc, frames)
             _write(f"{what}\n{''.join(lines)}")
         except KeyboardInterrupt as interrupt:
             _write(f"{what} {type(exc).__qualname__}\n")
-            _core.throw_main(interrupt)  # whoever has called this would only report it
+            _core.throw_main(interrupt)  # the caller of this would only report it
 
 
 def _report_leaks() -> None:

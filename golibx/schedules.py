@@ -56,7 +56,7 @@ class Choice(NamedTuple):
 
     Attributes:
         kind: the index of its letter.
-        options: between how many; 0 in what is to happen by itself, whatever it is.
+        options: between how many; 0 in what has to happen by itself, whatever it is.
         free: how many of them, the first, are no preemption.
         taken: which of them.
     """
@@ -146,7 +146,7 @@ def parse(text: str) -> tuple[str, Schedule, str]:
 
 
 def check(text: str, made: Schedule, misfit: int) -> None:
-    """Raises WrongSchedule if a run made other choices than the schedule that it was to follow."""
+    """Raises WrongSchedule if a run made other choices than the schedule that it had to follow."""
     _, planned, expected = parse(text)
     begin = f"schedule {text} is not one of this program as it is now: "
     if misfit >= 0:
@@ -186,9 +186,9 @@ def _sum(choices: Sequence[Choice]) -> str:
 def every(most: int, run: Callable[[bytes], bytes]) -> Iterator[int]:
     """Runs all schedules with up to `most` preemptions, those with fewer first.
 
-    Each is a beginning whose last choice is not what happens by itself, and all by itself behind
-    it. So each schedule is met once: those that follow from a run are the ones that differ from it
-    behind its beginning.
+    Each has a beginning that ends with a choice which is not what happens by itself. After it all
+    happens by itself. So each schedule is met once: those that follow from a run are the ones that
+    differ from it after its beginning.
 
     Args:
         run: follows a beginning, and returns what was chosen.
@@ -240,7 +240,7 @@ def smaller(
 
     Args:
         found: what was chosen in a run that failed.
-        run: follows a plan, whose choices give way where they do not fit. Returns what was chosen,
+        run: follows a plan. Its choices give way where they do not fit. Returns what was chosen,
             and whether it failed in the same way.
         most_runs: after so many it is what is known by then; and
         most_seconds: after so long.

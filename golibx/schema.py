@@ -376,7 +376,7 @@ SCHEMA: Final = (
             "on_panic",
             "choice",
             "report",
-            "What an exception that ends a goroutine, and that nobody collects by `result()`, "
+            "What an exception that ends a goroutine, and that no code collects by `result()`, "
             "does after it was printed: nothing more, or end the program with exit code 2.",
             choices=("report", "exit"),
         ),
@@ -467,8 +467,8 @@ SCHEMA: Final = (
     ),
     Table(
         "sysmon",
-        "The thread that polls the network, preempts and retakes when nobody else does. It sleeps "
-        "between its rounds.",
+        "The thread that polls the network, preempts and retakes when no other thread does. It "
+        "sleeps between its rounds.",
         Sysmon,
         Key(
             "sleep_min",

@@ -92,7 +92,7 @@ class Scope:
         self._quits: list[BaseException] = []  # what ends the program
         self._timed_out = False
         self._interrupted = False  # a child was, by a context around the scope
-        self._notes: watchers.Notes | None = None  # who watches it
+        self._notes: watchers.Notes | None = None  # of its watchers
 
     def __repr__(self) -> str:
         if self.context is None:
@@ -225,7 +225,7 @@ class Scope:
             del passing, exc
 
     def _tell_end(self, raised: BaseException | None) -> None:
-        """Those who watch, once."""
+        """Tells the watchers, once."""
         if self._notes:
             watchers.end(watchers.scopes, self._notes, raised)
 
@@ -263,7 +263,7 @@ class Scope:
         return False
 
     def _raise(self, exc: BaseException | None, passing: list[BaseException]) -> bool:
-        """Raises what there is to raise; returns whether the block's exception is swallowed."""
+        """Raises what it has to raise; returns whether the block's exception is swallowed."""
         if self._quits:
             first = self._quits[0]
         elif self._errors:

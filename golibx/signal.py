@@ -40,7 +40,7 @@ _NEVER = {"SIGKILL", "SIGSTOP"}
 _OF_ONES_OWN_MAKING = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS"}
 _NOT_UNNAMED = {"SIGPIPE", "SIGXFSZ", "SIGURG", "SIGPROF", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
 
-# Held by whoever changes what follows. A handler may do that in the midst of another change.
+# Held by code that changes what follows. A handler may do that in the midst of another change.
 _lock = threading.RLock()
 _channels: dict[int, list[SendChan[signal.Signals]]] = {}
 _ignored: set[int] = set()
@@ -224,7 +224,7 @@ def end() -> None:
 
 
 def _forget() -> None:
-    """In the child of a fork, where nobody else is who may have the lock."""
+    """In the child of a fork, where no other thread is left that may have the lock."""
     _lock._at_fork_reinit()  # type: ignore[attr-defined] # noqa: SLF001
     end()
 

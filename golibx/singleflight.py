@@ -1,6 +1,6 @@
 """Calls that many want at the same time, made once for all of them: Go's x/sync/singleflight.
 
-A Group is put before something slow whose answer is the same for all who ask, such as a look-up
+A Group is put before something slow that has the same answer for all callers, such as a look-up
 that fills a cache, so that a thousand goroutines that miss the cache make one call together.
 """
 
@@ -29,13 +29,13 @@ class _Call(Generic[_K, _T]):
     __slots__ = ("done", "error", "hash", "key", "shared", "traceback", "value")
 
     def __init__(self, key: _K) -> None:
-        # The program's code, as are the keys' comparisons, in which Ctrl-C is to be raised.
+        # The program's code, as are the keys' comparisons: Ctrl-C has to be raised in it.
         self.hash = open_to_signals(hash, key)
         self.key = key
         self.done = Event()
         self.shared = False
         self.value: _T | None = None
-        # Until there is a value: whoever waited makes the next call.
+        # Until there is a value: one of the waiters makes the next call.
         self.error: BaseException | None = _NO_VALUE
         self.traceback: TracebackType | None = None
 
@@ -69,7 +69,7 @@ class Group(Generic[_K, _T]):
 
         `shared` is whether several callers got this result. An Exception that fn raises is raised
         in all of them. When it is another BaseException, such as Cancelled, only the caller that
-        made the call raises it, and one of those who waited makes the next.
+        made the call raises it, and one of those that waited makes the next.
         """
         while True:
             mine: _Call[_K, _T] = _Call(key)

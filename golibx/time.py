@@ -9,8 +9,8 @@ time.monotonic().
     timer = Timer(30, save)                        # save() in a goroutine of its own, in 30 seconds
     timer.reset(30)                                # … from now on
 
-As since Go 1.23, nothing stale is received after stop() or reset(), and a timer or ticker that
-nobody has any more need not be stopped: it is collected like every object.
+As since Go 1.23, nothing stale is received after stop() or reset(), and a timer or ticker that the
+program has let go need not be stopped: it is collected like every object.
 """
 
 from __future__ import annotations

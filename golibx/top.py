@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ORDERS", "Look", "is_live", "once", "take", "watch"]
 
 ORDERS = ("wait", "run", "state", "id")
-"""How goroutines may be ordered: the longest wait first, who has run for longest between two looks,
+"""How goroutines may be ordered: the longest wait first, the longest run between two looks first,
 by what they do, by their numbers."""
 
 _RATES = (
@@ -73,7 +73,7 @@ _NOT_MEASURED = "how long goroutines run is shown from the next look on"
 
 
 class _Runs(threading.Thread):
-    """Finds out who runs, for some seconds."""
+    """Finds out which goroutines run, for some seconds."""
 
     def __init__(self, pid: int, seconds: float, timeout: float) -> None:
         super().__init__(daemon=True)
@@ -109,7 +109,7 @@ def take(pid: int, timeout: float, ran: dict[int, float] | str = _NOT_MEASURED) 
 
 
 def once(pid: int, order: str, interval: float, timeout: float) -> None:
-    """Prints one look, with all goroutines; after the interval if who has run is asked for."""
+    """Prints one look, with all goroutines; after the interval if the order is by running time."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
         ran = _Runs(pid, interval, timeout).ended() if order == "run" else _NOT_MEASURED

@@ -407,7 +407,7 @@ def _without_end(piece: bytes, found: Summary | None) -> bytes:
 
 
 def _unconverted(path: str, file: BinaryIO, found: Summary | None) -> Iterator[tuple[int, bytes]]:
-    """As _pieces(), of one whose process was killed, or writes it still."""
+    """As _pieces(), of a file with a process that was killed, or still writes it."""
     first = 2
     try:
         for number, lines in enumerate(lines_of(file)):
@@ -424,7 +424,7 @@ def _events_of(lines: bytes) -> list[dict[str, Any]]:
 
 
 def convert(path: str, new_path: str) -> None:
-    """Makes of a file whose process was killed one that viewers read. Raises TraceFileError."""
+    """Makes one that viewers read of a file left by a killed process. Raises TraceFileError."""
     try:
         with open(path, "rb") as file, open(new_path, "wb") as out:
             tracelines.convert(file, out)

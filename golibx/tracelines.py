@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 MAGIC = b"golibx trace, not converted yet\n"
-"""What a file begins with that is written still, or whose process was killed."""
+"""What a file begins with while it is written, or if its process was killed."""
 _BLOCK = struct.Struct("=4sI")
 _COUNT = struct.Struct("=I")
 _HEAD, _REASONS, _NAMES, _EVENTS, _OWN, _COUNTED, _NOTE, _END = (
@@ -137,7 +137,7 @@ def to_json(value: object) -> str:
 
 
 def about(begun_ns: int) -> dict[str, Any]:
-    """What the first event of a file says, whose time begins then."""
+    """What the first event of a file says if the file's time begins then."""
     return {
         "process": os.getpid(),
         "program": sys.argv[0] if sys.argv else "",
@@ -257,7 +257,7 @@ class Lines:
 
     Args:
         begun_ns: where the file's time begins. Events before that are moved there.
-        names: what Python goroutines are called, as far as anybody knows.
+        names: what Python goroutines are called, as far as that is known.
         services: the service goroutines, of which only some events are reported.
     """
 
@@ -284,7 +284,7 @@ class Lines:
         return lines
 
     def begin_main(self, time_ns: int) -> str:
-        """Python's main goroutine, whose start is not reported."""
+        """Python's main goroutine: its start is not reported."""
         ts = _us(max(time_ns - self._begun_ns, 0))
         self._open[0].add(1)
         arguments = '"args":{"after":"start","by":0}'
@@ -470,7 +470,7 @@ class Lines:
         lines.append(self._name_line(PYTHON, track, f"{name} {track}"))
 
     def name_known(self, lines: list[str]) -> None:
-        """Names the tracks that are not yet, and whose goroutine's name is known."""
+        """Names the tracks that have no name yet, if the name of their goroutine is known."""
         for track in sorted(self.unnamed & self._names.keys()):
             self.name(track, self._names[track], lines)
 

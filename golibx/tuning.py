@@ -1,4 +1,4 @@
-"""Changing the scheduler while the program runs: who may set what, and what becomes of it.
+"""Changing the scheduler while the program runs: what may be set, and what becomes of it.
 
 Every change goes through `change`: by the program (golibx.tune), a plugin (Runtime.tune and the
 hook `tune`), a rule of [tune], or `golibx tune PID`. It checks all values before it sets one, sets
@@ -77,7 +77,7 @@ def limits_of(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int
 
 
 def keys(config: Config) -> dict[str, TuningKey]:
-    """What there is to say about each of tunables(), by its key."""
+    """What is known about each of tunables(), by its key."""
     from golibx.rules import KEYS, TuningKey
 
     values, limits = tunables(), limits_of(config.tune.limits)

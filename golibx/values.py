@@ -160,7 +160,7 @@ def _parse_strings(value: object, directory: str | None) -> tuple[str, ...]:
 
 
 def _expect(wanted: type[Any], value: object) -> Any:
-    # A bool is an int to Python, but nobody who writes `idle_rounds = true` means 1.
+    # A bool is an int to Python, but no user who writes `idle_rounds = true` means 1.
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ValueError(f"not {_TYPE_NAMES[wanted]}")
     return value

@@ -1,9 +1,9 @@
-"""Who watches goroutines and scopes begin and end: Runtime.watch_goroutines() and watch_scopes().
+"""Watching goroutines and scopes begin and end: Runtime.watch_goroutines() and watch_scopes().
 
-What watches is called in the midst of the program, by the goroutine or in its block, and the
-program is not to see it fail: what it raises is reported, once, and then it is not called any more.
-That is not so of what the goroutine was made to raise, where it waited in there: a cancellation is
-the goroutine's, which has it again where it waits next.
+A watcher is called in the midst of the program, by the goroutine or in its block, and the program
+must not see it fail: what it raises is reported, once, and then it is not called any more. That is
+not so of what the goroutine was made to raise while it waited in there: a cancellation is the
+goroutine's, which gets it again where it waits next.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Watchers:
 
 
 def begin(kind: Watchers, subject: object) -> Notes:
-    """Who is to learn of its end, each with what it has noted. Raises nothing."""
+    """The watchers that learn of its end, each with what it has noted. Raises nothing."""
     notes: Notes = []
     for watcher in kind.present:
         try:

@@ -1,4 +1,4 @@
-"""The calls of golibx that wait, for test_blocking_matrix: how to, and how to wake who does."""
+"""The calls of golibx that wait, for test_blocking_matrix: how to wait, and how to wake."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Call:
     timeout = True  # wait() takes one
     wakes = "one"  # or "all": how many that wait go on after a give()
     gives = True  # there is a give()
-    # Whoever give() wakes has succeeded when it returns; otherwise, some time after.
+    # The waiter that give() wakes has succeeded when give() returns; otherwise, some time after.
     instant = True
     # One that was cancelled may find that it has succeeded before it ran: its next wait raises.
     looks_again = False

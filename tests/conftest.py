@@ -1,6 +1,6 @@
 """What the tests share: time limits, scripts in their own process.
 
-Goroutine tests are pytest_golibx's, as everybody's: `@pytest.mark.goroutine(timeout=…, **config)`.
+Goroutine tests are pytest_golibx's, as users' are: `@pytest.mark.goroutine(timeout=…, **config)`.
 Every other test has a limit too, 60 seconds unless `@pytest.mark.limit(seconds)` says otherwise. If
 even failing is not possible for one that passes it, because the interpreter hangs, faulthandler
 prints what it can from a thread of its own, and ends the process. Neither limit needs a Python

@@ -109,14 +109,14 @@ def second() -> str:
     if golibx.num_goroutine() != 1:
         return f"{golibx.num_goroutine()} goroutines at the beginning"
     if ch.try_send(7) or ch.try_recv() != (None, False):
-        return "somebody is in the channel"
-    # Who was given up may still do what need not wait: send to the one that receives from `ch`.
+        return "a goroutine is in the channel"
+    # One that was given up may still do what need not wait: send to the receiver of `ch`.
     own: Chan[int] = Chan()
     waiter = go(own.recv)
     until = time.monotonic() + HOME
     while not own.try_send(7):  # it may have lost the processor before it waits
         if time.monotonic() > until:
-            return "nobody receives"
+            return "no goroutine receives"
         sleep(0.0001)
     if waiter.result() != 7:
         return "the channel does not work"
@@ -141,7 +141,7 @@ def second() -> str:
 def threads() -> int:
     if sys.platform == "linux":
         return len(os.listdir("/proc/self/task"))
-    return 0  # nobody knows
+    return 0  # not known
 
 
 def pair(seed: int) -> None:
@@ -161,7 +161,7 @@ def pair(seed: int) -> None:
     most_left = max(most_left, threads())
     if _core.active():
         note("a run is active after its end", seed)
-    # A mutex that one of them holds for good is nobody's fault.
+    # A mutex that one of them holds for good is no fault of the others.
     while mutex.locked:
         mutex.unlock()
     if what := run(second, config=config):

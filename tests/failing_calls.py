@@ -19,6 +19,8 @@ from typing import Any
 
 LIMIT = 5.0  # seconds
 
+Address = tuple[str, int]
+
 
 class Waited(Exception):
     """It should not have."""
@@ -28,8 +30,13 @@ def give_up(*args: object) -> None:
     raise Waited
 
 
-def said(call: Callable[..., object], args: tuple[Any, ...], named: dict[str, Any]) -> str:
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+def said(
+    call: Callable[..., object],
+    args: tuple[Any, ...],
+    named: dict[str, Any],
+    limit: float = LIMIT,
+) -> str:
+    signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         return repr(call(*args, **named))
     except BaseException as e:
@@ -148,6 +155,72 @@ def all_sockets() -> None:
     each("datagrams.sendto", datagrams.sendto, (b"x", ("127.0.0.1", 70_000)), (b"x", 1), (b"x",))
 
 
+def connected(server: Address, _: Address) -> socket.socket:
+    return socket.create_connection(server)
+
+
+def shut_down(server: Address, _: Address) -> socket.socket:
+    s = socket.create_connection(server)
+    s.shutdown(socket.SHUT_RDWR)
+    return s
+
+
+def refused(_: Address, nobody: Address) -> socket.socket:
+    s = socket.socket()
+    s.connect_ex(nobody)
+    return s
+
+
+def refused_timed(_: Address, nobody: Address) -> socket.socket:
+    s = socket.socket()
+    s.settimeout(LIMIT)
+    s.connect_ex(nobody)
+    return s
+
+
+def begun(server: Address, _: Address) -> socket.socket:
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(server)
+    return s
+
+
+def in_vain(_: Address, nobody: Address) -> socket.socket:
+    return begun(nobody, nobody)
+
+
+def connect_again() -> None:
+    """What the next calls say, by what was done before and by the time-out."""
+    server = socket.create_server(("127.0.0.1", 0))
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    addresses: tuple[Address, Address] = server.getsockname(), bound.getsockname()
+    for limit in None, LIMIT, 0:
+        for name in "connect", "connect_ex":
+            for before in connected, shut_down, refused, refused_timed, begun, in_vain:
+                for where, to in zip(("server", "nobody"), addresses, strict=True):
+                    s = before(*addresses)
+                    s.settimeout(limit)
+                    for i in range(3):
+                        select.select([], [s], [], LIMIT)  # time-out 0 leaves it in the making
+                        said_again = said(getattr(s, name), (to,), {})
+                        print(before.__name__, limit, name, where, i, said_again, flush=True)
+                    s.close()
+
+
+def connect_while_connecting() -> None:
+    """One without a time-out waits for what was begun without one; others say that it was."""
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    waiting = [begun(full.getsockname(), full.getsockname()) for _ in range(4)]
+    for limit in None, LIMIT, 0:
+        for name in "connect", "connect_ex":
+            waiting[-1].settimeout(limit)
+            found = said(getattr(waiting[-1], name), (full.getsockname(),), {}, 0.1)
+            print("connecting", limit, name, found.replace("Waited", "waits"), flush=True)
+
+
 def selectors() -> None:
     r, _ = os.pipe()
     nothing: list[int] = []
@@ -194,5 +267,7 @@ def locks() -> None:
 signal.signal(signal.SIGALRM, give_up)
 files()
 all_sockets()
+connect_again()
+connect_while_connecting()
 selectors()
 locks()

@@ -80,7 +80,7 @@ class Taker:
                 wrong.append(f"a {LANES[lane]} goroutine has {kind} after {lives[lane, number]}")
             lives[lane, number] = kind
             if not CREATE <= kind <= EXIT:
-                wrong.append(f"an event of a kind {kind} that nobody wants")
+                wrong.append(f"an event of a kind {kind} that is not wanted")
 
     @hookimpl
     def golib_stop(self, runtime: Runtime) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of golibx.leaks() share, and others whose goroutines are to wait."""
+"""What the tests of golibx.leaks() share, and other tests with goroutines that wait."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ class Soak:
         except DeadlineExceeded:
             check(time.monotonic() - began >= timeout, True, "not too early")
         else:
-            raise WrongResult("nobody could have answered")
+            raise WrongResult("no goroutine could have answered")
         napper = go(sleep, 0.002)
         napper.join(timeout=rng.random() * 0.004)
         check(napper.join(), True, "join")
@@ -362,7 +362,7 @@ class Soak:
         check(with_timeout.wait(timeout=0.0005), False, "WaitGroup")
 
     def sockets(self, rng: random.Random) -> None:
-        """Echo over loopback; some connections are closed under the feet of those who use them."""
+        """Echo over loopback; some connections are closed while goroutines use them."""
         with net.dial(("127.0.0.1", self.port), timeout=10) as conn:
             conn.settimeout(10)
             for _ in range(rng.randrange(1, 8)):
@@ -550,7 +550,7 @@ class MallInfo(ctypes.Structure):
 
 
 def heap_in_use() -> int:
-    """Bytes that malloc() has given out, in all arenas; 0 where nobody tells."""
+    """Bytes that malloc() has given out, in all arenas; 0 where that is not known."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is None:
         return 0

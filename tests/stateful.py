@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine, Generic[State]):
             assert seen in may_be, f"{batch} after {before}:\nseen {seen}\nmay be {may_be}"
             states = {state for state in states if self.shown(state) == seen}
             if len(states) > MOST_STATES:
-                return  # who came first cannot be seen: the rest says little, and takes long
+                return  # which came first cannot be seen: the rest says little, and takes long
 
     def perform_one(self, op: Op) -> None:
         number, name, *args = op

@@ -285,7 +285,7 @@ def test_a_loop_within_a_running_loop_is_refused_as_ever() -> None:
 @pytest.mark.limit(120)
 @pytest.mark.goroutine(preempt={"slice": "100us"})
 def test_loops_that_are_preempted_and_change_threads() -> None:
-    """In debug mode, where asyncio checks that nobody else touches the loop."""
+    """In debug mode, where asyncio checks that no other thread touches the loop."""
     moved: set[int] = set()
 
     async def worker(queue: asyncio.Queue[int], lock: asyncio.Lock, out: list[int]) -> None:

@@ -842,7 +842,7 @@ def test_what_cannot_be_copied_or_pickled() -> None:
 
 
 def test_free_threaded_builds_are_refused(script: Script) -> None:
-    """Whose objects look different from what the library takes them for."""
+    """Their objects look different from what the library takes them for."""
     result = script(
         "import sys\n"
         "sys.version = sys.version.replace('(', 'experimental free-threading build (', 1)\n"

@@ -184,7 +184,7 @@ def test_native_preemption(bench: SimpleNamespace, native_micro: str, case: str)
     results = printed(native_micro, case, 50, environment={"GOMAXPROCS": "2"})
     (found,) = (each for each in bench.suite.CASES if each.name == f"native-{case}")
     assert results.keys() >= {metric.key for metric in found.metrics}
-    # On a busy machine, 50 ms may be over before anybody has had a slice of 10 ms.
+    # On a busy machine, 50 ms may be over before any goroutine has had a slice of 10 ms.
     assert all(value > 0 for name, value in results.items() if name != "preempts_10ms")
 
 

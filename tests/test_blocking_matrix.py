@@ -54,7 +54,7 @@ from golibx import (
     sleep,
 )
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 SOON = 0.002  # seconds
@@ -94,7 +94,7 @@ def to_the_end(call: Call, timeout: float | None = None) -> tuple[str, bool]:
         return how, False
     except Cancelled:
         return how, True
-    raise AssertionError("received from a channel that nobody knows")
+    raise AssertionError("received from a channel that no other code knows")
 
 
 def waiting(call: Call, timeout: float | None = None) -> Goroutine[tuple[str, bool]]:

@@ -18,7 +18,7 @@ import pytest
 from golibx import Cancelled, Chan, ChannelClosed, DeadlineExceeded, WaitGroup, go, gosched
 from golibx.testing import wait_until
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 

@@ -59,7 +59,7 @@ def calls(times: int) -> None:
 
 
 def test_the_draws_are_those_of_the_seed() -> None:
-    """One goroutine, whose calls are always the same ones."""
+    """One goroutine, with always the same calls."""
 
     def disturbed(seed: int, preempt: int, delay: int) -> tuple[int, int, int]:
         def main(runtime: Runtime) -> tuple[int, int, int]:

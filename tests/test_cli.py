@@ -842,7 +842,7 @@ def test_hint_at_a_command_that_plugins_may_add(tmp_path: Path, toml: str, hint:
     assert result.returncode == 2
     assert f"No such command 'other'. {hint}" in " ".join(result.stderr.split())
     assert "--config golib.toml other" not in result.stderr
-    # One that can't be loaded keeps nobody from the commands of others.
+    # One that can't be loaded keeps no user from the commands of others.
     result = golibx(tmp_path, "--config", "golib.toml", "added")
     assert (result.returncode, result.stdout) == (0, "\n")
 

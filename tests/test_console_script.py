@@ -47,7 +47,7 @@ NO_FRAMES = {
 
 @pytest.mark.parametrize("name", NO_FRAMES)
 def test_an_error_without_frames_of_the_program(tmp_path: Path, name: str) -> None:
-    """The interpreter ended with a use of what nobody held any more, until 3.12."""
+    """The interpreter ended with a use of what was not held any more, until 3.12."""
     text, message = NO_FRAMES[name]
     (tmp_path / "program.py").write_text(text, errors="surrogateescape")
     result = golibx(tmp_path, "run", "program.py")

@@ -37,7 +37,7 @@ from golibx import (
 from golibx.context import Context
 from golibx.testing import wait_until, wait_until_parked
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 FAR = 3600.0
@@ -1115,7 +1115,7 @@ def test_a_cancellation_ends_a_select_over_cases_of_all_kinds(at_once: bool) -> 
         cancel()
         waiting.join()
     assert isinstance(errors[0], Cancelled)
-    # It has left all the queues: whoever comes next is not kept waiting by it.
+    # It has left all the queues: it keeps no later goroutine waiting.
     assert not values.try_send(1)
     assert not numbers.try_send(1)
     assert timer.stop()

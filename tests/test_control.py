@@ -1,6 +1,6 @@
 """Asking and changing a process from outside: `golibx tune`, `stats`, `ps`, and their protocol.
 
-Each case is a real process, whose interpreter works or is stuck in C with its lock held.
+Each case is a real process. Its interpreter works or is stuck in C with its lock held.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_tune_shows_every_key(script: Script) -> None:
 
 
 def test_tune_changes_and_takes_back(script: Script) -> None:
-    """The program's plugins are told, by whom."""
+    """The program's plugins are told which process did it."""
     config = {"plugins": {"enabled": ["watching:Plugin"]}, "hooks": {"flush_interval": "1ms"}}
     program = PROGRAM.replace("CONFIG", repr(config)).replace(
         'sys.modules["watching"] = Plugin',

@@ -1,7 +1,7 @@
-"""What waiting costs does not grow with the number of those who wait for the same.
+"""What waiting costs does not grow with the number of goroutines that wait for the same.
 
 Each case lets n goroutines wait and go on, for one n and for many times as many, and compares the
-processor time: it may grow by the factor, a search through those who wait would have it grow by the
+processor time: it may grow by the factor, a search through the waiters would have it grow by the
 factor's square. Of several tries the best counts, since neighbours on the machine take caches away.
 """
 
@@ -177,7 +177,7 @@ def waiting_for(cond: Cond, n: int) -> list[Goroutine]:
     waiters = park(n, use)
     while waiting < n:
         gosched()
-    with cond:  # whoever counted waits by now
+    with cond:  # the ones that counted wait by now
         return waiters
 
 
@@ -327,7 +327,7 @@ def timers_stopped(n: int) -> None:
 
 
 def socket_timeouts(n: int) -> None:
-    """Many who wait for one socket, and leave it one by one."""
+    """Many wait for one socket, and leave it one by one."""
     with net.listen("127.0.0.1:0") as listener:
         accepting = go(listener.accept)
         conn = net.dial(listener.address)
@@ -346,7 +346,7 @@ def socket_timeouts(n: int) -> None:
 
 
 def socket_served_in_turn(n: int) -> None:
-    """Many who wait for one socket, each of whom gets something from an event of its own."""
+    """Many wait for one socket, and each gets something from an event of its own."""
     with net.listen("127.0.0.1:0") as listener:
         accepting = go(listener.accept)
         conn = net.dial(listener.address)

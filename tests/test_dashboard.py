@@ -1,4 +1,4 @@
-"""The plugin dashboard: who is answered, with what, and what becomes of what is asked for.
+"""The plugin dashboard: which clients it answers, with what, and what becomes of requests.
 
 The page itself, in a browser, is tested in test_dashboard_page.py.
 """
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 
 class Dashboard:
-    """A process that runs with the plugin, as somebody who asks sees it."""
+    """A process that runs with the plugin, as a client sees it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -148,7 +148,7 @@ shown(main, interval="100ms", history="1s", token="TOKEN")
         yield found
 
 
-# ---- who is answered ----
+# ---- which clients are answered ----
 
 GETS = ("about", "points", "goroutines", "stacks", "tuning", "profile")
 POSTS = ("tune", "profile", "profile/stop")
@@ -294,7 +294,7 @@ def as_another_user(program: str, *arguments: str, stdin: str = "") -> str:
 
 
 NEEDS_ROOT = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to be somebody else"
+    sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to be another user"
 )
 
 
@@ -356,7 +356,7 @@ shown(ends, listen="0.0.0.0:0", remote=True, hosts=["dash.example"])
             "dash.example": 200,
             "DASH.example:443": 200,
             socket.gethostname(): 200,
-            "10.1.2.3:80": 200,  # one that nobody can have lead elsewhere
+            "10.1.2.3:80": 200,  # one that no other can have lead elsewhere
             "attacker.example": 403,
         }
         assert {host: found.ask("/api/about", Host=host).status for host in named} == named
@@ -416,7 +416,7 @@ def test_who_does_not_read_is_given_up(script: Script) -> None:
             for _ in range(5):
                 assert found.get("/api/about")["pid"] == found.process.pid
         with socket.create_connection(("127.0.0.1", found.port), timeout=30) as conn:
-            assert conn.recv(1) == b""  # nor who asks nothing
+            assert conn.recv(1) == b""  # nor one that asks nothing
 
 
 def test_what_is_too_much_is_refused(plain: Dashboard) -> None:
@@ -527,7 +527,7 @@ blocking(sys.stdin.readline)
         assert found.process.stdout.readline()
         found.process.stdin.write("\n")
         found.process.stdin.flush()
-        # The child lives on, and who connects is told at once that nobody is there.
+        # The child lives on, and a client that connects is told at once that no program is there.
         with pytest.raises(ConnectionRefusedError):
             while True:
                 try:
@@ -628,7 +628,7 @@ def test_points(plain: Dashboard) -> None:
     assert len(later["points"]) == later["newest"] - newest <= 10
     for since in ("", "-1", "nonsense", "9" * 30, "999999999"):
         assert len(plain.get(f"/api/points?run={run}&since={since}")["points"]) == 10
-    # Who asks with another run's number has none of this one's.
+    # A client that asks with another run's number has none of this one's.
     assert len(plain.get(f"/api/points?run=other&since={newest}")["points"]) == 10
 
 
@@ -1100,7 +1100,7 @@ def test_what_is_due_may_fail(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_descriptors_run_out(script: Script) -> None:
-    """Who connects then is answered when there are some again; meanwhile nothing spins."""
+    """A client that connects then is answered when there are some again; nothing spins before."""
     program = """
 import resource
 

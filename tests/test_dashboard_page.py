@@ -240,7 +240,7 @@ def test_both_schemes(page: Page, shown: Dashboard) -> None:
 
 @contextmanager
 def foreign_page(port: int) -> Iterator[int]:
-    """The port of another site on this machine, whose page may do what it likes."""
+    """The port of another site on this machine. Its page may do what it likes."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

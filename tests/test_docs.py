@@ -200,7 +200,7 @@ def sets(source: str, table: str, key: str) -> bool:
         rf'\b{table}"?(?:: | ?= ?)\{{[^}}]*"{key}":',
         rf"^\[{re.escape(table)}\]\n(?:[^\[\n].*\n)*?{key} = ",
     )
-    if table == "serve":  # whose keys are options of the command
+    if table == "serve":  # its keys are options of the command
         patterns += (rf'"(?:--)?{key.replace("_", "-")}[":=]',)
     return any(re.search(pattern, source, re.M) for pattern in patterns)
 
@@ -500,7 +500,7 @@ OUTPUTS = {
         "[0, 1, 4, 9, 16]\n",
         "quick\nnothing came in time\n",
         "(OSError('cannot read b'),)\ndone with ['a', 'b', 'c']\n",
-        "12499997500000\nsomebody else ran meanwhile: True\n",
+        "12499997500000\nothers ran meanwhile: True\n",
         "all goroutines are asleep - deadlock! (2 goroutines)\n",
     ],
 }

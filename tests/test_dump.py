@@ -1,6 +1,6 @@
 """Dumps asked for from outside: SIGQUIT, dump_signal, `golibx dump`; leaks at the end of a run.
 
-Each case is a real process, whose interpreter works or is stuck in C with its lock held.
+Each case is a real process. Its interpreter works or is stuck in C with its lock held.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ golibx.run(main)
 
 
 def test_a_process_without_free_descriptors(script: Script) -> None:
-    """It answers one at a time; who has to wait keeps no thread of it busy."""
+    """It answers one at a time; a client that has to wait keeps no thread of it busy."""
     import socket
 
     with script.start(NO_DESCRIPTORS) as process:

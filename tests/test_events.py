@@ -661,7 +661,7 @@ def test_native_goroutines_have_parents_and_wakers(
     processors: None,
 ) -> None:
     def main() -> None:
-        gomaxprocs(1)  # with two, the children may have ended before anybody waits for them
+        gomaxprocs(1)  # with two, the children may have ended before another waits for them
         native.call(c.start_many, 3)
         native_goroutines_end()
 
@@ -703,7 +703,7 @@ def test_native_preempt(record: Record, c: ctypes.CDLL, processors: None) -> Non
     natives = [e for e in events if isinstance(e, Preempt) and e.lane == "native"]
     assert len(natives) >= 3
     assert {e.goroutine_id for e in natives} == set(ids)
-    # Nobody registered this library's text: they stop with their threads.
+    # This library's text is not registered: they stop with their threads.
     assert all(e.handed_off for e in natives)
     assert all(0 < e.ran_ns < 10_000_000_000 for e in natives)
 
@@ -807,8 +807,8 @@ def test_events_of_both_lanes_are_in_order(
         group.wait()
         native_goroutines_end()
 
-    # Each goroutine has three events at least, and who delivers them may not run for a while. What
-    # is left at the run's end may take longer than it waits for that.
+    # Each goroutine has three events at least, and the pump may not run for a while. What is left
+    # at the run's end may take longer than it waits for that.
     overrides = ("hooks.ring_size=131072", "runtime.shutdown_timeout=1m")
     events = record(main, *EVENT_HOOKS, overrides=overrides)
     times = [e.time_ns for e in events]
@@ -909,7 +909,7 @@ def test_a_run_does_not_see_another_one_s_events(record: Record, c: ctypes.CDLL)
 
     began: list[int] = []
     record(first, *EVENT_HOOKS, overrides=("runtime.shutdown_timeout=0s",))
-    native.call(c.start_many, 2)  # between runs, for nobody
+    native.call(c.start_many, 2)  # between runs: no plugin wants them
     golibx.run(lambda: native.call(c.start_many, 2))  # a run without plugins
     events = record(second, *hooks(*LIFE))
     assert min(e.time_ns for e in events) > began[0] - 1_000_000_000

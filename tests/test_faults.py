@@ -113,7 +113,7 @@ def test_deep_source_on_a_small_stack(script: Script) -> None:
 
 
 def test_recursion_that_is_switched_out_deep_down(script: Script) -> None:
-    # Stacks whose reserve is open wait, go on, end and are used again.
+    # Goroutines with an open reserve wait, go on and end, and their stacks are used again.
     out = script.passes(
         """
 import golibx

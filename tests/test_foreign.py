@@ -71,7 +71,7 @@ WAYS = ["sleep", "gosched", "compute", "block", "blocking", "send", "select", "i
 @pytest.mark.goroutine(preempt={"slice": "100us"})
 @pytest.mark.parametrize("way", WAYS)
 def test_a_thread_is_kept_below_c_code(way: str) -> None:
-    """Of all goroutines, those in C code stay on their thread, which nobody else uses meanwhile."""
+    """Of all goroutines, those in C code stay on their thread, which no other uses meanwhile."""
     out = Chan[int]()
     inside: set[int] = set()
     strays = []
@@ -217,7 +217,7 @@ class Method(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def spacious(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """A library whose function calls another one, with as much on the stack as is wanted."""
+    """A library with a function that calls another, with as much on the stack as is wanted."""
     folder = tmp_path_factory.mktemp("spacious")
     options = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
     return ctypes.CDLL(str(c_library(folder, "spacious", SPACIOUS, *options)))
@@ -264,7 +264,7 @@ def test_no_frame_is_mistaken_for_the_goroutines_first(spacious: ctypes.CDLL) ->
 
 @pytest.mark.goroutine(preempt={"slice": "100us"})
 def test_one_that_is_alone_goes_on_below_c_code() -> None:
-    """Its time slice ends, and there is nobody to give the processor to, from thread to thread."""
+    """Its time slice ends, and no other can be given the processor, from thread to thread."""
     before = stats()
 
     def compute() -> None:

@@ -217,7 +217,7 @@ print(run(main), flush=True)
 
 
 def test_what_a_child_inherits(script: Script) -> None:
-    """Locks that the goroutine holds are its own; who stayed in the parent has ended."""
+    """Locks that the goroutine holds are its own; those that stayed in the parent have ended."""
     program = """
 from golibx import WaitGroup, Mutex, net, scope, after, context
 from golibx.futures import GoroutinePoolExecutor
@@ -575,7 +575,8 @@ run(main)
 
 
 # Objects of golibx's that keep track of goroutines, used in a child while others had them: `use`
-# in a run of the child's own. Somebody is in the midst of each, and holds the lock that guards it.
+# in a run of the child's own. A goroutine is in the midst of each, and holds the lock that guards
+# it.
 KEPT = {
     "executor": """
         executor = golibx.futures.GoroutinePoolExecutor(max_workers=2)
@@ -774,7 +775,7 @@ START
 @pytest.mark.parametrize("pool", ["pool", "sys.pool"])
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise KeyboardInterrupt"])
 def test_the_childs_threads_end_as_at_a_programs_end(script: Script, end: str, pool: str) -> None:
-    """Pools' idle threads are told to, also of a pool that somebody still has."""
+    """Pools' idle threads are told to, also those of a pool that the program still has."""
     program = (HEAD + POOL).replace("END", end).replace("POOLS", pool)
     expected = sorted(script.passes(program.replace("START", "f()")).splitlines())
     assert len(expected) == 7, expected
@@ -784,7 +785,7 @@ def test_the_childs_threads_end_as_at_a_programs_end(script: Script, end: str, p
 
 @pytest.mark.parametrize("end", ["1 // 0", "try: 1 // 0\n        finally: {}[0]"])
 def test_the_childs_threads_end_as_when_a_thread_raises(script: Script, end: str) -> None:
-    """What it raised goes with it, and with that the pool, whose idle threads end then."""
+    """What it raised goes with it, and with that the pool. The pool's idle threads end then."""
     program = (HEAD + POOL).replace("END", end).replace("POOLS", "pool")
     thread = "t = threading.Thread(target=f); t.start(); t.join()"
     expected = sorted(script.passes(program.replace("START", thread)).splitlines())

@@ -1,4 +1,4 @@
-"""GoroutinePoolExecutor, an Executor of concurrent.futures whose workers are goroutines."""
+"""GoroutinePoolExecutor, an Executor of concurrent.futures with goroutines for workers."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_goroutine_that_waits_is_cancelled_and_the_call_goes_on() -> None:
 
 @pytest.mark.parametrize("how", ["wait", "as_completed", "callback"])
 def test_others_go_on_while_one_waits_for_several(how: str) -> None:
-    """It is they who have the futures end: were they frozen, the wait would not end."""
+    """The others have the futures end: if they were frozen, the wait would not end."""
     baton: Chan[int] = Chan()
     waiting = Event()
 

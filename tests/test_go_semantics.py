@@ -334,7 +334,7 @@ def test_nonblocking(value: object) -> None:
         assert ch.try_recv() == (None, False)
     assert select(synchronous.on_send(value), default=True) == (-1, None, False)
     assert not synchronous.try_send(value)
-    # Somebody waits: now it can be done.
+    # A goroutine waits: now it can be done.
     receiver = go(synchronous.recv)
     assert is_parked(receiver, "chan receive")
     assert select(synchronous.on_send(value), default=True) == (0, None, True)

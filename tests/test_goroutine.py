@@ -38,7 +38,7 @@ from golibx import (
 )
 from golibx.testing import wait_until
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 

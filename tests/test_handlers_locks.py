@@ -1,7 +1,7 @@
 """Handlers of signals that want the lock that the main goroutine, or the main thread, waits for.
 
-A thread that waits for a lock of the interpreter's leaves it while its handlers run: whoever wants
-the lock has it meanwhile, the handler too. So it is with golibx's.
+A thread that waits for a lock of the interpreter's leaves it while its handlers run: another that
+wants the lock has it meanwhile, the handler too. So it is with golibx's.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def test_the_lock_is_let_go_while_the_handler_runs(
             held.set()
             wait_until_parked(main_goroutine)
             if {starves}:
-                # Longer than a mutex lets anybody wait; then main loses its chance.
+                # Longer than a mutex lets a goroutine wait; then main loses its chance.
                 sleep(0.005)
                 lock.give()
                 assert lock.attempt()
@@ -284,7 +284,7 @@ def test_the_main_goroutine_keeps_readers_out(script: Script) -> None:
 
 
 def test_a_storm_of_signals_passes_nobody_over(script: Script) -> None:
-    """Main, whose waits begin anew all the time, has its turn among those who come again."""
+    """Main begins its waits anew all the time, and has its turn among those that come again."""
     out = passes(
         script,
         """

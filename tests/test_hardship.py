@@ -309,7 +309,7 @@ def test_no_descriptors_left(server: Server, unchanged: State) -> None:
         socks = [stack.enter_context(closing(server.connect())) for _ in range(100)]
         for sock in socks:
             sock.sendall(request[:4])
-        # Those whom it has are served, while it can accept nobody.
+        # The clients that it has are served, while it can accept no other.
         while (tried := figures()["attempts"] - attempts) < 3:
             pass
         assert server.descriptors() == limit

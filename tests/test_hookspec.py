@@ -60,7 +60,7 @@ KINDS = {name: kind for kind, (name, _) in enumerate(EVENT_HOOKS)}
 
 
 def manager_of(plugin: object, monkeypatch: pytest.MonkeyPatch) -> PluginManager:
-    """A manager whose one plugin is `plugin`."""
+    """A manager with one plugin, `plugin`."""
     module = SimpleNamespace(the_plugin=plugin)
     monkeypatch.setitem(sys.modules, "module_with_plugin", module)
     overrides = ["plugins.enabled=module_with_plugin:the_plugin"]

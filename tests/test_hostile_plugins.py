@@ -1,4 +1,4 @@
-"""Plugins that do harm: the program and the other plugins go on, and who did it is named.
+"""Plugins that do harm: the program and the others go on, and the plugin at fault is named.
 
 Each way to do harm is tried in each hook that is called while a program runs. Plugins that take too
 long are in test_plugin_stats.py, what `tune` returns in test_tune.py, what `golib_configure` and
@@ -152,7 +152,7 @@ def test_one_that_raises(
 def test_one_that_starts_goroutines_without_end(
     hook: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each call starts some, whose events are calls again."""
+    """Each call starts some, and their events are calls again."""
     good = Good()
     started = [0]
 

@@ -1,4 +1,4 @@
-"""Who am I: goroutines as what Python code takes for a thread."""
+"""Identity: goroutines as what Python code takes for a thread."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_main_goroutine_is_the_main_thread_wherever_it_runs() -> None:
     main = threading.main_thread()
     native: set[int] = set()
     reader, writer = os.pipe()
-    # On the main thread, beside whose goroutine that blocks main runs on another.
+    # On the main thread: its goroutine blocks, and main runs on another thread.
     while len(native) < 2:
         native.add(threading.get_native_id())
         blocked = go(os.read, reader, 1)
@@ -107,7 +107,7 @@ def test_a_goroutines_thread_object() -> None:
     thread = seen.recv()
     assert threading.active_count() == before + 1
     assert isinstance(thread, threading.Thread)
-    assert thread.native_id is None  # not to be known for somebody else
+    assert thread.native_id is None  # it must not pass for another thread
     thread.join(0.001)
     assert thread.is_alive()
     done.send(None)

@@ -103,7 +103,7 @@ def etcd_6857() -> None:
 
 
 def etcd_7443() -> None:
-    """Who stops waits for the receiver, which waits for the mutex that who stops holds."""
+    """The one that stops waits for the receiver, which waits for a mutex that the first holds."""
     mutex = Mutex()
     updates: Chan[int] = Chan()
 
@@ -155,7 +155,7 @@ def grpc_660() -> None:
 
 
 def grpc_1275() -> None:
-    """A stream whose reader is not told that the stream was closed."""
+    """The reader of a stream is not told that the stream was closed."""
     data: Chan[bytes] = Chan()
     done: Chan[None] = Chan()
 
@@ -191,7 +191,7 @@ def kubernetes_6632() -> None:
 
 
 def kubernetes_10182() -> None:
-    """The channel is full, and who empties it wants the lock of who fills it."""
+    """The channel is full, and the receiver wants the lock that the sender holds."""
     mutex = Mutex()
     statuses: Chan[int] = Chan()
 
@@ -211,7 +211,7 @@ def kubernetes_10182() -> None:
 
 
 def moby_28462() -> None:
-    """A health check's monitor, and who stops it with the lock held."""
+    """A health check's monitor, and the goroutine that stops it with the lock held."""
     mutex = Mutex()
     stop: Chan[None] = Chan()
 
@@ -245,7 +245,7 @@ def moby_29733() -> None:
 
 
 def moby_4951() -> None:
-    """Devices and their set, each locked by who wants the other."""
+    """Devices and their set, each locked by the goroutine that wants the other."""
     devices, device = Mutex(), Mutex()
 
     def deactivates() -> None:
@@ -325,7 +325,7 @@ def serving_2137() -> None:
 
 
 def slow_sender(limit: float) -> None:
-    """Whoever asked has given up when the answer comes: kubernetes 5316, among many."""
+    """The one that asked has given up when the answer comes: kubernetes 5316, among many."""
     answer: Chan[int] = Chan()
 
     def handles() -> None:

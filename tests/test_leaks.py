@@ -1,4 +1,4 @@
-"""leaks(): whom it finds, and above all whom it does not."""
+"""leaks(): which goroutines it finds, and above all which it does not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def names() -> set[str]:
     return {g.name.rpartition(".")[2] for g in leaks()}
 
 
-# ---- who is leaked ----
+# ---- which are leaked ----
 
 
 def test_a_worker_waiting_on_a_channel_that_nobody_else_has() -> None:
@@ -73,7 +73,7 @@ def test_a_worker_waiting_on_a_channel_that_nobody_else_has() -> None:
 
 
 def test_with_the_free_lists_of_modules() -> None:
-    """_asyncio traverses its own, whose objects have no references."""
+    """_asyncio traverses its own free lists, where objects have no references."""
 
     async def several() -> None:
         futures = [asyncio.get_running_loop().create_future() for _ in range(5)]
@@ -396,7 +396,7 @@ def test_many() -> None:
     assert len(leaks()) == 2000
 
 
-# ---- who is not ----
+# ---- which are not ----
 
 
 def test_a_global_holds_the_channel() -> None:
@@ -793,7 +793,7 @@ def test_a_class_that_somebody_refers_to_weakly() -> None:
 
 
 def test_parameters_that_change_are_not_the_arguments() -> None:
-    """A tuple of what they are now may be anybody's."""
+    """A tuple of what they are now may be any code's."""
     kept: list[Any] = []
 
     def changes(ch: Chan[int]) -> None:

@@ -538,7 +538,7 @@ def test_a_tuple_of_the_same_arguments() -> None:
 
 
 def test_a_tuple_with_a_default() -> None:
-    """The default was not passed: who has it in a tuple with the argument may use it."""
+    """The default was not passed: code that has it in a tuple with the argument may use it."""
 
     def start() -> tuple[Goroutine[int], Any1]:
         ch, other = Chan[int](), Chan[int]()
@@ -672,7 +672,7 @@ def test_what_was_dropped_is_not_counted(shape: Callable[..., None], references:
     address = id(ch)
     g = go(shape, ch)
     parked(g)
-    # Held by as many as that, which nobody sees.
+    # Held by as many as that, which can't be seen.
     for _ in range(references):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(ch))
     del ch

@@ -565,7 +565,7 @@ def test_what_was_dropped_is_not_counted(shape: Callable[..., None], references:
     address = id(ch)
     g = go(shape, ch)
     parked(g)
-    # Held by as many as that, which nobody sees.
+    # Held by as many as that, which can't be seen.
     for _ in range(references):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(ch))
     del ch

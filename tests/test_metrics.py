@@ -1,4 +1,4 @@
-"""The plugin metrics: what it tells Prometheus, whom it answers, and the file."""
+"""The plugin metrics: what it tells Prometheus, which clients it answers, and the file."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_every_metric_is_documented() -> None:
 
 
 class Numbered:
-    """A runtime whose counters are all different."""
+    """A runtime with counters that are all different."""
 
     def __init__(self) -> None:
         self.counted = {key: 1000 + number for number, key in enumerate(golibx.stats())}
@@ -439,7 +439,7 @@ measured(main, file=sys.argv[1], **({"listen": ""} if sys.argv[3:] else {}))
 def test_what_another_user_reads(
     script: Script, umask: str, more: list[str], said: list[str]
 ) -> None:
-    """As the page says: what listens, everybody; a file, who may by the program's umask."""
+    """As the page says: at an address all users; a file those that the program's umask lets."""
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         path = os.path.join(folder, "golibx.prom")

@@ -874,7 +874,7 @@ def test_timeouts() -> None:
     for bad in ("1", float("nan")):
         with pytest.raises((TypeError, ValueError)):
             ch.recv(bad)  # type: ignore[arg-type]
-    # Nobody who gave up is in the way.
+    # None that gave up is in the way.
     go(ch.send, 5)
     assert ch.recv(30) == 5
 
@@ -1240,8 +1240,8 @@ def test_select_over_native_channels_is_no_deadlock(c: ctypes.CDLL) -> None:
 
 @pytest.mark.goroutine(timeout=120)
 def test_select_against_native_goroutines(c: ctypes.CDLL) -> None:
-    """Selects over a Python channel and two native ones, whose other ends are native goroutines on
-    other threads, while selects time out and are cancelled: all arrive, once and in order."""
+    """Selects over a Python channel and two native ones, with native goroutines on other threads at
+    the other ends, while selects time out and are cancelled: all arrive, once and in order."""
     n = 4000
     inputs = [native.Chan(ctypes.c_int64, capacity) for capacity in (0, 3)]
     output = native.Chan(ctypes.c_int64)

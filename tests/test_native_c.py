@@ -161,7 +161,7 @@ def test_hogs(build: Build) -> None:
 
 @pytest.mark.parametrize("name", COMPILERS)
 def test_compiler(build: Build, name: str) -> None:
-    """Each one links a program with the library, whose Python symbols are nobody's there."""
+    """Each one links a program with the library, though nothing defines its Python symbols."""
     compiler = COMPILERS[name]
     if compiler is None:
         pytest.skip(f"{name}: there is no such compiler")

@@ -872,7 +872,7 @@ def test_dropped_connections_are_closed() -> None:
 
 
 def test_a_descriptor_that_is_used_again_at_once() -> None:
-    # A new connection gets the number of one closed a moment ago, whose events may be on their way.
+    # A new connection gets the number of one closed a moment ago, with events perhaps on the way.
     with net.listen(("127.0.0.1", 0)) as listener:
         port = listener.address[1]
         numbers = set()

@@ -169,7 +169,7 @@ def test_a_receive_that_waits_for_all_does() -> None:
         assert client.recv(6, socket.MSG_WAITALL) == b""
 
 
-# ---- files over a connection whose reads and writes are cut short ----
+# ---- files over a connection, with reads and writes that are cut short ----
 
 
 def cut_short_by_timeout(conn: Conn, read: Callable[[], object]) -> None:
@@ -534,7 +534,7 @@ run(main)
     assert result.stderr.startswith("golibx: fatal: the poller's descriptors have been closed")
 
 
-# ---- many who wait ----
+# ---- many that wait ----
 
 
 def test_a_packet_wakes_one_of_those_who_receive() -> None:
@@ -581,7 +581,7 @@ def test_who_looks_keeps_nothing_from_who_receives() -> None:
         parked(receiving)
         client.sendall(b"abc")
         assert receiving.result() == b"abc"
-        client.sendall(b"d")  # who looked again and found nothing waits on
+        client.sendall(b"d")  # the one that looked again and found nothing waits on
         looking.join()
 
 
@@ -718,7 +718,7 @@ def test_the_limit_of_watches_is_an_error_that_names_it() -> None:
                 file.write(before)
 
 
-# ---- who waits while something else happens ----
+# ---- waits while something else happens ----
 
 
 @pytest.mark.parametrize("end", ["close", "shutdown", "detach"])

@@ -86,7 +86,7 @@ try:
 except Deadlock:
     print("deadlock")
 
-# One of the program's own may wake somebody.
+# One of the program's own may wake a goroutine.
 ch = Chan()
 go_on = threading.Event()
 def own():

@@ -297,7 +297,7 @@ golibx.run(main)
 
 
 def test_there_is_a_limit(script: Script) -> None:
-    # The last thread that is to be had may just be on its way home, again and again.
+    # The last thread that is left may just be on its way home, again and again.
     program = """
 import golibx
 from golibx import Chan, go, lock_os_thread, unlock_os_thread

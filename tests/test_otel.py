@@ -316,7 +316,7 @@ def test_a_budget_is_of_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not budget.take()
     now[0] = 6_000_000_000
     assert [budget.take() for _ in range(3)] == [True, True, False]
-    now[0] = 5_500_000_000  # of one who has read the clock before, and comes late
+    now[0] = 5_500_000_000  # of one that has read the clock before, and comes late
     assert not budget.take()
     assert budget.left_out == 4
     endless = otel._Budget(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import platform
 import queue
 import select
 import socket
@@ -17,12 +18,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import sleep  # a reference from before
+from typing import Any
 
 import pytest
 
 import golibx
 from conftest import c_library
-from golibx import _core, context, go, run
+from golibx import Goroutine, _core, context, go, run
 from golibx.testing import wait_until_parked
 
 MODULES = ("time", "threading", "queue", "socket", "select", "ssl", "io", "os")
@@ -215,6 +217,34 @@ def test_select_poll_and_epoll_park() -> None:
     assert threads_used(main) < FEW
 
 
+def test_a_poll_object_has_one_caller_at_a_time() -> None:
+    """As in plain Python, and until the first one has ended, in whichever way."""
+
+    def main() -> None:
+        one, other = pair()
+        poller = select.poll()
+        poller.register(one, select.POLLIN)
+        ends: list[tuple[int | None, Callable[[Goroutine[Any]], object]]] = [
+            (None, lambda _: other.send(b"x")),
+            (None, Goroutine.cancel),
+            (200, lambda _: None),
+        ]
+        for limit, end in ends:
+            waiting = go(poller.poll, limit)
+            wait_until_parked(waiting)
+            for again in (None, 0):
+                with pytest.raises(RuntimeError, match=r"concurrent poll\(\) invocation"):
+                    poller.poll(again)
+            end(waiting)
+            waiting.join()
+            if poller.poll(0):
+                one.recv(1)
+        one.close()
+        other.close()
+
+    run(main)
+
+
 def test_many_descriptors_in_one_select() -> None:
     def main() -> None:
         ends = [pair() for _ in range(40)]
@@ -312,6 +342,46 @@ def test_who_waits_for_children_parks() -> None:
         assert {each.result().stdout for each in asked} == {b"hello\n"}
 
     run(main)
+
+
+DELETES_NO_WATCH = """
+import ctypes
+import struct
+import subprocess
+
+import golibx
+
+# What deletes a watch of epoll's ends with SIGSYS: load the call's number, and its second argument.
+instructions = [(0x20, 0, 0, 0), (0x15, 0, 3, 233), (0x20, 0, 0, 24), (0x15, 0, 1, 2)]
+instructions += [(0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in instructions))
+program = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(code))
+prctl = ctypes.CDLL(None).prctl
+prctl.argtypes = (ctypes.c_int, *[ctypes.c_void_p] * 4)
+assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+if prctl(22, 2, program, 0, 0):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    raise SystemExit("no filters")
+
+
+def main():
+    for _ in range(3):
+        child = subprocess.Popen("cat", stdin=subprocess.PIPE)
+        golibx.go(child.stdin.close)
+        assert child.wait() == 0
+
+
+golibx.patch_all()
+golibx.run(main)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64 are the calls' numbers")
+def test_the_wait_for_a_child_ends_with_the_close_of_its_descriptor() -> None:
+    command = [sys.executable, "-c", DELETES_NO_WATCH]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    if done.stderr == "no filters\n":
+        pytest.skip("the system lets no program filter its calls")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_reads_that_do_not_wait_stay_so() -> None:
@@ -876,6 +946,25 @@ def test_what_fails_at_once_waits_for_nothing() -> None:
     assert "Waited" not in found[0].stdout
     assert found[1].stdout.splitlines() == found[0].stdout.splitlines()
     assert (found[1].returncode, found[1].stderr) == (0, found[0].stderr)
+
+
+def test_signals_disturb_no_call_of_a_thread() -> None:
+    program = str(Path(__file__).with_name("interrupted_calls.py"))
+    found = [
+        subprocess.run([sys.executable, *how, program], capture_output=True, text=True, timeout=100)
+        for how in ((), ("-m", "golibx", "run"))
+    ]
+    assert (found[0].returncode, found[0].stderr) == (0, "")
+    assert found[1].stdout.splitlines() == found[0].stdout.splitlines()
+    assert (found[1].returncode, found[1].stderr) == (0, "")
+
+
+def test_c_code_of_a_thread_may_be_interrupted() -> None:
+    """Other than in plain Python, as docs/patching.md says: it may be on the main thread."""
+    program = str(Path(__file__).with_name("interrupted_calls.py"))
+    command = [sys.executable, "-m", "golibx", "run", program, "c"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("c_poll ['interrupted'] 1 True\n", "")
 
 
 def test_what_is_patched_is_told_and_taken_back() -> None:

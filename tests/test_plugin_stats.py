@@ -104,7 +104,7 @@ def test_the_time_of_each_hook(enable: Enable, monkeypatch: pytest.MonkeyPatch) 
     manager.start(runtime)
     manager.dispatch([START, START, EXIT, EXIT, START])
     manager.ask_tune(None, lambda *_: None)
-    # Slow's hooks: 30 and 30, and 7; Quick's: 1 each, and 2. Then nobody was called.
+    # Slow's hooks: 30 and 30, and 7; Quick's: 1 each, and 2. Then no plugin was called.
     now[0] += 1_500 - (now[0] - 1_000) % 1_500
     slow, quick = manager.stats().values()
     assert slow.state == "raised"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.goroutine(preempt={"slice": "1ms"})
 
 OFF: dict[str, object] = {"preempt": {"async": False}}
 needs_settrace = pytest.mark.skipif(
-    sys.gettrace() is not None, reason="somebody else traces these tests"
+    sys.gettrace() is not None, reason="another tool traces these tests"
 )
 
 
@@ -56,7 +56,7 @@ def compete(work: Callable[[], None], times: int = 30) -> None:
         stop.append(True)
 
 
-# ---- who is preempted ----
+# ---- which code is preempted ----
 
 
 def test_a_loop_gives_way() -> None:

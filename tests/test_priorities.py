@@ -1,4 +1,4 @@
-"""Priorities of goroutines: who goes first, and that nobody starves."""
+"""Priorities of goroutines: which one goes first, and that none starves."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_who_is_started_has_it_too() -> None:
     thread.join()
 
 
-# ---- who goes first ----
+# ---- which one goes first ----
 
 
 @pytest.mark.goroutine
@@ -185,7 +185,7 @@ def test_they_are_counted_as_runnable() -> None:
         g.join()
 
 
-# ---- nobody starves ----
+# ---- none starves ----
 
 
 def pass_on(turns: list[int], token: Chan[None], other: Chan[None]) -> None:

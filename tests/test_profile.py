@@ -45,7 +45,7 @@ class Read(NamedTuple):
     default: str
 
     def value(self, *functions: str, index: int = 1, **labels: str) -> int:
-        """The sum of those whose innermost frame is in one of the functions (none: in any)."""
+        """The sum of those with the innermost frame in one of the functions (none: in any)."""
         return sum(
             values[index]
             for frames, values, own in self.samples
@@ -568,7 +568,7 @@ def test_a_process_without_the_plugin(script: Script, kind: str, tmp_path: Path)
 @linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_only_one_profile_at_a_time(script: Script, tmp_path: Path, number: int) -> None:
-    """One that was given up, or whose asker has gone, is in nobody's way."""
+    """One that was given up, or that has lost its asker, is in no other's way."""
     path = tmp_path / "out.pb.gz"
     with script.start(SERVER, limit=55) as process:
         until_ready(process)

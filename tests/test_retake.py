@@ -492,8 +492,8 @@ def test_few_threads_block_on_the_lock_of_a_preempted_goroutine(from_main: bool)
 def test_a_thread_that_computes_does_not_hold_blocking_calls_up(script: Script) -> None:
     """By what it has done when they have all been made: not much more than beside threads.
 
-    Whoever asks a computing thread for the GIL waits a switch interval. A hundred threads do that
-    at the same time, and so must what runs goroutines.
+    A thread that asks a computing one for the GIL waits a switch interval. A hundred threads do
+    that at the same time, and so must what runs goroutines.
     """
     code = """
 import threading, time

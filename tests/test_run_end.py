@@ -282,7 +282,7 @@ else:
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux")
 def test_the_interpreter_ends_in_the_middle_of_a_switch(script: Script) -> None:
-    """What the C library frees is overwritten: a thread state that is used afterwards is no one."""
+    """What the C library frees is overwritten: a thread state that is used afterwards is none."""
     result = script(MID_SWITCH, env={"MALLOC_PERTURB_": "85"})
     assert (result.stdout, result.stderr, result.returncode) == ("{0}\n", "", 0)
 

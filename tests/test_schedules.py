@@ -203,7 +203,7 @@ def test_goroutines_that_wait_in_a_loop_are_no_end_of_schedules() -> None:
 
 
 def test_one_that_calls_without_end_is_preempted() -> None:
-    """By nobody's choice: what happens by itself lets the others run as well."""
+    """Without a choice: what happens by itself lets the others run as well."""
 
     def test() -> None:
         lock = Mutex()
@@ -504,7 +504,7 @@ def test_what_one_schedule_leaves_does_not_reach_the_next() -> None:
         else:
             sleep(0.02)
             if number == 5:
-                Chan[int]().recv()  # nobody will ever send
+                Chan[int]().recv()  # no goroutine will ever send
 
     before = signal.getsignal(signal.SIGUSR1)
     try:

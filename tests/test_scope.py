@@ -31,7 +31,7 @@ from golibx import (
 from golibx.scope import Scope
 from golibx.testing import wait_until, wait_until_parked
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 FAR = 3600.0

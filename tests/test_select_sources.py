@@ -266,8 +266,8 @@ def test_reads_and_selects_on_one_socket() -> None:
 
 
 def test_waiting_for_a_socket_is_no_deadlock() -> None:
-    """Somebody outside may send, though every goroutine sleeps: here a plain socket of this
-    process, whose other end is in no goroutine's hands."""
+    """Code outside may send, though every goroutine sleeps: here a plain socket of this process,
+    and no goroutine has its other end."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -802,7 +802,7 @@ def test_workers_do_not_outlive_their_supervisor(serve: Serve) -> None:
     server.get("/")
     server.process.kill()
     assert server.process.stderr is not None
-    server.process.stderr.read()  # up to the end of the last one who has it
+    server.process.stderr.read()  # up to the end of the last process that has it
     with pytest.raises(OSError):
         server.connect()
 

@@ -1,4 +1,4 @@
-"""Signal handlers of the program's own: they are the main goroutine's, whoever is on its thread."""
+"""Signal handlers of the program's own: the main goroutine's, whichever is on its thread."""
 
 from __future__ import annotations
 
@@ -501,7 +501,7 @@ def test_the_rest_of_the_signal_module(script: Script) -> None:
         def main():
             seen = []
             signal.signal(signal.SIGUSR1, lambda n, _: seen.append(n))
-            # pause() returns when a handler has run, whoever gets the signal.
+            # pause() returns when a handler has run, whichever thread gets the signal.
             over = []
             def send():
                 while not over:
@@ -546,7 +546,7 @@ from golibx import go, gosched, run
 def block():
     while not over: time.sleep(0.0003)
 
-def work():  # who comes back from a call meanwhile goes on where this one ran
+def work():  # one that comes back from a call meanwhile goes on where this one ran
     while not over:
         time.sleep(0.0003)
         sum(range(20_000))
@@ -734,7 +734,7 @@ if state == "open":
     result = script(code, when, state, how)
     expected = "interrupted\n" + "True True\n" * (state == "open")
     assert (result.returncode, result.stdout) == (0, expected)
-    # Nobody can ask the interpreter whether the program wants to know of a full one.
+    # The interpreter can't be asked whether the program wants to know of a full one.
     if (when, state) != ("before", "full"):
         assert result.stderr == ""
 

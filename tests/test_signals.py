@@ -46,8 +46,8 @@ def interrupted(script: Script, body: str, sig: int = signal.SIGINT) -> tuple[in
     return process.returncode, out, err
 
 
-# What main does when the signal comes. It says that it is ready itself, so that the signal finds
-# nobody else on its thread.
+# What main does when the signal comes. It says that it is ready itself, so that the signal finds no
+# other on its thread.
 PLACES = {
     "recv": "ready(); Chan().recv()",
     "send": "ready(); Chan().send(1)",
@@ -150,7 +150,7 @@ def test_children_start_with_no_signal_blocked(script: Script) -> None:
 
 
 def test_the_program_keeps_its_use_of_sigurg(script: Script) -> None:
-    # golibx interrupts the main thread's call by it only where nobody else has a use for it.
+    # golibx interrupts the main thread's call by it only where no other code has a use for it.
     code, out, err = interrupted(
         script,
         """

@@ -127,7 +127,7 @@ def test_ctrl_c_ends_it_as_in_plain_python(script: Script, case: str) -> None:
 
 
 def test_ctrl_c_ends_an_exceptions_own_text_in_a_report(script: Script) -> None:
-    """Of what a goroutine raised and nobody has collected, when the main function has returned."""
+    """Of what a goroutine raised and no code has collected, when the main function has returned."""
     out = script.passes(
         PRELUDE
         + """
@@ -181,7 +181,7 @@ def handles():
 
 @pytest.mark.parametrize("call", ["calls(forever)", "handles()"])
 def test_ctrl_c_ends_what_c_code_goes_on_with(script: Script, call: str) -> None:
-    """C code that calls the next function; C code whose exception goes through many frames."""
+    """C code that calls the next function; C code that raises through many frames."""
     script.passes(
         PRELUDE + LATE + f"def main():\n    interrupted(lambda: {call})\nrun(main, config=FAST)\n"
     )

@@ -1,4 +1,4 @@
-"""singleflight: one call for all who want it at the same time."""
+"""singleflight: one call for all goroutines that want it at the same time."""
 
 from __future__ import annotations
 

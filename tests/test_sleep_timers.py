@@ -1,4 +1,4 @@
-"""sleep and every other bounded wait: who wakes in which order. No test looks at a clock."""
+"""sleep and every other bounded wait: the order of wake-ups. No test looks at a clock."""
 
 # A lambda is the shortest way to do two things in a goroutine, though neither returns a value.
 # mypy: disable-error-code="func-returns-value"
@@ -12,7 +12,7 @@ import pytest
 import golibx
 from golibx import Cancelled, Chan, DeadlineExceeded, WaitGroup, go, gosched, select, sleep, stats
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 

@@ -28,7 +28,7 @@ class Node(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """All contexts, who waits for which, and how long the run has taken."""
+    """All contexts, which goroutine waits for which, and how long the run has taken."""
 
     now: float
     nodes: frozenset[Node]

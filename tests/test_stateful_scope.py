@@ -23,7 +23,7 @@ BLOCK = -1
 
 
 class ScopeMachine(Machine[None]):
-    """A scope whose block and children wait until they are let go, to return or to fail."""
+    """A scope. Its block and children wait until they are let go, to return or to fail."""
 
     @rule(kind=st.sampled_from(["return", "fail", "linger"]))
     def spawn(self, kind: str) -> None:
@@ -122,7 +122,7 @@ class ScopeMachine(Machine[None]):
                 assert child.result() == number
             else:
                 assert isinstance(child.exception, Cancelled)
-                assert cancelled, f"child {number} was cancelled by nobody"
+                assert cancelled, f"child {number} was cancelled without a cause"
         is_over = all(child.done() for child in self.children.values())
         assert block.done() == (is_over and (BLOCK in self.let or cancelled))
         if ended:

@@ -158,7 +158,7 @@ run(main, config={"runtime": {"swap": sys.argv[1]}})
 def test_goroutines_that_leave_something_behind_end_while_threads_want_the_gil(
     script: Script, way: str
 ) -> None:
-    """Their thread states are deleted: nobody is to write to one that was the last holder."""
+    """Their thread states are deleted: no thread may write to one that was the last holder."""
     code = """
 import _thread, ctypes, sys
 from golibx import go, gosched, run

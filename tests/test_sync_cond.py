@@ -78,7 +78,7 @@ def test_signal_wakes_the_first(cond: Cond) -> None:
         cond.signal()
         waiters[n].join()
         assert order == list(range(n + 1))
-    cond.signal()  # nobody waits: nothing is remembered
+    cond.signal()  # no goroutine waits: nothing is remembered
     assert wait(cond, 0.001) is False
     assert not is_locked(cond)
 
@@ -306,7 +306,7 @@ def test_one_to_be_cancelled_keeps_the_lock(cond: Cond) -> None:
 @pytest.mark.goroutine(preempt={"slice": "1ms"})
 @pytest.mark.parametrize("seed", range(3))
 def test_no_signal_is_lost(seed: int) -> None:
-    """As many are woken as signals found somebody, whatever else happens to those who wait."""
+    """As many are woken as signals found a waiter, whatever else happens to the waiters."""
     numbers = random.Random(seed)
     cond = Cond()
     waiting = permits = taken = 0
@@ -353,7 +353,7 @@ def test_taking_turns_under_preemption() -> None:
     turn = ended = 0
 
     def hog() -> None:
-        """Without it nobody could run in place of one that has the lock."""
+        """Without it no other could run in place of one that has the lock."""
         while ended < 4:
             pass
 

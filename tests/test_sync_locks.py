@@ -30,7 +30,7 @@ from golibx import (
 )
 from golibx.testing import wait_until
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 SLICES = pytest.mark.goroutine(preempt={"slice": "1ms"})
@@ -147,7 +147,7 @@ def test_exclusion_while_goroutines_are_preempted(lock: Lock) -> None:
     inside = total = ended = 0
 
     def hog() -> None:
-        """Without it nobody could run in place of one that has the lock."""
+        """Without it no other could run in place of one that has the lock."""
         while ended < 20:
             pass
 
@@ -221,7 +221,7 @@ def test_unlocked_in_time_though_the_waiter_runs_late(lock: Lock) -> None:
     gosched()
     late = time.monotonic() + 0.01
     lock.unlock()
-    while time.monotonic() < late:  # nobody else runs
+    while time.monotonic() < late:  # no other runs
         pass
     assert waiter.result() is True
     lock.unlock()
@@ -274,7 +274,7 @@ def test_unlocked_and_then_cancelled(lock: Lock) -> None:
     g = go(waiter)
     gosched()
     lock.unlock()
-    g.cancel()  # it has the lock, or a chance that nobody else takes, already
+    g.cancel()  # it has the lock, or a chance that no other takes, already
     with pytest.raises(Cancelled):
         g.result()
     assert steps == ["locked"]
@@ -338,7 +338,7 @@ def test_cancellations_timeouts_and_success_race(lock: Lock, seed: int) -> None:
     assert_free(lock)
 
 
-# ---- who may call, and when ----
+# ---- which code may call, and when ----
 
 
 @pytest.mark.goroutine(False)
@@ -416,7 +416,7 @@ def test_waiters_of_a_run_that_has_ended_are_forgotten(lock: Lock) -> None:
         gosched()
 
     def second() -> None:
-        lock.unlock()  # nobody of this run waits
+        lock.unlock()  # no goroutine of this run waits
         assert_free(lock)
         with lock:
             waiter = go(lock.lock)

@@ -243,7 +243,7 @@ def test_barrier_passed_and_then_cancelled() -> None:
 
 
 def test_barrier_cancelled_and_then_passed() -> None:
-    # All parties came before it was full: nobody waited in vain.
+    # All parties came before it was full: none waited in vain.
     barrier = Barrier(2)
     for end in ("cancel", "timeout"):
         g = go(barrier.wait, None if end == "cancel" else 0.001)
@@ -280,7 +280,7 @@ def test_barrier_reset_and_abort_while_one_is_leaving() -> None:
 @SLICES
 @pytest.mark.parametrize("seed", range(3))
 def test_barrier_races(seed: int) -> None:
-    """Whoever has passed, has passed with two others of the same round."""
+    """One that has passed has passed with two others of the same round."""
     numbers = random.Random(seed)
     barrier = Barrier(3)
     places = [0, 0, 0]
@@ -722,7 +722,7 @@ def test_pool_references() -> None:
 
 @SLICES
 def test_pool_under_preemption() -> None:
-    """Nobody gets what another has."""
+    """No goroutine gets what another has."""
     pool: Pool[list[int]] = Pool(list)
 
     def worker(n: int) -> None:

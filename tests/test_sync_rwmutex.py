@@ -301,7 +301,7 @@ def test_preempted_while_reading_and_writing() -> None:
     ended = 0
 
     def hog() -> None:
-        """Without it nobody could run in place of a writer."""
+        """Without it no other could run in place of a writer."""
         while ended < 8:
             pass
 

@@ -79,7 +79,7 @@ def choices() -> Trace:
 
 
 def wakers() -> Trace:
-    """Whoever waits for the same moment."""
+    """Goroutines that wait for the same moment."""
     trace: Trace = []
 
     def wait(number: int) -> None:
@@ -551,7 +551,7 @@ def _alarm() -> Iterator[None]:
 
 
 class Limit(Exception):
-    """What nobody expects, and takes for something else."""
+    """What no code expects, and some takes for something else."""
 
 
 @pytest.mark.usefixtures("_alarm")
@@ -660,7 +660,7 @@ def test_who_is_about_to_end_is_no_leak() -> None:
 
 @pytest.mark.parametrize("seed", [None, 1])
 def test_who_has_a_message_that_nobody_has_looked_for_is_no_leak(seed: int | None) -> None:
-    """As the handler of a connection whose other end the test closes last."""
+    """As the handler of a connection: the test closes the other end last."""
 
     def main() -> None:
         with (

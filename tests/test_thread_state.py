@@ -64,7 +64,7 @@ def test_the_rounding_mode_is_the_goroutines() -> None:
 @x86_64_only
 @pytest.mark.goroutine(False)
 def test_a_signal_handler_rounds_as_the_main_goroutine(script: Script) -> None:
-    """Whoever raises the signal, and whether or not main waits. Nothing traps."""
+    """Whichever thread raises the signal, and whether or not main waits. Nothing traps."""
     program = f"""
 import ctypes, os, signal, sys
 from golibx import go, gosched, run, sleep
@@ -165,7 +165,7 @@ GUARD = r"""
 #include <string.h>
 #include <sys/mman.h>
 
-/* Blocks of calloc() that may be thread states end at a page that nobody may read. */
+/* Blocks of calloc() that may be thread states end at a page that no code may read. */
 enum { PAGE = 4096, SLOTS = 4096 };
 extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_malloc(size_t);

@@ -205,7 +205,7 @@ def test_timeouts(seconds: float) -> None:
     for call in calls:
         with pytest.raises(DeadlineExceeded):
             Thread(call).outcome()
-    # Nobody has stayed in a queue, and nothing was sent.
+    # No waiter has stayed in a queue, and nothing was sent.
     assert ch.try_send(1) is False
     assert ch.try_recv() == (None, False)
     assert sys.getrefcount(value) == references
@@ -291,7 +291,7 @@ def test_two_threads_alone() -> None:
 
 
 def test_a_sleeping_lane_is_woken() -> None:
-    """All goroutines wait when the thread sends: whoever has the poller hears of it."""
+    """All goroutines wait when the thread sends: the M in the poller hears of it."""
     request: Chan[int] = Chan()
     answer: Chan[int] = Chan()
 
@@ -808,7 +808,7 @@ print(first, seen)
 
 @posix
 def test_a_main_thread_that_may_handle_signals_is_no_deadlock(script: Script) -> None:
-    """Though all wait: until then a signal may come, whose handler wakes somebody."""
+    """Though all wait: until then a signal may come, and its handler wakes a goroutine."""
     with script.start(
         f"""{BEGIN}
 def handler(signum, frame):

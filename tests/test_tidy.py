@@ -121,7 +121,7 @@ def test_zig_layers_are_the_folders() -> None:
 
 
 def test_every_class_is_listed() -> None:
-    """One in a file that nobody imports is not seen by the compiler, which finds all others."""
+    """One in a file that is not imported is not seen by the compiler, which finds all others."""
     listed = (ZSRC / "python" / "classes.zig").read_text(encoding="utf-8")
     for path in sorted((ZSRC / "python").glob("*.zig")):
         text = path.read_text(encoding="utf-8")

@@ -151,7 +151,7 @@ def test_stop() -> None:
 
 
 def test_nothing_stale_after_stop() -> None:
-    """The time had come, but nobody received: the value is taken back."""
+    """The time had come, but was not received: the value is taken back."""
     timer = Timer(0)
     assert timer.stop()
     assert timer.c.try_recv() == (None, False)
@@ -408,7 +408,7 @@ def test_function_is_a_child_of_who_started_it() -> None:
 
 
 def test_function_that_nobody_else_has() -> None:
-    """The timer and who started it are gone, and the collector was there, when it is called."""
+    """The timer and its starter are gone, and the collector was there, when it is called."""
     called: Chan[int] = Chan(100)
 
     def start() -> None:
@@ -620,7 +620,7 @@ def test_waiting_for_what_never_comes_is_a_deadlock(case: int) -> None:
         stopped.stop()
         function = Timer(1000, lambda: None)
         function.stop()
-        pending = after(1000)  # nobody waits for it, so that it can wake nobody
+        pending = after(1000)  # no goroutine waits for it, so that it can wake none
         # Wait for it, and go away again.
         with pytest.raises(DeadlineExceeded):
             pending.recv(timeout=0.0001)
@@ -690,7 +690,7 @@ def test_one_that_an_ended_run_waited_for() -> None:
     timer = Timer(0.05)
 
     def main() -> None:
-        golibx._core.go_system(timer.c.recv)  # nobody cancels it
+        golibx._core.go_system(timer.c.recv)  # no code cancels it
         sleep(0.001)
 
     golibx.run(main)

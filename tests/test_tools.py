@@ -343,7 +343,7 @@ def test_debugpy(script: Script) -> None:
         client.request("next", threadId=thread)
         thread, frames = debugged.stop("step")
         assert frames[0]["line"] == 5
-        client.request("next", threadId=thread)  # parks: nobody has sent the third job
+        client.request("next", threadId=thread)  # parks: the third job was not sent yet
         thread, frames = debugged.stop("step")
         assert frames[0]["line"] == 6
         assert debugged.evaluate("(job, total)", frames[0]) == "(3, 3)"

@@ -104,7 +104,7 @@ golibx.run(main)
 
 
 def shares_of(text: str) -> dict[str, float]:
-    """How much those ran of whom that is known, in the order of the rows."""
+    """How much those ran of which that is known, in the order of the rows."""
     found = re.findall(r"^ *\d+ +(\S+) .* (\d+\.\d)%", text, re.M)
     return {name: float(share) for name, share in found}
 
@@ -124,7 +124,7 @@ def test_who_runs_longest_comes_first(script: Script) -> None:
 
 
 def test_why_it_is_not_known_who_runs(script: Script) -> None:
-    """The profile of somebody else, who need not come for it: this process."""
+    """The profile of another process, which need not come for it: this one."""
     wanted = {"kind": "cpu", "format": "totals", "hz": 10}
     wanted |= {"interval_ns": 10**7, "duration_ns": 10**7}
     with asked(script, COMPUTING) as process:

@@ -753,7 +753,7 @@ def test_the_tuner_reaches_the_goal_and_goes_back(run_with: RunWith, watcher: Wa
 
 
 def test_a_rule_reaches_the_goal_and_another_goes_back(run_with: RunWith, watcher: Watcher) -> None:
-    """While something computes there is always somebody who can run."""
+    """While something computes there is always a goroutine that can run."""
     rules = (
         '[{ when = "latency_p99 > 100ms", set = { "preempt.slice" = "10ms" } }, '
         '{ when = "idle > 0", set = { "preempt.slice" = "2s" } }]'

@@ -310,7 +310,7 @@ def test_the_gil_is_offered_by_the_new_interval() -> None:
     assert in_run(main, runtime=runtime) >= 5
 
 
-# ---- the network, and who waits for work ----
+# ---- the network, and threads that wait for work ----
 
 
 def test_sockets_are_looked_at_by_the_new_interval() -> None:
@@ -367,7 +367,7 @@ def test_threads_hand_values_over_whether_they_spin_or_not(spin: str) -> None:
 
 
 def test_of_two_threads_that_change_at_once_each_change_is_whole() -> None:
-    """Each value is its own: whoever replaces it tells so, once, and of both keys at a time."""
+    """Each value is its own: the thread that replaces it tells so, once, of both keys at a time."""
     times = 2000
 
     def main() -> None:

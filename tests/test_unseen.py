@@ -63,7 +63,7 @@ def test_what_a_module_has_is_its_own() -> None:
 
 
 class Finder:
-    """Finds nothing; notes whether the import lock was held, and by whom."""
+    """Finds nothing; notes whether the import lock was held, and by which thread."""
 
     def __init__(self) -> None:
         self.inside = 0

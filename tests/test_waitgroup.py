@@ -10,7 +10,7 @@ import pytest
 
 from golibx import Cancelled, Chan, WaitGroup, current, go, gosched
 
-# Without preemption, so that a slow machine does not change who runs when.
+# Without preemption, so that a slow machine does not change which goroutine runs when.
 pytestmark = pytest.mark.goroutine(preempt={"async": False})
 
 

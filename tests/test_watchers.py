@@ -1,4 +1,4 @@
-"""Runtime.watch_goroutines() and watch_scopes(): who is called where they begin and end."""
+"""Runtime.watch_goroutines() and watch_scopes(): what is called where they begin and end."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_nobody_learns_of_the_end_before_them() -> None:
             goroutine = current()
             assert goroutine is not None
             for _ in range(5):
-                golibx.gosched()  # everybody else runs
+                golibx.gosched()  # all others run
             ended.append(name_of(goroutine))
 
     def main() -> None:

@@ -833,7 +833,7 @@ def thread_locals(t: Torture) -> None:
     counting = Counting()
 
     def work(i: int) -> None:
-        check(hasattr(local, "value"), False, "thread-local data of somebody else")
+        check(hasattr(local, "value"), False, "thread-local data of another goroutine")
         local.value = i
         for _ in range(10):
             t.pause()

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
             say(f"Python {version} is not on this machine: left out")
     present = {version: python for version, python in pythons.items() if python is not None}
     jobs = min(options.jobs, len(present))
-    # Whoever names tests wants them everywhere.
+    # A user who names tests wants them everywhere.
     all_on = None
     if own in present and name_no_tests(pytest_arguments):
         all_on = f"{own} {[*present][-1]}"

@@ -97,6 +97,7 @@ STDLIB = (
     "test_sqlite3",
     "test_wsgiref",
 )
+RESOURCES = {"test_socketserver": "network"}  # without which CPython runs none of its tests
 MODULE_LIMIT = 20 * 60.0  # seconds
 STALL_LIMIT = 120.0  # seconds without a word from a module: more than any test of these takes
 MOST_BROKEN = 12  # tests of a module that end or hang it; then the rest is given up
@@ -328,6 +329,8 @@ def run_module(
         report = Path(folder) / "report.xml"
         output = Path(folder) / "output"
         command = [str(python), *way, "-v", "--junit-xml", str(report)]
+        if module in RESOURCES:
+            command += ["--use", RESOURCES[module]]
         for pattern in match:
             command += ["--match", pattern]
         for pattern in ignore:

@@ -13,9 +13,9 @@
  *    wait then returns GOLIBX_WOULD_BLOCK. A deadline that has passed returns GOLIBX_TIMEOUT.
  *  - What waits may be called by goroutines and by any other thread while the runtime runs; other
  *    threads block. Exceptions to that say so.
- *  - Objects must outlive their use, and no more: a call that has returned, and one whose effect was
- *    seen by who waited for it, touches the object no more; only a mutex must outlive the calls that
- *    unlock it. Freeing an object that somebody waits on is an error of the program.
+ *  - Objects must outlive their use, and no more: a call touches the object no more once it has
+ *    returned, or once a waiter has seen its effect; only a mutex must outlive the calls that unlock
+ *    it. Freeing an object that a goroutine or thread waits on is an error of the program.
  *  - The child of a fork has no goroutines and no running runtime: golibx_start() starts one. There, make
  *    each object anew that the parent had in use: zero a mutex, cond or waitgroup, golibx_sem_init() a
  *    semaphore, make new channels and timers, open descriptors again. Others may have held the old ones or
@@ -59,8 +59,8 @@ int golibx_abi_version(void);
 const char *golibx_version(void);
 const char *golibx_strerror(int code);
 
-/* errno of the call that has just failed. Goroutines must use this instead of errno, whose address
- * compilers keep over calls that change the thread. */
+/* errno of the call that has just failed. Goroutines must use this instead of errno: compilers keep
+ * the address of errno over calls that change the thread. */
 int golibx_errno(void);
 
 /* ---- the runtime -------------------------------------------------------------------------------- */
@@ -79,7 +79,7 @@ typedef struct golibx_config {
     uint64_t sysmon_sleep_min_ns; /* 20 us */
     uint64_t sysmon_sleep_max_ns; /* 10 ms */
     uint64_t retake_threshold_ns; /* 20 us: how long a system call keeps its P while others wait */
-    uint64_t retake_threshold_idle_ns; /* 10 ms: how long when nobody does */
+    uint64_t retake_threshold_idle_ns; /* 10 ms: how long when none do */
     size_t stack_size;           /* 256 KiB of address space a goroutine, guard included; a power of
                                     two from 16 KiB to 64 MiB */
     size_t stack_keep;           /* 64 MiB: free stacks that stay resident */
@@ -94,7 +94,7 @@ typedef struct golibx_config {
 int golibx_start(const golibx_config *config);
 
 /* Waits until no goroutine is left or `deadline` has passed, then ends the runtime's threads.
- * GOLIBX_TIMEOUT: goroutines were left, the runtime runs on. Not to be called by a goroutine. */
+ * GOLIBX_TIMEOUT: goroutines were left, the runtime runs on. A goroutine must not call it. */
 int golibx_stop(int64_t deadline);
 
 /* Starts the runtime, runs fn(arg) as a goroutine and returns when that has ended, without waiting
@@ -133,7 +133,7 @@ void golibx_sleep(int64_t ns);
 /* Waits for a wake-up: the pair that other primitives are built from.
  *
  *     golibx_g self = golibx_self();   publish it where the waker finds it, then
- *     golibx_park(GOLIBX_FOREVER);     returns GOLIBX_OK when somebody called golibx_ready(self)
+ *     golibx_park(GOLIBX_FOREVER);     returns GOLIBX_OK after a call of golibx_ready(self)
  *
  * A wake-up that comes before the park is kept: one, not more. GOLIBX_TIMEOUT after the deadline.
  * golibx_ready() must not be called for a goroutine that has ended. Only for goroutines. */
@@ -142,8 +142,8 @@ golibx_g golibx_self(void);
 int golibx_park(int64_t deadline);
 void golibx_ready(golibx_g g);
 
-/* Ties the goroutine to its thread, and the thread to it, until as many unlocks; a thread whose
- * goroutine ends locked ends with it. Only for goroutines. */
+/* Ties the goroutine to its thread, and the thread to it, until as many unlocks. If the
+ * goroutine ends locked, the thread ends with it. Only for goroutines. */
 int golibx_lock_os_thread(void);
 int golibx_unlock_os_thread(void);
 
@@ -275,7 +275,7 @@ typedef struct golibx_counters {
     uint64_t steals;              /* goroutines taken from another processor's queue */
     uint64_t threads;             /* that exist now, the spare ones included */
     uint64_t threads_idle;
-    uint64_t thread_limit_hits;   /* times that a thread was wanted and not to be had */
+    uint64_t thread_limit_hits;   /* times that a thread was wanted beyond the limit */
     uint64_t handoffs;            /* processors passed on by a thread that stopped */
     uint64_t retakes;             /* processors taken from system calls */
     uint64_t netpolls;

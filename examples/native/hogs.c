@@ -61,7 +61,7 @@ static golibx_counters counters(void)
     return now;
 }
 
-/* Returns 1 if everybody got something. */
+/* Returns 1 if every goroutine got something. */
 static int run(const char *title)
 {
     int processors = golibx_gomaxprocs(0), count = processors + 1;

@@ -46,7 +46,7 @@ static void sieve(void *count)
         struct filter *next = malloc(sizeof *next);
         golibx_chan *out = golibx_chan_new(sizeof(int), 0);
         *next = (struct filter){chain, out, prime};
-        golibx_go(filter, next); /* who frees it, perhaps at once */
+        golibx_go(filter, next); /* which frees it, perhaps at once */
         chain = out;
     }
 }

@@ -1,9 +1,9 @@
 """A run in a thread of its own, for programs that golibx does not run.
 
-Whoever gives work to goroutines holds the run for as long as there is some. The first one begins
-it, and after the last one it ends. Where the program is in a run already, that one is used. The
-environment's GOLIB_… variables configure the run. At the program's end what is left is cancelled.
-sys.exit() in a goroutine ends the program as Ctrl-C does.
+Code that gives work to goroutines holds the run for as long as there is some. The first holder
+begins it, and after the last one it ends. Where the program is in a run already, that one is used.
+The environment's GOLIB_… variables configure the run. At the program's end what is left is
+cancelled. sys.exit() in a goroutine ends the program as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Background:
         atexit.register(self._end)
 
     def forget_others(self) -> None:
-        """In the child of a fork: the thread and who holds the run are the parent's."""
+        """In the child of a fork: the thread and the holders of the run are the parent's."""
         self._guard = _core.Guard()
         self._holders = 0
         self._over = golibx.Event()

@@ -34,7 +34,7 @@ def _number() -> int:
 
 
 class _Ended(BaseException):
-    """Raised in a task that is to end; what became of the task is told already."""
+    """Raised in a task that has to end; what became of the task is told already."""
 
 
 class _Job:

@@ -166,7 +166,7 @@ class GoroutineThreadPoolExecutor(pools.ThreadPoolExecutor):  # type: ignore[mis
             background.release()
 
     def _next(self) -> _Call | None:
-        """The call to make; None: this goroutine is to end."""
+        """The call to make; None: this goroutine has to end."""
         if not pools.thread_state.proceed:  # it has seceded
             return None
         with self._guard:

@@ -4,7 +4,7 @@
 
 The application is ordinary blocking WSGI code. What would block a thread parks its goroutine
 (golibx.patch_all), a request that computes is preempted, and one that blocks in a C library blocks
-nobody else. gunicorn's settings mean what they do for its other asynchronous workers:
+no other. gunicorn's settings mean what they do for its other asynchronous workers:
 `worker_connections` bounds the connections at a time, `keepalive` is how long one may be idle, and
 `graceful_timeout` how long requests may take to end. `golib.toml` and GOLIB_ variables configure
 each worker process.

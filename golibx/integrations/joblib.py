@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL_JOBS", "GoroutineBackend"]
 
 ALL_JOBS = 100
-"""What n_jobs=-1 stands for. Goroutines are for what waits, of which processors bound nothing."""
+"""What n_jobs=-1 stands for. Goroutines are for what waits: processors do not bound that."""
 
 _END_S = 1.0
 """How long an error's call of Parallel waits for the tasks that it has cancelled, to end."""

@@ -18,7 +18,8 @@ __all__ = ["virtual"]
 def virtual() -> Iterator[None]:
     """Replaces sleep, monotonic, time and their _ns forms in the module while the block runs.
 
-    Threads that are no goroutines go on with the real ones, and so does who imported them by name.
+    Threads that are no goroutines go on with the real ones, and so does code that imported them by
+    name.
     """
     sleep, monotonic_ns, time_ns = time.sleep, time.monotonic_ns, time.time_ns
     kept = {name: getattr(time, name) for name in _NAMES}

@@ -1,4 +1,4 @@
-"""asyncio in goroutines: whose a loop is.
+"""asyncio in goroutines: the goroutine that a loop belongs to.
 
 A loop knows the thread that runs it. Here it is the goroutine, which may go on on another thread
 after each wait.

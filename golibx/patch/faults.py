@@ -1,7 +1,7 @@
-"""Who is told first of memory faults: golibx, which knows goroutines' stacks from other memory.
+"""Memory faults: golibx is told first, since it knows goroutines' stacks from other memory.
 
 The program's disposition is what golibx passes all other faults on to. One that the program sets
-while a run lasts is to become that, and not to take golibx's place.
+while a run lasts has to become that, and must not take golibx's place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Threads that a program starts, as goroutines of its run: `[patch] threads`.
 
 threading.Thread stays as it is, with what it promises of names, daemons, join() and excepthook. It
-stands on functions of the module _thread, whose place those of `_FUNCTIONS` take in goroutines
+stands on functions of the module _thread. In goroutines those of `_FUNCTIONS` take their place
 (zsrc/python/patch/threads.zig).
 """
 
@@ -39,7 +39,7 @@ _sentinels: dict[int, _thread.LockType] = {}
 """Up to Python 3.12: what is released at a thread's end, by the thread's number."""
 
 _IN_START = 2
-"""Frames between who calls Thread.start() and this module."""
+"""Frames between the caller of Thread.start() and this module."""
 
 _FOR_EVER = 9e9
 """Seconds: Python's own limit is 2**63 ns."""
@@ -64,7 +64,7 @@ def install() -> str | None:
 
 
 def uninstall() -> None:
-    """New threads are threads again. Nobody waits any more for one that has not ended."""
+    """New threads are threads again. No code waits any more for one that has not ended."""
     _core.set_thread_functions(None)
     for handle in list(_goroutines):
         handle._set_done()  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _thread_of(function: Callable[..., object]) -> threading.Thread | None:
-    """The one whose start() has the function called."""
+    """The one that has the function called by its start()."""
     if type(function) is not MethodType or function.__name__ != "_bootstrap":
         return None
     thread = function.__self__
@@ -191,10 +191,10 @@ def _run(
 
 
 def _end(thread: Any, lock: _thread.LockType) -> None:
-    """Up to Python 3.12: lets go on who waits for the thread.
+    """Up to Python 3.12: lets the goroutines that wait for the thread go on.
 
     Each of them releases the lock, which another has by then. That must not be the thread's any
-    more: threading asserts that nobody has it. And it asserts that one without it has stopped.
+    more: threading asserts that it is not held. And it asserts that one without it has stopped.
     """
     knows = getattr(thread, "_tstate_lock", None) is lock
     if knows:
@@ -245,7 +245,7 @@ def _set_sentinel() -> _thread.LockType:
 
 
 def _set_name(name: str) -> object:
-    """From Python 3.14 on: the name of the system's thread, which is nobody's own.
+    """From Python 3.14 on: the name of the system's thread, which is no goroutine's own.
 
     The goroutine has it, whole, and `_get_name` what would be left of it there.
     """
@@ -265,7 +265,7 @@ def _get_name() -> object:
 
 
 def _excepthook(args: Any, /) -> object:
-    """A goroutine that was told to end has ended: nobody is told, as with SystemExit."""
+    """A goroutine that was told to end has ended: that is not reported, as with SystemExit."""
     return None if issubclass(args.exc_type, Cancelled) else NotImplemented
 
 
@@ -290,7 +290,7 @@ def are_left() -> bool:
 def end(*, waits: bool) -> None:
     """In the main goroutine: does what the interpreter does when a program has ended.
 
-    It waits for threads that are no daemons, and then calls what is to be called at exit, in the
+    It waits for threads that are no daemons, and then calls the functions for the exit, in the
     middle of the daemons. The interpreter itself, later, finds that all this is done.
 
     Raises:

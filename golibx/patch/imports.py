@@ -29,8 +29,8 @@ def when_imported(name: str, change: Callable[[Any], None]) -> None:
     if module is None:
         return
     if getattr(module.__spec__, "_initializing", False):
-        # Another thread is in the middle of it, without golibx's loader: who imports it too waits
-        # for the end of that.
+        # Another thread is in the middle of it, without golibx's loader: a thread that imports it
+        # too waits for the end of that.
         importlib.import_module(name)
     if _pending.pop(name, None) is not None:
         change(module)
@@ -51,7 +51,7 @@ def _find_spec(
 
 
 class _Finder:
-    """Knows the modules that are to be changed. All others' imports run none of golibx's code."""
+    """Knows the modules to change. All others' imports run none of golibx's code."""
 
     def __init__(self) -> None:
         self.find_spec = _core.only_for(_pending, _find_spec)
@@ -69,7 +69,7 @@ class _Loader:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # What asks the module for its loader, such as inspect, is to find the real one.
+        # Code that asks the module for its loader, such as inspect, has to find the real one.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

@@ -1,7 +1,7 @@
 """Imports that the child of a fork finds half done.
 
-Goroutines have the import system's locks as threads do (zsrc/python/host/import_lock.zig); what
-others held in the parent nobody lets go in the child.
+Goroutines have the import system's locks as threads do (zsrc/python/host/import_lock.zig); in the
+child, no thread is left to let go what others held in the parent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _forget_imports() -> None:
         lock = reference()
         if lock is None or lock.owner == me:
             continue
-        # It has a lock of its own, which somebody may be in the middle of though nobody owns it.
+        # It has a lock of its own, which a thread may be in the middle of though none owns it.
         locks.pop(name, None)
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):

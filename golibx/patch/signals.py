@@ -41,7 +41,7 @@ __all__ = [
     "watched",
 ]
 
-# What the functions of the module signal call, whoever has imported those.
+# What the functions of the module signal call, whichever module has imported those.
 _signal: Any = sys.modules["_signal"]
 _set_signal = _signal.signal
 _get_signal = _signal.getsignal
@@ -50,7 +50,7 @@ _NUMBERS = tuple(_signal.valid_signals())
 """Plain ints, where the module signal makes enumeration members at every call."""
 
 bystanders: frozenset[int] = frozenset()
-"""Signals whose handlers wake no goroutine: a deadlock is one in spite of them."""
+"""Signals with handlers that wake no goroutine: a deadlock is one in spite of them."""
 
 watched = 0
 """How many signals are sent to channels, by golibx.signal."""
@@ -91,7 +91,7 @@ def _wrap(number: int, handler: Any) -> None:
 
 
 _plain: set[int] = set()
-"""Signals whose handlers were set by `set_plain`."""
+"""Signals with handlers that `set_plain` has set."""
 
 
 def set_plain(number: int, handler: Any) -> Any:

@@ -1,7 +1,7 @@
 """The standard library's functions that block a thread: having them park goroutines instead.
 
 What a C function or method does is replaced where it is (zsrc/python/patch), so that it does not
-matter who has imported it before. Only goroutines notice.
+matter which code has imported it before. Only goroutines notice.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _patch_ssl(_: ModuleType) -> None:
 
 
 _wanted: set[str] = set()
-"""What is to be patched, now or when it is imported."""
+"""The modules to patch, now or when they are imported."""
 
 
 def unpatch(modules: Iterable[str] | None = None) -> None:

@@ -64,7 +64,7 @@ def count_bystanders() -> int:
 
 
 class OsThread(threading.Thread):
-    """One that is a thread of the operating system's, whoever starts it."""
+    """One that is a thread of the operating system's, also if a goroutine starts it."""
 
 
 def start_bystander(fn: Callable[..., object], args: tuple[Any, ...]) -> threading.Thread:
@@ -96,8 +96,8 @@ def install() -> None:
     """Has current_thread() give each goroutine a thread object of its own.
 
     threading makes an object up for a thread that it does not know, a _DummyThread, which for
-    goroutines becomes a GoroutineThread. Nothing is made unless somebody asks. The main goroutine
-    has the object of the thread that called run().
+    goroutines becomes a GoroutineThread. Nothing is made unless the program asks. The main
+    goroutine has the object of the thread that called run().
     """
     global _attributes
     if _attributes:
@@ -113,7 +113,7 @@ def install() -> None:
 
 
 def _renew_shutdown_lock() -> None:
-    """Up to Python 3.12: lets the child of a fork have a lock that somebody else had in the parent.
+    """Up to Python 3.12: frees a lock in the child of a fork that another thread had in the parent.
 
     threading makes it anew there, but takes it before. For an RLock zsrc/python/run/fork.zig does
     this.
@@ -122,7 +122,7 @@ def _renew_shutdown_lock() -> None:
 
 
 def do_nothing() -> None:
-    """What is to be raised at the next opportunity is raised by this."""
+    """The next opportunity for the interpreter to raise what it has to."""
 
 
 _attributes: dict[str, object] = {}
@@ -152,7 +152,7 @@ class GoroutineThread(threading._DummyThread):
         goroutine = _core.current()  # None while the very last of it ends
         vars(self).update(_attributes)
         self._ident = _core.ident()
-        # Weakly: whoever holds the goroutine is expected to look at how it ended.
+        # Weakly: code that holds the goroutine is expected to look at how it ended.
         self._goroutine = None if goroutine is None else weakref.ref(goroutine)
         self._name = "Goroutine" if goroutine is None else _name_of(goroutine)
         _core.keep_thread(threading._active, self)  # type: ignore[attr-defined]
@@ -240,7 +240,7 @@ def end_main_thread() -> None:
 def let_go(error: BaseException) -> None:
     """Clears the frames that raised `error`: what they have goes, as where a thread raises.
 
-    A pool of threads tells the idle ones to end when nobody has it any more.
+    A pool of threads tells the idle ones to end when the program has let it go.
     """
     seen: set[int] = set()
     errors: list[BaseException | None] = [error]
@@ -257,9 +257,9 @@ def let_go(error: BaseException) -> None:
 
 
 def end_pools() -> None:
-    """Calls what is to be called before a program's end waits for its threads.
+    """Calls the functions that come before a program's end waits for its threads.
 
-    Pools tell their idle threads there that they are to end: concurrent.futures does.
+    Pools tell their idle threads there that they have to end: concurrent.futures does.
     """
     threading._SHUTTING_DOWN = True  # type: ignore[attr-defined]
     for call in reversed(threading._threading_atexits):  # type: ignore[attr-defined]

@@ -142,7 +142,7 @@ def _change(fd: int, warns: bool) -> int:
     _program_fd = fd
     _core.forward_signals(_pipe[0], fd, warns)
     try:
-        os.write(_pipe[1], b"\0")  # a signal that came meanwhile has woken nobody
+        os.write(_pipe[1], b"\0")  # a signal that came meanwhile has woken no thread
     except BlockingIOError:
         pass  # as good as written
     return previous

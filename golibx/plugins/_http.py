@@ -1,16 +1,16 @@
 """The small HTTP server of the plugins that answer requests: one service thread, for one program.
 
 It is meant for a page or a scrape on the same machine, beside a program that has other things to
-do. All connections are served by one thread, which waits for all of them at once: who sends or
-reads slowly keeps nobody waiting. Everything is bounded (`Limits`): a connection is closed when its
-time is over; where there are too many, the one goes that has the least time left; a request that is
-too long or one too many is refused. One request for each connection, no chunks.
+do. All connections are served by one thread, which waits for all of them at once: a client that
+sends or reads slowly keeps no other waiting. Everything is bounded (`Limits`): a connection is
+closed when its time is over; where there are too many, the one goes that has the least time left; a
+request that is too long or one too many is refused. One request for each connection, no chunks.
 
 It is a thread, not a goroutine: it needs no turn, and so answers while goroutines compute; and
 while a goroutine waited for a socket, the scheduler would look at the network all the time.
 
-Whoever answers has to look who asks: `is_local_name` says whether `Host:` names this machine, and
-`is_same_origin` whether a page of another site has sent the request.
+A plugin that answers has to look who asks: `is_local_name` says whether `Host:` names this machine,
+and `is_same_origin` whether a page of another site has sent the request.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HEAD_BYTES = 8192
 _PART = 65536
 _BACKLOG = 64
 _NO_ROOM_NS = 100_000_000
-"""How long nobody is let in when there are no more descriptors."""
+"""How long no connection is accepted when there are no more descriptors."""
 _TRY_AGAIN_NS = 1_000_000_000
 _LOCAL_NAMES = ("localhost", "")
 _ONCE = {"authorization", "content-length", "content-type", "host", "origin"}
@@ -60,7 +60,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Limits(NamedTuple):
-    """How much is taken from those who ask."""
+    """How much clients may ask for."""
 
     connections: int
     """How many at a time. A further one takes the place of that which has the least time left."""
@@ -73,7 +73,7 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What somebody asks."""
+    """What a client asks."""
 
     method: str
     path: str
@@ -104,7 +104,7 @@ class _Refused(Exception):
 
 
 class _Connection:
-    """Somebody who asks: first what has come, then what is still to be sent.
+    """A client: first what has come from it, then what has yet to be sent.
 
     Attributes:
         due_ns: when it is closed.
@@ -129,7 +129,7 @@ _servers: WeakSet[Server] = WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """In the child of a fork: it answers nobody, and must not keep the port."""
+    """In the child of a fork: it answers no client, and must not keep the port."""
     for server in _servers:
         server.abandon()
 
@@ -144,9 +144,9 @@ class Server:
     Args:
         listener: where; None: nowhere, and only `tick` is called.
         answer: makes the answer to a request; whatever it raises is a 500, and said on stderr.
-        limits: how much is taken.
-        tick: called now and then; does what is due, and returns in how many nanoseconds it is to be
-            called again at the latest; None: never. What it raises is said on stderr, once.
+        limits: how much clients may ask for.
+        tick: called now and then; does what is due, and returns after how many nanoseconds at most
+            it wants the next call; None: never. What it raises is said on stderr, once.
         name: for what is said on stderr.
     """
 
@@ -183,7 +183,7 @@ class Server:
         self._thread = start_thread(self._serve)
 
     def stop(self) -> None:
-        """Ends; whoever has no answer yet gets none."""
+        """Ends; a client that has no answer yet gets none."""
         if self._thread is None:
             return
         os.write(self._waker[1], b".")
@@ -217,7 +217,7 @@ class Server:
             self._end_those_late()
 
     def _until_next(self) -> int | None:
-        """How many nanoseconds there is nothing to do, unless somebody asks; None: for ever."""
+        """How many nanoseconds there is nothing to do, unless a client asks; None: for ever."""
         tick_ns = self._try_to_tick()
         now_ns = time.monotonic_ns()
         due = [connection.due_ns - now_ns for connection in self._connections.values()]
@@ -403,7 +403,7 @@ def _encode(response: Response, *, head_only: bool) -> bytes:
     return head.encode("latin-1") + (b"" if head_only else data)
 
 
-# ---- who asks ----
+# ---- where a request is from ----
 
 
 def host_of(host: str) -> str:

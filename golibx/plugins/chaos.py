@@ -225,7 +225,7 @@ class Plugin:
         )
 
     def _draw(self, sock: Any, size: object) -> int | None:
-        """How many bytes are to be handled, if fewer than `size`. Raises ConnectionResetError."""
+        """How many bytes to handle, if fewer than `size`. Raises ConnectionResetError."""
         self._socket_calls += 1
         draw = self._socket_draws
         if self._one_reset and draw.randrange(self._one_reset) == 0:

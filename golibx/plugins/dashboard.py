@@ -5,10 +5,10 @@ GIL; all goroutines with their stacks, grouped by where they wait; flame graphs,
 asked for; and controls for everything that can be tuned.
 
 Nothing listens unless the plugin is enabled, and then only this machine can connect, unless
-`remote = true`. Who asks for anything but the page itself, which is the same for everybody, has to
-know a token. It is in the URL that is printed when the run begins, behind the `#`: that part stays
-in the browser. The page keeps it for as long as its tab lives, and sends it as a header. It is no
-cookie: those are sent to every port of the machine, and along with what other sites ask for.
+`remote = true`. A client that asks for anything but the page itself, which is the same for all, has
+to know a token. It is in the URL that is printed when the run begins, behind the `#`: that part
+stays in the browser. The page keeps it for as long as its tab lives, and sends it as a header. It
+is no cookie: those are sent to every port of the machine, and along with what other sites ask for.
 
 A request has to name this machine (`Host:`), so that no page of another site reads anything under a
 name of its own that leads here; and it must not come from a page of another site (`Origin:`,
@@ -290,7 +290,7 @@ class Plugin:
         }
         self._changes.append(change)
 
-    # ---- who may ask ----
+    # ---- which clients may ask ----
 
     def _answer(self, request: Request) -> Response:
         """To a request, by the server's thread."""
@@ -334,7 +334,7 @@ class Plugin:
         if name in (host_of(self._listen), socket.gethostname().lower()):
             return True
         try:
-            ipaddress.ip_address(name)  # no name that somebody could have lead here
+            ipaddress.ip_address(name)  # no name that another could have lead here
         except ValueError:
             return False
         return True

@@ -4,7 +4,7 @@
     # TYPE golibx_switches_total counter
     golibx_switches_total 90321.0
 
-All is collected when somebody asks: between two scrapes the plugin does nothing, unless `latency`
+All is collected when a client asks: between two scrapes the plugin does nothing, unless `latency`
 has one wake-up in eight measured for `golibx_sched_latency_seconds`. Requests are answered by a
 service thread, `golibx.plugins._http`.
 
@@ -96,7 +96,7 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
     "retakes_in_vain": (
         "counter",
         "retakes_in_vain",
-        "Of the retakes, those whose call returned before anybody could use the processor.",
+        "Of the retakes, those whose call returned before another thread could use the processor.",
     ),
     "lock_offers": (
         "counter",
@@ -236,7 +236,7 @@ class _Collector:
         self._has_latency = has_latency
 
     def describe(self) -> list[Metric]:
-        """Nothing: registration is to collect nothing."""
+        """Nothing: registration must collect nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -373,7 +373,7 @@ class Plugin:
                 sys.stderr.write(f"golibx: metrics can't be written: {exc}\n")
 
     def _write(self) -> None:
-        """Who reads finds the old text or the new one, whole."""
+        """A reader finds the old text or the new one, whole."""
         from prometheus_client.openmetrics.exposition import generate_latest
 
         text = generate_latest(self._registry)

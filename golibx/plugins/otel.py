@@ -108,7 +108,7 @@ _ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
 class _Budget:
     """So many in each second of the clock; the others are counted. 0: any number.
 
-    Without a lock: in the child of a fork, nobody would release one that another goroutine had.
+    Without a lock: in the child of a fork, no thread would release one that another had.
     """
 
     def __init__(self, most: int) -> None:
@@ -209,7 +209,7 @@ class _Instruments:
             "How long goroutines waited from when they were ready until they ran.",
             explicit_bucket_boundaries_advisory=_LATENCY_BOUNDS,
         )
-        # Its callback records what the histogram is to have in the same collection.
+        # Its callback records what the histogram gets in the same collection.
         meter.create_observable_counter(
             _LATENCY_LEFT_OUT,
             [self._latencies],
@@ -217,7 +217,7 @@ class _Instruments:
         )
 
     def _renew_lock(self) -> None:
-        # A collection goes on while a run ends; also while somebody forks.
+        # A collection goes on while a run ends; also while the program forks.
         self._lock = threading.Lock()
 
     def begin(self, runtime: Runtime, budget: _Budget, *, has_latency: bool) -> None:
@@ -420,7 +420,7 @@ class Plugin:
         if begun is None:
             return
         span, outer = begun
-        # No more where a generator has begun the block and somebody else ends it.
+        # No more where a generator has begun the block and another goroutine ends it.
         if self._trace.get_current_span() is span:
             self._context.attach(outer)
         if span.is_recording():

@@ -11,9 +11,8 @@
 No hook is called for any of it. A look at all goroutines is followed by a pause that is a hundred
 times as long at least: with very many of them looks are rarer.
 
-The files are those of pprof (`go tool pprof`), whose format is a protobuf message, profile.proto,
-compressed by gzip; or of speedscope (JSON). Each is written beside its place, and moved there when
-it is whole.
+The files are those of pprof (`go tool pprof`): a protobuf message, profile.proto, compressed by
+gzip; or of speedscope (JSON). Each is written beside its place, and moved there when it is whole.
 
 golibx.control takes profiles by the same classes, of a process that runs without the plugin.
 """
@@ -61,7 +60,7 @@ __all__ = [
 KINDS = ("cpu", "block", "mutex", "leak")
 FORMATS = ("pprof", "speedscope")
 TOTALS = "totals"
-"""Beside these, of "cpu", for who asks over the control socket: nanoseconds by the numbers of the
+"""Beside these, of "cpu", for requests over the control socket: nanoseconds by the numbers of the
 goroutines, as JSON: `{"total_ns": …, "goroutines": {"7": …}}`."""
 EXTENSIONS = {"pprof": ".pb.gz", "speedscope": ".speedscope.json"}
 
@@ -219,8 +218,8 @@ def _labels(goroutine: Goroutine[Any], *more: tuple[str, str | int]) -> Labels:
 
 
 _taking: dict[int, Collector] = {}
-"""By the process: who takes its CPU profile. runtime.sample() is for one at a time, and between two
-calls of one collector's another one would come in."""
+"""By the process: the collector that takes its CPU profile. runtime.sample() is for one at a time,
+and between two calls of one collector's another one would come in."""
 
 
 class Collector:
@@ -331,7 +330,7 @@ class Collector:
             batch_s = min(_BATCH_S, left_ns / 1e9)
             try:
                 rows = self._sample(period_s, max(round(batch_s * self._hz), 1))
-            except RuntimeError as exc:  # somebody else takes a profile
+            except RuntimeError as exc:  # another one takes a profile
                 self.problem = str(exc)
                 return
             for ns, goroutine, places in rows:
@@ -368,7 +367,7 @@ class Collector:
     def _find_leaks(self, profile: Profile) -> None:
         try:
             found = leaks()
-        except RuntimeError as exc:  # a Python whose frames are not known
+        except RuntimeError as exc:  # a Python with frames that are not known
             self.problem = str(exc)
             return
         for goroutine in found:
@@ -608,7 +607,7 @@ def _speedscope(profile: Profile) -> bytes:
 
 
 def _why_unwritable(path: str) -> str:
-    """Nothing is written yet: somebody may only check the configuration."""
+    """Nothing is written yet: the user may only check the configuration."""
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         return "it is a folder"

@@ -9,11 +9,11 @@ A service thread looks at an interval at what each goroutine does, and since whe
 - `blocked`: it was at each look in a call that has lost its processor, for so long. `on_retake`
   tells when another call has, but not where a goroutine makes several before it asks for one.
 - `stuck`: it kept the interpreter's lock in C code for so long, and nothing else could run. While
-  that lasts no plugin can run either: it is reported right after. `on_preempt` tells whose code it
-  was. Where no such event comes, all are shown that did not wait then.
+  that lasts no plugin can run either: it is reported right after. `on_preempt` tells which
+  goroutine's code it was. Where no such event comes, all are shown that did not wait then.
 
 It is a thread that looks, not a goroutine: goroutines wait for their turn, and would be late like
-those that are to be found. A thread needs the interpreter's lock only.
+those that it looks for. A thread needs the interpreter's lock only.
 
 Where nothing has run since the last look, the next one reads a few counters. Else it goes through
 all goroutines. The pause after a look is a hundred times as long as the look at least: with very
@@ -110,7 +110,7 @@ _REST = 100
 _MOST_COST_NS = 20_000.0
 """What it is taken to cost at most to look at one goroutine, until it is known."""
 _MOST_KEPT = 64
-"""Stacks that are kept for a `stuck` whose event is yet to come."""
+"""Stacks that are kept for a `stuck` that has no event yet."""
 
 
 _MOST_DOUBTS = 4
@@ -357,7 +357,7 @@ class Plugin:
     # ---- C code that keeps the interpreter's lock ----
 
     def _stand_still(self, due_ns: int, now_ns: int) -> None:
-        """This thread was late, so nothing ran: whose C code it was, an event will tell."""
+        """This thread was late, so nothing ran: an event will tell which C code it was."""
         self._stood_still = (due_ns, now_ns)
         # What the others waited they do not owe to themselves.
         self._seen = {k: seen for k, seen in self._seen.items() if seen.what == "blocked"}

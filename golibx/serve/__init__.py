@@ -6,6 +6,7 @@
 - connection: one client: its requests one after the other, its idle times, its end
 - server: listeners, the number of connections, and how all of it ends
 - accesslog: a line for each request
-- processes: several of these servers on the same sockets, and who starts dead ones again
+- processes: several of these servers on the same sockets, and the supervisor that starts dead ones
+  again
 - launch: from the configuration to all of that
 """

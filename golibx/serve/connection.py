@@ -5,8 +5,8 @@ request. How long it waits is bounded in each state: for a request to begin, for
 whole, for more of its body, for room to send. Only the application takes as long as it likes.
 
 A connection that waits for a request is on a list of the server's, and may be closed by that if
-nothing has come. Whether it still was there when something came decides who has been quicker: what
-has been taken off the list is not answered.
+nothing has come. Whether it still was there when something came decides which of the two was
+quicker: what has been taken off the list is not answered.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Connection:
     """What one client asks, and is answered.
 
     Args:
-        server: whose it is.
+        server: the server that it belongs to.
         conn: the socket, which is closed in the end.
         base: what the environment of each request has.
         address: the client's.
 
     Attributes:
-        server: whose it is.
+        server: the server that it belongs to.
     """
 
     __slots__ = ("_conn", "_is_broken", "_parser", "_was_asked", "server")
@@ -123,7 +123,7 @@ class Connection:
                 waiting, timeout = server.idle, server.idle_timeout_s
             else:
                 waiting, timeout = server.fresh, server.header_timeout_s
-            waiting[self] = True  # first: whoever stops the server closes those that are in there
+            waiting[self] = True  # first: a thread that stops the server closes those in there
             if server.gives_up_connections and (self._was_asked or server.is_stopping):
                 timeout = 0  # what is there is answered
             conn.settimeout(timeout)
@@ -206,7 +206,7 @@ class Connection:
         finally:
             if type(result) is not list and hasattr(result, "close"):
                 self._close_result(request, result)
-            # Whoever has kept it must not read what belongs to another request.
+            # Code that has kept it must not read what belongs to another request.
             if body is not None:
                 body.close()
             if server.access_log is not None:
@@ -238,7 +238,7 @@ class Connection:
     def _answer_failure(self, request: Request, response: Response, exc: BaseException) -> None:
         """What the application has raised."""
         if self._is_broken:
-            return  # it has been told, and there is nobody else to tell
+            return  # it has been told, and there is no other to tell
         if exc is self._parser.error:
             assert isinstance(exc, Refused)
             status, text = exc.status, exc.why

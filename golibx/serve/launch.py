@@ -42,7 +42,7 @@ _IDLE_ROUNDS = 1
 on one CPU a fifth of its time went to sysmon's looks. After a call that does block sysmon looks as
 often as in any program."""
 _LEEWAY_S = 5.0
-"""What a worker may take longer to end than it is to, before it is killed."""
+"""What a worker may take longer to end than it should, before it is killed."""
 
 
 class ListenError(Exception):
@@ -191,7 +191,7 @@ def open_listeners(
 
 
 def _unix_listener(path: str, backlog: int, stack: contextlib.ExitStack) -> socket.socket:
-    """On a file, in the place of one that nobody listens on any more."""
+    """On a file, in the place of one that no process listens on any more."""
     listener = socket.socket(socket.AF_UNIX)
     listener.setblocking(False)
     _remove_dead(path)
@@ -202,7 +202,7 @@ def _unix_listener(path: str, backlog: int, stack: contextlib.ExitStack) -> sock
 
 
 def _remove_dead(path: str) -> None:
-    """A socket's file whose server has died. Others are left, and in the way."""
+    """The file of a socket after its server has died. Others are left, and in the way."""
     with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX) as probe:
         if stat.S_ISSOCK(os.stat(path).st_mode):
             try:

@@ -9,7 +9,7 @@ command.
 The first worker is waited for until it serves: what is wrong with an application is said once. A
 worker that dies is started again, each at most once a second. SIGTERM and SIGINT have all of them
 end gracefully; a second one ends them at once. Workers learn of the supervisor's own death from a
-socket whose other end only it has.
+socket: only the supervisor has the other end.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Supervisor:
         return True
 
     def _first_serves(self) -> bool:
-        """Waits until it does. False if it has died, or all are to end."""
+        """Waits until it does. False if it has died, or all have to end."""
         while not self._signals:
             self._wait(_LOOK_S)
             try:
@@ -129,7 +129,7 @@ class Supervisor:
         return False
 
     def _start_missing(self) -> bool:
-        """Those whose time has come. True in a worker."""
+        """Starts those that are due. True in a worker."""
         now = time.monotonic()
         return any(
             self._start(worker)

@@ -5,14 +5,15 @@ the body and for its end. These build the WSGI environment as they come: there i
 request. It reads strictly: no bare line feeds, no folded headers, no control characters, not both
 Content-Length and Transfer-Encoding, not two lengths. What is refused here besides is what makes
 two programs read one request differently: an unknown transfer coding, chunks in HTTP/1.0, no or two
-hosts in HTTP/1.1. Headers whose names have an underscore are left out, since X_Real_IP and
+hosts in HTTP/1.1. Headers with an underscore in their names are left out, since X_Real_IP and
 X-Real-IP would be the same to an application.
 
 What arrives is given to httptools up to the first empty line, the rest when that request has been
 answered. So a client that sends thousands of requests in one go has one or two of them in memory.
 
 A request that asks for another protocol is answered as if it did not. httptools reads no body of
-such a request; it is given a head of the same length once more, as whose body it then reads it.
+such a request; it is given another head with the same length, and then reads the body as that
+one's.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Refused(OSError):
 
 
 class Request:
-    """One whose head is there.
+    """One that has a head already.
 
     Attributes:
         environ: the WSGI environment, without the input.
@@ -93,7 +94,7 @@ class Request:
         is_1_1: whether the version is HTTP/1.1, otherwise it is HTTP/1.0.
         keeps_alive: whether the client allows for more requests.
         expects: whether the client waits for a "100 Continue" before it sends the body.
-        parts: what has come of the body and nobody has read.
+        parts: what has come of the body and has not been read.
         received: how much has come of it.
         length: of the body, as the client has said; -1 where it comes in chunks.
         complete: whether all of it has come.
@@ -121,7 +122,7 @@ class Parser:
         limits: how large requests may be.
 
     Attributes:
-        requests: whose heads are there and that nobody has taken.
+        requests: those with a head that have not been taken yet.
         rest: what has come and has not been read, but for what lies before a place in it.
         silent: bytes since there was something to tell of: 0 if no head has begun.
         error: why nothing more can be read; None if it can.
@@ -152,7 +153,7 @@ class Parser:
         self._environ: Environ | None = None  # of the head that is being read
         self._target = b""
         self._room = self._places = 0  # what its headers may still take
-        self._request: Request | None = None  # whose body is being read
+        self._request: Request | None = None  # the one with the body that is being read
         self.silent = 0  # bytes since there was something to tell of
         self._substitute = b""
         self.rest = b""
@@ -230,7 +231,7 @@ class Parser:
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header, or a trailer of chunks, which nobody asks for."""
+        """A whole header, or a trailer of chunks, which is of no use."""
         environ = self._environ
         if environ is None:
             return
@@ -328,7 +329,7 @@ class Parser:
         """The request is there as a whole."""
         self.silent = 0
         if self._substitute:
-            return  # it is as whose body that of the request is read
+            return  # the body of the request is read as that of the substitute
         assert self._request is not None
         self._request.complete = True
         self._request = None

@@ -228,7 +228,7 @@ class Response:
             self.keeps_alive = False
 
     def _give_file(self, wrapper: FileWrapper) -> bool:
-        """Has the system send it. False if that is not to be."""
+        """Has the system send it. False if that can't be done."""
         found = wrapper.whole_file()
         if found is None or self.is_begun or not self._has_body:
             return False
@@ -270,11 +270,11 @@ class Response:
         return f"{text}{stamp}\r\n".encode("latin-1")
 
     def _framing(self, length: int) -> str:
-        """The header that says where the body ends, of which the application has said nothing."""
+        """The header that says where the body ends. The application has said nothing of that."""
         if length >= 0 and (length or not self._request.is_head):
             return f"Content-Length: {length}\r\n"
         if self._request.is_head:
-            return ""  # nobody knows what it would be
+            return ""  # what it would be is unknown
         if self._request.is_1_1:
             self._in_chunks = True
             return "Transfer-Encoding: chunked\r\n"

@@ -3,11 +3,11 @@
 A connection above the limit is not accepted: it waits in the listener's queue, where it costs this
 process nothing, and is served as soon as there is a place, by this process or another. A "503" to
 it would take a place too, and would tell a client to go away that has only to wait. So that idle
-connections keep nobody out, the one that has been idle longest is closed when somebody waits, and
-as long as somebody does, answers end their connections. The same is done when there are no
+connections keep no client out, the one that has been idle longest is closed when a client waits,
+and as long as one does, answers end their connections. The same is done when there are no
 descriptors left.
 
-The end: nobody is accepted any more, idle connections are closed, and the others have a time to
+The end: no client is accepted any more, idle connections are closed, and the others have a time to
 end. Their answers say `Connection: close`.
 """
 
@@ -176,7 +176,7 @@ class Server:
             self._places.release()
 
     def _wait_for_place(self, listener: Listener) -> None:
-        """Once somebody waits who has none."""
+        """Once a client waits that has none."""
         golibx.select(listener.on_accept())
         self._waiting += 1
         self.gives_up_connections = True

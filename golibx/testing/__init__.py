@@ -9,7 +9,7 @@
     wait_until_parked(reader)                      # in a test: until that goroutine waits
     wait_until(lambda: log == [1, 2])              # until something is so
 
-pytest's tests get the same from the mark `goroutine`, whose plugin is the package pytest_golibx.
+pytest's tests get the same from the mark `goroutine` of the plugin pytest_golibx.
 golibx.testing.plugins is for tests of golibx's plugins.
 """
 
@@ -69,7 +69,7 @@ _LEAK_GRACE_S = 1.0
 """What goroutines that run when the test ends may still run for."""
 _POLL_S = 0.001
 _TURNS = 10
-"""Who waits for others gives way so often before it sleeps."""
+"""A goroutine that waits for others gives way so often before it sleeps."""
 
 # Also while the module's go by a virtual clock.
 _monotonic = time.monotonic
@@ -216,7 +216,7 @@ def run(
         options |= {"explore": 1, "explore_calls": int(preempt_every_call), "retake_enabled": 0}
         options["explore_timers"] = int(early_timers)
     if is_explored or not loaded.preempt.async_:
-        # What hangs is to be ended all the same: from Python 3.13 on, signals do not interrupt the
+        # What hangs has to end all the same: from Python 3.13 on, signals do not interrupt the
         # goroutine that computes. No test that keeps within its limit is preempted.
         limit = _first_limit(timeout)
         slice_ns = int(((limit or 0) + _AGAIN_S) * 1e9)
@@ -324,7 +324,7 @@ class _Search:
 
         had = 0
         try:
-            for had in _schedules.every(preemptions, once):  # noqa: B007  # for who fails
+            for had in _schedules.every(preemptions, once):  # noqa: B007  # for a failure
                 if count == most or self._runs.is_child:
                     return Explored(count, complete=False, preemptions=preemptions)
         except BaseException as exc:
@@ -433,7 +433,7 @@ class _Runs:
     """The runs of a test function, one after the other.
 
     What surrounds them is set up once (Runtime.enter), unless one of them has changed it, or there
-    are plugins, whose life is a run.
+    are plugins, which live for one run.
     """
 
     def __init__(
@@ -549,7 +549,7 @@ class _Runs:
     # ---- the time limit: a signal, which ends also what never waits ----
 
     def _arm(self) -> None:
-        """Sets the alarm for the first limit: the test's own, or that of somebody else."""
+        """Sets the alarm for the first limit: the test's own, or that of other code."""
         delay = None if self._timeout is None else max(self._end - _monotonic(), _NOW_S)
         if self._others.comes_before(delay):
             delay = self._others.left_now() if self._others.is_limit else None
@@ -599,14 +599,14 @@ class _Runs:
 
 
 class _OthersAlarm:
-    """An alarm of somebody else's, as pytest-timeout sets one, that was set before the test.
+    """An alarm of other code's, as pytest-timeout sets one, that was set before the test.
 
     If it is a limit that comes before the test's own, its handler is called in the middle of the
     test, and may raise in whatever goroutine that is. In the main one that ends the test.
 
     Attributes:
         left: seconds until it comes; 0 if there is none.
-        is_limit: whether a function is to be called, once.
+        is_limit: whether it calls a function, once.
     """
 
     def __init__(self) -> None:
@@ -637,7 +637,7 @@ class _OthersAlarm:
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN_S)
 
     def pause(self) -> None:
-        """Until it is replaced again: nobody's comes, and its time passes."""
+        """Until it is replaced again: no alarm comes, and its time passes."""
         if self._replaced:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

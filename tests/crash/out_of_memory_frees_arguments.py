@@ -49,7 +49,7 @@ def main() -> None:
         g.join()
         assert (g.id in refused) == isinstance(g.exception, MemoryError)
 
-    # One whose Goroutine nobody has is reported, as others are.
+    # One with a Goroutine that no code has is reported, as others are.
     gate = Chan()
     for _ in range(64):
         go(gate.recv_ok)

@@ -1,4 +1,4 @@
-/* Channels: what Go's are, in every combination of who waits for whom. */
+/* Channels: what Go's are, in every combination of waiting sides. */
 #include "check.h"
 
 #include <pthread.h>
@@ -78,7 +78,7 @@ static void deadlines(void)
     CHECK(golibx_nanotime() - began >= 10 * MS);
     NOT_NOW(golibx_chan_recv_until(c, &value, began));
     NOT_NOW(golibx_chan_send_until(c, &value, began));
-    CODE(golibx_chan_recv_until(c, &value, 0), GOLIBX_WOULD_BLOCK); /* nobody is left queued */
+    CODE(golibx_chan_recv_until(c, &value, 0), GOLIBX_WOULD_BLOCK); /* none is left queued */
     EQUAL(golibx_chan_len(c), 0);
     golibx_chan_free(c);
 }

@@ -1,4 +1,4 @@
-/* Descriptors and TCP: waiting, deadlines, closing under a waiter, and who may wait at all. */
+/* Descriptors and TCP: waiting, deadlines, closing under a waiter, and which code may wait. */
 #include "check.h"
 
 #include <fcntl.h>
@@ -326,13 +326,13 @@ static void one_of_many_closes(void)
 static void *read_in_a_thread(void *argument)
 {
     struct reading *r = argument;
-    do /* somebody else waits */
+    do /* another one waits */
         r->result = golibx_read(r->d, &r->byte, 1, GOLIBX_FOREVER);
     while (r->result == GOLIBX_INVALID);
     return NULL;
 }
 
-/* What is open at the end is closed, with its waiters, who are no goroutines; the handle is so in
+/* What is open at the end is closed, with its waiters, which are no goroutines; the handle is so in
  * the next runtime too, where the file can be registered again. */
 static void the_end_closes_handles(void)
 {
@@ -515,7 +515,7 @@ static void connect_on(const char *host)
     OK(golibx_fd_close(listener, 1));
 }
 
-/* The port is free when the listener is closed, also with somebody in accept. */
+/* The port is free when the listener is closed, also with a goroutine in accept. */
 static void a_port_can_be_used_again(void)
 {
     golibx_fd *both[2] = {golibx_tcp_listen("127.0.0.1", 0, 10), NULL};

@@ -26,7 +26,7 @@ static void hog(void *argument)
     golibx_wg_done(&running);
 }
 
-/* More hogs than processors, and this goroutine, which sleeps: everybody runs. Returns what was
+/* More hogs than processors, and this goroutine, which sleeps: all of them run. Returns what was
  * counted meanwhile. */
 static golibx_counters share(int processors, int hogs)
 {
@@ -72,7 +72,7 @@ static void unknown_code_on_more_processors(void)
     EQUAL(c.preempt_yields, 0);
 }
 
-/* Long inside libc, whose code is never registered. */
+/* Long inside libc: its code is never registered. */
 static void sort_for_long(void *unused)
 {
     UNUSED(unused);
@@ -96,7 +96,7 @@ static void inside_libc(void)
     start(sort_for_long, NULL);
     for (int i = 0; i < 30; i++) {
         golibx_sleep(5 * MS);
-        free(malloc(5000)); /* nobody was left with malloc's lock for ever */
+        free(malloc(5000)); /* none was left with malloc's lock for ever */
     }
     stop = 1;
     wait_for_all();

@@ -188,7 +188,7 @@ static void configuration_out_of_range(void)
     CODE(golibx_go(nothing, NULL), GOLIBX_NOT_RUNNING); /* none of them started anything */
 }
 
-/* A program that was compiled with an older header, whose golibx_config ended earlier. */
+/* A program that was compiled with an older header, where golibx_config ended earlier. */
 static void configuration_of_an_older_program(void)
 {
     struct { uint32_t size, gomaxprocs, max_threads, no_async_preempt; } older = {16, 2, 0, 0};

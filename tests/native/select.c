@@ -56,7 +56,7 @@ static void nothing_can_go_on(void)
     CODE(golibx_select(cases, 0, 0), GOLIBX_WOULD_BLOCK);
     CODE(golibx_select(NULL, 0, in(2 * MS)), GOLIBX_TIMEOUT);
     EQUAL(value, 5);
-    CODE(golibx_chan_recv_until(c, &value, 0), GOLIBX_WOULD_BLOCK); /* nobody was left queued */
+    CODE(golibx_chan_recv_until(c, &value, 0), GOLIBX_WOULD_BLOCK); /* none was left queued */
     CODE(golibx_chan_send_until(c, &value, 0), GOLIBX_WOULD_BLOCK);
     golibx_chan_free(c);
 }
@@ -207,7 +207,7 @@ static void the_same_channel_twice(void)
     golibx_chan_free(c);
 }
 
-/* Every letter is received once, whoever of the selects gets it. */
+/* Every letter is received once, whichever of the selects gets it. */
 enum { posts = 3, selectors = 6, senders = 3, letters_each = 10000 };
 static golibx_chan *post[posts];
 static atomic_llong sum, count;

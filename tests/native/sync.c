@@ -162,7 +162,7 @@ static void signal_wakes_one_and_broadcast_all(void)
 {
     pthread_t thread;
     tickets = waiting = served = 0;
-    golibx_cond_signal(&cond); /* nobody waits: nothing is kept */
+    golibx_cond_signal(&cond); /* no goroutine waits: nothing is kept */
     golibx_cond_broadcast(&cond);
     for (int i = 0; i < 9; i++)
         start(wait_for_a_ticket, NULL);

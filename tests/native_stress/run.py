@@ -139,8 +139,8 @@ def passes(program: Path, run: Run, options: argparse.Namespace) -> bool:
     command = [str(program), *run.arguments(options.seconds, options.slice_us)]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GOLIB_", "GOMAXPROCS"))}
     if run.storm == "klt" and run.seed % 2 == 1:
-        # glibc's malloc with one lock: who is stopped holding it stops all others, and who makes
-        # threads too.
+        # glibc's malloc with one lock: a goroutine that is stopped while it holds that stops all
+        # others, and so does one that makes threads.
         env |= {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     began = time.monotonic()
     try:

@@ -921,7 +921,7 @@ static void net_client(void *number)
         ptrdiff_t size = (ptrdiff_t)(1 + below(&r, net_size));
         memset(out, (int)next(&r), (size_t)size);
         memcpy(out, &number, (size_t)(size < 8 ? size : 8));
-        if (below(&r, 4) == 0) { /* nobody has written yet */
+        if (below(&r, 4) == 0) { /* nothing was written yet */
             ptrdiff_t n = golibx_read(d, in, sizeof in, golibx_nanotime() + (int64_t)below(&r, 60) * US);
             EQUAL(n, GOLIBX_TIMEOUT);
         }
@@ -965,7 +965,7 @@ static void net(void)
 
 enum { close_slots = 6, close_users = 12, close_closers = 3, close_times = 60, close_memory = 4 };
 
-/* What a handle was given for. It outlives the handle: who has it goes on using that, however
+/* What a handle was given for. It outlives the handle: code that has it goes on using that, however
  * stale. Everything that is written to a socket or to its peer is its tag. */
 struct file {
     golibx_fd *d;
@@ -1007,7 +1007,7 @@ static struct file *close_open(struct random *r, size_t slot)
     return f;
 }
 
-/* One of those who try. Once it is closed, no call uses the file: what was written is there, and
+/* One of those that try. Once it is closed, no call uses the file: what was written is there, and
  * then the end of the stream. */
 static void close_close(struct random *r, struct file *f)
 {
@@ -1027,7 +1027,8 @@ static void close_close(struct random *r, struct file *f)
     for (;;) {
         n = read(f->peer, &word, sizeof word);
         if (n < 0 && golibx_errno() == EAGAIN) {
-            /* Who forks, as ThreadSanitizer does to name a function, has the file a moment longer. */
+            /* A process that forks has the file a moment longer: ThreadSanitizer does, to name a
+             * function. */
             struct pollfd end = {.fd = f->peer, .events = POLLIN};
             golibx_entersyscall();
             int seen = poll(&end, 1, 20000);
@@ -1040,7 +1041,7 @@ static void close_close(struct random *r, struct file *f)
         EQUAL(n, sizeof word);
         EQUAL(word, f->tag);
     }
-    if (n < 0) /* something was left that nobody had read */
+    if (n < 0) /* something was left that was not read */
         EQUAL(golibx_errno(), ECONNRESET);
     CHECK(close(f->peer) == 0);
 }
@@ -1164,7 +1165,7 @@ static void close_storm(void)
         golibx_entersyscall();
         CHECK(pthread_join(thread, NULL) == 0);
         golibx_exitsyscall();
-        /* Each was closed once, by one of those who tried. */
+        /* Each was closed once, by one of those that tried. */
         size_t files = 0;
         for (struct file *f = atomic_exchange(&close_files, NULL); f != NULL; files++) {
             struct file *before = f->before;

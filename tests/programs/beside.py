@@ -45,7 +45,7 @@ class Beside:
             self.ticks += 1
 
     def block(self):
-        """In read(2) itself, which nobody has replaced."""
+        """In read(2) itself, which no code has replaced."""
         buffer = ctypes.create_string_buffer(len(WORD))
         count = -1
         while count < 0:  # again where a signal has ended it, as C libraries do

@@ -27,9 +27,11 @@ import pytest
 import golibx
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent / "bench" / "real"))
+sys.path[:0] = map(str, (HERE.parent.parent / "bench" / "real", HERE.parent))
 
 import compare  # noqa: E402
+
+import chromium  # noqa: E402
 
 LIMIT = 100.0  # seconds, for a program
 EACH = "EACH"
@@ -148,14 +150,14 @@ def serving(*command: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(port: str) -> None:
-    """Returns once somebody listens there."""
+    """Returns once a program listens there."""
     until = time.monotonic() + LIMIT
     while True:
         try:
             socket.create_connection(("127.0.0.1", int(port))).close()
             return
         except ConnectionRefusedError:
-            assert time.monotonic() < until, f"nobody listens on port {port}"
+            assert time.monotonic() < until, f"no program listens on port {port}"
             time.sleep(0.05)
 
 
@@ -279,6 +281,15 @@ def test_boto3(tmp_path: Path) -> None:
         wait_for(port)
         found = compare_runs(tmp_path, program("boto3"), f"http://127.0.0.1:{port}", EACH)
     assert found == tells(*[(n, n, "NoSuchKey") for n in range(100)], more="100 4950\n")
+
+
+def test_playwright(tmp_path: Path) -> None:
+    needs("playwright")
+    browser = chromium.find()
+    if browser is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    expected = [(f"page {n}, clicked", [1, 2], "TimeoutError") for n in range(3)]
+    assert compare_runs(tmp_path, program("playwright"), browser) == tells(*expected)
 
 
 # ---- servers of applications, and of files ----

@@ -1,4 +1,4 @@
-"""mysqlclient: a connection a thread, whose queries wait in C."""
+"""mysqlclient: a connection a thread. Queries wait in C."""
 
 import sys
 

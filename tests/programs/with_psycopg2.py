@@ -1,4 +1,4 @@
-"""psycopg 2: a connection a thread, whose queries wait in C."""
+"""psycopg 2: a connection a thread. Queries wait in C."""
 
 import sys
 

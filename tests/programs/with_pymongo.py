@@ -1,4 +1,4 @@
-"""pymongo: a client that 100 threads share, whose monitors are threads as well."""
+"""pymongo: a client that 100 threads share. Its monitors are threads as well."""
 
 import sys
 

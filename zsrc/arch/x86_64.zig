@@ -193,8 +193,8 @@ fn switchNaked() callconv(.naked) void {
 }
 
 /// Leaves a context of its caller's where it is during the call, as `switchTo` saves one, with all
-/// registers that callers expect to find unchanged above it. Who unwinds the stack, as
-/// pthread_exit() does, is told that it ends here: tables know nothing of what is pushed.
+/// registers that callers expect to find unchanged above it. An unwinder, such as pthread_exit()'s,
+/// is told that the stack ends here: its tables know nothing of what is pushed.
 pub fn callFromNaked() callconv(.naked) void {
     if (builtin.os.tag == .linux and (builtin.unwind_tables != .none or !builtin.strip_debug_info))
         asm volatile (".cfi_undefined %%rip");

@@ -283,7 +283,7 @@ fn unlockOsThread() callconv(.c) c_int {
 }
 
 fn enterSyscall() callconv(.c) void {
-    // It stays inside the runtime until the way out: nobody preempts what has no P.
+    // It stays inside the runtime until the way out: no thread preempts what has no P.
     const g = switching.enter() orelse return;
     switching.enterSyscall(g);
 }

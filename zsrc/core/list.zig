@@ -1,5 +1,6 @@
-//! Lists whose items lie where their owners want, on the stacks of those who wait mostly: an item
-//! has the links, and nothing is allocated. Whoever touches one has the lock of what it belongs to.
+//! Lists whose items lie where their owners want, mostly on the stacks of goroutines that wait: an
+//! item has the links, and nothing is allocated. A thread that touches a list holds the lock of the
+//! object that the list belongs to.
 const std = @import("std");
 
 /// Doubly linked, by `next` and `prev`: any item can be taken out at once. To take out one that is
@@ -107,7 +108,7 @@ pub fn Fifo(comptime T: type) type {
             return t;
         }
 
-        /// Takes out `t`, whose predecessor `before` is.
+        /// Takes out `t`. `before` is its predecessor.
         pub fn removeAfter(q: *Self, before: ?*T, t: *T) void {
             if (before) |b| b.next = t.next else q.head = t.next;
             if (t.next == null) q.tail = before;

@@ -2,13 +2,13 @@
 //! how long sysmon sleeps, and the like. There is one set of them in a process, `current`, which
 //! both lanes read where they need a value; nothing keeps a copy.
 //!
-//! A value is one atomic, read and written relaxed. It stands for itself: who finds a new one need
-//! not see what its writer did before, and of two that change one after the other, either may be
-//! seen first. So no code relies on how two of them compare (that the shortest sleep is not more
-//! than the longest), but takes the smaller or larger where it matters.
+//! A value is one atomic, read and written relaxed. It stands for itself: a thread that reads a new
+//! value need not see what its writer did before, and of two values that change one after the
+//! other, a thread may see either first. So no code relies on how two of them compare (that the
+//! shortest sleep is not more than the longest), but takes the smaller or larger where it matters.
 //!
-//! Who changes values has sysmon wake afterwards, on both lanes, since that may sleep by the old
-//! ones. That wake-up orders: after it sysmon sees the new values.
+//! The thread that changes values wakes sysmon afterwards, on both lanes, since sysmon may sleep by
+//! the old ones. That wake-up orders: after it sysmon sees the new values.
 //!
 //! golibx/schema.py has the names, ranges and defaults. A field that it does not have as the
 //! `option` of a tunable key, or a tunable key without a field, does not compile.
@@ -41,7 +41,7 @@ pub const Tunables = struct {
     /// Go's retake: for calls with goroutines that wait for the P. From the next round on, for
     /// calls that block already too.
     retake_threshold_ns: Tunable = default("retake_threshold_ns"),
-    /// For calls that nobody waits for. From the next round on.
+    /// For calls without goroutines that wait for the P. From the next round on.
     retake_threshold_idle_ns: Tunable = default("retake_threshold_idle_ns"),
     /// Threads that wait for the host's lock in case the running goroutine blocks: taking.zig. The
     /// next time that some are sent; those that wait already are not called back.

@@ -75,6 +75,6 @@ pub const Wake = enum(u8) {
     closed,
     /// The time was up.
     timeout,
-    /// Somebody wants this goroutine to raise; the layer above knows what.
+    /// This goroutine has to raise; the layer above knows what.
     interrupted,
 };

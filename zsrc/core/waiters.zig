@@ -1,15 +1,16 @@
-//! Those who wait for one object, first come, first served: what the primitives of sync/ are made
-//! of, in both lanes.
+//! The queue of goroutines that wait for one object, first come, first served. The primitives of
+//! sync/ are made of it, in both lanes.
 //!
-//! A waiter lies on the stack of who waits. Several parties may want to end a wait: whoever serves
-//! it, a deadline, a cancellation. The first to `claim` it decides, and all others pass by. So an
-//! object gives something only to a waiter that it has claimed: nothing is given to one that has
-//! left, and one that was given something keeps it, whatever else it is told meanwhile.
+//! A waiter lies on the stack of the goroutine that waits. Several parties may want to end a wait:
+//! the goroutine that serves it, a deadline, a cancellation. The first to `claim` it decides, and
+//! all others pass by. So an object gives something only to a waiter that it has claimed: nothing
+//! is given to one that has left, and one that was given something keeps it, whatever else it is
+//! told meanwhile.
 //!
-//! A queue belongs to an object and is touched under that object's lock. Whoever is taken out is
-//! woken when the lock has been let go: from then on nothing of the object is touched, since those
-//! that were woken may free it. Nobody else may touch a waiter once it was claimed: it is the
-//! claimer's until the wake-up.
+//! A queue belongs to an object and is touched under that object's lock. A waiter that was taken
+//! out is woken when the lock has been let go: from then on nothing of the object is touched, since
+//! a goroutine that was woken may free it. Once a waiter was claimed, only its claimer may touch
+//! it, until the wake-up.
 //!
 //! `Rt` is what it runs on. In the serial lane (serial/waiting.zig) the host's lock is held all the
 //! time: its `Env.Lock` has no size and no code, and a claim is a store. In the parallel lane
@@ -18,7 +19,7 @@
 //!  - `Run` and `run()`: the number of the present run. A run that ends may leave goroutines
 //!    behind, and a fork all of them: they never go on. A queue forgets those of another run than
 //!    the present one, without touching their stacks. Where no run leaves any behind it is a u0;
-//!  - `Me`: who calls; `Who`: who waits, as others know it;
+//!  - `Me`: the goroutine that calls; `Who`: the one that waits, as others know it;
 //!  - `claim(who, wake, waiter)`: true for the first, whose `wake` and `waiter` count; `isClaimed`;
 //!  - `wake(who)`, `wakeLast(who)`: makes ready, to run next or after the others. `last_is_next`:
 //!    both make it the next one, before those that were woken a moment ago;
@@ -110,7 +111,7 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
             return Rt.claim(w.who, wake, w) or planted == .serves_the_late;
         }
 
-        /// One that was taken out is to be woken by `wakeAll`.
+        /// Has `wakeAll` wake one that was taken out.
         pub inline fn collect(woken: *List, w: *Waiter) void {
             if (Rt.last_is_next) woken.pushFront(w) else woken.push(w);
         }
@@ -124,7 +125,7 @@ pub fn Waiters(comptime Rt: type, comptime Data: type) type {
             }
         }
 
-        /// Without the lock: in the order in which they are to run.
+        /// Without the lock: in the order in which they run.
         pub fn wakeAll(woken: List) void {
             var it = woken.head;
             while (it) |w| {

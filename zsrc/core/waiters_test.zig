@@ -1,11 +1,11 @@
-//! Queues of waiters, whose claim is a store.
+//! Queues of waiters. A claim is a plain store here.
 const std = @import("std");
 const Waiters = @import("waiters.zig").Waiters;
 const wait_mod = @import("wait.zig");
 const Wake = wait_mod.Wake;
 const WaitReason = wait_mod.WaitReason;
 
-/// Two who wait: what `who` points to is the wake-up that counted.
+/// Goroutines that wait: `who` points to the wake-up that counted.
 const Fake = struct {
     pub const Env = struct {
         pub const Lock = struct {
@@ -52,7 +52,7 @@ const Fake = struct {
     };
 };
 
-test "who has left is passed by, and who is claimed twice is woken once" {
+test "a waiter that has left is passed by, and one that is claimed twice is woken once" {
     const Q = Waiters(Fake, void);
     var q: Q = .{};
     var ends: [3]?Wake = .{ null, .timeout, null };

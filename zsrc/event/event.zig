@@ -1,9 +1,9 @@
 //! Events for plugins: what happened, when, to which goroutine.
 //!
-//! A ring has one producer, whoever holds the P it belongs to, and one consumer, the pump. It is
-//! bounded; an event that finds it full is dropped and counted. Recording one costs a reading of
-//! the processor's counter (os/counter.zig) and a few stores, and nothing but the test of its bit
-//! in a mask while nobody wants it.
+//! A ring has one producer, the thread that holds the ring's P, and one consumer, the pump. A ring
+//! is bounded; an event that finds it full is dropped and counted. To record an event costs a
+//! reading of the processor's counter (os/counter.zig) and a few stores. While no plugin wants its
+//! kind, it costs only the test of a bit in a mask.
 //!
 //! The pump takes the events of several rings in the order of their times (merge.zig). What is
 //! `writing` tells it: an event may have its time already and not be in the ring yet.
@@ -55,10 +55,10 @@ pub const Kind = enum(u8) {
     }
 };
 
-/// Beside the kinds in a mask: how long goroutines wait for their turn is measured, of which there
-/// are no events. See serial/latency.zig.
+/// Beside the kinds in a mask: golibx measures how long goroutines wait for their turn. There are
+/// no events of that. See serial/latency.zig.
 pub const latency_bit: u32 = 1 << 31;
-/// For whose sake it is noted since when a goroutine waits for its turn.
+/// The bits that need the time at which a goroutine began to wait for its turn.
 const timing_bits = latency_bit | Kind.goroutine_run.bit();
 
 /// Two durations in nanoseconds, each of 78 hours at most, as an event's `a` and `b`.
@@ -75,7 +75,7 @@ pub const Two = struct {
     }
 };
 
-/// Whose goroutines an event is about: the two lanes number theirs each for itself.
+/// The lane of the goroutine that an event is about: each lane numbers its own.
 pub const Origin = enum(u8) { python, native };
 
 /// Also a record of what golibx/eventbatch.py reads: there the time is in nanoseconds of the
@@ -114,15 +114,15 @@ pub fn RingOf(comptime Env: type) type {
         head: Env.Atomic(usize) = .init(0),
         /// Next to read; only the consumer stores it.
         tail: Env.Atomic(usize) = .init(0),
-        /// 1 while the producer writes an event, whose time may be any since then.
+        /// 1 while the producer writes an event. The event's time may be any since then.
         writing: Env.Atomic(u32) = .init(0),
-        /// The kinds that are wanted, for rings that have a mask of their own. Anybody may read it.
-        /// Whether waits for a turn are timed is found out where a goroutine is made ready, by the
-        /// bit of that kind: it is set for either.
+        /// The kinds that are wanted, for rings that have a mask of their own. Any thread may read
+        /// it. Where a goroutine is made ready, the bit of that kind says whether waits for a turn
+        /// are timed: it is set for either.
         mask: u32 = 0,
         /// What the mask was made of.
         wanted: u32 = 0,
-        /// Written by the producer only, read by anybody.
+        /// Written by the producer only, read by any thread.
         dropped: u64 = 0,
         /// Its producer and consumer hold one lock in turn: see `pushLocked`.
         locked: bool = false,
@@ -167,8 +167,8 @@ pub fn RingOf(comptime Env: type) type {
         }
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and
-        /// has to be told. That this is seen for certain takes a barrier on either side: here the
-        /// new head is stored, then `tail` read; in `popUntil` the new tail, then `head` read.
+        /// has to be told. To see that for certain takes a barrier on either side: here the new
+        /// head is stored, then `tail` read; in `popUntil` the new tail is stored, then `head` read.
         pub fn push(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             const head = r.head.load(.monotonic);
             // Acquire pairs with the consumer's release in `popUntil`: the slot may be written.
@@ -200,9 +200,9 @@ pub fn RingOf(comptime Env: type) type {
             return head == if (planted == .tail_read_before) tail else r.tail.load(.seq_cst);
         }
 
-        /// As `push`, of a ring whose producer and consumer hold one lock in turn: that orders
-        /// them, and no event is half written where the consumer looks. `time` is what the counter
-        /// says.
+        /// As `push`, of a ring with a producer and a consumer that hold one lock in turn. The lock
+        /// orders them, and no event is half written where the consumer looks. `time` is what the
+        /// counter says.
         pub inline fn pushLocked(
             r: *Self,
             time: u64,
@@ -231,9 +231,9 @@ pub fn RingOf(comptime Env: type) type {
             return if (head == tail) .first else .next;
         }
 
-        /// The consumer's: whether all events whose time is before now are in the ring. If
-        /// `writing` is not set here, the next event's clock is read after this look; if it was
-        /// cleared before, the event is visible.
+        /// The consumer's: whether all events with a time before now are in the ring. If `writing`
+        /// is not set here, the next event's clock is read after this look; if it was cleared
+        /// before, the event is visible.
         pub fn isSettled(r: *Self) bool {
             return r.writing.fetchAdd(0, .seq_cst) == 0;
         }

@@ -38,7 +38,7 @@ pub fn MergeOf(comptime Env: type) type {
             return .look(rings, times, now);
         }
 
-        /// For the last time: all there are, whatever is still to come.
+        /// For the last time: takes all events that there are, whatever may come later.
         pub fn beginLast(rings: []const *Ring, times: []u64) Self {
             return .look(rings, times, never - 1);
         }

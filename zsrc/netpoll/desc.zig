@@ -1,5 +1,5 @@
-//! One descriptor: which file it is for, who is inside a call on it, its close, and of each
-//! direction whether an attempt may succeed, and who waits for that. Every lane has these.
+//! One descriptor: its file, how many callers are inside a call on it, its close, and of each
+//! direction whether an attempt may succeed and which callers wait for that. Every lane has these.
 //!
 //! A descriptor is used again for other files, so `state` says which one it is for and how long: a
 //! generation, whether that is closed, and the calls inside. A call begins with `incref`, one
@@ -58,7 +58,7 @@ pub fn Desc(comptime Rt: type) type {
         const Env = Rt.Env;
         const planted = if (@hasDecl(Env, "planted")) Env.planted else .none;
 
-        /// On the stack of who waits.
+        /// On the stack of the caller that waits.
         pub const Waiter = struct {
             wait: *Rt.Wait,
             /// It is woken with the mark, tries, and settles what it leaves over. Otherwise it only
@@ -68,8 +68,8 @@ pub fn Desc(comptime Rt: type) type {
             next: ?*Waiter = null,
         };
 
-        /// Those that are to be woken, first come first, by who has let the lock go. None touches
-        /// its waiter before it is woken.
+        /// The waiters to wake, first come first. The caller wakes them once it has let the lock
+        /// go. None touches its waiter before it is woken.
         pub const Woken = struct {
             head: ?*Waiter = null,
 
@@ -96,9 +96,9 @@ pub fn Desc(comptime Rt: type) type {
         };
 
         pub const Side = struct {
-            /// The mark: an attempt may succeed, and nobody tries.
+            /// The mark: an attempt may succeed, and no caller is trying.
             ready: bool = Rt.starts_ready,
-            /// As far as is known it will never block again: no edge is to come.
+            /// As far as is known it will never block again: no edge will come.
             sticky: bool = false,
             /// Those that have waited longest come first.
             waiters: list.List(Waiter) = .{},
@@ -109,7 +109,7 @@ pub fn Desc(comptime Rt: type) type {
         lock: Rt.Lock = .{},
         /// A read may give less than there is, though it asked for more.
         stops_short: bool = false,
-        /// It is watched in both directions until its close, whoever waits.
+        /// It is watched in both directions until its close, whether a caller waits or not.
         steady: bool = false,
         index: u32 = 0,
         /// From `open` to `recycle`. A call inside may read it.
@@ -117,11 +117,11 @@ pub fn Desc(comptime Rt: type) type {
         read: Side = .{},
         write: Side = .{},
         owner: Rt.Owner = undefined,
-        /// Who has closed it and waits for the calls inside.
+        /// The caller that has closed it and waits for the calls inside.
         closer: ?*Rt.Wait = null,
         next_free: ?*Self = null,
 
-        /// Of one that nobody uses. Returns its generation.
+        /// Of one that is not in use. Returns its generation.
         pub fn open(d: *Self, fd: os.Handle) Generation {
             d.lock.lock();
             defer d.lock.unlock();
@@ -168,7 +168,8 @@ pub fn Desc(comptime Rt: type) type {
             return false;
         }
 
-        /// A call ends. True for the last one after a close: `takeCloser` then gives whom to wake.
+        /// A call ends. True for the last one after a close: `takeCloser` then gives the caller to
+        /// wake.
         pub inline fn decref(d: *Self) bool {
             // Release: what the call did comes before the close of the file.
             const before = d.state.fetchSub(one_ref, .acq_rel);
@@ -185,11 +186,11 @@ pub fn Desc(comptime Rt: type) type {
         }
 
         /// Null if it is closed already, or of another generation. Otherwise no call begins any
-        /// more, and those that wait come back, to be woken. The caller is inside until it has
-        /// called `drain` or `decref`.
+        /// more, and the waiters are returned: the caller wakes them. The caller is inside until it
+        /// has called `drain` or `decref`.
         pub fn close(d: *Self, generation: Generation) ?Woken {
             if (!d.enter(generation, closed_bit)) return null;
-            // Whoever begins to wait with the lock after this sees that it is closed.
+            // A caller that begins to wait with the lock after this sees that it is closed.
             d.lock.lock();
             defer d.lock.unlock();
             var waking: Waking = .{};
@@ -214,7 +215,7 @@ pub fn Desc(comptime Rt: type) type {
             return .done;
         }
 
-        /// After the close, when nobody is inside: handles of this generation stay closed, and the
+        /// After the close, when no call is inside: handles of this generation stay closed, and the
         /// descriptor may be used again. False after the last generation: it must not.
         pub fn recycle(d: *Self) bool {
             Env.writes(&d.fd);
@@ -235,7 +236,7 @@ pub fn Desc(comptime Rt: type) type {
         }
 
         /// After an attempt with the mark, or a wait that was woken with it: `more` if the next
-        /// attempt may succeed too. Those that are to be woken come back.
+        /// attempt may succeed too. Returns the waiters to wake.
         pub inline fn settle(d: *Self, side: *Side, more: bool) Woken {
             d.lock.lock();
             defer d.lock.unlock();
@@ -248,8 +249,8 @@ pub fn Desc(comptime Rt: type) type {
         }
 
         /// After an attempt with the mark that was refused. The system knows better than an edge: a
-        /// socket that was watched before it was connected has told of a hang-up, and an error may
-        /// have been taken by somebody else.
+        /// socket that was watched before it was connected has told of a hang-up, and another
+        /// caller may have taken the error.
         pub inline fn refused(d: *Self, side: *Side) void {
             d.lock.lock();
             defer d.lock.unlock();
@@ -257,8 +258,8 @@ pub fn Desc(comptime Rt: type) type {
             if (planted == .mark_not_taken) side.ready = false;
         }
 
-        /// By who is inside: queues `w` and returns `waiting` with the lock held, or says why there
-        /// is nothing to wait for. `ready` gives the mark.
+        /// For a caller that is inside: queues `w` and returns `waiting` with the lock held, or
+        /// says why there is nothing to wait for. `ready` gives the mark.
         pub fn begin(d: *Self, side: *Side, w: *Waiter) Begin {
             d.lock.lock();
             const closed = planted != .close_unseen_by_waiter and d.isClosed();
@@ -285,7 +286,7 @@ pub fn Desc(comptime Rt: type) type {
             side.waiters.remove(w);
         }
 
-        /// An edge of the file of this generation. Those that are to be woken come back.
+        /// An edge of the file of this generation. Returns the waiters to wake.
         pub inline fn edge(d: *Self, generation: Generation, e: Ready) Woken {
             d.lock.lock();
             defer d.lock.unlock();

@@ -1,7 +1,7 @@
 //! The poller on Linux: epoll, edge-triggered.
 //!
-//! An eventfd wakes it, which is always readable and seldom watched: to wake is to have epoll watch
-//! it. golibx writes to no descriptor, whose number may have become another file's, and epoll_ctl()
+//! An eventfd wakes it, which is always readable and seldom watched: a wake-up has epoll watch it.
+//! golibx writes to no descriptor, since its number may have become another file's, and epoll_ctl()
 //! fails on any but the right pair. `add` refuses the number, so that no other file is watched
 //! under it. A program may close golibx's own descriptors all the same, though Python code can't.
 //! It ends with a line that says so, since nothing would wake its goroutines any more.
@@ -143,8 +143,8 @@ pub const Backend = struct {
             if (e.data.u64 == wake_tag) {
                 if (timeout_ns == 0) continue; // it is for the M that waits
                 b.watchWake(false);
-                // A full barrier: a thread that still finds it true wakes nobody, so that what the
-                // thread wrote before has to be seen by what is read after this.
+                // A full barrier: a thread that still finds it true wakes no other, so the reads
+                // after this have to see what that thread wrote before.
                 _ = b.woken.swap(false, .seq_cst);
                 continue;
             }

@@ -2,20 +2,21 @@
 //!
 //! A backend watches handles (`os.Handle`) and tells when an attempt on one may succeed. It knows
 //! no goroutine. `Contract` says function by function what it promises; a backend that lacks one,
-//! or has it with another type, stops the build. Descriptors, which know who waits, are built on it
-//! once for all lanes (desc.zig, poller.zig).
+//! or has it with another type, stops the build. Descriptors, which know the callers that wait, are
+//! built on it once for all lanes (desc.zig, poller.zig).
 //!
 //! **Edges.** A backend tells of a *change*: of each direction once, when it becomes possible to go
 //! on, and also once after `add` if it is possible already. It may tell too often, never too
 //! seldom: after an attempt that the system refused with "would block", the next change is told.
 //! What the attempt finds is what counts, since the state may be over by then. Levels were
-//! rejected: one that nobody takes is told in each round, or costs a system call to switch off.
+//! rejected: one that no goroutine takes is told in each round, or costs a system call to switch
+//! off.
 //!
 //! **Threads.** One M at a time waits. Another may look (`wait` with time-out 0) meanwhile. All
 //! else may be called from any thread at any moment between `init` and `deinit`.
 //!
 //! **Readiness, also on Windows.** A poller there will use readiness, by AFD polls: IOCTL_AFD_POLL
-//! on a helper handle of \Device\Afd, whose answers come by a completion port. wepoll, mio and trio
+//! on a helper handle of \Device\Afd. The answers come by a completion port. wepoll, mio and trio
 //! do so; libuv does for uv_poll. Go's poller and libuv's streams use completions instead: the
 //! buffer goes to the system with the request. That was rejected:
 //!
@@ -111,8 +112,8 @@ fn Contract(comptime B: type) type {
         /// hands of an M that waits: the caller makes what the tag names before it adds.
         add: fn (*B, Handle, u64, Directions) AddError!void,
         /// Any. Watches a handle no more; nothing if it is not watched. The caller has not closed
-        /// it yet. It wakes nobody. An event that was fetched before may still be given back after:
-        /// whoever delivers it tells by the tag that it is stale.
+        /// it yet. It wakes no waiter. An event that was fetched before may still be given back
+        /// after: the code that delivers it tells by the tag that it is stale.
         remove: fn (*B, Handle) void,
         /// Any. As `add`, for a handle that is watched under this tag: tells again of what is
         /// possible. False if it is not watched: its file was closed without a word, and the number
@@ -126,8 +127,8 @@ fn Contract(comptime B: type) type {
         /// needs, and not earlier, but for a wake-up.
         wait: fn (*B, []Ready, *usize, ?u64) WaitResult,
         /// Any. The M that waits returns, or the next that would wait with a time-out that is not 0
-        /// does, at once. Wake-ups are not counted: several before a return are one. What the
-        /// caller wrote before is seen by who returns. It never ends a look with time-out 0.
+        /// does, at once. Wake-ups are not counted: several before a return are one. The M that
+        /// returns sees what the caller wrote before. It never ends a look with time-out 0.
         wake: fn (*B) void,
         /// Any. Whether a look would find something now. It takes nothing.
         pending: fn (*B) bool,

@@ -66,8 +66,8 @@ pub fn Sized(comptime Rt: type, comptime block_size: u32, comptime most_blocks: 
             return &block[index % block_size];
         }
 
-        /// A descriptor for a file, whose tag comes back. The caller adds it to the backend, or
-        /// closes it again.
+        /// Makes a descriptor for a file, and returns its tag. The caller adds it to the backend,
+        /// or closes it again.
         pub fn make(p: *Self, gpa: std.mem.Allocator, fd: os.Handle) TakeError!u64 {
             const d = try p.take(gpa);
             _ = p.registered.fetchAdd(1, .seq_cst);
@@ -99,7 +99,7 @@ pub fn Sized(comptime Rt: type, comptime block_size: u32, comptime most_blocks: 
             return d;
         }
 
-        /// After a close, when nobody is inside any more and the file is nothing to the lane.
+        /// After a close, when no call is inside any more and the file is nothing to the lane.
         pub fn release(p: *Self, d: *Desc) void {
             p.giveBack(d);
             _ = p.registered.fetchSub(1, .seq_cst);
@@ -114,8 +114,8 @@ pub fn Sized(comptime Rt: type, comptime block_size: u32, comptime most_blocks: 
             p.free = d;
         }
 
-        /// In the child of a fork, where nobody else is inside, and after a run, whose waiters are
-        /// gone: all handles are closed. The files are left as they are.
+        /// In the child of a fork, where no other call is inside, and after a run, when its waiters
+        /// are gone: all handles are closed. The files are left as they are.
         pub fn forget(p: *Self) void {
             p.backend.deinit();
             p.registered.store(0, .monotonic);

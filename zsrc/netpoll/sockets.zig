@@ -1,4 +1,4 @@
-//! The sockets of the Python lane: whose they are, and which goroutines wait for them.
+//! The sockets of the Python lane: their owners, and the goroutines that wait for them.
 //!
 //! Its descriptors and its poller are those of all lanes (desc.zig, poller.zig), without locks: the
 //! interpreter's lock is held from the look at a handle to the end of the attempt, which never
@@ -7,9 +7,9 @@
 //! for one direction, and settle their attempts; and the first attempt on a new socket is made
 //! without an edge, since most succeed.
 //!
-//! A program may close a file without a word. Its number is then another's sooner or later: who is
-//! opened under the number of one that is open takes that one's place, whose waiters find it
-//! closed.
+//! A program may close a file without a word. Its number is then another's sooner or later. A file
+//! that is opened under the number of one that is still open here takes its place, and the waiters
+//! of the old one find it closed.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("../os/env.zig");
@@ -94,9 +94,9 @@ pub fn Poller(comptime Lane: type) type {
             return p.openFor(fd, owner, .both);
         }
 
-        /// For a wait on a file of somebody else's, who may close it at any time without a word: in
-        /// the directions in which somebody waits, or is about to. Whoever waits is told of what is
-        /// possible already.
+        /// For a wait on a file that other code owns, and may close at any time without a word: in
+        /// the directions in which a goroutine waits, or is about to. Goroutines that wait are told
+        /// of what is possible already.
         pub fn watch(p: *Self, fd: Handle, of: netpoll.Directions) !*Desc {
             const d = p.by_fd.get(fd) orelse return p.openFor(fd, &nobodys, of);
             var all: netpoll.Directions = .both;
@@ -110,8 +110,8 @@ pub fn Poller(comptime Lane: type) type {
             return p.openFor(fd, &nobodys, of);
         }
 
-        /// As `watch`, for a file that whoever closes it tells of: from now on its marks say what
-        /// may be tried. A read of it has just found nothing, or will be tried first.
+        /// As `watch`, for a file whose close golibx is told of: from now on its marks say what may
+        /// be tried. A read of it has just found nothing, or will be tried first.
         pub fn watchSteadily(p: *Self, fd: Handle) !*Desc {
             const d = try p.watch(fd, .both);
             d.steady = true;
@@ -161,6 +161,12 @@ pub fn Poller(comptime Lane: type) type {
             }
         }
 
+        /// As `loseRange`, of a file that is no other's, is closed next, and has told all that it
+        /// will: the close ends the watch.
+        pub fn loseEnded(p: *Self, fd: Handle) void {
+            if (p.by_fd.get(fd)) |d| p.lose(d);
+        }
+
         fn loseWatched(p: *Self, d: *Desc) void {
             p.backend().remove(d.fd);
             p.lose(d);
@@ -181,8 +187,8 @@ pub fn Poller(comptime Lane: type) type {
             p.descs.release(d);
         }
 
-        /// Parks until `side` may be tried again, until `deadline`, or until the close. Who `tries`
-        /// and is told `ready` has the mark, owes an attempt, and settles it.
+        /// Parks until `side` may be tried again, until `deadline`, or until the close. A caller
+        /// that `tries` and is told `ready` has the mark, owes an attempt, and settles it.
         pub fn park(
             p: *Self,
             side: *Side,

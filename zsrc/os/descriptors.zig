@@ -1,8 +1,8 @@
 //! Descriptors that are golibx's own: the pollers', the ones that wake them, a socket for dumps.
 //!
-//! Programs close what they have not opened: those that become daemons close every number. Whoever
-//! closes descriptors for Python code (python/host/descriptors.zig) asks here first, and behaves as
-//! if these were not open. What C code closes is found out by the next system call on it.
+//! Programs close what they have not opened: those that become daemons close every number. The code
+//! that closes descriptors for Python (python/host/descriptors.zig) asks here first, and behaves as
+//! if these were not open. If C code closes one, the next system call on it finds that out.
 const std = @import("std");
 
 const most = 16;

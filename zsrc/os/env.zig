@@ -45,8 +45,8 @@ pub const Real = struct {
     pub inline fn writes(_: anytype) void {}
 };
 
-/// For sections of a few dozen instructions, whose holder is never preempted by golibx. One that
-/// the kernel took off its CPU is waited for by giving ours away.
+/// For sections of a few dozen instructions. golibx never preempts the holder. If the kernel took
+/// the holder off its CPU, a thread that waits gives its own CPU away.
 pub const SpinLock = struct {
     word: std.atomic.Value(u32) = .init(0),
 

@@ -25,7 +25,7 @@ const glob_dat = if (builtin.cpu.arch == .x86_64) 6 else 1025;
 
 pub const Redirect = struct {
     name: []const u8,
-    /// Where it is, and what is to be called instead.
+    /// The address that is called, and the one to call instead.
     from: usize,
     to: usize,
     /// How many libraries call that now, and how many tables could not be written.

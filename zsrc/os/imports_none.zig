@@ -1,4 +1,4 @@
-//! As imports_linux.zig, where nobody has written it yet.
+//! As imports_linux.zig, for systems that golibx can't do it on yet.
 pub const supported = false;
 
 pub const Redirect = struct {

@@ -165,8 +165,8 @@ const madv_guard_remove = 103;
 
 var guard_way = std.atomic.Value(enum(u8) { unknown, madvise, mprotect }).init(.unknown);
 
-/// Makes these pages fault on any access. MADV_GUARD_INSTALL splits no mapping; older kernels
-/// take mprotect, which costs two mappings each, of which the system allows vm.max_map_count.
+/// Makes these pages fault on any access. MADV_GUARD_INSTALL splits no mapping; older kernels take
+/// mprotect, which costs two mappings each. The system allows vm.max_map_count of them.
 pub fn guard(pages: [*]align(4096) u8, size: usize) error{OutOfMemory}!void {
     if (guard_way.load(.monotonic) == .unknown) guard_way.store(probeGuard(), .monotonic);
     const rc = switch (guard_way.load(.monotonic)) {

@@ -74,7 +74,7 @@ pub const Promptness = struct {
         return .{ .class = if (rc == 0) class else .UNSPECIFIED };
     }
 
-    /// A thread without a class, whose priority was set by hand, can't get one back: it had none.
+    /// A thread with a priority that was set by hand has no class, and so gets none back.
     pub fn restore(p: Promptness) void {
         if (p.class != .UNSPECIFIED) _ = c.pthread_set_qos_class_self_np(p.class, 0);
     }
@@ -97,7 +97,7 @@ pub fn futexWait(word: *const std.atomic.Value(u32), expected: u32, timeout_ns: 
 /// Wakes one waiter, or all of them if `count` is more than one.
 pub fn futexWake(word: *const std.atomic.Value(u32), count: u32) void {
     const op: c.UL = .{ .op = .COMPARE_AND_WAIT, .NO_ERRNO = true, .WAKE_ALL = count > 1 };
-    // A signal may interrupt the call before it has woken anybody.
+    // A signal may interrupt the call before it has woken a thread.
     while (c.__ulock_wake(op, &word.raw, 0) == -@as(c_int, @backingInt(c.E.INTR))) {}
 }
 
@@ -192,7 +192,7 @@ pub fn cpuQuota() ?u32 {
     return null;
 }
 
-/// Copies memory that may not be there any more: nobody asks for it here yet.
+/// Copies memory that may not be there any more: no caller needs it here yet.
 pub fn peek(_: usize, _: []u8) bool {
     return false;
 }
@@ -222,12 +222,12 @@ pub fn onMainThread() bool {
     return pthread_main_np() != 0;
 }
 
-/// CPU time that a thread has had: not to be known here.
+/// CPU time that a thread has had: not known here.
 pub fn threadCpuTime(_: i32) ?u64 {
     return null;
 }
 
-/// All threads of this process: not to be known here.
+/// All threads of this process: not known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;
 }

@@ -97,6 +97,9 @@ pub fn connectTo(_: *const Address) Result {
 pub fn pendingError(_: Handle) c_int {
     return not_supported;
 }
+pub fn endConnection(_: Handle) c_int {
+    return not_supported;
+}
 pub fn ownName(_: Handle, _: *Address) bool {
     setErrno(not_supported);
     return false;

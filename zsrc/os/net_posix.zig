@@ -213,7 +213,7 @@ pub fn listens(h: Handle) bool {
     return found == 0 and value != 0;
 }
 
-/// Of the file, for all who have it open.
+/// Of the file, for all processes that have it open.
 pub fn setBlocking(h: Handle, blocking: bool) void {
     const flags = fcntl(h.fd(), 3); // F_GETFL
     if (flags < 0) return;
@@ -295,8 +295,8 @@ pub fn listenOn(address: *const Address, backlog: c_int) Result {
     return failClosing(fd);
 }
 
-/// A non-blocking socket whose connection is being made: when it is writable, `pendingError` says
-/// how that ended.
+/// A non-blocking socket that begins to connect: once it is writable, `pendingError` says how that
+/// ended.
 pub fn connectTo(address: *const Address) Result {
     const fd: c_int = switch (streamSocket(address)) {
         .done => |fd| @intCast(fd),
@@ -321,6 +321,21 @@ pub fn pendingError(h: Handle) c_int {
     var len: c.socklen_t = @sizeOf(c_int);
     if (getsockopt(h.fd(), c.SOL.SOCKET, c.SO.ERROR, &value, &len) != 0) return errno();
     return value;
+}
+
+/// How a connection ended that was begun without waiting: as a connect() that waits does it, so
+/// that the next one tells nothing of this one. Until a program asks, Linux keeps it for that.
+pub fn endConnection(h: Handle) c_int {
+    if (!linux) return pendingError(h);
+    var peer: Address = .{};
+    if (peerName(h, &peer)) {
+        const address: *const c.sockaddr = @ptrCast(&peer.bytes);
+        return if (c.connect(h.fd(), address, peer.len) == 0) 0 else errno();
+    }
+    const e = pendingError(h);
+    const nowhere: Address = .{}; // AF_UNSPEC
+    _ = c.connect(h.fd(), @ptrCast(&nowhere.bytes), @sizeOf(c.sockaddr));
+    return if (e != 0) e else @backingInt(c.E.CONNABORTED);
 }
 
 /// The name of the socket. False with errno set.

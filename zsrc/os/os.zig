@@ -185,7 +185,7 @@ pub const Note = struct {
 
     const empty = 0;
     const woken = 1;
-    /// Somebody sleeps, or was about to: only then a wake-up takes a system call.
+    /// A thread sleeps, or was about to: only then a wake-up takes a system call.
     const slept_on = 2;
 
     /// What the sleeper reads next is as new as any wake-up that this takes away.
@@ -219,29 +219,48 @@ pub const Note = struct {
 
 /// Whether a thread that runs out of work should look for more on its CPU for a moment before it
 /// sleeps: to be woken takes the system tens of microseconds where it has to wake a CPU too. It
-/// does so only if its last rests were as short as that, and if there is another CPU for those who
-/// make the work.
+/// does so only if its last rests were as short as that, and if there is another CPU for the
+/// threads that make the work.
+///
+/// Where other programs keep the CPUs busy, a thread that looks takes the CPU from the one that it
+/// waits for. Then a look is in vain, and yet the sleep after it is short. So a rest with a look in
+/// vain tells nothing of the next, and when several in a row were in vain, twice as many short
+/// rests as the last time have to go by until the thread looks again.
 pub const Rest = struct {
     /// How many more may be in vain.
     credit: u8 = 0,
+    /// This rest has had a look, in vain.
+    in_vain: bool = false,
+    /// So many short rests go by before there is credit again.
+    to_wait: u8 = 0,
+    /// What `to_wait` was last.
+    waited: u8 = 0,
 
     const most_credit = 3;
+    const longest_wait = 63;
 
     /// Spins for so long; true if `context.isWoken()` was true before the time was up.
     pub fn spin(r: *Rest, context: anytype, spin_ns: u64) bool {
+        r.in_vain = false;
         if (r.credit == 0 or spin_ns == 0) return false;
         const until = nanotime() + spin_ns;
         while (true) {
             for (0..16) |_| {
                 if (context.isWoken()) {
                     r.credit = most_credit;
+                    r.waited = 0;
                     return true;
                 }
                 std.atomic.spinLoopHint();
             }
             if (nanotime() >= until) break;
         }
+        r.in_vain = true;
         r.credit -= 1;
+        if (r.credit == 0) {
+            r.waited = @min(2 * r.waited + 1, longest_wait);
+            r.to_wait = r.waited;
+        }
         return false;
     }
 
@@ -250,10 +269,14 @@ pub const Rest = struct {
         r.credit = 0;
     }
 
-    /// After a sleep from `start` on, which somebody ended.
+    /// After a sleep from `start` on, which another thread ended.
     pub fn slept(r: *Rest, start: u64, spin_ns: u64) void {
-        if (nanotime() -| start < 2 * spin_ns and cpuCount() > 1)
+        if (r.in_vain or nanotime() -| start >= 2 * spin_ns or cpuCount() == 1) return;
+        if (r.to_wait > 0) {
+            r.to_wait -= 1;
+        } else {
             r.credit = @min(r.credit + 1, most_credit);
+        }
     }
 };
 
@@ -265,6 +288,34 @@ pub fn fatal(comptime format: []const u8, args: anytype) noreturn {
         "golibx: fatal error (message too long)\n";
     writeStderr(line);
     std.c.abort();
+}
+
+test "a thread whose looks are in vain looks ever more seldom" {
+    const never: Note = .{};
+    var woken: Note = .{};
+    woken.wake();
+    var rest: Rest = .{};
+    const hour_ns = 3600 * std.time.ns_per_s; // so that each sleep is short
+    // One CPU: it never looks.
+    if (cpuCount() == 1) return error.SkipZigTest;
+    var looks: usize = 0;
+    for (0..400) |_| {
+        const had = rest.credit;
+        try std.testing.expect(!rest.spin(&never, 1));
+        looks += @intFromBool(had > 0);
+        rest.slept(nanotime(), hour_ns);
+    }
+    // After 1, 3, 7, 15, 31, 63, 63 … short rests; one look each, as they have credit for.
+    try std.testing.expectEqual(11, looks);
+    // One that finds its turn looks at once again, and may be wrong three times.
+    while (rest.credit == 0) rest.slept(nanotime(), hour_ns);
+    try std.testing.expect(rest.spin(&woken, hour_ns));
+    for (0..3) |_| {
+        try std.testing.expect(rest.credit > 0);
+        try std.testing.expect(!rest.spin(&never, 1));
+        rest.slept(nanotime(), hour_ns);
+    }
+    try std.testing.expectEqual(0, rest.credit);
 }
 
 test "a note wakes its sleeper" {

@@ -159,7 +159,7 @@ const mask_offset = switch (builtin.cpu.arch) {
     else => 0,
 };
 var asked_mask: u64 = 0;
-/// The threads that are to have it, each until it has.
+/// The threads that the signal is meant for, each until it has got it.
 var asked: [256]std.atomic.Value(usize) = undefined;
 var asked_count: std.atomic.Value(usize) = .init(0);
 const answer_turns = 10_000;
@@ -300,7 +300,7 @@ pub fn openStack(lo: usize, hi: usize) error{OutOfMemory}!void {
     _ = std.valgrind.stackRegister(@as([*]u8, @ptrFromInt(lo))[0 .. hi - lo]);
 }
 
-/// A thread-specific slot that somebody else created.
+/// A thread-specific slot that other code created.
 pub const Slot = c.pthread_key_t;
 
 pub fn slotGet(slot: Slot) ?*anyopaque {
@@ -386,8 +386,9 @@ noinline fn passingOn() *bool {
 }
 
 /// Calls `callback` on the alternate stack when an instruction of this process causes a memory
-/// fault. Unless it says that the instruction can go on, the disposition that was there before
-/// gets the signal, and so it does if somebody sent it: as if golibx had not been there.
+/// fault. Unless it says that the instruction can go on, the disposition that was there before gets
+/// the signal, as if golibx had not been there. It also gets a signal that another process or
+/// thread sent.
 pub fn handleFault(callback: ?os.FaultCallback) void {
     fault_callback = callback;
     for (&chains) |*chain| {
@@ -435,7 +436,7 @@ fn passOn(chain: *Chain, info: *const c.siginfo_t, context: ?*anyopaque, sent: b
     const handler = to.handler.handler;
     if (handler == c.SIG.IGN and sent) return;
     if (handler == c.SIG.DFL or handler == c.SIG.IGN or (again and isOurs(&to))) {
-        // Not at once, which would be here: where the instruction is, for whoever reads the core.
+        // Not at once, which would be here, but at the instruction: a core dump has to show that.
         to.handler = .{ .handler = c.SIG.DFL };
         _ = c.sigaction(chain.sig, &to, null);
         if (sent) _ = c.pthread_kill(c.pthread_self(), chain.sig);
@@ -486,7 +487,7 @@ pub fn writeSignals(fd: c_int) void {
     signal_fd.store(fd, .seq_cst);
 }
 
-/// What a signal is to do from now on.
+/// What a signal does from now on.
 pub const Disposition = enum { as_before, written, ignored };
 
 /// False if the system refuses that, or there is no such signal.
@@ -499,7 +500,7 @@ pub fn takeSignal(number: usize, disposition: Disposition) bool {
         var present: c.Sigaction = undefined;
         if (c.sigaction(sig, null, &present) != 0) return false;
         const handler = present.handler.handler;
-        // Unless somebody has put another in place.
+        // Unless other code has put another in place.
         if (handler == onWatched or handler == c.SIG.IGN) _ = c.sigaction(sig, &before, null);
         return true;
     }

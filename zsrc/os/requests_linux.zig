@@ -1,8 +1,8 @@
-//! How somebody outside asks a process what it does: a socket that `golibx dump` and the like
-//! connect to, and signals. Both reach the one thread that sits in `wait`, whatever the others are
-//! stuck in.
+//! How another process asks this one what it does: a socket that `golibx dump` and the like connect
+//! to, and signals. Both reach the one thread that sits in `wait`, whatever the others are stuck
+//! in.
 //!
-//! The socket is an abstract one, whose name holds the process's number: nothing of it is left when
+//! The socket is an abstract one, with the process's number in its name: nothing of it is left when
 //! the process ends. A descriptor is kept in reserve, so that a process that has used up its own,
 //! and hangs for that, can be asked as well. The signal handler only adds to an eventfd, which it
 //! may at any point of any program.
@@ -15,7 +15,7 @@ pub const supported = true;
 
 pub const Request = union(enum) {
     stop,
-    /// A signal asked. `quit`: the process is to end afterwards.
+    /// A signal asked. `quit`: the process has to end afterwards.
     signal: struct { quit: bool },
     /// A connection, which the caller closes.
     connection: i32,
@@ -30,7 +30,7 @@ var event_fd: std.atomic.Value(i32) = .init(-1);
 var listen_fd: i32 = -1;
 /// Given up for a connection when there is no other, and had again when that is closed.
 var reserve_fd: i32 = -1;
-/// How long nobody is listened to who could not be let in.
+/// How long `wait` ignores connections after one that it could not accept.
 const pause_ms = 100;
 /// Signals that are ours to give back.
 var taken: [2]?c.SIG = .{ null, null };
@@ -213,7 +213,7 @@ pub fn send(fd: i32, bytes: []const u8) bool {
     return true;
 }
 
-/// Nobody keeps the thread waiting who does not read.
+/// A client that does not read must not keep the thread waiting.
 pub fn limitSends(fd: i32) void {
     const limit: linux.timeval = .{ .sec = 5, .usec = 0 };
     _ = linux.setsockopt(

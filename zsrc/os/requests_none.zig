@@ -1,5 +1,5 @@
-//! requests_linux.zig where there is nothing like it yet: nobody outside can ask, and signals do
-//! what they do in any program.
+//! requests_linux.zig on systems where there is nothing like it yet: no other process can ask, and
+//! signals do what they do in any program.
 pub const supported = false;
 
 pub const Request = union(enum) { stop, signal: struct { quit: bool }, connection: i32 };

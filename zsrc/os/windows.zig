@@ -11,7 +11,7 @@
 //! StackLimit must be exact, since compilers probe large frames down from it and exception
 //! dispatch rejects frames below it: `stackLimit` looks it up for a stack that is used again.
 //!
-//! Overflow. The last pages of a stack are kept for whoever handles STATUS_STACK_OVERFLOW
+//! Overflow. The last pages of a stack are kept for the code that handles STATUS_STACK_OVERFLOW
 //! (SetThreadStackGuarantee); the size belongs to the thread and holds for every stack it runs on.
 //! Exceptions are delivered on the faulting stack, there is no alternate one. The handler is a
 //! vectored one, since a search through frames ends at the goroutine's first and never reaches the
@@ -306,7 +306,7 @@ pub fn openStack(lo: usize, hi: usize) error{OutOfMemory}!void {
 }
 
 /// The lowest address of a stack that is committed and not a guard, which is its StackLimit. For
-/// stacks that were opened and nobody runs on.
+/// stacks that are open and that no thread runs on.
 pub fn stackLimit(lo: usize, hi: usize) usize {
     // Most never grew.
     if (hi - lo > stack_commit + page_size) {
@@ -340,7 +340,7 @@ const StackBounds = extern struct {
 
 // ---- thread-specific slots, symbols, output ----
 
-/// A thread-specific slot that somebody else created.
+/// A thread-specific slot that other code created.
 pub const Slot = u32;
 
 pub fn slotGet(slot: Slot) ?*anyopaque {
@@ -357,7 +357,7 @@ pub fn slotSet(slot: Slot, value: ?*anyopaque) void {
 }
 
 /// The slot that holds `value` on this thread. There are 64 in the environment block and 1024
-/// behind it; reading one that nobody allocated gives null.
+/// behind it; reading one that is not allocated gives null.
 pub fn findSlot(value: *anyopaque) ?Slot {
     var slot: Slot = 0;
     while (slot < 64 + 1024) : (slot += 1) {
@@ -454,10 +454,11 @@ const exception_continue_execution = -1;
 var fault_callback: ?os.FaultCallback = null;
 var fault_handler: ?*anyopaque = null;
 
-/// Calls `callback` when a memory fault happens, before anybody else sees it; after it returns,
-/// other handlers get the exception, as if golibx had not been there. Some do expect faults (ctypes
-/// turns them into OSError), so an address that is not a goroutine's is none of golibx's business.
-/// A stack overflow has the address of the last byte below the stack, as on other systems.
+/// Calls `callback` when a memory fault happens, before any other handler sees it; after it
+/// returns, other handlers get the exception, as if golibx had not been there. Some do expect
+/// faults (ctypes turns them into OSError), so an address that is not a goroutine's is none of
+/// golibx's business. A stack overflow has the address of the last byte below the stack, as on
+/// other systems.
 pub fn handleFault(callback: ?os.FaultCallback) void {
     fault_callback = callback;
     if (callback == null) {
@@ -691,7 +692,7 @@ pub fn cpuQuota() ?u32 {
     return null;
 }
 
-/// Copies memory that may not be there any more: nobody asks for it here yet.
+/// Copies memory that may not be there any more: no caller needs it here yet.
 pub fn peek(_: usize, _: []u8) bool {
     return false;
 }
@@ -723,17 +724,17 @@ pub fn threadId() i32 {
     return 0;
 }
 
-/// Not to be known here; any may be.
+/// Not known here; any may be.
 pub fn onMainThread() bool {
     return true;
 }
 
-/// CPU time that a thread has had: not to be known here.
+/// CPU time that a thread has had: not known here.
 pub fn threadCpuTime(_: i32) ?u64 {
     return null;
 }
 
-/// All threads of this process: not to be known here.
+/// All threads of this process: not known here.
 pub fn threadIds(_: []i32) ?usize {
     return null;
 }

@@ -2,8 +2,9 @@
 //!
 //! RtlWaitOnAddress is the futex, but its time-outs count the system's ticks of 15.6 ms, and sysmon
 //! wants 20 us. A shorter wait is therefore on a high-resolution timer and an event of the thread's
-//! own, in a list that whoever wakes looks through. Raising the tick rate for the process
-//! (timeBeginPeriod) was rejected: 0.5 ms is the best it gives, and it costs power all the time.
+//! own, in a list. A thread that wakes others looks through that list. Raising the tick rate for
+//! the process (timeBeginPeriod) was rejected: 0.5 ms is the best it gives, and it costs power all
+//! the time.
 const std = @import("std");
 const w = std.os.windows;
 const ntdll = w.ntdll;
@@ -172,7 +173,7 @@ pub const Promptness = struct {
 
 // ---- futex ----
 
-/// A wait that is to end within this time is made precise: RtlWaitOnAddress counts ticks.
+/// A wait of less than this time is made precise: RtlWaitOnAddress counts ticks.
 const precise_below_ns = 200 * std.time.ns_per_ms;
 
 /// Waits while `word` holds `expected`. Spurious `woken` is possible. Nothing interrupts: Windows
@@ -239,7 +240,7 @@ const Waiter = struct {
             self.unlink();
             return if (timed_out) .timeout else .woken;
         }
-        // Somebody woke this thread, perhaps after its time was up: the event must not stay set.
+        // Another thread woke this one, perhaps after its time was up: the event must not stay set.
         _ = ResetEvent(clock.event);
         return .woken;
     }

@@ -5,11 +5,11 @@
 //! and the G of the running stack is found from the stack pointer without a thread-local, which a
 //! goroutine that changes threads must not keep the address of. Reserving costs address space only.
 //!
-//! Free goroutines stay warm. Those beyond a limit that nobody has needed for some seconds give
-//! their pages back to the system, a few at a time, by sysmon (`scavenge`): so bursts that come
-//! again and again cost no system calls. The lists are under `lock`; each P keeps a few of its own
-//! (`switching.zig`). They hold numbers, so that those who take many do not fetch one cold page to
-//! learn where the next is.
+//! Free goroutines stay warm. sysmon gives the pages of those beyond a limit back to the system if
+//! they were not needed for some seconds, a few at a time (`scavenge`): so bursts that come again
+//! and again cost no system calls. The lists are under `lock`; each P keeps a few of its own
+//! (`switching.zig`). They hold numbers, so that a thread that takes many does not fetch one cold
+//! page to learn where the next is.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const env = @import("env.zig");
@@ -42,11 +42,11 @@ pub const Arena = struct {
     /// The fewest that were warm since `scavenged_at`.
     low_water: usize = 0,
     scavenged_at: u64 = 0,
-    /// How many are still to be scavenged this time. sysmon's.
+    /// How many have yet to be scavenged this time. sysmon's.
     surplus: usize = 0,
-    /// Numbers of the pieces whose pages went back.
+    /// Numbers of the pieces that gave their pages back.
     cold: std.ArrayList(u32) = .empty,
-    /// A piece below `fresh` could not be opened: its memory is not there to be looked at.
+    /// A piece below `fresh` could not be opened: its memory must not be looked at.
     has_holes: bool = false,
     memory: []align(4096) u8 = &.{},
 
@@ -78,7 +78,7 @@ pub const Arena = struct {
         a.* = .{};
     }
 
-    /// The goroutine whose stack holds this address.
+    /// The goroutine that has this address on its stack.
     pub inline fn find(a: *const Arena, address: usize) ?*G {
         if (address -% a.base >= a.size) return null;
         return @ptrFromInt((address | a.mask) + 1 - g_size);
@@ -123,7 +123,7 @@ pub const Arena = struct {
         return out;
     }
 
-    /// The number of a piece that nobody has used yet.
+    /// The number of a piece that has not been used yet.
     fn carve(a: *Arena) error{OutOfMemory}!u32 {
         if ((a.fresh + 1) * a.piece > a.size) return error.OutOfMemory;
         try a.warm.ensureTotalCapacity(gpa, a.fresh + 1);
@@ -149,7 +149,7 @@ pub const Arena = struct {
         return @ptrFromInt(a.base + (number + 1) * a.piece - g_size);
     }
 
-    /// Goroutines whose stacks nobody is on.
+    /// Goroutines with stacks that no thread is on.
     pub fn put(a: *Arena, batch: *Batch) void {
         a.lock.lock();
         defer a.lock.unlock();
@@ -167,7 +167,7 @@ pub const Arena = struct {
 
     /// sysmon's, each round. True if there is more to do soon.
     pub fn scavenge(a: *Arena, now: u64) bool {
-        // The lock is for those who need stacks.
+        // Leave the lock to the threads that need stacks.
         if (a.surplus == 0 and (!a.hasSurplus() or now -| a.scavenged_at < scavenge_interval_ns))
             return false;
         var batch: [scavenge_batch]u32 = undefined;

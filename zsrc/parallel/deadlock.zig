@@ -5,7 +5,7 @@
 //!  - No Python: its threads and its lane wake native goroutines.
 //!  - No other thread: each thread of the process is one of ours, or waits in golibx_run() for its
 //!    own goroutine. A thread that blocks in another call of golibx is a stranger too.
-//!  - All Ps are idle, no timer is set, and nobody waits for a descriptor.
+//!  - All Ps are idle, no timer is set, and no goroutine waits for a descriptor.
 //!  - Every goroutine waits; one in a system call, or stopped with its thread, does not.
 //! None of this can change by itself. That it was true at one time is known from the counters,
 //! which were the same before and after the look (`stamp`).
@@ -31,7 +31,7 @@ const most_lines = 100;
 /// The extension module has been loaded.
 pub var python: std.atomic.Value(bool) = .init(false);
 
-/// A call of golibx_run(), on the stack of who made it.
+/// A call of golibx_run(), on the stack of its caller.
 pub const Run = struct {
     /// The goroutine that it waits for runs `body(arg)`, which calls `function`.
     function: usize,

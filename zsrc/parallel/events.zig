@@ -1,10 +1,10 @@
 //! Events of the native lane, for the hooks of Python plugins.
 //!
-//! Each P has a ring, written by the M that holds the P; who has none (sysmon, threads outside, an
-//! M that comes from the poller) shares one more, under a lock. The consumer is Python's pump
-//! (zsrc/python/run/events.zig), told by `notify` when a ring was empty. Rings are made when a run
-//! with a plugin that wants such events begins, so a program without Python has none, and they stay
-//! until the lane stops, since an M may be writing one at any time.
+//! Each P has a ring, written by the M that holds the P; threads that hold none (sysmon, threads
+//! outside, an M that comes from the poller) share one more, under a lock. The consumer is Python's
+//! pump (zsrc/python/run/events.zig), told by `notify` when a ring was empty. Rings are made when a
+//! run with a plugin that wants such events begins, so a program without Python has none, and they
+//! stay until the lane stops, since an M may be writing one at any time.
 //!
 //! The lane outlives runs. What a run left in the rings is thrown away when the next one begins,
 //! and the mask is 0 in between.
@@ -78,7 +78,7 @@ pub inline fn record(p: *P, kind: Kind, goroutine: u64, a: u64, b: u32) void {
     }
 }
 
-/// By who holds no P, or may hold none.
+/// For a thread that holds no P, or may hold none.
 pub inline fn recordShared(kind: Kind, goroutine: u64, a: u64, b: u32) void {
     if (wants(kind)) {
         @branchHint(.unlikely);
@@ -197,7 +197,7 @@ pub fn begin(o: Options) void {
     @atomicStore(u32, &mask, wanted, .release);
 }
 
-/// Kinds that nobody wants any more are left out.
+/// Kinds that are not wanted any more are left out.
 pub fn setMask(wanted: u32) void {
     if (notify.load(.monotonic) != null) @atomicStore(u32, &mask, wanted & kinds, .monotonic);
 }
@@ -219,13 +219,13 @@ pub fn forget() void {
     dropped_before = 0;
 }
 
-/// With `lane.procs_lock`, for a P that nobody has yet, or that has no ring.
+/// With `lane.procs_lock`, for a P that no M has yet, or that has no ring.
 pub fn prepare(p: *P) void {
     if (ring_size == 0 or p.ring.raw != null) return;
     p.ring.store(newRing(), .release);
 }
 
-/// With `lane.procs_lock`, of a P that nobody has.
+/// With `lane.procs_lock`, of a P that no M has.
 pub fn release(p: *P) void {
     const ring = p.ring.raw orelse return;
     p.ring.raw = null;

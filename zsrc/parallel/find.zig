@@ -2,9 +2,9 @@
 //!
 //! The order is Go's: what the P has, timers first; the global queue, at every 61st turn before the
 //! rest; the network without waiting; other Ps' queues and timers, by Ms that spin. Before it
-//! sleeps the M drops its P and looks at everything once more, since whoever made work meanwhile
-//! saw it spinning (proc.zig says why that is enough); then one M waits in the poller, until the
-//! next timer at most, and the others for somebody to wake them.
+//! sleeps the M drops its P and looks at everything once more, since a thread that made work
+//! meanwhile saw it spinning (proc.zig says why that is enough); then one M waits in the poller,
+//! until the next timer at most, and the others wait to be woken.
 const std = @import("std");
 const count = @import("types.zig").count;
 
@@ -27,7 +27,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
         /// What came of it; `again` if there may be something by now.
         const Look = union(enum) { found: *G, again, nothing };
 
-        /// A goroutine that was found without looking far, and no request to look: for who switches
+        /// A goroutine that was found without looking far, and no request to look: for a switch
         /// from one goroutine to another without a detour over g0.
         pub inline fn takeLocal(_: *Self, p: *P) ?*G {
             if (p.attention.load(.monotonic)) return null;
@@ -40,7 +40,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return g;
         }
 
-        /// Work for an M that holds a P, however long it takes. Null if the thread is to end.
+        /// Work for an M that holds a P, however long it takes. Null if the thread has to end.
         pub fn findRunnable(s: *Self, m: *M) ?*G {
             while (true) {
                 const p = m.p.?;
@@ -87,12 +87,12 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             }
         }
 
-        /// Whether nobody is to run on the P any more.
+        /// Whether no M may run on the P any more.
         inline fn isSurplus(s: *Self, p: *P) bool {
             return p.id >= s.gomaxprocs.load(.monotonic) or s.stopping.load(.monotonic);
         }
 
-        /// The M gives up such a P, and has another one afterwards. False if the thread is to end.
+        /// The M gives up such a P, and has another one afterwards. False if the thread has to end.
         fn surrender(s: *Self, m: *M, p: *P) bool {
             const was_spinning = m.spinning;
             if (was_spinning) {
@@ -103,9 +103,9 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             s.drain(p);
             s.putIdleP(Self.releaseP(m));
             s.lock.unlock();
-            if (s.stopping.load(.monotonic)) return false; // nobody is left to be woken
+            if (s.stopping.load(.monotonic)) return false; // no M is left to wake
             // What it handed over may wait for an M, as may what was made while this one counted as
-            // spinning, and so may timers, its own and those that it was to look after.
+            // spinning, and so may timers, its own and those that it had to look after.
             if (was_spinning or s.queue.len.load(.seq_cst) > 0) s.wakePSlow();
             const due = if (planted == .only_its_own_timers)
                 p.timers.earliest.load(.acquire)
@@ -120,7 +120,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             const tick = p.schedtick.raw +% 1;
             p.schedtick.store(tick, .monotonic);
             if (tick % global_turns == 0) p.global_owed = true;
-            // One that a timer has just woken goes before those, who have had slices.
+            // One that a timer has just woken goes before those in the queues, which have had
+            // slices.
             if (p.runq.popNext()) |g| return g;
             if (p.global_owed) {
                 p.global_owed = false;
@@ -187,8 +188,8 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
         /// most, and has a P afterwards unless there was none.
         fn waitInPoller(s: *Self, m: *M, now: u64, due: u64, was_spinning: bool) Look {
             s.poll_until.store(if (due == never) 0 else due, .seq_cst);
-            // A timer that was added before the store above did not see whom to break, and neither
-            // did who had no thread for a P before the swap.
+            // A thread that added a timer before the store above saw no poller to wake, and neither
+            // did one that had no thread for a P before the swap.
             const until = @min(due, earliestTimer(s));
             var batch: Batch = .{};
             const refused = s.refused.load(.seq_cst) and planted != .polls_unasked;
@@ -266,7 +267,7 @@ pub fn Finding(comptime Self: type, comptime Env: type, comptime Host: type) typ
             return if (pending < crowd) delay else crowd_slack_ns;
         }
 
-        /// The Ps beyond GOMAXPROCS, of whose timers the first P takes care.
+        /// The Ps beyond GOMAXPROCS. The first P takes care of their timers.
         inline fn leftTo(s: *Self, p: *P) []const ?*P {
             const from = s.gomaxprocs.load(.monotonic);
             const to = s.nallp.load(.acquire);

@@ -3,14 +3,15 @@
 //! The ideas are those of "Lightweight Preemptive User-Level Threads" (PPoPP '21). The signal
 //! handler runs on the goroutine's own stack.
 //!  - Signal-yield, in registered text: the handler switches to another goroutine. The kernel's
-//!    signal frame, on the stack that stays behind, keeps every register; the goroutine may return
-//!    from its handler on another thread, whose alternate signal stack is entered into the frame
-//!    first, since the return sets it.
+//!    signal frame, on the stack that stays behind, keeps every register. The goroutine may return
+//!    from its handler on another thread: that thread's alternate signal stack is entered into the
+//!    frame first, since the return sets it.
 //!  - KLT-switch, anywhere else: libraries may hold locks or addresses of thread-locals. The thread
-//!    sleeps inside the handler, goroutine and all, and passes its P on; to run the goroutine is to
-//!    give a P to that thread. Also in registered text that is called back to, by C code that keeps
-//!    something on its thread for the program that called it (`holds`).
-//!  - While it holds a lock that the whole program waits for, it goes on for some slices.
+//!    sleeps inside the handler, goroutine and all, and passes its P on; an M runs the goroutine
+//!    again by giving a P to that thread. Also in registered text that is called back to, by C code
+//!    that keeps something on its thread for the program that called it (`holds`).
+//!  - While the goroutine holds a lock that the whole program waits for, it goes on for some
+//!    slices.
 //!  - Inside the runtime neither is possible; the end of the call gives way (switching.leave).
 //! A request that is refused is counted by its reason, and comes again after another slice.
 //!

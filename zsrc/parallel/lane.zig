@@ -48,7 +48,7 @@ pub const Options = struct {
     seed: u64 = 0,
     /// See deadlock.zig.
     detect_deadlock: bool = false,
-    /// What is to change of the process's tunables, if the lane is started by this.
+    /// Changes of the process's tunables, if this starts the lane.
     tuned: tunables_mod.Change = .{},
 };
 
@@ -121,7 +121,7 @@ pub const Host = struct {
         events.record(p, .goroutine_ready, g.id, 0, 0);
     }
 
-    /// `thief` has taken `n` goroutines from `victim`, of which it runs `g`.
+    /// `thief` has taken `n` goroutines from `victim`, and runs `g` of them.
     pub inline fn noteSteal(thief: *P, victim: *P, g: *G, n: u64) void {
         events.record(thief, .steal, g.id, @as(u64, thief.id) << 32 | victim.id, @intCast(n));
     }
@@ -155,7 +155,7 @@ pub fn leaveThread(m: *M) void {
     setCurrentM(null);
 }
 
-/// sysmon's, when all Ps are idle: how soon it is to come again, ns; null: it need not.
+/// sysmon's, when all Ps are idle: after how many ns it has to come again; null: it need not.
 pub fn lookForDeadlock() ?u64 {
     if (!options.detect_deadlock) return null;
     deadlock.look();
@@ -190,7 +190,7 @@ var watches_forks = false;
 pub const StartError = error{ OutOfMemory, ThreadLimit, Running, SystemLimit };
 
 pub fn start(o: Options) StartError!void {
-    // Whoever finds it running may use it at once: one that is on its way up or down is waited for.
+    // A thread that finds it running may use it at once. While it is on its way up or down, wait.
     while (state.cmpxchgStrong(.off, .starting, .acq_rel, .acquire)) |present| {
         if (present == .on) return error.Running;
         std.Thread.yield() catch {};

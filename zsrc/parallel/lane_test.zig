@@ -91,7 +91,7 @@ test "the first look finds nothing to retake; a processor stuck in a system call
     try expect(!sysmon.round(now));
     try expectEqual(.syscall, p.status.load(.monotonic));
     try expectEqual(0, lane.sched.retakes.load(.monotonic));
-    // Nobody waits for it: it may keep its processor for the longer time.
+    // No goroutine waits for its processor: it may keep that for the longer time.
     try expect(!sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get() / 2) or
         procIn(.syscall) == null);
     _ = sysmon.round(now + lane.tunables.retake_threshold_idle_ns.get());
@@ -348,7 +348,7 @@ const Family = struct {
     }
 };
 
-test "events are recorded while somebody wants them, and only then are there rings" {
+test "events are recorded while a plugin wants them, and only then are there rings" {
     const everyone = Family.children + 1;
     try start(3);
     try Family.run();
@@ -358,7 +358,7 @@ test "events are recorded while somebody wants them, and only then are there rin
         Pump.begin(&wanted);
         try Family.run();
         events.end();
-        try Family.run(); // for nobody
+        try Family.run(); // no event is wanted
         try Pump.take();
         for (wanted) |kind| try expectEqual(everyone, Pump.got.get(kind));
         try expectEqual(3 * everyone, events.counted().recorded);
@@ -366,7 +366,7 @@ test "events are recorded while somebody wants them, and only then are there rin
         try expectEqual(0, Pump.got.get(.goroutine_park));
     }
     try expect(Pump.told.load(.monotonic) > 0);
-    // What nobody took is not the next one's.
+    // The next consumer does not get what was left.
     Pump.begin(&wanted);
     try Family.run();
     events.end();

@@ -1,5 +1,5 @@
-//! The memory of the native lane, but for stacks. Nothing of it comes from malloc, whose locks a
-//! stopped goroutine may hold.
+//! The memory of the native lane, but for stacks. Nothing of it comes from malloc, since a stopped
+//! goroutine may hold malloc's locks.
 //!
 //! The allocator keeps its free lists by thread, so it reads a thread-local. Compilers compute the
 //! address of one once a function and keep it across calls; after a call that switches, the

@@ -192,8 +192,8 @@ const Delivery = struct {
     pub fn unknown(_: Delivery, _: netpoll.Ready) void {}
 };
 
-/// Whether somebody waits for a descriptor, or is being woken from that. For one who has seen all
-/// Ps idle.
+/// Whether a goroutine waits for a descriptor, or is being woken from that. For a caller that has
+/// seen all Ps idle.
 pub fn mayWake() bool {
     poller.lock.lock();
     const n = poller.count;

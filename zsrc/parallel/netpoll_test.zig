@@ -13,7 +13,7 @@ extern "c" fn fork() c_int;
 extern "c" fn waitpid(pid: c_int, status: *c_int, options: c_int) c_int;
 extern "c" fn pipe(fds: *[2]c_int) c_int;
 
-/// Nobody waits here.
+/// No goroutine waits here.
 const Desc = desc.Desc(pollside.Rt(struct {
     pub const Env = env.Real;
     pub const Backend = void;

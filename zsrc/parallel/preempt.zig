@@ -41,7 +41,7 @@ pub fn enterThread(m: *M) void {
     impl.enterThread(m);
 }
 
-/// To the CPU of the calling thread, which is about to sleep: `m` is to go on in its place.
+/// Brings `m` to the CPU of the calling thread, which is about to sleep: `m` goes on in its place.
 pub fn bringHere(m: *M) void {
     impl.bringHere(m);
 }

@@ -10,8 +10,8 @@ const Interrupted = @import("interrupt.zig").Interrupted;
 
 pub const name = "signal";
 
-/// Real-time signals that mean nothing to anybody, from the top: the first that the program has no
-/// handler for is taken. 64 and 63 are used by other runtimes, 62 by golibx itself (os/posix.zig).
+/// Real-time signals without a meaning, from the top: golibx takes the first that the program has
+/// no handler for. 64 and 63 are used by other runtimes, 62 by golibx itself (os/posix.zig).
 const candidates = [_]u8{ 61, 60, 59, 58 };
 
 var number: u8 = 0;
@@ -171,7 +171,7 @@ const Info = extern struct {
 };
 
 fn handler(_: c.SIG, info: *const Info, raw: ?*anyopaque) callconv(.c) void {
-    if (info.code != Info.queued or info.pid != own_pid) return; // somebody else's
+    if (info.code != Info.queued or info.pid != own_pid) return; // not one of ours
     const m = info.value orelse return;
     const errno = os.net.getErrno();
     const uc = raw.?;
@@ -215,7 +215,7 @@ test "a signal's frame tells code and stack, and holds the alternate stack" {
     alternate.enter(&memory);
     defer alternate.leave();
 
-    // It comes at the return from this system call, whose instruction is in this program.
+    // It comes at the return from this system call, which is an instruction of this program.
     const here = @import("../arch/arch.zig").stackPointer();
     _ = linux.tgkill(linux.getpid(), linux.gettid(), sig);
     try std.testing.expect(T.seen.sp <= here and here - T.seen.sp < 4096);

@@ -2,8 +2,9 @@
 //!
 //! The protocols are those of Go's runtime/proc.go, by the same names. What keeps a wake-up from
 //! being lost is one rule with two sides:
-//!  - who makes work (a goroutine runnable, a timer) publishes it, then, after a full barrier,
-//!    reads `nmspinning`, and starts a spinning M if there is none and a P is idle (`wakeP`);
+//!  - a thread that makes work (a goroutine runnable, a timer) publishes it, then, after a full
+//!    barrier, reads `nmspinning`, and starts a spinning M if there is none and a P is idle
+//!    (`wakeP`);
 //!  - an M that gives up looking takes itself out of `nmspinning` by an atomic decrement, a full
 //!    barrier, and then looks at everything again (`findRunnable`, after "recheck").
 //! So either the maker sees a spinner gone, or the spinner sees the work. An M that finds work and
@@ -43,21 +44,21 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
         npidle: Env.Atomic(u32) = .init(0),
         idle_m: ?*M = null,
         nmidle: Env.Atomic(u32) = .init(0),
-        /// Ms that exist, those whose threads are being made included.
+        /// Ms that exist, including those that have a thread in the making.
         mcount: u32 = 0,
         max_threads: u32 = 10_000,
         nmspinning: Env.Atomic(u32) = .init(0),
-        /// An M wanted to spin and found no P: whoever drops one should look again.
+        /// An M wanted to spin and found no P: an M that drops one should look again.
         needspinning: Env.Atomic(u32) = .init(0),
         queue: runq.GlobalQueue(Env, G) = .{},
         /// When the network was looked at last, 0 while an M waits in the poller.
         lastpoll: Env.Atomic(u64) = .init(1),
-        /// When the waiting M will return by itself; 0: it has no limit, or nobody waits.
+        /// When the waiting M will return by itself; 0: it has no limit, or no M waits.
         poll_until: Env.Atomic(u64) = .init(0),
         stopping: Env.Atomic(bool) = .init(false),
         /// There was no thread for a P: see refuseM. Changes under `lock`.
         refused: Env.Atomic(bool) = .init(false),
-        /// sysmon sleeps until somebody takes a P. Under `lock`.
+        /// sysmon sleeps until an M takes a P. Under `lock`.
         sysmon_waits: bool = false,
         thread_limit_hits: Env.Atomic(u64) = .init(0),
         handoffs: Env.Atomic(u64) = .init(0),
@@ -131,7 +132,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return m;
         }
 
-        /// With the lock. For an M that wakes up by itself: false if somebody took it off the list.
+        /// With the lock. For an M that wakes up by itself: false if another thread took it off the
+        /// list.
         pub fn unlistM(s: *Self, m: *M) bool {
             var link = &s.idle_m;
             while (link.*) |each| : (link = &each.idle_next) {
@@ -145,7 +147,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return false;
         }
 
-        /// Counts an M that is to be made; false if there may be no more.
+        /// Counts an M before it is made; false if there may be no more.
         pub fn mayAddM(s: *Self) bool {
             s.lock.lock();
             defer s.lock.unlock();
@@ -165,7 +167,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (p) |refused| s.startM(refused, false);
         }
 
-        /// When all is to end: wakes the idle Ms, which do; how many there are, idle or not.
+        /// When all has to end: wakes the idle Ms, which end. Returns how many Ms there are, idle
+        /// or not.
         pub fn endIdleMs(s: *Self) u32 {
             s.lock.lock();
             defer s.lock.unlock();
@@ -176,7 +179,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             return s.mcount;
         }
 
-        /// Puts the M to sleep until somebody gives it a P. False if it is to end instead.
+        /// Puts the M to sleep until it is given a P. False if it has to end instead.
         pub fn stopM(s: *Self, m: *M) bool {
             if (m.p != null or m.spinning) Env.fatal("M {d} stops with a P, or spinning", .{m.id});
             s.lock.lock();
@@ -272,7 +275,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             if (p) |refused| s.startM(refused, false);
         }
 
-        /// The thread that newM was to make could not be made. An M may have come free since.
+        /// newM could not make the thread. An M may have come free since.
         pub fn newMFailed(s: *Self, p: *P, spinning: bool) void {
             s.lock.lock();
             s.mcount -= 1;
@@ -303,11 +306,11 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         /// There may be work for one more M. After the work was published.
         pub inline fn wakeP(s: *Self) void {
-            // With one P, whoever has work to publish holds it, or will find no other idle.
+            // With one P, an M that has work to publish holds it, or will find no other idle.
             if (s.gomaxprocs.load(.monotonic) > 1) s.wakePSlow();
         }
 
-        /// As wakeP, by who holds no P.
+        /// As wakeP, for a thread that holds no P.
         pub noinline fn wakePSlow(s: *Self) void {
             // A read-modify-write, for its barrier: the work must be visible before nmspinning is
             // read.
@@ -334,7 +337,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
 
         // ---- making goroutines runnable ----
 
-        /// By the owner of `p`. The goroutine that was to run next, if any, goes to the end.
+        /// By the owner of `p`. The goroutine that was next until now, if any, goes to the end.
         pub inline fn putNext(s: *Self, p: *P, g: *G) void {
             if (p.runq.pushNext(g)) |kicked| s.putSlow(p, kicked);
         }
@@ -362,7 +365,8 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             s.lock.unlock();
         }
 
-        /// By who holds no P: all of the batch to the global queue, and Ms for it.
+        /// For a thread that holds no P: puts all of the batch into the global queue, and starts Ms
+        /// for it.
         pub fn inject(s: *Self, batch: *Batch) void {
             var n = batch.len;
             if (n == 0) return;
@@ -476,7 +480,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             const live = p.id < s.gomaxprocs.load(.monotonic);
             if (live) {
                 if (!p.runq.isEmpty() or s.queue.len.load(.seq_cst) > 0) return s.startM(p, false);
-                // Nobody looks for work: one should.
+                // No M looks for work: one should.
                 if (s.nmspinning.load(.seq_cst) + s.npidle.load(.seq_cst) == 0 and
                     s.nmspinning.cmpxchgStrong(0, 1, .seq_cst, .monotonic) == null)
                 {
@@ -489,7 +493,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
                 s.lock.unlock();
                 return s.startM(p, false);
             }
-            // The last P that runs: somebody has to look at the network.
+            // The last P that runs: an M has to look at the network.
             if (live and s.npidle.load(.monotonic) + 1 == s.gomaxprocs.load(.monotonic) and
                 Host.pollWanted(s) and s.lastpoll.load(.seq_cst) != 0)
             {
@@ -502,12 +506,12 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             const handed_over = s.queue.list.len > 0;
             s.lock.unlock();
             if (handed_over) s.wakePSlow();
-            // Nobody may be waiting for its timers.
+            // Perhaps no M waits for its timers.
             if (due != never) s.timerAdded(due);
         }
 
-        /// The next timer is earlier than before, on a P that may be idle: who waits in the poller
-        /// must not oversleep it.
+        /// The next timer is earlier than before, on a P that may be idle: an M that waits in the
+        /// poller must not oversleep it.
         pub fn timerAdded(s: *Self, when: u64) void {
             if (s.lastpoll.load(.seq_cst) == 0) {
                 const until = s.poll_until.load(.seq_cst);
@@ -516,7 +520,7 @@ pub fn Proc(comptime Env: type, comptime Host: type) type {
             } else s.wakePSlow();
         }
 
-        /// There is a first thing to poll for: nobody may be waiting for the network yet.
+        /// There is a first thing to poll for: perhaps no M waits for the network yet.
         pub fn firstPollable(s: *Self) void {
             if (s.lastpoll.load(.seq_cst) != 0 and planted != .poll_unannounced) s.wakePSlow();
         }

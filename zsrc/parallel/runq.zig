@@ -103,7 +103,7 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             return q.next.swap(null, .acq_rel);
         }
 
-        /// How many there are, as far as anybody but the owner can tell.
+        /// How many there are, as far as other threads than the owner can tell.
         pub fn len(q: *const Self) u32 {
             const head = q.head.load(.acquire);
             const tail = q.tail.load(.acquire);
@@ -116,8 +116,8 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
             return q.len() + @intFromBool(q.next.load(.monotonic) != null);
         }
 
-        /// For anybody. Not fooled by an owner who moves a goroutine from `next` to the queue: a
-        /// tail that has not changed proves that the three were seen at one time.
+        /// For any thread. Not fooled by an owner that moves a goroutine from `next` to the queue:
+        /// a tail that has not changed proves that the three were seen at one time.
         pub fn isEmpty(q: *const Self) bool {
             while (true) {
                 const head = q.head.load(.acquire);
@@ -169,7 +169,7 @@ pub fn LocalQueue(comptime Env: type, comptime T: type, comptime capacity: u32) 
     };
 }
 
-/// Under the scheduler's lock, but for `len`, which anybody may read.
+/// Under the scheduler's lock, but for `len`, which any thread may read.
 pub fn GlobalQueue(comptime Env: type, comptime T: type) type {
     return struct {
         const Self = @This();
@@ -187,7 +187,7 @@ pub fn GlobalQueue(comptime Env: type, comptime T: type) type {
             q.len.store(@intCast(q.list.len), .release);
         }
 
-        /// Takes out `t`, whose predecessor `before` is.
+        /// Takes out `t`. `before` is its predecessor.
         pub fn removeAfter(q: *Self, before: ?*T, t: *T) void {
             q.list.removeAfter(before, t);
             q.len.store(@intCast(q.list.len), .release);

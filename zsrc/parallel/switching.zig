@@ -63,7 +63,8 @@ pub fn Switching(comptime lane: type) type {
             asm volatile ("" ::: .{ .memory = true });
         }
 
-        /// Undoes `lock`; how many are left. For who does not give way: the handler of a signal.
+        /// Undoes `lock`; returns how many are left. For a caller that does not give way: the
+        /// handler of a signal.
         pub inline fn letGo(g: *G) u32 {
             asm volatile ("" ::: .{ .memory = true });
             const left = g.locks - 1;
@@ -96,7 +97,7 @@ pub fn Switching(comptime lane: type) type {
             _ = letGo(g);
         }
 
-        /// g0's loop, on an M with a P; returns when the thread is to end.
+        /// g0's loop, on an M with a P; returns when the thread has to end.
         pub fn loop(m: *M) void {
             while (true) {
                 if (m.locked_g) |own| {
@@ -293,7 +294,7 @@ pub fn Switching(comptime lane: type) type {
             tsan.create(&g.fiber);
             const sp =
                 arch.prepare(lane.arena.lowEnd(g), @intFromPtr(g), entry, arch.environment());
-            // Whoever has seen it in a queue may still read this (runq.zig, warm).
+            // A thread that has seen it in a queue may still read this (runq.zig, warm).
             @atomicStore(usize, &g.sp, sp, .monotonic);
             g.transition(.idle, .runnable);
         }
@@ -372,8 +373,7 @@ pub fn Switching(comptime lane: type) type {
             g.reason = .none;
         }
 
-        /// Makes a goroutine runnable that waits, and whose wait the caller has ended. From
-        /// anywhere.
+        /// Makes a waiting goroutine runnable, after the caller has ended its wait. From anywhere.
         pub inline fn ready(g: *G) void {
             if (events.wants(.goroutine_ready)) return readyNoted(g);
             readyNow(g);
@@ -442,7 +442,7 @@ pub fn Switching(comptime lane: type) type {
             pub const wakeLast = wake;
         };
 
-        /// Runs once the context of who waits is saved; false takes the wait back.
+        /// Runs once the context of the goroutine that waits is saved; false takes the wait back.
         const Unlock = *const fn (*anyopaque) bool;
 
         /// A wait of the calling goroutine or thread, on its stack.
@@ -470,8 +470,8 @@ pub fn Switching(comptime lane: type) type {
                 b.note.wake();
             }
 
-            /// Waits until somebody claims and wakes, or until `deadline`, for which the wait must
-            /// be contested.
+            /// Waits until it is claimed and woken, or until `deadline`, for which the wait must be
+            /// contested.
             pub inline fn block(
                 b: *Blocker,
                 reason: WaitReason,
@@ -531,7 +531,7 @@ pub fn Switching(comptime lane: type) type {
                 // frame.
                 const c = timed.commit;
                 if (addTimer(m, &timed.timer)) return c.unlock(c.context);
-                // Without memory the wait cannot be bounded: it ends now, unless somebody was
+                // Without memory the wait cannot be bounded: it ends now, unless another waker was
                 // quicker.
                 const mine = timed.b.wait.claim(.timeout);
                 _ = c.unlock(c.context);

@@ -1,6 +1,6 @@
 //! sysmon: the thread without a P that watches all of them.
 //!
-//! As Go's sysmon and retake (runtime/proc.go): it looks at the network if nobody has for 10 ms,
+//! As Go's sysmon and retake (runtime/proc.go): it looks at the network if no M has for 10 ms,
 //! takes Ps from system calls, and asks goroutines that have had their time slice to give way. It
 //! sleeps 20 us between rounds and doubles that after 50 rounds in which nothing happened, up to 10
 //! ms, but never past the end of a slice; when all Ps are idle by then it sleeps until one is
@@ -60,7 +60,7 @@ pub fn Sysmon(comptime lane: type) type {
             var syscalls: u32 = 0;
             while (!stopping.load(.acquire)) {
                 const began = if (events.wants(.sysmon_tick)) Env.nanotime() else 0;
-                // Not for every short rest: to be woken costs those who are busy a system call.
+                // Not for every short rest: to wake sysmon costs the busy threads a system call.
                 const longest = t.sysmon_sleep_max_ns.get();
                 if (delay >= longest and allIdle()) {
                     const again: ?u64 = lane.lookForDeadlock();
@@ -101,7 +101,7 @@ pub fn Sysmon(comptime lane: type) type {
             return @min(next, t.sysmon_sleep_max_ns.get());
         }
 
-        /// Whether all Ps are idle: then whoever takes one wakes us.
+        /// Whether all Ps are idle: then the M that takes one wakes us.
         fn allIdle() bool {
             const s = &lane.sched;
             if (s.npidle.load(.monotonic) != s.gomaxprocs.load(.monotonic)) return false;
@@ -174,11 +174,11 @@ pub fn Sysmon(comptime lane: type) type {
                     now;
                 p.requested_at = 0;
             }
-            // Ps whose slices end at about the same time are asked in one go: from then on they
+            // Ps with slices that end at about the same time are asked in one go: from then on they
             // stay together, and sysmon wakes once a slice for all of them.
             const slice_ns = lane.tunables.preempt_slice_ns.get();
             const slice = slice_ns - slice_ns / slice_slack;
-            // One beyond GOMAXPROCS is to give its work up at once.
+            // One beyond GOMAXPROCS has to give its work up at once.
             if (p.id < lane.sched.gomaxprocs.load(.monotonic) and now -| p.seen_sched_at < slice)
                 return;
             if (now -| p.requested_at < slice) return;

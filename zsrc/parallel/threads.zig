@@ -43,10 +43,11 @@ pub fn Threads(comptime lane: type) type {
 
         // ---- what the scheduler asks of its host ----
 
-        /// Puts the M to sleep until somebody wakes it; one too many ends after a while: false.
+        /// Puts the M to sleep until it is woken. One too many ends after a while: then it returns
+        /// false.
         pub fn sleepM(s: *Sched, m: *M) bool {
-            // Only those who wait for work from outside, such as native.call: others are woken in
-            // the hope of some, often in vain.
+            // Only Ms that wait for work from outside, such as native.call: others are woken in the
+            // hope of some, often in vain.
             if (m.rest.spin(&m.note, lane.tunables.spin_ns.get())) {
                 if (m.spinning) m.rest.forget();
                 return true;
@@ -73,7 +74,7 @@ pub fn Threads(comptime lane: type) type {
             }
         }
 
-        /// `p` is nobody's, and mcount counts the thread already.
+        /// No M has `p`, and mcount counts the thread already.
         pub fn newM(s: *Sched, p: *P, spinning: bool) void {
             const m = newMemory() catch return s.newMFailed(p, spinning);
             m.* = .{ .nextp = p, .spinning = spinning };
@@ -195,8 +196,8 @@ pub fn Threads(comptime lane: type) type {
             own.buried = m;
         }
 
-        /// For an M. sysmon may still be about to signal one whose thread has ended, so that their
-        /// memory is used again, but given back only when sysmon has ended.
+        /// For an M. sysmon may still be about to signal one with a thread that has ended. So the
+        /// memory of Ms is used again, but given back only when sysmon has ended.
         fn newMemory() error{OutOfMemory}!*M {
             own.lock.lock();
             const used = own.buried;

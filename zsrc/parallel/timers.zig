@@ -1,11 +1,11 @@
 //! Timers of the native lane: a heap a P (core/heap.zig).
 //!
-//! A heap has a lock. Its P adds to it; whoever wants may delete, and a P with nothing to do runs
-//! the due timers of others. Firing has two steps, both under the lock: `fire` may use the timer
-//! and what it belongs to, and names a goroutine; then the timer leaves the heap for good (`heap`
-//! is null), and only then the goroutine is made ready, whose stack the timer may lie on. So who
-//! finds `heap` null may free the timer, and who finds it set waits for the lock. The timers of a P
-//! that is no longer used stay where they are: the other Ps run them.
+//! A heap has a lock. Its P adds to it; any thread may delete, and a P with nothing to do runs the
+//! due timers of others. Firing has two steps, both under the lock: `fire` may use the timer and
+//! what it belongs to, and names a goroutine; then the timer leaves the heap for good (`heap` is
+//! null), and only then the goroutine is made ready: the timer may lie on its stack. So a thread
+//! that finds `heap` null may free the timer, and one that finds it set waits for the lock. The
+//! timers of a P that is no longer used stay where they are: the other Ps run them.
 const std = @import("std");
 const core = @import("../core/heap.zig");
 
@@ -93,7 +93,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
             return h.due.isEmpty();
         }
 
-        /// False if it was in no heap: it has fired, or was never added. After it nobody fires it.
+        /// False if it was in no heap: it has fired, or was never added. After this it does not
+        /// fire.
         pub fn remove(t: *Timer) bool {
             while (true) {
                 const h = t.heap.load(.acquire) orelse return false;
@@ -115,8 +116,8 @@ pub fn Timers(comptime Env: type, comptime G: type) type {
             defer h.lock.unlock();
             var fired: u32 = 0;
             while (true) {
-                // What is out of the heap and has not fired yet can be met by nobody: that takes
-                // the lock.
+                // No other thread can meet a timer that is out of the heap and has not fired yet:
+                // that takes the lock.
                 var due: [ahead]Tagged = undefined;
                 var n: usize = 0;
                 while (n < ahead and !h.isEmpty() and h.due.first().when <= now) : (n += 1) {

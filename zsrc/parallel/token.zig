@@ -1,9 +1,9 @@
 //! The token of a goroutine: what golibx_park() waits for and golibx_ready() gives. It holds at
 //! most one wake-up, so that a `ready` that comes before its `park` is not lost.
 //!
-//! `value` is nothing, that wake-up, or the wait of the goroutine, which lies on its stack. Who
-//! ends the wait, `ready` or a deadline, claims it (wait.zig): a `ready` that comes too late for
-//! that leaves its wake-up behind, and `end` takes it.
+//! `value` is nothing, that wake-up, or the wait of the goroutine, which lies on its stack. The
+//! code that ends the wait, `ready` or a deadline, claims it (wait.zig): a `ready` that comes too
+//! late for that leaves its wake-up behind, and `end` takes it.
 const wait_mod = @import("wait.zig");
 
 pub fn Token(comptime Env: type) type {
@@ -35,7 +35,7 @@ pub fn Token(comptime Env: type) type {
             return .woken;
         }
 
-        /// After a wait that its deadline ended: whether somebody woke the goroutine after that.
+        /// After a wait that its deadline ended: whether the goroutine was woken after that.
         pub fn end(t: *Self) bool {
             t.lock.lock();
             defer t.lock.unlock();
@@ -44,7 +44,7 @@ pub fn Token(comptime Env: type) type {
             return late;
         }
 
-        /// By anybody: who is to be woken, if the goroutine waits.
+        /// From any thread. Returns the wait to wake, if the goroutine waits.
         pub fn ready(t: *Self) ?*Wait {
             t.lock.lock();
             defer t.lock.unlock();

@@ -10,8 +10,8 @@
 //!                 │ └────────┘ └──▶ syscall ──▶ runnable
 //!                 └── waiting ◀── running
 //!
-//! A goroutine becomes `waiting` or `runnable` before its context is saved, but is published to
-//! those who could run it only afterwards, by the commit that the next context on the same M
+//! A goroutine becomes `waiting` or `runnable` before its context is saved, but is published to the
+//! Ms that could run it only afterwards, by the commit that the next context on the same M
 //! performs: see switching.zig.
 const std = @import("std");
 const os = @import("../os/os.zig");
@@ -52,7 +52,7 @@ pub const PStatus = enum(u32) {
     idle,
     /// Held by an M.
     running,
-    /// Its M is in a system call: whoever makes it `idle` or `running` by a CAS has it.
+    /// Its M is in a system call: the thread that makes it `idle` or `running` by a CAS has it.
     syscall,
     /// Beyond GOMAXPROCS.
     dead,
@@ -64,7 +64,7 @@ const slices_with_lock = 10;
 /// The last transitions of a goroutine that debug builds keep.
 pub const history_len = 16;
 
-/// What a goroutine runs, of a host whose goroutines are C functions.
+/// What a goroutine runs, on a host that has C functions for goroutines.
 pub const Call = struct {
     function: ?*const fn (?*anyopaque) callconv(.c) void = null,
     arg: ?*anyopaque = null,
@@ -112,7 +112,7 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             started_ns: u64 = 0,
             history: if (std.debug.runtime_safety) [history_len]Transition else void =
                 if (std.debug.runtime_safety) @splat(.{}) else {},
-            /// The M that has run it last, whose memory may be another's by now.
+            /// The M that has run it last. Its memory may be another M's by now.
             last_m: if (std.debug.runtime_safety)
                 u32
             else
@@ -162,7 +162,7 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             sp: usize = 0,
             curg: Env.Atomic(?*G) = .init(null),
             p: ?*P = null,
-            /// Given by whoever wakes the M.
+            /// Given by the thread that wakes the M.
             nextp: ?*P = null,
             /// What it held before a system call.
             oldp: ?*P = null,
@@ -194,7 +194,7 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             /// is only for a wake-up.
             affinity: [16]usize = undefined,
             brought: bool = false,
-            /// Its thread wakes up behind whoever runs; until it rests.
+            /// Its thread wakes up behind the one that runs on its CPU; until it rests.
             patient: bool = false,
             /// A preemption signal is on its way.
             signalled: Env.Atomic(bool) = .init(false),
@@ -205,7 +205,7 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
         pub const P = struct {
             id: u32,
             status: Env.Atomic(PStatus) = .init(.dead),
-            /// Who holds it; also while that one is in a system call.
+            /// The M that holds it; also while that M is in a system call.
             m: Env.Atomic(?*M) = .init(null),
             runq: runq.LocalQueue(Env, G, Env.local_queue_size) = .{},
             /// Counts the goroutines that got a time slice.
@@ -263,7 +263,7 @@ pub fn Types(comptime Env: type, comptime Start: type) type {
             }
         };
 
-        /// Written by the M that holds the P; read by anybody, who adds up all Ps.
+        /// Written by the M that holds the P; any thread reads these and adds up all Ps.
         pub const Counters = struct {
             spawns: u64 = 0,
             exits: u64 = 0,

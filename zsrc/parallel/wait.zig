@@ -1,9 +1,9 @@
 //! One operation that waits: what waits, how to wake it, and what decides how the wait ends.
 //!
-//! A wait on one object without a deadline ends in one way only, so that nobody competes. A wait
-//! that several may end (a select, a deadline, a cancellation) is `contested`: the first to `claim`
-//! it decides, all others pass by. Waits lie on the stacks of those who wait; after `wake` nobody
-//! may touch them.
+//! A wait on one object without a deadline ends in one way only, so that there is no competition. A
+//! wait that several may end (a select, a deadline, a cancellation) is `contested`: the first to
+//! `claim` it decides, all others pass by. Waits lie on the stacks of the goroutines that wait;
+//! after `wake` no other thread may touch them.
 const Wake = @import("../core/wait.zig").Wake;
 
 pub fn Wait(comptime Env: type) type {
@@ -41,7 +41,7 @@ pub fn Wait(comptime Env: type) type {
 pub fn Claims(comptime Env: type) type {
     return struct {
         pub const Who = *Wait(Env);
-        /// Nobody is left behind: a wait in C code lasts until it is served.
+        /// No waiter is left behind: a wait in C code lasts until it is served.
         pub const Run = u0;
         pub const last_is_next = true;
 
@@ -56,8 +56,8 @@ pub fn Claims(comptime Env: type) type {
             return true;
         }
 
-        /// One that is not contested is taken out by the one who claims it. For the others nothing
-        /// is read that the claim would have to publish.
+        /// One that is not contested is taken out by its claimer. For the others nothing is read
+        /// that the claim would have to publish.
         pub inline fn isClaimed(w: Who) bool {
             return w.contested and w.claimed.load(.monotonic) != 0;
         }

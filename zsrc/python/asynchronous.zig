@@ -24,7 +24,7 @@ var partial_type: ?*py.Object = null;
 var cache_type: ?*py.Object = null;
 var static_method_type: ?*py.Object = null;
 var type_type: ?*py.Object = null;
-/// Of the `__call__` that classes have whose calls are C code.
+/// The type of the `__call__` of classes that have C code for their calls.
 var slot_type: ?*py.Object = null;
 
 /// False with an exception set.
@@ -152,7 +152,7 @@ fn next(callable: *py.Object) ?*py.Object {
     return if (is_partial) attribute(callable, "func") else null;
 }
 
-/// Whether it is a type of compiled functions, which say how they are to be called as others do.
+/// Whether it is a type of compiled functions, which say how to call them as other functions do.
 fn hasCode(its_type: *py.Object) bool {
     if (its_type == type_type) return false;
     py.decref(attribute(its_type, "__code__") orelse return false);

@@ -2,8 +2,8 @@
 //!
 //! A class says once what there is to say, in `Options`: its methods and properties are Zig
 //! functions that take a *T, and what CPython wants of it, a type's slots, flags and tables, is
-//! derived. What kind of thing a `T` is, its memory tells: one that begins with the header of a
-//! Python object, `ob`, or with what it derives from, `base`, is the object; any other T lies in
+//! derived. The memory of a `T` tells what kind of thing it is: one that begins with the header of
+//! a Python object, `ob`, or with what it derives from, `base`, is the object; any other T lies in
 //! an object of its own (`Boxed`), with a place for weak references.
 //!
 //! All classes are listed in classes.zig, from where the module gets its types; one that is not
@@ -253,7 +253,8 @@ pub fn Options(comptime T: type) type {
         clear: ?fn (*T) void = null,
         /// Lets go of all, if that is not what `clear` does.
         deinit: ?fn (*T) void = null,
-        /// Whether goroutines wait on objects of it until somebody who has the object wakes them.
+        /// Whether goroutines wait on objects of it until other code that has the object wakes
+        /// them.
         is_waited_on: bool = false,
         /// What it holds, where no cycle can lead through it and the collector need not know.
         held: ?fn (*T) *py.Object = null,

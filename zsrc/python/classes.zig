@@ -51,7 +51,7 @@ pub fn add(module: *py.Object) bool {
     return true;
 }
 
-/// Whether goroutines wait on objects of that type until somebody who has the object wakes them.
+/// Whether goroutines wait on objects of that type until other code that has the object wakes them.
 pub fn isWaitedOn(t: *py.Type) bool {
     inline for (all) |class| if (class.is_waited_on and class.python_type == t) return true;
     return false;

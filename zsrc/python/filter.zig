@@ -1,7 +1,7 @@
 //! Functions in C that ask a function in Python only where it has something to say.
-//!
-//! What golibx puts where the interpreter calls it all the time, as on sys.meta_path, is not to be
-//! seen by the program's traces and debuggers, nor to cost it a call of a Python function.
+//! golibx puts functions where the interpreter calls them all the time, as on sys.meta_path. The
+//! program's traces and debuggers must not see them, and they must not cost a call of a Python
+//! function.
 const py = @import("py.zig");
 
 const def: py.MethodDef = .of("only_for", .{ .keywords = call }, null);

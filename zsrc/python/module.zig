@@ -53,7 +53,7 @@ const lane = &host.the_lane;
 
 // ---- goroutines ----
 
-/// Arguments of go(): a callable, then what it is to be called with.
+/// Arguments of go(): a callable, then the arguments for it.
 pub fn createChecked(
     comptime name: []const u8,
     given: class.Given,
@@ -125,7 +125,7 @@ fn goChild(given: class.Given) ?*py.Object {
     const p = createChecked("go", given.after(4), false) orelse return null;
     const places = if (args[3] == py.none()) null else py.incref(args[3]);
     goroutine.adopt(p, py.incref(args[0]), py.incref(args[1]), places);
-    // From here to the launch nobody else runs.
+    // From here to the launch no other goroutine runs.
     const ended = py.PyDict_GetItemWithError(args[2], py.none()) != null;
     if (ended) _ = py.raise(
         py.exc.runtimeError(),
@@ -328,7 +328,7 @@ fn interruptMain() ?*py.Object {
     return throwMain(e);
 }
 
-/// The descriptor whose other end a run watches: for signal.set_wakeup_fd().
+/// A descriptor, for signal.set_wakeup_fd(): a run watches its other end.
 fn watchSignals(value: i64) ?*py.Object {
     const fd = os.Handle.ofNumber(value) orelse return py.returnNone();
     if (!lane.live) return py.returnNone();
@@ -422,8 +422,8 @@ const functions = [_]class.Method(void){
         \\Has active, a dict, hold thread under ident() until the calling goroutine ends.
     ),
     function("async_callee(function, /)", asynchronous.asyncCallee,
-        \\Of a function whose call makes a coroutine or asynchronous generator its name, and whether
-        \\it is a generator; None of others.
+        \\The name of a function that makes a coroutine or asynchronous generator when it is called,
+        \\and whether that is a generator; None for other functions.
     ),
     function("patch(module, /)", patch.patch,
         \\Has functions of the standard library park goroutines: those behind one module of its own.
@@ -454,9 +454,9 @@ const functions = [_]class.Method(void){
         \\the program.
     ),
     function("go_thread(frames, fn, /, *args)", goThread,
-        \\As go(), of who does not start a goroutine but a thread: nothing is inherited. It is not
-        \\cancelled at the end of the run, and never goes on. It was started so many frames above
-        \\the function that calls.
+        \\As go(), for a thread that the program starts: it inherits nothing, is not cancelled at
+        \\the end of the run, and never goes on. It was started so many frames above the function
+        \\that calls.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the
@@ -477,7 +477,7 @@ const functions = [_]class.Method(void){
         \\Has the goroutine run on one thread only, which runs no other, until unlock_os_thread()
         \\was called as often. The main thread is for the main goroutine: any other moves to a
         \\thread of its own. A goroutine that ends locked takes its thread along. Raises
-        \\RuntimeError if no thread is to be had.
+        \\RuntimeError if there is no thread for it.
     ),
     function("unlock_os_thread()", os_thread.unlock,
         \\Undoes one lock_os_thread(); RuntimeError if there was none.
@@ -511,8 +511,8 @@ const functions = [_]class.Method(void){
         \\A channel from which a time can be received every seconds: Ticker(seconds).c.
     ),
     function("leaked(stacks, harmless, /)", leaks.leaked,
-        \\Of a tuple of (goroutine, frames), the goroutines that nobody can wake: see golibx.leaked.
-        \\`harmless` is a list of weak references by which nobody comes back to an object.
+        \\Of a tuple of (goroutine, frames), the goroutines that can't be woken: see golibx.leaked.
+        \\`harmless` is a list of weak references by which no code comes back to an object.
     ),
     function("measure_frames(code, count, exception, /)", leaks.measureFrames,
         \\Finds out about frames by a code object with count variables of all kinds, and about
@@ -536,15 +536,15 @@ const functions = [_]class.Method(void){
         \\Raises KeyboardInterrupt in the main goroutine, wherever it is.
     ),
     function("handle_faults(on, /)", fault.switchHandler,
-        \\Whether golibx is told of memory faults first, as it is while a run lasts; and whether it
-        \\is to be from now on.
+        \\Returns whether golibx is told of memory faults first, as it is while a run lasts. From
+        \\now on it is told if on is true.
     ),
     function("take_signal(number, disposition, /)", signals.takeSignal,
         \\What the signal does from now on: 0 what it did before, 1 its number is written to the
         \\descriptor of write_signals(), 2 nothing.
     ),
     function("write_signals(fd, /)", signals.writeSignals,
-        \\The descriptor, which is never to block, for signals that were taken; -1 for none.
+        \\The descriptor, which must never block, for signals that were taken; -1 for none.
     ),
     function("recount_signals(names, /)", signals.recount,
         \\Counts the signals that have a handler of the program's, which may wake a goroutine. names
@@ -573,8 +573,7 @@ const functions = [_]class.Method(void){
         \\in it.
     ),
     function("claim()", run.claim,
-        \\Makes the process's one run the caller's; RuntimeError while it is somebody's. See
-        \\unclaim().
+        \\Makes the process's one run the caller's; RuntimeError while it is claimed. See unclaim().
     ),
     function("schedule()", run.schedule,
         \\The choices of the last explored run, four native 16-bit numbers each, the place of the
@@ -584,8 +583,8 @@ const functions = [_]class.Method(void){
     function("unclaim()", run.unclaim, "Others may claim the run."),
     function("free_main_thread(signal, /)", mainthread.free,
         \\None if no goroutine but the main one is on the thread that called run(). If one is, sends
-        \\the thread that signal, whose handler is on_own_signal, and returns whether the goroutine
-        \\is locked to the thread; 0 sends nothing.
+        \\the thread that signal, which on_own_signal handles, and returns whether the goroutine is
+        \\locked to the thread; 0 sends nothing.
     ),
     function("learn_main_thread(function, /)", mainthread.learn,
         \\Finds out where the interpreter knows the main thread, by signal.signal(), on the main
@@ -602,19 +601,21 @@ const functions = [_]class.Method(void){
         \\call that blocks the main thread when the run has ended it raises Cancelled.
     ),
     function("replace_set_wakeup_fd(function, /)", wakeup_fd.install,
-        \\Has it called for signal.set_wakeup_fd(), whoever has kept that; returns what that was.
+        \\Has it called for signal.set_wakeup_fd(), also by code that has kept that function;
+        \\returns the function that was called before.
     ),
     function("use_signal(number, /)", signals.useSignal,
         \\The signal that has this handler is golibx's own; 0: there is none.
     ),
     function("active()", active, "Whether a runtime is running in this process."),
     function("set_panic_handlers(handler, stray_handler, /)", setPanicHandlers,
-        \\handler(goroutine, exception) is called for exceptions that nobody collects, and
-        \\stray_handler(goroutine, exception) for those of goroutines whose run has ended.
+        \\handler(goroutine, exception) is called for exceptions that no code collects, and
+        \\stray_handler(goroutine, exception) for those of goroutines of a run that has ended.
     ),
     function("watch_goroutines(function, /)", watching.watch,
         \\Has each goroutine of the program's that begins call function(goroutine), and what that
-        \\returns, unless None, with (outcome, exception) when it has ended; None: nobody watches.
+        \\returns, unless None, with (outcome, exception) when it has ended; None: there is no
+        \\watcher.
     ),
     function("owe(exception, /)", owed.owe,
         \\Has the calling goroutine raise it again where it waits next, if it is what the goroutine
@@ -624,7 +625,7 @@ const functions = [_]class.Method(void){
         \\From here on what the calling goroutine is made to raise may be ignored.
     ),
     function("report_uncollected()", uncollected.reportAll,
-        \\Takes the exceptions that nobody has collected yet for those that nobody will.
+        \\Reports the exceptions that have not been collected yet as never collected.
     ),
     function("set_event_mask(mask, /)", events.setMask, "Bit k: record events of kind k."),
     function("events_wait(single, batched, /)", events.wait,
@@ -641,7 +642,7 @@ const functions = [_]class.Method(void){
         \\Makes events_wait() return None once all events were taken.
     ),
     function("record_panic(goroutine_id, text, /)", events.recordPanic,
-        \\Records that a goroutine ended with an exception that nobody collects, described by text.
+        \\Records that a goroutine ended with an exception that no code collects, described by text.
         \\Returns whether it was: False if no plugin wants it, or the ring is full.
     ),
     function("record_tune(change, /)", events.recordTune,
@@ -706,8 +707,8 @@ const functions = [_]class.Method(void){
         \\For atexit: native goroutines are not preempted from here on, and those that were go on.
     ),
     function("_end_refused()", refused.run, "Ends the goroutines for which there was no memory."),
-    function("_before_fork()", fork.before, "Runs in whoever is about to fork."),
-    function("_after_fork_in_parent()", fork.afterInParent, "Runs in whoever has forked."),
+    function("_before_fork()", fork.before, "Runs in a process that is about to fork."),
+    function("_after_fork_in_parent()", fork.afterInParent, "Runs in the process that has forked."),
     function("_after_fork_in_child()", fork.afterInChild, "Runs in the child of a fork."),
     function("only_for(names, function, /)", filter.onlyFor,
         \\A function that calls `function` with its arguments if the first is in the dict `names`,
@@ -726,8 +727,8 @@ const functions = [_]class.Method(void){
         \\handlers are called there as anywhere.
     ),
     function("hold_back(handler, signal, /)", signals.holdBack,
-        \\Whether the caller, a signal's handler, is called in the midst of what nothing is to cut
-        \\in two: then it is called again, with that signal, after that, and returns now.
+        \\Whether the caller, a signal's handler, is called in the midst of what nothing may cut in
+        \\two: then it is called again, with that signal, after that, and returns now.
     ),
 };
 

@@ -458,7 +458,7 @@ comptime {
     if (builtin.os.tag != .windows) asm (weakReferences());
 }
 
-/// Makes the references to all that is declared above weak ones: a symbol that nobody has is then
+/// Makes the references to all that is declared above weak ones: a symbol that is not there is then
 /// null, instead of keeping the library from being loaded or a program from being linked with it.
 /// Zig's `extern` cannot say so. On Windows an import is what it is: python3.dll has to be there.
 fn weakReferences() []const u8 {
@@ -757,6 +757,15 @@ pub fn isExceptionClass(o: *Object) bool {
 
 pub fn isInt(o: *Object) bool {
     return PyType_GetFlags(o.type) & (1 << 24) != 0; // Py_TPFLAGS_LONG_SUBCLASS
+}
+
+/// An int that a T can be; null for anything else. No exception is set.
+pub fn intIn(comptime T: type, o: *Object) ?T {
+    if (!isInt(o)) return null;
+    const value = PyLong_AsLongLong(o);
+    if (value != -1 or PyErr_Occurred() == null) return std.math.cast(T, value);
+    PyErr_Clear();
+    return null;
 }
 
 pub fn isFloat(o: *Object) bool {

@@ -2,10 +2,10 @@
 //! package context.
 //!
 //! A goroutine may have an ambient context (G.context). Lane.park then enters it in the context's
-//! list for as long as it waits, so no primitive needs to know of contexts. Cancelling claims those
-//! that wait with `.interrupted`; one that was served first keeps what it got, since a wait has one
-//! claim. A cancelled context stays cancelled, and who parks under one is interrupted at once: a
-//! cancellation that comes between two waits is not lost.
+//! list for as long as it waits, so no primitive needs to know of contexts. Cancelling claims the
+//! goroutines that wait with `.interrupted`; one that was served first keeps what it got, since a
+//! wait has one claim. A cancelled context stays cancelled, and a goroutine that parks under one is
+//! interrupted at once: a cancellation that comes between two waits is not lost.
 //!
 //! A context is a child of its parent while both may still be cancelled. It leaves the tree when it
 //! is done, and when the layer above, which owns its memory, gives it up. Only the first of a chain
@@ -24,7 +24,7 @@ pub const never = std.math.maxInt(u64);
 
 pub const Context = struct {
     state: State = .live,
-    /// Whose cancellation reached this one: itself or an ancestor. Null while it is live.
+    /// The context that was cancelled, this one or an ancestor. Null while it is live.
     origin: ?*Context = null,
     parent: ?*Context = null,
     /// The last first.
@@ -60,7 +60,8 @@ pub const Context = struct {
         c.parent = null;
     }
 
-    /// The outermost whose deadline is over by `now`: the one that its timer would cancel first.
+    /// The outermost context with a deadline that is over by `now`: the one that its timer would
+    /// cancel first.
     fn overdue(c: *Context, now: u64) ?*Context {
         var found: ?*Context = null;
         var it: ?*Context = c;
@@ -119,7 +120,7 @@ pub fn Contexts(comptime Lane: type, comptime Host: type) type {
             try armContext(self, c);
         }
 
-        /// Of one that is given up. Nobody waits under it, and it has no children.
+        /// Gives a context up. No goroutine waits under it, and it has no children.
         pub fn detachContext(self: *Self, c: *Context) void {
             std.debug.assert(c.children.head == null);
             std.debug.assert(c.waiters == null or c.waiting_in != self.generation);

@@ -1,4 +1,4 @@
-//! Contexts on a lane without Python: lane_test.zig's host, whose goroutines are Zig functions.
+//! Contexts on a lane without Python: on lane_test.zig's host, goroutines are Zig functions.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const context = @import("context.zig");
@@ -73,7 +73,7 @@ test "cancelling goes down the tree, not up, and ends the waits of each that it 
     try std.testing.expectEqual(null, S.sibling.next);
 }
 
-test "who parks under a context that is done goes on at once" {
+test "a goroutine that parks under a context that is done goes on at once" {
     const S = struct {
         var root = new();
         var late = new();

@@ -9,17 +9,17 @@
 //!    the lane is not `live`, comes home, and its thread ends. The run does not end before it has:
 //!    an M counts from before its thread is started (`enlistM`) until it has touched the lane for
 //!    the last time (`delistM`).
-//!  - One whose goroutine is in a blocking call, or runs on without the P, is a *stray*: nobody
-//!    knows when it comes back. It is struck off the lane's lists, and touches nothing of the lane
-//!    from then on: `owns` is false for it, for ever, since its generation is never the lane's
-//!    again. Its goroutine goes on behind its call as a thread would; where it parks, the layer
-//!    above ends it, or has it `freeze`. Its thread then ends by itself.
+//!  - One that has a goroutine in a blocking call, or one that runs on without the P, is a *stray*:
+//!    golibx can't know when it comes back. It is struck off the lane's lists, and touches nothing
+//!    of the lane from then on: `owns` is false for it, for ever, since its generation is never the
+//!    lane's again. Its goroutine goes on after its call as a thread would; where it parks, the
+//!    layer above ends it, or has it `freeze`. Its thread then ends by itself.
 //!  - One in the middle of a switch is neither. The host's swap may let the lock go there, and what
 //!    follows it (`settle`) belongs to the run: it is waited for until it is one or the other.
 //!
 //! Goroutines that wait are in no queue of the next run: queues are stamped with the generation of
-//! those in them, which moves on when the last of ours is gone. Nobody runs them any more; their
-//! stacks are kept.
+//! those in them, which moves on when the last of ours is gone. They never run again; their stacks
+//! are kept.
 const std = @import("std");
 const arch = @import("../arch/arch.zig");
 const sysmon = @import("sysmon.zig");
@@ -68,8 +68,8 @@ pub fn Ending(comptime Lane: type, comptime Host: type, comptime Env: type) type
             self.dispose();
         }
 
-        /// When the main goroutine ended it may have been without the P. Who holds that passes
-        /// through g0 and finds that the run is over, or is asked to, unless it blocks.
+        /// The main goroutine may have been without the P when it ended. The M that holds the P
+        /// passes through g0, or is asked to, and finds that the run is over, unless it blocks.
         fn takeP(self: *Self, m: *M) void {
             const began = Env.nanotime();
             var away: u32 = 0;

@@ -18,7 +18,7 @@
 //! the second, third, ... or seventh (`Head`). The first needs no help, as no draw comes before it.
 //! What comes after that is drawn as ever, so that a long test loses nothing.
 //!
-//! Whoever draws, each choice is written down, and a run can be made again from that alone
+//! With each strategy every choice is written down, and a run can be made again from that alone
 //! (script.zig).
 const std = @import("std");
 const g_mod = @import("g.zig");
@@ -58,14 +58,14 @@ pub const Chance = struct {
 pub const Strategy = enum {
     /// One of all, each as likely.
     uniform,
-    /// Who runs goes on, mostly.
+    /// Mostly the running goroutine goes on.
     sticky,
     /// By priorities, which change at one or two points: Burckhardt and others' PCT (ASPLOS 2010),
     /// which finds what needs an order of two or three events.
     priorities_2,
     priorities_3,
-    /// Who went on draws anew, and so do those about to use the same object: Yuan, Yang and Gu's
-    /// partial order sampling (CAV 2018).
+    /// The goroutine that went on draws anew, and so do those about to use the same object: Yuan,
+    /// Yang and Gu's partial order sampling (CAV 2018).
     sampling,
     /// What happens by itself: for runs that follow a plan (script.zig).
     first,
@@ -86,7 +86,7 @@ const Head = struct {
     /// By the seed's last digits, for those that go by priorities: in small tests these find least,
     /// and in long ones their changes are as good a little later.
     const of_seeds = [_]u8{ 0, 0, 2, 0, 0, 0, 0, 0, 3, 6, 0, 0, 4, 0, 0, 0, 0, 0, 5, 7 };
-    /// What the odd one has led to is not to be upset at once.
+    /// What the odd one has led to must not be upset at once.
     const after_odd = 3;
     /// An odd choice after this one leaves to chance which goroutine is next when one waits or
     /// ends: other orders than that of the queue also get their turn.
@@ -105,7 +105,7 @@ const Head = struct {
     }
 };
 
-/// Who goes on, in an explored run.
+/// Chooses the goroutine that goes on, in an explored run.
 pub const Chooser = struct {
     script: *Script = undefined,
     gpa: std.mem.Allocator = undefined,
@@ -117,7 +117,7 @@ pub const Chooser = struct {
     drawn: u64 = 0,
     /// The next of the priorities that are lower than all that were drawn.
     lowest: u64 = most_lowered,
-    /// Who went on last, and how often in a row.
+    /// The goroutine that went on last, and how often in a row.
     last: u64 = 0,
     in_a_row: u32 = 0,
     /// How often in a row the running one went on after a call though others could.
@@ -142,7 +142,7 @@ pub const Chooser = struct {
         if (follows) return c;
         c.strategy = Strategy.drawn[@intCast(seed % Strategy.drawn.len)];
         c.haste = hastes[c.chance.below(hastes.len)];
-        // Nobody knows how many choices there will be: as often among few as among many.
+        // How many choices there will be is not known: as often among few as among many.
         for (&c.changes) |*at| {
             at.* = 1 + c.chance.below(
                 @as(usize, 4) << @intCast(@min(c.chance.below(9), c.chance.below(9))),
@@ -178,7 +178,8 @@ pub const Chooser = struct {
         return taken;
     }
 
-    /// The place in the queue of who goes on; null if that is `current`, which need not wait.
+    /// The place in the queue of the goroutine that goes on; null if that is `current`, which need
+    /// not wait.
     pub fn choose(c: *Chooser, queue: *g_mod.Queue, current: ?*G) ?usize {
         const all = queue.len + @intFromBool(current != null);
         std.debug.assert(all > 0);
@@ -255,7 +256,7 @@ pub const Chooser = struct {
         return at;
     }
 
-    /// Who is first then.
+    /// Gives the goroutine at `at` the lowest priority. Returns the place of the first one then.
     fn lower(c: *Chooser, queue: *g_mod.Queue, current: ?*G, at: usize) usize {
         c.lowest -= 1;
         nth(queue, current, at).lot = c.lowest;
@@ -294,10 +295,10 @@ pub const Chooser = struct {
     }
 };
 
-/// The options of a choice between goroutines. Who runs is first, and all others are a preemption;
-/// else the queue comes first, and behind it those that gave way to others before them there, lest
-/// two that wait in a loop let each other run and nobody else, for nothing. At the end is who runs
-/// but has for too long.
+/// The options of a choice between goroutines. The running goroutine is first, and all others are a
+/// preemption; else the queue comes first, and behind it those that gave way to others before them
+/// there, lest two that wait in a loop let only each other run, for nothing. At the end is the
+/// running goroutine, if it has run for too long.
 const Order = struct {
     queue: *g_mod.Queue,
     stays: bool,
@@ -315,7 +316,7 @@ const Order = struct {
         return g == queue.head or !g.gave_way;
     }
 
-    /// In the queue; its length for who runs.
+    /// The place in the queue; the queue's length stands for the running goroutine.
     fn placeOf(o: Order, option: usize) usize {
         if (o.stays) return if (option == 0) o.queue.len else option - 1;
         for (0..o.queue.len) |place| if (o.optionOf(place) == option) return place;
@@ -414,7 +415,7 @@ test "twenty seeds in a row take each of the first choices but for one by themse
     }
 }
 
-test "every strategy lets each of three go on, whoever spins" {
+test "every strategy lets each of three go on, whichever spins" {
     for (1..51) |seed| {
         var gs: [3]G = @splat(.{});
         var queue: g_mod.Queue = .{};

@@ -1,8 +1,8 @@
 //! G: a goroutine as the scheduler sees it.
 //!
 //! Every field is written under the lane's lock (see lane.zig), most by the M that runs the
-//! goroutine, the rest by whoever wakes it. Nothing here knows what the goroutine executes: a
-//! layer above embeds G in its own structure and finds that again with @fieldParentPtr.
+//! goroutine, the rest by the thread that wakes it. Nothing here knows what the goroutine executes:
+//! a layer above embeds G in its own structure and finds that again with @fieldParentPtr.
 //!
 //!     idle ──▶ runnable ──▶ running ──▶ dead
 //!                  ▲        │  ▲ │
@@ -57,17 +57,17 @@ pub const Status = enum(u8) {
     }
 };
 
-/// Who goes first: ranks.zig.
+/// Which goroutines go first: ranks.zig.
 pub const Priority = enum(u8) { low, normal, high };
 
 pub const WaitReason = wait.WaitReason;
 pub const Wake = wait.Wake;
 
-/// Who may still end a wait.
+/// Whether a waker may still end a wait.
 pub const Claim = enum(u8) {
-    /// Whoever claims it first.
+    /// The first that claims it may.
     open,
-    /// Nobody: it has been claimed.
+    /// None may: it has been claimed.
     taken,
     /// As open, and threads without the host's lock compete: `G.contest` decides.
     contested,
@@ -124,12 +124,12 @@ pub const G = extern struct {
     rank: Priority = .normal,
     reason: WaitReason = .none,
     wake: Wake = .ready,
-    /// Set by the one who wakes it; all other wakers of the same wait see it and pass by.
+    /// Set by the waker that claims it; all other wakers of the same wait see it and pass by.
     claimed: Claim = .open,
     /// A helper of the runtime: not counted, not part of deadlock detection.
     system: bool = false,
-    /// Who picks it is to look closer, in `belongsElsewhere`: it may not run on just any thread, as
-    /// the main goroutine and those that are locked to one, or it is `timed`.
+    /// The M that picks it has to look closer, in `belongsElsewhere`: it may not run on just any
+    /// thread, as the main goroutine and those that are locked to one, or it is `timed`.
     placed: bool = false,
     /// Since when it waits for its turn was noted.
     timed: bool = false,
@@ -138,17 +138,17 @@ pub const G = extern struct {
 
     // The rest.
 
-    /// The floating-point environment that it starts with: that of whoever started it.
+    /// The floating-point environment that it starts with: that of the code that started it.
     environment: u64 = undefined,
     id: u64 = 0,
-    /// What it is to be, and its rank is again when it is woken.
+    /// The priority that the program gave it. When it is woken, its rank is this again.
     priority: Priority = .normal,
     /// The slice that a plugin has given it until it waits, ns; 0 for that of all. When the stretch
     /// began of which it is a part, monotonic ns, and the tick while that lasts.
     slice_ns: u64 = 0,
     slice_began: u64 = 0,
     slice_tick: u64 = 0,
-    /// Of a contested wait: whoever changes it from 0 to 1 has claimed it.
+    /// Of a contested wait: the thread that changes it from 0 to 1 has claimed it.
     contest: ?*std.atomic.Value(u32) = null,
     /// How often it asked to be locked to its thread.
     lock_count: u32 = 0,
@@ -166,21 +166,21 @@ pub const G = extern struct {
     /// Its P was taken, or given up, for a blocking call: since when that goes on, monotonic ns; 0
     /// once it has one again.
     blocked_at: u64 = 0,
-    /// The waiter that was claimed, set by who did that: for a wait on several objects.
+    /// The waiter that was claimed, set by its claimer: for a wait on several objects.
     fired: ?*anyopaque = null,
     timer: Timer = .{},
     /// Its place among those that wait under `context`.
     watch_link: ?*?*G = null,
     watch_next: ?*G = null,
-    /// In an explored run: what it has drawn, 0 for nothing yet; and the object whose method it is
-    /// about to call, while it may give way there.
+    /// In an explored run: what it has drawn, 0 for nothing yet; and the object of which it is
+    /// about to call a method, while it may give way there.
     lot: u64 = 0,
     at_object: usize = 0,
     /// All goroutines that are not dead.
     all_prev: ?*G = null,
     all_next: ?*G = null,
 
-    /// Whether somebody has claimed its wait; a contested one may be claimed at any moment.
+    /// Whether its wait has been claimed; a contested one may be claimed at any moment.
     pub inline fn isClaimed(g: *const G) bool {
         return switch (g.claimed) {
             .open => false,
@@ -189,7 +189,7 @@ pub const G = extern struct {
         };
     }
 
-    /// Decides who wakes it: true for the first that asks. With the lane's lock.
+    /// Claims its wait: true for the first that asks, which has to wake it. With the lane's lock.
     pub inline fn claim(g: *G, wake: Wake) bool {
         if (g.claimed != .open and !g.winContest()) return false;
         g.claimed = .taken;

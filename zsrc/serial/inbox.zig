@@ -1,8 +1,8 @@
 //! The inbox of a serial lane: how threads that never hold the host's lock, those of native
 //! goroutines above all, make goroutines of the lane ready.
 //!
-//! They leave an `Entry`, in a list that takes no lock, and whoever has the host's lock empties it
-//! (`drain`) and does what the entries say. What keeps a wake-up from being lost:
+//! They leave an `Entry`, in a list that takes no lock, and a thread that has the host's lock
+//! empties it (`drain`) and does what the entries say. What keeps a wake-up from being lost:
 //!  - `post` puts the entry into the list, then sets the lane's `attention`, then looks at `asleep`
 //!    and breaks the poller's wait if that is set. All are sequentially consistent.
 //!  - A goroutine that stops looks at `attention`, clears it, and then drains. If the clearing came
@@ -11,13 +11,13 @@
 //!    last time. If that look missed the entry, `post` sees `asleep`. It is cleared with the host's
 //!    lock after the wait, and before the list is drained again.
 //!  - An M gives the P up without waiting only to another M that is in the poller, or on its way to
-//!    take the P: both come past a drain. Where there is no thread to be had for one, the goroutine
-//!    that comes back from a blocking call takes the P, and the entry waits as everything else
-//!    does.
+//!    take the P: both come past a drain. Where no thread can be got for one, the goroutine that
+//!    comes back from a blocking call takes the P, and the entry waits as everything else does.
 //!  - While the goroutine that holds the P blocks, sysmon sees the list (`othersRunnable`), and has
 //!    the P taken from it.
 //! `lock` keeps the poller there while it is being woken, since a run may end at any time. An entry
-//! belongs to whoever posted it until `arrive` is called, and to nobody here from then on.
+//! belongs to the code that posted it until `arrive` is called, and nothing here touches it from
+//! then on.
 //!
 //! All of this is generic over its environment, and explored: zsrc/check/models/inbox.zig.
 const std = @import("std");

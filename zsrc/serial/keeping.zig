@@ -1,11 +1,11 @@
 //! Goroutines that keep their thread while they are switched out, of a serial lane.
 //!
-//! Code of others that called back into the goroutine's may hold something of its thread's: a
+//! Foreign code that called back into the goroutine's code may hold something of its thread: a
 //! thread-local, a lock that knows its owner. The host tells whether such code is in the middle of
 //! a call (Host.keepsThread). Then the thread is the goroutine's until it goes on, as if it were
 //! locked to it: the M sleeps with its goroutine, and the P goes to another M, the heir, which is
-//! found before, so that those who wait for the P never wait for a thread that is not to be had. If
-//! there is none, the goroutine goes on on any thread, and is counted.
+//! found before, so that goroutines that wait for the P never wait for a thread that can't be got.
+//! If there is no heir, the goroutine goes on on any thread, and is counted.
 //!
 //! Most calls to the runtime come straight from the goroutine's own code, and must not pay. A
 //! goroutine's outermost loop stands at one place of its stack, so that all calls that come from it
@@ -54,7 +54,7 @@ pub fn Keeping(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             if (g.locked_m != null and g.lock_count == 0) locked.untie(self, g);
         }
 
-        /// On g0: the P goes to the heir, or to whoever is about to have it anyway.
+        /// On g0: the P goes to the heir, or to the M that is about to have it anyway.
         pub fn bequeath(self: *Self, m: *M) void {
             const heir = m.heir.?;
             m.heir = null;

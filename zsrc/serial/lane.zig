@@ -1,9 +1,9 @@
 //! A serial lane: goroutines that run one at a time, under a lock of their host's.
 //!
-//! The host is an interpreter with a global lock, or a test's stand-in with a mutex. Whoever holds
-//! the host's lock may touch the lane; the run queue, the timers, the channels above it need no
-//! atomics of their own. The lane has one P. `owner` is the M that holds it and so runs goroutines;
-//! `running` is its goroutine.
+//! The host is an interpreter with a global lock, or a test's stand-in with a mutex. A thread that
+//! holds the host's lock may touch the lane; the run queue, the timers, the channels above it need
+//! no atomics of their own. The lane has one P. `owner` is the M that holds it and so runs
+//! goroutines; `running` is its goroutine.
 //!
 //! Switching is direct: the goroutine that parks picks the next one and continues it, without a
 //! detour over g0. Only an M with nothing to run goes to g0, gives the P up, leaves the host's lock
@@ -11,9 +11,9 @@
 //!
 //! A goroutine that blocks in a system call leaves the host's lock by itself; golibx is not told.
 //! sysmon sees it (Host.detached) and sends another M to take the P: since taking it needs the
-//! host's lock, a retake races with nobody. The M left behind is `lost` until its goroutine comes
-//! back and notices (`here`), then takes a free P or queues its goroutine and stops, as Go's
-//! exitsyscall does.
+//! host's lock, a retake races with no other thread. The M left behind is `lost` until its
+//! goroutine comes back and notices (`here`), then takes a free P or queues its goroutine and
+//! stops, as Go's exitsyscall does.
 //!
 //! The host's swap from one goroutine to another may let other threads run in between (Python
 //! 3.12+ releases its lock there). So the leaving goroutine is made runnable or waiting only after
@@ -139,9 +139,10 @@ pub fn Lane(comptime Host: type) type {
         /// Those that go before all others, and after them: ranks.zig.
         high: g_mod.Queue = .{},
         low: g_mod.Queue = .{},
-        /// Since when sysmon has seen somebody in `low`; 0: it has not yet.
+        /// Since when sysmon has seen a goroutine in `low`; 0: it has not yet.
         low_since: u64 = 0,
-        /// One that is not low is about to be preempted, and would not be for those in `low`.
+        /// One that is not low is about to be preempted. The goroutines in `low` are no reason for
+        /// that.
         spares_low: bool = false,
         timers: timer_mod.Heap = .{},
         /// Timers that will wake goroutines of the program's own.
@@ -156,7 +157,7 @@ pub fn Lane(comptime Host: type) type {
         /// About when such a one last began to run.
         hog_at: u64 = 0,
         turn: u32 = 0,
-        /// The one in which a look at the network was the last, and nobody was found.
+        /// The turn in which a look at the network came last and found no goroutine.
         turn_in_vain: u32 = 0,
         running: ?*G = null,
         owner: std.atomic.Value(?*M) = .init(null),
@@ -176,7 +177,7 @@ pub fn Lane(comptime Host: type) type {
         /// A turn of `attend` is wanted: something was posted, or sysmon `asked`.
         attention: std.atomic.Value(bool) = .init(false),
         asked: std.atomic.Value(bool) = .init(false),
-        /// Those who wait for the host's lock have waited long enough.
+        /// Other threads have waited long enough for the host's lock.
         lock_wanted: std.atomic.Value(bool) = .init(false),
         /// The host's lock is with others for a moment; the P is not.
         offering: bool = false,
@@ -188,9 +189,9 @@ pub fn Lane(comptime Host: type) type {
         /// The time of goroutines, where that is not the real one; else 0.
         virtual_ns: u64 = 0,
         chooser: explore.Chooser = .{},
-        /// Outlives the run, for who asks what was chosen.
+        /// Outlives the run: a caller may ask afterwards what was chosen.
         script: explore.Script = .{},
-        /// It has chosen who is next already.
+        /// It has chosen the next goroutine already.
         chosen: bool = false,
         /// The turn at which one last went behind all others: goLast.
         behind_since: u32 = 0,
@@ -209,20 +210,20 @@ pub fn Lane(comptime Host: type) type {
         live: bool = false,
         /// Between two runs of one kind: what the lane has is kept.
         rests: bool = false,
-        /// Ms whose goroutines are in a blocking call without a P.
+        /// Ms with a goroutine that is in a blocking call without a P.
         lost_count: usize = 0,
         /// How many those were when a preempted goroutine last went before others for their sake.
         convoy_base: usize = 0,
         /// Goroutines of the program's own that wait for the network.
         net_waiters: usize = 0,
-        /// The same that wait for somebody outside of the lane, who will post.
+        /// Those of the program's own that wait for code outside of the lane, which will post.
         outside_waiters: usize = 0,
         /// Guards the lists of Ms, which sysmon uses without the host's lock.
         m_lock: Lock = .{},
         idle_m: ?*M = null,
         idle_count: std.atomic.Value(u32) = .init(0),
-        /// Nobody could be sent to take the free P: who comes home next is to. Under m_lock; sysmon
-        /// looks without.
+        /// No M could be sent to take the free P: the next one that comes home takes it. Under
+        /// m_lock; sysmon looks without.
         runner_owed: bool = false,
         /// sysmon's own: since when, and whether the program was told.
         owed_since: u64 = 0,
@@ -243,10 +244,10 @@ pub fn Lane(comptime Host: type) type {
         /// Signal handlers of the program's wait for the main thread.
         signal_pending: bool = false,
         signal_for_main: bool = false,
-        /// How often the main thread's blocking call is still to be interrupted for them.
+        /// How many more times the main thread's blocking call has to be interrupted for them.
         nudges: u32 = 0,
         nudge_timer: Timer = .{},
-        /// The thread that is to have the P, for the goroutine that is next.
+        /// The thread that gets the P, for the goroutine that is next.
         to_thread: ?*M = null,
         /// Some were refused: g0 has the host end them.
         refused: bool = false,
@@ -256,7 +257,7 @@ pub fn Lane(comptime Host: type) type {
         counters: Counters = .{},
         latency: latency_mod.Latency = .{},
         events_note: ?*G = null,
-        /// Its ring is half full: it is to be woken.
+        /// Its ring is half full: the pump has to be woken.
         events_hurry: bool = false,
         events_timer: Timer = .{},
         events_stopped: bool = false,
@@ -354,8 +355,8 @@ pub fn Lane(comptime Host: type) type {
                 self.sysmon_ring = try .init(gpa, options.hooks_ring_size);
         }
 
-        /// At the end of a run, when nobody uses them any more. Stacks that goroutines were left on
-        /// are kept.
+        /// At the end of a run, when they are not used any more. Stacks that goroutines were left
+        /// on are kept.
         pub fn dispose(self: *Self) void {
             self.stacks_kept = self.stacks.in_use != 0;
             if (!self.stacks_kept) self.stacks.deinit();
@@ -371,7 +372,7 @@ pub fn Lane(comptime Host: type) type {
             return if (self.virtual_ns == 0) os.nanotime() else self.virtual_ns;
         }
 
-        /// Monotonic ns for what depends on how long the processor was used. The same seed is to
+        /// Monotonic ns for what depends on how long the processor was used. The same seed has to
         /// decide the same: in an explored run each turn of a goroutine takes a microsecond.
         pub inline fn pace(self: *const Self) u64 {
             return if (self.options.explore)
@@ -393,7 +394,7 @@ pub fn Lane(comptime Host: type) type {
         pub const stray = ending.stray;
         pub const freeze = ending.freeze;
 
-        // ---- who am I ----
+        // ---- the caller ----
 
         /// The goroutine that calls, holding the P; null if the caller is none. A goroutine that
         /// lost its P gets one here, or waits in the run queue until it does.
@@ -543,13 +544,14 @@ pub fn Lane(comptime Host: type) type {
             if (g.thread) |note| note.wake();
         }
 
-        /// Decides who wakes a waiter: true for the first that asks.
+        /// Claims a wait: true for the first that asks, which has to wake the waiter.
         pub inline fn claim(_: *Self, g: *G, wake: g_mod.Wake) bool {
             return g.claim(wake);
         }
 
         /// Between `prepare` and `park`: from here on a thread without the lock may end the wait
-        /// too, by changing `contest` from 0 to 1. It then has somebody call `arrive`.
+        /// too, by changing `contest` from 0 to 1. It then has a thread with the lock call
+        /// `arrive`.
         pub fn contest(_: *Self, g: *G, word: *std.atomic.Value(u32)) void {
             g.contest = word;
             g.claimed = .contested;
@@ -568,7 +570,7 @@ pub fn Lane(comptime Host: type) type {
             if (self.owner.load(.monotonic) == null) self.wakeP();
         }
 
-        /// There is work and nobody holds the P: as Go's wakep.
+        /// There is work and no M holds the P: as Go's wakep.
         pub noinline fn wakeP(self: *Self) void {
             if (!self.live) return;
             if (self.poller != null) return Host.pollBreak();
@@ -647,7 +649,7 @@ pub fn Lane(comptime Host: type) type {
             g.transition(.running, .parking);
         }
 
-        /// Parks the calling goroutine, which `prepare` announced, until somebody claims it and
+        /// Parks the calling goroutine, which `prepare` announced, until a waker claims it and
         /// makes it ready, until `deadline` (monotonic ns), or until its context is done.
         pub inline fn park(
             self: *Self,
@@ -663,7 +665,7 @@ pub fn Lane(comptime Host: type) type {
             return self.parkHere(g, reason);
         }
 
-        /// As `park`, without a deadline, among the instructions of who calls.
+        /// As `park`, without a deadline, inlined into the caller.
         pub inline fn parkHere(self: *Self, g: *G, reason: g_mod.WaitReason) g_mod.Wake {
             if (g.isSpecial()) return self.parkUntil(g, reason, null);
             g.reason = reason;
@@ -756,7 +758,7 @@ pub fn Lane(comptime Host: type) type {
             self.goschedHere(g);
         }
 
-        /// The same, among the instructions of who calls.
+        /// The same, inlined into the caller.
         pub inline fn goschedHere(self: *Self, g: *G) void {
             if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
             if (g.rank == .low) return self.goschedLow(g);
@@ -775,8 +777,8 @@ pub fn Lane(comptime Host: type) type {
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
         }
 
-        /// As gosched, until nobody else can go on: for the runtime's own waits for what others do,
-        /// which are no part of the order that an explored run looks at.
+        /// As gosched, until no other goroutine can go on. For the runtime's own waits for what
+        /// others do: these are no part of the order that an explored run looks at.
         pub fn goLast(self: *Self, g: *G) void {
             if (g.deep and self.keepsThread(g)) return self.goschedKept(g);
             const next = self.pickStarted();
@@ -838,7 +840,7 @@ pub fn Lane(comptime Host: type) type {
         }
 
         noinline fn leaveKept(self: *Self, g: *G) void {
-            // Where no thread is to be had for the others it goes on on any.
+            // Where no thread can be got for the others, it goes on on any thread.
             _ = self.keepThread(g);
             self.switchToG0(g, null);
             self.freeThread(g);
@@ -916,7 +918,7 @@ pub fn Lane(comptime Host: type) type {
         }
 
         /// The next goroutine, with a stack to run on. One for which there is no memory is refused:
-        /// it ends before it began, on g0, and whoever joins it learns why.
+        /// it ends before it began, on g0, and a goroutine that joins it learns why.
         pub inline fn pickStarted(self: *Self) ?*G {
             const g = self.pickNext() orelse return null;
             if (g.placed and self.belongsElsewhere(g)) return null;
@@ -954,7 +956,7 @@ pub fn Lane(comptime Host: type) type {
             }
             if (g == self.main_g) {
                 self.main_done = true;
-                // Nobody else is put on the P from here on.
+                // No other goroutine is put on the P from here on.
                 self.attention.store(true, .release);
                 if (!m.main) self.wakeMain();
             }
@@ -993,7 +995,8 @@ pub fn Lane(comptime Host: type) type {
         fn dieTo(self: *Self, g: *G, m: *M, next: ?*G) noreturn {
             if (next == null) self.dropCurg(m);
             Host.swap(m, next);
-            // The stack stays as it is until somebody takes it, which needs the lock we hold.
+            // The stack stays as it is until another goroutine takes it, which needs the lock we
+            // hold.
             g.m = null;
             Host.recycle(g);
             var discard: usize = undefined;

@@ -1,5 +1,5 @@
-//! The lane without Python: a host whose lock is a mutex, whose goroutines are Zig functions and
-//! whose poller is a note.
+//! The lane without Python: on a host with a mutex for a lock, Zig functions for goroutines and a
+//! note for a poller.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const g_mod = @import("g.zig");
@@ -123,7 +123,7 @@ const Host = struct {
     }
     pub fn offerLock() void {
         offers += 1;
-        // On g0 there is nobody whose P could be taken.
+        // On g0 there is no goroutine, so no P could be taken.
         const t = T.of(self().running orelse return);
         t.inside.store(false, .monotonic);
         // sysmon sends one to take the P.
@@ -427,7 +427,7 @@ test "one that queues up after a blocking call counts as blocked until it is in 
                 os.sleepNs(std.time.ns_per_us);
                 mutex.lock();
             }
-            // Who gives the runnable ones turn after turn would keep the lock from it.
+            // A lane that gave the runnable ones turn after turn would keep the lock from it.
             seen = blocker.g.status;
         }
         fn main(_: *T) void {
@@ -532,7 +532,7 @@ test "a thread makes goroutines ready, whether the lane is idle, busy or blocked
     try std.testing.expectEqual(0, deadlocks);
 }
 
-test "who is woken while a deadlock is looked for runs at once" {
+test "a goroutine that is woken while a deadlock is looked for runs at once" {
     const S = struct {
         var waits: *G = undefined;
         var done: os.Note = .{};
@@ -644,7 +644,7 @@ test "what sysmon saw of another slice says nothing of this one" {
     try std.testing.expectEqual(0, sysmon.hasRun(&watched, 8));
 }
 
-test "a locked goroutine stays on its thread, and nobody else runs there" {
+test "a locked goroutine stays on its thread, and no other runs there" {
     const S = struct {
         const rounds = 200;
         var c: Chan = .{};
@@ -709,7 +709,7 @@ test "a locked goroutine stays on its thread, and nobody else runs there" {
     try std.testing.expectEqual(0, S.strays);
 }
 
-test "a goroutine that keeps its thread comes back to it, and nobody uses it meanwhile" {
+test "a goroutine that keeps its thread comes back to it, and no other uses it meanwhile" {
     const S = struct {
         const rounds = 300;
         var c: Chan = .{};

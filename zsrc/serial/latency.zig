@@ -1,12 +1,12 @@
 //! How long goroutines that could run waited for their turn: counts by length of the wait.
 //!
 //! One wake-up in eight on average is measured, as in Go's runtime (proc.go, gTrackingPeriod), and
-//! none while nobody has asked: `ready` finds out by the test of the ring's mask that it makes
-//! anyway. A switch costs nothing more. What is measured has `G.placed` set, which makes whoever
-//! picks it look closer: `belongsElsewhere`. Events of goroutines that run come by the same way;
-//! while they are wanted, each wait is timed.
+//! none while no plugin has asked: `ready` finds out by the test of the ring's mask that it makes
+//! anyway. A switch costs nothing more. A goroutine that is measured has `G.placed` set, so the M
+//! that picks it looks closer: `belongsElsewhere`. Events of goroutines that run come by the same
+//! way; while they are wanted, each wait is timed.
 //!
-//! A wait begins when the goroutine is made ready; for one whose timer fires, when that was due:
+//! A wait begins when the goroutine is made ready; for one that a timer wakes, when that was due:
 //! how late timers are looked at is part of it. It ends when the goroutine is picked; for one that
 //! runs on a certain thread, when that thread has come to it.
 //!
@@ -30,8 +30,8 @@ pub const Latency = struct {
     skip: u32 = 0,
     random: u32 = 0x9E37_79B9,
 
-    /// Whether this wake-up is to be measured. Not each eighth one, which a program whose
-    /// goroutines take turns would always have the same of.
+    /// Whether to measure this wake-up. Not simply each eighth one: where goroutines take turns,
+    /// that could always be the same goroutine.
     pub fn chooses(l: *Latency) bool {
         if (l.skip > 0) {
             l.skip -= 1;

@@ -1,8 +1,9 @@
 //! Goroutines that are locked to a thread, of a serial lane: as Go's LockOSThread.
 //!
-//! Such a goroutine runs on its own M only, and that M runs nothing else. Whoever picks it makes
-//! its M the owner of the P and wakes that. When the goroutine stops, its M gives the P up and
-//! waits, off the list of idle Ms. One that ends while it is locked takes its thread along.
+//! Such a goroutine runs on its own M only, and that M runs nothing else. The M that picks it makes
+//! the goroutine's own M the owner of the P and wakes that. When the goroutine stops, its M gives
+//! the P up and waits, off the list of idle Ms. One that ends while it is locked takes its thread
+//! along.
 //!
 //! The main goroutine, unless it is locked itself, prefers the main thread: that one may run others
 //! too.
@@ -24,7 +25,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
                 return;
             }
             const m = g.m.?;
-            // Somebody has to run the others.
+            // Another M has to run the others.
             if (self.locked_count + 1 >= self.options.max_threads) return error.ThreadLimit;
             const moves = m.main and g != self.main_g and !Host.keepsThread(g);
             const own = if (moves) try awaitM(self) else m;
@@ -42,8 +43,8 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             self.switchToG0(g, null);
         }
 
-        /// A thread for the calling goroutine. One that is not to be had for a moment only, on an
-        /// errand or in the poller, is no reason to refuse.
+        /// A thread for the calling goroutine. If all are busy for a moment only, on an errand or
+        /// in the poller, that is no reason to refuse.
         fn awaitM(self: *Self) Lane.Error!*M {
             while (true) {
                 return self.obtainM() catch |e| {
@@ -78,11 +79,12 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
         }
 
         /// Whether others may run, on another thread, when a goroutine gives way that keeps its
-        /// own. What was posted, and what sysmon asks at every preemption, is seen to here: where
-        /// nobody can go on after it, to go to another thread and back would cost two of its turns.
+        /// own. It attends here to what was posted, and to what sysmon asks at every preemption: if
+        /// no goroutine can go on after that, to go to another thread and back would cost two of
+        /// its turns.
         pub fn othersWait(self: *Self) bool {
             if (self.attention.load(.monotonic)) {
-                if (self.options.explore) return true; // where a turn is not to be taken twice
+                if (self.options.explore) return true; // where a turn must not be taken twice
                 self.attend();
             }
             return self.anyRunnable() or self.wantsG0();
@@ -97,7 +99,7 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             own.ending = !own.main;
         }
 
-        /// Whether the goroutine, which was picked, is to run on another thread; it is on its way
+        /// Whether the goroutine, which was picked, has to run on another thread; it is on its way
         /// there then. Or it is held, and runs nowhere yet. Without a lock that is the main one,
         /// which prefers the main thread, where signals interrupt what it waits for. On another
         /// thread it runs only while a goroutine blocks the main one.
@@ -161,9 +163,9 @@ pub fn Locked(comptime Lane: type, comptime Host: type, comptime Env: type) type
             const to = self.to_thread.?;
             self.to_thread = null;
             if (to == m) return false;
-            // Nobody else takes it then. But the main thread may be in a signal handler, which the
-            // others need not wait for; in an explored run they do, lest they pick who is next once
-            // more.
+            // No other M takes it then. But the main thread may be in a signal handler, which the
+            // others need not wait for; in an explored run they do, lest they choose the next
+            // goroutine once more.
             const keeps = to.locked_g != null or self.options.explore;
             self.owner.store(if (keeps) to else null, .release);
             m.passed_on = to.locked_g != null;

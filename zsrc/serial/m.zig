@@ -3,7 +3,7 @@
 //! Its own stack, g0 in Go's words, runs the scheduler loop when no goroutine is at hand. After a
 //! switch a goroutine may find itself on another M, and compilers keep the address of a
 //! thread-local across calls (ziglang/zig#21739); so `current` and `setCurrent` are never inlined,
-//! and nobody keeps an M in a local across a switch.
+//! and no code keeps an M in a local across a switch.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const tunables = &@import("../core/tunables.zig").current;
@@ -11,13 +11,13 @@ const G = @import("g.zig").G;
 
 pub const Duty = enum(u8) {
     none,
-    /// Run the lane, if nobody does.
+    /// Run the lane, if no other M does.
     run,
-    /// Take the P from an M whose goroutine blocks, if it still does.
+    /// Take the P from an M, if its goroutine still blocks.
     retake,
     /// Take the P from whichever M has it, if its goroutine blocks: see taking.zig, `reserve`.
     reserve,
-    /// Take the P from an M whose goroutine runs on and on without a place to be preempted.
+    /// Take the P from an M, if its goroutine still runs on and on without a place to be preempted.
     hand_off,
     /// Have the host put a preemption request in the way of a goroutine.
     preempt,
@@ -27,7 +27,7 @@ pub const Duty = enum(u8) {
 
 /// What a duty is about, as sysmon saw it.
 pub const About = struct {
-    /// Id of the M whose goroutine is meant.
+    /// The id of the M that runs the goroutine.
     m: u32 = 0,
     /// The lane's tick then.
     tick: u64 = 0,
@@ -47,17 +47,18 @@ pub const M = struct {
     /// The only goroutine that it runs, if that is locked to it; sysmon's thread and the main one
     /// read it.
     locked_g: ?*G = null,
-    /// It is to run that next: the P is this M's, or about to be.
+    /// It has to run that next: the P is this M's, or about to be.
     handed: bool = false,
     /// Its locked goroutine has ended: so does the thread.
     ending: bool = false,
     /// Its thread is about to end. Under the lane's m_lock.
     dismissed: bool = false,
-    /// The M that is to have the P when this one, whose goroutine keeps it, gets to g0.
+    /// The M that gets the P when this one, which its goroutine keeps, gets to g0.
     heir: ?*M = null,
     /// The M that takes the host's lock from this one: see succession.zig.
     successor: ?*M = null,
-    /// Ms whose successor it is, or was a moment ago: not to end before they have woken it.
+    /// How many Ms it is the successor of, or was a moment ago. It does not end before they have
+    /// woken it.
     due: std.atomic.Value(u32) = .init(0),
     /// What the host calls the running context (a thread state), for sysmon's look at whether it
     /// blocks. Written by this M.
@@ -76,13 +77,13 @@ pub const M = struct {
     /// It has passed the P to a thread that waits with its goroutine, and may get it back soon.
     passed_on: bool = false,
     spinning: os.Rest = .{},
-    /// How long it last waited for the host's lock, ns; 0 where nobody wants to know. The host's.
+    /// How long it last waited for the host's lock, ns; 0 where that is not wanted. The host's.
     lock_waited_ns: u64 = 0,
-    /// Written by whoever wakes an idle M, before its note.
+    /// Written by the thread that wakes an idle M, before its note.
     duty: Duty = .none,
     about: About = .{},
     thread: ?os.Thread = null,
-    /// Whoever started the thread has stored `thread`.
+    /// The thread that started this one has stored `thread`.
     known: std.atomic.Value(bool) = .init(false),
     fault: os.FaultStack = .{},
     /// sysmon's own: what it saw on its last round.

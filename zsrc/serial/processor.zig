@@ -1,8 +1,9 @@
-//! The P of a serial lane: who holds it, how it changes hands, and what runs on it next.
+//! The P of a serial lane: which M holds it, how it changes hands, and what runs on it next.
 //!
 //! All of it happens under the host's lock. An M that runs out of work looks again at everything
 //! that could give it some, in the order of Go's findRunnable, and only then gives the P up. One M
-//! at most waits in the poller; whoever makes work for a free P wakes that one, or sends another.
+//! at most waits in the poller; a thread that makes work for a free P wakes that one, or sends
+//! another.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const arch = @import("../arch/arch.zig");
@@ -67,7 +68,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.running == g) self.noteUnblock(g, came);
         }
 
-        /// Before all others. Who was to be next goes to the end of the queue.
+        /// Before all others. The goroutine that was next until now goes to the end of the queue.
         pub inline fn goNext(self: *Self, g: *G) void {
             if (self.runnext) |other| self.runq.push(other);
             self.runnext = g;
@@ -102,7 +103,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             return g;
         }
 
-        /// In the turn that is not for who was woken last.
+        /// In the turn that is not for the goroutine that was woken last.
         noinline fn pickFromQueue(self: *Self) ?*G {
             comptime std.debug.assert(poll_turns % next_turns == 0);
             if (self.turn % poll_turns == 0) lookRarely(self);
@@ -185,7 +186,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
             // Those that were preempted get a slice in two, however busy the others are.
-            // In an explored run they count turns, of which there are as many each time.
+            // In an explored run they count turns: there are as many each time.
             if (self.options.explore) return;
             const now = os.nanotime();
             const slice_ns = self.tunables.preempt_slice_ns.get();
@@ -213,10 +214,11 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.offered_at.store(os.nanotime(), .monotonic);
         }
 
-        /// In an explored run: who is next is put where pickNext looks first.
+        /// In an explored run: puts the next goroutine where pickNext looks first.
         fn chooseNext(self: *Self) void {
             self.attention.store(true, .release); // at the next turn again
-            // A turn in which nobody can run is none: how many there are depends on the threads.
+            // A turn in which no goroutine can run does not count: how many there are depends on
+            // the threads.
             if (!anyRunnable(self)) {
                 self.turn -%= 1;
                 return;
@@ -253,8 +255,8 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.gosched(g);
         }
 
-        /// All that could go on, in the queue; in virtual time who waits for the earliest timer may
-        /// be among them.
+        /// Puts all goroutines that could go on into the queue; in virtual time the one that waits
+        /// for the earliest timer may be among them.
         fn gather(self: *Self) void {
             if (self.runnext) |g| self.runq.push(g);
             self.runnext = null;
@@ -326,17 +328,17 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 var look_again_ns: ?u64 = null;
                 if (stuck(self)) {
                     look_again_ns = Host.onDeadlock() orelse continue;
-                    // It may have left the lock to threads, which tell nobody while the P is held.
+                    // It may have left the lock to threads, which wake no M while the P is held.
                     if (wantsG0(self) or anyRunnable(self)) continue;
                 }
                 if (mayJump(self) and (looked or self.net_waiters == 0)) {
                     looked = false;
-                    // Not when somebody next looks, which sysmon may bring about at any time.
+                    // Not at the next look at the timers, which sysmon may bring about at any time.
                     jump(self);
                     continue;
                 }
                 if (self.poller != null) {
-                    // Somebody waits in the poller already; it must not oversleep our timers.
+                    // Another M waits in the poller already; it must not oversleep our timers.
                     self.owner.store(null, .release);
                     if (self.timers.earliest.load(.monotonic) < self.poller_deadline)
                         Host.pollBreak();
@@ -374,7 +376,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
         };
 
         /// Waits in the poller without the P and the lock. True if this M has the P afterwards.
-        /// To look again is for when only somebody outside can help, who may go without a word.
+        /// `look_again_ns` is for when only code outside can help, and may go without a word.
         fn waitForWork(self: *Self, m: *M, look_again_ns: ?u64) bool {
             var deadline = if (self.virtual_ns == 0)
                 self.timers.earliest.load(.monotonic)
@@ -404,7 +406,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             self.counters.netpolls += 1;
             Host.pollResults();
             if (!Host.inbox.isEmpty()) Host.inbox.drain();
-            // The signal may be one that nobody writes to the poller's pipe.
+            // The signal may be one that is not written to the poller's pipe.
             if (wake == .interrupted) handleSignals(self, m);
             return free;
         }

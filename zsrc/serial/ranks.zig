@@ -1,12 +1,11 @@
-//! Priorities: who goes before whom, and that nobody waits for ever for that.
+//! Priorities: which goroutines go before others, and that none waits for ever for that.
 //!
 //! A goroutine of priority high or low is in no queue of the others' while it waits for its turn,
 //! but in `high` or `low`. What picks the next one costs nothing more for that: as long as there is
-//! somebody in `high`, `attention` stays set, so that pickNext takes its slow path; and nobody
-//! looks into `low` before all other queues are empty. Who makes a goroutine ready takes one branch
+//! a goroutine in `high`, `attention` stays set, so that pickNext takes its slow path; and no code
+//! looks into `low` before all other queues are empty. To make a goroutine ready takes one branch
 //! (`rank`).
-//!
-//! What keeps the others from starving, in turns, of which each lasts a slice at most:
+//! What keeps the others from starving, in turns that last a slice each at most:
 //!  - Every `others_turns`-th turn is not for `high`. The run queue has it, which goes before
 //!    `runnext` then; and if it is empty, one that was preempted.
 //!  - A high goroutine goes first when it begins, is woken or comes back from a blocking call. One
@@ -28,7 +27,7 @@ const sysmon = @import("sysmon.zig");
 pub const others_turns = 64;
 /// Also how often the network is looked at while there is work. A multiple of `others_turns`.
 pub const join_turns = 256;
-/// How many slices sysmon sees somebody wait in `low` before that one joins the others.
+/// How many slices sysmon sees a goroutine wait in `low` before that one joins the others.
 pub const low_slices = 10;
 
 /// The part of a Lane that is about them. `Turns.others` is `others_turns`, and it may have a bug.
@@ -92,7 +91,7 @@ pub fn Ranks(comptime Self: type, comptime Turns: type) type {
         }
 
         /// The one that waits in `low`, if all other queues are empty; but in the others' turn
-        /// there may be somebody in `high`.
+        /// there may be one in `high`.
         pub noinline fn pickLast(self: *Self) ?G {
             if (self.high.pop()) |g| return g;
             if (self.spares_low) return null;

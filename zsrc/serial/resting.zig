@@ -52,7 +52,7 @@ pub fn Resting(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return true;
         }
 
-        /// Whether the run has left nothing behind, and nobody is on the way to it.
+        /// Whether the run has left nothing behind, and no M is on the way to it.
         fn isClean(self: *Self, m: *M) bool {
             const owner = self.owner.load(.monotonic);
             return self.all_g == null and

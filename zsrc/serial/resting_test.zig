@@ -143,7 +143,7 @@ test "sysmon attends to a run that began where the lane was at rest" {
     defer end();
     const S = struct {
         fn computes(_: *T) void {
-            // Until somebody has it asked to give way.
+            // Until sysmon has it asked to give way.
             while (lane.counters.preempt_requests.load(.monotonic) == 0) std.atomic.spinLoopHint();
         }
     };

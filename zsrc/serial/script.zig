@@ -1,22 +1,22 @@
 //! The choices of an explored run one by one: written down as they are made, and made again.
-//!
 //! Each has a kind, so many options, and the one that was taken. Option 0 is what happens by
-//! itself: who runs goes on, else who has waited longest; no timer is early. So a run is known by
-//! its choices that are not 0. The first `free` options cost nothing. Each other one is what the
-//! literature counts as a preemption (Musuvathi and Qadeer, PLDI 2007): few of these bugs need more
-//! than two, and the runs with so many at most are few enough to be gone through one and all.
+//! itself: the running goroutine goes on, else the one that has waited longest; no timer is early.
+//! So a run is known by its choices that are not 0. The first `free` options cost nothing. Each
+//! other one is what the literature counts as a preemption (Musuvathi and Qadeer, PLDI 2007): few
+//! of these bugs need more than two, and there are few enough runs with so many at most to try them
+//! all.
 //!
 //! A run may be given a plan, the choices of its beginning. What lies behind its end is drawn, or
 //! happens by itself. A program that comes to another choice than the plan has there is not the one
 //! that the plan was made from: the place is kept, and all goes by itself from there on. A plan
-//! that is only meant as a start, of a run that is to be made smaller, bends instead.
+//! that is only a start, for making a run smaller, bends instead.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 
 pub const Kind = enum(u16) {
-    /// Who goes on, as the one that ran waits, ends or gives way.
+    /// Which goroutine goes on, as the one that ran waits, ends or gives way.
     next,
-    /// Whether who runs goes on after a call, or one of the others instead.
+    /// Whether the running goroutine goes on after a call, or one of the others instead.
     call,
     /// Whether the earliest timer fires though goroutines could run.
     early,

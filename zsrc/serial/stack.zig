@@ -40,7 +40,7 @@ pub const Pool = struct {
     /// Stacks that were used before; the resident ones are on top.
     warm: std.ArrayList(usize) = .empty,
     cold: std.ArrayList(usize) = .empty,
-    /// The part of the newest slab that nobody has used yet.
+    /// The part of the newest slab that has not been used yet.
     fresh: usize = 0,
     fresh_end: usize = 0,
     /// Stacks that goroutines use now.

@@ -1,14 +1,13 @@
-//! The M that is to have the P next, and is woken for it when the host's lock is free.
+//! The M that gets the P next, and is woken for it when the host's lock is free.
 //!
 //! An M that gives the P to another still holds the host's lock, which that one needs at once:
 //! woken now it would find the lock taken, and sleep once more. So it is appointed the successor,
 //! under the lock, and woken when that has been let go. Meanwhile a signal may wake it, or the end
-//! of the run, and it may come to its own end. It counts in `due` how many are still to wake it,
+//! of the run, and it may come to its own end. It counts in `due` how many have yet to wake it,
 //! from before the lock is let go until they have touched it for the last time, and does not end
 //! before (`awaitOthers` in threads.zig).
-//!
-//! Who appoints has no successor: it lets the lock go, and wakes that, before it can have the P
-//! once more.
+//! An M that appoints has no successor yet: it lets the lock go, and wakes the one that it
+//! appointed, before it can have the P once more.
 const std = @import("std");
 
 /// The part of an M that is about its successor. `Env` may have a planted bug.

@@ -1,7 +1,7 @@
 //! sysmon: a thread without a P that watches the lane.
 //!
 //! Its three duties, as in Go's runtime: see that the network and the timers are looked at, take
-//! the P from an M whose goroutine blocks (retake), and have a goroutine that runs too long
+//! the P from an M with a goroutine that blocks (retake), and have a goroutine that runs too long
 //! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It
 //! sleeps 20 us between rounds while something happens, then twice as long each round up to 10 ms
 //! but never past the end of a slice, and until it is woken while the lane is idle.
@@ -19,7 +19,7 @@ pub const State = struct {
     thread: ?os.Thread = null,
     note: os.Note = .{},
     stopping: std.atomic.Value(bool) = .init(false),
-    /// Held while sysmon looks, and by who puts the lane to rest: resting.zig.
+    /// Held while sysmon looks, and by the M that puts the lane to rest: resting.zig.
     round: Lock = .{},
     /// There is nothing to look at. Under `round`.
     resting: bool = false,
@@ -31,10 +31,12 @@ pub const State = struct {
     // What the last rounds saw; sysmon's own.
     /// There was no M to send.
     refused: bool = false,
+    /// The last round has seen that the goroutine is away, which it was not in the round before.
+    away_first: bool = false,
     tick: u64 = 0,
     tick_since: u64 = 0,
     detached_since: u64 = 0,
-    /// When somebody else had the host's lock, one of our helpers or a stranger.
+    /// When another thread had the host's lock, one of our helpers or a stranger.
     lock_busy_at: u64 = 0,
     requested_at: u64 = 0,
     requests: u32 = 0,
@@ -105,8 +107,8 @@ fn sleepWhileFree(lane: anytype) void {
     const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
     s.waiting.store(true, if (planted == .waits_late) .release else .seq_cst);
-    // Who stops it has nothing to look at: since `stopping` was seen false nothing has cleared the
-    // note, which is woken after that is stored.
+    // It need not look at `stopping` again: that was false a moment ago. The thread that stores it
+    // wakes the note afterwards, and nothing has cleared the note since.
     if (lane.owner.load(.seq_cst) == null or planted == .sleeps_blindly) {
         _ = s.note.sleep(null);
         s.note.clear();
@@ -122,7 +124,8 @@ pub fn watch(lane: anytype, rounds: anytype) void {
         const sleep_ns = rounds.sleepFor();
         if (planted == .clears_late) s.note.clear();
         _ = s.note.sleep(sleep_ns);
-        // Before it is found out again for how long to sleep: who wakes it has changed that.
+        // Before it finds out again for how long to sleep: the thread that wakes it has changed
+        // that.
         if (planted != .clears_late) s.note.clear();
         // What was cleared may have been `stop`.
         if (planted != .stops_unseen and s.stopping.load(.acquire)) return;
@@ -146,7 +149,7 @@ fn Rounds(comptime Lane: type) type {
         lane: Lane,
         /// So many in a row have found nothing.
         idle: u32 = 0,
-        /// The sleeps grow from the first of these on: nothing was to do since it was woken.
+        /// The sleeps grow from the first of these on: there was nothing to do since it was woken.
         grows: bool = false,
         delay: u64,
         began: u64 = 0,
@@ -190,9 +193,12 @@ fn Rounds(comptime Lane: type) type {
         }
 
         pub fn look(r: *Self) void {
+            const s = &r.lane.sysmon;
             const busy = round(r.lane, os.nanotime());
+            const first = s.away_first;
             r.idle = if (busy) 0 else r.idle +| 1;
-            r.grows = r.grows and !busy;
+            // What was just seen to be away is looked at again soon, and mostly is back by then.
+            r.grows = r.grows and (!busy or first);
         }
     };
 }
@@ -242,8 +248,8 @@ pub fn untilSliceEnd(lane: anytype, now: u64) u64 {
     return if (end > now) end - now else std.math.maxInt(u64);
 }
 
-/// Until the host's lock is to be offered to others. Once the lane was asked it is time to look
-/// again by when it could be due for the next time.
+/// How long until the lane should offer the host's lock to others. Once the lane was asked, the
+/// next look is when the next offer could be due.
 fn untilOffer(lane: anytype, now: u64) u64 {
     if (lane.lock_wanted.load(.monotonic)) return lane.offerInterval();
     return lane.offered_at.load(.monotonic) +| lane.offerInterval() -| now;
@@ -262,6 +268,7 @@ fn anyLost(lane: anytype) bool {
 /// One look at the lane. True if something happened, so that the next look comes soon.
 pub fn round(lane: anytype, now: u64) bool {
     lane.clock.store(now, .monotonic);
+    lane.sysmon.away_first = false;
     const busy = watchOwner(lane, now);
     lane.watchDebt(now, lane.sysmon.refused);
     lane.sysmon.refused = false;
@@ -288,6 +295,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
         // at again soon.
         if (o.retake_enabled and lane.attachment(m) == .detached) {
             s.detached_since = now;
+            s.away_first = true;
             return true;
         }
         return false;
@@ -335,6 +343,7 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const s = &lane.sysmon;
     if (s.detached_since == 0) {
         s.detached_since = now;
+        s.away_first = true;
         return true;
     }
     const others = othersWait(lane, now) or lane.hogsWait();
@@ -357,8 +366,8 @@ pub fn stillBlocked(lane: anytype, m: anytype) bool {
     return lane.tick.load(.monotonic) == m.about.tick and lane.attachment(owner) != .attached;
 }
 
-/// Ms whose goroutines came back from a blocking call and compute without a P: those are asked to
-/// queue up like everybody else.
+/// Goroutines that came back from a blocking call and compute without a P: they are asked to queue
+/// up like all others.
 fn watchLost(lane: anytype) bool {
     var busy = false;
     var lost: ?*M = null;

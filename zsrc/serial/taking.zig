@@ -1,4 +1,4 @@
-//! How an M without the P comes to have that of another, whose goroutine blocks or runs on.
+//! How an M without the P takes it from another M, because that one's goroutine blocks or runs on.
 //!
 //! A goroutine that blocks keeps its M, as a thread; the P may be taken from it at any time by an M
 //! that has the host's lock (`takeOver`). sysmon sends that M (`retake`). What the goroutine finds
@@ -35,8 +35,8 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             if (m.main) self.timers.remove(&self.nudge_timer);
         }
 
-        /// Takes the P from its owner, whose goroutine blocks or runs on. False if things moved on
-        /// since sysmon looked.
+        /// Takes the P from its owner, if the owner's goroutine blocks or runs on. False if things
+        /// moved on since sysmon looked.
         fn takeOver(self: *Self, m: *M, duty: m_mod.Duty) bool {
             const old = self.owner.load(.monotonic) orelse return false;
             const g = self.running orelse return false;
@@ -57,8 +57,8 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             return true;
         }
 
-        /// A goroutine that is preempted while it holds a lock that knows threads has each of the
-        /// others that wants it block its thread, and is not to go on before all of them have.
+        /// A goroutine may be preempted while it holds a lock that knows threads. Then each other
+        /// that wants the lock blocks its thread. The holder must not wait until all of them have.
         fn endConvoy(self: *Self) void {
             self.convoy_base = @min(self.convoy_base, self.lost_count);
             if (self.lost_count < self.convoy_base + convoy) return;
@@ -69,7 +69,8 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
         }
 
         /// Takes the P and runs the lane, unless the goroutine came back while this M waited for
-        /// the lock: a lock that was not free at once was held by somebody, most likely by it.
+        /// the lock: a lock that was not free at once was held by another thread, most likely by
+        /// that goroutine's.
         pub fn retake(self: *Self, m: *M, duty: m_mod.Duty, asked: u64) void {
             if (!self.live) return;
             const now = Env.nanotime();
@@ -80,11 +81,11 @@ pub fn Taking(comptime Lane: type, comptime Env: type) type {
             self.schedule(m);
         }
 
-        /// The host's lock is with others who compute. Each of our threads that asks for it waits
-        /// its turn, a switch interval or more, and where the goroutine that it then runs blocks
-        /// again at once, that was all that goroutines got of it. So some more threads ask, as many
-        /// would in a program of threads: when one of them gets the lock and the running goroutine
-        /// blocks, it takes the P.
+        /// Other threads hold the host's lock and compute. Each of our threads that asks for it
+        /// waits its turn, a switch interval or more, and where the goroutine that it then runs
+        /// blocks again at once, that was all that goroutines got of it. So some more threads ask,
+        /// as many would in a program of threads: when one of them gets the lock and the running
+        /// goroutine blocks, it takes the P.
         noinline fn reinforce(self: *Self, now: u64) void {
             self.reinforced_at = now;
             var wanted = @min(self.runq.len, self.tunables.retake_reserves.get()) -| self.reserves;

@@ -1,13 +1,13 @@
 //! The Ms of a serial lane: threads that rest on the idle list, are sent on errands, and end.
 //!
-//! The idle list has a lock of its own, since sysmon sends Ms without the host's. Who takes an M
-//! off it gives it a duty and wakes it; the M that a time-out or a signal wakes first asks whether
-//! it is still there.
+//! The idle list has a lock of its own, since sysmon sends Ms without the host's. The thread that
+//! takes an M off it gives it a duty and wakes it; the M that a time-out or a signal wakes first
+//! asks whether it is still there.
 //!
-//! An M is on the list before it lets the host's lock go: otherwise whoever needs one in between
-//! starts a thread in vain, or finds none at all at `max_threads`. There all Ms may be on errands,
-//! too, some without the lock. A runner that is not to be had is owed: the next M that comes home
-//! is that at once. In the place of one that ends another may be started.
+//! An M is on the list before it lets the host's lock go: otherwise a thread that needs one in
+//! between starts another in vain, or finds none at all at `max_threads`. There all Ms may be on
+//! errands, too, some without the lock. If no M can be sent to run the lane, a runner is owed: the
+//! next M that comes home becomes it at once. In the place of one that ends another may be started.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -72,7 +72,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             if (!self.live) self.m0.note.wake();
         }
 
-        /// Undoes enlistM, whose count is the caller's.
+        /// Undoes enlistM, except for the count, which the caller undoes.
         pub fn unlistM(self: *Self, m: *M) void {
             self.m_lock.lock();
             defer self.m_lock.unlock();
@@ -119,8 +119,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             m.note.wake();
         }
 
-        /// Has an M take the free P, if none is on its way. Where there is no thread to be had, who
-        /// comes back from a blocking call takes the P, or who comes home from an errand.
+        /// Has an M take the free P, if none is on its way. Where no thread can be got, an M that
+        /// comes back from a blocking call takes the P, or one that comes home from an errand.
         pub fn sendRunner(self: *Self) void {
             if (self.runner_sent) return;
             self.runner_sent = true;
@@ -170,7 +170,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             _ = try newM(self, .{ .duty = duty, .about = about, .note = .{ .word = .init(1) } });
         }
 
-        /// An M that waits for whoever calls to give it a goroutine, and to wake it.
+        /// An M that waits for the caller to give it a goroutine, and to wake it.
         pub fn obtainM(self: *Self) Error!*M {
             return popIdle(self) orelse newM(self, .{});
         }
@@ -214,11 +214,11 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
         }
 
         /// One duty of an M on the idle list, which is off it afterwards if it is the main one and
-        /// on it again otherwise. False when the thread is to end; the M is gone then.
+        /// on it again otherwise. False when the thread has to end; the M is gone then.
         pub fn serve(self: *Self, m: *M) bool {
             const rested = m.rest(if (m.main or m.locked_g != null) null else m_idle_ns);
             if (m.locked_g != null) return serveLockedM(self, m, rested);
-            // Whoever took it off the idle list is about to wake it.
+            // The thread that took it off the idle list is about to wake it.
             if (rested == .timeout) return if (retireToEnd(self, m))
                 endThread(self, m)
             else
@@ -303,9 +303,9 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return stays or endThread(self, m);
         }
 
-        /// False if the thread is to end.
+        /// False if the thread has to end.
         fn comeHome(self: *Self, m: *M) bool {
-            // Where the lane ended meanwhile, nobody will join this thread.
+            // Where the lane ended meanwhile, no other thread will join this one.
             if (!self.owns(m)) return false;
             if (m.ending) {
                 dismiss(self, m);
@@ -333,7 +333,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             self.dismissed += 1;
         }
 
-        /// A short life may end before the one who gave it has finished, or who woke it last.
+        /// A short life may end before the thread that started this one, or woke it last, has
+        /// finished with it.
         fn awaitOthers(m: *M) void {
             while (!m.known.load(.acquire) or
                 (m.due.load(.acquire) > 0 and planted != .others_unawaited))
@@ -398,7 +399,7 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             own.keeps_mask = true;
         }
 
-        /// Of an M whose goroutine comes back from a call.
+        /// Of an M when its goroutine comes back from a call.
         pub noinline fn setMaskAgain(self: *Self, m: *M) void {
             m.mask_again = false;
             os.setMask(self.signal_mask);
@@ -476,8 +477,8 @@ pub fn Threads(comptime Lane: type, comptime Host: type, comptime Env: type) typ
             return false;
         }
 
-        /// Whether some M, of those that nobody can have, has no goroutine of its own, and comes
-        /// home soon.
+        /// Whether some M that can't be sent now has no goroutine of its own, and so comes home
+        /// soon.
         pub fn anyOnErrand(self: *Self) bool {
             self.m_lock.lock();
             defer self.m_lock.unlock();

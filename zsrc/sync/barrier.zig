@@ -55,7 +55,7 @@ pub fn Barrier(comptime Rt: type) type {
             b.queue.end(&Rt.no_lock, wake);
         }
 
-        /// Whoever waits finds the barrier broken; for the next it is as new.
+        /// Goroutines that wait find the barrier broken; for the next one it is as new.
         pub fn reset(b: *Self) void {
             b.endRound(.closed);
             b.broken = false;

@@ -1,13 +1,13 @@
 //! Channels, with the semantics of Go's runtime/chan.go; select.zig waits on several.
 //!
 //! A value goes straight from a sender to a waiting receiver, into the memory that the receiver
-//! named, past the buffer. Waiters lie on the stacks of those who wait (core/waiters.zig): whoever
-//! has claimed one copies the value under the channel's lock, and wakes its owner when that has
-//! been let go.
+//! named, past the buffer. Waiters lie on the stacks of the goroutines that wait
+//! (core/waiters.zig). The goroutine that has claimed one copies the value under the channel's
+//! lock, lets the lock go, and then wakes the waiter's owner.
 //!
 //! An operation that has to wait is queued under the lock with which it looked, and the lock is let
-//! go once its context is saved: nobody can wake what still runs, and nothing can change between
-//! the look and the queueing.
+//! go once the context of its goroutine is saved: no other can wake what still runs, and nothing
+//! can change between the look and the queueing.
 //!
 //! An element is a T, a plain value such as a pointer; or, without a T, so many bytes as the
 //! channel says when it is made. The layer above owns what it refers to. `Rt` is what channels run
@@ -91,7 +91,7 @@ pub fn Chan(comptime Rt: type, comptime T: ?type) type {
             c.count += 1;
         }
 
-        /// Takes a value out of a buffer that has one, past those who wait.
+        /// Takes a value out of a buffer that has one, past the goroutines that wait.
         pub inline fn take(c: *Self, to: Place) void {
             c.copy(to, c.slot(c.recv_at));
             c.recv_at += 1;
@@ -103,7 +103,7 @@ pub fn Chan(comptime Rt: type, comptime T: ?type) type {
             return if (side == .send) &c.senders else &c.receivers;
         }
 
-        // ---- with the lock; who is to be woken once it has been let go comes back in `woken` ----
+        // ---- with the lock; `woken` gets the waiters to wake once it has been let go ----
 
         /// Does it if that can be done at once. A receive that is `closed` has drained the channel.
         pub inline fn attempt(c: *Self, side: Side, elem: Place, woken: *?Rt.Who) Outcome {
@@ -180,7 +180,7 @@ pub fn Chan(comptime Rt: type, comptime T: ?type) type {
             return .would_block;
         }
 
-        /// For one whose wait was claimed by others than the channel.
+        /// For a waiter that was claimed by others than the channel.
         pub fn withdraw(c: *Self, side: Side, w: *Waiter) void {
             c.lock.lock();
             c.queue(side).remove(w);
@@ -268,7 +268,7 @@ pub fn Chan(comptime Rt: type, comptime T: ?type) type {
             return c.count > 0 or !c.senders.isEmpty();
         }
 
-        /// Of a select, with `guard.woken` for who is to be woken. Without a channel it never can
+        /// Of a select, with `guard.woken` for the waiters to wake. Without a channel it never can
         /// go on.
         pub const Case = struct {
             chan: ?*Self,

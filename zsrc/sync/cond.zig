@@ -1,8 +1,8 @@
 //! Cond: waits for a change of what a lock guards, as Go's sync.Cond.
 //!
 //! That lock is let go only when the queue's own is held: a signal that the next owner sends has to
-//! wait for the queue, and finds who waits. The lock's own queue comes below this one; nobody holds
-//! it who wants this one.
+//! wait for the queue, and finds the waiter there. The lock's own queue comes below this one: no
+//! caller that holds it wants this one.
 const Waiters = @import("../core/waiters.zig").Waiters;
 const Wake = @import("../core/wait.zig").Wake;
 

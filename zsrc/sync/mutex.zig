@@ -1,11 +1,11 @@
 //! Mutex: mutual exclusion with Go's two modes (internal/sync/mutex.go). All zeroes is an open one.
 //!
-//! In normal mode unlocking wakes the first waiter, which then competes with those who come
+//! In normal mode unlocking wakes the first waiter, which then competes with goroutines that come
 //! running: they are on a processor already, and mostly win, which saves a switch for each time the
 //! mutex is taken. A waiter that loses goes back to the head of the queue. One that has waited for
 //! longer than a millisecond puts the mutex into starvation mode: from then on unlocking gives the
-//! mutex to the first waiter, without its ever being free, until a waiter gets it that is the last
-//! or has waited for less.
+//! mutex to the first waiter, without its ever being free. That ends with a waiter that is the last
+//! one or has waited for less.
 //!
 //! Everything is in one word, so that an uncontended lock is one compare-and-swap. `guard` protects
 //! the queue. These rules keep a waiter from being forgotten:
@@ -13,10 +13,10 @@
 //!    locked sets it and queues under `guard`: the holder's fast way out fails then, and the holder
 //!    comes to the guard after the caller;
 //!  - `woken` says that one was woken that has not tried yet; unlocking wakes no second. It is
-//!    set under `guard`. The one who was woken clears it in the same step in which it takes the
-//!    mutex or finds it locked, and may leave then. Unlocking without waking anybody looks and
+//!    set under `guard`. The waiter that was woken clears it in the same step in which it takes the
+//!    mutex or finds it locked, and may leave then. Unlocking without waking a waiter looks and
 //!    opens in one step: if that comes later, it sees `woken` cleared and wakes the next;
-//!  - one that leaves by its deadline was not woken: nobody counts on it.
+//!  - one that leaves by its deadline was not woken: no other counts on it.
 //! Taking the mutex is an acquire and pairs with the release of unlocking. A mutex that is handed
 //! over stays locked: the wake-up orders what its owners do.
 const std = @import("std");
@@ -105,7 +105,7 @@ pub fn Mutex(comptime Rt: type) type {
                 if (planted == .woken_unseen) {
                     _ = m.state.fetchAnd(~gone, .release);
                 } else if (m.state.cmpxchgStrong(s, s & ~gone, .release, .monotonic) != null)
-                    continue; // the one who was woken may have tried, and somebody else has to be
+                    continue; // the woken waiter may have tried: another one has to be woken
                 m.guard.unlock();
                 return true;
             }
@@ -120,7 +120,7 @@ pub fn Mutex(comptime Rt: type) type {
             _ = m.state.fetchAnd(~bits, .monotonic);
         }
 
-        /// By the one who was woken: true if it has the mutex.
+        /// For the waiter that was woken: true if it has the mutex.
         inline fn tryWoken(m: *Self) bool {
             var s = m.state.load(.monotonic);
             while (true) {
@@ -139,7 +139,7 @@ pub fn Mutex(comptime Rt: type) type {
             m.guard.lock();
             m.enter();
             m.clear(woken);
-            // Who holds it wakes the next.
+            // If the mutex is locked, its holder wakes the next.
             const is_locked = m.state.load(.monotonic) & locked != 0;
             const next = if (is_locked) null else m.queue.take(.ready);
             if (next != null) _ = m.state.fetchOr(woken, .monotonic);

@@ -2,7 +2,7 @@
 //!
 //! A writer that waits keeps new readers out, so that readers cannot starve it; a writer that
 //! unlocks lets in all readers that wait, before the next writer, so that writers cannot starve
-//! them. Whoever waits is given the lock, in order, and finds it its own when it wakes.
+//! them. A waiter is given the lock, in order, and owns it when it wakes.
 const Wake = @import("../core/wait.zig").Wake;
 const waiters = @import("../core/waiters.zig");
 const Waiters = waiters.Waiters;

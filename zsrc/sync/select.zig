@@ -1,20 +1,20 @@
 //! select: waits until one of several cases can go on, and does that one, with the semantics of
 //! Go's runtime/select.go.
 //!
-//! What a case is of is for the layer above to say: `Source`, a channel's `Case`, or a tagged union
-//! of whatever can be waited for. It has
+//! The layer above says what a case is about: `Source`, a channel's `Case`, or a tagged union of
+//! whatever can be waited for. It has
 //!  - `poll(guard)`: does what the case is about, if that can be done at once;
-//!  - `enqueue(who)`: queues who waits. The waiter lies in the case: which one was claimed tells
-//!    which case it is;
+//!  - `enqueue(who)`: queues the caller, which `who` names. The waiter lies in the case: which one
+//!    was claimed tells which case it is;
 //!  - `dequeue`: leaves the queue, after a wait that another case ended, or none. It takes the lock
-//!    that it needs, one after the other: whoever comes across a waiter meanwhile cannot claim it
-//!    any more, and passes by;
+//!    that it needs, one after the other: a goroutine that comes across a waiter meanwhile cannot
+//!    claim it any more, and passes by;
 //!  - `finish`: the wait has ended with this case: what came of it. `would_block` has the select
 //!    look and wait again.
 //! A poll and the queueing that follows happen at one instant. The `Guard` sees to that:
 //!  - `hold` takes all locks that protect the sources, in the order of their addresses, so that two
 //!    selects never wait for each other;
-//!  - `release` lets them go, and wakes whom a poll is to wake;
+//!  - `release` lets them go, and wakes the waiters that a poll has taken out;
 //!  - `unlocker` is what a wait lets them go with, once the caller can be woken. From then on it
 //!    may be woken, and gone: nothing of the select is touched after the last lock;
 //!  - `reserve` says whether there is the memory to wait; `enlist` and `resign` are called before
@@ -85,7 +85,8 @@ pub fn Select(comptime Rt: type, comptime Source: type, comptime Guard: type) ty
                 };
                 const outcome = cases[index].finish(wake);
                 if (outcome != .would_block) return .{ .index = index, .outcome = outcome };
-                // It was claimed, so that whoever wanted to interrupt it has left it at that.
+                // It was claimed already, so an interruption that came meanwhile had no effect on
+                // it.
                 if (guard.isInterrupted(me)) return .{ .index = 0, .outcome = .interrupted };
             }
         }

@@ -1,12 +1,12 @@
-//! Semaphore: a number of permits, of which some are taken and given back.
+//! Semaphore: a number of permits that are taken and given back.
 //!
-//! Permits go to those who wait in the order in which they came: one that wants many is not passed
-//! by others that want few, and so gets them. Whoever gives some back takes waiters out under the
-//! lock and claims them: one whose deadline was quicker does not count, so that no permit is lost
-//! to who has given up. One that gives up looks whether those behind it want less.
+//! Waiters get permits in the order in which they came: one that wants many is not passed by others
+//! that want few, and so gets them. A goroutine that gives some back takes waiters out under the
+//! lock and claims them. A waiter whose deadline was quicker does not count, so that no permit is
+//! lost to one that has given up. One that gives up looks whether those behind it want less.
 //!
-//! Where each asks for one, as golibx.h's do, nothing is compared: who is first gets what comes
-//! back, so that nobody waits while there is a permit. To look at amounts there cost 7 to 12 %.
+//! Where each asks for one, as golibx.h's do, nothing is compared: the first waiter gets what comes
+//! back, so that none waits while there is a permit. To look at amounts there cost 7 to 12 %.
 const waiters = @import("../core/waiters.zig");
 const Waiters = waiters.Waiters;
 const Place = waiters.Place;

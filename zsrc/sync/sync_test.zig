@@ -58,7 +58,7 @@ fn unlock(m: *Mutex) void {
     if (!m.unlock()) unreachable;
 }
 
-test "a mutex excludes, in the order of those who wait" {
+test "a mutex excludes, in the order of its waiters" {
     const S = struct {
         var m: Mutex = .{};
         var workers: [20]T = undefined;
@@ -123,7 +123,7 @@ test "a waiter of a mutex that starves is given it" {
     try expectEqual(false, S.m.isLocked());
 }
 
-test "a mutex passes by those who left, in both modes" {
+test "a mutex passes by waiters that left, in both modes" {
     const S = struct {
         var m: Mutex = .{};
         var leaver: T = undefined;
@@ -205,7 +205,7 @@ test "readers wait behind a writer, and go on when it leaves" {
     try std.testing.expectError(error.Unlocked, S.m.rUnlock());
 }
 
-test "permits go to those who came first, and past one that leaves" {
+test "permits go to the waiters that came first, and past one that leaves" {
     const S = struct {
         var s: Semaphore = .{ .free = 5 };
         var waiters: [3]T = undefined;
@@ -234,7 +234,7 @@ test "permits go to those who came first, and past one that leaves" {
     try expectEqual(0, S.s.free);
 }
 
-test "a full round of a barrier has passed, whoever is told to leave then" {
+test "a full round of a barrier has passed, whichever goroutine is told to leave then" {
     const S = struct {
         var b: Barrier = .{ .parties = 3 };
         var parties: [2]T = undefined;

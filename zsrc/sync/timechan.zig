@@ -1,10 +1,10 @@
 //! What a timer's channel is: something to receive from when its time has come, once or at
 //! intervals.
 //!
-//! As since Go 1.23, the channel has no buffer and nothing is sent to it. Whether the time has come
-//! is looked at when somebody receives, and only while somebody waits is there a timer in the
-//! lane's heap. So a stop or a reset leaves no stale value behind, a slow receiver misses ticks
-//! instead of getting them late, and one that everybody has forgotten is garbage like any other
+//! As since Go 1.23, the channel has no buffer and nothing is sent to it. A goroutine that receives
+//! looks whether the time has come. There is a timer in the lane's heap only while a goroutine
+//! waits. So a stop or a reset leaves no stale value behind, a slow receiver misses ticks instead
+//! of getting them late, and a channel that the program has forgotten is garbage like any other
 //! object.
 //!
 //! All of it needs the lane's lock. The value is the time that it was due at, in monotonic ns.
@@ -22,19 +22,19 @@ pub fn TimeChan(comptime Lane: type) type {
         /// Later than this never comes.
         pub const never = timer_mod.Heap.never;
 
-        /// Its `when` is the time; it is in the heap while somebody waits.
+        /// Its `when` is the time; it is in the heap while a goroutine waits.
         timer: Timer = .{},
         /// Zero: once.
         period_ns: u64 = 0,
         receivers: Queue = .{},
         /// How many of the program's own goroutines wait.
         user_waiters: u32 = 0,
-        /// The time is still to come, or has come and nobody has received it.
+        /// The time has not come yet, or no goroutine has received it yet.
         armed: bool = false,
         /// The timer in the heap counts as hope.
         counted: bool = false,
 
-        /// Receives the time, if it has come and nobody waits for it.
+        /// Receives the time, if it has come and no goroutine waits for it.
         pub fn poll(c: *Self, lane: *Lane) ?u64 {
             if (!c.armed or c.inHeap()) return null;
             const now = lane.now();
@@ -117,12 +117,12 @@ pub fn TimeChan(comptime Lane: type) type {
                 // The heap has the room that this timer had.
                 return c.arm(lane) catch unreachable;
             }
-            // All that waited have ended otherwise and are about to leave: whoever receives next
-            // takes it.
+            // All that waited have ended otherwise and are about to leave: the next that receives
+            // gets it.
         }
 
-        /// Due at `when` from now on, and every `period_ns` if that is not zero. Whether it was to
-        /// come before; nobody receives that any more.
+        /// Due at `when` from now on, and every `period_ns` if that is not zero. Returns whether a
+        /// time was set that had not been received; it never is now.
         pub fn set(c: *Self, lane: *Lane, when: u64, period_ns: u64) std.mem.Allocator.Error!bool {
             const was = c.stop(lane);
             c.timer.when = when;
@@ -132,7 +132,7 @@ pub fn TimeChan(comptime Lane: type) type {
             return was;
         }
 
-        /// Whether it was to come; nobody receives it any more.
+        /// Returns whether a time was set that had not been received; it never is now.
         pub fn stop(c: *Self, lane: *Lane) bool {
             const was = c.armed;
             c.armed = false;

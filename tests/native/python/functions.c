@@ -59,7 +59,7 @@ uint64_t goid(void) { return golibx_goid(); }
 void store(void *arg) { __atomic_store_n((int32_t *)arg, 1, __ATOMIC_SEQ_CST); }
 void add_one(void *arg) { __atomic_fetch_add((int32_t *)arg, 1, __ATOMIC_SEQ_CST); }
 
-/* Until somebody stores something else there. Computes; gives way to nobody. */
+/* Until another thread stores something else there. Computes, and never gives way. */
 void spin_while_zero(void *arg)
 {
     while (__atomic_load_n((int32_t *)arg, __ATOMIC_SEQ_CST) == 0)
@@ -212,7 +212,7 @@ void start_many(int32_t n)
     golibx_wg_wait(&wg, GOLIBX_FOREVER);
 }
 
-/* A system call that blocks until somebody writes to the pipe. */
+/* A system call that blocks until another thread writes to the pipe. */
 void block_in_read(int32_t fd)
 {
     char byte;

@@ -1,4 +1,4 @@
-//! Ends a goroutine that does not park: raises in it what it is to raise, at a back edge of one of
+//! Ends a goroutine that does not park: raises in it what it has to raise, at a back edge of one of
 //! its loops.
 //!
 //! An exception from outside must not come between two lines: a lock would be acquired, and the
@@ -8,10 +8,11 @@
 //! the loop. So the loops that the goroutine is in are watched, those of all its frames, once it
 //! has had a while to park (goroutine.cancelAll). One that neither parks nor loops goes on.
 //!
-//! From 3.12 on a loop is watched by JUMP events on the frame's code object. At one that goes back
-//! the next INSTRUCTION event is asked for, which is at the jump's target, in the loop: raised by
-//! the jump's own event, the exception would miss a `try` whose first statement is the loop. On
-//! 3.11 the frames get opcode events, and one that is not behind the last is at a target.
+//! From 3.12 on a loop is watched by JUMP events on the frame's code object. At one that goes back,
+//! golibx asks for the next INSTRUCTION event, which is at the jump's target, in the loop: raised
+//! by the jump's own event, the exception would miss a `try` that has the loop as its first
+//! statement. On 3.11 the frames get opcode events, and one that is not behind the last is at a
+//! target.
 const std = @import("std");
 const py = @import("../py.zig");
 const host = @import("host.zig");

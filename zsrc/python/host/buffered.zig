@@ -2,9 +2,9 @@
 //!
 //! A BufferedReader has a lock, and remembers which thread holds it: to find that the same one
 //! wants it again means a call from within a call, an error. What it reads from may be a Python
-//! object, whose method gives way. So a goroutine in the middle of such a method keeps its thread,
-//! as in the middle of foreign code (foreign.zig): then another one that wants the lock is on
-//! another thread, and waits for it.
+//! object with a method that gives way. So a goroutine in the middle of such a method keeps its
+//! thread, as in the middle of foreign code (foreign.zig): then another one that wants the lock is
+//! on another thread, and waits for it.
 //!
 //! To be in the middle is noted: the methods are replaced where they are (replace.zig) by ones that
 //! note it and call them. `for line in file` calls a function of the type's instead.
@@ -57,7 +57,7 @@ pub fn findOwner(file: *py.Object) ?bool {
         if (found != null) return false;
         found = i;
     }
-    if (found == null) return false; // nobody is in the middle of it
+    if (found == null) return false; // no goroutine is in the middle of it
     owner_at = found;
     return true;
 }

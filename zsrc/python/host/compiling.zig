@@ -27,7 +27,7 @@ const slack = 16 * 1024;
 /// So many calls may always be made: by the code that shows a warning of the compiler's, say.
 const least = 100;
 
-/// How far the counter is to be lowered; null where all that it has fits the stack.
+/// How far to lower the counter; null where all that it has fits the stack.
 inline fn excess() ?i32 {
     const g = lane.onThread() orelse return null;
     const sp = arch.stackPointer();

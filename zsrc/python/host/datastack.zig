@@ -1,19 +1,17 @@
 //! Where the frames of a goroutine's Python code lie.
 //!
 //! A thread state has a data stack for them, of chunks of 16 KiB that the interpreter maps one by
-//! one, and of which most goroutines use some hundred bytes: that is a page, and a system call, for
-//! each. So a goroutine's first chunk is a small one at the top of its C stack, whose first page
-//! holds both: that of a goroutine which waits is used to 1.4 KiB (3.11) to 2.1 KiB (3.15) by
-//! calls.
+//! one. Most goroutines use some hundred bytes of it: that is a page, and a system call, for each.
+//! So a goroutine's first chunk is a small one at the top of its C stack. The first page of that
+//! stack holds both: in a goroutine that waits, calls use 1.4 KiB (3.11) to 2.1 KiB (3.15) of it.
 //!
 //! The interpreter never frees the first chunk before the thread state. A second one is mapped when
-//! the first is full, and unmapped when the last of its frames has gone, which a loop that calls a
-//! function may come by at each turn: so some chunks are kept. The functions that map and unmap are
-//! the interpreter's for its arenas, which it lets anybody replace.
-//!
-//! Where the words of a thread state are that have the data stack is found out by having a function
-//! called: they are null before, and known after it. Layout and rules: Python/pystate.c, the same
-//! from 3.11 to 3.15.
+//! the first is full, and unmapped when the last of its frames has gone, which may happen at each
+//! turn of a loop that calls a function: so some chunks are kept. The functions that map and unmap
+//! are those for the interpreter's arenas, which it lets any code replace.
+//! golibx finds the words of a thread state that have the data stack by having a function called:
+//! they are null before, and known after it. Layout and rules: Python/pystate.c, the same from 3.11
+//! to 3.15.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const py = @import("../py.zig");

@@ -2,11 +2,11 @@
 //! number, and its own descriptors are left alone.
 //!
 //! Programs that become daemons close every number there is. A socket that a goroutine waits for is
-//! closed for it as by its own close(), also if the number is somebody else's an instant later. The
+//! closed for it as by its own close(), also if the number is another file's an instant later. The
 //! runtime's descriptors are not the program's: for it they are not open.
 //!
-//! The functions are replaced where the interpreter has them, so that it does not matter who has
-//! imported them before. Where they do not look as expected they stay as they are.
+//! The functions are replaced where the interpreter has them, so that it does not matter which
+//! modules have imported them before. Where they do not look as expected they stay as they are.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../../os/os.zig");
@@ -39,13 +39,7 @@ pub fn watch() void {
 
 /// Null if it is no descriptor: then the function says so itself.
 fn descriptor(o: *py.Object) ?i32 {
-    if (!py.isInt(o)) return null;
-    const value = py.PyLong_AsLongLong(o);
-    if (value == -1 and py.PyErr_Occurred() != null) {
-        py.PyErr_Clear();
-        return null;
-    }
-    return std.math.cast(i32, value);
+    return py.intIn(i32, o);
 }
 
 fn refuse(e: std.c.E) ?*py.Object {
@@ -53,7 +47,7 @@ fn refuse(e: std.c.E) ?*py.Object {
     return py.PyErr_SetFromErrno(py.exc.osError());
 }
 
-/// Before the files are closed: from here on their numbers may be anybody's.
+/// Before the files are closed: from here on any other file may get their numbers.
 fn tell(low: i32, high: i32) void {
     if (lane.live) host.poller.loseRange(low, high);
 }

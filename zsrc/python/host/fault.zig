@@ -1,8 +1,8 @@
 //! A memory fault on a goroutine's stack guard is an overflow. In the stack's reserve, the program
 //! is told by a RecursionError (recursion.zig); below it ends the process, with one clear line and
 //! the goroutine's traceback. Any other fault goes to the disposition that was there before, and so
-//! does a signal of that number that somebody sent. What sets that while a run lasts is to become
-//! it, and not to take this one's place: faulthandler here, signal.signal() in
+//! does a signal of that number that was sent. Code that sets a disposition while a run lasts has
+//! to set that one, and not take this one's place: faulthandler here, signal.signal() in
 //! golibx/patch/signals.py.
 const std = @import("std");
 const os = @import("../../os/os.zig");

@@ -22,8 +22,8 @@
 //!
 //! A goroutine that runs a C function has no such loop: reduce() may call one after the other.
 //!
-//! The other way that was tried in thought is to look for addresses of foreign code among all words
-//! of the stack. It takes no tables, but what earlier calls left behind looks like calls too.
+//! Another design was rejected: to look for addresses of foreign code among all words of the stack.
+//! It takes no tables, but what earlier calls left behind looks like calls too.
 //!
 //! The `_io` module's buffered readers and writers are the interpreter's own, but do know their
 //! thread: buffered.zig counts calls that are in the middle of one.

@@ -50,7 +50,7 @@ pub const PyG = struct {
     overflow: recursion.Overflow = .{},
     /// 3.11: what backedge.zig's trace function stands in for.
     traced_by: ?preempt.Traced = null,
-    /// The WaitGroup whose go() started it, owned.
+    /// The WaitGroup that started it by go(), owned.
     group: ?*py.Object = null,
     handle: *Handle = undefined,
     function: ?*py.Object = null,
@@ -64,9 +64,9 @@ pub const PyG = struct {
     raised: owed.Raised = .{},
     /// Where what was eaten of that was reported.
     eaten_at: owed.Place = .{},
-    /// What it is to raise at those after that.
+    /// What it has to raise at those after that.
     later: ?*Thrown = null,
-    /// The context whose end ends its waits, owned; and those that it entered.
+    /// The context that ends its waits when it ends, owned; and those that it entered.
     ambient: ?*py.Object = null,
     entered: ?*contexts.Entered = null,
     /// Called with the handle when all is over, owned.
@@ -75,7 +75,7 @@ pub const PyG = struct {
     places: ?*py.Object = null,
     /// Let go at its end.
     kept: ?*py.Object = null,
-    /// What its thread object is found under, owned, if somebody has asked for that.
+    /// The key of its thread object, owned, if the program has asked for that.
     thread: ?*py.Object = null,
     /// Its thread state is as new.
     clean: bool = false,
@@ -85,12 +85,12 @@ pub const PyG = struct {
     ended: bool = false,
     /// The run's end has cancelled it.
     told_to_end: bool = false,
-    /// The program's thread: nobody ends it, and it does not go on after the run.
+    /// A thread of the program's: golibx does not end it, and it does not go on after the run.
     is_thread: bool = false,
     /// The program has ended: what it is made to raise may be ignored. See owed.zig.
     owes_nothing: bool = false,
-    /// Whose code it waits in the middle of, while it keeps its thread for that; and in which calls
-    /// of the interpreter's buffered files it is, the innermost.
+    /// The module with the code that it waits in the middle of, while it keeps its thread for that;
+    /// and the innermost call of the interpreter's buffered files that it is in.
     kept_by: ?*const foreign.Module = null,
     buffered: ?*buffered.Call = null,
     /// What was last found to lie below its calls.
@@ -113,11 +113,11 @@ pub const PyG = struct {
 };
 
 pub const Owes = extern struct {
-    /// What the goroutine is to raise at its next park, owned.
+    /// What the goroutine has to raise at its next park, owned.
     pending: ?*py.Object = null,
     /// What it was made to raise and has eaten, owned.
     eaten: ?*py.Object = null,
-    /// How much it is in the midst of that nothing is to cut in two: see whole.zig.
+    /// How much it is in the midst of that nothing may cut in two: see whole.zig.
     whole: u32 = 0,
 };
 
@@ -243,8 +243,8 @@ pub inline fn free(p: *PyG) void {
 
 pub const GoError = error{Raised};
 
-/// What a goroutine has of who starts it: that one's context variables, context, priority, number,
-/// and where it is. References are owned.
+/// What a goroutine inherits from the one that starts it: its context variables, context, priority,
+/// number, and where it is. References are owned.
 pub const Birth = struct {
     /// Null if none is set: a new thread state has none either, and makes room for the first.
     variables: ?*py.Object,
@@ -262,7 +262,7 @@ pub const Birth = struct {
     }
 };
 
-/// As a child of who calls. Sets an exception when it fails.
+/// As a child of the caller. Sets an exception when it fails.
 pub inline fn bear(system: bool) GoError!Birth {
     const here = lane.hereOnStack();
     const caller = here orelse lane.onThread();
@@ -287,8 +287,8 @@ fn copyVariables() GoError!*py.Object {
     return py.extra.PyContext_CopyCurrent() orelse error.Raised;
 }
 
-/// Of the main goroutine, before it is launched: its thread state is that of who called run(),
-/// where nothing of it may stay. Sets an exception when it fails.
+/// Of the main goroutine, before it is launched: its thread state is the one of the thread that
+/// called run(), where nothing of it may stay. Sets an exception when it fails.
 pub fn ownVariables(p: *PyG) GoError!void {
     if (p.context != null) return;
     p.context = try copyVariables();
@@ -308,8 +308,8 @@ pub fn create(
     return createAs(&b, function, args, nargs, kwnames, system);
 }
 
-/// The same, of somebody's who may be gone. Takes the references of `b`, unless it fails. Runs no
-/// Python code, unless it is the collector's, up to 3.11.
+/// The same, as a child of one that may be gone. Takes the references of `b`, unless it fails. Runs
+/// no Python code, unless it is the collector's, up to 3.11.
 pub inline fn createAs(
     b: *const Birth,
     function: *py.Object,
@@ -391,7 +391,7 @@ pub fn createQuietly(b: *const Birth, function: *py.Object) ?*PyG {
     };
 }
 
-/// Of one that was made just now: it begins as a thread, with nothing of who started it.
+/// Of one that was made just now: it begins as a thread, with nothing of its parent.
 pub fn inheritNothing(p: *PyG) void {
     p.g.context = null;
     p.g.rank = .normal;
@@ -401,7 +401,7 @@ pub fn inheritNothing(p: *PyG) void {
     py.clear(&p.context);
 }
 
-/// Undoes `create` for one that is not to be launched.
+/// Undoes `create` for one that will not be launched.
 pub fn abandon(p: *PyG) void {
     const h = p.handle;
     h.live = null;
@@ -413,7 +413,8 @@ pub fn abandon(p: *PyG) void {
     py.decref(&h.ob);
 }
 
-/// Of a frame, of which it takes the reference: for a Birth or a Handle, whose own place goes.
+/// Notes the place of a frame, and takes the frame's reference: for a Birth or a Handle, which
+/// forgets the place that it had.
 inline fn takePlace(of_what: anytype, where: ?*py.Frame) void {
     const frame = where orelse return;
     const code = py.PyFrame_GetCode(frame);
@@ -435,7 +436,7 @@ pub fn takePlaceAbove(p: *PyG, frames: i64) void {
     takePlace(p.handle, frame);
 }
 
-/// Makes it a child of somebody who looks after it: `on_end` is called with its handle when it has
+/// Makes it a child of code that looks after it: `on_end` is called with its handle when it has
 /// ended, and what it raises counts as collected. It runs under `context`, and was started where
 /// the function that calls was called. A value is received from `places`, if there is one, at its
 /// end. Takes the references.
@@ -456,7 +457,7 @@ pub fn launch(p: *PyG) *py.Object {
     return py.incref(&p.handle.ob);
 }
 
-/// Where nobody gets the handle.
+/// As launch, where no code gets the handle.
 pub inline fn launchUnseen(p: *PyG) void {
     lane.go(&p.g);
     if (!p.g.system) lane.record(.goroutine_create, p.g.id, p.parent, 0);
@@ -516,7 +517,7 @@ fn runHandlers(p: *PyG) void {
     if (!signals.giveBack(p)) clearState(p);
 }
 
-/// In the child of a fork, of the one that did: who waits for it is gone.
+/// In the child of a fork, of the goroutine that forked: those that wait for it are gone.
 pub fn endSurvivor(p: *PyG, result: ?*py.Object) void {
     const h = p.handle;
     p.group = null;
@@ -545,7 +546,7 @@ pub fn forgetOthers(survivor: ?*PyG) void {
         const p = of(g);
         if (p == survivor) continue;
         p.state = null;
-        // Whoever comes across it in a queue passes by.
+        // Code that comes across it in a queue passes by.
         g.claimed = .taken;
         if (p.ended) continue;
         p.ended = true;
@@ -596,7 +597,7 @@ fn dropCall(p: *PyG) void {
     py.clear(&p.kept);
 }
 
-/// Stores how the function ended, tells who watches, and wakes those who wait for it.
+/// Stores how the function ended, tells the watchers, and wakes the goroutines that wait for it.
 fn finish(p: *PyG, result: ?*py.Object, on_end: ?*py.Object) void {
     const h = p.handle;
     foreign.leaveBody(p);
@@ -638,7 +639,7 @@ fn clearState(p: *PyG) void {
     if (p.thread != null) identity.forgetThread(p);
     if (host.isUsed(p.state.?)) {
         clearUsed(p);
-        // What that ran may have asked who it is.
+        // What that ran may have asked for its thread object.
         if (p.thread != null) identity.forgetThread(p);
     }
     host.dropAsyncException(p.state.?);
@@ -683,14 +684,14 @@ fn settleHandle(p: *PyG) void {
     py.decref(&h.ob);
 }
 
-/// Its goroutine has ended, and somebody may have the handle.
+/// Its goroutine has ended, and the program may have the handle.
 fn outliveGoroutine(h: *Handle) void {
     // Name it by its code, so that what a closure holds goes now.
     nameByCode(h);
     if (mayBeInCycle(h)) py.PyObject_GC_Track(&h.ob);
 }
 
-/// Whether somebody waits who is to learn how it ended: in result() or a select, not in join().
+/// Whether a goroutine waits that will learn how it ended: in result() or a select, not in join().
 fn awaitsOutcome(h: *Handle) bool {
     if (h.collectors > 0) return true;
     var it = h.waiters().list.head;
@@ -749,7 +750,7 @@ pub fn notifyEnd(object: *py.Object, ch: *py.Object) ?*py.Object {
     return py.returnNone();
 }
 
-/// Has its exception tell, whoever raises it again, where the goroutine was started.
+/// Has its exception tell where the goroutine was started, wherever it is raised again.
 pub fn noteStart(h: *Handle) void {
     if (h.noted or h.outcome != .raised) return;
     h.noted = true;
@@ -771,7 +772,7 @@ fn addNote(h: *Handle) bool {
     return true;
 }
 
-/// Hands an exception that nobody will collect to the runtime layer's handler.
+/// Hands an exception that no code will collect to the runtime layer's handler.
 pub fn report(h: *Handle) void {
     h.collected = true;
     const exception = h.exception orelse return;
@@ -806,7 +807,7 @@ pub fn interrupt(p: *PyG, exception: *py.Object) void {
     wakePending(p);
 }
 
-/// As `interrupt`, at the park after those at which it raises what it is to raise already.
+/// As `interrupt`, at the park after those at which it raises what it already has to raise.
 pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
     const last = try host.gpa.create(Thrown);
     last.* = .{ .exception = exception };
@@ -816,7 +817,7 @@ pub fn throwLater(p: *PyG, exception: *py.Object) error{OutOfMemory}!void {
 }
 
 /// As `interrupt`, but the goroutine raises it before it executes another bytecode, wherever it is,
-/// and before what it is to raise where it parks.
+/// and before what it has to raise where it parks.
 pub fn throwAtOnce(p: *PyG, exception: *py.Object) void {
     if (p.owes.pending == null) {
         p.owes.pending = exception;
@@ -854,7 +855,7 @@ fn wakePending(p: *PyG) void {
     }
 }
 
-/// Raises what the goroutine is to raise where it parks. True if there was something; an exception
+/// Raises what the goroutine has to raise where it parks. True if there was something; an exception
 /// is set then.
 pub fn raisePending(p: *PyG) bool {
     return raiseThrown(p) or contexts.raiseAmbient(p) or standin.raiseEnded(p);
@@ -926,14 +927,14 @@ pub inline fn forWait() ?*PyG {
     return if (isIndebted(p) and !mayWait(p)) null else p;
 }
 
-/// As forWait, if nothing has to be looked at or done first, as is usual, so that nobody else has
-/// run meanwhile. Null, without an exception, if that may be: forWait tells.
+/// As forWait, if nothing has to be looked at or done first, as is usual, so that no other
+/// goroutine has run meanwhile. Null, without an exception, if one may have: forWait tells.
 pub inline fn forPlainWait() ?*PyG {
     const p = of(lane.hereIfPlain() orelse return null);
     return if (isIndebted(p)) null else p;
 }
 
-/// As forWait, for one that is not to be interrupted.
+/// As forWait, for one that must not be interrupted.
 pub inline fn forLock() ?*PyG {
     return of(lane.here() orelse return standin.forCall());
 }
@@ -956,8 +957,8 @@ pub inline fn forCall() ?*PyG {
     return of(g);
 }
 
-/// Where a goroutine parks whose run has ended: it is to end, and after so many times that it did
-/// not, it never goes on. Sets the exception.
+/// Where a goroutine parks after its run has ended: the exception that this sets should end it.
+/// After so many times that it did not end, it never goes on.
 pub noinline fn parkStray(g: *G) void {
     const p = of(g);
     if (raiseThrown(p)) return;
@@ -1023,7 +1024,7 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
             continue;
         }
         if (h.live == null) {
-            // It has ended but for what is still to be said of it.
+            // It has ended but for what has yet to be said of it.
             lane.prepare(&caller.g);
             _ = lane.park(&caller.g, .shutdown, lane.now() + std.time.ns_per_ms);
             if (raisePending(caller)) return false;

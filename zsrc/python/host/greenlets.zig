@@ -2,8 +2,8 @@
 //!
 //! The package greenlet keeps what it knows by thread, and switches stacks by copying slices of the
 //! present one. So a goroutine that uses greenlets has a thread of its own from its first use on,
-//! as if it had called lock_os_thread(). What a goroutine's greenlet is to another goroutine,
-//! greenlet says itself: they are on different threads.
+//! as if it had called lock_os_thread(). To another goroutine's greenlet, a goroutine's greenlet is
+//! on a different thread: greenlet says so itself.
 //!
 //! The first use is a call of getcurrent(), a new greenlet, or a switch to one. The functions are
 //! replaced where they are (replace.zig), and the function of the type that makes one in it and in

@@ -10,8 +10,9 @@
 //!    _PyThreadState_UncheckedGet, from 3.12 on by a word of the thread state that is found by
 //!    watching one leave.
 //!  - Recursion is limited by a counter up to 3.13, found by watching it change.
-//!  - Whose thread a thread state is of, by PyThread_get_thread_ident: found by its value. There a
-//!    goroutine's has its own number (idents.zig), which the interpreter itself only compares.
+//!  - The thread that a thread state belongs to, by PyThread_get_thread_ident: found by its value.
+//!    There a goroutine's has its own number (idents.zig), which the interpreter itself only
+//!    compares.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const g_mod = @import("../../serial/g.zig");
@@ -43,7 +44,7 @@ const M = m_mod.M;
 
 pub const Lane = lane_mod.Lane(Host);
 pub const Rt = @import("../../serial/waiting.zig").Waiting(Lane);
-/// Those who wait for something that needs no more of them.
+/// Goroutines that wait, without data of their own.
 pub const Queue = @import("../../core/waiters.zig").Waiters(Rt, void);
 pub const Poller = sockets.Poller(Lane);
 
@@ -79,7 +80,7 @@ pub var mechanisms: Mechanisms = .{};
 var offer_interval_ns: u64 = never;
 const never = std.math.maxInt(u64);
 const least_offer_interval_ns = std.time.ns_per_ms;
-/// Without anybody to be woken it takes 0.1 to 0.25 us, with somebody 8 us (Linux, x86-64, 3.12).
+/// Without a thread to wake it takes 0.1 to 0.25 us, with one 8 us (Linux, x86-64, 3.12).
 const quick_release_ns = 500;
 /// A thread that is woken has the lock this long after (45 us on the same machine).
 const wake_up_ns = 50 * std.time.ns_per_us;
@@ -166,8 +167,8 @@ pub const Host = struct {
             os.fatal("no memory for a thread state", .{});
         m.base = @ptrCast(state);
         if (m.main) {
-            // The thread's number is the main goroutine's: who looks for that finds one state. On
-            // g0, where signal handlers run, the caller is the thread.
+            // The thread's number is the main goroutine's: a look for that finds one state. On g0,
+            // where signal handlers run, the caller is the thread.
             if (idents.take()) |ident| {
                 identOf(state).* = ident;
             } else |_| os.fatal("no memory for a thread state", .{});
@@ -200,8 +201,8 @@ pub const Host = struct {
         return offer_interval_ns;
     }
 
-    /// Those that wait for the lock are woken whenever it is let go, as by each switch, and then
-    /// find it taken again. Somebody was woken if letting go took a system call's time.
+    /// Threads that wait for the lock are woken whenever it is let go, as by each switch, and then
+    /// find it taken again. If letting go took a system call's time, a thread was woken.
     pub fn offerLock() void {
         offerLockAndAttach(py.PyThreadState_Get());
     }
@@ -216,7 +217,8 @@ pub const Host = struct {
     /// Makes the goroutine's thread state, or the M's base one, the current one.
     pub inline fn swap(m: *M, next: ?*G) void {
         const state = if (next) |g| stateOf(g) else m.base.?;
-        // In between neither is the current one for sure. Whoever is delayed there does not block.
+        // In between neither is the current one for sure. A goroutine that is delayed there does
+        // not block.
         m.state.store(null, .monotonic);
         if (!swaps.byHand(@ptrCast(state)))
             swapOtherwise(m, @ptrCast(state), next == null or !deadlock.on_main_thread);
@@ -270,7 +272,7 @@ pub const Host = struct {
         return state;
     }
 
-    /// While nobody has it, it is not to be found by its number.
+    /// While no goroutine has the state, it must not be found by its number.
     fn putState(state: *py.ThreadState) void {
         idents.give(identOf(state).*);
         identOf(state).* = idents.idle();
@@ -449,7 +451,7 @@ pub const Host = struct {
         places.drop(place);
     }
 
-    /// At a turn of the P that somebody asked for.
+    /// At a turn of the P that was asked for.
     pub fn attend() void {
         recursion.settleAll();
     }
@@ -533,7 +535,7 @@ noinline fn swapOtherwise(m: *M, next: *py.ThreadState, may_end: bool) void {
     if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, next);
 }
 
-/// Lets others have the lock, if there are any who want it, and goes on with `state`.
+/// Lets other threads have the lock, if any want it, and goes on with `state`.
 fn offerLockAndAttach(state: *py.ThreadState) void {
     const began = os.nanotime();
     _ = py.PyEval_SaveThread();
@@ -557,15 +559,15 @@ pub inline fn identOf(state: *py.ThreadState) *idents.Ident {
     return @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset);
 }
 
-/// At its end: an exception of PyThreadState_SetAsyncExc that came too late is nobody's. It lies
-/// before the number (3.11 to 3.15); taking the word for it wrongly costs a call.
+/// At its end: drops an exception of PyThreadState_SetAsyncExc that came too late. That lies before
+/// the number (3.11 to 3.15); taking another word for it costs a call.
 pub inline fn dropAsyncException(state: *py.ThreadState) void {
     const word: *const usize =
         @ptrFromInt(@intFromPtr(state) + mechanisms.ident_offset - @sizeOf(usize));
     if (word.* != 0) takeAsyncException();
 }
 
-/// The interpreter looks for one at each of its checks until somebody has raised it.
+/// The interpreter looks for one at each of its checks until it was raised.
 noinline fn takeAsyncException() void {
     const nothing = py.importFrom("golibx.patch.threads", "do_nothing") orelse
         return py.PyErr_Clear();
@@ -573,9 +575,9 @@ noinline fn takeAsyncException() void {
     if (py.call(nothing, &.{})) |none| py.decref(none) else py.PyErr_Clear();
 }
 
-/// What stands for the calling goroutine as a thread; null if Python code that calls is on a thread
-/// instead, whose identity is what C says. The main goroutine's is that of the thread that called
-/// run(), wherever it is. With the lock.
+/// The number that stands for the calling goroutine as a thread; null if the calling Python code is
+/// on a plain thread instead, which C's number stands for. The main goroutine's is that of the
+/// thread that called run(), wherever it is. With the lock.
 pub inline fn goroutineIdent() ?idents.Ident {
     const state = py.PyThreadState_Get();
     const ident = identOf(state).*;
@@ -711,7 +713,7 @@ const probe_depth = 12345;
 pub fn wordsOf(state: *py.ThreadState, most: usize) []const usize {
     const first: [*]const usize = @ptrCast(@alignCast(state));
     // What the interpreter's debug allocator has in front of a block: its size, most significant
-    // byte first, a letter for the kind of memory, and seven bytes that nobody may write.
+    // byte first, a letter for the kind of memory, and seven bytes that no code may write.
     var front: [16]u8 = @splat(0);
     _ = os.peek(@intFromPtr(state) - front.len, &front);
     const is_debugs = std.mem.allEqual(u8, front[9..16], 0xfd);
@@ -794,8 +796,8 @@ const c_level_bytes = 1024;
 /// takes under 140 bytes for each (measured on 3.13 with `f()()()…`).
 const compiler_level_bytes = 192;
 
-/// On 3.12 and 3.13, whose counter of recursion through C is not the one of Python calls. Where a
-/// stack has a reserve (recursion.zig) that stops the others.
+/// On 3.12 and 3.13, where the counter of recursion through C is not the one of Python calls. Where
+/// a stack has a reserve (recursion.zig) that stops the others.
 fn setRecursionLimit(state: *py.ThreadState, stack_size: usize) void {
     if (py.minor() < 12) return;
     const left = recursion.counter(state) orelse return;
@@ -828,7 +830,7 @@ pub fn calibrate() bool {
     const probe = py.PyThreadState_New(interpreter) orelse return outOfMemory();
     _ = exchange(probe);
     const attached = words(probe).*;
-    // Nobody else has a reason to touch the probe while it is detached.
+    // No other code has a reason to touch the probe while it is detached.
     const saved = py.PyEval_SaveThread();
     const detached = words(probe).*;
     py.PyEval_RestoreThread(saved.?);

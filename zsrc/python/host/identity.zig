@@ -14,8 +14,8 @@
 //! for their threads.
 //!
 //! threading.current_thread() makes an object up for a thread that it does not know. For a
-//! goroutine that is one of golibx/patch/threads.py's, made when somebody asks; `keepThread` has it
-//! go with the goroutine.
+//! goroutine that is one of golibx/patch/threads.py's, made when the program asks; `keepThread` has
+//! it go with the goroutine.
 const std = @import("std");
 const builtin = @import("builtin");
 const os = @import("../../os/os.zig");
@@ -191,14 +191,14 @@ pub fn makeThread() void {
     if (py.call(current_thread, &.{})) |thread| py.decref(thread) else py.PyErr_Clear();
 }
 
-/// At a goroutine's end, with its thread state: nobody finds its thread object any more. What that
-/// runs may ask for another.
+/// At a goroutine's end, with its thread state: its thread object can't be found any more. What
+/// that runs may ask for another.
 pub noinline fn forgetThread(p: *PyG) void {
     const most_turns = 8; // what goes on for longer never ends
     for (0..most_turns) |_| {
         const key = p.thread orelse return;
         p.thread = null;
-        if (py.PyDict_DelItem(active.?, key) != 0) py.PyErr_Clear(); // somebody else did
+        if (py.PyDict_DelItem(active.?, key) != 0) py.PyErr_Clear(); // other code did
         py.decref(key);
     }
 }

@@ -4,9 +4,9 @@
 //! A number belongs to a thread state, and so to the goroutine that has it from start to end; as
 //! with threads it is used again for others afterwards. It must never be a thread's. Where threads
 //! have the addresses of their own memory (POSIX), goroutines have addresses in memory reserved for
-//! that: nobody else's, and of zeroes, so that C code which takes such a number for a thread reads
-//! "no such thread" there rather than crash (faulthandler asks for the thread's name from Python
-//! 3.14 on). On Windows threads have multiples of four.
+//! that: no thread's, and full of zeroes, so that C code which takes such a number for a thread
+//! reads "no such thread" there rather than crash (faulthandler asks for the thread's name from
+//! Python 3.14 on). On Windows threads have multiples of four.
 //!
 //! All of it needs the interpreter's lock, except `has`.
 const std = @import("std");
@@ -22,7 +22,7 @@ const most = 1 << 23;
 /// A C library's record of a thread is shorter.
 const tail_bytes = 16 * 1024;
 
-/// Nobody's.
+/// The number of no goroutine.
 pub const none: Ident = 0;
 
 /// Where they begin; none is there before the first is taken.
@@ -52,12 +52,12 @@ pub fn take() error{OutOfMemory}!Ident {
     return base + @as(Ident, @intCast((taken - 1) * spacing));
 }
 
-/// What a thread state has that is nobody's for now. There is one once a number was taken.
+/// What a thread state has that no goroutine has for now. There is one once a number was taken.
 pub inline fn idle() Ident {
     return end;
 }
 
-/// Lets it be somebody else's.
+/// Lets another goroutine have it.
 pub fn give(ident: Ident) void {
     std.debug.assert(has(ident));
     free.appendAssumeCapacity(ident);

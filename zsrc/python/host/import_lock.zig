@@ -2,14 +2,14 @@
 //!
 //! The interpreter has one lock for its tables of modules and of modules' locks, held for some
 //! lines of importlib's. A goroutine may park there and go on on another thread: so the functions
-//! by which importlib takes it are replaced in place, and have a _thread.RLock, whose owner is the
-//! goroutine (rlock.zig). Threads that run no goroutine have the same.
+//! by which importlib takes it are replaced in place, and have a _thread.RLock that a goroutine can
+//! own (rlock.zig). Threads that run no goroutine have the same.
 //!
 //! fork waits in C for the interpreter's own lock, after its hooks, so that the child finds no
-//! import half done. So whoever takes the RLock takes that as well, and keeps its thread meanwhile.
-//! Not if somebody has it who does not have the RLock: a fork is in the middle of what it does, or
-//! an import had begun before the first run. To wait for that one with the RLock would be a
-//! deadlock, where a fork warns of threads, and imports for it.
+//! import half done. So a goroutine that takes the RLock takes that lock as well, and keeps its
+//! thread meanwhile. It does not if a thread without the RLock has it: a fork is in the middle of
+//! what it does, or an import had begun before the first run. To wait for that one with the RLock
+//! would be a deadlock, where a fork warns of threads, and imports for it.
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const fork = @import("../run/fork.zig");
@@ -47,14 +47,14 @@ fn acquire(c: replace.Call) ?*py.Object {
 fn takeBoth(c: replace.Call) void {
     if (identity.inGoroutine()) {
         const g = lane.here() orelse return; // of an ended run
-        // Without a thread to be had forks do not wait for it.
+        // If no thread can be got, forks do not wait for it.
         lane.lockThread(g) catch return;
         keeps_thread = true;
     }
-    // A fork that has waited for it may have it, though it is not held by anybody yet. Python code
-    // that it calls with it, such as a warning's, imports: to wait for it here would be a deadlock.
+    // A fork that has waited for it may have it, though no thread holds it yet. Python code that it
+    // calls with it, such as a warning's, imports: to wait for it here would be a deadlock.
     if (fork.isInProgress()) return;
-    // From here to the end nobody else runs.
+    // From here to the end no other goroutine runs.
     const held = Held.callOriginal(c) orelse return py.PyErr_Clear();
     defer py.decref(held);
     if (py.isTrue(held)) return;

@@ -1,11 +1,9 @@
-//! What C code between two frames of Python holds that goes through an iterator, or calls a
+//! What C code between two frames of Python holds if it goes through an iterator, or calls a
 //! function for each of many items: `list(generator)`, `for x in map(f, items)`, `sorted(items,
-//! key=f)`.
-//!
-//! Who goes through an iterator has a reference to it, beside that on the caller's stack. Who calls
-//! a function has one to the item that it passes, and the called frame shows which one that is.
-//! Only functions and types are known here whose C code does so on all Pythons, with iterators that
-//! call nothing else. See called.zig for calls of one's own.
+//! key=f)`. Code that goes through an iterator has a reference to it, beside that on the caller's
+//! stack. Code that calls a function has one to the item that it passes, and the called frame shows
+//! which one that is. Only those functions and types are known here that do so in C on all Pythons,
+//! with iterators that call nothing else. See called.zig for calls of one's own.
 const std = @import("std");
 const py = @import("../py.zig");
 const frames = @import("../run/frames.zig");

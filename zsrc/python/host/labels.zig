@@ -1,8 +1,8 @@
 //! Goroutine.labels: what golibx/labels.py has put into a context variable, read from outside.
 //!
 //! A goroutine that runs or waits has its context variables in its thread state; one that has not
-//! begun, in the context that it is to begin with. A context can be asked for a variable at any
-//! time, whoever is in it.
+//! begun, in the context that it will begin with. A context can be asked for a variable at any
+//! time, also while a goroutine is in it.
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");

@@ -9,13 +9,13 @@
 //! So there is a gate at the memory for one, which is asked for by its size and without a lock. It
 //! goes up when the program ends, before the interpreter does: what the allocator costs until then
 //! stays as it was. From the memory to the list that the marks are put by is a moment in which a
-//! thread can be interrupted. All who are past the gate have time to get there (`settle`), and then
-//! nobody comes past it but while the thread that ends the interpreter waits without the lock, as
+//! thread can be interrupted. All threads that are past the gate have time to get there (`settle`).
+//! Then threads pass it only while the thread that ends the interpreter waits without the lock, as
 //! an atexit function may for one of them.
 //!
 //! It goes up in every program, for some microseconds, though most have no native goroutine: C code
-//! may start the native lane at any time, on a thread without the interpreter's lock, and the size
-//! is only to be had with that.
+//! may start the native lane at any time, on a thread without the interpreter's lock, and only with
+//! that can it find out the size.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const py = @import("../py.zig");
@@ -32,7 +32,7 @@ var probing = false;
 const Gate = enum(u8) {
     /// For the child of a fork.
     open,
-    /// Nobody passes.
+    /// No thread passes.
     settling,
     shut,
     /// The interpreter says no more that it ends, since it has ended.
@@ -72,7 +72,7 @@ fn probe(depth: u8) void {
     py.PyThreadState_Delete(state);
 }
 
-/// All who had passed have got there.
+/// All threads that had passed have got there.
 pub fn settled() void {
     gate.store(.shut, .seq_cst);
 }
@@ -103,7 +103,7 @@ fn calloc(ctx: ?*anyopaque, count: usize, bytes: usize) callconv(.c) ?*anyopaque
 
 fn passes() bool {
     // With the interpreter's lock, as for a thread that Python code starts: it is put on the list
-    // before anybody can mark what is there.
+    // before the ender can mark what is there.
     const current = py.extra.PyThreadState_GetUnchecked orelse return true;
     if (current() != null) return true;
     return switch (gate.load(.seq_cst)) {

@@ -1,13 +1,13 @@
 //! The main thread: what only that may do, and how it is freed.
 //!
 //! The interpreter lets only the main thread set signal handlers and call them, and knows it by its
-//! number, in _PyRuntime. C functions look for signals when one has interrupted them, and whoever
-//! calls those takes it that the handlers have been called when they return. So the number is that
-//! of the thread that the main goroutine was last put on (`follow`); while it is on none it may lie
-//! behind, since handlers that nobody calls are called on whatever thread hears of the signal
-//! (`callHandlers`), which then passes for the main one for a moment, as one does on which another
-//! goroutine does what only the main thread may (`callAsMain`). Where the number lies is found by
-//! what the interpreter says when it is another (`learn`).
+//! number, in _PyRuntime. C functions look for signals when one has interrupted them, and their
+//! callers expect that the handlers have been called when they return. So the number is that of the
+//! thread that the main goroutine was last put on (`follow`); while it is on none it may lie
+//! behind, since handlers that no thread calls are called on the thread that hears of the signal
+//! (`callHandlers`). That one passes for the main thread for a moment, and so does a thread on
+//! which another goroutine does what only the main thread may (`callAsMain`). golibx finds where
+//! the number lies by what the interpreter says when it is another (`learn`).
 //!
 //! At its end, run() returns on the thread that called it, and a goroutine that was given up may be
 //! in a C call there. A signal ends the call, if it asks for signals when a system call was
@@ -69,7 +69,7 @@ pub fn learn(function: *py.Object) void {
     }
 }
 
-/// Whether it refuses the thread, which it looks at before the signal, of which there is no such.
+/// Whether it refuses the thread. It looks at that before the signal, and there is no signal 0.
 fn isRefused(function: *py.Object) bool {
     const zero = py.PyLong_FromLongLong(0) orelse return false;
     defer py.decref(zero);
@@ -253,8 +253,8 @@ var calls_function: usize = 0;
 var learning = false;
 var learned = false;
 
-/// Golibx's own signal has a handler now, `onSignal`: finds out who calls that. On the main thread.
-/// False with an exception set, of the handler of another signal.
+/// Golibx's own signal has a handler now, `onSignal`: finds out which function calls that. On the
+/// main thread. False with an exception set, of the handler of another signal.
 pub noinline fn learnCalls(number: c_int) bool {
     if (learned or py.PyErr_SetInterruptEx(number) != 0) return true;
     learned = true;
@@ -294,7 +294,7 @@ fn isMakingPendingCalls() bool {
     return calls_function != 0 and Search.of(calls_function).found;
 }
 
-/// In a C call of its own. Where it goes on after that it is to make way.
+/// In a C call of its own. Where it goes on after that it has to make way.
 fn raiseIn(g: *G) ?*py.Object {
     if (isInTheWay(g)) preempt.arm(goroutine.of(g));
     return errors.raise(.Cancelled, "the run has ended", .{});

@@ -1,14 +1,14 @@
 //! How Python code waits for native code: goroutines of the Python lane park, threads block without
 //! the interpreter's lock.
 //!
-//! A wait on a native object (parallel/wait.zig) is decided there, by `claim`, by whoever comes
-//! first: a native goroutine that serves it, a time-out, or a cancellation. A goroutine's park is
-//! decided by its lane, under the interpreter's lock. The two meet here. Who serves the wait claims
-//! it and posts the entry to the lane (serial/inbox.zig), whose arrival claims the park. When the
-//! park ended otherwise, the goroutine claims the wait itself; if somebody has been quicker, a
-//! value was given or taken, and the operation has succeeded after all. Either way the wait lies on
-//! the stack of the goroutine, which stays until the entry has arrived: whoever posts touches
-//! nothing of it afterwards.
+//! A wait on a native object (parallel/wait.zig) is decided there, by the first `claim`: of a
+//! native goroutine that serves it, a time-out, or a cancellation. A goroutine's park is decided by
+//! its lane, under the interpreter's lock. The two meet here. The goroutine that serves the wait
+//! claims it and posts the entry to the lane (serial/inbox.zig). The arrival of the entry claims
+//! the park. When the park ended otherwise, the goroutine claims the wait itself; if another has
+//! been quicker, a value was given or taken, and the operation has succeeded after all. Either way
+//! the wait lies on the stack of the goroutine, which stays until the entry has arrived: the thread
+//! that posts it touches nothing of it afterwards.
 //!
 //! Python code may run on a native goroutine too, called back by C code. That is tied to its thread
 //! while it waits here, because the thread state is the thread's, and its processor is free for
@@ -49,7 +49,7 @@ pub const Ended = enum { served, closed, timeout, raised };
 const signals_looked_for_ns = 50 * std.time.ns_per_ms;
 
 /// Sleeps without the interpreter's lock until `sleeper` has what it waits for, or until
-/// `deadline`; `interrupted` when signals are to be looked for. `sleeper` has `sleep(timeout_ns)
+/// `deadline`; `interrupted` when it is time to look for signals. `sleeper` has `sleep(timeout_ns)
 /// os.Wake` and `happened() bool`; `handles_signals` is of the thread that Python's handlers run
 /// on.
 pub fn sleepOnce(sleeper: anytype, deadline: ?u64, handles_signals: bool) os.Wake {
@@ -150,8 +150,9 @@ pub const Waiting = struct {
             lane.readyLast(g);
     }
 
-    /// Waits until somebody serves the wait, which is queued already, under a lock that `unlock`
-    /// lets go. After `timeout` and `raised` nobody will: the caller takes it out of its queue.
+    /// Waits until another goroutine serves the wait, which is queued already, under a lock that
+    /// `unlock` lets go. After `timeout` and `raised` none will: the caller takes it out of its
+    /// queue.
     pub fn block(
         w: *Waiting,
         reason: g_mod.WaitReason,
@@ -198,7 +199,7 @@ pub const Waiting = struct {
     }
 };
 
-/// Parks a goroutine of the Python lane that somebody outside of it will make ready.
+/// Parks a goroutine of the Python lane that code outside of the lane will make ready.
 pub fn parkOutside(
     p: *goroutine.PyG,
     reason: g_mod.WaitReason,
@@ -230,8 +231,9 @@ pub const Detached = struct {
     }
 
     pub fn comeBack(d: Detached) void {
-        // The processor first: whoever waits for one should not have the interpreter's lock. To
-        // wait for that is outside of the runtime, where sysmon may pass the processor on.
+        // The processor first: a goroutine that waits for one should not have the interpreter's
+        // lock. The wait for that lock is outside of the runtime, where sysmon may pass the
+        // processor on.
         if (d.g) |own| {
             switching.exitSyscall(own);
             switching.leave(own);

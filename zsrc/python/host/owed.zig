@@ -1,12 +1,12 @@
-//! An exception that a goroutine was to raise, and that somebody has eaten: it is still owed.
+//! An exception that a goroutine had to raise, and that other code has eaten: it is still owed.
 //!
 //! A Cancelled comes where the goroutine parks. That may be in a finalizer, a callback of a weak
-//! reference, or other Python code that C code has called and whose exceptions it can only report
-//! (sys.unraisablehook). Then the goroutine would go on as if nobody had cancelled it. So the
+//! reference, or other Python code that was called by C code which can only report its exceptions
+//! (sys.unraisablehook). Then the goroutine would go on as if it had not been cancelled. So the
 //! goroutine remembers what it was made to raise, and if the interpreter reports that very
 //! exception as one that it ignores, the goroutine raises it again where it parks next.
 //!
-//! The interpreter tells audit hooks what it is about to report, whoever has set
+//! The interpreter tells audit hooks what it is about to report, whichever code has set
 //! sys.unraisablehook. The exception is remembered by its address and type, not kept: it would keep
 //! all its frames. By chance another one of that type may come to lie there, and be ignored: that
 //! one is owed then.
@@ -72,7 +72,7 @@ pub fn oweNothing() ?*py.Object {
     return py.returnNone();
 }
 
-/// Who calls owes the exception again, if that is what it was made to raise; null if not.
+/// The caller owes the exception again, if that is what it was made to raise; null if not.
 fn takeAgain(exception: *py.Object) ?*PyG {
     const p = goroutine.of(lane.onThread() orelse lane.stray() orelse return null);
     if (p.owes_nothing) return null;

@@ -2,10 +2,10 @@
 //! queue that is empty.
 //!
 //! Such an object knows nothing of goroutines, and has no place for those that wait. They are in
-//! queues that are found by the object's address. Whoever lets a lock go, or puts something into a
-//! queue, wakes the first, which tries again; others may have been quicker, as in Go's sync.Mutex,
-//! but once it has waited for a millisecond it is given the lock. Everything here is under the
-//! interpreter's lock.
+//! queues that are found by the object's address. A goroutine that lets a lock go, or puts
+//! something into a queue, wakes the first, which tries again; others may have been quicker, as in
+//! Go's sync.Mutex, but once it has waited for a millisecond it is given the lock. Everything here
+//! is under the interpreter's lock.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const List = @import("../../core/list.zig").List;
@@ -19,7 +19,7 @@ const signals = @import("signals.zig");
 
 const lane = &host.the_lane;
 
-/// As Go's mutex: who has waited for that long is next.
+/// As Go's mutex: a goroutine that has waited for that long is next.
 const patience_ns = std.time.ns_per_ms;
 
 /// Lies on its goroutine's stack.
@@ -74,7 +74,7 @@ pub fn wakeNext(on: *anyopaque) void {
     }
 }
 
-/// As `wakeNext`, by whoever has just called the original function, of whatever interpreter.
+/// As `wakeNext`, for a caller that has just called the original function, of whatever interpreter.
 pub noinline fn wakeNextHere(on: *anyopaque) void {
     if (py.PyInterpreterState_Get() == host.interpreter) wakeNext(on);
 }
@@ -97,12 +97,12 @@ pub fn Waking(comptime module: [:0]const u8, comptime path: [:0]const u8) type {
     };
 }
 
-/// For objects that nobody can take for another: who waits has only been told.
+/// For objects that can't be handed to a waiter: it has only been told.
 pub fn giveNothing(_: *const Waiter) bool {
     return false;
 }
 
-/// In the child of a fork nobody waits.
+/// In the child of a fork no goroutine waits.
 pub fn forget() void {
     queues = @splat(.{});
     waiting = 0;
@@ -143,7 +143,7 @@ pub fn take(
         };
         const p = goroutine.of(g);
         // Contexts are for what golibx itself waits for: code that locks for a moment, such as
-        // logging and imports, is to work in a `finally` block under one that is done.
+        // logging and imports, has to work in a `finally` block under one that is done.
         const context = g.context;
         g.context = null;
         defer g.context = context;

@@ -99,7 +99,7 @@ pub const Entry = struct {
     }
 };
 
-/// A table of methods whose functions can be replaced, with its end mark.
+/// A table of methods with functions that can be replaced, and its end mark.
 pub const Table = struct {
     live: []py.MethodDef,
     plain: []const py.MethodDef,
@@ -110,7 +110,7 @@ pub const Table = struct {
         return made(entries, null);
     }
 
-    /// Functions of the module's, of which only those of these names are points.
+    /// Functions of the module's. Only those of these names are points.
     pub fn named(comptime entries: []const Entry, comptime names: []const []const u8) Table {
         return made(entries, names);
     }

@@ -10,10 +10,10 @@
 //!    tool sets local ones.
 //!  - On 3.11 it sets a trace function on the goroutine's thread state. One that was there is put
 //!    back before anything else happens, and gets the event.
-//! Where something is to be raised (`hurry`) nothing of the program's is to run before that. The
-//! frame that the goroutine is in may return or be unwound first, and what a tool's callback runs
-//! has no events: so on 3.12+ the frames around it get INSTRUCTION events too. Those of the import
-//! system get CALL events: it is not interrupted itself, but where it calls others' code or
+//! If the goroutine has to raise something (`hurry`), no code of the program's may run before that.
+//! The frame that the goroutine is in may return or be unwound first, and what a tool's callback
+//! runs has no events: so on 3.12+ the frames around it get INSTRUCTION events too. Those of the
+//! import system get CALL events: it is not interrupted itself, but where it calls others' code or
 //! executes a module it has to expect that this raises.
 //!
 //! Arming needs the interpreter's lock, which the goroutine holds. From 3.12 on a pending call runs
@@ -49,7 +49,7 @@ pub const Request = struct {
     depth: u32 = 0,
     /// The program's own trace function, while the request stands in its place.
     traced_by: ?py.TraceFunction = null,
-    /// 3.11: the frame whose f_trace_opcodes was set for it, owned.
+    /// 3.11: the frame that had f_trace_opcodes set for it, owned.
     frame: ?*py.Object = null,
 };
 
@@ -81,7 +81,7 @@ fn canInterject() bool {
     return way == .monitoring and py.extra._PyEval_AddPendingCall != null;
 }
 
-/// Whoever holds the interpreter's lock calls that at its next check.
+/// The thread that holds the interpreter's lock calls that at its next check.
 fn interject(function: Pending, about: ?*anyopaque) bool {
     const add: *const fn (*py.Interpreter, Pending, ?*anyopaque, c_int) callconv(.c) c_int =
         @ptrCast(@alignCast(py.extra._PyEval_AddPendingCall.?));
@@ -95,12 +95,12 @@ pub fn interjectForSample(function: Pending) bool {
     return interject(function, null);
 }
 
-/// sysmon, and who takes samples, put calls into the interpreter's queue, which a fork must not
-/// find half changed. Each is one thread.
+/// sysmon, and the thread that takes samples, put calls into the interpreter's queue, which a fork
+/// must not find half changed. Each of the two is one thread.
 var asking: holdoff.HoldOffReal = .{};
 var noting: holdoff.HoldOffReal = .{};
 
-/// With the lock: from here to `letGo` nobody asks.
+/// With the lock: from here to `letGo` no thread asks.
 pub fn holdOff() void {
     asking.hold();
     noting.hold();
@@ -111,14 +111,14 @@ pub fn letGo() void {
     noting.letGo();
 }
 
-/// In the child of a fork: nobody is about to, and nobody asks.
+/// In the child of a fork: no thread is about to ask, and none asks.
 pub fn renew() void {
     asking = .{};
     noting = .{};
 }
 
-/// Runs between two bytecodes of whoever holds the lock. Switching is not possible here: the
-/// interpreter runs no further pending call until this one has returned.
+/// Runs between two bytecodes of the thread that holds the lock. Switching is not possible here:
+/// the interpreter runs no further pending call until this one has returned.
 fn onPending(about: ?*anyopaque) callconv(.c) c_int {
     const m = m_mod.current() orelse return 0;
     if (@as(usize, m.id) + 1 != @intFromPtr(about)) return 0;
@@ -361,8 +361,8 @@ fn arrive(p: *PyG, exact: bool) bool {
     return raise(p, exact) orelse true;
 }
 
-/// What `hurry` is about. Null if nothing is to be raised, false if it was, true if that has to
-/// wait for an exact event.
+/// What `hurry` is about. Null if there is nothing to raise, false if it was raised, true if that
+/// has to wait for an exact event.
 fn raise(p: *PyG, exact: bool) ?bool {
     if (!wantsRaise(p) or p.owes.whole > 0) return null;
     if (!exact) {
@@ -563,7 +563,7 @@ pub fn isImportSystem(code: *py.Object) bool {
 const event_names = [_][*:0]const u8{ "PY_START", "PY_YIELD", "PY_RETURN" };
 var all_events: c_longlong = 0;
 pub var jump_event: c_longlong = 0;
-/// Where something is to be raised: from a jump's event it would miss the `try` it is in.
+/// For something that has to be raised: from a jump's event it would miss the `try` it is in.
 pub var instruction_event: c_longlong = 0;
 /// Where that is in the import system.
 var call_event: c_longlong = 0;
@@ -619,7 +619,8 @@ pub fn setUp() void {
 
 pub fn tearDown() void {
     asked.clearRetainingCapacity();
-    // What was given up while it blocked is to find its loops watched when it comes back.
+    // A goroutine that was given up while it blocked has to find its loops watched when it comes
+    // back.
     if (way == .monitoring and !backedge.any()) freeTool();
     way = .none;
 }
@@ -702,8 +703,8 @@ fn setTraceFunction(state: *py.ThreadState, function: py.TraceFunction) void {
 }
 
 /// 3.11: what _PyEval_SetTrace does, without telling audit hooks of what is none of the program's
-/// doing. They are Python code, and whoever else comes to that function meanwhile, the program or
-/// an M that arms, is refused; from another thread the refusal even lands in the goroutine.
+/// doing. Audit hooks are Python code, and any other caller of that function meanwhile, the program
+/// or an M that arms, is refused; from another thread the refusal even lands in the goroutine.
 fn setTrace(state: *py.ThreadState, function: ?py.TraceFunction, object: ?*py.Object) void {
     const words: [*]usize = @ptrCast(@alignCast(state));
     const before = traceObject(state);
@@ -845,9 +846,9 @@ fn setUpMonitoring() bool {
     defer py.decref(use);
     const name = py.PyUnicode_FromString("golibx") orelse return false;
     defer py.decref(name);
-    // 0, 1 and 2 are meant for debuggers, coverage and profilers, 3 and 4 for anybody. 5 is an
-    // optimizer's, which nobody has written: taking it takes nothing from a program. The highest is
-    // also called last, when those that measure have seen the event.
+    // 0, 1 and 2 are meant for debuggers, coverage and profilers, 3 and 4 for any tool. 5 is for an
+    // optimizer, which does not exist: taking it takes nothing from a program. The highest is also
+    // called last, when those that measure have seen the event.
     const id = for ([_]c_longlong{ 5, 4, 3, 2 }) |n| {
         const number = py.PyLong_FromLongLong(n) orelse return false;
         if (py.call(use, &.{ number, name })) |r| {

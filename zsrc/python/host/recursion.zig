@@ -9,13 +9,13 @@
 //! so that the interpreter's next check of it raises RecursionError, as at its own limit (3.13
 //! needs to be left some at first: `trash_levels`). When the exception is made (`onNew` stands in
 //! the type's slot while a run lasts) the counter gets back what was taken, and the pages below the
-//! stack pointer fault again: whoever catches it deep down and goes on gets another. `settle`
+//! stack pointer fault again: code that catches it deep down and goes on gets another. `settle`
 //! closes the rest once the stack is shallow.
 //!
-//! The counter is the goroutine's own, and the handler interrupts that one's thread: at an
+//! The counter is the goroutine's own, and the handler interrupts that goroutine's thread: at an
 //! instruction that touches the stack for the first time so far down, a call's most likely. Code
-//! that goes through the whole reserve without a check ends the process, as in a thread whose stack
-//! ends.
+//! that goes through the whole reserve without a check ends the process, as in a thread that runs
+//! out of stack.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const arch = @import("../../arch/arch.zig");
@@ -39,15 +39,15 @@ pub const Overflow = struct {
     next: ?*PyG = null,
 };
 
-/// Goroutines whose reserve is open, or was. The handler of faults adds to it.
+/// Goroutines that have or had their reserve open. The handler of faults adds to it.
 var open_list: std.atomic.Value(?*PyG) = .init(null);
 
 /// What 3.13's deallocators need to be left: with 50 or less (Py_TRASHCAN_HEADROOM in object.h)
-/// they put objects off, and who deletes those then would do so for ever. So all is taken in the
-/// lower half of the reserve only.
+/// they put objects off, and code that deletes those then would do so for ever. So all is taken in
+/// the lower half of the reserve only.
 const trash_levels = 52;
 
-/// Frames that are written below the stack pointer before anybody can settle anything.
+/// Frames that are written below the stack pointer before anything can be settled.
 const slack = 16 * 1024;
 
 pub fn usable() bool {

@@ -1,4 +1,4 @@
-//! Goroutines for which there was no memory when they were to start: they end before they began, as
+//! Goroutines for which there was no memory when they had to start: they end before they began, as
 //! others do that raised.
 //!
 //! The lane finds out in the middle of a switch, where no Python code may run, and their ends run a
@@ -14,7 +14,7 @@ const goroutine = @import("goroutine.zig");
 const PyG = goroutine.PyG;
 const lane = &host.the_lane;
 
-/// As that of other goroutines: destructors are anybody's code.
+/// As that of other goroutines: destructors may be any code.
 const stack_size = 1 << 20;
 
 /// Linked by `next_free`, in the order in which they were refused.

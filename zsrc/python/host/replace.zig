@@ -325,7 +325,7 @@ pub fn classOf(module: [:0]const u8, name: []const u8) ?*py.Object {
 /// Null also where there is none, without an exception.
 fn searchBelow(class: *py.Object, module: []const u8, name: []const u8) ?*py.Object {
     const type_of_types: *py.Object = @ptrCast(py.exc.typeError().type);
-    // Classes of classes have none below them whose instances are C code's.
+    // No class below a class of classes has instances of C code's.
     if (class == type_of_types) return null;
     const subclasses = py.PyObject_GetAttrString(type_of_types, "__subclasses__") orelse
         return null;

@@ -1,5 +1,4 @@
-//! threading.RLock in goroutines: the interpreter's own objects, whose methods are replaced in
-//! place.
+//! threading.RLock in goroutines: the interpreter's own objects, with methods replaced in place.
 //!
 //! _thread.RLock belongs to a thread. In goroutines its owner, a field of the object, is the
 //! goroutine's ident, whenever the lock was made: before the run, before golibx was imported. The
@@ -95,12 +94,12 @@ pub fn depthOf(o: *py.Object) usize {
     return if (l.isOwned(goroutine.ident())) l.depth() else 0;
 }
 
-/// Whether anybody has it.
+/// Whether a goroutine or thread has it.
 pub fn isTaken(o: *py.Object) bool {
     return RLock.of(o).owner != 0;
 }
 
-/// In the child of a fork: nobody but the survivor has it. Whether that has.
+/// In the child of a fork: only the survivor can have it. Returns whether it has.
 pub fn renew(o: *py.Object, survivor: u64) bool {
     const l: *RLock = .of(o);
     if (l.isOwned(survivor)) return true;

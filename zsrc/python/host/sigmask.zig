@@ -1,6 +1,6 @@
 //! signal.pthread_sigmask() in a goroutine: the mask is the program's.
 //!
-//! A mask is a thread's. Goroutines move, and what a program blocks is to be blocked wherever the
+//! A mask is a thread's. Goroutines move, and what a program blocks has to be blocked wherever the
 //! kernel might deliver it: on all threads that run goroutines. So what a goroutine changes is
 //! changed on each of them. Threads that the program starts inherit it, and have their own from
 //! then on, as always: one that is a goroutine (`[patch] threads`) keeps a thread to itself as long
@@ -30,7 +30,7 @@ fn call(c: replace.Call) ?*py.Object {
     // Handlers of what was let through run in the call. It stays on its thread.
     const g = lane.here() orelse return Sigmask.callOriginal(c);
     const locked = if (lane.lockThread(g)) |_| true else |_| false;
-    // The main thread's stays the program's, whoever cannot leave it.
+    // The main thread's mask stays the program's, also if a goroutine cannot leave that thread.
     if (locked and goroutine.of(g).is_thread and !g.m.?.main) return callInThread(c, g);
     // From here on the thread's own mask is what counts.
     g.m.?.mask_again = false;

@@ -1,5 +1,5 @@
-//! Signal handlers of the program's: they are the main goroutine's business, whoever is on the main
-//! thread.
+//! Signal handlers of the program's: they are the main goroutine's business, whichever goroutine is
+//! on the main thread.
 //!
 //! The interpreter calls a handler on the main thread, between two bytecodes or in a call that the
 //! signal interrupted, and what it raises is raised there. That thread runs other goroutines too.
@@ -15,9 +15,9 @@
 //!
 //! Where the main goroutine is in a call of C code's on another thread it is told: the call is
 //! interrupted, and if it looks for signals then, as CPython's own do, it finds one of golibx's
-//! own, whose handler calls those in the queue (`callTold`). If that has not happened some
-//! milliseconds later the runner calls them, on a thread state of its own. What a handler raises,
-//! the main goroutine raises where it is.
+//! own. The handler of that one calls those in the queue (`callTold`). If that has not happened
+//! some milliseconds later the runner calls them, on a thread state of its own. What a handler
+//! raises, the main goroutine raises where it is.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const m_mod = @import("../../serial/m.zig");
@@ -84,12 +84,12 @@ pub fn hopeFor() bool {
     return hopes > 0;
 }
 
-/// A call that is to be made.
+/// A call of a handler that has yet to be made.
 const Call = struct { function: *py.Object, number: *py.Object };
 var queue: std.ArrayList(Call) = .empty;
 /// The goroutine that makes them, from its creation to its end.
 var runner: ?*PyG = null;
-/// It is to run.
+/// It has to run.
 var launched = false;
 /// The main goroutine has waited for its end, and does so no more: Ctrl-C has come meanwhile.
 var given_up = false;
@@ -128,8 +128,8 @@ fn whoIsTold() ?*G {
     return if ((g.status == .running or g.status == .syscall) and lane.onThread() != g) g else null;
 }
 
-/// Has g0 look for whom to tell: where the interpreter is about to call handlers it would take
-/// golibx's own signal for one that came before. False if there is nobody. With the lock.
+/// Has g0 look for a goroutine to tell: where the interpreter is about to call handlers it would
+/// take golibx's own signal for one that came before. False if there is none. With the lock.
 fn tellSoon() bool {
     if (whoIsTold() == null) return false;
     lane.signal_pending = true;
@@ -139,7 +139,7 @@ fn tellSoon() bool {
     return true;
 }
 
-/// On g0. False if there is nobody to be told.
+/// On g0. False if there is no goroutine to tell.
 fn tellMain() bool {
     const g = whoIsTold() orelse return false;
     const thread = lane.threadOf(g) orelse return false;
@@ -178,7 +178,7 @@ pub fn seeToQueue() void {
 
 fn launch() void {
     if (!launchAtSwitch()) return;
-    // Whoever was interrupted is not to finish its slice first.
+    // The goroutine that was interrupted should not finish its slice first.
     if (lane.running) |g| preempt.arm(goroutine.of(g));
 }
 
@@ -224,8 +224,8 @@ fn call(o: *py.Object, args: *py.Object, kwargs: ?*py.Object) callconv(.c) ?*py.
     return result;
 }
 
-/// Where the caller is the main goroutine, and is to raise what another handler has raised: it does
-/// so, and the call is made later. False if there is nothing of that kind.
+/// Where the caller is the main goroutine, and has to raise what another handler has raised: it
+/// does so, and the call is made later. False if there is nothing of that kind.
 fn raisesBefore(function: *py.Object, args: *py.Object) bool {
     const main = goroutine.main orelse return false;
     if (!preempt.wantsRaise(main) or lane.onThread() != &main.g or py.PyTuple_Size(args) < 1)
@@ -243,7 +243,7 @@ fn isForMain(args: *py.Object) bool {
     return p != goroutine.main and !p.runs_handlers;
 }
 
-/// Whether the caller is the main goroutine in the midst of what nothing is to cut in two.
+/// Whether the caller is the main goroutine in the midst of what nothing may cut in two.
 fn isHeldBack() bool {
     const g = lane.onThread() orelse return false;
     return goroutine.of(g) == goroutine.main and holdsBack();
@@ -291,14 +291,14 @@ fn hold(function: *py.Object, number: *py.Object) bool {
     return true;
 }
 
-/// Whether the call is to be made already. Signals that come before the handler of the first was
-/// called are one, as the interpreter has it.
+/// Whether the call is queued already. Signals that come before the handler of the first was called
+/// are one, as the interpreter has it.
 fn isDue(function: *const py.Object, number: *py.Object) bool {
     const signal = py.PyLong_AsLongLong(number);
     for (queue.items) |c| {
         if (c.function == function and py.PyLong_AsLongLong(c.number) == signal) return true;
     }
-    if (signal == -1) py.PyErr_Clear(); // not a number: nobody but the program called it
+    if (signal == -1) py.PyErr_Clear(); // not a number: only the program can have called it
     return false;
 }
 
@@ -326,7 +326,7 @@ pub fn goOn() void {
 }
 
 /// Whether the main goroutine, once it goes on, raises something: further handlers are called after
-/// that. One that waits where nothing is to interrupt it does not go on.
+/// that. One that waits where nothing may interrupt it does not go on.
 fn mainRaisesFirst() bool {
     const main = goroutine.main orelse return false;
     return preempt.wantsRaise(main) and !goroutine.isParked(main);
@@ -377,7 +377,8 @@ pub fn forward(read_end: i32, fd: i32, warn: bool) void {
 pub fn passOn() void {
     if (pipe_end < 0) return;
     const e = os.passSignals(pipe_end, program_fd, own_signal);
-    // What the program has closed since the signal came, here or at its other end, is nobody's.
+    // If the program has closed the file since the signal came, here or at its other end, that is
+    // no error.
     if (e == .SUCCESS or e == .BADF or e == .PIPE or (e == .AGAIN and !warns)) return;
     var buffer: [128]u8 = undefined;
     const text =
@@ -405,8 +406,8 @@ pub fn borrow(p: *PyG) void {
 }
 
 /// Handlers are called in the midst of a wait of g's, and may want the lock that this is for, or
-/// wait for somebody who does. So nobody counts on g meanwhile: as a thread does, it begins that
-/// wait anew when they have returned. With the lock.
+/// wait for a goroutine that does. So g must not be given the lock meanwhile: as a thread does, it
+/// begins that wait anew when they have returned. With the lock.
 pub fn leaveLock(g: *G) void {
     if (!g.reason.isForLock()) return;
     if (lane.claim(g, .interrupted)) lane.ready(g);
@@ -449,8 +450,9 @@ fn endLate(made: bool) void {
 }
 
 /// Where the main goroutine is about to end, or to end the others: waits for the handlers that run
-/// beside it, as it was in a call that did not look for signals, and if the others are to end for
-/// those that come next. False with an exception set: one of theirs, or what has ended the wait.
+/// beside it, since it was in a call that did not look for signals. If the others have to end, it
+/// also waits for the handlers that come next. False with an exception set: one of theirs, or what
+/// has ended the wait.
 pub fn awaitHandlers(p: *PyG, which: enum { begun, launched }) bool {
     // First, since others may run before it returns.
     if (lane.here() != &p.g or preempt.wantsRaise(p)) return raiseHandlers(p);
@@ -507,7 +509,7 @@ pub fn giveBack(p: *PyG) bool {
 }
 
 /// The runner's thread has another thread state. From 3.12 on the interpreter's swap lets the lock
-/// go, and the state is still PyGILState's of this thread until it has it again: no other one is to
+/// go, and the state is still PyGILState's of this thread until it has it again: no other one may
 /// attach it meanwhile.
 pub fn leave() void {
     if (!borrows) lane.letGo();
@@ -543,8 +545,8 @@ fn throwToMain(exception: *py.Object) void {
     _ = tellSoon();
 }
 
-/// Has the main goroutine raise the exception, wherever it is, unless it is to raise one there
-/// already. Takes the reference.
+/// Has the main goroutine raise the exception, wherever it is, unless it already has to raise one
+/// there. Takes the reference.
 pub fn interruptMain(exception: *py.Object) void {
     const main = goroutine.main orelse return py.decref(exception);
     if (preempt.wantsRaise(main)) return py.decref(exception);

@@ -9,13 +9,12 @@
 //! serving one costs nothing for the other.
 //!
 //! The thread itself keeps the time, and claims its wait for a time-out when it has the lock again:
-//! if somebody has been quicker, the operation has succeeded after all. Signal handlers run while
+//! if another has been quicker, the operation has succeeded after all. Signal handlers run while
 //! the wait goes on, in its place in the queue, and may wait themselves: with another stand-in, for
 //! as long as they run. A wait for a lock ends before that, and is begun anew: the handler may want
 //! the same lock.
-//!
-//! A run that ends wakes those who wait (`endRun`). They come back when they get the lock, maybe
-//! in the next run: what belongs to a run has to be left alone then (`Waiter.run`).
+//! A run that ends wakes the threads that wait (`endRun`). They come back when they get the lock,
+//! maybe in the next run: what belongs to a run has to be left alone then (`Waiter.run`).
 //!
 //! The interpreter counts the threads that it has started (_thread._count). Of those that C code
 //! made a run remembers how many have come, since one that came may come again. See deadlock.zig.
@@ -47,7 +46,7 @@ const Kind = enum {
     started,
     /// The one that Python began with, which it does not count. Never in a run of its own.
     main,
-    /// One of C code's, which nobody counts.
+    /// One of C code's, which is not counted.
     foreign,
 };
 
@@ -63,7 +62,7 @@ const StandIn = struct {
     forever: bool = false,
     /// The run has ended its wait.
     run_ended: bool = false,
-    /// Of a wait that native code may end too: what is to arrive then.
+    /// Of a wait that native code may end too: the entry that arrives then.
     entry: ?*inbox.Entry = null,
     /// Of a wait that native code ends by itself, without the lock.
     over: Over = .unknown,
@@ -81,7 +80,7 @@ const StandIn = struct {
         return @alignCast(@fieldParentPtr("p", goroutine.of(g)));
     }
 
-    /// False for one whose wait has ended, though it has not had the lock since.
+    /// False if its wait has ended, though it has not had the lock since.
     fn waits(s: *const StandIn) bool {
         return s.p.g.status == .parking and !s.over.isTrue();
     }
@@ -202,7 +201,7 @@ pub fn block(g: *G, deadline: ?u64) void {
         const woken = sleep(s, deadline);
         if (g.isClaimed()) break;
         switch (woken) {
-            .woken => unreachable, // by whoever has claimed it
+            .woken => unreachable, // by the one that has claimed it
             .timeout => if (lane.claim(g, .timeout)) return,
             .interrupted => if (!s.deaf and handleSignals(s)) return,
         }
@@ -290,7 +289,7 @@ pub fn selects(p: *PyG, sources: []select.Source) void {
 
 // ---- for dumps ----
 
-/// A wait for native code, which needs no stand-in: only what is shown of it. Nobody claims it.
+/// A wait for native code, which needs no stand-in: only what is shown of it. It is never claimed.
 pub const Shown = struct {
     s: StandIn,
 
@@ -416,7 +415,7 @@ pub fn endRun() void {
     }
 }
 
-/// How many threads wait. Not those that somebody has woken, maybe the end of an earlier run.
+/// How many threads wait. Not those that have been woken, maybe by the end of an earlier run.
 pub fn waitingCount() usize {
     var n: usize = 0;
     var it = waiting.head;

@@ -2,25 +2,26 @@
 //! on; for 3.11, where that is simple, see swap_stores.zig.
 //!
 //! From 3.12 on PyThreadState_Swap lets the lock go and takes it again: two mutexes, a wake-up in
-//! vain for whoever waits, and that one's switch interval begins anew. What it comes to while the
-//! lock stays where it is, on the same thread, is little (Python/pystate.c and ceval_gil.c):
+//! vain for a thread that waits, and that thread's switch interval begins anew. What it comes to
+//! while the lock stays where it is, on the same thread, is little (Python/pystate.c and
+//! ceval_gil.c):
 //!  - the thread's words for the current thread state and the one of PyGILState (from 3.14 on both
 //!    are thread-local data; before, the second is in a thread-specific slot, which glibc keeps
 //!    among the thread's own data too);
 //!  - in both states, that they are attached, hold the lock and are PyGILState's: `active`,
 //!    `bound_gilstate`, from 3.13 on `holds_gil` and `state`;
-//!  - the lock's last holder, by which others find whom to ask for it;
+//!  - the lock's last holder, by which other threads find the one to ask for it;
 //!  - from 3.13 on, in the new state's eval_breaker, the version of the instrumentation. The
 //!    running state has the present one.
 //! Where all that is, swap_find.zig finds out by experiment; `[runtime] swap` can forbid it.
-//!
-//! The interpreter does the swap where more than that is to be done:
+//! The interpreter does the swap where more than that has to be done:
 //!  - A thread asks for the lock: then it really changes hands. It asks the holder that it sees,
 //!    and may come too late, while that one is being switched out; then the request is found when
 //!    it is the new state (`askedLate`). It must not stay there unseen: a state that gives the lock
-//!    up on request waits until another thread has taken it, and nobody may want it any more.
-//!  - Calls are pending, of which only a state that takes the lock is told.
-//!  - Either state isn't as expected: 3.14 marks those that are to run no more when it ends.
+//!    up on request waits until another thread has taken it, and perhaps no thread wants it any
+//!    more.
+//!  - Calls are pending: only a state that takes the lock is told of them.
+//!  - Either state isn't as expected: 3.14 marks those that must not run any more when it ends.
 //!  - A state is about to be deleted (`doomed`). A thread that waits for the lock reads the last
 //!    holder and writes to it under the lock's mutex. So a state that has been the last holder may
 //!    be deleted only when that mutex has been taken since: by the interpreter's own swap away from
@@ -94,12 +95,13 @@ var unused_for: [:0]const u8 = "";
 /// States that will be deleted once they have been switched out.
 pub var doomed: u32 = 0;
 
-/// Makes `next` the current state. False where the interpreter is to do it. With the lock.
+/// Makes `next` the current state. False where the interpreter has to do it. With the lock.
 pub inline fn byHand(next: *py.ThreadState) bool {
     return supported and in_use and exchange(next);
 }
 
-/// Among the calls of who switches: a frame of its own would be one cache line more of each stack.
+/// Inlined into the caller that switches: a frame of its own would be one cache line more of each
+/// stack.
 inline fn exchange(next: *py.ThreadState) bool {
     const w = &way;
     const thread = arch.threadPointer();
@@ -139,7 +141,7 @@ noinline fn takeVersion(next: *py.ThreadState, breaker: u64) void {
     }
 }
 
-/// Whether somebody asked `next` for the lock when it was no longer its holder.
+/// Whether a thread asked `next` for the lock when it was no longer its holder.
 pub fn askedLate(next: *py.ThreadState) bool {
     if (!in_use or way.breaker_in_state == 0) return false;
     const breaker = @atomicLoad(u64, way.breakerOf(py.PyThreadState_Get()), .monotonic);

@@ -32,7 +32,7 @@ const interpreter_bytes = 16 * 1024;
 const most_data = 4 << 20;
 /// The low byte of an eval_breaker is for requests (3.13 to 3.15).
 const events = 0xff;
-/// For a thread that is to ask for the lock.
+/// For a thread that has to ask for the lock.
 const patience_ns = 200 * std.time.ns_per_ms;
 const quick_interval_s = 10e-6;
 
@@ -490,7 +490,7 @@ fn prove(w: *const swap.Way, own: State, a: State, b: State) Error!void {
     const saved = py.PyEval_SaveThread();
     py.PyEval_RestoreThread(saved.?);
     if (saved != b or !swap.byHand(a) or !agrees(a)) return unknown("a swap by hand does not last");
-    // Who asks for the lock finds the state that holds it.
+    // A thread that asks for the lock finds the state that holds it.
     var asker: Asker = .{ .w = w };
     try asker.start();
     const until = os.nanotime() + patience_ns;

@@ -31,7 +31,7 @@ var words: Words = .{};
 
 /// With the lock, and only if it is in use.
 pub inline fn exchange(next: State) void {
-    // sysmon asks for it, and so does whoever takes the lock.
+    // sysmon asks for it, and so does a thread that takes the lock.
     @atomicStore(?State, words.current, next, .monotonic);
     if (words.slot == 0) return os.slotSet(host.mechanisms.gilstate_slot.?, next);
     own(words.slot).* = next;
@@ -68,8 +68,8 @@ pub fn forget() void {
     in_use = false;
 }
 
-/// `a` and `b` are two new states. With the lock, of which the interpreter's swaps do not let go.
-/// Why there is no way; null if it is `known`.
+/// `a` and `b` are two new states. With the lock, which the interpreter's swaps do not let go.
+/// Returns why there is no way; null if it is `known`.
 pub fn find(a: State, b: State) ?[:0]const u8 {
     const slot = host.mechanisms.gilstate_slot orelse
         return "the thread's state for PyGILState was not found";

@@ -1,8 +1,8 @@
 //! What a program's thread changes about the system's thread that it takes for its own.
 //!
 //! Where such a thread is a goroutine (`[patch] threads`) it keeps a thread from then on, which
-//! ends with it, so that the change is nobody else's. The mask of signals is in sigmask.zig, since
-//! it is often put back. Other goroutines have lock_os_thread().
+//! ends with it, so that no other goroutine sees the change. The mask of signals is in sigmask.zig,
+//! since it is often put back. Other goroutines have lock_os_thread().
 const py = @import("../py.zig");
 const host = @import("host.zig");
 const goroutine = @import("goroutine.zig");
@@ -22,7 +22,7 @@ fn Changing(comptime name: [:0]const u8) type {
 
         fn call(c: replace.Call) ?*py.Object {
             const p = goroutine.of(lane.here() orelse return It.callOriginal(c));
-            // Whoever cannot leave the main thread changes that.
+            // A goroutine that cannot leave the main thread changes that one.
             if (p.g.lock_count == 0 and !os_thread.lockFor(p)) return null;
             return It.callOriginal(c);
         }

@@ -4,13 +4,13 @@
 //! looked at when a goroutine starts. The main goroutine is no new thread: it is traced as the
 //! thread that called run() is.
 //!
-//! What traces looks up whose event it got: a thread is in threading._active before its first one.
-//! So is a goroutine's; otherwise debugpy would take it for a thread that is none of Python's,
-//! which it lets run through all breakpoints.
+//! A tracer looks up which thread its event is from: a thread is in threading._active before its
+//! first one. So is a goroutine's; otherwise debugpy would take it for a thread that is none of
+//! Python's, which it lets run through all breakpoints.
 const py = @import("../py.zig");
 const identity = @import("identity.zig");
 
-/// Where threading.settrace() and setprofile() keep what new threads are to call.
+/// Where threading.settrace() and setprofile() keep what new threads call.
 const TraceHook = struct {
     name: [*:0]const u8,
     setter: [*:0]const u8,

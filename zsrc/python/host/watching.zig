@@ -1,10 +1,11 @@
 //! What is called where goroutines of the program begin and end: Runtime.watch_goroutines().
 //!
 //! Events tell plugins of that too, but later and elsewhere. Here it is the goroutine itself that
-//! calls: before its function, when its context variables are there, and after it, before anybody
-//! learns that it has ended. What is called then can set a context variable that the function sees.
+//! calls: before its function, when its context variables are there, and after it, before other
+//! code learns that it has ended. What is called then can set a context variable that the function
+//! sees.
 //!
-//! There is one function, golibx.runtime's, which knows all who watch, and keeps what they raise
+//! There is one function, golibx.runtime's, which knows all watchers, and keeps what they raise
 //! from the goroutine. What it still raises is reported as an exception that is ignored: so what
 //! the goroutine was made to raise, where that function waited, is owed to it (owed.zig).
 const py = @import("../py.zig");
@@ -12,7 +13,7 @@ const goroutine = @import("goroutine.zig");
 
 const PyG = goroutine.PyG;
 
-/// Owned. Null: nobody watches. Everything here has the interpreter's lock.
+/// Owned. Null: there is no watcher. Everything here has the interpreter's lock.
 var watcher: ?*py.Object = null;
 
 /// watch_goroutines(function, /)
@@ -22,7 +23,7 @@ pub fn watch(function: *py.Object) void {
     py.xdecref(old);
 }
 
-/// What is to be called when the goroutine has ended, owned; null: nothing.
+/// The function to call when the goroutine has ended, owned; null: none.
 pub inline fn begin(p: *PyG) ?*py.Object {
     const function = watcher orelse return null;
     return if (p.g.system or p == goroutine.main) null else callBegin(p, function);
@@ -41,8 +42,8 @@ noinline fn callBegin(p: *PyG, function: *py.Object) ?*py.Object {
     return null;
 }
 
-/// Takes the reference. It is not given the handle: whoever kept that would count as one who may
-/// still collect the exception, and keep it from being reported.
+/// Takes the reference. The function is not given the handle: if it kept that, it would count as
+/// code that may still collect the exception, which then would not be reported.
 pub noinline fn end(h: *goroutine.Handle, on_end: *py.Object) void {
     defer py.decref(on_end);
     const result = callEnd(h, on_end) orelse return py.PyErr_WriteUnraisable(on_end);

@@ -4,7 +4,7 @@
 //! raise comes there: a scope would be left with its children alive, a key stay in a table.
 //! A handler may also call the very function that it interrupts, which has a lock.
 //!
-//! So the main goroutine counts what it is in the midst of that is to be whole: functions that
+//! So the main goroutine counts what it is in the midst of that has to be whole: functions that
 //! `whole` (`make`) has wrapped, and blocks of a Guard. Handlers are held back meanwhile
 //! (signals.zig), and called by the main goroutine itself when it leaves the last one. They are
 //! called sooner where it waits, since each wait is written to be left by an exception, and where a
@@ -48,7 +48,7 @@ pub inline fn functionOf(o: *py.Object) *py.Object {
     return if (o.type == Class.python_type) Class.of(o).function else o;
 }
 
-/// The calling goroutine begins something that is to be whole; null outside of goroutines.
+/// The calling goroutine begins something that has to be whole; null outside of goroutines.
 pub inline fn begin() ?*PyG {
     const p = goroutine.of(lane.onThread() orelse return null);
     p.owes.whole += 1;

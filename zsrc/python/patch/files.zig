@@ -59,11 +59,7 @@ fn Reading(comptime name: [:0]const u8) type {
 
 /// Of read(): None, and a negative one, are for everything. A 0 waits for nothing.
 fn isSize(o: *py.Object) bool {
-    if (o == py.none()) return true;
-    if (!py.isInt(o)) return false;
-    const size = py.PyLong_AsLongLong(o);
-    if (size == -1 and py.PyErr_Occurred() != null) py.PyErr_Clear();
-    return size != 0;
+    return o == py.none() or py.isInt(o) and py.intIn(i64, o) != 0;
 }
 
 /// Of readinto().
@@ -119,36 +115,33 @@ pub const by_number = struct {
     pub const all = .{ Read, WaitPid };
 
     fn read(c: replace.Call) ?*py.Object {
-        const reads = c.n == 2 and c.names == null and (numberIn(c.args[1]) orelse 0) > 0;
-        const fd = if (reads) numberIn(c.args[0]) else null;
+        const reads = c.n == 2 and c.names == null and (py.intIn(i32, c.args[1]) orelse 0) > 0;
+        const fd = if (reads) py.intIn(i32, c.args[0]) else null;
         return if (waitToRead(fd orelse -1)) Read.callOriginal(c) else null;
     }
 
     /// A descriptor for the child is readable when that has ended.
     fn waitPid(c: replace.Call) ?*py.Object {
-        const pid = if (c.n == 2 and c.names == null) numberIn(c.args[0]) orelse 0 else 0;
-        if (pid <= 0 or numberIn(c.args[1]) != 0 or lane.here() == null)
+        const pid = if (c.n == 2 and c.names == null) py.intIn(i32, c.args[0]) orelse 0 else 0;
+        if (pid <= 0 or py.intIn(i32, c.args[1]) != 0 or lane.here() == null)
             return WaitPid.callOriginal(c);
         const no_hang = py.PyLong_FromLongLong(os.net.no_hang) orelse return null;
         defer py.decref(no_hang);
         const args = [_]*py.Object{ c.args[0], no_hang };
         const now: replace.Call = .{ .self = c.self, .args = &args, .n = 2 };
         const found = WaitPid.callOriginal(now) orelse return null;
-        if (numberIn(py.PyTuple_GetItem(found, 0).?) != 0) return found;
+        if (py.intIn(i32, py.PyTuple_GetItem(found, 0).?) != 0) return found;
         py.decref(found);
         if (os.net.openProcess(pid)) |child| {
             const waited = ready.one(child.fd(), .{ .read = true }, null);
-            host.poller.loseRange(child.fd(), child.fd() +| 1);
+            if (waited == .ready) {
+                host.poller.loseEnded(child);
+            } else {
+                host.poller.loseRange(child.fd(), child.fd() +| 1);
+            }
             os.net.close(child);
             if (waited == .raised) return null;
         }
         return WaitPid.callOriginal(c);
-    }
-
-    fn numberIn(o: *py.Object) ?i32 {
-        if (!py.isInt(o)) return null;
-        const value = py.PyLong_AsLongLong(o);
-        if (value == -1 and py.PyErr_Occurred() != null) py.PyErr_Clear();
-        return std.math.cast(i32, value);
     }
 };

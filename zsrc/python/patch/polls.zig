@@ -72,7 +72,7 @@ fn limitOf(given: ?*py.Object, unit: Unit) ?timeouts.Limit {
 
 /// Looks by `now`, a call of the original that does not wait, until it finds something. `whole` is
 /// the call that does. `collect(subject, files)` is false, maybe with an exception set, if what is
-/// to be watched can't be.
+/// to be watched can't be. `busy` is 1 while the goroutine is parked.
 fn look(
     comptime R: type,
     now: replace.Call,
@@ -80,6 +80,7 @@ fn look(
     limit: timeouts.Limit,
     subject: anytype,
     comptime collect: fn (@TypeOf(subject), *Files) bool,
+    busy: ?*c_int,
 ) ?*py.Object {
     const deadline = limit.deadline();
     var files: Files = .{};
@@ -95,7 +96,10 @@ fn look(
             return R.callOriginal(whole);
         }
         collected = true;
-        switch (ready.any(files.items(), deadline)) {
+        if (busy) |b| b.* = 1;
+        const ended = ready.any(files.items(), deadline);
+        if (busy) |b| b.* = 0;
+        switch (ended) {
             .ready => {},
             .timeout => return R.callOriginal(now),
             .raised => return null,
@@ -131,7 +135,7 @@ fn select(c: replace.Call) ?*py.Object {
     defer py.decref(nothing);
     const args = [_]*py.Object{ c.args[0], c.args[1], c.args[2], nothing };
     const now: replace.Call = .{ .self = c.self, .args = &args, .n = 4 };
-    return look(Select, now, c, limit, c.args, listed);
+    return look(Select, now, c, limit, c.args, listed, null);
 }
 
 const select_unit: Unit = .{ .seconds = 1, .most = 9.2e9, .negative_is_none = false };
@@ -161,6 +165,11 @@ const PollObject = extern struct {
     ob: py.Object,
     /// Of descriptors to events.
     dict: *py.Object,
+    is_current: c_int,
+    len: c_int,
+    files: ?*anyopaque,
+    /// 1 while a call of poll() waits: a second one is refused then.
+    running: c_int,
 };
 
 fn poll(c: replace.Call) ?*py.Object {
@@ -172,7 +181,7 @@ fn poll(c: replace.Call) ?*py.Object {
     const nothing = zero() orelse return null;
     defer py.decref(nothing);
     const now: replace.Call = .{ .self = c.self, .args = &.{nothing}, .n = 1 };
-    return look(Poll, now, c, limit, o.dict, registered);
+    return look(Poll, now, c, limit, o.dict, registered, &o.running);
 }
 
 /// The original has an int of milliseconds.
@@ -223,7 +232,7 @@ fn epoll(c: replace.Call) ?*py.Object {
         .args = &args,
         .n = if (given[1] == null) 1 else 2,
     };
-    return look(EPoll, now, c, limit, o, itself);
+    return look(EPoll, now, c, limit, o, itself, null);
 }
 
 const epoll_unit: Unit = .{
@@ -254,6 +263,7 @@ pub fn layoutIsKnown() ?bool {
     py.decref(py.call(register, &.{ fd, mask }) orelse return null);
     const p: *PollObject = @ptrCast(@alignCast(poller));
     if (!py.isDict(p.dict) or py.PyDict_Size(p.dict) != 1) return false;
+    if (!(refusesSecond(poller) orelse return null)) return false;
     const watcher = make(module, "epoll") orelse return null;
     defer py.decref(watcher);
     const fileno = py.PyObject_GetAttrString(watcher, "fileno") orelse return null;
@@ -262,6 +272,26 @@ pub fn layoutIsKnown() ?bool {
     defer py.decref(number);
     const e: *EPollObject = @ptrCast(@alignCast(watcher));
     return py.PyLong_AsLongLong(number) == e.fd;
+}
+
+/// Whether it takes `running` for a call that waits. Null with an exception set.
+fn refusesSecond(poller: *py.Object) ?bool {
+    const poll_it = py.PyObject_GetAttrString(poller, "poll") orelse return null;
+    defer py.decref(poll_it);
+    const nothing = zero() orelse return null;
+    defer py.decref(nothing);
+    const p: *PollObject = @ptrCast(@alignCast(poller));
+    if (p.running != 0) return false;
+    p.running = 1;
+    const found = py.call(poll_it, &.{nothing});
+    p.running = 0;
+    if (found) |list| {
+        py.decref(list);
+        return false;
+    }
+    if (py.PyErr_ExceptionMatches(py.exc.runtimeError()) == 0) return null;
+    py.PyErr_Clear();
+    return true;
 }
 
 fn make(module: *py.Object, name: [*:0]const u8) ?*py.Object {

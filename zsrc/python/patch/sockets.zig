@@ -112,18 +112,10 @@ fn receive(s: *Socket, buffer: [*]u8, size: usize, flags: c_int) union(enum) {
     }
 }
 
-/// A small int that was given; null for anything else.
-fn small(o: *py.Object) ?usize {
-    if (!py.isInt(o)) return null;
-    const value = py.PyLong_AsSsize_t(o);
-    if (value == -1 and py.PyErr_Occurred() != null) py.PyErr_Clear();
-    return if (value < 0) null else @intCast(value);
-}
-
 /// The flags that were given, of those that do not say how to wait; null for others.
 fn flagsIn(c: replace.Call, index: usize) ?c_int {
     if (c.n <= index) return 0;
-    const flags = std.math.cast(c_int, small(c.args[index]) orelse return null) orelse return null;
+    const flags = py.intIn(u31, c.args[index]) orelse return null;
     return if (flags & says_how_to_wait == 0) flags else null;
 }
 
@@ -137,7 +129,7 @@ const Recv = replace.Replacement("_socket", "socket.recv", in, recv);
 fn recv(c: replace.Call) ?*py.Object {
     const s: *Socket = .of(c.self);
     if (c.n < 1 or c.n > 2 or c.names != null or !blocks(s)) return Recv.callOriginal(c);
-    const size = small(c.args[0]) orelse return Recv.callOriginal(c);
+    const size = py.intIn(usize, c.args[0]) orelse return Recv.callOriginal(c);
     const flags = flagsIn(c, 1) orelse return Recv.callOriginal(c);
     if (size == 0 or size > socket.scratch.len) return whenReady(Recv, .{ .read = true }, c);
     return switch (receive(s, &socket.scratch, size, flags)) {
@@ -153,7 +145,10 @@ fn recvInto(c: replace.Call) ?*py.Object {
     const s: *Socket = .of(c.self);
     if (c.n < 1 or c.n > 3 or c.names != null or !blocks(s)) return RecvInto.callOriginal(c);
     const flags = flagsIn(c, 2) orelse return RecvInto.callOriginal(c);
-    const wanted = if (c.n > 1) small(c.args[1]) orelse return RecvInto.callOriginal(c) else 0;
+    const wanted = if (c.n > 1)
+        py.intIn(usize, c.args[1]) orelse return RecvInto.callOriginal(c)
+    else
+        0;
     var view: py.Buffer = undefined;
     if (py.PyObject_GetBuffer(c.args[0], &view, py.PyBUF_WRITABLE) != 0) {
         py.PyErr_Clear();
@@ -353,22 +348,30 @@ fn begin(
     };
     // One of the UNIX domain whose listener's queue is full has not begun.
     if (e == errnoOf(.AGAIN)) return .original;
-    if (e != errnoOf(.INPROGRESS)) return .{ .ended = e };
+    // The call of one without a time-out waits, also for what somebody else has begun.
+    const waits = e == errnoOf(.INPROGRESS) or e == errnoOf(.ALREADY) and timeout < 0;
+    if (!waits) return .{ .ended = e };
     while (true) switch (ready.one(s.fd, .{ .write = true }, deadline)) {
         .raised => return .raised,
         .timeout => return .{ .ended = timed_out },
         .ready => {
             if (s.fd < 0) return .{ .ended = errnoOf(.BADF) };
             if (!net.writable(s.handle())) continue;
-            const how = net.pendingError(s.handle());
+            const how = outcome(s, timeout);
             return .{ .ended = if (how == errnoOf(.ISCONN)) 0 else how };
         },
         .unwatched => {
             // It goes on by itself: to connect again would fail.
             net.waitWritable(s.handle(), timeout);
-            return .{ .ended = net.pendingError(s.handle()) };
+            return .{ .ended = outcome(s, timeout) };
         },
     };
+}
+
+/// Of a connection that has ended. The original leaves it for the next call to tell of, too, where
+/// it has a time-out, and in no other case.
+fn outcome(s: *const Socket, timeout: i64) c_int {
+    return if (timeout < 0) net.endConnection(s.handle()) else net.pendingError(s.handle());
 }
 
 /// Of what connect() or connect_ex() gave, the errno, 0 for none. Null with an exception set: it is
@@ -395,9 +398,9 @@ fn errnoIn(exception: *py.Object) ?c_int {
         return null;
     };
     defer py.decref(value);
-    if (!py.isInt(value)) return null;
-    const e: c_int = @truncate(py.PyLong_AsLongLong(value));
-    return if (e == errnoOf(.INPROGRESS) or e == errnoOf(.AGAIN)) e else null;
+    const e = py.intIn(c_int, value) orelse return null;
+    const is_known = e == errnoOf(.INPROGRESS) or e == errnoOf(.ALREADY) or e == errnoOf(.AGAIN);
+    return if (is_known) e else null;
 }
 
 // ---- close() ----

@@ -34,7 +34,7 @@ pub fn report() ?u64 {
     if (parking.waiting > 0) if (beginsSoon()) |recheck| return recheck;
     if (main.g.status != .waiting or otherThreads()) return recheck_ns;
     const exception = make() orelse py.takeException() orelse return recheck_ns;
-    // A thread that has ended since may have woken somebody first.
+    // A thread that has ended since may have woken a goroutine first.
     if (main.g.status != .waiting or lane.anyRunnable()) {
         py.decref(exception);
     } else {

@@ -1,17 +1,17 @@
 //! fork: in the child only the goroutine that forked lives, and the run is over.
 //!
 //! The parent. os.fork() holds the import lock over fork(), and the interpreter's import lock knows
-//! threads: whoever takes it has to let it go on the same one, whatever Python code runs meanwhile
-//! (3.12 warns of threads there). So the goroutine is locked to a thread before the other hooks run
-//! (`before`) and let go after them (`afterInParent`). It may park in between, as where a hook
-//! takes a lock that another goroutine holds. Nothing of golibx is held over fork(): no lock of its
-//! own guards anything that the child goes on to use, and there they are made anew.
+//! threads: a goroutine that takes it has to let it go on the same thread, whatever Python code
+//! runs meanwhile (3.12 warns of threads there). So the goroutine is locked to a thread before the
+//! other hooks run (`before`) and let go after them (`afterInParent`). It may park in between, as
+//! where a hook takes a lock that another goroutine holds. Nothing of golibx is held over fork():
+//! no lock of its own guards anything that the child goes on to use, and there they are made anew.
 //!
 //! The child. The C library calls `inChild` before fork() returns, and so before the interpreter
 //! deletes the other goroutines' thread states, which runs finalizers, and before any hook of
-//! Python's. From there on the lane is not live: nobody is switched to, woken, retaken or
-//! preempted, and what waits raises. It may only write memory and make system calls. What needs the
-//! interpreter is done when that is fit again (`afterInChild`).
+//! Python's. From there on the lane is not live: no goroutine is switched to, woken or preempted,
+//! no P is retaken, and what waits raises. It may only write memory and make system calls. What
+//! needs the interpreter is done when that is fit again (`afterInChild`).
 //!
 //! The goroutine that forked, the survivor, goes on on its stack, as a thread like any other. How
 //! it ends depends on what it was:
@@ -58,7 +58,7 @@ const timer = @import("../types/timer.zig");
 const PyG = goroutine.PyG;
 const lane = &host.the_lane;
 
-/// How many forks this process is the child of: changes under whoever forked.
+/// How many forks this process is the child of: it changes while the goroutine that forks goes on.
 pub var depth: u32 = 0;
 /// How many threads are between `before` and `afterInParent`.
 var in_progress: u32 = 0;
@@ -66,7 +66,7 @@ var in_progress: u32 = 0;
 var home: usize = 0;
 /// The thread's stack that it is on, where the main goroutine is about to fork on another thread.
 var home_stack: ?[2]usize = null;
-/// The run's thread is the process's first, whose stack is there for ever.
+/// The run's thread is the process's first: its stack is there for ever.
 var home_is_first = false;
 /// `afterInChild` has still to do its part.
 var unsettled = false;
@@ -81,7 +81,7 @@ var own_number: idents.Ident = idents.none;
 var thread_number: idents.Ident = idents.none;
 /// The survivor of this process, while it lives.
 var survivor: ?*PyG = null;
-/// What the end of the survivor is to raise in the program.
+/// What the end of the survivor has to raise in the program.
 var thrown: ?*py.Object = null;
 
 /// Of the thread that a survivor has become, and what C code that asks for the thread's number is
@@ -206,7 +206,7 @@ pub fn before() void {
     const g = lane.here() orelse return;
     const p = goroutine.of(g);
     home_stack = null;
-    // Without a thread to be had it stays where it is unless a hook parks.
+    // If no thread can be got, it stays where it is unless a hook parks.
     lane.lockThread(g) catch {
         p.fork_unlocked += 1;
         g.no_preempt += 1;
@@ -253,7 +253,7 @@ fn inChild() callconv(.c) void {
     in_progress = 0;
     preempt.renew();
     // C code may fork without the interpreter's lock: then the lists may be in the midst of a
-    // change, and nobody will ask for them.
+    // change, and no code will ask for them.
     const whole = py.extra.PyGILState_Check() != 0;
     if (whole) {
         import_lock.renew(goroutine.ident());
@@ -422,7 +422,7 @@ fn endBy(exception: *py.Object) noreturn {
     os.exitProcess(@truncate(@as(u64, @bitCast(status))));
 }
 
-/// Of golibx.patch.threads; null where it raised, of which it is told.
+/// Of golibx.patch.threads; null where it raised, which is reported.
 fn callPatch(name: [*:0]const u8, args: []const *py.Object) ?*py.Object {
     const function = py.importFrom("golibx.patch.threads", name);
     const r = if (function) |f| py.call(f, args) else null;

@@ -14,10 +14,10 @@
 //!
 //! But it may be past that already: it drops its operands one by one, or an exception takes the
 //! stack down value by value, and where one of them ends, a finalizer runs, and may park. What was
-//! dropped before is still to be seen on the stack, but is not owned any more, maybe freed. Then
-//! what is being ended lies on the stack without a reference, or it is of a type with a finalizer,
-//! and that is what the next frame runs. What lies above such a value is not believed, nor are
-//! operands beside it.
+//! dropped before can still be seen on the stack, but is not owned any more, maybe freed. Then what
+//! is being ended lies on the stack without a reference, or it is of a type with a finalizer, and
+//! that is what the next frame runs. What lies above such a value is not believed, nor are operands
+//! beside it.
 const std = @import("std");
 const py = @import("../py.zig");
 const whole = @import("../host/whole.zig");
@@ -95,7 +95,7 @@ pub const InterpreterFrame = struct {
         return f.functionSlot().object();
     }
 
-    /// Of a class body, a module, exec(); a function's has none unless somebody asked for f_locals.
+    /// Of a class body, a module, exec(); a function's has none unless f_locals was asked for.
     fn namespace(f: InterpreterFrame) ?*py.Object {
         return @ptrFromInt(f.words[if (py.minor() == 11) 3 else 5]);
     }
@@ -315,7 +315,7 @@ pub fn looksAlive(o: *py.Object) bool {
     return py.PyType_GetFlags(@ptrFromInt(metaclass)) & (1 << 31) != 0; // Py_TPFLAGS_TYPE_SUBCLASS
 }
 
-/// The same of one whose fields are looked at: those of an object that has ended are stale.
+/// The same, for one with fields that are looked at: those of an object that has ended are stale.
 pub fn isAlive(o: *py.Object) bool {
     return looksAlive(o) and py.refcount(o) > 0;
 }
@@ -362,8 +362,8 @@ pub const Entry = struct {
     taken: usize,
     parameters: ?Parameters,
 
-    /// `call_list`: the arguments may be a list, or anything that is iterable, of which the
-    /// interpreter makes a tuple.
+    /// `call_list`: the arguments may be a list, or anything that is iterable: the interpreter
+    /// makes a tuple of it.
     pub const Kind = enum {
         plain,
         call,
@@ -378,7 +378,7 @@ pub const Entry = struct {
         }
     };
 
-    /// Of a function whose parameters never change.
+    /// Of a function with parameters that never change.
     pub const Parameters = struct {
         /// Those that have a place.
         count: usize,
@@ -593,7 +593,7 @@ const Stack = struct {
         return o.type == function_type or o.type == method_descriptor_type;
     }
 
-    /// The manager whose __enter__, a function in Python, `f` runs.
+    /// The manager with the __enter__, a function in Python, that `f` runs.
     fn enteredBy(f: InterpreterFrame) ?*py.Object {
         if (f.owner() != InterpreterFrame.owned_by_thread) return null;
         const manager = f.variable(0) orelse return null;
@@ -601,7 +601,7 @@ const Stack = struct {
         return if (f.function() == enter) manager else null;
     }
 
-    /// The namespace of a class whose body runs: __build_class__() has it.
+    /// The namespace of a class while its body runs: __build_class__() has it.
     fn classNamespace(s: Stack, call: []const Slot) ?*py.Object {
         if (call.len < 4) return null;
         const f = s.inner orelse return null;

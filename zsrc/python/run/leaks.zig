@@ -1,19 +1,20 @@
-//! Goroutines that nobody can wake any more: those parked on objects that only such goroutines can
+//! Goroutines that can't be woken any more: those parked on objects that only such goroutines can
 //! reach, as Go's goroutine leak profile finds them.
 //!
 //! Every goroutine that is parked without a deadline on channels, groups, locks or timers that do
-//! not run is suspected. What their stacks refer to, and what that refers to, is gone through with
-//! the collector's own tp_traverse, and the references to each object found are counted. An object
-//! with more references than that is held by somebody else: a module, a goroutine that runs or
-//! sleeps, a thread, C code, a timer, whoever. It is alive, and all that it refers to; and so is a
-//! goroutine that waits on something alive, and all that its stack refers to. What is left in the
-//! end is leaked. A reference that cannot be seen makes its object alive, so nobody is accused who
-//! can still be woken by a program that uses what it refers to. A context is alive as well if it
-//! has a deadline, or was derived from one that is alive, which knows it without a reference; and
-//! it wakes whoever waits under it. Beyond that: who has a weak reference may come back to the
-//! object, so that counts as well, but for the list of a class's subclasses; frames
-//! (sys._current_frames, Goroutine.frame) and gc.get_objects are not counted; nor is a Goroutine
-//! held to cancel it, since one that only a cancellation can end is what people look for.
+//! not run is suspected. golibx goes through what their stacks refer to, and what that refers to,
+//! with the collector's own tp_traverse, and counts the references to each object found. An object
+//! with more references than that is held from elsewhere: by a module, a goroutine that runs or
+//! sleeps, a thread, C code, a timer or anything else. It is alive, and all that it refers to; and
+//! so is a goroutine that waits on something alive, and all that its stack refers to. What is left
+//! in the end is leaked. A reference that cannot be seen makes its object alive, so no goroutine is
+//! accused that can still be woken by a program that uses what it refers to. A context is alive as
+//! well if it has a deadline, or was derived from one that is alive, which knows it without a
+//! reference; and it wakes the goroutines that wait under it. Beyond that: code that has a weak
+//! reference may come back to the object, so that counts as well, but for the list of a class's
+//! subclasses; frames (sys._current_frames, Goroutine.frame) and gc.get_objects are not counted;
+//! nor is a Goroutine held to cancel it, since a goroutine that only a cancellation can end is what
+//! people look for.
 //!
 //! A goroutine's stack: what PyG holds for it, the exception that it handles, and what its frames
 //! refer to (frames.zig). Of what C functions on it hold, only that is known which frames.zig or
@@ -194,7 +195,7 @@ const Suspect = struct {
         }
     }
 
-    /// Whether select() was given a copy of a tuple that is nowhere to be found on the stack.
+    /// Whether select() was given a copy of a tuple that is nowhere on the stack.
     fn lacksArguments(s: Suspect) bool {
         if (py.PyTuple_Size(s.stack) == 0) return false;
         const entry: frames.Entry = .of(s.stack, 0);
@@ -263,7 +264,7 @@ const Wanted = struct {
     }
 };
 
-/// Of a wait that only those end who can reach the object.
+/// Whether a wait on it can be ended only by code that can reach the object.
 fn isJudgeable(o: *py.Object) bool {
     const kind: *const py.Object = @ptrCast(o.type);
     return o == py.none() or o.type == rlock.rlock_type or o.type == locks.lock_type or
@@ -447,7 +448,7 @@ const Graph = struct {
         }
     }
 
-    /// Finds all that the suspects reach, and who of it is held by others.
+    /// Finds all that the suspects reach, and which of it is held by others.
     fn build(g: *Graph, wanted: []const Wanted) void {
         g.addModules();
         for (g.suspects.items) |s| {
@@ -491,7 +492,7 @@ const Graph = struct {
         }
     }
 
-    /// Those that are to end for reasons that are no references.
+    /// Those that will end for reasons that are no references.
     fn markContexts(g: *Graph) bool {
         var any = false;
         var it = g.nodes.iterator();
@@ -506,7 +507,7 @@ const Graph = struct {
         return any;
     }
 
-    /// Whether somebody who is alive has it. What is not in the graph is held by C code only.
+    /// Whether it is alive. What is not in the graph is held by C code only.
     fn reaches(g: *Graph, o: *py.Object) bool {
         return if (g.nodes.get(o)) |node| node.alive else true;
     }
@@ -531,7 +532,7 @@ const Graph = struct {
         return false;
     }
 
-    /// Whoever has a weak reference to an object may use it.
+    /// Code that has a weak reference to an object may use it.
     fn markWeaklyHeld(g: *Graph) bool {
         var any = false;
         var it = g.nodes.iterator();

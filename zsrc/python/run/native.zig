@@ -153,11 +153,11 @@ pub fn start(options: *py.Object) ?*py.Object {
 // ---- the end of the interpreter, which native goroutines may outlive ----
 //
 // While it ends, it ends every thread that wants its lock. One that calls back into Python when it
-// is gone crashes, as any daemon thread does. So nobody is held up by preemption from then on
+// is gone crashes, as any daemon thread does. So preemption holds up no goroutine from then on
 // (`beforeExit`), and all have their chance to come by before it goes (`atEnd`).
 
 const ending_patience_ns = 100 * std.time.ns_per_ms;
-/// Those who call Python all the time do within less.
+/// Goroutines that call Python all the time come by within less CPU time.
 const ending_cpu_ns = std.time.ns_per_ms;
 
 /// Keeps, in sys, what calls `atEnd` when that is cleared. False with an exception set.
@@ -481,7 +481,7 @@ pub fn ignoreEnvironment(ignores: bool) void {
     procs.ignores_environment = ignores;
 }
 
-/// Addresses at which there was code when somebody asked, each where its bits say.
+/// Addresses at which there was code when they were asked for, each where its bits say.
 var with_code: [256]usize = @splat(0);
 
 /// The address of a function. One where no code lies is refused: a goroutine that goes there ends
@@ -575,7 +575,7 @@ pub fn call(
             .{ i + 1, call_mod.most_integers, call_mod.most_floats, call_mod.most_on_stack },
         );
     }
-    // A function that nobody would wait for is not begun.
+    // A function that no goroutine would wait for is not begun.
     if (lane.here()) |g| if (goroutine.raisePending(goroutine.of(g))) return null;
     const t = newTask(function) orelse return null;
     t.result_kind = result[0];
@@ -592,7 +592,7 @@ pub fn call(
     return value;
 }
 
-/// `function` may run code of the program's, whose exceptions are its own.
+/// `function` may run code of the program's, which has exceptions of its own.
 fn keepException(comptime function: fn () void) void {
     var t: ?*py.Object = null;
     var v: ?*py.Object = null;

@@ -1,4 +1,5 @@
-//! Calling a C function whose type is known at run time only, without a foreign function library.
+//! Calling a C function of a type that is known at run time only, without a foreign function
+//! library.
 //!
 //! The calling conventions of x86-64 (System V) and aarch64 (AAPCS64) give integers and
 //! floating-point numbers registers of their own, in the order of the arguments of either kind;

@@ -1,5 +1,5 @@
-//! A goroutine's Python frames, read without the interpreter's lock: for dumps of a process whose
-//! interpreter is stuck with the lock held.
+//! A goroutine's Python frames, read without the interpreter's lock: for dumps of a process with an
+//! interpreter that is stuck with the lock held.
 //!
 //! Nothing keeps what is read from changing meanwhile, or from going away. So memory is copied by a
 //! system call that fails where there is none (os.peek), each pointer is checked as far as it can

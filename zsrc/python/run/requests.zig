@@ -1,18 +1,16 @@
-//! What somebody outside asks for: dumps, by SIGQUIT, the signal of `[debug] dump_signal`, `golibx
+//! What other processes ask for: dumps, by SIGQUIT, the signal of `[debug] dump_signal`, `golibx
 //! dump`; and by `golibx stats`, `golibx tune` and the like whatever golibx/control.py answers.
 //!
 //! A thread of its own waits for them (os/requests_*.zig), and asks the interpreter. If that does
 //! not answer within some seconds, C code holds its lock, and the thread writes what it can read
 //! without it (peek.zig).
-//!
-//! Who connects sends one line, `golibx 1 VERB` and what the verb needs, or nothing: that means
-//! `dump`. What comes back is "+" and the answer, or "-" and why there is none; then the connection
-//! ends. 1 is the version of all this.
+//! A client that connects sends one line, `golibx 1 VERB` and what the verb needs, or nothing: that
+//! means `dump`. What comes back is "+" and the answer, or "-" and why there is none; then the
+//! connection ends. 1 is the version of all this.
 //!
 //! The thread never takes the interpreter's lock itself: a second thread does, the asker, which may
 //! be left waiting for it; there is one at most.
-//!
-//! `answer` belongs to both: whoever moves its state away from `asked` last frees it.
+//! `answer` belongs to both threads: the one that moves its state away from `asked` last frees it.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const requests = os.requests;
@@ -47,7 +45,7 @@ const patience_s = .{ .dump = 1, .stats = 2, .others = 5 };
 /// Of a request, its end included.
 const most_asked = 4096;
 const greeting = "golibx 1 ";
-/// Who has sent nothing by then wants a dump.
+/// A client that has sent nothing by then wants a dump.
 const first_ms = 200;
 const next_ms = 1000;
 const quit_status = 2; // as in Go
@@ -57,8 +55,8 @@ const most_looked_at = 1 << 20;
 
 var thread: ?os.Thread = null;
 
-/// With the interpreter's lock. What cannot be had here is no reason not to run. False if the
-/// signal for dumps is the program's own.
+/// With the interpreter's lock. If something is missing here, the program runs all the same. False
+/// if the signal for dumps is the program's own.
 pub fn start(s: Settings) bool {
     peek.calibrate();
     if (!requests.open(s.control)) return true;
@@ -163,7 +161,7 @@ fn dump(fd: i32) void {
 const Asked = struct {
     /// Empty: a dump.
     request: []const u8 = "",
-    /// Who asks.
+    /// The process that asks.
     pid: i32 = 0,
     patience_s: u64 = patience_s.dump,
 };
@@ -173,7 +171,7 @@ const Answer = struct {
     state: std.atomic.Value(State) = .init(.asked),
     note: os.Note = .{},
     text: ?[]u8 = null,
-    // A copy: who has asked may have gone.
+    // A copy: the thread that has asked may have gone.
     request: [most_asked]u8 = undefined,
     len: usize,
     pid: i32,
@@ -208,7 +206,7 @@ fn askInterpreter(asked: Asked) ?[]u8 {
 fn ask(raw: ?*anyopaque) void {
     const answer: *Answer = @ptrCast(@alignCast(raw.?));
     const state = py.PyGILState_Ensure();
-    // Nobody has use for it any more, and a change would come too late.
+    // No thread has use for it any more, and a change would come too late.
     const text = if (answer.state.load(.monotonic) == .given_up) null else makeText(answer);
     py.PyGILState_Release(state);
     asker_busy.store(false, .release);
@@ -248,7 +246,7 @@ fn callAnswer(answer: *const Answer) ?*py.Object {
 
 // ---- without it ----
 
-/// As golibx.control answers it, as far as it can be told. Nobody changes the lane meanwhile, or
+/// As golibx.control answers it, as far as it can be told. No thread changes the lane meanwhile, or
 /// it is as it was a moment ago.
 fn statsWithout(fd: i32) void {
     var out: Out = .{ .fd = fd };

@@ -267,8 +267,8 @@ fn warnOfSignal() void {
     os.writeStderr(std.fmt.bufPrint(&buffer, format, shown) catch unreachable);
 }
 
-/// `plan`: the choices that an explored run is to begin with, as schedule() gives them; and whether
-/// it `bends` where it does not fit.
+/// `plan`: the choices that an explored run begins with, as schedule() gives them; and whether it
+/// `bends` where it does not fit.
 fn readPlan(dict: *py.Object) bool {
     var plan: []const u8 = &.{};
     if (py.PyDict_GetItemString(dict, "plan")) |value| {

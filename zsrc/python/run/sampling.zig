@@ -39,8 +39,8 @@ const patience_ns = 200 * std.time.ns_per_us;
 
 /// A thread is in `sample`. With the lock.
 var busy = false;
-/// The goroutine that is to note its frames; 0: none. The thread stores it, the goroutine takes it:
-/// release and acquire, for `marked`.
+/// The goroutine that has to note its frames; 0: none. The thread stores it, the goroutine takes
+/// it: release and acquire, for `marked`.
 var wanted: std.atomic.Value(u64) = .init(0);
 /// The rows so far, owned. With the lock.
 var rows: ?*py.Object = null;
@@ -93,7 +93,7 @@ pub fn sample(period: f64, count: i64) ?*py.Object {
 
 /// Without the lock at first, with the lock in the end. False with an exception set.
 fn takeAll(state: *py.ThreadState, period_ns: u64, count: u64) bool {
-    // A thread that wakes up late, at the end of another's time slice or with another's timer, finds
+    // A thread that wakes up late, at the end of another one's slice or with another timer, finds
     // a goroutine that runs for less than that only where it has just begun to wait.
     const before: os.Promptness = .ofThread();
     defer before.restore();
@@ -166,8 +166,8 @@ fn haveNoted(s: Seen) bool {
     return true;
 }
 
-/// Runs between two bytecodes of whoever holds the lock, and must not switch. One that comes too
-/// late, or in another goroutine or thread, finds nothing wanted of it.
+/// Runs between two bytecodes of the thread that holds the lock, and must not switch. One that
+/// comes too late, or in another goroutine or thread, finds nothing wanted of it.
 fn onPending(_: ?*anyopaque) callconv(.c) c_int {
     const g = lane.onThread() orelse return 0;
     if (wanted.cmpxchgStrong(g.id, 0, .acquire, .monotonic) != null) return 0;

@@ -32,7 +32,7 @@ pub fn read(options: *py.Object) ?Change {
     return change;
 }
 
-/// Also has those who sleep by the old values look again. With the interpreter's lock.
+/// Also has the threads that sleep by the old values look again. With the interpreter's lock.
 pub fn apply(change: *const Change, before: ?*Change) void {
     if (!change.apply(current, before)) return;
     // Between two runs of one kind sysmon is at rest, and asleep: see serial/resting.zig.

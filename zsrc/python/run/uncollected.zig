@@ -1,6 +1,5 @@
-//! Goroutines that have raised an exception which nobody has collected yet, though somebody could.
-//!
-//! Whoever holds the handle may still call result(). If that never happens the exception is
+//! Goroutines that have raised an exception which has not been collected yet, but still could be.
+//! Code that holds the handle may still call result(). If that never happens the exception is
 //! reported when the handle goes, or at the end of the run, whichever comes first.
 const std = @import("std");
 const py = @import("../py.zig");

@@ -1,4 +1,4 @@
-//! golibx.AtomicInt: a counter whose operations are one step each, as Go's atomic.Int64. All happen
+//! golibx.AtomicInt: a counter with operations of one step each, as Go's atomic.Int64. All happen
 //! under the interpreter's lock.
 const py = @import("../py.zig");
 const class = @import("../class.zig");
@@ -46,7 +46,7 @@ fn repr(a: *Atomic) ?*py.Object {
 
 pub const Class = class.Class(Atomic, .{
     .name = "golibx.AtomicInt",
-    .doc = "An integer of 64 bits whose operations are one step each, as Go's atomic.Int64.",
+    .doc = "An integer of 64 bits with operations of one step each, as Go's atomic.Int64.",
     .new = class.constructor("AtomicInt(value=0)", new),
     .repr = repr,
     .methods = &.{

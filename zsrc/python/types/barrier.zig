@@ -77,13 +77,13 @@ pub const Class = class.Class(B, .{
             \\Waits until all parties do, at most timeout seconds. Returns the place in which the
             \\caller came, an int from 0. Raises BrokenBarrierError, also in all others, when the
             \\time is up; and when another party has left the round that way or because it was
-            \\cancelled, or somebody has called abort() or reset().
+            \\cancelled, or abort() or reset() was called.
         ),
         class.method("reset()", reset,
-            \\Makes it as new. Those who wait get BrokenBarrierError.
+            \\Makes it as new. Goroutines that wait get BrokenBarrierError.
         ),
         class.method("abort()", abort,
-            \\Breaks it: those who wait, and those who come, get BrokenBarrierError until reset().
+            \\Breaks it: goroutines that wait, or come later, get BrokenBarrierError until reset().
         ),
     },
     .properties = &.{

@@ -105,8 +105,8 @@ pub fn deliver(ch: *py.Object, value: *py.Object) void {
     if (inner(ch).now(.send, &sent) != .done) py.decref(value);
 }
 
-/// From anywhere, also where no Python code may run: takes out a value, which somebody else holds
-/// too. `ch` is a Chan.
+/// From anywhere, also where no Python code may run: takes out a value, to which there is another
+/// reference. `ch` is a Chan.
 pub fn freePlace(ch: *py.Object) void {
     var value: *py.Object = undefined;
     if (inner(ch).now(.recv, &value) == .done) py.decref(value);

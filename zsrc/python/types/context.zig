@@ -5,11 +5,11 @@
 //! owning, so that a forgotten context goes away, its timer with it. One with a value, or without
 //! cancellation, has no node in the tree: `source` is the node that it obeys.
 //!
-//! A timer cancels contexts in the middle of a switch, where no Python code may run. So what is to
-//! happen then is made before: the channel of done() is closed natively, and after_func() makes its
-//! goroutine when it is called. A channel holds its context (Chan.keeper): it has to be closed as
-//! long as anybody can wait for that. A registration of after_func() holds it if somebody else, a
-//! parent or a timer, can still cancel it.
+//! A timer cancels contexts in the middle of a switch, where no Python code may run. So what
+//! happens then is prepared before: the channel of done() is closed natively, and after_func()
+//! makes its goroutine when it is called. A channel holds its context (Chan.keeper): it has to be
+//! closed as long as a goroutine can wait for that. A registration of after_func() holds it if a
+//! parent or a timer can still cancel it.
 const std = @import("std");
 const List = @import("../../core/list.zig").List;
 const sched = @import("../../serial/context.zig");
@@ -63,7 +63,7 @@ const Object = extern struct {
 /// reference to it while it is linked.
 const Registration = extern struct {
     ob: py.Object,
-    /// The object whose list it is in, owned; owned twice if `pinned`.
+    /// The object that has it in its list, owned; owned twice if `pinned`.
     context: ?*Object,
     /// A *PyG.
     p: ?*anyopaque,
@@ -363,7 +363,7 @@ fn done(object: *Object) ?*py.Object {
     }
     o.chan = py.incref(made);
     const n = node orelse {
-        // It tells that the channel is one that nobody closes: see neverCloses.
+        // It tells that the channel is one that is never closed: see neverCloses.
         chan.keep(made, &o.ob);
         return made;
     };
@@ -387,8 +387,8 @@ pub fn neverCloses(ch: *py.Object) bool {
     return Class.is(o) and self(o).obeys() == null;
 }
 
-/// Whether the context is still to be done: it has a deadline, or `reaches` says that somebody has
-/// it or one that it was derived from.
+/// Whether the context may still become done: it has a deadline, or `reaches` says that it, or one
+/// that it was derived from, is alive.
 pub fn mayEnd(
     o: *py.Object,
     asked: anytype,
@@ -630,7 +630,7 @@ pub const Class = class.Class(Object, .{
     .properties = &.{class.property(
         "_origin",
         getOrigin,
-        "The Context whose cancellation reached this one, or None.",
+        "The Context that was cancelled, this one or an ancestor, or None.",
     )},
     .slots = .{ .tp_dealloc = dealloc },
 });

@@ -162,7 +162,7 @@ fn state(h: *Handle) ?*py.Object {
         else
             "runnable",
         .running => "running",
-        // Whoever asks for its own has come back, even if nobody has noticed yet.
+        // A goroutine that asks for its own has come back, even if golibx has not noticed yet.
         .syscall => if (lane.onThread() == &p.g) "running" else "syscall",
         .parking, .waiting => p.g.reason.text().ptr,
         .dead => "done",
@@ -285,7 +285,7 @@ fn dealloc(o: *py.Object) callconv(.c) void {
     py.PyObject_GC_UnTrack(o);
     if (h.listed) uncollected.remove(h);
     if (h.live == null and h.outcome == .raised and !h.collected and lane.live) {
-        // Its last holder never asked. Nobody may see the dying object: a double tells the tale.
+        // Its last holder never asked. No code may see the dying object: a double tells the tale.
         reportDouble(h);
     }
     Class.clearWeakrefs(o);

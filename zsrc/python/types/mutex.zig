@@ -30,7 +30,7 @@ noinline fn acquire(m: *M, limit: Limit) ?bool {
     }
 }
 
-/// Waits for it whatever the goroutine is to raise, which stays pending. False with an exception
+/// Waits for it whatever the goroutine has to raise, which stays pending. False with an exception
 /// set if the caller is no goroutine any more.
 pub fn acquireAlways(m: *M) bool {
     var since: u64 = 0;
@@ -80,8 +80,9 @@ fn repr(m: *M) ?*py.Object {
 pub const Class = class.Class(M, .{
     .name = "golibx.Mutex",
     .doc =
-    \\Mutual exclusion, as Go's sync.Mutex: `with m:`. Fair under contention: who has waited for a
-    \\millisecond is next. It does not know its owner, and locking it twice waits for ever.
+    \\Mutual exclusion, as Go's sync.Mutex: `with m:`. Fair under contention: a goroutine that has
+    \\waited for a millisecond is next. It does not know its owner, and locking it twice waits for
+    \\ever.
     ,
     .new = class.constructor("Mutex()", M),
     .repr = repr,
@@ -109,8 +110,8 @@ pub const Class = class.Class(M, .{
 /// leave things undone.
 const Guard = struct {
     m: M = .{},
-    /// The fork.depth at which it was locked: whoever has it when a process forks is not there in
-    /// the child, where it is free.
+    /// The fork.depth at which it was locked: a goroutine that has it when another forks is not
+    /// there in the child, where it is free.
     depth: u32 = 0,
 
     fn tryLock(g: *Guard) bool {
@@ -146,7 +147,7 @@ pub const GuardClass = class.Class(Guard, .{
     .name = "golibx._core.Guard",
     .doc =
     \\A Mutex for `with`, in goroutines and threads, where waiting raises nothing: what the
-    \\goroutine is to raise stays pending, and signal handlers are called when it is left. In the
+    \\goroutine has to raise stays pending, and signal handlers are called when it is left. In the
     \\child of a fork it is free.
     ,
     .new = class.constructor("Guard()", Guard),

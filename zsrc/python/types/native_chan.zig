@@ -1,7 +1,7 @@
 //! Channels of C values, golibx.native.Chan: sync/chan.zig with Python on one side or both.
 //!
 //! An element has a `kind`, one of struct's letters for what ctypes calls simple types, or 'r' for
-//! any other ctypes type, whose bytes are copied. Values are converted here, outside of the
+//! any other ctypes type, which is copied byte by byte. Values are converted here, outside of the
 //! channel's lock. While a goroutine or thread waits, the element lies on its stack, or in memory
 //! of its own if it is large.
 const std = @import("std");
@@ -20,7 +20,7 @@ const Caller = outside.Caller;
 const Ended = outside.Ended;
 const Side = chan_mod.Side;
 
-/// Elements up to here lie on the stack of whoever waits.
+/// Elements up to here lie on the stack of the goroutine or thread that waits.
 const small = 256;
 
 pub const Chan = extern struct {
@@ -88,7 +88,7 @@ fn unsigned(o: *py.Object) ?usize {
 
 fn deinit(ch: *Chan) void {
     if (ch.owned) {
-        // Somebody in C who still waits there waits for ever, but in memory that is a channel.
+        // C code that still waits there waits for ever, but in memory that is a channel.
         if (isIdle(ch.c)) chans.free(ch.c);
     }
     py.decref(ch.ctype);
@@ -295,7 +295,7 @@ const Locked = struct {
     }
 };
 
-/// `elem` is sent, or receives. `timeout` is said at once where `limit` is to poll.
+/// Sends `elem`, or receives into it. Returns `timeout` at once where `limit` says to poll.
 fn transfer(comptime side: Side, ch: *Chan, elem: []u8, limit: timeouts.Limit) Ended {
     const c = ch.c;
     const first = attempt(side, c, elem);

@@ -1,4 +1,4 @@
-//! golibx.Once: a function that is called once, and waited for by all others who would call it.
+//! golibx.Once: a function that is called once, by the first caller. All others wait for it.
 const py = @import("../py.zig");
 const asynchronous = @import("../asynchronous.zig");
 const class = @import("../class.zig");
@@ -60,7 +60,7 @@ fn repr(once: *Once) ?*py.Object {
 
 pub const Class = class.Class(Once, .{
     .name = "golibx.Once",
-    .doc = "Calls a function once, whoever comes first, as Go's sync.Once.",
+    .doc = "Calls a function once, for the first caller, as Go's sync.Once.",
     .new = class.constructor("Once()", Once),
     .repr = repr,
     .is_waited_on = true,

@@ -146,8 +146,8 @@ fn age() void {
 pub const Class = class.Class(Pool, .{
     .name = "golibx.Pool",
     .doc =
-    \\Keeps objects that are expensive to make for whoever needs one next, as Go's sync.Pool. What
-    \\nobody takes is let go at the second full garbage collection.
+    \\Keeps objects that are expensive to make for the next that needs one, as Go's sync.Pool. What
+    \\is not taken is let go at the second full garbage collection.
     ,
     .new = class.constructor("Pool(new=None)", new),
     .generic = "Pool[T] in annotations.",

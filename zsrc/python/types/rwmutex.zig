@@ -122,9 +122,9 @@ pub const Class = class.Class(M, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("lock(timeout=None)", take(.write),
-            \\Locks it for writing, waiting until nobody else has it, at most timeout seconds.
-            \\Returns whether it has: False only when the time is up. While a writer waits, new
-            \\readers do too.
+            \\Locks it for writing, waiting until no other has it, at most timeout seconds. Returns
+            \\whether it has: False only when the time is up. While a writer waits, new readers do
+            \\too.
         ),
         class.method("rlock(timeout=None)", take(.read),
             \\Locks it for reading, beside other readers, waiting until no writer has it or waits

@@ -1,8 +1,7 @@
 //! golibx.Case and select(): sync/select.zig over all that Python code can wait for.
-//!
-//! A Case says what is to be done with which object: receive from or send to a channel, of Python
-//! values or of C ones, receive from a timer, see a goroutine end or a socket become ready. It is
-//! made once and used by any number of selects, each of which has a `Source` for it on its stack.
+//! A Case says what to do with which object: receive from or send to a channel, of Python values or
+//! of C ones, receive from a timer, see a goroutine end or a socket become ready. It is made once
+//! and used by any number of selects. Each of them has a `Source` for it on its stack.
 //!
 //! All but the channels of C values need the interpreter's lock only. Those have locks of their
 //! own, and others serve them at any time: select_native.zig holds the locks while the cases are
@@ -37,7 +36,7 @@ pub const Kind = enum(u8) { recv, send, time, done, readable, writable, native_r
 
 pub const Case = extern struct {
     ob: py.Object,
-    /// Whose case it is, owned.
+    /// The object that the case is about, owned.
     owner: *py.Object,
     /// In it, where the pointer is good for as long as the owner lives; else null.
     inner: ?*anyopaque,
@@ -150,7 +149,7 @@ const Recv = struct {
 
 const Send = struct {
     chan: *Chan,
-    /// The Case has a reference. Whoever takes the value takes one along.
+    /// The Case has a reference. A receiver of the value takes one along.
     value: *py.Object,
     waiter: Chan.Waiter = undefined,
 
@@ -321,7 +320,7 @@ noinline fn chooseFirst(sources: []Source, order: []u16) void {
     for (order[0 .. first + 1], 0..) |*place, i| place.* = @intCast(if (i == 0) first else i - 1);
 }
 
-/// Whether it may be that it can go on: who waits at its other end may have been claimed already.
+/// Whether it may be that it can go on: the waiter at its other end may have been claimed already.
 fn isReady(source: *Source) bool {
     return switch (source.*) {
         .recv => |s| s.chan.may(.recv),

@@ -1,14 +1,13 @@
-//! The cases of select() that are of native.Chan, whose other side runs without the interpreter's
-//! lock.
+//! The cases of select() on a native.Chan: its other side runs without the interpreter's lock.
 //!
 //! While a select looks at its cases and queues on them it holds the locks of all its native
 //! channels, taken in the order of their addresses as sync/select.zig says. From then on two
-//! parties may end it: a goroutine of the native lane, under the lock of one channel, and somebody
-//! with the interpreter's lock, by a value, a close, the time or a cancellation. All of them have
-//! to change one word from 0 to 1 first (`Wait.claimed`, which `Lane.contest` makes the lane's
-//! claims compete for), and whoever loses passes by, so that exactly one case happens. A native
-//! winner posts the entry, whose arrival makes the goroutine ready. The goroutine continues only
-//! when the winner is done with it: after an arrival, or after a claim under the lock it runs with.
+//! parties may end it: a goroutine of the native lane, under the lock of one channel, and code with
+//! the interpreter's lock, by a value, a close, the time or a cancellation. All of them have to
+//! change one word from 0 to 1 first (`Wait.claimed`, which `Lane.contest` makes the lane's claims
+//! compete for), and a loser passes by, so that exactly one case happens. A native winner posts the
+//! entry. Its arrival makes the goroutine ready. The goroutine continues only when the winner is
+//! done with it: after an arrival, or after a claim under the lock it runs with.
 const std = @import("std");
 const g_mod = @import("../../serial/g.zig");
 const inbox = @import("../../serial/inbox.zig");
@@ -46,7 +45,7 @@ const Shared = struct {
     sources: [*]select.Source,
     first: ?*State = null,
     caller: outside.Caller = undefined,
-    /// To be woken once the locks are released.
+    /// The wait to wake once the locks are released.
     woken: ?*switching.Wait = null,
     wait: switching.Wait = .{},
     entry: inbox.Entry = .{ .arrive = arrive },
@@ -115,7 +114,7 @@ pub const Guard = struct {
     waiting_on: ?*anyopaque = null,
     waiting_count: u32 = 0,
 
-    /// What dumps are to show: an object, or an array of `count` cases.
+    /// What dumps show: an object, or an array of `count` cases.
     pub inline fn waitsOn(g: *Guard, on: *const anyopaque, count: u32) void {
         g.waiting_on = @constCast(on);
         g.waiting_count = count;

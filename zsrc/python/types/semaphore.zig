@@ -110,12 +110,12 @@ pub const Class = class.Class(S, .{
     .is_waited_on = true,
     .methods = &.{
         class.method("acquire(n=1, timeout=None)", acquire,
-            \\Takes n permits, waiting for them behind all who came before, at most timeout seconds.
-            \\Returns whether it has: False only when the time is up. Raises ValueError if there
-            \\never are so many.
+            \\Takes n permits, waiting for them behind all that came before, at most timeout
+            \\seconds. Returns whether it has: False only when the time is up. Raises ValueError if
+            \\there never are so many.
         ),
         class.method("try_acquire(n=1)", tryAcquire,
-            \\Takes n permits if they are there and nobody waits; returns whether it has.
+            \\Takes n permits if they are there and no goroutine waits; returns whether it has.
         ),
         class.method("release(n=1)", release,
             \\Gives n permits back. Raises ValueError if fewer are held.
@@ -125,6 +125,6 @@ pub const Class = class.Class(S, .{
     },
     .properties = &.{
         class.field(S, "size", "size", "How many permits there are, an int."),
-        class.property("available", available, "How many of them nobody holds, an int."),
+        class.property("available", available, "How many of them are free, an int."),
     },
 });

@@ -1,4 +1,4 @@
-//! golibx._core.Socket: a stream socket whose operations park the goroutine, not the thread.
+//! golibx._core.Socket: a stream socket with operations that park the goroutine, not the thread.
 //!
 //! Each operation tries the system call, which never waits, and parks only when the kernel has
 //! nothing. Calls keep the interpreter's lock: they copy at most a buffer. golibx/net.py builds
@@ -250,8 +250,8 @@ fn receive(s: *Socket, span: Span) ?usize {
     return attempt(s, .read, &limit, span, Span.receive, Span.leavesData);
 }
 
-/// Out-of-band data and queued errors come with events of their own: who asks for them is told at
-/// once whether there are any, as by a socket that blocks.
+/// Out-of-band data and queued errors come with events of their own: a caller that asks for them is
+/// told at once whether there are any, as by a socket that blocks.
 const never_waits: c_int = if (builtin.os.tag == .linux)
     std.c.MSG.OOB | std.c.MSG.ERRQUEUE | std.c.MSG.DONTWAIT
 else
@@ -394,7 +394,7 @@ fn leavesConnections(_: *net.Address, _: *const sockets.Desc, _: usize) bool {
     return true;
 }
 
-/// (socket of that type, address): what has been accepted is somebody's, who closes it.
+/// (socket of that type, address): the caller has to close the socket.
 fn accept(s: *Socket, socket_of: *py.Object) ?*py.Object {
     var address: net.Address = .{};
     var limit: Patience = .unasked;

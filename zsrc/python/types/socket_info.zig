@@ -1,7 +1,7 @@
 //! What a golibx._core.Socket tells of itself, and its options: the calls that never wait.
 //!
 //! Each looks whether the socket is open and makes its system call with the interpreter's lock in
-//! one go. So the descriptor cannot be closed meanwhile, and its number be somebody else's.
+//! one go. So the descriptor cannot be closed meanwhile, nor its number become another file's.
 const std = @import("std");
 const os = @import("../../os/os.zig");
 const py = @import("../py.zig");

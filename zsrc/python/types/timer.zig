@@ -1,10 +1,9 @@
 //! golibx.Timer and Ticker, after() and tick(): sync/timechan.zig as Python objects.
-//!
-//! A timer with a channel is in the lane's heap only while somebody waits for it, so that a
+//! A timer with a channel is in the lane's heap only while a goroutine waits for it, so that a
 //! forgotten one is garbage like any object. One that runs a function is there from its start to
-//! its end or stop, and goes on when nobody has the Timer any more. Its goroutine is made when its
-//! time has come, as a child of who started the timer. That is in the middle of a switch, where no
-//! Python code may run (`Call`).
+//! its end or stop, and goes on when the program has let the Timer go. Its goroutine is made when
+//! its time has come, as a child of the one that started the timer. That is in the middle of a
+//! switch, where no Python code may run (`Call`).
 const std = @import("std");
 const List = @import("../../core/list.zig").List;
 const timer_mod = @import("../../serial/timer.zig");
@@ -75,7 +74,7 @@ fn newChan(when: u64, period_ns: u64) ?*py.Object {
     const o = py.PyType_GenericAlloc(ChanClass.python_type, 0) orelse return null;
     const c = inner(o);
     c.* = .{};
-    _ = c.set(lane, when, period_ns) catch unreachable; // nobody waits yet
+    _ = c.set(lane, when, period_ns) catch unreachable; // no goroutine waits yet
     return o;
 }
 
@@ -133,27 +132,28 @@ fn reprChan(ch: *TimeChan) ?*py.Object {
     });
 }
 
-/// Whether its time is still to come, though nobody does anything.
+/// Whether its time will come without anything being done.
 pub fn isArmed(o: *py.Object) bool {
     const c = inner(o);
     return c.armed and c.timer.when != C.never;
 }
 
-// ---- a function to be called ----
+// ---- a function that a timer calls ----
 
 const Call = struct {
     timer: timer_mod.Timer = .{ .fire = start },
-    /// What is to be called and by whose child, owned; null when the timer is not pending.
+    /// The function to call, owned; null when the timer is not pending. `birth` says of which
+    /// goroutine the new one is a child.
     function: ?*py.Object = null,
     birth: goroutine.Birth = undefined,
-    /// Nobody has the Timer any more.
+    /// The program has let the Timer go.
     forgotten: bool = false,
     generation: u32 = 0,
     prev: ?*Call = null,
     next: ?*Call = null,
 
-    /// The time has come. Under the lane's lock, in the middle of a switch: who is switched out may
-    /// have an exception set.
+    /// The time has come. Under the lane's lock, in the middle of a switch: the goroutine that is
+    /// switched out may have an exception set.
     fn start(t: *timer_mod.Timer) callconv(.c) void {
         const c: *Call = @fieldParentPtr("timer", t);
         lane.user_timers -= 1;
@@ -188,7 +188,7 @@ const Call = struct {
         c.function = null;
     }
 
-    /// It is not to come. May run Python code when `c` is no longer looked at.
+    /// It does not come any more. May run Python code when `c` is no longer looked at.
     fn drop(c: *Call) void {
         const function = c.function.?;
         const birth = c.birth;
@@ -199,7 +199,7 @@ const Call = struct {
         py.decref(function);
     }
 
-    /// Whether it was to come. The last that it does may run Python code.
+    /// Returns whether it was pending. The last that this does may run Python code.
     fn stop(c: *Call) bool {
         if (!c.pending()) return false;
         if (c.inHeap()) lane.removeTimer(&c.timer, true);
@@ -207,7 +207,7 @@ const Call = struct {
         return true;
     }
 
-    /// Null with an exception set; else whether it was to come before.
+    /// Null with an exception set; else whether it was pending before.
     fn set(c: *Call, function: *py.Object, when: u64) ?bool {
         if (!lane.live) {
             errors.notInGoroutine();
@@ -251,7 +251,7 @@ const again_ns = 10 * std.time.ns_per_ms;
 
 var pending_calls: List(Call) = .{};
 
-/// After a run: what was still to be called is not.
+/// After a run: functions that were pending are not called.
 pub fn dropCalls() void {
     while (pending_calls.head) |c| {
         c.timer.index = timer_mod.Timer.none;
@@ -412,7 +412,7 @@ pub const ChanClass = class.Class(TimeChan, .{
         ),
         class.method("recv_ok(timeout=None)", recvOk, "As recv(), but returns (time, True)."),
         class.method("try_recv()", tryRecv,
-            \\Returns (time, True) if the time has come and nobody has received it, else (None,
+            \\Returns (time, True) if the time has come and was not received yet, else (None,
             \\False).
         ),
         class.method("on_recv()", onRecv, "A case for select(): the time has come."),
@@ -457,8 +457,8 @@ pub const Class = class.Class(Timer, .{
 pub const TickerClass = class.Class(Timer, .{
     .name = "golibx.Ticker",
     .doc =
-    \\Ticks every seconds, a float above zero: c is the channel to receive the ticks from. Whoever
-    \\is slow misses some. Raises ValueError for zero and less.
+    \\Ticks every seconds, a float above zero: c is the channel to receive the ticks from. A slow
+    \\receiver misses some. Raises ValueError for zero and less.
     ,
     .new = class.constructor("Ticker(seconds)", newTicker),
     .repr = repr,

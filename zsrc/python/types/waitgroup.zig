@@ -81,7 +81,7 @@ pub const Class = class.Class(W, .{
         class.method("done()", takeOff, "Takes one off the counter."),
         class.method("wait(timeout=None)", wait,
             \\Waits until the counter is zero, at most timeout seconds; returns whether it is.
-            \\Raises RuntimeError if somebody adds to it again before the call has returned.
+            \\Raises RuntimeError if it is added to again before the call has returned.
         ),
         class.method("go(fn, /, *args, **kwargs)", go,
             \\Starts fn(*args, **kwargs) as a goroutine that is counted until it ends; returns the
