@@ -168,7 +168,8 @@ pub fn RingOf(comptime Env: type) type {
 
         /// Returns whether the consumer has taken all that came before, so that it may sleep, and
         /// has to be told. To see that for certain takes a barrier on either side: here the new
-        /// head is stored, then `tail` read; in `popUntil` the new tail is stored, then `head` read.
+        /// head is stored, then `tail` read; in `popUntil` the new tail is stored, then `head`
+        /// read.
         pub fn push(r: *Self, kind: Kind, goroutine: u64, a: u64, b: u32) bool {
             const head = r.head.load(.monotonic);
             // Acquire pairs with the consumer's release in `popUntil`: the slot may be written.
