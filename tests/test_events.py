@@ -533,9 +533,10 @@ def test_batches_have_what_single_hooks_are_given(
     taker = run_taking(main, monkeypatch, "hooks.ring_size=65536", also_single=True)
     taken = taker.taken()
     assert taken == taker.events
-    # What happens while the last hooks are called is recorded, and not delivered.
+    # What happens while the last hooks are called is recorded, and not delivered. On a busy machine
+    # that is more.
     recorded = taker.counted["events_recorded"] + taker.counted["native_events_recorded"]
-    assert recorded - 50 < len(taken) <= recorded
+    assert recorded - 1000 < len(taken) <= recorded
     assert taker.counted["events_dropped"] == 0
     assert {GoroutinePanic, GoroutineBlock, GoroutineUnblock, Tune} <= {type(e) for e in taken}
     times = [e.time_ns for e in taken]
