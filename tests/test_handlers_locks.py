@@ -44,6 +44,15 @@ def mutex():
     return Lock(Mutex())
 
 said = []
+called = []  # of handlers
+
+def until_called():
+    # A signal that another thread than the main one gets is noticed a moment later.
+    while not called:
+        gosched()
+    for _ in range(100):
+        gosched()
+
 held, runs, gate = Event(), Event(), Event()
 
 def main_beside(kind):
@@ -73,6 +82,7 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
         script,
         f"""
         def handler(signum, frame):
+            called.append(signum)
             lock.take()
             said.append("handler")
             lock.give()
@@ -83,8 +93,7 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
             wait_until_parked(main_goroutine)
             signal.raise_signal(signal.SIGUSR1)
             # The handler is called before others go on, and waits.
-            for _ in range(100):
-                gosched()
+            until_called()
             said.append("holder")
             lock.give()
 
@@ -98,29 +107,30 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
 @pytest.mark.parametrize("kind", ["mutex", "rlock"])
 def test_the_main_goroutine_was_woken_before_the_handler(script: Script, kind: str) -> None:
     """It has the chance to take the lock, and another took it first; then the handler wants it."""
-    out = passes(
-        script,
-        f"""
-        def handler(signum, frame):
-            lock.take()
-            said.append("handler")
-            lock.give()
+    program = f"""
+    def handler(signum, frame):
+        called.append(signum)
+        lock.take()
+        said.append("handler")
+        lock.give()
 
-        def holds():
-            lock.take()
-            held.set()
-            wait_until_parked(main_goroutine)
-            lock.give()
-            said.append(lock.attempt())
+    def holds():
+        lock.take()
+        held.set()
+        wait_until_parked(main_goroutine)
+        lock.give()
+        said.append(lock.attempt())
+        if said == [True]:
             signal.raise_signal(signal.SIGUSR1)
-            for _ in range(100):
-                gosched()
+            until_called()
             lock.give()
 
-        signal.signal(signal.SIGUSR1, handler)
-        run(lambda: main_beside({kind}), config={{"preempt": {{"slice": "10s"}}}})
-        """,
-    )
+    signal.signal(signal.SIGUSR1, handler)
+    run(lambda: main_beside({kind}), config={{"preempt": {{"slice": "10s"}}}})
+    """
+    # On a busy machine main may have waited so long that it is given the lock.
+    while (out := passes(script, program)) == "False main\n":
+        pass
     assert out == "True handler main\n"
 
 
@@ -206,6 +216,7 @@ def test_those_behind_the_main_goroutine_want_less(script: Script) -> None:
         script,
         """
         def handler(signum, frame):
+            called.append(signum)
             small.result()
             said.append("handler")
 
@@ -220,8 +231,7 @@ def test_those_behind_the_main_goroutine_want_less(script: Script) -> None:
             small = go(takes_one)
             wait_until_parked(small)
             signal.raise_signal(signal.SIGUSR1)
-            for _ in range(100):
-                gosched()
+            until_called()
             permits.release()
 
         def main():
@@ -247,6 +257,7 @@ def test_the_main_goroutine_keeps_readers_out(script: Script) -> None:
         script,
         """
         def handler(signum, frame):
+            called.append(signum)
             reader.result()
             said.append("handler")
 
@@ -262,8 +273,7 @@ def test_the_main_goroutine_keeps_readers_out(script: Script) -> None:
             reader = go(reads)
             wait_until_parked(reader)
             signal.raise_signal(signal.SIGUSR1)
-            for _ in range(100):
-                gosched()
+            until_called()
             mutex.runlock()
 
         def main():
