@@ -53,6 +53,12 @@ def until_called():
     for _ in range(100):
         gosched()
 
+def handler(signum, frame):
+    called.append(signum)
+    lock.take()
+    said.append("handler")
+    lock.give()
+
 held, runs, gate = Event(), Event(), Event()
 
 def main_beside(kind):
@@ -81,12 +87,6 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
     out = passes(
         script,
         f"""
-        def handler(signum, frame):
-            called.append(signum)
-            lock.take()
-            said.append("handler")
-            lock.give()
-
         def holds():
             lock.take()
             held.set()
@@ -108,12 +108,6 @@ def test_a_handler_waits_behind_the_main_goroutine(script: Script, kind: str) ->
 def test_the_main_goroutine_was_woken_before_the_handler(script: Script, kind: str) -> None:
     """It has the chance to take the lock, and another took it first; then the handler wants it."""
     program = f"""
-    def handler(signum, frame):
-        called.append(signum)
-        lock.take()
-        said.append("handler")
-        lock.give()
-
     def holds():
         lock.take()
         held.set()

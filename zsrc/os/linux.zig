@@ -57,6 +57,19 @@ const SchedAttr = extern struct {
     deadline: u64 = 0,
     period: u64 = 0,
 
+    /// Null where that is unknown, or of a policy that has no slices.
+    fn ofThread() ?SchedAttr {
+        var attr: SchedAttr = .{};
+        const got = linux.syscall4(.sched_getattr, 0, @intFromPtr(&attr), @sizeOf(SchedAttr), 0);
+        if (linux.errno(got) != .SUCCESS or attr.policy != other) return null;
+        attr.size = @sizeOf(SchedAttr); // the kernel's may be more
+        return attr;
+    }
+
+    fn set(attr: SchedAttr) void {
+        _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attr), 0);
+    }
+
     const other = 0; // SCHED_OTHER
     /// The shortest slice that the kernel grants (kernel/sched/syscalls.c).
     const short_slice_ns = 100 * std.time.ns_per_us;
@@ -67,12 +80,9 @@ const SchedAttr = extern struct {
 /// for the end of that, 4 ms, even while another CPU is idle. Takes no privilege; older kernels
 /// ignore it.
 pub fn promptWake() void {
-    var attr: SchedAttr = .{};
-    const got = linux.syscall4(.sched_getattr, 0, @intFromPtr(&attr), @sizeOf(SchedAttr), 0);
-    if (linux.errno(got) != .SUCCESS or attr.policy != SchedAttr.other) return;
-    attr.size = @sizeOf(SchedAttr);
+    var attr = SchedAttr.ofThread() orelse return;
     attr.runtime = SchedAttr.short_slice_ns;
-    _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attr), 0);
+    attr.set();
 }
 
 /// What `preciseSleep` and `promptWake` change of the calling thread, and of those that it starts.
@@ -81,20 +91,15 @@ pub const Promptness = struct {
     attr: ?SchedAttr,
 
     pub fn ofThread() Promptness {
-        var attr: SchedAttr = .{};
-        const got = linux.syscall4(.sched_getattr, 0, @intFromPtr(&attr), @sizeOf(SchedAttr), 0);
-        const known = linux.errno(got) == .SUCCESS and attr.policy == SchedAttr.other;
         return .{
             .slack = linux.prctl(@backingInt(linux.PR.GET_TIMERSLACK), 0, 0, 0, 0),
-            .attr = if (known) attr else null,
+            .attr = .ofThread(),
         };
     }
 
     pub fn restore(p: Promptness) void {
         _ = linux.prctl(@backingInt(linux.PR.SET_TIMERSLACK), p.slack, 0, 0, 0);
-        var attr = p.attr orelse return;
-        attr.size = @sizeOf(SchedAttr);
-        _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attr), 0);
+        if (p.attr) |attr| attr.set();
     }
 };
 

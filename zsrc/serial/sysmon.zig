@@ -31,8 +31,6 @@ pub const State = struct {
     // What the last rounds saw; sysmon's own.
     /// There was no M to send.
     refused: bool = false,
-    /// The last round has seen that the goroutine is away, which it was not in the round before.
-    away_first: bool = false,
     tick: u64 = 0,
     tick_since: u64 = 0,
     detached_since: u64 = 0,
@@ -193,12 +191,11 @@ fn Rounds(comptime Lane: type) type {
         }
 
         pub fn look(r: *Self) void {
-            const s = &r.lane.sysmon;
-            const busy = round(r.lane, os.nanotime());
-            const first = s.away_first;
+            const now = os.nanotime();
+            const busy = round(r.lane, now);
             r.idle = if (busy) 0 else r.idle +| 1;
             // What was just seen to be away is looked at again soon, and mostly is back by then.
-            r.grows = r.grows and (!busy or first);
+            r.grows = r.grows and (!busy or r.lane.sysmon.detached_since == now);
         }
     };
 }
@@ -268,7 +265,6 @@ fn anyLost(lane: anytype) bool {
 /// One look at the lane. True if something happened, so that the next look comes soon.
 pub fn round(lane: anytype, now: u64) bool {
     lane.clock.store(now, .monotonic);
-    lane.sysmon.away_first = false;
     const busy = watchOwner(lane, now);
     lane.watchDebt(now, lane.sysmon.refused);
     lane.sysmon.refused = false;
@@ -295,7 +291,6 @@ fn watchOwner(lane: anytype, now: u64) bool {
         // at again soon.
         if (o.retake_enabled and lane.attachment(m) == .detached) {
             s.detached_since = now;
-            s.away_first = true;
             return true;
         }
         return false;
@@ -343,7 +338,6 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const s = &lane.sysmon;
     if (s.detached_since == 0) {
         s.detached_since = now;
-        s.away_first = true;
         return true;
     }
     const others = othersWait(lane, now) or lane.hogsWait();
