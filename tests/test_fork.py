@@ -36,6 +36,61 @@ def test_beside_busy_goroutines(script: Script) -> None:
     assert "97" not in result.stdout
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_beside_threads_that_begin(script: Script, traced: bool) -> None:
+    """A thread that makes its thread state holds no lock that the child waits for."""
+    if traced and hasattr(sys, "gettotalrefcount"):
+        pytest.skip("the interpreter frees thread states without its lock, slowly in debug builds")
+    program = (
+        HEAD
+        + """
+from golibx import lock_os_thread
+if TRACED:
+    import tracemalloc
+    tracemalloc.start()
+over = False
+def runs():
+    while not over:
+        run(lambda: [g.result() for g in [go(lock_os_thread) for _ in range(20)]])
+t = threading.Thread(target=runs)
+t.start()
+for _ in range(100):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len([bytes(i) for i in range(7)]))
+    assert status_of(pid) == 7
+    time.sleep(0.0005)
+over = True
+t.join()
+"""
+    )
+    script.passes(program.replace("TRACED", str(traced)))
+
+
+@pytest.mark.parametrize("leaves", ["", "golibx.net.listen(('127.0.0.1', 0)).close()"])
+def test_a_run_in_the_child_of_a_fork_between_two_runs(script: Script, leaves: str) -> None:
+    """A run leaves what surrounds it for the next one, unless it has used the network."""
+    program = """
+import golibx.net
+def threads():
+    LEAVES
+    for g in [go(golibx.lock_os_thread) for _ in range(5)]: g.result()
+def runs():
+    run(threads)
+for _ in range(5):
+    runs()
+    pid = os.fork()
+    if pid == 0:
+        others = [threading.Thread(target=time.sleep, args=(0,)) for _ in range(5)]
+        for t in others: t.start()
+        runs()
+        for t in others: t.join()
+        os._exit(7)
+    assert status_of(pid) == 7
+"""
+    script.passes(HEAD + program.replace("LEAVES", leaves))
+
+
 @pytest.mark.parametrize("how", ["return", "raise", "sys.exit(3)", "sys.exit('text')"])
 def test_the_main_goroutine_goes_on_as_the_main_thread(script: Script, how: str) -> None:
     """Its exit status, what it prints and atexit are those of the same program without golibx."""

@@ -118,6 +118,10 @@ pub fn setUp(by_hand: bool) void {
     if (interpreter_ends) preempt.letGo();
     interpreter_ends = false;
     swaps.setUp(by_hand);
+    if (entrance == null) if (py.PyThreadState_New(interpreter)) |state| {
+        identOf(state).* = idents.idle();
+        entrance = state;
+    };
     offer_interval_ns = if (py.minor() < 12 or swaps.in_use)
         never
     else
@@ -131,6 +135,33 @@ var main_base: ?*py.ThreadState = null;
 var free_states: std.ArrayList(*py.ThreadState) = .empty;
 /// sysmon reads thread states without the interpreter's lock; one is deleted only under this one.
 var states_lock: lane_mod.Lock = .{};
+/// A new thread takes the lock with this one, and then makes its own: to make one takes locks of the
+/// interpreter's, which without its lock a thread could have while another forks. Up to 3.11 the
+/// child would wait for the one that guards the list of them. It stays for the next run.
+var entrance: ?*py.ThreadState = null;
+var entrance_lock: lane_mod.Lock = .{};
+
+/// Takes the lock for the calling thread, with a new thread state, `state.*`.
+pub fn acquireAnew(state: *?*anyopaque) void {
+    const shared = entrance orelse {
+        const own = bear();
+        state.* = @ptrCast(own);
+        return py.PyEval_RestoreThread(own);
+    };
+    entrance_lock.lock();
+    defer entrance_lock.unlock();
+    py.PyEval_RestoreThread(shared);
+    // tracemalloc asks what the thread's is.
+    if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, shared);
+    const own = bear();
+    state.* = @ptrCast(own);
+    _ = exchange(own);
+}
+
+fn bear() *py.ThreadState {
+    return py.PyThreadState_New(interpreter) orelse os.fatal("no memory for a thread state", .{});
+}
+
 /// The interpreter is about to end beside a run, on another thread. It deletes thread states
 /// without that lock then.
 var interpreter_ends = false;
@@ -147,9 +178,9 @@ pub const Host = struct {
 
     pub fn acquire(m: *M) void {
         if (endsBeside()) standStill();
-        const state: *py.ThreadState = @ptrCast(m.base.?);
         const asked = the_lane.lockAsked();
-        py.PyEval_RestoreThread(state);
+        if (m.base) |base| py.PyEval_RestoreThread(@ptrCast(base)) else acquireAnew(&m.base);
+        const state: *py.ThreadState = @ptrCast(m.base.?);
         m.lock_waited_ns = if (asked == 0) 0 else os.nanotime() -| asked;
         swaps.check(state);
     }
@@ -160,21 +191,19 @@ pub const Host = struct {
     }
 
     /// The main goroutine runs on the thread state that called run(), so that the caller's frames,
-    /// thread-local data, tracing and profiling are its own. The thread gets another for g0.
+    /// thread-local data, tracing and profiling are its own. The thread gets another for g0. Other
+    /// threads get theirs as they take the lock.
     pub fn enterThread(m: *M) void {
-        if (endsBeside()) standStill();
-        const state = py.PyThreadState_New(interpreter) orelse
-            os.fatal("no memory for a thread state", .{});
+        if (!m.main) return;
+        const state = bear();
         m.base = @ptrCast(state);
-        if (m.main) {
-            // The thread's number is the main goroutine's: a look for that finds one state. On g0,
-            // where signal handlers run, the caller is the thread.
-            if (idents.take()) |ident| {
-                identOf(state).* = ident;
-            } else |_| os.fatal("no memory for a thread state", .{});
-            main_base = state;
-            goroutine.main.?.state = exchange(state);
-        }
+        // The thread's number is the main goroutine's: a look for that finds one state. On g0,
+        // where signal handlers run, the caller is the thread.
+        if (idents.take()) |ident| {
+            identOf(state).* = ident;
+        } else |_| os.fatal("no memory for a thread state", .{});
+        main_base = state;
+        goroutine.main.?.state = exchange(state);
     }
 
     /// With the lock; without it afterwards, except on the main M.
@@ -182,16 +211,18 @@ pub const Host = struct {
         m.state.store(null, .release);
         mainthread.stopFollowing(if (m.main) null else m);
         const base: *py.ThreadState = @ptrCast(m.base.?);
-        py.PyThreadState_Clear(base);
         if (m.main) {
             main_base = null;
             const own = goroutine.main_state.?;
             _ = exchange(own);
+            // A thread that has the lock meanwhile may fork, and the child clears what is not yet.
+            py.PyThreadState_Clear(base);
             if (fork.borrowedStack()) |stack| {
                 tellStack(own, stack);
             } else if (py.extra.PyUnstable_ThreadState_ResetStackProtection) |reset| reset(own);
             return deleteState(base);
         }
+        py.PyThreadState_Clear(base);
         states_lock.lock();
         defer states_lock.unlock();
         py.PyThreadState_DeleteCurrent();
@@ -766,6 +797,12 @@ pub fn releaseStates() void {
     }
     free_states.deinit(gpa);
     free_states = .empty;
+}
+
+/// In the child of a fork, where the interpreter deletes it, during a run or not.
+pub fn forgetEntrance() void {
+    entrance = null;
+    entrance_lock = .{};
 }
 
 /// In the child of a fork, where the interpreter deletes them.

@@ -6,6 +6,8 @@
 //! other hooks run (`before`) and let go after them (`afterInParent`). It may park in between, as
 //! where a hook takes a lock that another goroutine holds. Nothing of golibx is held over fork():
 //! no lock of its own guards anything that the child goes on to use, and there they are made anew.
+//! Nor does a thread of golibx's take a lock of the interpreter's without the interpreter's lock
+//! (host.acquireAnew).
 //!
 //! The child. The C library calls `inChild` before fork() returns, and so before the interpreter
 //! deletes the other goroutines' thread states, which runs finalizers, and before any hook of
@@ -267,6 +269,7 @@ fn inChild() callconv(.c) void {
     tls.forget();
     mainthread.forget();
     native.afterFork();
+    host.forgetEntrance();
     os.descriptors.forget();
     run.forget();
     if (renumbered != goroutine.main_state) goroutine.main_state = null;

@@ -205,10 +205,12 @@ fn askInterpreter(asked: Asked) ?[]u8 {
 
 fn ask(raw: ?*anyopaque) void {
     const answer: *Answer = @ptrCast(@alignCast(raw.?));
-    const state = py.PyGILState_Ensure();
+    var state: ?*anyopaque = null;
+    host.acquireAnew(&state);
     // No thread has use for it any more, and a change would come too late.
     const text = if (answer.state.load(.monotonic) == .given_up) null else makeText(answer);
-    py.PyGILState_Release(state);
+    py.PyThreadState_Clear(@ptrCast(state.?));
+    py.PyThreadState_DeleteCurrent();
     asker_busy.store(false, .release);
     answer.text = text;
     if (answer.state.cmpxchgStrong(.asked, .answered, .acq_rel, .acquire) != null) {
