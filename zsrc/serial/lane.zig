@@ -420,7 +420,9 @@ pub fn Lane(comptime Host: type) type {
         /// that takes a closer look: `here` does.
         pub inline fn hereIfPlain(self: *Self) ?*G {
             const g = self.running orelse return null;
-            if (!g.isPlain(@frameAddress())) return null;
+            const frame = @frameAddress();
+            if (!g.isPlain(frame))
+                if (g.deep_frame != frame or !Host.callsAsBefore(g, frame)) return null;
             g.deep = false;
             return g;
         }

@@ -202,9 +202,13 @@ pub noinline fn keepsThread(p: *PyG) bool {
     var frame = word(@frameAddress()); // golibx's, which calls this
     while (isKnownOwn(word(frame + @sizeOf(usize)))) frame = word(frame);
     if (frame == p.g.plain_frame) return false;
-    if (p.buffered == null and frame == p.seen.frame and p.seen.chains_freed == chains_freed and
-        matches(p.seen.links, frame + @sizeOf(usize))) return false;
-    return keepsThreadSlow(p, frame);
+    return !wasSeen(p, frame) and keepsThreadSlow(p, frame);
+}
+
+/// Whether the calls below that frame are those that were last found to keep no thread.
+pub noinline fn wasSeen(p: *const PyG, frame: usize) bool {
+    return p.buffered == null and frame == p.seen.frame and p.seen.chains_freed == chains_freed and
+        matches(p.seen.links, frame + @sizeOf(usize));
 }
 
 noinline fn keepsThreadSlow(p: *PyG, frame: usize) bool {

@@ -397,6 +397,12 @@ pub const Host = struct {
         return foreign.keepsThread(goroutine.of(g));
     }
 
+    /// Whether the call to the runtime with that frame, the outermost one of its code, lies above the
+    /// calls that were last found to keep no thread.
+    pub inline fn callsAsBefore(g: *G, frame: usize) bool {
+        return foreign.wasSeen(goroutine.of(g), frame);
+    }
+
     // ---- what sysmon asks ----
 
     pub inline fn attachment(state: *anyopaque) lane_mod.Attachment {
