@@ -38,6 +38,11 @@ logging.basicConfig(handlers=[Quiet()])
 logger = logging.getLogger("forks")
 
 
+def threads_begin() -> None:
+    for g in [go(golibx.lock_os_thread) for _ in range(5)]:
+        g.join()
+
+
 def other(n: int) -> None:
     """One that is busy in the parent, and must not be seen in a child."""
     ch: Chan[int] = Chan(1)
@@ -50,6 +55,7 @@ def other(n: int) -> None:
         lambda: logger.warning("busy"),
         lambda: __import__("colorsys"),
         gc.collect,
+        threads_begin,
     ]
     while not done:
         if os.getpid() != PARENT:
