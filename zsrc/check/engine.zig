@@ -1,12 +1,12 @@
 //! Runs one execution of a model: its threads are fibers on one thread of the system, and each
-//! operation that others could see is preceded by `point`, which decides who goes on.
+//! operation that others could see is preceded by `point`, which decides which thread goes on.
 //!
 //! A decision is a byte: a thread that runs, a thread whose buffered stores reach memory, or a
 //! value that the model asked for. The list of them determines the execution, so that the searcher
 //! (explorer.zig) varies a list and runs again from the start.
 //!
 //! Infinite executions are avoided as by CHESS (Musuvathi and Qadeer, "Fair stateless model
-//! checking", PLDI 2008): a thread that spins twice lets everybody run who could have run between.
+//! checking", PLDI 2008): a thread that spins twice lets all run that could have run between.
 //!
 //! Beside the interleaving there is a vector clock a thread, passed on by release and acquire as
 //! the orderings of the atomics say (a store that is not a release passes nothing on). It tells
@@ -51,7 +51,7 @@ pub const Store = struct {
     to: [*]u8,
     sync: *Clock,
     clock: Clock,
-    /// The atomic or lock; who waits for it goes on.
+    /// The atomic or lock; a thread that waits for it goes on.
     variable: usize,
 };
 
@@ -131,8 +131,8 @@ pub const Engine = struct {
     yielded: Mask = 0,
     buffering: Mask = 0,
     last_enabled: Mask = 0,
-    // For fairness, a set a thread: whom it waits for, and since its last yield: who could run all
-    // the time, whom it disabled, who ran.
+    // For fairness, one set for each thread: which it waits for, and since its last yield: which
+    // could run all the time, which it disabled, which ran.
     behind: Masks = @splat(0),
     enabled_since: Masks = @splat(0),
     disabled_since: Masks = @splat(0),
@@ -149,7 +149,7 @@ pub const Engine = struct {
     position: u32 = 0,
     decisions: std.ArrayList(Decision) = .empty,
     failure: ?[]const u8 = null,
-    /// Whether the model is at its end, where nobody can go on.
+    /// Whether the model is at its end, where no thread can go on.
     rests: ?*const fn () bool = null,
     accesses: std.AutoHashMapUnmanaged(usize, Access) = .empty,
     names: std.ArrayList(Named) = .empty,
@@ -303,7 +303,7 @@ pub const Engine = struct {
         return &e.threads[e.current];
     }
 
-    /// The running thread is about to do `op`: who goes on first?
+    /// The running thread is about to do `op`: which thread goes on first?
     pub fn point(e: *Engine, op: Operation) void {
         if (!e.running) return;
         e.self().op = op;
@@ -470,8 +470,8 @@ pub const Engine = struct {
         return false;
     }
 
-    /// Who could go on and need not let others pass. None, though somebody spins, as long as there
-    /// are stores that it may be waiting for.
+    /// The threads that could go on and need not let others pass. None, though one spins, as long
+    /// as there are stores that it may be waiting for.
     fn mayRun(e: *Engine) Mask {
         const enabled = e.runnable | e.timed;
         var allowed = enabled;

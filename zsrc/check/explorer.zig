@@ -25,8 +25,8 @@
 //!     const report = try check.explore(gpa, Handoff(check.Env(.{})), .{ .preemptions = 3 });
 //!
 //! `pub fn init(m: *Model, gpa: Allocator) !void` prepares, before there are threads; `pub fn
-//! end(m: *Model) void` checks, after all have finished; both optional. That nobody can go on is a
-//! failure, unless `pub fn rests(m: *Model) bool` says that it is the end. What `gpa` gives is
+//! end(m: *Model) void` checks, after all have finished; both optional. That no thread can go on is
+//! a failure, unless `pub fn rests(m: *Model) bool` says that it is the end. What `gpa` gives is
 //! freed after each execution, and `Sim.gpa()` is the same one. A panic of the code under test is a
 //! failure of the model, if the root file has `pub const panic = check.panic`.
 //!
@@ -60,8 +60,8 @@ pub const Options = struct {
     weak_failures: u32 = 0,
     /// An execution that is longer fails.
     max_steps: u32 = 2000,
-    /// Time-outs that come while others could go on count as preemptions: for models with somebody
-    /// who looks every now and then.
+    /// Time-outs that come while others could go on count as preemptions: for models with a thread
+    /// that looks every now and then.
     patient: bool = false,
     /// After which the exhaustive part stops.
     max_executions: u64 = 3_000_000,

@@ -54,7 +54,7 @@ pub fn main(init: std.process.Init) !u8 {
     @setEvalBranchQuota(200_000);
     const parts = comptime std.mem.eql(u8, build_options.group, "parts");
     inline for (if (parts) all.of_the_explorer ++ all.of_the_runtime else all.of_the_lane) |entry| {
-        // Those of this build only, for who works on them: they compile in seconds.
+        // Those of this build only, for work on them: they compile in seconds.
         if (comptime std.mem.indexOf(u8, entry.name, build_options.only) == null) continue;
         if (std.mem.indexOf(u8, entry.name, settings.only) != null) try runEntry(init.gpa, entry);
     }

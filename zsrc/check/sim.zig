@@ -190,7 +190,7 @@ pub fn SimAtomic(comptime T: type) type {
             return self.buffered() orelse self.raw;
         }
 
-        /// What the running thread stored here itself and nobody else sees yet.
+        /// What the running thread stored here itself and no other sees yet.
         fn buffered(self: *const Self) ?T {
             const e = eng();
             if (e.buffering & engine.bit(e.current) == 0) return null;

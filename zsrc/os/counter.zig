@@ -2,12 +2,12 @@
 //!
 //! An event's time is most of what recording it costs: the system's clock takes some 35 ns. On
 //! Linux that clock is made of the counter, which alone takes 10 to 15 ns on x86-64. So rings of
-//! events have what the counter said, and who takes events out makes nanoseconds of it, many at
+//! events have what the counter said, and the reader of events makes nanoseconds of it, many at
 //! once (event/clock.zig).
 //!
 //! Whether the counter may be trusted is for the kernel to say, which tests it on all CPUs: that it
 //! does not stop, keeps its pace, and is the same on each. It is trusted here where the kernel
-//! makes its own clock of it, without asking anybody: clocksource "tsc". Then no CPU's is behind
+//! makes its own clock of it, without a system call: clocksource "tsc". Then no CPU's is behind
 //! another's by what would make the system's clock go back, so it is as good for order as that
 //! clock. A virtual machine whose clocksource is kvm-clock or Hyper-V's may have one that differs
 //! between CPUs or jumps as it moves to another host, and the hypervisor says so to the kernel

@@ -118,7 +118,7 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
         }
 
         /// It has a P again, which it wants since `came`, monotonic ns. That is of no matter where
-        /// nobody wants the event.
+        /// the event is not wanted.
         pub noinline fn noteUnblock(self: *Self, g: *G, came: u64) void {
             const since = g.blocked_at;
             g.blocked_at = 0;
@@ -127,14 +127,14 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
             _ = self.recordSlow(.goroutine_unblock, g.id, both.a, both.b);
         }
 
-        /// Since when the host's lock is waited for, monotonic ns; 0 where nobody wants to know.
+        /// Since when the host's lock is waited for, monotonic ns; 0 where that is not wanted.
         /// With the lock or without.
         pub inline fn lockAsked(self: *const Self) u64 {
             return if (self.ring.wants(.gil_wait)) os.nanotime() else 0;
         }
 
-        /// The M has the lock, and the P if the lane has waited with it. But who takes that from a
-        /// goroutine which ran on had to wait for it.
+        /// The M has the lock, and the P if the lane has waited with it. But one that takes that
+        /// from a goroutine which ran on had to wait for it.
         pub noinline fn noteLockWait(self: *Self, m: *M) void {
             const waited = m.lock_waited_ns;
             m.lock_waited_ns = 0;

@@ -63,7 +63,7 @@ fn Ops(comptime Sim: type) type {
     };
 }
 
-/// Two senders, one of them of two values, and who receives them all.
+/// Two senders, one of them of two values, and a receiver of them all.
 fn Values(comptime Sim: type, comptime capacity: usize) type {
     return struct {
         c: Op.Chan = undefined,
@@ -108,7 +108,7 @@ pub fn Buffered(comptime Sim: type) type {
     return Values(Sim, 1);
 }
 
-/// A sender and a receiver with deadlines, and who closes; the receiver gives up or goes on.
+/// A sender and a receiver with deadlines, and one that closes; the receiver gives up or goes on.
 fn Ends(comptime Sim: type, comptime capacity: usize, comptime drains: bool) type {
     return struct {
         c: Op.Chan = undefined,

@@ -2,9 +2,9 @@
 //! are, with a small lane around them. Its Ms are threads of the model, its goroutines have stacks
 //! of their own, and the host's lock is let go in each switch, as the interpreter's is.
 //!
-//! In one of them there is room for two threads only, and who is to run the lane may be just on its
-//! way home. In another the host's lock is hard to come by, so that more Ms are sent for it than
-//! there is room for.
+//! In one of them there is room for two threads only, and the thread that is to run the lane may be
+//! just on its way home. In another the host's lock is hard to come by, so that more Ms are sent
+//! for it than there is room for.
 //!
 //! A thread runs the lane twice. In the first run the main goroutine gives its P up, blocks and
 //! ends without it, at any time: an M that was sent for the P may not be there yet, run another

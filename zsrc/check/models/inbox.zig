@@ -46,7 +46,7 @@ fn Run(comptime Sim: type, comptime what: What) type {
             check.expect(inbox.head.peek() == null, "an entry is left");
         }
 
-        /// As the one of the network: a break is kept for who waits next.
+        /// As the one of the network: a break is kept for the next that waits.
         const Poller = struct {
             broken: Sim.Atomic(bool) = .init(false),
             note: Sim.Note = .{},

@@ -369,7 +369,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
         }
 
         /// What one goroutine computes for and another brings about, in C code that may be
-        /// interrupted anywhere. To the model, who computes does nothing meanwhile.
+        /// interrupted anywhere. To the model, one that computes does nothing meanwhile.
         pub const Event = struct {
             note: Sim.Note = .{},
 
@@ -389,7 +389,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
             return switching.goroutineCount() == 0;
         }
 
-        /// When nobody can go on: all is idle and counted so.
+        /// When no thread can go on: all is idle and counted so.
         pub fn end() void {
             const s = &sched;
             check.expect(switching.goroutineCount() == 0, "a goroutine is left");
@@ -419,7 +419,7 @@ pub fn Lane(comptime Sim: type, comptime setup: Setup) type {
     };
 }
 
-/// Of parallel/events.zig: nobody wants any.
+/// Of parallel/events.zig: none are wanted.
 const no_events = struct {
     const Kind = @import("../../parallel/events.zig").Kind;
 

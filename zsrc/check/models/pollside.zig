@@ -1,5 +1,5 @@
-//! A descriptor between who waits for it, the poller's edges, deadlines and close; and its next
-//! life.
+//! A descriptor between the goroutine that waits for it, the poller's edges, deadlines and close;
+//! and its next life.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const threads_mod = @import("threads.zig");

@@ -1,6 +1,6 @@
-//! The scheduler's protocols: who makes work finds an M for it, who looks for work finds it, and
-//! nobody sleeps while work is queued and a P idle. That the last is so shows in the end: a
-//! goroutine that nobody runs is a deadlock.
+//! The scheduler's protocols: a thread that makes work finds an M for it, one that looks for work
+//! finds it, and none sleeps while work is queued and a P idle. That the last is so shows in the
+//! end: a goroutine that no thread runs is a deadlock.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const World = @import("world.zig").World;

@@ -1,5 +1,5 @@
-//! Ps that change hands: system calls and who takes their P, GOMAXPROCS while all runs; and a
-//! goroutine that parks on one M while another wakes it.
+//! Ps that change hands: system calls and the threads that take their P, GOMAXPROCS while all runs;
+//! and a goroutine that parks on one M while another wakes it.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const World = @import("world.zig").World;

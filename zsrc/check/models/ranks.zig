@@ -18,7 +18,7 @@ const others_turns = 3;
 const join_turns = 2 * others_turns;
 /// What is in the run queue at most: all of them.
 const most_queued = 5;
-/// For who goes first, and for who has the others' turns.
+/// For the ones that go first, and for those that have the others' turns.
 const longest_high = others_turns * 3;
 const longest_queued = others_turns * (most_queued + 1);
 const longest_low = join_turns + longest_queued;
@@ -116,7 +116,7 @@ pub fn Waits(comptime Sim: type) type {
         fn runs(_: *Self) void {
             gil.lock();
             for (&all) |*g| {
-                // One of no priority that uses its slice waits until nobody else does, or sysmon
+                // One of no priority that uses its slice waits until no other does, or sysmon
                 // sees it.
                 g.habit = @fromBackingInt(@intCast(Sim.choose(if (g.rank == .normal) 2 else 3)));
                 lane.ready(g);

@@ -118,7 +118,7 @@ pub fn Overflow(comptime Sim: type) type {
     };
 }
 
-/// A queue that is never empty, seen by somebody while its owner moves a goroutine.
+/// A queue that is never empty, seen by a thread while its owner moves a goroutine.
 pub fn Empty(comptime Sim: type) type {
     return struct {
         owner: Queue = .{},

@@ -4,8 +4,8 @@
 //! again.
 //!
 //! A goroutine is locked to an M, or keeps the one that it is on, and the others go on on an heir.
-//! The run ends, or a signal arrives, at any time: who was appointed may be awake before it is
-//! woken. Each M's memory goes when its thread ends: nobody may touch it later.
+//! The run ends, or a signal arrives, at any time: the one that was appointed may be awake before
+//! it is woken. Each M's memory goes when its thread ends: no thread may touch it later.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const serial = @import("serial.zig");

@@ -1,4 +1,4 @@
-//! The mutex and the token: nobody is forgotten, one at a time is inside, a wake-up is not lost.
+//! The mutex and the token: no waiter is forgotten, one at a time is inside, a wake-up is not lost.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const Rt = @import("threads.zig").Rt;
@@ -6,7 +6,7 @@ const mutex = @import("../../sync/mutex.zig");
 const token = @import("../../parallel/token.zig");
 
 /// So many threads, of which the first comes twice. If `late`, time passes while the mutex is held,
-/// so that who waits is given it.
+/// so that a waiter is given it.
 fn Mutual(comptime Sim: type, comptime late: bool) type {
     return struct {
         mutex: mutex.Mutex(Rt(Sim)) = .{},
@@ -93,7 +93,7 @@ pub fn MutexLeft(comptime Sim: type) type {
 fn Parking(comptime Sim: type, comptime deadline: ?u64) type {
     return struct {
         token: token.Token(Sim) = .{},
-        /// What the one who wakes has done before.
+        /// What the one that wakes has done before.
         given: Sim.Atomic(u32) = .init(0),
         taken: u32 = 0,
 

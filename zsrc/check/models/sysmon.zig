@@ -1,6 +1,6 @@
 //! sysmon asleep, of a serial lane: zsrc/serial/sysmon.zig as it is, from its first round to its
 //! last, beside two Ms that have the P one after the other, each twice. sysmon sleeps for good
-//! while nobody has it.
+//! while no thread has it.
 //!
 //! One M goes on only after sysmon has looked at it; the other has the P for a moment. Then sysmon
 //! is stopped.

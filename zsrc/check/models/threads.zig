@@ -32,7 +32,7 @@ pub fn Rt(comptime Sim: type) type {
         pub const Blocker = struct {
             at: *Place,
 
-            /// Not on the stack, and there for good: who touches it later is told.
+            /// Not on the stack, and there for good: a thread that touches it later is told.
             const Place = struct {
                 wait: Wait,
                 note: Sim.Note = .{},

@@ -1,12 +1,12 @@
-//! The heap of timers: after `remove` has returned, nobody touches the timer.
+//! The heap of timers: after `remove` has returned, no thread touches the timer.
 const std = @import("std");
 const check = @import("../explorer.zig");
 const timers = @import("../../parallel/timers.zig");
 const wait = @import("../../parallel/wait.zig");
 
 /// One waits with a deadline, or two, as switching.Blocker does: a timer, which the P that owns the
-/// heap runs and another P that steals, competes with who serves the wait. What lay on the stack of
-/// one that waited is overwritten at once.
+/// heap runs and another P that steals, competes with the thread that serves the wait. What lay on
+/// the stack of one that waited is overwritten at once.
 fn Deadlines(comptime Sim: type, comptime both: bool) type {
     return struct {
         heap: T = .{},

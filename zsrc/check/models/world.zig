@@ -1,6 +1,6 @@
 //! A small world for the scheduler of zsrc/parallel/proc.zig: an M is a thread of the model, a
 //! goroutine a record whose body runs from one wait to the next, the network one descriptor, whose
-//! edge the kernel keeps until somebody fetches it. Nobody plays sysmon unless a model does, so
+//! edge the kernel keeps until a thread fetches it. No thread plays sysmon unless a model does, so
 //! that what it would repair is found.
 //!
 //! `loop` and `run` are those of switching.zig, where a context switch is a scheduling point: what
@@ -16,8 +16,8 @@ const types = @import("../../parallel/types.zig");
 const wait = @import("../../parallel/wait.zig");
 const Tunables = @import("../../core/tunables.zig").Tunables;
 
-/// The environment without scheduling points at the status of a goroutine, which only who holds the
-/// goroutine looks at.
+/// The environment without scheduling points at the status of a goroutine, which only the holder of
+/// the goroutine looks at.
 pub fn Quiet(comptime Sim: type) type {
     return struct {
         pub const planted = Sim.planted;
@@ -82,8 +82,8 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
         /// Whether there is a descriptor to poll for.
         network: bool = false,
         d: Desc = .{},
-        // The kernel's: an edge that nobody has fetched, a wake-up that pollBreak has left, and the
-        // sleep of who waits for either.
+        // The kernel's: an edge that no thread has fetched, a wake-up that pollBreak has left, and
+        // the sleep of the thread that waits for either.
         edge: Sim.Atomic(bool) = .init(false),
         broken: Sim.Atomic(bool) = .init(false),
         poller: Sim.Note = .{},
@@ -191,7 +191,7 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             return @fieldParentPtr("sched", s);
         }
 
-        /// By anybody: the descriptor has become readable.
+        /// By any thread: the descriptor has become readable.
         pub fn raiseEdge(w: *Self) void {
             if (!w.edge.swap(true, .acq_rel)) w.poller.wake();
         }
@@ -366,7 +366,8 @@ pub fn World(comptime Sim: type, comptime procs: u32, comptime tasks: u32) type 
             return w.exits == tasks;
         }
 
-        /// When nobody can go on: every goroutine has run to its end, all is idle and counted so.
+        /// When no thread can go on: every goroutine has run to its end, all is idle and counted
+        /// so.
         pub fn end(w: *Self) void {
             const s = &w.sched;
             check.expect(w.exits == tasks, "a goroutine is left");

@@ -2,7 +2,7 @@
 //! first come first served to those that have waited for long (host/parking.zig).
 //!
 //! The lock is the interpreter's own, whenever it was made, and threads use it as ever. It has no
-//! owner: anybody may release it. So every release of the interpreter's looks whether goroutines
+//! owner: any thread may release it. So every release of the interpreter's looks whether goroutines
 //! wait; that is one load for a program without any.
 //!
 //! Up to Python 3.12 a thread state releases a lock at its end, in C: threading.Thread.join() waits

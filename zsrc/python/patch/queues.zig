@@ -10,7 +10,7 @@ const timeouts = @import("../timeouts.zig");
 
 const lane = &host.the_lane;
 
-/// That of the queues that are no subclass's, once somebody has waited at one.
+/// That of the queues that are no subclass's, once a goroutine has waited at one.
 pub var queue_type: ?*py.Object = null;
 
 /// What it looks like inside differs between versions: its own methods are asked.

@@ -3,7 +3,7 @@
 //! The descriptor's flags stay as they are. recv(), recv_into(), send() and sendall() try with
 //! MSG_DONTWAIT, one system call where the original makes two when it has a time-out, and recv()
 //! not even that where it would be in vain (steady.zig). The others wait until the descriptor is
-//! ready and call the original, which then does not wait; where somebody was quicker it does, as
+//! ready and call the original, which then does not wait; where another was quicker it does, as
 //! any C call may. What fails at once must not wait: whether the arguments are right the original
 //! says, of a socket that is closed. connect() makes the descriptor non-blocking for the instant in
 //! which it begins the connection.
@@ -348,7 +348,7 @@ fn begin(
     };
     // One of the UNIX domain whose listener's queue is full has not begun.
     if (e == errnoOf(.AGAIN)) return .original;
-    // The call of one without a time-out waits, also for what somebody else has begun.
+    // The call of one without a time-out waits, also for what another has begun.
     const waits = e == errnoOf(.INPROGRESS) or e == errnoOf(.ALREADY) and timeout < 0;
     if (!waits) return .{ .ended = e };
     while (true) switch (ready.one(s.fd, .{ .write = true }, deadline)) {

@@ -23,10 +23,10 @@ const Socket = sockets.Socket;
 /// PySSLSocket of Modules/_ssl.c, 3.11 to 3.15.
 const TlsSocket = extern struct {
     ob: py.Object,
-    /// A weak reference to the socket; null where bytes come from somebody else.
+    /// A weak reference to the socket; null where bytes come from elsewhere.
     socket: ?*py.Object,
 
-    /// Whether nobody writes on it, for one that wants to: see parking.take.
+    /// Whether no goroutine writes on it, for one that wants to: see parking.take.
     pub fn tryTake(t: *TlsSocket, _: u64) bool {
         var it = writing;
         while (it) |w| : (it = w.next) if (w.tls == t) return false;

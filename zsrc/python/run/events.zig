@@ -238,7 +238,7 @@ fn fill(
     return true;
 }
 
-/// Whether they are what the bytes have: so it is where nobody but `trace` wants events.
+/// Whether they are what the bytes have: so it is where only `trace` wants events.
 fn areAll(taken: []const event.Event, wanted: Wanted) bool {
     var kinds: u32 = 0;
     for (taken) |*e| kinds |= e.kind.bit();
