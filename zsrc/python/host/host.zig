@@ -135,9 +135,9 @@ var main_base: ?*py.ThreadState = null;
 var free_states: std.ArrayList(*py.ThreadState) = .empty;
 /// sysmon reads thread states without the interpreter's lock; one is deleted only under this one.
 var states_lock: lane_mod.Lock = .{};
-/// A new thread takes the lock with this one, and then makes its own: to make one takes locks of the
-/// interpreter's, which without its lock a thread could have while another forks. Up to 3.11 the
-/// child would wait for the one that guards the list of them. It stays for the next run.
+/// A new thread takes the lock with this one, and then makes its own: to make one takes locks of
+/// the interpreter's, which without its lock a thread could have while another forks. Up to 3.11
+/// the child would wait for the one that guards the list of them. It stays for the next run.
 var entrance: ?*py.ThreadState = null;
 var entrance_lock: lane_mod.Lock = .{};
 
@@ -397,8 +397,8 @@ pub const Host = struct {
         return foreign.keepsThread(goroutine.of(g));
     }
 
-    /// Whether the call to the runtime with that frame, the outermost one of its code, lies above the
-    /// calls that were last found to keep no thread.
+    /// Whether the call to the runtime with that frame, the outermost one of its code, lies above
+    /// the calls that were last found to keep no thread.
     pub inline fn callsAsBefore(g: *G, frame: usize) bool {
         return foreign.wasSeen(goroutine.of(g), frame);
     }
