@@ -553,8 +553,7 @@ run(main)
     assert (process.returncode, out) == (0, "goes on\n"), err
 
 
-def test_a_mask_is_the_programs_whatever_thread_a_goroutine_is_on(script: Script) -> None:
-    out = script.passes("""
+MASK = """
 import os, signal, threading, time
 from golibx import Chan, go, gosched, run, sleep
 
@@ -627,7 +626,11 @@ def main():
 over = []
 run(main)
 print(is_blocked())
-""")
+"""
+
+
+def test_a_mask_is_the_programs_whatever_thread_a_goroutine_is_on(script: Script) -> None:
+    out = script.passes(MASK)
     assert out == "True\n"
 
 

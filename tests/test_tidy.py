@@ -67,7 +67,6 @@ COLUMNS = 100
 FUNCTION_LINES = 70
 # Lists of exceptions that may only get shorter.
 LONG_FUNCTIONS: dict[str, int] = {
-    "tests/test_signals.py::test_a_mask_is_the_programs_whatever_thread_a_goroutine_is_on": 75,
 }
 ZIG_FILES = sorted(ZSRC.rglob("*.zig"))
 PYTHON_FILES = sorted([*PACKAGE.rglob("*.py"), PACKAGE / "_core.pyi"])
