@@ -93,12 +93,25 @@ OF_ANY_PYTHON = (
 # They are slow, and hardly depend on the Python: that one and the last of them run these.
 OF_TWO_PYTHONS = (
     "test_celery.py",
+    "test_cli.py",
+    "test_console_script.py",
+    "test_control.py",
     "test_dask.py",
     "test_examples.py",
     "test_gunicorn.py",
     "test_hardship.py",
     "test_joblib.py",
+    "test_kernels.py",
+    "test_patch_receive.py",
+    "test_pluginmanager.py",
+    "test_profile.py",
     "test_serve.py",
+    "test_stateful_chan.py",
+    "test_stateful_context.py",
+    "test_stateful_scope.py",
+    "test_stateful_select.py",
+    "test_sync_locks.py",
+    "test_testing.py",
     "test_tune.py",
 )
 
