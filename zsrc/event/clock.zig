@@ -12,31 +12,9 @@
 //! batch ended.
 const std = @import("std");
 const counter = @import("../os/counter.zig");
-const os = @import("../os/os.zig");
 const Event = @import("event.zig").Event;
 
-/// What both clocks said at once.
-pub const Moment = struct {
-    ticks: u64,
-    ns: u64,
-
-    /// A thread that loses its CPU in between reads them at two times. The quickest is the best.
-    const tries = 3;
-
-    pub fn now() Moment {
-        var best: Moment = undefined;
-        var shortest: u64 = std.math.maxInt(u64);
-        for (0..tries) |_| {
-            const before = counter.readInOrder();
-            const ns = os.nanotime();
-            const took = counter.readInOrder() -% before;
-            if (took >= shortest) continue;
-            shortest = took;
-            best = .{ .ticks = before +% took / 2, .ns = ns };
-        }
-        return best;
-    }
-};
+const Moment = counter.Moment;
 
 /// The consumer's.
 pub const Clock = struct {

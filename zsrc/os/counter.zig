@@ -22,13 +22,57 @@ const has_counter = builtin.os.tag == .linux and builtin.cpu.arch == .x86_64;
 
 var trusted = false;
 var decided = false;
+/// Nanoseconds for a tick, in units of 2^-32.
+var scale: u64 = 1 << scale_bits;
+const scale_bits = 32;
+/// How long `scale` is measured: the two moments are known to some ten nanoseconds, which makes it
+/// right to a thousandth.
+const measured_ns = 50 * std.time.ns_per_us;
 
 /// Before anything is read that is compared with what is read later. Decides once in a process, by
-/// some system calls. Not from two threads at once.
+/// some system calls, and takes 50 µs. Not from two threads at once.
 pub fn begin() void {
     if (!has_counter or decided) return;
     decided = true;
     trusted = os.impl.trustsCounter();
+    if (!trusted) return;
+    const from: Moment = .now();
+    while (os.nanotime() -| from.ns < measured_ns) std.atomic.spinLoopHint();
+    const until: Moment = .now();
+    trusted = until.ticks > from.ticks;
+    if (trusted) scale = ((until.ns -| from.ns) << scale_bits) / (until.ticks - from.ticks);
+}
+
+/// What the counter and the system's clock said at once.
+pub const Moment = struct {
+    ticks: u64,
+    ns: u64,
+
+    /// A thread that loses its CPU in between reads them at two times. The quickest is the best.
+    const tries = 3;
+
+    pub fn now() Moment {
+        var best: Moment = undefined;
+        var shortest: u64 = std.math.maxInt(u64);
+        for (0..tries) |_| {
+            const before = readInOrder();
+            const ns = os.nanotime();
+            const took = readInOrder() -% before;
+            if (took >= shortest) continue;
+            shortest = took;
+            best = .{ .ticks = before +% took / 2, .ns = ns };
+        }
+        return best;
+    }
+};
+
+/// How long so many ticks are: of a time between two readings, which need not be exact.
+pub inline fn nsOf(ticks: u64) u64 {
+    return if (isTrusted()) @truncate(@as(u128, ticks) * scale >> scale_bits) else ticks;
+}
+
+pub fn ticksOf(ns: u64) u64 {
+    return if (isTrusted()) @truncate((@as(u128, ns) << scale_bits) / scale) else ns;
 }
 
 /// Whether `read` is other than the system's clock.
@@ -56,6 +100,19 @@ inline fn timeStamp(comptime fence: []const u8) u64 {
         :
         : .{ .memory = fence.len > 0 });
     return @as(u64, high) << 32 | low;
+}
+
+test "ticks last as long as the system's clock says" {
+    begin();
+    defer trusted = false; // others have the system's clock
+    const from: Moment = .now();
+    while (os.nanotime() - from.ns < std.time.ns_per_ms) {}
+    const until: Moment = .now();
+    const ns = until.ns - from.ns;
+    const told = nsOf(until.ticks - from.ticks);
+    try std.testing.expect(@max(ns, told) - @min(ns, told) < ns / 100);
+    const ticks = ticksOf(ns);
+    try std.testing.expect(nsOf(ticks) <= ns and nsOf(ticks + 2) >= ns);
 }
 
 test "the counter goes on" {

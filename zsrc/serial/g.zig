@@ -161,7 +161,7 @@ pub const G = extern struct {
     waiting_on: ?*anyopaque = null,
     /// About when it was parked last, by Lane.clock.
     parked_at: u64 = 0,
-    /// Where it is timed: since when it has waited for its turn, monotonic ns.
+    /// Where it is timed: since when it has waited for its turn, as os/counter.zig has it.
     ready_at: u64 = 0,
     /// Its P was taken, or given up, for a blocking call: since when that goes on, monotonic ns; 0
     /// once it has one again.

@@ -259,6 +259,8 @@ pub fn Lane(comptime Host: type) type {
         events_note: ?*G = null,
         /// Its ring is half full: the pump has to be woken.
         events_hurry: bool = false,
+        /// When the last goroutine was noted to park, as os/counter.zig has it.
+        parked_ticks: u64 = 0,
         events_timer: Timer = .{},
         events_stopped: bool = false,
 
@@ -733,7 +735,7 @@ pub fn Lane(comptime Host: type) type {
             if (!self.claim(g, .timeout)) return;
             self.readyLast(g);
             // Virtual time is that of another clock.
-            if (g.timed and self.virtual_ns == 0) g.ready_at = @min(g.ready_at, t.when);
+            if (g.timed and self.virtual_ns == 0) recording.timeSince(g, t.when);
         }
 
         /// The lane that there is: for timers that fire.

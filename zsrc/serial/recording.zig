@@ -76,34 +76,63 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
 
         /// Those of the runtime's own, the pump among them, would never come to an end.
         pub noinline fn notePark(self: *Self, g: *G) void {
-            if (!g.system) _ = self.recordSlow(.goroutine_park, g.id, 0, @backingInt(g.reason));
+            const now = counter.read();
+            self.parked_ticks = now;
+            if (!g.system)
+                _ = recordAt(self, now, .goroutine_park, g.id, 0, @backingInt(g.reason));
         }
 
         pub noinline fn noteReady(self: *Self, g: *G, by: u64) void {
             if (g.system) return;
-            if (self.ring.times()) self.time(g);
-            if (g.status != .idle and self.ring.recordsReady())
-                _ = self.recordSlow(.goroutine_ready, g.id, by, 0);
+            if (g.status == .idle or !self.ring.recordsReady()) {
+                if (self.ring.times()) self.time(g);
+                return;
+            }
+            const now = counter.read();
+            if (self.ring.times() and isToBeTimed(self, g)) timeFrom(g, now);
+            _ = recordAt(self, now, .goroutine_ready, g.id, by, 0);
         }
 
-        /// It waits for its turn from here on. Not one of the runtime's own, whose `placed` others
-        /// may have set; not the stand-in of a thread. Latencies are not those of virtual time.
+        /// It waits for its turn from here on.
         pub noinline fn time(self: *Self, g: *G) void {
-            if (g.thread != null) return;
+            if (isToBeTimed(self, g)) timeFrom(g, counter.read());
+        }
+
+        /// Not one of the runtime's own, whose `placed` others may have set; not the stand-in of a
+        /// thread. Latencies are not those of virtual time.
+        inline fn isToBeTimed(self: *Self, g: *G) bool {
+            if (g.thread != null) return false;
             g.sampled = self.ring.measures() and self.virtual_ns == 0 and self.latency.chooses();
-            if (!g.sampled and !self.ring.wants(.goroutine_run)) return;
-            g.ready_at = os.nanotime();
+            return g.sampled or self.ring.wants(.goroutine_run);
+        }
+
+        inline fn timeFrom(g: *G, now_ticks: u64) void {
+            g.ready_at = now_ticks;
             g.timed = true;
             g.placed = true;
         }
 
+        /// The timer that has made it ready was due at `when`: it waits since then.
+        pub noinline fn timeSince(g: *G, when: u64) void {
+            g.ready_at -|= counter.ticksOf(os.nanotime() -| when);
+        }
+
+        /// Whether a goroutine is being switched out that has just been noted to park: to read the
+        /// counter again would cost as much as the switch takes.
+        inline fn followsPark(self: *const Self) bool {
+            const g = self.running orelse return false;
+            return g.status == .parking and self.ring.wants(.goroutine_park);
+        }
+
         /// It is about to run, on the thread that it belongs to.
         pub noinline fn noteTurn(self: *Self, g: *G) void {
-            const waited = os.nanotime() -| g.ready_at;
+            const now = if (followsPark(self)) self.parked_ticks else counter.read();
+            const waited = counter.nsOf(now -| g.ready_at);
             if (g.sampled) self.latency.note(waited);
             g.timed = false;
             g.placed = g == self.main_g or g.locked_m != null;
-            self.record(.goroutine_run, g.id, waited, 0);
+            if (self.ring.wants(.goroutine_run))
+                _ = recordAt(self, now, .goroutine_run, g.id, waited, 0);
         }
 
         /// It has lost its P to a blocking call that goes on since then, or gives it up for one. If
