@@ -67,6 +67,32 @@ t.join()
     script.passes(program.replace("TRACED", str(traced)))
 
 
+def test_a_run_in_the_child_of_a_fork_beside_runs_that_begin_and_end(script: Script) -> None:
+    """The thread that forked is in no run, at whatever point another one's was."""
+    program = """
+def batch():
+    for g in [go(time.sleep, 0.0001) for _ in range(5)]: g.result()
+over = False
+def runs():
+    while not over:
+        run(batch)
+t = threading.Thread(target=runs)
+t.start()
+statuses = []
+for i in range(60):
+    pid = os.fork()
+    if pid == 0:
+        run(batch)
+        os._exit(7)
+    statuses.append(status_of(pid))
+    time.sleep(i % 10 * 0.0001)
+over = True
+t.join()
+assert set(statuses) == {7}, statuses
+"""
+    script.passes(HEAD + program)
+
+
 @pytest.mark.parametrize("leaves", ["", "golibx.net.listen(('127.0.0.1', 0)).close()"])
 def test_a_run_in_the_child_of_a_fork_between_two_runs(script: Script, leaves: str) -> None:
     """A run leaves what surrounds it for the next one, unless it has used the network."""

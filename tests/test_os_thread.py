@@ -30,6 +30,10 @@ from golibx import (
 )
 from golibx.testing import wait_until, wait_until_parked
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 pytestmark = pytest.mark.goroutine
 
 WAYS = ["sleep", "gosched", "compute", "block", "blocking", "send", "select"]
@@ -410,3 +414,33 @@ def test_a_cancelled_goroutine_is_unlocked_in_its_clean_up() -> None:
         return me.locked
 
     assert not go(clean_up).result()
+
+
+@pytest.mark.parametrize("calls", [lambda f: list(map(f, [0])), lambda f: f(0)])
+def test_no_other_runs_on_the_thread_below_a_call_that_was_seen_before(
+    calls: Callable[[Callable[[int], None]], object],
+) -> None:
+    """That nothing below keeps the thread is remembered, and no longer so once it is locked."""
+    threads: Chan[int] = Chan()
+
+    def feeds() -> None:
+        while True:
+            threads.send(thread_id())
+
+    def locks(_: int) -> None:
+        for _ in range(3):
+            threads.recv()
+        lock_os_thread()
+        threads.recv()  # it was on its way
+        others = {threads.recv() for _ in range(20)}
+        assert thread_id() not in others
+        unlock_os_thread()
+
+    def locks_again() -> None:
+        for _ in range(3):  # at first it may be on the main thread, which it leaves
+            calls(locks)
+
+    feeder = go(feeds)
+    go(locks_again).result()
+    feeder.cancel()
+    feeder.join()

@@ -144,6 +144,24 @@ def test_hooks_belong_to_the_goroutine_that_set_them() -> None:
     assert g.result() is print
 
 
+def test_no_thread_state_is_left_after_a_run(script: Script) -> None:
+    """They would be threads without frames: sys and faulthandler show them."""
+    script.passes("""
+import golibx.net, sys
+from golibx import go, lock_os_thread, run
+
+def threads():
+    for g in [go(lock_os_thread) for _ in range(5)]: g.result()
+def with_network():
+    golibx.net.listen(("127.0.0.1", 0)).close()
+    threads()
+before = list(sys._current_exceptions())
+for main in (threads, with_network, threads):
+    run(main)
+    assert list(sys._current_exceptions()) == before
+""")
+
+
 def test_hooks_of_the_program_are_its_own_after_a_run(script: Script) -> None:
     out = script.passes(
         """

@@ -423,8 +423,10 @@ pub fn Lane(comptime Host: type) type {
         pub inline fn hereIfPlain(self: *Self) ?*G {
             const g = self.running orelse return null;
             const frame = @frameAddress();
-            if (!g.isPlain(frame))
-                if (g.deep_frame != frame or !Host.callsAsBefore(g, frame)) return null;
+            const moves = g.isPlain(frame) or
+                // A call of one that is locked to its thread never counts as plain: see `leave`.
+                (g.deep_frame == frame and g.locked_m == null and Host.callsAsBefore(g, frame));
+            if (!moves) return null;
             g.deep = false;
             return g;
         }

@@ -10,6 +10,10 @@ pub const Lock = struct {
         while (l.word.swap(2, .acquire) != 0) _ = os.futexWait(&l.word, 2, null);
     }
 
+    pub fn tryLock(l: *Lock) bool {
+        return l.word.cmpxchgStrong(0, 1, .acquire, .monotonic) == null;
+    }
+
     pub fn unlock(l: *Lock) void {
         if (l.word.swap(0, .release) == 2) os.futexWake(&l.word, 1);
     }

@@ -118,10 +118,7 @@ pub fn setUp(by_hand: bool) void {
     if (interpreter_ends) preempt.letGo();
     interpreter_ends = false;
     swaps.setUp(by_hand);
-    if (entrance == null) if (py.PyThreadState_New(interpreter)) |state| {
-        identOf(state).* = idents.idle();
-        entrance = state;
-    };
+    openEntrance(); // this may be a child since it was opened
     offer_interval_ns = if (py.minor() < 12 or swaps.in_use)
         never
     else
@@ -137,19 +134,42 @@ var free_states: std.ArrayList(*py.ThreadState) = .empty;
 var states_lock: lane_mod.Lock = .{};
 /// A new thread takes the lock with this one, and then makes its own: to make one takes locks of
 /// the interpreter's, which without its lock a thread could have while another forks. Up to 3.11
-/// the child would wait for the one that guards the list of them. It stays for the next run.
+/// the child would wait for the one that guards the list of them, and from 3.14 on for
+/// tracemalloc's. No Python code runs on it: its limits of the stack are another thread's.
+///
+/// A thread that has the interpreter's lock does not wait for this one's.
 var entrance: ?*py.ThreadState = null;
 var entrance_lock: lane_mod.Lock = .{};
 
+/// With the lock, before there is another thread. Without memory threads do without.
+pub fn openEntrance() void {
+    if (entrance != null) return;
+    const state = py.PyThreadState_New(interpreter) orelse return;
+    identOf(state).* = idents.idle();
+    entrance = state;
+}
+
+/// With the lock. If a thread that was left behind is in it just now, it stays for the next run.
+fn closeEntrance() void {
+    const state = entrance orelse return;
+    if (!entrance_lock.tryLock()) return;
+    defer entrance_lock.unlock();
+    entrance = null;
+    swaps.settle();
+    py.PyThreadState_Clear(state);
+    deleteState(state);
+}
+
 /// Takes the lock for the calling thread, with a new thread state, `state.*`.
 pub fn acquireAnew(state: *?*anyopaque) void {
+    if (endsBeside()) standStill();
+    entrance_lock.lock();
+    defer entrance_lock.unlock();
     const shared = entrance orelse {
         const own = bear();
         state.* = @ptrCast(own);
         return py.PyEval_RestoreThread(own);
     };
-    entrance_lock.lock();
-    defer entrance_lock.unlock();
     py.PyEval_RestoreThread(shared);
     // tracemalloc asks what the thread's is.
     if (mechanisms.gilstate_slot) |slot| os.slotSet(slot, shared);
@@ -397,8 +417,8 @@ pub const Host = struct {
         return foreign.keepsThread(goroutine.of(g));
     }
 
-    /// Whether the call to the runtime with that frame, the outermost one of its code, lies above
-    /// the calls that were last found to keep no thread.
+    /// Whether the call to the runtime with that frame, the outermost one of its code and on the
+    /// goroutine's stack, lies above the calls that were last found to keep no thread.
     pub inline fn callsAsBefore(g: *G, frame: usize) bool {
         return foreign.wasSeen(goroutine.of(g), frame);
     }
@@ -796,6 +816,7 @@ const most_fields = 64;
 
 /// After a run: gives the thread states back. With the lock, on the thread that ran it.
 pub fn releaseStates() void {
+    closeEntrance();
     if (free_states.items.len > 0) swaps.settle();
     while (free_states.pop()) |state| {
         py.PyThreadState_Clear(state);

@@ -271,9 +271,8 @@ fn inChild() callconv(.c) void {
     native.afterFork();
     host.forgetEntrance();
     os.descriptors.forget();
-    run.forget();
     if (renumbered != goroutine.main_state) goroutine.main_state = null;
-    if (!lane.live) return;
+    if (run.forget() == .all) return;
     unsettled = true;
     errors.forked = true;
     const m = m_mod.current();
@@ -292,16 +291,12 @@ fn inChild() callconv(.c) void {
     }
     if (whole) setThreadNumber(own_number);
     home = 0;
-    requests.forget();
     lane.forget();
-    host.forgetStates();
-    host.poller.forget();
     goroutine.forget();
     refused.forget();
     sampling.forget();
     timer.forget();
     points.set(module.function_table, false);
-    os.allowInterrupts(false);
     if (p == null) fault.remove(); // else its stack still has an end
     m_mod.setCurrent(null);
 }

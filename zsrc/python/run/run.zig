@@ -43,6 +43,10 @@ const lane = &host.the_lane;
 /// From before the first thing of a run is set up to when the last is taken down again. The lane is
 /// `live` for a part of that only, and the interpreter's lock changes hands in between.
 var claimed = false;
+/// By that thread.
+var claimer: c_ulong = 0;
+/// The poller is open, and what else surrounds a run may be in place, or a part of it.
+var surrounded = false;
 
 /// claim()
 pub fn claim() ?*py.Object {
@@ -52,6 +56,7 @@ pub fn claim() ?*py.Object {
         .{},
     );
     claimed = true;
+    claimer = py.PyThread_get_thread_ident();
     return py.returnNone();
 }
 
@@ -101,18 +106,34 @@ fn leave(function: *py.Object, before: ?*py.Object) ?*py.Object {
     return raised;
 }
 
-/// In the child of a fork.
-pub fn forget() void {
+/// In the child of a fork, by the thread that forked. What surrounded the run is gone.
+pub const Forgotten = enum {
+    /// There was no run, or one that this thread is about to begin, or has ended.
+    all,
+    /// A run goes on, or another thread was about to begin one or to end it: the lane is left.
+    surroundings,
+};
+
+pub fn forget() Forgotten {
+    const is_others = claimed and claimer != py.PyThread_get_thread_ident();
     claimed = false;
-    if (!kept) return;
-    // A thread has forked between two runs.
+    const between = kept;
     kept = false;
-    requests.forget();
-    lane.forget();
-    host.forgetStates();
-    host.poller.forget();
-    os.allowInterrupts(false);
-    fault.remove();
+    const goes_on = !lane.live and !is_others and !between;
+    if (surrounded) {
+        requests.forget();
+        host.forgetStates();
+        if (goes_on) return .all;
+        surrounded = false;
+        host.poller.forget();
+        os.allowInterrupts(false);
+    }
+    if (lane.live or is_others) return .surroundings;
+    if (between) {
+        lane.forget();
+        fault.remove();
+    }
+    return .all;
 }
 
 /// run(fn, args, kwargs, options, /)
@@ -227,6 +248,8 @@ fn setUp(options: *const lane_mod.Options) bool {
         );
         return false;
     };
+    surrounded = true;
+    host.openEntrance();
     if (options.preempt_async)
         preempt.setUp()
     else
@@ -246,6 +269,7 @@ fn takeDown() void {
     preempt.tearDown();
     host.releaseStates();
     handle.freeSpare();
+    surrounded = false;
     host.poller.deinit();
 }
 
