@@ -101,9 +101,9 @@ def open_fifo() -> Case:
         os.mkfifo(name)
         ends: list[int] = []
 
-        def wait() -> int:
+        def wait() -> str:
             ends.append(os.open(name, os.O_RDONLY))
-            return len(ends)
+            return "open"
 
         yield wait, lambda: ends.append(os.open(name, os.O_RDWR))
         for end in ends:
