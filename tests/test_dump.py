@@ -288,6 +288,36 @@ def test_a_process_may_ask_for_its_own() -> None:
     ch.send(1)
 
 
+def test_a_lock_that_an_answer_holds_is_no_deadlock(script: Script) -> None:
+    """As the import system's, while the first dump imports what it needs."""
+    script.passes("""
+import os, subprocess, sys, threading, time
+import golibx, golibx.dump
+lock = threading.RLock()
+held = threading.Event()
+
+def report(*_):
+    with lock:
+        held.set()
+        # Longer than it takes to look for a deadlock again.
+        time.sleep(0.4)
+    return "an answer"
+
+golibx.dump.report = report
+
+def main():
+    command = [sys.executable, "-m", "golibx", "dump", str(os.getpid())]
+    asks = subprocess.Popen(command, stdout=subprocess.PIPE)
+    while not held.is_set():
+        golibx.sleep(0.001)
+    with lock:
+        pass
+    assert asks.communicate()[0].strip() == b"an answer"
+
+golibx.run(main)
+""")
+
+
 def test_there_is_no_such_process(script: Script) -> None:
     with script.start("pass") as process:
         process.wait()

@@ -84,6 +84,11 @@ fn isHeld(c: replace.Call) ?*py.Object {
     return if (rlock.isTaken(lock.?)) py.boolean(true) else Held.callOriginal(c);
 }
 
+/// Whether a goroutine or a thread has it.
+pub fn isTaken() bool {
+    return if (lock) |l| rlock.isTaken(l) else false;
+}
+
 /// Before a run. False with an exception set.
 pub fn setUp() bool {
     if (lock != null) return true;

@@ -8,6 +8,8 @@ const idents = @import("../host/idents.zig");
 const parking = @import("../host/parking.zig");
 const goroutine = @import("../host/goroutine.zig");
 const standin = @import("../host/standin.zig");
+const import_lock = @import("../host/import_lock.zig");
+const requests = @import("requests.zig");
 
 const lane = &host.the_lane;
 
@@ -61,6 +63,11 @@ fn beginsSoon() ?u64 {
 /// Threads of the program's own may still send to a channel, unless they wait as well, for as long
 /// as it takes.
 fn otherThreads() bool {
+    // The thread that answers a dump is no thread of the program's, but takes locks as those do.
+    // And what is called from here imports: on g0, where it would wait for an import of another
+    // thread that may have let a goroutine have the lock meanwhile.
+    if (parking.waiting > 0 and requests.isAnswering()) return true;
+    if (import_lock.isTaken()) return true;
     const n = call("_thread", "_count", null) orelse return clear(true);
     defer py.decref(n);
     // The thread that called run() counts if it is not the main one, which never does.

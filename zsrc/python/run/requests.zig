@@ -219,6 +219,11 @@ fn ask(raw: ?*anyopaque) void {
     } else answer.note.wake();
 }
 
+/// Whether a thread runs Python code for an answer, or waits for the lock to do so.
+pub fn isAnswering() bool {
+    return asker_busy.load(.acquire);
+}
+
 /// golibx.dump.report() or golibx.control.answer(request, pid), copied.
 fn makeText(answer: *const Answer) ?[]u8 {
     defer py.PyErr_Clear();
