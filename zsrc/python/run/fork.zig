@@ -272,7 +272,7 @@ fn inChild() callconv(.c) void {
     host.forgetEntrance();
     os.descriptors.forget();
     if (renumbered != goroutine.main_state) goroutine.main_state = null;
-    if (run.forget() == .all) return;
+    if (!run.forget()) return;
     unsettled = true;
     errors.forked = true;
     const m = m_mod.current();

@@ -106,15 +106,10 @@ fn leave(function: *py.Object, before: ?*py.Object) ?*py.Object {
     return raised;
 }
 
-/// In the child of a fork, by the thread that forked. What surrounded the run is gone.
-pub const Forgotten = enum {
-    /// There was no run, or one that this thread is about to begin, or has ended.
-    all,
-    /// A run goes on, or another thread was about to begin one or to end it: the lane is left.
-    surroundings,
-};
-
-pub fn forget() Forgotten {
+/// In the child of a fork, on the thread that forked: what surrounded a run is gone. True if the
+/// run is, too: one that goes on, or that another thread was about to begin or to end. What is of
+/// the goroutines and the lane is then the caller's to forget.
+pub fn forget() bool {
     const is_others = claimed and claimer != py.PyThread_get_thread_ident();
     claimed = false;
     const between = kept;
@@ -123,17 +118,17 @@ pub fn forget() Forgotten {
     if (surrounded) {
         requests.forget();
         host.forgetStates();
-        if (goes_on) return .all;
+        if (goes_on) return false; // the thread itself begins its run or ends it
         surrounded = false;
         host.poller.forget();
         os.allowInterrupts(false);
     }
-    if (lane.live or is_others) return .surroundings;
+    if (lane.live or is_others) return true;
     if (between) {
         lane.forget();
         fault.remove();
     }
-    return .all;
+    return false;
 }
 
 /// run(fn, args, kwargs, options, /)
