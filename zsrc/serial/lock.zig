@@ -6,11 +6,11 @@ pub const Lock = struct {
     word: std.atomic.Value(u32) = .init(0),
 
     pub fn lock(l: *Lock) void {
-        if (l.word.cmpxchgStrong(0, 1, .acquire, .monotonic) == null) return;
+        if (l.tryLock()) return;
         while (l.word.swap(2, .acquire) != 0) _ = os.futexWait(&l.word, 2, null);
     }
 
-    pub fn tryLock(l: *Lock) bool {
+    pub inline fn tryLock(l: *Lock) bool {
         return l.word.cmpxchgStrong(0, 1, .acquire, .monotonic) == null;
     }
 

@@ -118,7 +118,6 @@ pub fn setUp(by_hand: bool) void {
     if (interpreter_ends) preempt.letGo();
     interpreter_ends = false;
     swaps.setUp(by_hand);
-    openEntrance(); // this may be a child since it was opened
     offer_interval_ns = if (py.minor() < 12 or swaps.in_use)
         never
     else
@@ -150,14 +149,11 @@ pub fn openEntrance() void {
 }
 
 /// With the lock. If a thread that was left behind is in it just now, it stays for the next run.
-fn closeEntrance() void {
-    const state = entrance orelse return;
-    if (!entrance_lock.tryLock()) return;
+fn closeEntrance() ?*py.ThreadState {
+    if (!entrance_lock.tryLock()) return null;
     defer entrance_lock.unlock();
-    entrance = null;
-    swaps.settle();
-    py.PyThreadState_Clear(state);
-    deleteState(state);
+    defer entrance = null;
+    return entrance;
 }
 
 /// Takes the lock for the calling thread, with a new thread state, `state.*`.
@@ -816,9 +812,10 @@ const most_fields = 64;
 
 /// After a run: gives the thread states back. With the lock, on the thread that ran it.
 pub fn releaseStates() void {
-    closeEntrance();
-    if (free_states.items.len > 0) swaps.settle();
-    while (free_states.pop()) |state| {
+    var shared = closeEntrance();
+    if (shared != null or free_states.items.len > 0) swaps.settle();
+    while (shared orelse free_states.pop()) |state| {
+        shared = null;
         py.PyThreadState_Clear(state);
         deleteState(state);
     }
