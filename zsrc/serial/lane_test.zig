@@ -644,6 +644,33 @@ test "what sysmon saw of another slice says nothing of this one" {
     try std.testing.expectEqual(0, sysmon.hasRun(&watched, 8));
 }
 
+test "goroutines that pass by without the P hurry sysmon only where others want it" {
+    const us = std.time.ns_per_us;
+    const S = struct {
+        fn nothing(_: *T) void {}
+    };
+    var passing: T = .{ .function = S.nothing, .inside = .init(true) };
+    var owning: T = .{ .function = S.nothing };
+    var owner: M = .{ .state = .init(&owning) };
+    var lost: M = .{ .state = .init(&passing), .lost = .init(true) };
+    var watched: Lane = .{ .gpa = gpa, .all_m = &lost, .owner = .init(&owner) };
+    // The owner's goroutine blocks, too: it is asked to queue up only after a millisecond.
+    for ([_]u64{ 100, 200, 1000, 1100 }, [_]u32{ 1, 1, 1, 2 }) |at, seen| {
+        try std.testing.expect(!sysmon.watchLost(&watched, at * us));
+        try std.testing.expectEqual(seen, lost.seen_attached);
+    }
+    passing.inside.store(false, .monotonic);
+    try std.testing.expect(!sysmon.watchLost(&watched, 1200 * us));
+    passing.inside.store(true, .monotonic);
+    owning.inside.store(true, .monotonic);
+    for ([_]u64{ 1300, 1320 }, [_]u32{ 1, 2 }) |at, seen| {
+        try std.testing.expect(sysmon.watchLost(&watched, at * us));
+        try std.testing.expectEqual(seen, lost.seen_attached);
+    }
+    watched.owner = .init(null);
+    try std.testing.expect(!sysmon.watchLost(&watched, 1340 * us));
+}
+
 test "a locked goroutine stays on its thread, and no other runs there" {
     const S = struct {
         const rounds = 200;

@@ -86,8 +86,9 @@ pub const M = struct {
     /// The thread that started this one has stored `thread`.
     known: std.atomic.Value(bool) = .init(false),
     fault: os.FaultStack = .{},
-    /// sysmon's own: what it saw on its last round.
+    /// sysmon's own: in how many rounds on end, since when.
     seen_attached: u32 = 0,
+    seen_since: u64 = 0,
     /// The last mask of signals that it was asked to have; see shareMask.
     mask_turn: u32 = 0,
     /// It was asked since its goroutine began a call, perhaps: that may put back the mask that it

@@ -4,7 +4,8 @@
 //! the P from an M with a goroutine that blocks (retake), and have a goroutine that runs too long
 //! preempted. It never takes the host's lock; what needs it is done by an M that it sends. It
 //! sleeps 20 us between rounds while something happens, then twice as long each round up to 10 ms
-//! but never past the end of a slice, and until it is woken while the lane is idle.
+//! but never past the end of a slice. While no M has the P it is woken by the one that takes it; by
+//! itself it looks for goroutines only that have lost the P and compute.
 //!
 //! A server is idle and busy thousands of times a second, which must not keep sysmon awake: when it
 //! was woken its sleeps grow from the first round on that finds nothing to do.
@@ -48,6 +49,8 @@ pub const State = struct {
 
 /// Running this often means that a lost goroutine computes rather than passes by.
 const lost_rounds = 2;
+/// Where nobody waits for the P and nobody runs on it, it may pass by for this long.
+const unhurried_ns = std.time.ns_per_ms;
 /// A thread that is given the host's lock needs up to this long to wake up on a busy machine.
 const wake_up_ns = std.time.ns_per_ms;
 const hog_share = 10;
@@ -101,36 +104,38 @@ noinline fn wake(s: anytype) void {
     if (s.waiting.swap(false, .seq_cst)) s.note.wake();
 }
 
-fn sleepWhileFree(lane: anytype) void {
+/// False if an M has taken the P.
+fn sleepWhileFree(lane: anytype, timeout_ns: ?u64) bool {
     const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
     s.waiting.store(true, if (planted == .waits_late) .release else .seq_cst);
-    // It need not look at `stopping` again: that was false a moment ago. The thread that stores it
-    // wakes the note afterwards, and nothing has cleared the note since.
-    if (lane.owner.load(.seq_cst) == null or planted == .sleeps_blindly) {
-        _ = s.note.sleep(null);
-        s.note.clear();
-    }
-    s.waiting.store(false, .seq_cst);
+    // It need not look at `stopping` again: the thread that stores it wakes the note after that,
+    // and nothing has cleared the note since that was false.
+    const is_free = lane.owner.load(.seq_cst) == null or planted == .sleeps_blindly;
+    if (is_free) _ = s.note.sleep(timeout_ns);
+    return s.waiting.swap(false, .seq_cst) and is_free;
 }
 
 /// sysmon's life. `rounds` says how long to sleep between them, and looks.
 pub fn watch(lane: anytype, rounds: anytype) void {
     const planted = plantedIn(@TypeOf(lane));
     const s = &lane.sysmon;
-    while (!s.stopping.load(.acquire)) {
-        const sleep_ns = rounds.sleepFor();
+    while (true) {
+        const is_free = lane.owner.load(.acquire) == null and !rests(lane);
+        const sleep_ns: ?u64 = if (is_free and !anyLost(lane)) null else rounds.sleepFor();
         if (planted == .clears_late) s.note.clear();
-        _ = s.note.sleep(sleep_ns);
+        const stays = if (is_free) sleepWhileFree(lane, sleep_ns) else sleep: {
+            _ = s.note.sleep(sleep_ns);
+            break :sleep true;
+        };
+        const early = planted == .stops_unseen and s.stopping.load(.acquire);
         // Before it finds out again for how long to sleep: the thread that wakes it has changed
         // that.
         if (planted != .clears_late) s.note.clear();
-        // What was cleared may have been `stop`.
-        if (planted != .stops_unseen and s.stopping.load(.acquire)) return;
+        // Not sooner: what was cleared may have been `stop`.
+        if (early or (planted != .stops_unseen and s.stopping.load(.acquire))) return;
         rounds.slept();
-        if (rests(lane)) continue;
-        if (lane.owner.load(.acquire) == null and !anyLost(lane)) {
-            sleepWhileFree(lane);
+        if (!stays) {
             rounds.woken();
             continue;
         }
@@ -151,11 +156,16 @@ fn Rounds(comptime Lane: type) type {
         grows: bool = false,
         delay: u64,
         began: u64 = 0,
+        /// No M had the P.
+        free: bool = false,
 
         const Self = @This();
 
         pub fn sleepFor(r: *Self) u64 {
             const s = &r.lane.sysmon;
+            const was_free = r.free;
+            r.free = r.lane.owner.load(.monotonic) == null;
+            if (was_free and !r.free) r.woken();
             const t = r.lane.tunables;
             const shortest = t.sysmon_sleep_min_ns.get();
             const longest = t.sysmon_sleep_max_ns.get();
@@ -167,15 +177,13 @@ fn Rounds(comptime Lane: type) type {
             // Where runs are short and many it stays out of their way.
             r.delay = if (r.lane.options.keep) longest else @min(r.delay, longest);
             const now = os.nanotime();
+            r.began = if (r.lane.ring.wants(.sysmon_tick)) now else 0;
+            if (r.free) return r.delay;
             if (now -| s.retake_at < recent_retake_ns)
                 r.delay = @min(r.delay, recent_retake_sleep_ns);
             if (isHog(r.lane, s.tick))
                 r.delay = @min(r.delay, t.preempt_slice_ns.get() / hog_share);
-            r.began = if (r.lane.ring.wants(.sysmon_tick)) now else 0;
-            const due = if (rests(r.lane))
-                r.delay
-            else
-                @min(untilSliceEnd(r.lane, now), untilOffer(r.lane, now));
+            const due = @min(untilSliceEnd(r.lane, now), untilOffer(r.lane, now));
             return @max(shortest, @min(r.delay, due));
         }
 
@@ -195,7 +203,7 @@ fn Rounds(comptime Lane: type) type {
             const busy = round(r.lane, now);
             r.idle = if (busy) 0 else r.idle +| 1;
             // What was just seen to be away is looked at again soon, and mostly is back by then.
-            r.grows = r.grows and (!busy or r.lane.sysmon.detached_since == now);
+            r.grows = r.free or (r.grows and (!busy or r.lane.sysmon.detached_since == now));
         }
     };
 }
@@ -268,7 +276,7 @@ pub fn round(lane: anytype, now: u64) bool {
     const busy = watchOwner(lane, now);
     lane.watchDebt(now, lane.sysmon.refused);
     lane.sysmon.refused = false;
-    return watchLost(lane) or busy;
+    return watchLost(lane, now) or busy;
 }
 
 fn watchOwner(lane: anytype, now: u64) bool {
@@ -361,9 +369,10 @@ pub fn stillBlocked(lane: anytype, m: anytype) bool {
 }
 
 /// Goroutines that came back from a blocking call and compute without a P: they are asked to queue
-/// up like all others.
-fn watchLost(lane: anytype) bool {
-    var busy = false;
+/// up like all others. True if that hurries. Where it does not, most of them soon block again, as
+/// threads would.
+pub fn watchLost(lane: anytype, now: u64) bool {
+    var hurries: ?bool = null;
     var lost: ?*M = null;
     lane.m_lock.lock();
     var it = lane.all_m;
@@ -372,13 +381,23 @@ fn watchLost(lane: anytype) bool {
             m.seen_attached = 0;
             continue;
         }
-        busy = true;
+        const hurry = hurries orelse othersWantP(lane, now);
+        hurries = hurry;
+        if (m.seen_attached == 0) {
+            m.seen_since = now;
+        } else if (!hurry and now -| m.seen_since < unhurried_ns) continue;
         m.seen_attached += 1;
         if (m.seen_attached % 64 == lost_rounds) lost = m;
     }
     lane.m_lock.unlock();
     if (lost) |m| requestPreempt(lane, m, .{ .m = m.id });
-    return busy;
+    return hurries orelse false;
+}
+
+/// Whether a goroutine runs on the P, or could run.
+fn othersWantP(lane: anytype, now: u64) bool {
+    const m = lane.owner.load(.acquire) orelse return false;
+    return lane.attachment(m) == .attached or othersWait(lane, now) or lane.hogsWait();
 }
 
 fn requestPreempt(lane: anytype, m: *M, about: m_mod.About) void {
