@@ -33,7 +33,7 @@ import compare  # noqa: E402
 
 import chromium  # noqa: E402
 
-LIMIT = 100.0  # seconds, for a program
+LIMIT = 200.0  # seconds, for a program: HTTPie takes half of it beside a thread that computes
 EACH = "EACH"
 GOLIBX = ("-m", "golibx", "run")
 
@@ -210,6 +210,13 @@ def test_psycopg(tmp_path: Path, servers: compare.Servers, name: str) -> None:
     expected = [(n, total(name, n), "22012") for n in range(100)]
     found = compare_runs(tmp_path, program(name), port_of(servers, "postgres"))
     assert found == tells(*expected)
+
+
+def test_psycopg2_that_waits_by_a_callback(tmp_path: Path, servers: compare.Servers) -> None:
+    needs("psycopg2")
+    expected = [(n, total("psycopg2", n), "22012") for n in range(100)]
+    arguments = (program("psycopg2"), port_of(servers, "postgres"), "callback")
+    assert compare_runs(tmp_path, *arguments) == tells(*expected)
 
 
 def total(name: str, n: int) -> int | None:

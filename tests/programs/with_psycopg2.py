@@ -1,9 +1,13 @@
-"""psycopg 2: a connection a thread. Queries wait in C."""
+"""psycopg 2: a connection a thread. Queries wait in C, or by a Python function if asked."""
 
 import sys
 
 import beside
 import psycopg2
+import psycopg2.extras
+
+if sys.argv[2:] == ["callback"]:
+    psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
 
 client = f"host=127.0.0.1 port={sys.argv[1]} user=postgres dbname=postgres"
 
