@@ -217,6 +217,30 @@ def test_a_hog_is_marked_in_dumps() -> None:
     g.join()
 
 
+@pytest.mark.goroutine(preempt={"slice": "10ms"})
+@pytest.mark.parametrize(("others", "least", "most"), [(1, 0.3, 0.75), (20, 0.1, 0.4)])
+def test_what_a_hog_gets_beside_those_that_are_busy(others: int, least: float, most: float) -> None:
+    # Beside many a turn in four, beside few one in two: as a share of all that is done.
+    counts = {"hog": 0, "others": 0}
+    stop: list[bool] = []
+
+    def hog() -> None:
+        while not stop:
+            counts["hog"] += sum(range(2000)) > 0
+
+    def other() -> None:
+        while not stop:
+            counts["others"] += sum(range(2000)) > 0
+            gosched()
+
+    goroutines = [go(hog), *(go(other) for _ in range(others))]
+    until_preempted(gosched, 20)
+    stop.append(True)
+    for g in goroutines:
+        g.join()
+    assert least < counts["hog"] / sum(counts.values()) < most, counts
+
+
 def test_cancel_reaches_a_preempted_goroutine_at_its_next_park() -> None:
     stop: list[bool] = []
     log: list[str] = []

@@ -222,6 +222,8 @@ class Run:
         self.until = 0.0
         self.times: list[float] = []
         self.errors: dict[str, int] = {}
+        # They hold connections: a server that closes some has less time for the others.
+        self.operations: list[Operation] = []
         self.lock = threading.Lock()
 
     def work(self, number: int) -> None:
@@ -229,6 +231,7 @@ class Run:
         errors: dict[str, int] = {}
         try:
             operation = self.operation(number)
+            self.operations.append(operation)
         except Exception as error:
             errors[f"{type(error).__name__}: {error}"] = 1
             operation = None

@@ -154,8 +154,12 @@ pub fn Lane(comptime Host: type) type {
         tick: std.atomic.Value(u64) = .init(0),
         /// The tick of a goroutine that was preempted before, and runs because nothing else could.
         hog_tick: std.atomic.Value(u64) = .init(0),
-        /// About when such a one last began to run.
-        hog_at: u64 = 0,
+        /// The tick of the turn that one which was preempted before had last, and when that began:
+        /// written first.
+        hog_turn: std.atomic.Value(u64) = .init(0),
+        hog_turn_at: std.atomic.Value(u64) = .init(0),
+        /// While others wait, such ones do until then.
+        hogs_due: u64 = 0,
         turn: u32 = 0,
         /// The turn in which a look at the network came last and found no goroutine.
         turn_in_vain: u32 = 0,
@@ -828,7 +832,10 @@ pub fn Lane(comptime Host: type) type {
             g.transition(.running, .runnable);
             g.reason = .preempted;
             self.counters.preemptions += 1;
-            self.record(.preempt, g.id, self.hasRun(g, os.nanotime()), 0);
+            const at = os.nanotime();
+            const ran = self.hasRun(g, at);
+            self.putOffHogs(at, ran);
+            self.record(.preempt, g.id, ran, 0);
             const queue = self.queueOfPreempted(g);
             if (next) |n| self.switchTo(g, n, queue) else self.switchToG0(g, queue);
             if (keeps) self.freeThread(g);
@@ -1025,6 +1032,7 @@ pub fn Lane(comptime Host: type) type {
         pub const goNext = processor.goNext;
         pub const pickNext = processor.pickNext;
         pub const attend = processor.attend;
+        pub const putOffHogs = processor.putOffHogs;
         pub const takeTied = processor.takeTied;
         pub const handleSignals = processor.handleSignals;
         pub const wantsG0 = processor.wantsG0;

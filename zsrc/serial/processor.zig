@@ -29,6 +29,10 @@ const nudge_interval_ns = 5 * std.time.ns_per_ms;
 const most_nudges = 3;
 /// The network is looked at this often even while there is work.
 const poll_turns = ranks.join_turns;
+/// Goroutines that were preempted have at least one turn in so many, each as long as that one was,
+/// or as this number of slices.
+const longest_period = 4;
+const longest_turn = 10;
 /// In an explored run one that is behind all others has a turn after so many of theirs, which may
 /// never end.
 const longest_behind = 1000;
@@ -162,7 +166,7 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
                 return last;
             };
             self.hog_tick.store(self.tick.raw +% 1, .monotonic);
-            self.hog_at = os.nanotime();
+            beginHogsTurn(self, os.nanotime());
             return g;
         }
 
@@ -185,16 +189,32 @@ pub fn Processor(comptime Lane: type, comptime Host: type) type {
             if (self.events_hurry) self.hurryUp();
             if (self.timers.len() > 0) runTimers(self);
             if (Host.pollWanted() or Host.signalsWatched()) poll(self);
-            // Those that were preempted get a slice in two, however busy the others are.
             // In an explored run they count turns: there are as many each time.
             if (self.options.explore) return;
             const now = os.nanotime();
             const slice_ns = self.tunables.preempt_slice_ns.get();
-            if (self.preempted.len > 0 and now -| self.hog_at > 2 * slice_ns) {
-                self.hog_at = now;
+            if (self.preempted.len > 0 and now > self.hogs_due) {
                 self.goNext(self.preempted.pop().?);
+                beginHogsTurn(self, now);
             }
             self.joinWhenDue(now, slice_ns);
+        }
+
+        /// One that was preempted before is next.
+        fn beginHogsTurn(self: *Self, now: u64) void {
+            self.hog_turn_at.store(now, .monotonic);
+            self.hog_turn.store(self.tick.raw +% 1, .release);
+            self.hogs_due = now + longest_period * self.tunables.preempt_slice_ns.get();
+        }
+
+        /// Those that were preempted, of which one has just run for `ran_ns`, have every second
+        /// turn however busy the others are, or a rarer one the more there are of the others. A
+        /// turn may be longer than a slice, for the host's lock takes its time.
+        pub fn putOffHogs(self: *Self, now: u64, ran_ns: u64) void {
+            const slice_ns = self.tunables.preempt_slice_ns.get();
+            const turn_ns = std.math.clamp(ran_ns, slice_ns, longest_turn * slice_ns);
+            const period = self.runq.len / (self.preempted.len + 1) + 1;
+            self.hogs_due = now + turn_ns * (std.math.clamp(period, 2, longest_period) - 1);
         }
 
         /// Lets a thread that waits for the host's lock have it. Not a blocking call, though it

@@ -8,7 +8,8 @@
 //! itself it looks for goroutines only that have lost the P and compute.
 //!
 //! A server is idle and busy thousands of times a second, which must not keep sysmon awake: when it
-//! was woken its sleeps grow from the first round on that finds nothing to do.
+//! was woken its sleeps grow from the first round on that finds nothing to do. So they do while
+//! retakes wait, since others have just used the host's lock.
 const std = @import("std");
 const os = @import("../os/os.zig");
 const m_mod = @import("m.zig");
@@ -37,6 +38,8 @@ pub const State = struct {
     detached_since: u64 = 0,
     /// When another thread had the host's lock, one of our helpers or a stranger.
     lock_busy_at: u64 = 0,
+    /// A goroutine that has lost the P computes, and others want the P.
+    hurries: bool = false,
     requested_at: u64 = 0,
     requests: u32 = 0,
     retake_at: u64 = 0,
@@ -158,6 +161,8 @@ fn Rounds(comptime Lane: type) type {
         began: u64 = 0,
         /// No M had the P.
         free: bool = false,
+        /// So many looks in a row came while retakes wait, as others had just used the host's lock.
+        patience: u6 = 0,
 
         const Self = @This();
 
@@ -184,7 +189,16 @@ fn Rounds(comptime Lane: type) type {
             if (isHog(r.lane, s.tick))
                 r.delay = @min(r.delay, t.preempt_slice_ns.get() / hog_share);
             const due = @min(untilSliceEnd(r.lane, now), untilOffer(r.lane, now));
-            return @max(shortest, @min(r.delay, due));
+            return @max(shortest, @min(@max(r.delay, r.patientDelay(now)), due));
+        }
+
+        /// While retakes wait: twice as long each time, but never past the end of that.
+        fn patientDelay(r: *const Self, now: u64) u64 {
+            const t = r.lane.tunables;
+            if (r.patience == 0) return 0;
+            const delay = t.sysmon_sleep_min_ns.get() <<| r.patience;
+            const end = r.lane.sysmon.lock_busy_at +| wake_up_ns;
+            return @min(delay, end -| now, t.sysmon_sleep_max_ns.get());
         }
 
         pub fn slept(r: *Self) void {
@@ -202,8 +216,10 @@ fn Rounds(comptime Lane: type) type {
             const now = os.nanotime();
             const busy = round(r.lane, now);
             r.idle = if (busy) 0 else r.idle +| 1;
+            const s = &r.lane.sysmon;
+            r.patience = if (lockIsBusy(s, now) and !s.hurries) r.patience +| 1 else 0;
             // What was just seen to be away is looked at again soon, and mostly is back by then.
-            r.grows = r.free or (r.grows and (!busy or r.lane.sysmon.detached_since == now));
+            r.grows = r.free or (r.grows and (!busy or s.detached_since == now));
         }
     };
 }
@@ -276,7 +292,8 @@ pub fn round(lane: anytype, now: u64) bool {
     const busy = watchOwner(lane, now);
     lane.watchDebt(now, lane.sysmon.refused);
     lane.sysmon.refused = false;
-    return watchLost(lane, now) or busy;
+    lane.sysmon.hurries = watchLost(lane, now);
+    return lane.sysmon.hurries or busy;
 }
 
 fn watchOwner(lane: anytype, now: u64) bool {
@@ -287,7 +304,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
         // In this order: see hasRun.
-        @atomicStore(u64, &s.tick_since, now, .monotonic);
+        @atomicStore(u64, &s.tick_since, turnBegan(lane, tick) orelse now, .monotonic);
         @atomicStore(u64, &s.tick, tick, .release);
         s.detached_since = 0;
         s.requests = 0;
@@ -301,7 +318,8 @@ fn watchOwner(lane: anytype, now: u64) bool {
             s.detached_since = now;
             return true;
         }
-        return false;
+        // What began just now has a whole slice; that of a hog may be over already.
+        if (s.tick_since == now) return false;
     }
     const attachment = lane.attachment(m);
     if (attachment == .unsure or s.helpers.load(.acquire) != 0) s.lock_busy_at = now;
@@ -333,6 +351,12 @@ fn slice(lane: anytype, tick: u64, now: u64) u64 {
     return if (isHog(lane, tick) and othersWait(lane, now)) whole / hog_share else whole;
 }
 
+/// When the turn began, if that is known.
+fn turnBegan(lane: anytype, tick: u64) ?u64 {
+    if (lane.hog_turn.load(.acquire) != tick) return null;
+    return lane.hog_turn_at.load(.monotonic);
+}
+
 fn isHog(lane: anytype, tick: u64) bool {
     return lane.hog_tick.load(.monotonic) == tick;
 }
@@ -342,6 +366,11 @@ fn othersWait(lane: anytype, now: u64) bool {
         lane.networkPending();
 }
 
+/// Others used the host's lock a moment ago: the goroutine may be about to get it back.
+fn lockIsBusy(s: anytype, now: u64) bool {
+    return now -| s.lock_busy_at < wake_up_ns;
+}
+
 fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
     const s = &lane.sysmon;
     if (s.detached_since == 0) {
@@ -349,8 +378,7 @@ fn watchBlocked(lane: anytype, m: *M, now: u64) bool {
         return true;
     }
     const others = othersWait(lane, now) or lane.hogsWait();
-    // Others used the lock a moment ago: the goroutine may be about to get it back.
-    const waits = now -| s.lock_busy_at < wake_up_ns;
+    const waits = lockIsBusy(s, now);
     const short = lane.tunables.retake_threshold_ns.get();
     const long = lane.tunables.retake_threshold_idle_ns.get();
     const threshold = if (others and !waits) short else long;

@@ -348,6 +348,8 @@ fn Run(comptime Sim: type, comptime what: What) type {
             blocked_since: Sim.Atomic(u64) = .init(0),
             convoy_base: usize = 0,
             hog_tick: Sim.Atomic(u64) = .init(0),
+            hog_turn: Sim.Atomic(u64) = .init(0),
+            hog_turn_at: Sim.Atomic(u64) = .init(0),
             preempted: Nobody = .{},
             low: Nobody = .{},
             timers: struct {
