@@ -784,19 +784,21 @@ def test_another_terminal_reaches_the_goal_and_goes_back(
         command = [sys.executable, "-m", "golibx", "tune", str(os.getpid()), f"{SLICE}={value}"]
         subprocess.run(command, stdout=subprocess.DEVNULL, timeout=50, check=True)
 
+    somebody = threading.Thread(target=says, args=("10ms",))
+
     def reached() -> bool:
+        # The command may be there sooner than anyone has waited for too long.
+        if somebody.ident is None and any(p99 > GOAL for p99 in p99s(watcher.snapshots)):
+            somebody.start()
         return any(p99 <= GOAL for p99 in p99s(watcher.snapshots)) and bool(watcher.changes)
 
     def main() -> None:
-        somebody = threading.Thread(target=says, args=("10ms",))
-        somebody.start()
         hog_until(reached)
         somebody.join()
         says("2s")
         wait_until(lambda: len(watcher.changes) == 2)
 
     run_with(main, *HOGS, watcher=watcher)
-    assert p99s(watcher.snapshots)[0] > GOAL
     assert {event.who.partition(" (")[0] for event in watcher.changes} == {"golibx tune"}
     assert [e[3:] for e in watcher.changes] == [
         (SLICE, 2000 * MS, 10 * MS),
