@@ -799,6 +799,7 @@ def test_another_terminal_reaches_the_goal_and_goes_back(
         wait_until(lambda: len(watcher.changes) == 2)
 
     run_with(main, *HOGS, watcher=watcher)
+    assert p99s(watcher.snapshots)[0] > GOAL
     assert {event.who.partition(" (")[0] for event in watcher.changes} == {"golibx tune"}
     assert [e[3:] for e in watcher.changes] == [
         (SLICE, 2000 * MS, 10 * MS),

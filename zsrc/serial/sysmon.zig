@@ -304,7 +304,7 @@ fn watchOwner(lane: anytype, now: u64) bool {
     const tick = lane.tick.load(.monotonic);
     if (tick != s.tick) {
         // In this order: see hasRun.
-        @atomicStore(u64, &s.tick_since, turnBegan(lane, tick) orelse now, .monotonic);
+        @atomicStore(u64, &s.tick_since, turnBegan(lane, tick, now), .monotonic);
         @atomicStore(u64, &s.tick, tick, .release);
         s.detached_since = 0;
         s.requests = 0;
@@ -351,10 +351,10 @@ fn slice(lane: anytype, tick: u64, now: u64) u64 {
     return if (isHog(lane, tick) and othersWait(lane, now)) whole / hog_share else whole;
 }
 
-/// When the turn began, if that is known.
-fn turnBegan(lane: anytype, tick: u64) ?u64 {
-    if (lane.hog_turn.load(.acquire) != tick) return null;
-    return lane.hog_turn_at.load(.monotonic);
+/// When the turn began, if that is known, or `now`: it may also have begun since.
+fn turnBegan(lane: anytype, tick: u64, now: u64) u64 {
+    if (lane.hog_turn.load(.acquire) != tick) return now;
+    return @min(now, lane.hog_turn_at.load(.monotonic));
 }
 
 fn isHog(lane: anytype, tick: u64) bool {
