@@ -634,6 +634,25 @@ test "sysmon looks again when the slice that it saw begin ends" {
     try std.testing.expectEqual(never, sysmon.untilSliceEnd(&watched, 6 * ms));
 }
 
+test "a hog's turn begins when it began, but not after sysmon's look" {
+    var watched: Lane = .{ .gpa = gpa };
+    var m: M = .{};
+    watched.owner = .init(&m);
+    watched.tick = .init(7);
+    watched.hog_turn = .init(7);
+    watched.hog_turn_at = .init(9);
+    _ = sysmon.round(&watched, 8);
+    try std.testing.expectEqual(8, watched.sysmon.tick_since);
+    watched.tick = .init(8);
+    watched.hog_turn = .init(8);
+    _ = sysmon.round(&watched, 12);
+    try std.testing.expectEqual(9, watched.sysmon.tick_since);
+    try std.testing.expectEqual(0, watched.sysmon.requests);
+    watched.tick = .init(9);
+    _ = sysmon.round(&watched, 15);
+    try std.testing.expectEqual(15, watched.sysmon.tick_since);
+}
+
 test "what sysmon saw of another slice says nothing of this one" {
     var watched: Lane = .{ .gpa = gpa };
     watched.sysmon.tick = 7;
