@@ -112,9 +112,12 @@ pub fn Recording(comptime Lane: type, comptime Host: type) type {
             g.placed = true;
         }
 
-        /// The timer that has made it ready was due at `when`: it waits since then.
+        /// The timer that has made it ready was due at `when`: it waits since then. The counter is
+        /// read after the clock: a thread that loses its CPU in between would have it wait from
+        /// before `when` otherwise, when it may still have run.
         pub noinline fn timeSince(g: *G, when: u64) void {
-            g.ready_at -|= counter.ticksOf(os.nanotime() -| when);
+            const late = counter.ticksOf(os.nanotime() -| when);
+            g.ready_at = counter.read() -| late;
         }
 
         /// Whether a goroutine is being switched out that has just been noted to park: to read the
