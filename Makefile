@@ -120,8 +120,16 @@ test-aarch64: $(VENV)/ready ## Test the native lane as an arm64 program, under q
 	@tools/test_aarch64.sh "$(ZIG)"
 
 .PHONY: build-all
-build-all: $(VENV)/ready ## Compile the library for all six targets, into zig-out/all
+build-all: $(VENV)/ready ## Compile the library for all targets, into zig-out/all
 	$(ZIG_BUILD) all -Doptimize=$(OPTIMIZE) --summary all
+
+.PHONY: wheels
+wheels: $(VENV)/wheels-ready ## Build the wheels for all platforms and check them, into build/wheels; ARGS="--only musl --twice"
+	@$(BIN)/python tools/wheels.py $(ARGS)
+
+.PHONY: prebuilt
+prebuilt: $(VENV)/wheels-ready ## The same, and the bare libraries with golibx.h, checksums and SBOMs, into build/prebuilt
+	@$(BIN)/python tools/wheels.py --prebuilt $(ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that make has made
@@ -167,6 +175,12 @@ $(VENV)/ready: pyproject.toml hatch_build.py golibx/version.py
 $(VENV)/lint-ready: $(VENV)/ready
 	$(call timed,installing what checks style and types,$(BIN)/python -m pip install --quiet \
 		--no-build-isolation --editable '.[dev]')
+	@touch $@
+
+# What looks into the wheels.
+$(VENV)/wheels-ready: $(VENV)/ready
+	$(call timed,installing what looks into wheels,$(BIN)/python -m pip install --quiet \
+		--no-build-isolation --editable '.[wheels]')
 	@touch $@
 
 # What makes the documentation site.

@@ -6,12 +6,14 @@
 //!   zig build test                  the unit tests of the Zig core, no Python needed
 //!   zig build check                 explores the interleavings of the concurrent parts
 //!   zig build stress                the storms on the native lane, into zig-out/bin
-//!   zig build all                   the library for all six targets, into zig-out/all
+//!   zig build all                   the library for all targets, into zig-out/all
 const std = @import("std");
 
 const targets = [_][]const u8{
     "x86_64-linux-gnu.2.17",
     "aarch64-linux-gnu.2.17",
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
     "x86_64-macos.11.0",
     "aarch64-macos.11.0",
     "x86_64-windows-gnu",
@@ -22,10 +24,15 @@ pub fn build(b: *std.Build) !void {
     const target = b.standardTargetOptions(.{});
     const mode = b.option(std.builtin.OptimizeMode, "optimize", "Build mode (default: fast)");
     const optimize = mode orelse .fast;
+    const strip = b.option(bool, "strip", "A library with no symbols but those it exports") orelse
+        false;
 
-    const lib = library(b, target, optimize);
+    const lib = library(b, target, optimize, strip);
     const host_name = libraryName(target.result.os.tag);
-    b.getInstallStep().dependOn(&b.addInstallFileWithDir(lib, .lib, host_name).step);
+    const install = b.getInstallStep();
+    install.dependOn(&b.addInstallFileWithDir(lib.file, .lib, host_name).step);
+    if (lib.import_library) |file|
+        install.dependOn(&b.addInstallFileWithDir(file, .lib, "_core.lib").step);
 
     const tests = b.addTest(.{
         .root_module = module(b, "zsrc/tests.zig", target, optimize),
@@ -40,13 +47,13 @@ pub fn build(b: *std.Build) !void {
 
     addCheck(b, target);
 
-    const all = b.step("all", "Build the library for all six targets");
+    const all = b.step("all", "Build the library for all targets");
     for (targets) |triple| {
         const query = try std.Target.Query.parse(.{ .arch_os_abi = triple });
         const resolved = b.resolveTargetQuery(query);
-        const cross = library(b, resolved, optimize);
+        const cross = library(b, resolved, optimize, strip);
         const name = b.fmt("all/{s}/{s}", .{ triple, libraryName(resolved.result.os.tag) });
-        all.dependOn(&b.addInstallFile(cross, name).step);
+        all.dependOn(&b.addInstallFile(cross.file, name).step);
     }
 }
 
@@ -157,30 +164,41 @@ fn versionText(b: *std.Build) [:0]const u8 {
     return b.allocator.dupeSentinel(u8, source[start..end], 0) catch @panic("OOM");
 }
 
-/// The library's file. CPython's symbols are weak in it, and come from the process that loads it:
+const Library = struct {
+    file: std.Build.LazyPath,
+    /// What a program is linked with instead: on Windows.
+    import_library: ?std.Build.LazyPath = null,
+};
+
+/// The library. CPython's symbols are weak in it, and come from the process that loads it:
 /// Python, or a program that has none. Such a program names what it was linked with in the words of
 /// the library itself, so that these have to be the file's name.
 fn library(
     b: *std.Build,
     target: std.Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
-) std.Build.LazyPath {
+    strip: bool,
+) Library {
     const root = module(b, "zsrc/root.zig", target, optimize);
+    if (strip) root.strip = true;
     const os = target.result.os.tag;
-    if (os != .windows and os != .macos) return elfLibrary(b, root, optimize);
+    if (os != .windows and os != .macos) return .{ .file = elfLibrary(b, root, optimize) };
     const lib = b.addLibrary(.{
         .name = "golibx",
         .linkage = .dynamic,
         .root_module = root,
         .use_llvm = true,
     });
+    var own: ?std.Build.LazyPath = null;
     if (os == .windows) {
         root.addObjectFile(pythonImportLibrary(b, target.result.cpu.arch));
+        // The linker's own would name a golibx.dll.
+        own = ownImportLibrary(b, target.result.cpu.arch);
     } else {
         lib.linker_allow_shlib_undefined = true;
         lib.install_name = b.fmt("@rpath/{s}", .{libraryName(os)});
     }
-    return lib.getEmittedBin();
+    return .{ .file = lib.getEmittedBin(), .import_library = own };
 }
 
 /// Links with a command of its own, because std.Build cannot set the name in the library, its
@@ -195,6 +213,7 @@ fn elfLibrary(
     const object = b.addObject(.{ .name = "golibx", .root_module = root, .use_llvm = true });
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-lc" });
     link.addArgs(&.{ "-O", @tagName(optimize), "-fallow-shlib-undefined" });
+    if (root.strip == true) link.addArg("-fstrip");
     link.addArgs(&.{ "-target", target.query.zigTriple(b.allocator) catch @panic("OOM") });
     link.addArgs(&.{ "--name", "golibx", b.fmt("-fsoname={s}", .{file}), "--cache-dir" });
     link.addDirectoryArg(.cache_root);
@@ -205,26 +224,41 @@ fn elfLibrary(
 /// What stands for python3.dll, the stable ABI's, when linking for Windows: an import library of
 /// the names that zsrc/python declares, so that building needs no Python for Windows.
 fn pythonImportLibrary(b: *std.Build, arch: std.Target.Cpu.Arch) std.Build.LazyPath {
-    var definitions: std.ArrayList(u8) = .empty;
-    definitions.appendSlice(b.allocator, "LIBRARY python3.dll\nEXPORTS\n") catch @panic("OOM");
-    const source = readSource(b, python_source);
-    appendDefinitions(b.allocator, &definitions, source) catch @panic("OOM");
+    var names: std.ArrayList(u8) = .empty;
+    appendDeclared(b.allocator, &names, readSource(b, python_source)) catch @panic("OOM");
+    return importLibrary(b, arch, "python3.dll", "python3.lib", names.items);
+}
 
-    const dlltool = b.addSystemCommand(&.{ b.graph.zig_exe, "dlltool", "-D", "python3.dll" });
+/// What a C program for Windows is linked with: the names of golibx.h, in the extension module.
+fn ownImportLibrary(b: *std.Build, arch: std.Target.Cpu.Arch) std.Build.LazyPath {
+    var names: std.ArrayList(u8) = .empty;
+    appendCalled(b.allocator, &names, readSource(b, "zsrc/golibx.h")) catch @panic("OOM");
+    return importLibrary(b, arch, libraryName(.windows), "_core.lib", names.items);
+}
+
+fn importLibrary(
+    b: *std.Build,
+    arch: std.Target.Cpu.Arch,
+    library_name: []const u8,
+    file: []const u8,
+    names: []const u8,
+) std.Build.LazyPath {
+    const definitions = b.fmt("LIBRARY {s}\nEXPORTS\n{s}", .{ library_name, names });
+    const dlltool = b.addSystemCommand(&.{ b.graph.zig_exe, "dlltool", "-D", library_name });
     dlltool.addArgs(&.{ "-m", if (arch == .aarch64) "arm64" else "i386:x86-64" });
     dlltool.addArg("-d");
-    dlltool.addFileArg(b.addWriteFiles().add("python3.def", definitions.items));
+    dlltool.addFileArg(b.addWriteFiles().add(b.fmt("{s}.def", .{file}), definitions));
     dlltool.addArg("-l");
-    return dlltool.addOutputFileArg("python3.lib");
+    return dlltool.addOutputFileArg(file);
 }
 
 /// The file that declares CPython's functions and variables.
 const python_source = "zsrc/python/py.zig";
 
 /// A line for each `extern` declaration of CPython's: `NAME`, or `NAME DATA`.
-fn appendDefinitions(
+fn appendDeclared(
     gpa: std.mem.Allocator,
-    definitions: *std.ArrayList(u8),
+    names: *std.ArrayList(u8),
     source: []const u8,
 ) !void {
     var lines = std.mem.splitScalar(u8, source, '\n');
@@ -236,6 +270,19 @@ fn appendDefinitions(
         const is_function = std.mem.eql(u8, words.next() orelse continue, "fn");
         const name = words.next() orelse continue;
         if (!std.mem.startsWith(u8, std.mem.trimStart(u8, name, "_"), "Py")) continue;
-        try definitions.print(gpa, "    {s}{s}\n", .{ name, if (is_function) "" else " DATA" });
+        try names.print(gpa, "    {s}{s}\n", .{ name, if (is_function) "" else " DATA" });
+    }
+}
+
+/// A line for each golibx_NAME that a parenthesis follows, in a declaration or a comment.
+fn appendCalled(gpa: std.mem.Allocator, names: *std.ArrayList(u8), source: []const u8) !void {
+    var seen: std.StringHashMapUnmanaged(void) = .empty;
+    defer seen.deinit(gpa);
+    var words = std.mem.tokenizeAny(u8, source, " *,;)\n\t");
+    while (words.next()) |word| {
+        if (!std.mem.startsWith(u8, word, "golibx_")) continue;
+        const end = std.mem.indexOfScalar(u8, word, '(') orelse continue;
+        if ((try seen.getOrPut(gpa, word[0..end])).found_existing) continue;
+        try names.print(gpa, "    {s}\n", .{word[0..end]});
     }
 }

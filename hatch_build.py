@@ -47,12 +47,19 @@ class Target(NamedTuple):
     platform_tag: str
     library: str
 
+    @property
+    def import_library(self) -> str:
+        """What a C program is linked with instead of the library; "" where it is with that."""
+        return "_core.lib" if "windows" in self.triple else ""
+
 
 TARGETS = {
     target.triple: target
     for target in (
         Target("x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64", "_core.abi3.so"),
         Target("aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", "_core.abi3.so"),
+        Target("x86_64-linux-musl", "musllinux_1_2_x86_64", "_core.abi3.so"),
+        Target("aarch64-linux-musl", "musllinux_1_2_aarch64", "_core.abi3.so"),
         Target("x86_64-macos.11.0", "macosx_11_0_x86_64", "_core.abi3.so"),
         Target("aarch64-macos.11.0", "macosx_11_0_arm64", "_core.abi3.so"),
         Target("x86_64-windows-gnu", "win_amd64", "_core.pyd"),
@@ -79,14 +86,18 @@ class BuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is made; `version` is "editable" for an editable install."""
         target = chosen_target()
-        library = build_library(target)
         build_data["pure_python"] = False
         build_data["tag"] = f"cp311-abi3-{target.platform_tag}"
         if version == "editable":
-            put_into_tree(library)
-        else:
-            build_data["force_include"][str(library)] = f"golibx/{target.library}"
-            build_data["force_include"][str(HEADER)] = f"golibx/include/{HEADER.name}"
+            put_into_tree(build_library(target))
+            return
+        library = build_library(target, to_ship=True)
+        included = build_data["force_include"]
+        included[str(library)] = f"golibx/{target.library}"
+        included[str(HEADER)] = f"golibx/include/{HEADER.name}"
+        if target.import_library:
+            made = library.with_name(target.import_library)
+            included[str(made)] = f"golibx/include/{target.import_library}"
 
 
 def chosen_target() -> Target:
@@ -114,8 +125,12 @@ def host_triple() -> str:
     return f"{_MACHINES.get(machine, machine)}-{system}"
 
 
-def build_library(target: Target) -> Path:
-    """Builds the library and returns its path, in build/."""
+def build_library(target: Target, *, to_ship: bool = False) -> Path:
+    """Builds the library and returns its path, in build/.
+
+    One `to_ship` has no symbols but those that it exports, which are five sixths of it, unless its
+    mode is one that finds faults.
+    """
     optimize = os.environ.get("GOLIBX_ZIG_OPTIMIZE") or "fast"
     if optimize not in OPTIMIZE_MODES:
         raise BuildError(
@@ -130,24 +145,30 @@ def build_library(target: Target) -> Path:
         )
     folder = ROOT / "build" / "zig" / f"{target.triple}-{optimize}"
     folder.mkdir(parents=True, exist_ok=True)
+    strip = to_ship and optimize in ("fast", "small")
     if "linux" in target.triple:
         with locked(folder):
-            return build_directly(target, optimize, folder)
+            return build_directly(target, optimize, folder, strip=strip)
+    if strip:
+        folder /= "stripped"
     command = [*ZIG, "build", f"-Dtarget={target.triple}", f"-Doptimize={optimize}"]
+    command += ["-Dstrip"] if strip else []
     command += ["--prefix", str(folder), "--cache-dir", str(CACHE)]
     zig(command, target)
     return folder / "lib" / target.library
 
 
-def build_directly(target: Target, optimize: str, folder: Path) -> Path:
+def build_directly(target: Target, optimize: str, folder: Path, *, strip: bool) -> Path:
     """Compiles and links without build.zig: to compile that takes longer than the library does.
 
-    Nothing is done where the library is of these sources. The commands are those that build.zig
+    Nothing is done where the library is of these sources; what is stripped is linked of the same
+    object. The commands are those that build.zig
     makes, but for the compiler of a debug build: Zig's own backend for x86-64 takes 3 s, LLVM 30.
     """
     version = folder / "version.zig"
     unlinked = folder / "golibx.o"
-    library = folder / target.library
+    product = folder / "stripped" if strip else folder
+    library = product / target.library
     quick = optimize == "debug" and target.triple.startswith("x86_64")
     common = ["-target", target.triple, f"-O{optimize}", "--name", "golibx", "-lc"]
     common += ["--cache-dir", str(CACHE)]
@@ -159,19 +180,36 @@ def build_directly(target: Target, optimize: str, folder: Path) -> Path:
     compile_command += [f"-Mroot={ROOT / 'zsrc' / 'root.zig'}"]
     compile_command += [f"-Mversion={version}", f"-Mschema={SCHEMA}", f"-femit-bin={unlinked}"]
     link_command = [*ZIG, "build-lib", *common, "-dynamic", "-fallow-shlib-undefined"]
+    link_command += ["-fstrip"] if strip else []
     link_command += [f"-fsoname={target.library}", str(unlinked), f"-femit-bin={library}"]
 
     text = f'pub const text: [:0]const u8 = "{own_version()}";\n'
-    inputs = folder / "inputs"
-    digest = digest_of(compile_command + link_command + [metadata.version("ziglang"), text])
-    if library.exists() and inputs.exists() and inputs.read_text() == digest:
-        return library
-    inputs.unlink(missing_ok=True)
-    version.write_text(text)
-    zig(compile_command, target)
-    zig(link_command, target)
-    inputs.write_text(digest)
+    words = [*compile_command, metadata.version("ziglang"), text]
+    with made_of(words, unlinked) as outdated:
+        if outdated:
+            version.write_text(text)
+            zig(compile_command, target)
+    product.mkdir(exist_ok=True)
+    with made_of(words + link_command, library) as outdated:
+        if outdated:
+            zig(link_command, target)
     return library
+
+
+@contextmanager
+def made_of(words: list[str], product: Path) -> Iterator[bool]:
+    """Whether a file has to be made anew: it is of other sources, or by other commands.
+
+    After the block it is of these, unless that raises.
+    """
+    note = product.with_name(f"{product.name}.inputs")
+    digest = digest_of(words)
+    if product.exists() and note.exists() and note.read_text() == digest:
+        yield False
+        return
+    note.unlink(missing_ok=True)
+    yield True
+    note.write_text(digest)
 
 
 @contextmanager

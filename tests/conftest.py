@@ -88,6 +88,7 @@ OF_ANY_PYTHON = (
     "test_tools.py",
     "test_top.py",
     "test_trace.py",
+    "test_wheels_tool.py",
 )
 
 # They are slow, and hardly depend on the Python: that one and the last of them run these.

@@ -226,7 +226,15 @@ def test_versions_of_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lists"), [("ziglang", ("build-system", "test")), ("ruff", ("lint", "docs"))]
+    ("name", "lists"),
+    [
+        ("ziglang", ("build-system", "test")),
+        ("ruff", ("lint", "docs")),
+        ("hatchling", ("build-system", "wheels")),
+        ("hatchling", ("test", "wheels")),
+        ("lief", ("test", "wheels")),
+        ("abi3info", ("test", "wheels")),
+    ],
 )
 def test_what_two_lists_require(name: str, lists: tuple[str, str]) -> None:
     extras = {"build-system": PROJECT["build-system"]["requires"]}

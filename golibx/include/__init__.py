@@ -46,7 +46,7 @@ def libs() -> list[str]:
     """The linker's arguments: the library, and that a program looks for it where it is now."""
     path = library()
     if sys.platform == "win32":  # a program has its libraries beside it, or on PATH
-        return [path]
+        return [str(_HERE / "_core.lib")]
     return [path, f"-Wl,-rpath,{Path(path).parent}"]
 
 
