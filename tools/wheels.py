@@ -290,13 +290,9 @@ def exports(binary: lief.Binary) -> set[str]:
 
 
 def python_symbols(binary: lief.Binary) -> set[str]:
-    """Those without which the library does not load."""
+    """What it takes for granted: Windows would not load it without one, Linux end it at a call."""
     if isinstance(binary, lief.ELF.Binary):
-        names = {
-            str(each.name)
-            for each in binary.imported_symbols
-            if each.binding != lief.ELF.Symbol.BINDING.WEAK
-        }
+        names = {str(each.name) for each in binary.imported_symbols}
     elif isinstance(binary, lief.MachO.Binary):
         names = {str(each.name).removeprefix("_") for each in binary.imported_symbols}
     elif isinstance(binary, lief.PE.Binary):

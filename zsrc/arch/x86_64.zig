@@ -96,8 +96,9 @@ const gs_word = 21;
 const return_word = if (windows) 21 + 4 + 8 else 2;
 const stack_word = 3;
 const context_words = 4;
-/// One word above keeps `entry` on a stack aligned as after a call.
-const prepared_words = if (windows) return_word + 5 else context_words + 2;
+/// `entry` finds its stack aligned as after a call. Above is the word that a call would have left,
+/// on Windows with the four above it that a callee may use.
+const prepared_words = if (windows) return_word + 1 + 1 + 4 else context_words + 2;
 
 /// The floating-point environment: MXCSR, and the x87 control word above it.
 pub inline fn environment() u64 {

@@ -304,14 +304,11 @@ pub extern fn PyThreadState_SetAsyncExc(c_ulong, ?*Object) c_int;
 pub extern fn PyThreadState_GetID(*ThreadState) u64;
 pub extern fn PyThreadState_GetFrame(*ThreadState) ?*Frame;
 pub extern fn PyInterpreterState_Get() *Interpreter;
-pub extern fn PyInterpreterState_ThreadHead(*Interpreter) ?*ThreadState;
-pub extern fn PyThreadState_Next(*ThreadState) ?*ThreadState;
 pub extern fn PyGILState_GetThisThreadState() ?*ThreadState;
 pub extern fn Py_MakePendingCalls() c_int;
 pub extern fn PyGILState_Ensure() c_int;
 pub extern fn PyGILState_Release(c_int) void;
 pub extern fn PyFrame_GetCode(*Frame) *Object;
-pub extern fn PyFrame_GetBack(*Frame) ?*Frame;
 pub extern fn PyFrame_GetLineNumber(*Frame) c_int;
 
 pub extern fn PyErr_SetString(*Object, [*:0]const u8) void;
@@ -371,10 +368,6 @@ pub extern fn PyCFunction_NewEx(*MethodDef, ?*Object, ?*Object) ?*Object;
 pub extern fn PyType_GetSlot(*Type, c_int) ?*anyopaque;
 
 pub extern fn PyModuleDef_Init(*ModuleDef) ?*Object;
-pub extern fn PySys_AddAuditHook(
-    *const fn ([*:0]const u8, *Object, ?*anyopaque) callconv(.c) c_int,
-    ?*anyopaque,
-) c_int;
 pub extern fn PyModule_GetDict(*Object) ?*Object;
 pub extern fn PyModule_GetDef(*Object) ?*ModuleDef;
 pub extern fn PyImport_GetModuleDict() ?*Object;
@@ -510,7 +503,14 @@ pub const Extra = struct {
     PyEval_SetTrace: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
     PyFunction_GetCode: *const fn (*Object) callconv(.c) ?*Object,
     PyEval_SetProfile: *const fn (?TraceFunction, ?*Object) callconv(.c) void,
+    PyFrame_GetBack: *const fn (*Frame) callconv(.c) ?*Frame,
     PyFrame_GetLasti: *const fn (*Frame) callconv(.c) c_int,
+    PyInterpreterState_ThreadHead: *const fn (*Interpreter) callconv(.c) ?*ThreadState,
+    PyThreadState_Next: *const fn (*ThreadState) callconv(.c) ?*ThreadState,
+    PySys_AddAuditHook: *const fn (
+        *const fn ([*:0]const u8, *Object, ?*anyopaque) callconv(.c) c_int,
+        ?*anyopaque,
+    ) callconv(.c) c_int,
     PyCode_Addr2Line: *const fn (*Object, c_int) callconv(.c) c_int,
     _PyBytes_Resize: *const fn (*?*Object, Ssize) callconv(.c) c_int,
     _PyEval_AddPendingCall: ?*const anyopaque,

@@ -57,7 +57,7 @@ pub fn watch(p: *PyG) void {
     while (frame) |f| : (depth += 1) {
         // To ask for events runs Python code, in which the goroutine may end.
         if (depth < most_frames and h.pyg() == p) watchFrame(p, f);
-        frame = if (depth < most_frames) py.PyFrame_GetBack(f) else null;
+        frame = if (depth < most_frames) py.extra.PyFrame_GetBack(f) else null;
         py.decref(&f.ob);
     }
 }

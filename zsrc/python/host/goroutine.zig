@@ -429,7 +429,7 @@ inline fn takePlace(of_what: anytype, where: ?*py.Frame) void {
 pub fn takePlaceAbove(p: *PyG, frames: i64) void {
     var frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
     for (0..@intCast(@max(0, frames))) |_| {
-        const above = py.PyFrame_GetBack(frame) orelse break;
+        const above = py.extra.PyFrame_GetBack(frame) orelse break;
         py.decref(@ptrCast(frame));
         frame = above;
     }
@@ -446,7 +446,7 @@ pub fn adopt(p: *PyG, context: *py.Object, on_end: *py.Object, places: ?*py.Obje
     p.handle.collected = true;
     contexts.setAmbient(p, context);
     const frame = py.PyThreadState_GetFrame(py.PyThreadState_Get()) orelse return;
-    const caller = py.PyFrame_GetBack(frame);
+    const caller = py.extra.PyFrame_GetBack(frame);
     py.decref(@ptrCast(frame));
     takePlace(p.handle, caller);
 }

@@ -35,7 +35,7 @@ var listening = false;
 /// Other hooks are told of this one, and may refuse it.
 noinline fn listen() void {
     listening = true;
-    if (py.PySys_AddAuditHook(onEvent, null) != 0) py.PyErr_WriteUnraisable(null);
+    if (py.extra.PySys_AddAuditHook(onEvent, null) != 0) py.PyErr_WriteUnraisable(null);
 }
 
 /// Remembers what `p` raises now.
@@ -100,7 +100,7 @@ fn isReporting(p: *PyG) bool {
         const f = at orelse return false;
         defer py.decref(&f.ob);
         if (f == p.eaten_at.frame) return py.extra.PyFrame_GetLasti(f) == p.eaten_at.lasti;
-        at = py.PyFrame_GetBack(f);
+        at = py.extra.PyFrame_GetBack(f);
     }
     py.xdecref(@ptrCast(at));
     return false;

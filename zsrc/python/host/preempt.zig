@@ -304,7 +304,7 @@ fn armRaise(p: *PyG, state: *py.ThreadState) void {
     while (frame) |f| : (depth += 1) {
         const code = py.PyFrame_GetCode(f);
         ask(p, code, if (isImportSystem(code)) call_event else instruction_event);
-        frame = if (depth + 1 < most_hurried) py.PyFrame_GetBack(f) else null;
+        frame = if (depth + 1 < most_hurried) py.extra.PyFrame_GetBack(f) else null;
         py.decref(&f.ob);
     }
 }
@@ -333,7 +333,7 @@ fn codeAt(state: *py.ThreadState, depth: u32) ?*py.Object {
     var frame = py.PyThreadState_GetFrame(state) orelse return null;
     defer py.decref(&frame.ob);
     for (0..depth) |_| {
-        const caller = py.PyFrame_GetBack(frame) orelse break;
+        const caller = py.extra.PyFrame_GetBack(frame) orelse break;
         py.decref(&frame.ob);
         frame = caller;
     }

@@ -81,8 +81,8 @@ fn otherThreads() bool {
 /// it runs its function: until then its state has no frame, nor at first a number.
 fn newestThatBegins() ?u64 {
     var newest: ?u64 = null;
-    var it = py.PyInterpreterState_ThreadHead(host.interpreter);
-    while (it) |state| : (it = py.PyThreadState_Next(state)) {
+    var it = py.extra.PyInterpreterState_ThreadHead(host.interpreter);
+    while (it) |state| : (it = py.extra.PyThreadState_Next(state)) {
         const ident = host.identOf(state).*;
         if (idents.has(ident) or ident == idents.idle() or isOwn(state)) continue;
         const number = py.PyThreadState_GetID(state);

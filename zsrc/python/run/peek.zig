@@ -100,7 +100,7 @@ fn previousOffset(top: *py.Frame) ?usize {
     var frame = top;
     _ = py.incref(&frame.ob);
     defer py.decref(&frame.ob);
-    while (py.PyFrame_GetBack(frame)) |back| {
+    while (py.extra.PyFrame_GetBack(frame)) |back| {
         const address = interpreterFrame(frame) orelse 0;
         const back_address = interpreterFrame(back) orelse 0;
         py.decref(&frame.ob);

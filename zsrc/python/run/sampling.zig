@@ -200,7 +200,7 @@ fn framesOf(p: *goroutine.PyG) ?*py.Object {
         const row = if (count < most_frames) placeOf(f) else null;
         const failed = if (row) |r| py.PyList_Append(list, r) != 0 else count < most_frames;
         py.xdecref(row);
-        frame = if (failed or row == null) null else py.PyFrame_GetBack(f);
+        frame = if (failed or row == null) null else py.extra.PyFrame_GetBack(f);
         py.decref(&f.ob);
         if (failed) {
             py.xdecref(if (frame) |back| &back.ob else null);
