@@ -637,7 +637,7 @@ class Runtime:
                 timeout = format_duration(timeout_ns)
                 _write(
                     f"golibx: {goroutines} did not end within {timeout} after cancellation\n"
-                    + _names_of_left()
+                    + _names_of_left(left)
                 )
             self._end_event_loop(time.monotonic_ns() - began_ns)
             self._wait_for_native(time.monotonic_ns() - began_ns)
@@ -850,8 +850,11 @@ _WARN_AFTER_S = 1.0
 _MOST_NAMED = 10
 
 
-def _names_of_left(*, system: bool = False) -> str:
-    """A line for each goroutine of the program's, or of all, that has not ended."""
+def _names_of_left(count: int = 0, *, system: bool = False) -> str:
+    """A line for each goroutine of the program's, or of all, that has not ended.
+
+    Of `count` that are left, those without a name have ended, but for finalizers.
+    """
     from golibx.dump import printable
 
     main = _core.current()
@@ -867,6 +870,11 @@ def _names_of_left(*, system: bool = False) -> str:
         lines.append(f"  goroutine {goroutine.id} [{name}]{place}: {goroutine.state}\n")
     if len(left) > _MOST_NAMED:
         lines.append(f"  and {len(left) - _MOST_NAMED} more\n")
+    if count > len(left):
+        lines.append(
+            f"  {count - len(left)} whose function has ended: a finalizer of what it kept as "
+            "thread-local data goes on\n"
+        )
     return "".join(lines)
 
 

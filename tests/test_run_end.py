@@ -212,6 +212,41 @@ run(main)
     assert (result.returncode, result.stdout, result.stderr) == (0, "inner\nouter\n", "")
 
 
+FINALIZES = """
+import threading
+from golibx import Chan, go, gosched, run, sleep
+local = threading.local()
+ends = []
+class Kept:
+    def __del__(self):
+        {ends}
+        ends.append(1)
+def work():
+    local.kept = Kept()
+def main():
+    for _ in range(10):
+        go(work).join()
+run(main, config={{"runtime": {{"shutdown_timeout": "{timeout}"}}}})
+print(len(ends), flush=True)
+"""
+
+
+@pytest.mark.parametrize("ends", ["gosched()", "for _ in range(50): gosched()", "sleep(0.005)"])
+def test_finalizers_of_thread_local_data_have_their_time(script: Script, ends: str) -> None:
+    """They run when the function has ended, and so has the goroutine for those that join it."""
+    result = script(FINALIZES.format(ends=ends, timeout="10s"))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "10\n", "")
+
+
+def test_finalizers_of_thread_local_data_have_no_more_time_than_others(script: Script) -> None:
+    result = script(FINALIZES.format(ends="if len(ends) == 5: Chan().recv()", timeout="50ms"))
+    assert (result.returncode, result.stdout) == (0, "5\n"), result.stderr
+    assert result.stderr == (
+        "golibx: 5 goroutines did not end within 50ms after cancellation\n"
+        "  5 whose function has ended: a finalizer of what it kept as thread-local data goes on\n"
+    )
+
+
 # A daemon thread is in run() when the interpreter ends: computing, blocking, switching and waiting.
 DAEMON = """
 import sys, threading, time

@@ -986,7 +986,9 @@ pub fn countThreads() usize {
 }
 
 /// Cancels every goroutine of the program's but its threads and the caller, and those that they
-/// start meanwhile, and waits for their ends until `deadline`. False with an exception set.
+/// start meanwhile, and waits for their ends until `deadline`, also of those whose functions have
+/// ended: what these kept as thread-local data has finalizers, which may be in the middle of
+/// something. False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: u64) bool {
     ending = true;
     // In an explored run its time limit, too, is for those that do not end.
@@ -1000,22 +1002,30 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
             if (lane.here() == null) return true;
         }
         var straggler: ?*PyG = null;
+        var finalizes = false;
         var runnable = false;
+        var told = false;
         var it = lane.all_g;
         while (it) |g| {
             it = g.all_next;
             const p = of(g);
-            if (g.system or p.is_thread or p == caller or p.ended) continue;
-            straggler = p;
+            if (g.system or p.is_thread or p == caller) continue;
             runnable = runnable or g.status == .runnable;
+            if (p.ended) {
+                finalizes = true; // and has no handle any more
+                continue;
+            }
+            straggler = p;
             if (p.told_to_end or p.handle.live == null) continue;
             p.told_to_end = true;
+            told = true;
             if (!cancelG(p)) return false;
             // Making the exception may have run code, and that have ended this one.
             it = if (p.told_to_end and !p.ended) g.all_next else lane.all_g;
         }
-        const h = (straggler orelse return true).handle;
+        if (straggler == null and !finalizes and !told) return true;
         if (lane.here() == null or lane.now() > deadline) return true;
+        if (told) continue; // what that ran may have ended others
         if (runnable) {
             // A turn of the whole queue, rather than a look at all of them after each end.
             caller.g.gave_way = true;
@@ -1023,22 +1033,24 @@ pub fn cancelAll(caller: *PyG, deadline: u64) bool {
             if (raisePending(caller)) return false;
             continue;
         }
-        if (h.live == null) {
-            // It has ended but for what has yet to be said of it.
+        const h = if (straggler) |p| p.handle else null;
+        if (h == null or h.?.live == null) {
+            // It has ended but for what has yet to be said of it, or to be finalized.
             lane.prepare(&caller.g);
             _ = lane.park(&caller.g, .shutdown, lane.now() + std.time.ns_per_ms);
             if (raisePending(caller)) return false;
             continue;
         }
-        _ = py.incref(&h.ob);
-        defer py.decref(&h.ob);
+        const awaited = h.?;
+        _ = py.incref(&awaited.ob);
+        defer py.decref(&awaited.ob);
         // Making exceptions may have cost the P, and getting it back may have let others run.
         if (lane.here() == null) return true;
-        if (h.live == null) continue;
-        caller.g.waiting_on = h;
+        if (awaited.live == null) continue;
+        caller.g.waiting_on = awaited;
         var waiter: Queue.Waiter = .{};
         const limit = @min(deadline, lane.now() +| grace_ns);
-        switch (h.waiters().wait(&Rt.no_lock, &waiter, &caller.g, .shutdown, limit)) {
+        switch (awaited.waiters().wait(&Rt.no_lock, &waiter, &caller.g, .shutdown, limit)) {
             .ready, .closed, .timeout => {},
             .interrupted => {
                 _ = raisePending(caller);
