@@ -872,8 +872,8 @@ def _names_of_left(count: int = 0, *, system: bool = False) -> str:
         lines.append(f"  and {len(left) - _MOST_NAMED} more\n")
     if count > len(left):
         lines.append(
-            f"  {count - len(left)} whose function has ended: a finalizer of what it kept as "
-            "thread-local data goes on\n"
+            f"  {count - len(left)} whose function has ended: a finalizer of what it has left "
+            "goes on\n"
         )
     return "".join(lines)
 

@@ -501,6 +501,37 @@ total = 0
 while (item := second.get()) is not None: total += item
 print(total)
 """,
+    "thread-local data": """
+import threading, time
+local = threading.local()
+ends = []
+class Kept:
+    def __del__(self):
+        time.sleep(0.02)
+        ends.append(1)
+def work(): local.kept = Kept()
+threads = [threading.Thread(target=work) for _ in range(5)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(ends), [thread.is_alive() for thread in threads])
+""",
+    "thread-local data at the end": """
+import atexit, threading, time
+local = threading.local()
+ends = []
+class Kept:
+    def __del__(self):
+        time.sleep(0.05)
+        ends.append(1)
+def work(started):
+    local.kept = Kept()
+    started.set()
+atexit.register(lambda: print(len(ends)))
+for _ in range(5):
+    started = threading.Event()
+    threading.Thread(target=work, args=(started,)).start()
+    started.wait()
+""",
 }
 
 

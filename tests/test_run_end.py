@@ -213,37 +213,55 @@ run(main)
 
 
 FINALIZES = """
-import threading
+import sys, threading
 from golibx import Chan, go, gosched, run, sleep
 local = threading.local()
 ends = []
 class Kept:
+    def __call__(self, generator): pass
     def __del__(self):
         {ends}
         ends.append(1)
 def work():
-    local.kept = Kept()
+    {keep}
 def main():
-    for _ in range(10):
-        go(work).join()
+    for g in [go(work) for _ in range(10)]:
+        g.join()
+    {then}
 run(main, config={{"runtime": {{"shutdown_timeout": "{timeout}"}}}})
 print(len(ends), flush=True)
 """
+LOCAL = "local.kept = Kept()"
+HOOK = "sys.set_asyncgen_hooks(Kept())"
+ENDS = ["gosched()", "for _ in range(50): gosched()", "sleep(0.005)"]
 
 
-@pytest.mark.parametrize("ends", ["gosched()", "for _ in range(50): gosched()", "sleep(0.005)"])
-def test_finalizers_of_thread_local_data_have_their_time(script: Script, ends: str) -> None:
-    """They run when the function has ended, and so has the goroutine for those that join it."""
-    result = script(FINALIZES.format(ends=ends, timeout="10s"))
+@pytest.mark.parametrize("ends", ENDS)
+def test_finalizers_of_thread_local_data_have_run_when_it_is_joined(
+    script: Script, ends: str
+) -> None:
+    result = script(FINALIZES.format(keep=LOCAL, ends=ends, then="print(len(ends))", timeout="5s"))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "10\n10\n", "")
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_finalizers_of_what_else_a_goroutine_leaves_have_their_time(
+    script: Script, ends: str
+) -> None:
+    """They run when it has ended for those that join it."""
+    result = script(FINALIZES.format(keep=HOOK, ends=ends, then="", timeout="10s"))
     assert (result.returncode, result.stdout, result.stderr) == (0, "10\n", "")
 
 
-def test_finalizers_of_thread_local_data_have_no_more_time_than_others(script: Script) -> None:
-    result = script(FINALIZES.format(ends="if len(ends) == 5: Chan().recv()", timeout="50ms"))
+def test_finalizers_of_what_a_goroutine_leaves_have_no_more_time_than_others(
+    script: Script,
+) -> None:
+    ends = "if len(ends) == 5: Chan().recv()"
+    result = script(FINALIZES.format(keep=HOOK, ends=ends, then="", timeout="50ms"))
     assert (result.returncode, result.stdout) == (0, "5\n"), result.stderr
     assert result.stderr == (
         "golibx: 5 goroutines did not end within 50ms after cancellation\n"
-        "  5 whose function has ended: a finalizer of what it kept as thread-local data goes on\n"
+        "  5 whose function has ended: a finalizer of what it has left goes on\n"
     )
 
 

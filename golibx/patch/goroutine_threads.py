@@ -47,6 +47,10 @@ _FOR_EVER = 9e9
 _names: dict[int, str] = {}
 """From Python 3.14 on: the names of the system's threads, by the ids of goroutines."""
 
+_finalizing: dict[int, _core.Goroutine[None]] = {}
+"""By their ids: threads that are no daemons and whose function has ended, as long as finalizers of
+what they had as thread-local data run. threading does not know them any more."""
+
 _goroutines: dict[object, _core.Goroutine[None]] = {}
 """From Python 3.13 on: by the handles of threads that have not ended."""
 
@@ -79,6 +83,7 @@ def _forget() -> None:
     _sentinels.clear()
     _names.clear()
     _goroutines.clear()
+    _finalizing.clear()
     of_program.clear()
 
 
@@ -180,7 +185,12 @@ def _run(
     except BaseException as error:
         _core.report_thread_error(function, error)
     finally:
+        if thread is not None and not thread.daemon:
+            _finalizing[current.id] = current
         of_program.discard(current.id)
+        # Before anyone is told that the thread has ended, as a thread of the system does it.
+        _core.drop_locals()
+        _finalizing.pop(current.id, None)
         _names.pop(current.id, None)
         lock = _sentinels.pop(ident, None)
         if lock is not None:
@@ -284,7 +294,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
 
 def are_left() -> bool:
     """Whether there are threads that have not ended."""
-    return bool(of_program)
+    return bool(of_program or _finalizing)
 
 
 def end(*, waits: bool) -> None:
@@ -315,12 +325,14 @@ def _wait_for_others() -> None:
     end_pools()
     end_main_thread()
     _main_has_ended.set()
-    while others := [*_others()]:  # those that end may start others
+    # Those that end may start others.
+    while others := [*_others()]:
         for thread in others:
             thread.join()
 
 
-def _others() -> Iterator[threading.Thread]:
+def _others() -> Iterator[threading.Thread | _core.Goroutine[None]]:
+    yield from [*_finalizing.values()]
     this = threading.current_thread()
     for thread in threading.enumerate():
         if thread is this or thread.daemon or isinstance(thread, GoroutineThread):

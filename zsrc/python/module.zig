@@ -112,6 +112,11 @@ fn goThread(given: class.Given) ?*py.Object {
     return goroutine.launch(p);
 }
 
+/// Of the calling goroutine, also of one whose run is over.
+fn dropLocals() void {
+    host.dropLocals(py.PyThreadState_Get());
+}
+
 /// go_child(context, on_end, children, places, fn, /, *args, **kwargs)
 fn goChild(given: class.Given) ?*py.Object {
     const args = given.args;
@@ -457,6 +462,9 @@ const functions = [_]class.Method(void){
         \\As go(), for a thread that the program starts: it inherits nothing, is not cancelled at
         \\the end of the run, and never goes on. It was started so many frames above the function
         \\that calls.
+    ),
+    function("drop_locals()", dropLocals,
+        \\Drops the thread-local data of the goroutine that calls; see goroutine_threads.py.
     ),
     function("find_buffered_owner(file, /)", buffered.findOwner,
         \\Looks for the owner of the lock in a BufferedReader that the calling thread is in the

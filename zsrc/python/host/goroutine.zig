@@ -496,6 +496,8 @@ pub fn runBody(p: *PyG) void {
     finish(p, result, on_end);
     if (variables) |context| _ = py.extra.PyContext_Exit(context);
     dropCall(p);
+    // Before those that join it go on, as with threads.
+    if (p != main) host.dropLocals(p.state.?);
     if (timed and lane.stray() == null) lane.record(
         .goroutine_exit,
         id,
@@ -987,8 +989,8 @@ pub fn countThreads() usize {
 
 /// Cancels every goroutine of the program's but its threads and the caller, and those that they
 /// start meanwhile, and waits for their ends until `deadline`, also of those whose functions have
-/// ended: what these kept as thread-local data has finalizers, which may be in the middle of
-/// something. False with an exception set.
+/// ended: what their thread states kept has finalizers, which may be in the middle of something.
+/// False with an exception set.
 pub fn cancelAll(caller: *PyG, deadline: u64) bool {
     ending = true;
     // In an explored run its time limit, too, is for those that do not end.

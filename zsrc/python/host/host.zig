@@ -64,6 +64,9 @@ pub const Mechanisms = struct {
     /// Words of a thread state that are not null once something is kept in it.
     used_words: [12]usize = undefined,
     used_count: usize = 0,
+    /// Those of them that have thread-local data: up to 3.12 the dict, then two keys.
+    local_words: [2]usize = undefined,
+    local_count: usize = 0,
     /// Which word of a thread state has its context variables; 0 if that is not known.
     variables_word: usize = 0,
     /// Up to 3.13: the int that counts the recursion left, from 3.12 on of that through C.
@@ -740,7 +743,9 @@ pub fn findUsedWords() bool {
     const own = exchange(probe);
     const fields = wordsOf(probe, most_fields);
     const before = copyOf(most_fields, fields);
-    const kept = py.PyObject_SetAttrString(local, "x", py.none()) == 0 and keepInState();
+    const has_local = py.PyObject_SetAttrString(local, "x", py.none()) == 0;
+    const with_local = copyOf(most_fields, fields);
+    const kept = has_local and keepInState();
     py.PyErr_Clear();
     const after = copyOf(most_fields, fields);
     findVariables(fields);
@@ -753,9 +758,38 @@ pub fn findUsedWords() bool {
         mechanisms.used_words[mechanisms.used_count] = i;
         mechanisms.used_count += 1;
     }
+    for (before[0..fields.len], with_local[0..fields.len], 0..) |b, a, i| {
+        const full = mechanisms.local_count == mechanisms.local_words.len;
+        if (!has_local or b != 0 or a <= 1 << 16 or full) continue;
+        mechanisms.local_words[mechanisms.local_count] = i;
+        mechanisms.local_count += 1;
+    }
     py.PyThreadState_Clear(probe);
     py.PyThreadState_Delete(probe);
     return true;
+}
+
+/// Drops the thread-local data of a thread state, the calling thread's, with what the finalizers of
+/// some keep in it anew. That runs Python code. What is not known to be such data stays.
+pub fn dropLocals(state: *py.ThreadState) void {
+    const fields: [*]?*py.Object = @ptrCast(@alignCast(state));
+    const local_words = mechanisms.local_words[0..mechanisms.local_count];
+    const most_turns = 8; // what goes on for longer never ends
+    for (0..most_turns) |_| {
+        var has_some = false;
+        for (local_words) |at| {
+            const kept = fields[at] orelse continue;
+            if (py.minor() < 13) {
+                if (py.PyDict_Size(kept) == 0) continue;
+                py.PyDict_Clear(kept);
+            } else {
+                fields[at] = null;
+                py.decref(kept);
+            }
+            has_some = true;
+        }
+        if (!has_some) return;
+    }
 }
 
 /// Not zero, and nothing that other fields are likely to hold.
